@@ -1,0 +1,1 @@
+"""A challenge benchmarking harness for full-reference image quality assessment."""

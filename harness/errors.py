@@ -1,0 +1,39 @@
+"""The two kinds of failure a user meets: a request we cannot serve, and work that went wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class HarnessError(Exception):
+    """Any failure with a message meant for the user. `exit_status` is the command line's."""
+
+    exit_status = 1
+
+
+class Fault(HarnessError):
+    """The command ran and met a fault: a failed run, a broken tree, a record that does not verify."""
+
+    exit_status = 1
+
+
+class BadRequest(HarnessError):
+    """The request could not be understood, or its input not read."""
+
+    exit_status = 2
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x' or 'y'?`, or nothing when no known word is near."""
+    matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+    if not matches:
+        return ""
+    return "; did you mean " + " or ".join(repr(m) for m in matches) + "?"
+
+
+def listed(items: Sequence[object], limit: int = 20) -> str:
+    """`a, b, c and 5 more`: at most `limit` items and a count of the rest."""
+    shown = ", ".join(str(item) for item in items[:limit])
+    rest = len(items) - limit
+    return f"{shown} and {rest} more" if rest > 0 else shown

@@ -1,0 +1,113 @@
+"""Writing files so that a reader finds the old one, the new one, or none, and never a half."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from harness.errors import Fault
+
+_ADVICE = {
+    errno.ENOSPC: "no space left: free some and run the same command again; what is finished is kept",
+    errno.EDQUOT: "disk quota used up: free some and run the same command again; what is finished is kept",
+    errno.EACCES: "no permission to write there: choose another folder (--runs) or change its permissions",
+    errno.EPERM: "no permission to write there: choose another folder (--runs) or change its permissions",
+    errno.EROFS: "a read-only file system: choose another folder (--runs)",
+}
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Turn the operating system's refusals while writing `path` into one clear Fault."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+        raise Fault(f"{path}: cannot be written: {advice}") from error
+
+
+@contextmanager
+def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path`; on success flush it to disk and rename it to `path`.
+
+    On any failure `path` is left as it was and the temporary file is removed. Raises Fault with advice.
+    """
+    target = Path(path)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        name = target.parent / f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+            with open(name, mode.replace("w", "x"), **text) as stream:  # type: ignore[call-overload]
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(name, target)
+            _sync_folder(target.parent)
+        except BaseException:
+            name.unlink(missing_ok=True)
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename survives a power cut only once its folder is on disk; Windows cannot open a folder.
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` atomically, UTF-8, newlines as given."""
+    with atomic(path, "w") as stream:
+        stream.write(text)
+
+
+def write_json(path: str | Path, document: Any) -> None:
+    """Write a JSON document atomically, indented, keys in the order given; NaN and infinity are refused."""
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_lines(path: str | Path, lines: str) -> None:
+    """Append whole lines in one write and flush them to disk; a write cut short is taken back."""
+    if not lines.endswith("\n"):
+        raise ValueError("only whole lines are appended")
+    data = lines.encode("utf-8")
+    with writing(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            before = os.fstat(descriptor).st_size
+            try:
+                written = os.write(descriptor, data)
+                if written != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, before)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def sha256_file(path: str | Path) -> str:
+    """The sha256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_json(document: Any) -> str:
+    """The sha256 of a document's canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,21 @@
+"""Shared by all tests: no hub, no telemetry, and a folder of outside data that may be absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+_SHARED = Path(os.environ.get("HARNESS_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real pairs, labels and golden scores kept beside the checkout; tests that need them skip without."""
+    if not (_SHARED / "data").is_dir():
+        pytest.skip(f"{_SHARED} is not on this machine (real pictures and golden scores)")
+    return _SHARED

@@ -16,7 +16,7 @@ import os
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
@@ -217,11 +217,10 @@ def card_folders(kind: str, extra: Sequence[str | Path] = ()) -> list[Path]:
     folders = [shipped if shipped.is_dir() else Path(__file__).parent.parent / kind]
     for point in metadata.entry_points(group="harness.cards"):
         spec = importlib.util.find_spec(point.module)
-        for place in (spec.submodule_search_locations or []) if spec else []:
-            folders.append(Path(place) / kind)
+        folders += [Path(place) / kind for place in (spec.submodule_search_locations or [] if spec else [])]
     named = [*extra, *filter(None, os.environ.get("HARNESS_CARDS", "").split(os.pathsep))]
-    for place in named:
-        root = Path(place)
+    for name in named:
+        root = Path(name)
         if not root.is_dir():
             raise BadRequest(f"{root}: no such folder of cards (--cards or $HARNESS_CARDS)")
         nested = any((root / other).is_dir() for other in KINDS)
@@ -238,7 +237,9 @@ def load_cards(kind: str, extra: Sequence[str | Path] = ()) -> dict[str, Card]:
             table = _read_toml(path)
             if _kind_of(table) != kind:
                 continue
-            card = parse_card(KINDS[kind], table, str(path))
+            card: Card = (
+                parse_card(ModelCard, table, str(path)) if kind == "models" else parse_card(DatasetCard, table, str(path))
+            )
         except BadRequest as error:
             problems.append(str(error))
             continue
@@ -317,9 +318,9 @@ def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
 
 
 @functools.cache
-def _fields(kind: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+def _fields(kind: Hashable) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
     hints = typing.get_type_hints(kind)
-    return {f.name.rstrip("_"): (f, hints[f.name]) for f in dataclasses.fields(kind) if f.name != "path"}
+    return {f.name.rstrip("_"): (f, hints[f.name]) for f in dataclasses.fields(typing.cast(Any, kind)) if f.name != "path"}
 
 
 def _build(kind: type[Any], table: Mapping[str, Any], path: str, prefix: str, problems: list[str]) -> Any:

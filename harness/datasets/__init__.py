@@ -1,0 +1,97 @@
+"""Datasets: a card, and the table of pairs that its reader lists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import registry
+from harness.errors import BadRequest, listed, near
+from harness.registry import DatasetCard, Protocol
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A card and its table (columns: `harness.datasets.table`)."""
+
+    card: DatasetCard
+    table: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.card.higher_is_better
+
+    def protocol(self, name: str | None = None) -> tuple[str, Protocol]:
+        """The protocol called `name`, or the card's default; raises BadRequest naming near ones."""
+        name = name or self.card.default_protocol
+        if name not in self.card.protocols:
+            known = list(self.card.protocols)
+            raise BadRequest(f"{self.name} has no protocol {name!r}{near(name, known)} (it has {listed(known)})")
+        return name, self.card.protocols[name]
+
+
+def data_root(name: str, root: str | Path | None = None) -> Path | None:
+    """Where a dataset's files lie: `root`, else `$HARNESS_DATA/<name>`, else `data/<name>`; None if nowhere."""
+    if root is not None:
+        return Path(root)
+    base = os.environ.get("HARNESS_DATA")
+    place = Path(base) / name if base else Path("data") / name
+    return place if place.is_dir() else None
+
+
+def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[str | Path] = ()) -> Dataset:
+    """The dataset of a card's name, or the table in a file ending in .csv.
+
+    `root` is the folder of its files. Raises BadRequest when it is unknown, absent or broken.
+    """
+    from harness.datasets import table
+
+    if name.lower().endswith((".csv", ".tsv")):
+        return Dataset(_table_card(Path(name)), table.read_csv(name, root))
+    card = registry.find_dataset(name, cards)
+    reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
+    read = registry.resolve(reader, card.path)
+    frame = read(card, data_root(name, root), **card.layout)
+    return Dataset(card, table.complete(frame, card.name))
+
+
+def read_table(card: DatasetCard, root: Path | None, table: str) -> pd.DataFrame:
+    """Reader of a user's card over a CSV table: `layout.table`, relative to the root, else to the card's folder."""
+    from harness.datasets.table import read_csv
+
+    return read_csv((root or Path(card.path).parent) / table, root)
+
+
+def _table_card(path: Path) -> DatasetCard:
+    return DatasetCard(
+        name=path.stem,
+        title=path.name,
+        reader="harness.datasets:read_table",
+        higher_is_better=True,
+        default_protocol="full",
+        protocols={
+            "full": Protocol(split="full", description="every row is tested"),
+            "parts": Protocol(split="parts", description="the table's own part column"),
+            "by-reference": Protocol(
+                split="random",
+                train=0.6,
+                validation=0.2,
+                test=0.2,
+                repeats=10,
+                description="60/20/20 by reference, ten seeded repeats",
+            ),
+        },
+        label="score",
+        note="a user's table",
+        path=str(path),
+    )

@@ -1,0 +1,73 @@
+"""Where a protocol cuts its crops.
+
+The score of an image is the mean over its crops; equal positions are computed once and weighted by how often
+they occur. Random positions depend on the run's seed, the reference and the size alone, so every distorted image
+of a reference is looked at in the same places, whatever the batch and the order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.errors import BadRequest, near
+
+NAMED = ("whole", "five", "nine", "grid", "random20")
+
+
+class Crop(NamedTuple):
+    """A window of the image, and how often the protocol takes it."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    weight: int
+
+
+def check(protocol: str) -> None:
+    """Refuse a protocol that is none of whole, five, nine, grid, randomK."""
+    if protocol not in NAMED and not re.fullmatch(r"random[1-9]\d{0,3}", protocol):
+        raise BadRequest(f"no crop protocol {protocol!r}{near(protocol, NAMED)} (there are {', '.join(NAMED)} and any randomK)")
+
+
+def positions(protocol: str, height: int, width: int, size: int | None, *, seed: int, reference_id: str) -> list[Crop]:
+    """The crops of a (height, width) image; `size` is the crop's side, None for `whole`.
+
+    Raises BadRequest when the image is smaller than the crop.
+    """
+    check(protocol)
+    if protocol == "whole":
+        return [Crop(0, 0, height, width, 1)]
+    if not size:
+        raise BadRequest(f"crops = {protocol!r} needs a crop size (--set protocol.crop_size=224)")
+    if height < size or width < size:
+        raise BadRequest(f"an image of {width}x{height} is smaller than the {size}x{size} crop of protocol {protocol!r}")
+    bottom, right = height - size, width - size
+    middle, centre = height // 2 - size // 2, width // 2 - size // 2
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
+    places: list[tuple[int, int]]
+    if protocol == "five":
+        places = [*corners, (middle, centre)]
+    elif protocol == "nine":
+        places = [*corners, (0, centre), (middle, 0), (middle, centre), (middle, right), (bottom, centre)]
+    elif protocol == "grid":
+        places = [(top, left) for top in _spread(height, size) for left in _spread(width, size)]
+    else:
+        count = int(protocol.removeprefix("random"))
+        digest = hashlib.sha256(f"{seed}|{reference_id}|{height}x{width}".encode()).digest()
+        generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+        drawn = generator.integers(0, [bottom + 1, right + 1], size=(count, 2))
+        places = [(int(top), int(left)) for top, left in drawn]
+    return [Crop(top, left, size, size, weight) for (top, left), weight in Counter(places).items()]
+
+
+def _spread(length: int, size: int) -> list[int]:
+    """The fewest evenly spaced starts whose windows cover 0..length."""
+    count = -(-length // size)
+    last = length - size
+    return [round(i * last / (count - 1)) for i in range(count)] if count > 1 else [0]

@@ -1,0 +1,76 @@
+"""Which pairs train, validate and test, by reference and never by image."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import BadRequest, listed
+from harness.files import sha256_json
+from harness.registry import Protocol
+
+PARTS = ("train", "validation", "test")
+
+
+def split(table: pd.DataFrame, protocol: Protocol, *, seed: int = 0, repeat: int = 0) -> pd.Series:
+    """The part of each row: `train`, `validation`, `test`, or empty for rows that the protocol leaves out.
+
+    Raises BadRequest when the table cannot be split that way.
+    """
+    rows = table["part"].isin(protocol.parts) if protocol.parts else pd.Series(True, index=table.index)
+    if not rows.any():
+        raise BadRequest(f"no rows of part {listed(list(protocol.parts))} in this dataset")
+    if protocol.split == "full":
+        return pd.Series(np.where(rows, "test", ""), index=table.index)
+    if protocol.split == "parts":
+        unknown = sorted(set(table["part"]) - {*PARTS, ""})
+        if unknown or not (table["part"] == "test").any():
+            found = listed(sorted(set(table["part"])))
+            raise BadRequest(f"the table's part column should hold train, validation, test; it holds {found}")
+        parts = table["part"].copy()
+        _refuse_overlap(table, parts)
+        return parts
+    part_of = _parts_of_references(sorted(set(table["reference_id"][rows])), protocol, seed, repeat)
+    parts = table["reference_id"].map(part_of).where(rows, "")
+    if protocol.held_out_kinds:
+        unknown_kinds = sorted(set(protocol.held_out_kinds) - set(table["distortion"]))
+        if unknown_kinds:
+            raise BadRequest(f"held_out_kinds names kinds that no row has: {listed(unknown_kinds)}")
+        held_out = table["distortion"].isin(protocol.held_out_kinds)
+        parts = parts.where(held_out == (parts == "test"), "")
+    return parts
+
+
+def _parts_of_references(references: list[str], protocol: Protocol, seed: int, repeat: int) -> dict[str, str]:
+    if protocol.split == "hash":
+        order = sorted(references, key=lambda r: hashlib.sha256((protocol.salt + r).encode()).hexdigest())
+        counts = [int(protocol.train), int(protocol.validation), int(protocol.test)]
+        if sum(counts) != len(order):
+            raise BadRequest(
+                f"the protocol splits {sum(counts)} references, this dataset has {len(order)}: is part of it missing?"
+            )
+    else:
+        digest = hashlib.sha256(f"{seed}|split|{repeat}".encode()).digest()
+        generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+        order = [references[i] for i in generator.permutation(len(references))]
+        validation, test = (max(1, round(share * len(order))) if share else 0 for share in (protocol.validation, protocol.test))
+        counts = [len(order) - validation - test, validation, test]
+        if counts[0] < (1 if protocol.train else 0):
+            raise BadRequest(f"{len(order)} references are too few for this protocol's split")
+    labels = [part for part, count in zip(PARTS, counts, strict=True) for _ in range(count)]
+    return dict(zip(order, labels, strict=True))
+
+
+def _refuse_overlap(table: pd.DataFrame, parts: pd.Series) -> None:
+    """A reference may not be in two parts."""
+    seen = parts[parts != ""].groupby(table["reference_id"]).nunique()
+    shared = [str(r) for r in seen.index[seen > 1]]
+    if shared:
+        raise BadRequest(f"references in more than one part (train, validation, test): {listed(shared)}")
+
+
+def split_hash(table: pd.DataFrame, parts: pd.Series) -> str:
+    """sha256 of which name is in which part; independent of the rows' order."""
+    return sha256_json(sorted([n, p] for n, p in zip(table["name"], parts, strict=True) if p))

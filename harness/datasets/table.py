@@ -1,0 +1,157 @@
+"""The table of pairs: what every dataset becomes, and what a user's CSV is.
+
+One row per pair: `name` (unique text), `distorted` and `reference` (paths), `reference_id` (the group that splits
+keep together), `distortion` (kind), `level`, `score` (people's; NaN where withheld), `part` (the official part,
+where there is one). A table without pictures (name, score) serves score files only.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from harness.errors import BadRequest, listed, near
+from harness.files import sha256_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COLUMNS = ("name", "distorted", "reference", "reference_id", "distortion", "level", "score", "part")
+_REQUIRED = ("distorted", "reference", "score")
+
+
+def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
+    """A user's table with columns distorted, reference, score and optional name, reference_id, distortion, level, part.
+
+    Or, without pictures: name, score, optionally reference_id. Relative paths start at `root`, else at the table's
+    folder. Raises BadRequest listing every problem of the table.
+    """
+    path = Path(path)
+    frame = read_text_columns(path)
+    problems: list[str] = []
+    pictures = "distorted" in frame or "reference" in frame
+    required = _REQUIRED if pictures else ("name", "score")
+    absent = [c for c in required if c not in frame]
+    if absent:
+        hints = "".join(near(c, frame.columns) for c in absent)
+        raise BadRequest(f"{path}: missing columns {', '.join(absent)}{hints} (it has {', '.join(frame.columns)})")
+    if frame.empty:
+        raise BadRequest(f"{path}: no rows")
+    folder = Path(root) if root is not None else path.parent
+    if pictures:
+        for column in ("distorted", "reference"):
+            blank = frame.index[frame[column] == ""]
+            if len(blank):
+                problems.append(f"{path}: empty {column} in rows {listed([i + 2 for i in blank])}")
+        if "name" not in frame:
+            frame["name"] = _short_names(frame["distorted"])
+        if "reference_id" not in frame:
+            frame["reference_id"] = [PurePosixPath(r.replace("\\", "/")).stem for r in frame["reference"]]
+            problems += _ambiguous_references(frame, path)
+        for column in ("distorted", "reference"):
+            frame[column] = [str(folder / value) for value in frame[column]]
+    frame["score"], bad = _numbers(frame["score"])
+    problems += [f"{path}: score is not a finite number in {len(bad)} rows: {listed(bad)}"] if bad else []
+    if "level" in frame:
+        frame["level"], bad = _numbers(frame["level"])
+        problems += [f"{path}: level is not a number in {len(bad)} rows: {listed(bad)}"] if bad else []
+    if problems:
+        raise BadRequest("\n".join(problems))
+    return complete(frame, str(path))
+
+
+def read_text_columns(path: Path) -> pd.DataFrame:
+    """A CSV's columns as text, stripped; comma, semicolon or tab; any line ends; a byte order mark is ignored."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise BadRequest(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise BadRequest(f"{path}: cannot be read: {error.strerror}") from None
+    head = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=head.count)
+    try:
+        rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise BadRequest(f"{path}: not a readable CSV: {error}") from None
+    if not rows:
+        raise BadRequest(f"{path}: an empty file")
+    header = [cell.strip() for cell in rows[0]]
+    twice = sorted({c for c in header if header.count(c) > 1})
+    if twice:
+        raise BadRequest(f"{path}: columns named twice: {', '.join(map(repr, twice))}")
+    ragged = [i + 2 for i, row in enumerate(rows[1:]) if len(row) != len(header)]
+    if ragged:
+        raise BadRequest(f"{path}: {len(header)} columns in the first line, another number in rows {listed(ragged)}")
+    cells = [[cell.strip() for cell in row] for row in rows[1:]]
+    return pd.DataFrame(cells, columns=header, dtype=object)
+
+
+def _numbers(column: pd.Series) -> tuple[pd.Series, list[str]]:
+    values = pd.to_numeric(column, errors="coerce").astype(float)
+    bad = ~values.map(lambda v: v - v == 0)
+    return values, [f"row {i + 2} ({column[i]!r})" for i in column.index[bad]]
+
+
+def _short_names(paths: pd.Series) -> list[str]:
+    """File names where they are unique, else the paths as given."""
+    short = [PurePosixPath(p.replace("\\", "/")).name for p in paths]
+    return short if len(set(short)) == len(short) else list(paths)
+
+
+def _ambiguous_references(frame: pd.DataFrame, path: Path) -> list[str]:
+    by_id = frame.groupby("reference_id")["reference"].unique()
+    clashes = [f"{i} ({listed(list(v), 3)})" for i, v in by_id.items() if len(v) > 1]
+    return [f"{path}: references of one stem; add a reference_id column: {listed(clashes)}"] if clashes else []
+
+
+def complete(frame: pd.DataFrame, what: str) -> pd.DataFrame:
+    """The table with all columns, checked: unique text names, constant labels refused. `what` is named in errors."""
+    if frame.empty:
+        raise BadRequest(f"{what}: no rows")
+    frame = frame.reset_index(drop=True)
+    for column, default in (("distortion", ""), ("level", float("nan")), ("part", ""), ("reference_id", "")):
+        if column not in frame:
+            frame[column] = default
+    problems = []
+    frame["name"] = frame["name"].astype(str)
+    twice = frame["name"][frame["name"].duplicated()].unique()
+    if len(twice):
+        problems.append(f"{what}: {len(twice)} names occur more than once: {listed(list(twice))}")
+    blank = int((frame["name"] == "").sum())
+    if blank:
+        problems.append(f"{what}: {blank} rows without a name")
+    known = frame["score"].dropna()
+    if len(known) > 1 and known.nunique() == 1:
+        problems.append(f"{what}: all {len(known)} scores are {known.iloc[0]:g}; agreement with a constant is not defined")
+    if problems:
+        raise BadRequest("\n".join(problems))
+    for column in ("reference_id", "distortion", "part"):
+        frame[column] = frame[column].astype(str)
+    return frame[[c for c in COLUMNS if c in frame]]
+
+
+def has_pictures(frame: pd.DataFrame) -> bool:
+    """Whether the table names pictures, or holds labels alone."""
+    return "distorted" in frame
+
+
+def require_files(frame: pd.DataFrame, what: str) -> None:
+    """Refuse a table some of whose pictures are not there, naming up to 20 of them and the count."""
+    paths: Sequence[str] = [*dict.fromkeys(frame["reference"]), *frame["distorted"]]
+    absent = [p for p in paths if not Path(p).is_file()]
+    if absent:
+        raise BadRequest(f"{what}: {len(absent)} of {len(paths)} pictures are missing: {listed(absent)}")
+
+
+def table_hash(frame: pd.DataFrame) -> str:
+    """sha256 of names, pairing and labels; independent of the rows' order and of where the files lie."""
+    references = frame["reference"].map(lambda p: Path(p).name) if has_pictures(frame) else [""] * len(frame)
+    labels = [None if pd.isna(s) else float(s) for s in frame["score"]]
+    rows = sorted(zip(frame["name"], references, frame["reference_id"], labels, strict=True), key=lambda row: row[0])
+    return sha256_json(rows)

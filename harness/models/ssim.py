@@ -1,0 +1,191 @@
+"""SSIM and MS-SSIM, as defined by Z. Wang's MATLAB programs (ssim_index.m, ssim.m, msssim.m).
+
+Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment: from error visibility to structural
+similarity", IEEE Transactions on Image Processing 13(4), 2004; Z. Wang, E. P. Simoncelli, A. C. Bovik, "Multi-scale
+structural similarity for image quality assessment", Asilomar Conference on Signals, Systems and Computers, 2003.
+
+The functions take single planes in 0..255. They run in one thread, whatever OpenCV's settings are, and release the
+interpreter lock in all their work, so that pairs can be scored side by side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import BadRequest
+from harness.models.base import Model, check_pair
+from harness.models.luma import Plane, check_pair_uint8, luma, planes, planes_uint8
+
+if TYPE_CHECKING:
+    import torch
+
+WINDOW = 11
+SIGMA = 1.5
+C1 = (0.01 * 255) ** 2
+C2 = (0.03 * 255) ** 2
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+
+class Similarity(NamedTuple):
+    """Means over the map: of SSIM, and of its contrast-structure factor alone."""
+
+    ssim: float
+    contrast_structure: float
+
+
+def gaussian_window() -> NDArray[np.float64]:
+    """The (11,) factor of the separable 11x11 Gaussian window, sigma 1.5, summing to 1."""
+    offsets = np.arange(WINDOW) - WINDOW // 2
+    window = np.exp(-(offsets**2) / (2 * SIGMA**2))
+    return np.asarray(window / window.sum())
+
+
+def similarity(x: Plane, y: Plane) -> Similarity:
+    """Mean SSIM and contrast-structure of two planes (H, W), float32 in 0..255, over the window's valid region.
+
+    Both sides must be at least 11. Negative contrast-structure is kept, as in MATLAB. Identical planes, constant
+    ones among them, give exactly 1; two different constants give the luminance factor alone.
+    """
+    import cv2
+
+    window = gaussian_window()
+    valid = slice(WINDOW // 2, -(WINDOW // 2))
+
+    def smooth(plane: Plane) -> Plane:
+        return np.asarray(cv2.sepFilter2D(plane, cv2.CV_32F, window, window)[valid, valid], np.float32)
+
+    # Variances are differences of two large numbers; about mid-grey these are four times smaller in float32.
+    x, y = x - np.float32(128), y - np.float32(128)
+    mean_x, mean_y = smooth(x), smooth(y)
+    product = x * y
+    np.square(x, out=x)
+    np.square(y, out=y)
+    x += y
+    covariance, variances = smooth(product), smooth(x)
+
+    means = mean_x * mean_y
+    squares = np.square(mean_x)
+    squares += np.square(mean_y)
+    contrast_structure = _ratio(covariance - means, variances - squares, C2)
+    mean_x += np.float32(128)
+    mean_y += np.float32(128)
+    np.multiply(mean_x, mean_y, out=means)
+    np.square(mean_x, out=squares)
+    squares += np.square(mean_y, out=mean_y)
+    ssim_map = _ratio(means, squares, C1)
+    ssim_map *= contrast_structure
+    return Similarity(cv2.mean(ssim_map)[0], cv2.mean(contrast_structure)[0])
+
+
+def _ratio(half: Plane, whole: Plane, constant: float) -> Plane:
+    """(2 half + constant) / (whole + constant), reusing both planes' memory."""
+    half *= np.float32(2)
+    half += np.float32(constant)
+    whole += np.float32(constant)
+    half /= whole
+    return half
+
+
+def ssim(x: Plane, y: Plane, downsample: bool = False) -> float:
+    """SSIM of two planes (H, W), float32 in 0..255; in [-1, 1].
+
+    `downsample`: first shrink both so that the smaller side comes near 256 pixels, as Wang's ssim.m does: a mean over
+    f x f pixels at every f-th, f = round(smaller side / 256).
+    """
+    if downsample:
+        factor = max(1, int(min(x.shape) / 256 + 0.5))
+        x, y = shrink(x, factor), shrink(y, factor)
+    return similarity(x, y).ssim
+
+
+def shrink(plane: Plane, factor: int) -> Plane:
+    """MATLAB's `imfilter(plane, ones(f)/f^2, 'symmetric')` followed by `(1:f:end, 1:f:end)`."""
+    import cv2
+
+    if factor == 1:
+        return plane
+    anchor = (factor - 1) // 2
+    mean = cv2.blur(plane, (factor, factor), anchor=(anchor, anchor), borderType=cv2.BORDER_REFLECT)
+    return np.ascontiguousarray(mean[::factor, ::factor])
+
+
+def ms_ssim(x: Plane, y: Plane) -> float:
+    """MS-SSIM of two planes (H, W), float32 in 0..255, over five scales with Wang's weights; in [0, 1].
+
+    Both sides must be at least 161, so that the window still fits the fifth scale (msssim.m itself asks for 176).
+    Where a scale's mean is negative, msssim.m would go on with complex numbers; here that scale, and with it the
+    score, counts as 0.
+    """
+    score = 1.0
+    for scale, weight in enumerate(SCALE_WEIGHTS):
+        last = scale == len(SCALE_WEIGHTS) - 1
+        found = similarity(x, y)
+        score *= max(0.0, found.ssim if last else found.contrast_structure) ** weight
+        if not last:
+            x, y = shrink(x, 2), shrink(y, 2)
+    return score
+
+
+class _OverPlanes(Model):
+    """A metric of planes, on luma or as the mean over R, G and B."""
+
+    higher_is_better = True
+
+    def __init__(self, colour: Literal["luma", "rgb"] = "luma") -> None:
+        if colour not in ("luma", "rgb"):
+            raise BadRequest(f"{type(self).__name__}: colour = {colour!r} is neither 'luma' nor 'rgb'")
+        self.colour = colour
+
+    def of_planes(self, x: Plane, y: Plane) -> float:
+        raise NotImplementedError
+
+    def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:
+        """Scores (N,) of two float32 batches (N, 3, H, W) in [0, 1], each pair by itself on the CPU."""
+        import torch
+
+        check_pair(reference, distorted, minimum_size=self.minimum_size)
+        scores = [self._of_colours(planes(x), planes(y)) for x, y in zip(reference, distorted, strict=True)]
+        return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
+
+    def score_uint8(self, reference: NDArray[np.uint8], distorted: NDArray[np.uint8]) -> float:
+        """The score of two (H, W, 3) uint8 arrays: the same bits as `score` of the same pictures."""
+        check_pair_uint8(reference, distorted, self.minimum_size)
+        return self._of_colours(planes_uint8(reference), planes_uint8(distorted))
+
+    def _of_colours(self, x: tuple[Plane, Plane, Plane], y: tuple[Plane, Plane, Plane]) -> float:
+        if self.colour == "luma":
+            score = self.of_planes(luma(*x), luma(*y))
+        else:
+            score = sum(self.of_planes(a, b) for a, b in zip(x, y, strict=True)) / 3
+        return float(np.float32(score))
+
+
+class SSIM(_OverPlanes):
+    """SSIM with the 11x11 Gaussian window, sigma 1.5, valid region, K = (0.01, 0.03), range 255.
+
+    `colour`: `luma` (the rounded grey of MATLAB's rgb2gray) or `rgb` (the mean of three). `downsample`: as `ssim`.
+    Identical images give exactly 1; constant, grey and (from 11 pixels a side) tiny images are ordinary cases.
+    """
+
+    minimum_size = WINDOW
+
+    def __init__(self, colour: Literal["luma", "rgb"] = "luma", downsample: bool = False) -> None:
+        super().__init__(colour)
+        self.downsample = downsample
+
+    def of_planes(self, x: Plane, y: Plane) -> float:
+        """SSIM of two planes (H, W), float32 in 0..255."""
+        return ssim(x, y, self.downsample)
+
+
+class MSSSIM(_OverPlanes):
+    """MS-SSIM over five scales; identical images give exactly 1; at least 161 pixels a side. `colour` as for SSIM."""
+
+    minimum_size = 161
+
+    def of_planes(self, x: Plane, y: Plane) -> float:
+        """MS-SSIM of two planes (H, W), float32 in 0..255."""
+        return ms_ssim(x, y)

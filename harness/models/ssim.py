@@ -10,6 +10,7 @@ interpreter lock in all their work, so that pairs can be scored side by side.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -112,21 +113,26 @@ def shrink(plane: Plane, factor: int) -> Plane:
     return np.ascontiguousarray(mean[::factor, ::factor])
 
 
-def ms_ssim(x: Plane, y: Plane) -> float:
-    """MS-SSIM of two planes (H, W), float32 in 0..255, over five scales with Wang's weights; in [0, 1].
+def ms_ssim(x: Plane, y: Plane, combine: Literal["sum", "product"] = "sum") -> float:
+    """MS-SSIM of two planes (H, W), float32 in 0..255, over five scales with Wang's weights.
+
+    The first four scales give their contrast-structure, the last its SSIM. `combine`: their weighted mean (msssim.m's
+    `wtd_sum`, from which the published values come; in [-1, 1]) or the paper's weighted product (in [0, 1]). In the
+    product a negative scale counts as 0, where msssim.m would go on with complex numbers.
 
     Both sides must be at least 161, so that the window still fits the fifth scale (msssim.m itself asks for 176).
-    Where a scale's mean is negative, msssim.m would go on with complex numbers; here that scale, and with it the
-    score, counts as 0.
     """
-    score = 1.0
-    for scale, weight in enumerate(SCALE_WEIGHTS):
+    means = []
+    for scale in range(len(SCALE_WEIGHTS)):
         last = scale == len(SCALE_WEIGHTS) - 1
         found = similarity(x, y)
-        score *= max(0.0, found.ssim if last else found.contrast_structure) ** weight
+        means.append(found.ssim if last else found.contrast_structure)
         if not last:
             x, y = shrink(x, 2), shrink(y, 2)
-    return score
+    if combine == "product":
+        return math.prod(math.pow(max(0.0, mean), weight) for mean, weight in zip(means, SCALE_WEIGHTS, strict=True))
+    # Wang's weights add up to 1.0001.
+    return sum(mean * weight for mean, weight in zip(means, SCALE_WEIGHTS, strict=True)) / sum(SCALE_WEIGHTS)
 
 
 class _OverPlanes(Model):
@@ -182,10 +188,19 @@ class SSIM(_OverPlanes):
 
 
 class MSSSIM(_OverPlanes):
-    """MS-SSIM over five scales; identical images give exactly 1; at least 161 pixels a side. `colour` as for SSIM."""
+    """MS-SSIM over five scales; `colour` as for SSIM, `combine` as for `ms_ssim`.
+
+    Identical images give exactly 1; constant and grey images are ordinary cases; at least 161 pixels a side.
+    """
 
     minimum_size = 161
 
+    def __init__(self, colour: Literal["luma", "rgb"] = "luma", combine: Literal["sum", "product"] = "sum") -> None:
+        super().__init__(colour)
+        if combine not in ("sum", "product"):
+            raise BadRequest(f"MSSSIM: combine = {combine!r} is neither 'sum' nor 'product'")
+        self.combine = combine
+
     def of_planes(self, x: Plane, y: Plane) -> float:
         """MS-SSIM of two planes (H, W), float32 in 0..255."""
-        return ms_ssim(x, y)
+        return ms_ssim(x, y, self.combine)

@@ -1,0 +1,219 @@
+"""Least-squares curves from scores to labels, found without luck.
+
+A logistic has two parameters that enter linearly once its place and width are known, so only those two are searched
+(variable projection, Golub & Pereyra 1973): over a fixed grid of places and widths, then by Levenberg-Marquardt from the best
+of them. On skewed scores the best logistic often has a plateau that lies infinitely far beyond the data, which makes a general
+optimizer wander until it gives up; here place and width are kept in a box so wide that its edge is that limit (an exponential or
+a straight line) to six digits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from harness.correlations import Floats, standardised
+
+Fit = Literal["logistic4", "logistic5", "poly3"]
+FITS: tuple[str, ...] = get_args(Fit)
+
+_BEYOND = 12.0
+"""How many widths beyond the data a logistic's place may lie; its tail there is an exponential to e^-12."""
+_WIDEST = 100.0
+"""Largest width, in ranges of the data; a straight line to 1e-6."""
+_GRID_IMAGES = 2000
+_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A fitted curve."""
+
+    values: Floats
+    """(n,): the curve at each score, in the labels' units."""
+    parameters: tuple[float, ...]
+    """b1, b2, .. of the formula in `fit_curve`, in the scores' and labels' units."""
+    note: str = ""
+    """Said when the best curve is a limit of the family."""
+
+
+def fit_curve(x: Floats, y: Floats, fit: Fit) -> Curve | str:
+    """The least-squares curve from scores `x` (n,) to labels `y` (n,), or one line that says why there is none.
+
+    logistic4   b2 + (b1 - b2) / (1 + exp(-(x - b3) / b4)), b4 > 0; VQEG FR-TV Phase II (2003)
+    logistic5   b1 (1/2 - 1 / (1 + exp(b2 (x - b3)))) + b4 x + b5; Sheikh, Sabir & Bovik (2006)
+    poly3       b1 + b2 x + b3 x^2 + b4 x^3; NTIRE 2021
+
+    Deterministic, and independent of the units of `x` and `y`, because it works on standardised values.
+    """
+    count = 5 if fit == "logistic5" else 4
+    if len(x) <= count:
+        return f"{fit} needs more than {count} images, there are {len(x)}"
+    if x.min() == x.max() or y.min() == y.max():
+        return f"{fit}: scores or labels are constant"
+    if (distinct := len(np.unique(x))) < count:
+        return f"{fit} needs at least {count} distinct scores, there are {distinct}"
+    u, v = standardised(x), standardised(y)
+    return _polynomial(x, y, u, v) if fit == "poly3" else _logistic(x, y, u, v, with_line=fit == "logistic5")
+
+
+def _polynomial(x: Floats, y: Floats, u: Floats, v: Floats) -> Curve | str:
+    (cx, wx), (cy, wy) = _affine(x, u), _affine(y, v)
+    powers = np.vander(u, 4, increasing=True)
+    b, _, rank, _ = np.linalg.lstsq(powers, v, rcond=None)
+    if rank < 4:
+        return "poly3: the scores are too unevenly spread to determine four coefficients"
+    in_units = np.polynomial.Polynomial(b * wy, domain=[cx - wx, cx + wx], window=[-1, 1]).convert().coef
+    in_units = np.append(in_units, np.zeros(4 - len(in_units)))
+    in_units[0] += cy
+    return Curve(powers @ b * wy + cy, tuple(float(c) for c in in_units))
+
+
+def _logistic(x: Floats, y: Floats, u: Floats, v: Floats, with_line: bool) -> Curve | str:
+    box = _Box(u)
+    order = np.argsort(u, kind="stable")
+    few = order[np.linspace(0, len(u) - 1, min(len(u), _GRID_IMAGES)).round().astype(np.int64)]
+    grid = box.grid()
+    start = min(grid, key=lambda p: _projected(u[few], v[few], box, p, with_line).error)
+    best = _descend(u, v, box, start, with_line)
+    if best is None:
+        return f"logistic{5 if with_line else 4}: no minimum found in {_STEPS} steps"
+    place, log_width = best.at
+    centre, width = box.centre(place, log_width), float(np.exp(log_width))
+    (cx, wx), (cy, wy) = _affine(x, u), _affine(y, v)
+    note = ""
+    if width > 0.99 * box.widest:
+        note = "a straight line, the limit of wide logistics"
+    elif abs(place) > 0.99:
+        note = "an exponential, the limit of logistics with one plateau beyond the data"
+    place_in_units, width_in_units = centre * wx + cx, width * wx
+    if with_line:
+        constant, slope, rise = best.linear
+        slope_in_units = slope * wy / wx
+        parameters = [rise * wy, 1 / width_in_units, place_in_units, slope_in_units]
+        parameters.append((constant + rise / 2) * wy + cy - slope_in_units * cx)
+    else:
+        constant, rise = best.linear
+        parameters = [(constant + rise) * wy + cy, constant * wy + cy, place_in_units, width_in_units]
+    return Curve(best.values * wy + cy, tuple(float(p) for p in parameters), note)
+
+
+def _affine(x: Floats, u: Floats) -> tuple[float, float]:
+    """centre and width with x = centre + width * u, where u is x standardised."""
+    low, high = int(x.argmin()), int(x.argmax())
+    width = float((x[high] - x[low]) / (u[high] - u[low]))
+    return float(x[low] - u[low] * width), width
+
+
+class _Box:
+    """Where a logistic on scores `u` may lie: place in [-1, 1], from far left of the data to far right, and log width."""
+
+    def __init__(self, u: Floats):
+        self.low, self.high = float(u.min()), float(u.max())
+        self.quantiles = np.unique(np.quantile(u, np.linspace(0.025, 0.975, 20)))
+        self.widest = _WIDEST * (self.high - self.low)
+        gaps = np.diff(np.unique(np.concatenate(([self.low], self.quantiles, [self.high]))))
+        # Narrower than the closest quantiles a logistic is a step between two images.
+        self.narrowest = max(float(gaps.min()) / 8, 1e-9 * (self.high - self.low))
+
+    def centre(self, place: float, log_width: float) -> float:
+        return (self.low + self.high) / 2 + place * self.reach(log_width)
+
+    def reach(self, log_width: float) -> float:
+        return (self.high - self.low) / 2 + _BEYOND * float(np.exp(log_width))
+
+    def clipped(self, at: Floats) -> Floats:
+        return np.asarray(np.clip(at, [-1.0, np.log(self.narrowest)], [1.0, np.log(self.widest)]))
+
+    def grid(self) -> list[Floats]:
+        steps = int(np.ceil(np.log(self.widest / self.narrowest) / np.log(2.5))) + 1
+        points = []
+        for log_width in np.linspace(np.log(self.narrowest), np.log(self.widest), steps):
+            width = np.exp(log_width)
+            beyond = width * np.array([2.0, 5.0, _BEYOND])
+            centres = np.concatenate((self.low - beyond, self.quantiles, self.high + beyond))
+            middle = (self.low + self.high) / 2
+            points += [np.array([(c - middle) / self.reach(log_width), log_width]) for c in centres]
+        return points
+
+
+@dataclass(frozen=True)
+class _Point:
+    """The best curve with a given place and width."""
+
+    at: Floats
+    error: float
+    linear: Floats
+    values: Floats
+    residual: Floats
+    columns: Floats
+    """(n, k), orthonormal: what the linear parameters span."""
+    centred: Floats
+
+
+def _sigmoid(t: Floats) -> Floats:
+    # exp of the negative magnitude never overflows, and both tails keep their relative precision.
+    e = np.exp(-np.abs(t))
+    return np.where(t >= 0, 1.0, e) / (1 + e)
+
+
+def _projected(u: Floats, v: Floats, box: _Box, at: Floats, with_line: bool) -> _Point:
+    t = (u - box.centre(*at)) / np.exp(at[1])
+    # The tail that lies in the data carries the shape: left of the centre s, right of it 1 - s.
+    right = at[0] < 0
+    s = _sigmoid(-t) if right else _sigmoid(t)
+    scale = s.max()
+    design = np.stack([np.ones_like(u), u, s / scale] if with_line else [np.ones_like(u), s / scale], axis=1)
+    q, r = np.linalg.qr(design)
+    weights = q.T @ v
+    try:
+        linear = np.linalg.solve(r, weights)
+    except np.linalg.LinAlgError:
+        # The sigmoid is flat over the data: only the other columns count.
+        linear = np.append(np.linalg.solve(r[:-1, :-1], weights[:-1]), 0.0)
+    values = design @ linear
+    linear = linear.copy()
+    linear[-1] /= scale
+    if right:
+        linear[0] += linear[-1]
+        linear[-1] = -linear[-1]
+    residual = v - values
+    return _Point(at, float(residual @ residual), linear, values, residual, q, t)
+
+
+def _descend(u: Floats, v: Floats, box: _Box, start: Floats, with_line: bool) -> _Point | None:
+    """Levenberg-Marquardt in (place, log width); None when it has not settled after `_STEPS` steps."""
+    here = _projected(u, v, box, box.clipped(start), with_line)
+    damping = 1e-3
+    for _ in range(_STEPS):
+        jacobian = _jacobian(box, here)
+        pull, bend = jacobian.T @ here.residual, np.diag(jacobian.T @ jacobian)
+        # A coordinate at its bound that is pulled outwards stays there; otherwise the other would take false steps.
+        jacobian[:, box.clipped(here.at + np.sign(pull) * 1e-9) == here.at] = 0.0
+        while True:
+            regular = np.vstack([jacobian, np.diag(np.sqrt(damping * bend + 1e-300))])
+            step = np.linalg.lstsq(regular, np.append(here.residual, [0.0, 0.0]), rcond=None)[0]
+            there = _projected(u, v, box, box.clipped(here.at + step), with_line)
+            if there.error < here.error or damping > 1e12:
+                break
+            damping *= 4
+        gain = here.error - there.error
+        if gain > 0:
+            here = there
+        if gain <= 1e-10 * here.error or here.error <= 1e-24 * len(u):
+            return here
+        damping = max(damping / 8, 1e-12)
+    return None
+
+
+def _jacobian(box: _Box, here: _Point) -> Floats:
+    """Derivatives of the curve by place and log width, less what the linear parameters take up (Kaufman 1975)."""
+    width = float(np.exp(here.at[1]))
+    s = _sigmoid(here.centred)
+    slope = here.linear[-1] * s * _sigmoid(-here.centred)
+    by_place = -slope * box.reach(here.at[1]) / width
+    by_log_width = -slope * (here.centred + here.at[0] * _BEYOND)
+    columns = np.stack([by_place, by_log_width], axis=1)
+    return np.asarray(columns - here.columns @ (here.columns.T @ columns))

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.correlations import Clustered, Floats, Ints, kendall, numbered, pearson, spearman
+from harness.correlations import Clustered, Floats, Ints, numbered, pearson, spearman
 from harness.errors import BadRequest, listed, near
 from harness.fits import FITS, Fit, fit_curve
 from harness.intervals import fisher_interval, pooled_units
@@ -104,7 +104,8 @@ def agreement(
     x, y, unit, units = _checked(scores, labels, reference_ids, fit, confidence)
     known = reference_ids is not None and not isinstance(reference_ids, str)
     notes = _constant_notes(x, y)
-    srcc, plcc, krcc = spearman(x, y), pearson(x, y), kendall(x, y)
+    whole = Clustered(x, y, unit if unit is not None else np.zeros(len(x), np.int64), max(units, 1))
+    srcc, plcc, krcc = spearman(x, y), pearson(x, y), whole.krcc()
     curve = fit_curve(x, y, fit)
     fitted = plcc_fitted = rmse = None
     if not isinstance(curve, str):
@@ -120,7 +121,10 @@ def agreement(
         if not known:
             notes.append("intervals take every image as independent")
         limit = max(250, _JACKKNIFE_WORK // len(x))
-        ci = _intervals(x, y, fitted, *pooled_units(unit, units, limit), confidence)
+        if units > limit:
+            unit_pooled, units_pooled = pooled_units(unit, units, limit)
+            whole = Clustered(x, y, unit_pooled, units_pooled)
+        ci = _intervals(whole, fitted, (srcc, plcc, plcc_fitted, krcc), confidence)
         if np.isfinite(srcc) and ci["srcc"] is None:
             notes.append("no intervals: without one of the references, scores or labels are constant")
     within, undefined = _within(x, y, unit, units) if known and unit is not None else (float("nan"), 0)
@@ -209,23 +213,18 @@ def _constant_notes(x: Floats, y: Floats) -> list[str]:
 
 
 def _intervals(
-    x: Floats, y: Floats, fitted: Floats | None, unit: Ints, units: int, confidence: float
+    whole: Clustered, fitted: Floats | None, figures: tuple[float, float, float | None, float], confidence: float
 ) -> dict[str, Interval | None]:
-    whole = Clustered(x, y, unit, units)
-    srcc, plcc = whole.srcc_without_each(), whole.plcc_without_each()
-    figures = {
-        "srcc": (spearman(x, y), srcc, 1.0),
-        "plcc": (pearson(x, y), plcc, 1.0),
-        "krcc": (kendall(x, y), whole.krcc_without_each(), 1.0),
-        "main": (spearman(x, y) + pearson(x, y), srcc + plcc, 2.0),
-    }
-    if fitted is not None:
-        figures["plcc_fitted"] = (pearson(fitted, y), Clustered(fitted, y, unit, units).plcc_without_each(), 1.0)
-    names = ("srcc", "plcc", "plcc_fitted", "krcc", "main")
-    return {
-        name: fisher_interval(figures[name][0], figures[name][1], confidence, figures[name][2]) if name in figures else None
-        for name in names
-    }
+    srcc, plcc, plcc_fitted, krcc = figures
+    srcc_without, plcc_without = whole.srcc_without_each(), whole.plcc_without_each()
+    ci = {"srcc": fisher_interval(srcc, srcc_without, confidence), "plcc": fisher_interval(plcc, plcc_without, confidence)}
+    ci["plcc_fitted"] = None
+    if fitted is not None and plcc_fitted is not None:
+        without = Clustered(fitted, whole.y, whole.unit, whole.units).plcc_without_each()
+        ci["plcc_fitted"] = fisher_interval(plcc_fitted, without, confidence)
+    ci["krcc"] = fisher_interval(krcc, whole.krcc_without_each(), confidence)
+    ci["main"] = fisher_interval(plcc + srcc, plcc_without + srcc_without, confidence, reach=2.0)
+    return ci
 
 
 def _within(x: Floats, y: Floats, unit: Ints, units: int) -> tuple[float, int]:

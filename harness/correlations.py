@@ -7,6 +7,7 @@ images) is NaN. Point values equal scipy.stats' `spearmanr`, `pearsonr` and `ken
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Iterable
 
 import numpy as np
@@ -37,8 +38,7 @@ def spearman(x: Floats, y: Floats) -> float:
 
 def kendall(x: Floats, y: Floats) -> float:
     """Kendall's tau-b, in O(n log n); NaN as for `pearson`."""
-    counts = _pair_counts(codes(x), codes(y)).sum(axis=1)
-    return float(_tau_b(np.array([float(len(x))]), counts[:, None] / 2)[0])
+    return Clustered(x, y, np.zeros(len(x), np.int64), 1).krcc()
 
 
 def standardised(x: Floats) -> Floats:
@@ -51,7 +51,7 @@ def standardised(x: Floats) -> Floats:
     return np.asarray(centred / np.sqrt(np.mean(centred**2)))
 
 
-def codes(x: Floats) -> Ints:
+def codes(x: Floats | Ints) -> Ints:
     """Each value's place among the distinct values, from 0."""
     return np.unique(x, return_inverse=True)[1].astype(np.int64)
 
@@ -67,22 +67,26 @@ def _tau_b(n: Floats, counts: Floats) -> Floats:
     """tau-b from n (k,) and pair counts (4, k): discordant, tied in x, tied in y, tied in both."""
     discordant, tied_x, tied_y, tied_both = counts
     pairs = n * (n - 1) / 2
+    balance = pairs - tied_x - tied_y + tied_both - 2 * discordant
+    untied_x, untied_y = pairs - tied_x, pairs - tied_y
     with np.errstate(invalid="ignore", divide="ignore"):
-        balance = pairs - tied_x - tied_y + tied_both - 2 * discordant
-        tau = balance / np.sqrt(pairs - tied_x) / np.sqrt(pairs - tied_y)
-    return np.asarray(np.clip(tau, -1.0, 1.0))
+        # Of equal numbers the root of the product is known without rounding, so that perfect agreement is 1.
+        scale = np.where(untied_x == untied_y, untied_x, np.sqrt(untied_x) * np.sqrt(untied_y))
+        return np.asarray(np.clip(balance / scale, -1.0, 1.0))
 
 
-def _pair_counts(x: Ints, y: Ints) -> Ints:
-    """(4, n): for each point the number of points discordant with it, tied in x, tied in y, tied in both."""
-    both = x * (int(y.max(initial=0)) + 1) + y
-    ties = [np.bincount(c)[c] - 1 for c in (x, y, codes_of(both))]
-    return np.stack([_discordant(x, y), *ties])
+def _pair_counts(x: Ints, y: Ints) -> list[Ints]:
+    """For each point the numbers (n,) of points discordant with it, tied in x, tied in y, tied in both.
 
-
-def codes_of(keys: Ints) -> Ints:
-    """Dense codes of integer keys."""
-    return np.unique(keys, return_inverse=True)[1].astype(np.int64)
+    `x` and `y` are codes: whole numbers from 0, without large gaps.
+    """
+    ties_x, ties_y = np.bincount(x)[x] - 1, np.bincount(y)[y] - 1
+    if ties_x.any() and ties_y.any():
+        both = codes(x * (int(y.max()) + 1) + y)
+        ties_both = np.bincount(both)[both] - 1
+    else:
+        ties_both = np.zeros_like(ties_x)
+    return [_discordant(x, y), ties_x, ties_y, ties_both]
 
 
 def _discordant(x: Ints, y: Ints) -> Ints:
@@ -93,25 +97,33 @@ def _discordant(x: Ints, y: Ints) -> Ints:
     in that order, and a running count of the ones among them gives every point's share.
     """
     n = len(x)
-    order = np.lexsort((y, x))
-    place, value = order, y[order]
-    start, end = np.zeros(n, np.int64), np.full(n, n, np.int64)
-    found = np.zeros(n, np.int64)
-    for bit in reversed(range(int(y.max(initial=0)).bit_length())):
+    # 32 bits hold every count within a level, and half the bytes is half the time.
+    place = np.lexsort((y, x)).astype(np.int32)
+    value = y[place].astype(np.int32)
+    found = np.zeros(n, np.int32)
+    position = np.arange(n, dtype=np.int32)
+    for bit in reversed(range(int(value.max(initial=0)).bit_length())):
         one = (value >> bit) & 1
-        ones = np.concatenate(([0], np.cumsum(one)))
-        before = ones[:-1] - ones[start]
-        zeros = (end - start) - (ones[end] - ones[start])
-        zeros_before = np.arange(n) - start - before
-        is_one = one == 1
-        found[place] += np.where(is_one, zeros - zeros_before, before)
-        target = start + np.where(is_one, zeros + before, zeros_before)
-        middle = start + zeros
-        start, end = np.where(is_one, middle, start), np.where(is_one, end, middle)
-        moved = np.empty((4, n), np.int64)
-        moved[:, target] = place, value, start, end
-        place, value, start, end = moved
-    return found
+        ones = np.zeros(n + 1, np.int32)
+        np.cumsum(one, out=ones[1:])
+        # A run of points that share the higher bits: where it starts, how many zeros it has.
+        run = value >> (bit + 1)
+        starts = np.concatenate(([0], np.cumsum(np.bincount(run)))).astype(np.int32)
+        zeros = np.diff(starts) - np.diff(ones[starts])
+        start, zeros_here = starts[run], zeros[run]
+        ones_before = ones[:-1] - ones[start]
+        zeros_before = position - start - ones_before
+        is_one = one.astype(bool)
+        found[place] += np.where(is_one, zeros_here - zeros_before, ones_before)
+        target = start + np.where(is_one, zeros_here + ones_before, zeros_before)
+        place, value = _moved(place, target), _moved(value, target)
+    return found.astype(np.int64)
+
+
+def _moved(values: NDArray[np.int32], target: NDArray[np.int32]) -> NDArray[np.int32]:
+    result = np.empty_like(values)
+    result[target] = values
+    return result
 
 
 class Clustered:
@@ -177,20 +189,39 @@ class Clustered:
         """(units,): Pearson without each unit in turn."""
         return np.concatenate([self.plcc(1.0 - np.eye(self.units)[rows]) for rows in _batches(self.units)])
 
+    @functools.cached_property
+    def _pairs(self) -> list[Ints]:
+        return _pair_counts(codes(self.x), codes(self.y))
+
+    def krcc(self) -> float:
+        """tau-b of all images."""
+        if len(self.x) < 2:
+            return float("nan")
+        counts = np.array([[row.sum() / 2] for row in self._pairs])
+        return float(_tau_b(np.array([float(len(self.x))]), counts)[0])
+
     def krcc_without_each(self) -> Floats:
         """(units,): tau-b without each unit in turn, exactly, in O(n log n) for all of them.
 
         Pairs without unit g = all pairs - those that touch g, and those that touch g are the sum of its points' counts less
         the pairs inside g, which that sum counts twice.
         """
-        x, y = codes(self.x), codes(self.y)
-        everywhere = _pair_counts(x, y)
-        # Shifted by unit, points of different units are never tied nor discordant: what is left is inside.
-        inside = _pair_counts(self.unit * (x.max() + 1) + x, self.unit * (y.max() + 1) + y) if len(x) else everywhere
-        touching = np.stack([np.bincount(self.unit, row, self.units) for row in everywhere])
-        within = np.stack([np.bincount(self.unit, row, self.units) / 2 for row in inside])
-        remaining = everywhere.sum(axis=1)[:, None] / 2 - touching + within
-        return _tau_b(len(x) - self.size.astype(np.float64), remaining)
+        # Coded unit after unit, points of different units are neither tied nor discordant.
+        inside = _pair_counts(_codes_by_unit(self.x, self.unit), _codes_by_unit(self.y, self.unit))
+        remaining = np.empty((4, self.units))
+        for row, (everywhere, within) in enumerate(zip(self._pairs, inside, strict=True)):
+            touching = np.bincount(self.unit, everywhere, self.units) - np.bincount(self.unit, within, self.units) / 2
+            remaining[row] = everywhere.sum() / 2 - touching
+        return _tau_b(len(self.x) - self.size.astype(np.float64), remaining)
+
+
+def _codes_by_unit(x: Floats, unit: Ints) -> Ints:
+    """Codes by (unit, value): equal within a unit only, and growing from unit to unit."""
+    order = np.lexsort((x, unit))
+    new = (np.diff(x[order]) != 0) | (np.diff(unit[order]) != 0)
+    result = np.zeros(len(x), np.int64)
+    result[order[1:]] = np.cumsum(new)
+    return result
 
 
 def _batches(count: int, size: int = 256) -> list[slice]:

@@ -89,14 +89,12 @@ def _logistic(x: Floats, y: Floats, u: Floats, v: Floats, with_line: bool) -> Cu
     elif abs(place) > 0.99:
         note = "an exponential, the limit of logistics with one plateau beyond the data"
     place_in_units, width_in_units = centre * wx + cx, width * wx
+    low, high = best.constant * wy + cy, (best.constant + best.rise) * wy + cy
     if with_line:
-        constant, slope, rise = best.linear
-        slope_in_units = slope * wy / wx
-        parameters = [rise * wy, 1 / width_in_units, place_in_units, slope_in_units]
-        parameters.append((constant + rise / 2) * wy + cy - slope_in_units * cx)
+        slope = best.slope * wy / wx
+        parameters = [high - low, 1 / width_in_units, place_in_units, slope, (low + high) / 2 - slope * cx]
     else:
-        constant, rise = best.linear
-        parameters = [(constant + rise) * wy + cy, constant * wy + cy, place_in_units, width_in_units]
+        parameters = [high, low, place_in_units, width_in_units]
     return Curve(best.values * wy + cy, tuple(float(p) for p in parameters), note)
 
 
@@ -141,46 +139,49 @@ class _Box:
 
 @dataclass(frozen=True)
 class _Point:
-    """The best curve with a given place and width."""
+    """The best curve with a given place and width: constant + slope * u + rise * sigmoid."""
 
     at: Floats
     error: float
-    linear: Floats
+    constant: float
+    slope: float
+    rise: float
     values: Floats
-    residual: Floats
-    columns: Floats
-    """(n, k), orthonormal: what the linear parameters span."""
-    centred: Floats
+    direction: Floats
+    """(n,): the sigmoid less what constant and slope take up, of unit length (zeros where nothing is left)."""
+    t: Floats
+    """(n,): distance from the place in widths."""
 
 
 def _sigmoid(t: Floats) -> Floats:
     # exp of the negative magnitude never overflows, and both tails keep their relative precision.
     e = np.exp(-np.abs(t))
-    return np.where(t >= 0, 1.0, e) / (1 + e)
+    return np.asarray(np.where(t >= 0, 1.0, e) / (1 + e), dtype=np.float64)
+
+
+def _without_line(columns: Floats, u: Floats, with_line: bool) -> Floats:
+    """Columns less their mean, and less their share of `u` (standardised) where the curve has a straight line of its own."""
+    columns = columns - columns.mean(axis=0)
+    return columns - np.multiply.outer(u, u @ columns / len(u)) if with_line else columns
 
 
 def _projected(u: Floats, v: Floats, box: _Box, at: Floats, with_line: bool) -> _Point:
     t = (u - box.centre(*at)) / np.exp(at[1])
     # The tail that lies in the data carries the shape: left of the centre s, right of it 1 - s.
-    right = at[0] < 0
-    s = _sigmoid(-t) if right else _sigmoid(t)
-    scale = s.max()
-    design = np.stack([np.ones_like(u), u, s / scale] if with_line else [np.ones_like(u), s / scale], axis=1)
-    q, r = np.linalg.qr(design)
-    weights = q.T @ v
-    try:
-        linear = np.linalg.solve(r, weights)
-    except np.linalg.LinAlgError:
-        # The sigmoid is flat over the data: only the other columns count.
-        linear = np.append(np.linalg.solve(r[:-1, :-1], weights[:-1]), 0.0)
-    values = design @ linear
-    linear = linear.copy()
-    linear[-1] /= scale
-    if right:
-        linear[0] += linear[-1]
-        linear[-1] = -linear[-1]
+    side = -1.0 if at[0] < 0 else 1.0
+    s = side * _sigmoid(side * t)
+    top = float(np.abs(s).max())
+    s /= top
+    ahead = _without_line(s, u, with_line)
+    length = float(np.sqrt(ahead @ ahead))
+    direction = ahead / length if length > 1e-12 * np.sqrt(len(u)) else np.zeros_like(u)
+    amount = float(direction @ v) / length if direction.any() else 0.0
+    values = amount * ahead + (float(u @ v) / len(u) * u if with_line else 0.0)
     residual = v - values
-    return _Point(at, float(residual @ residual), linear, values, residual, q, t)
+    rise = amount / top
+    slope = float(u @ (v - amount * s)) / len(u) if with_line else 0.0
+    constant = -amount * float(s.mean()) - (rise if side < 0 else 0.0)
+    return _Point(at, float(residual @ residual), constant, slope, rise, values, direction, t)
 
 
 def _descend(u: Floats, v: Floats, box: _Box, start: Floats, with_line: bool) -> _Point | None:
@@ -188,13 +189,16 @@ def _descend(u: Floats, v: Floats, box: _Box, start: Floats, with_line: bool) ->
     here = _projected(u, v, box, box.clipped(start), with_line)
     damping = 1e-3
     for _ in range(_STEPS):
-        jacobian = _jacobian(box, here)
-        pull, bend = jacobian.T @ here.residual, np.diag(jacobian.T @ jacobian)
+        jacobian = _jacobian(u, box, here, with_line)
+        residual = v - here.values
         # A coordinate at its bound that is pulled outwards stays there; otherwise the other would take false steps.
-        jacobian[:, box.clipped(here.at + np.sign(pull) * 1e-9) == here.at] = 0.0
+        outwards = box.clipped(here.at + np.sign(jacobian.T @ residual) * 1e-9) == here.at
+        jacobian[:, outwards] = 0.0
+        lengths = np.sqrt(np.sum(jacobian**2, axis=0))
+        lengths[lengths == 0] = np.inf
+        pull, bend = jacobian.T @ residual / lengths, jacobian.T @ jacobian / np.multiply.outer(lengths, lengths)
         while True:
-            regular = np.vstack([jacobian, np.diag(np.sqrt(damping * bend + 1e-300))])
-            step = np.linalg.lstsq(regular, np.append(here.residual, [0.0, 0.0]), rcond=None)[0]
+            step = np.linalg.solve(bend + damping * np.eye(2), pull) / lengths
             there = _projected(u, v, box, box.clipped(here.at + step), with_line)
             if there.error < here.error or damping > 1e12:
                 break
@@ -208,12 +212,10 @@ def _descend(u: Floats, v: Floats, box: _Box, start: Floats, with_line: bool) ->
     return None
 
 
-def _jacobian(box: _Box, here: _Point) -> Floats:
-    """Derivatives of the curve by place and log width, less what the linear parameters take up (Kaufman 1975)."""
-    width = float(np.exp(here.at[1]))
-    s = _sigmoid(here.centred)
-    slope = here.linear[-1] * s * _sigmoid(-here.centred)
-    by_place = -slope * box.reach(here.at[1]) / width
-    by_log_width = -slope * (here.centred + here.at[0] * _BEYOND)
-    columns = np.stack([by_place, by_log_width], axis=1)
-    return np.asarray(columns - here.columns @ (here.columns.T @ columns))
+def _jacobian(u: Floats, box: _Box, here: _Point, with_line: bool) -> Floats:
+    """(n, 2) derivatives of the curve by place and log width, less what the linear parameters take up (Kaufman 1975)."""
+    slope = here.rise * _sigmoid(here.t) * _sigmoid(-here.t)
+    by_place = -slope * (box.reach(here.at[1]) / np.exp(here.at[1]))
+    by_log_width = -slope * (here.t + here.at[0] * _BEYOND)
+    columns = _without_line(np.stack([by_place, by_log_width], axis=1), u, with_line)
+    return columns - np.multiply.outer(here.direction, here.direction @ columns)

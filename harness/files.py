@@ -78,7 +78,7 @@ def write_json(path: str | Path, document: Any) -> None:
 
 
 def append_lines(path: str | Path, lines: str) -> None:
-    """Append whole lines in one write and flush them to disk; a write cut short is taken back."""
+    """Append whole lines in one write; a write cut short is taken back. `sync` flushes them to disk."""
     if not lines.endswith("\n"):
         raise ValueError("only whole lines are appended")
     data = lines.encode("utf-8")
@@ -90,12 +90,17 @@ def append_lines(path: str | Path, lines: str) -> None:
                 written = os.write(descriptor, data)
                 if written != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(descriptor)
             except OSError:
                 os.ftruncate(descriptor, before)
                 raise
         finally:
             os.close(descriptor)
+
+
+def sync(path: str | Path) -> None:
+    """Flush what was appended to `path` to disk."""
+    with writing(path), open(path, "rb+") as stream:
+        os.fsync(stream.fileno())
 
 
 def sha256_file(path: str | Path) -> str:

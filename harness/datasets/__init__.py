@@ -44,9 +44,13 @@ def data_root(name: str, root: str | Path | None = None) -> Path | None:
     """Where a dataset's files lie: `root`, else `$HARNESS_DATA/<name>`, else `data/<name>`; None if nowhere."""
     if root is not None:
         return Path(root)
-    base = os.environ.get("HARNESS_DATA")
-    place = Path(base) / name if base else Path("data") / name
+    place = data_folder() / name
     return place if place.is_dir() else None
+
+
+def data_folder() -> Path:
+    """`$HARNESS_DATA`, else `data` below where one stands."""
+    return Path(os.environ.get("HARNESS_DATA") or "data")
 
 
 def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[str | Path] = ()) -> Dataset:

@@ -53,10 +53,10 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
             problems += _ambiguous_references(frame, path)
         for column in ("distorted", "reference"):
             frame[column] = [str(folder / value) for value in frame[column]]
-    frame["score"], bad = _numbers(frame["score"])
+    frame["score"], bad = numbers(frame["score"])
     problems += [f"{path}: score is not a finite number in {len(bad)} rows: {listed(bad)}"] if bad else []
     if "level" in frame:
-        frame["level"], bad = _numbers(frame["level"])
+        frame["level"], bad = numbers(frame["level"])
         problems += [f"{path}: level is not a number in {len(bad)} rows: {listed(bad)}"] if bad else []
     if problems:
         raise BadRequest("\n".join(problems))
@@ -92,7 +92,7 @@ def read_text_columns(path: Path) -> pd.DataFrame:
     return pd.DataFrame(cells, columns=header, dtype=object)
 
 
-def _numbers(column: pd.Series) -> tuple[pd.Series, list[str]]:
+def numbers(column: pd.Series) -> tuple[pd.Series, list[str]]:
     values = pd.to_numeric(column, errors="coerce").astype(float)
     bad = ~values.map(lambda v: v - v == 0)
     return values, [f"row {i + 2} ({column[i]!r})" for i in column.index[bad]]

@@ -1,0 +1,82 @@
+"""Models: a card, its class, and the weights that fill it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import registry
+from harness.errors import BadRequest
+from harness.registry import ModelCard
+
+if TYPE_CHECKING:
+    from harness.models.weights import Found
+
+
+def load_model(
+    name: str,
+    weights: str | Path | None = None,
+    set: Mapping[str, Any] | None = None,
+    *,
+    cards: Sequence[str | Path] = (),
+    offline: bool = False,
+    seed: int = 0,
+) -> Any:
+    """The model of a card, its weights in place, ready to score (`harness.models.base`).
+
+    `weights`: a file, or a word of the card such as `released`; None: what the card always loads. `set`: dotted paths
+    into the card. Parameters that no file fills are drawn from `seed`. Raises BadRequest.
+    """
+    from harness.models import weights as files
+
+    card = registry.apply_set(registry.find_model(name, cards), set or {})
+    return build(card, files.find(card, weights, offline=offline), seed)
+
+
+def build(card: ModelCard, found: Found | None, seed: int = 0) -> Any:
+    """The card's class, constructed with its `[model]` table and filled from the files in `found`."""
+    from harness.models import weights as files
+
+    absent = [package for package in card.requires if importlib.util.find_spec(package) is None]
+    if absent:
+        how = f"pip install 'iqa-harness[{card.extra}]'" if card.extra else f"pip install {' '.join(absent)}"
+        raise BadRequest(f"{card.name} needs {', '.join(absent)}, which is not installed: {how}")
+    made = registry.resolve(card.class_, card.path)
+    try:
+        inspect.signature(made).bind(**card.model)
+    except TypeError as error:
+        raise BadRequest(f"{card.path}: [model] does not fit {card.class_}: {error}") from None
+    with _seeded(seed):
+        model = made(**card.model)
+    if not callable(getattr(model, "score", None)):
+        raise BadRequest(f"{card.path}: {card.class_} has no score(reference, distorted)")
+    if bool(getattr(model, "higher_is_better", card.higher_is_better)) != card.higher_is_better:
+        raise BadRequest(f"{card.path}: higher_is_better = {card.higher_is_better} contradicts {card.class_}")
+    if found is not None:
+        files.fill(model, found)
+    if callable(getattr(model, "eval", None)):
+        model.eval()
+    model.protocol, model.identical = card.protocol, card.identical
+    return model
+
+
+def version_of(card: ModelCard) -> int:
+    """The class's `version`, raised by hand when its numbers change."""
+    return int(getattr(registry.resolve(card.class_, card.path), "version", 1))
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Torch's generator at `seed` inside, and as it was afterwards; nothing where torch is not in use."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        yield

@@ -1,0 +1,105 @@
+"""Scoring pictures that have no labels: one pair, or a table of pairs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import models, registry
+from harness.devices import choose
+from harness.errors import BadRequest, listed
+from harness.files import write_text
+from harness.progress import progress
+from harness.scoring import Pair, Scored, Scorer
+
+Result = tuple[Pair, Scored]
+
+
+def one_pair(reference: str, distorted: str) -> list[Pair]:
+    """A pair by its two paths; its reference_id is the reference file's stem."""
+    return [Pair(Path(distorted).name, distorted, reference, Path(reference).stem)]
+
+
+def read_pairs(path: str, root: str | None = None) -> list[Pair]:
+    """The pairs of a table with columns reference, distorted and optionally name and reference_id.
+
+    Relative paths start at `root`, else at the table's folder. Raises BadRequest listing every problem.
+    """
+    from harness.datasets.table import read_text_columns
+
+    frame = read_text_columns(Path(path))
+    absent = [c for c in ("reference", "distorted") if c not in frame]
+    if absent:
+        raise BadRequest(f"{path}: missing columns {', '.join(absent)} (it has {', '.join(frame.columns)})")
+    if frame.empty:
+        raise BadRequest(f"{path}: no rows")
+    folder = Path(root) if root else Path(path).parent
+    names = list(frame["name"]) if "name" in frame else _names(list(frame["distorted"]))
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    ids = list(frame["reference_id"]) if "reference_id" in frame else [Path(r).stem for r in frame["reference"]]
+    pairs = [
+        Pair(name, str(folder / distorted), str(folder / reference), reference_id)
+        for name, distorted, reference, reference_id in zip(names, frame["distorted"], frame["reference"], ids, strict=True)
+    ]
+    problems = [f"{path}: names that occur more than once: {listed(twice)}"] if twice else []
+    missing = sorted({p for pair in pairs for p in (pair.distorted, pair.reference) if not Path(p).is_file()})
+    problems += [f"{path}: {len(missing)} pictures are missing: {listed(missing)}"] if missing else []
+    if problems:
+        raise BadRequest("\n".join(problems))
+    return pairs
+
+
+def _names(paths: list[str]) -> list[str]:
+    short = [Path(p).name for p in paths]
+    return short if len(set(short)) == len(short) else paths
+
+
+def scorer(
+    model: str,
+    pairs: Sequence[Pair],
+    *,
+    weights: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    cards: Sequence[str] = (),
+    device: str | None = None,
+    seed: int = 0,
+    offline: bool = False,
+    workers: int = 0,
+    batch: int = 8,
+    say: Callable[[str], None] = print,
+) -> Scorer:
+    """A model ready to score these pairs under its card's cropping."""
+    loaded = models.load_model(model, weights, settings, cards=cards, offline=offline, seed=seed)
+    card = registry.apply_set(registry.find_model(model, cards), settings or {})
+    where = choose(device, loaded)
+    if hasattr(loaded, "to"):
+        loaded.to(where)
+    most = max(Counter(pair.reference for pair in pairs).values())
+    return Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), workers, say)
+
+
+def score(scorer: Scorer, pairs: Sequence[Pair], *, quiet: bool = False) -> list[Result]:
+    """Every pair with its result, in the pairs' order."""
+    done: dict[str, Scored] = {}
+    with progress("scoring", len(pairs), unit="pairs", quiet=quiet) as step:
+        for results in scorer.score(scorer.chunks(pairs)):
+            done |= {r.name: r for r in results}
+            step(len(done))
+    return [(pair, done[pair.name]) for pair in pairs]
+
+
+def write_scores(path: str, results: Sequence[Result]) -> None:
+    """name,score, floats with all their digits."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([("name", "score"), *((p.name, repr(s.score)) for p, s in results)])
+    write_text(path, out.getvalue())
+
+
+def as_json(pair: Pair, scored: Scored) -> dict[str, Any]:
+    """One object of `harness score --json`."""
+    crops = [{"top": c.crop.top, "left": c.crop.left, "score": c.score} for c in scored.crops]
+    return {"reference": pair.reference, "distorted": pair.distorted, "name": pair.name, "score": scored.score, "crops": crops}

@@ -1,0 +1,92 @@
+"""Listing and showing cards, without importing what they describe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from harness import registry
+from harness.errors import BadRequest, near
+from harness.registry import Card, DatasetCard, ModelCard
+
+
+def listing(kind: str | None, cards: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One row a card: kind, name, title and what one chooses by."""
+    rows: list[dict[str, Any]] = []
+    for each in [kind] if kind else list(registry.KINDS):
+        for card in registry.load_cards(each, cards).values():
+            row: dict[str, Any] = {"kind": each.removesuffix("s"), "name": card.name, "title": card.title}
+            if isinstance(card, ModelCard):
+                row |= {"trained": card.recipe is not None, "needs": _needs(card)}
+            elif isinstance(card, DatasetCard):
+                row |= {"pairs": card.pairs or None, "references": card.references or None, "protocols": list(card.protocols)}
+            rows.append(row)
+    return rows
+
+
+def _needs(card: ModelCard) -> str:
+    parts = [f"extra {card.extra}"] if card.extra else []
+    parts += ["weights"] if any(w.use == "always" for w in card.weights) else []
+    return ", ".join(parts)
+
+
+def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Tables of a listing, one a kind."""
+    from tabulate import tabulate
+
+    tables = []
+    columns = {"model": ("name", "title", "trained", "needs"), "dataset": ("name", "title", "pairs", "references", "protocols")}
+    for kind, headers in columns.items():
+        shown = [[_cell(row.get(h)) for h in headers] for row in rows if row["kind"] == kind]
+        if shown:
+            tables.append(f"{kind}s\n\n" + tabulate(shown, headers=headers, tablefmt="simple", disable_numparse=True))
+    others = [row for row in rows if row["kind"] not in ("model", "dataset")]
+    if others:
+        shown = [[_cell(v) for k, v in row.items() if k != "kind"] for row in others]
+        tables.append(tabulate(shown, headers=[k for k in others[0] if k != "kind"], tablefmt="simple", disable_numparse=True))
+    return "\n\n".join(tables) or "none"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
+def card(name: str, cards: Sequence[str] = ()) -> Card:
+    """The model's or dataset's card of that name."""
+    finders: dict[str, Callable[..., Card]] = {"models": registry.find_model, "datasets": registry.find_dataset}
+    known: list[str] = []
+    for kind, find in finders.items():
+        names = list(registry.load_cards(kind, cards))
+        known += names
+        if name in names or (kind == "models" and ":" in name):
+            return find(name, cards)
+    raise BadRequest(f"no card called {name!r}{near(name, known)} (`harness list` shows all)")
+
+
+def as_json(card: Card) -> dict[str, Any]:
+    """The card as plain values."""
+    return {key.rstrip("_"): value for key, value in dataclasses.asdict(card).items()}
+
+
+def card_text(card: Card) -> str:
+    """The card for a person: its filled fields, tables indented."""
+    lines = [f"{card.name}: {card.title}"]
+    for key, value in as_json(card).items():
+        if key not in ("name", "title") and value not in ("", (), {}, None, 0, False):
+            lines += _lines(key, value, 0)
+    return "\n".join(lines)
+
+
+def _lines(key: str, value: Any, depth: int) -> list[str]:
+    indent = "  " * depth
+    if isinstance(value, Mapping):
+        inner = [line for k, v in value.items() if v not in ("", (), {}, None) for line in _lines(k.rstrip("_"), v, depth + 1)]
+        return [f"{indent}{key}:", *inner]
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        return [line for entry in value for line in _lines(key, entry, depth)]
+    if isinstance(value, list | tuple):
+        value = ", ".join(map(str, value))
+    return [f"{indent}{key}: {value}"]

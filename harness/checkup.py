@@ -1,0 +1,91 @@
+"""What `harness doctor` reports: versions, device, folders."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness import registry, runs
+from harness.errors import HarnessError
+
+REQUIRED = (
+    "torch",
+    "torchvision",
+    "timm",
+    "pandas",
+    "scipy",
+    "ray",
+    "mlflow",
+    "PIL",
+    "tabulate",
+    "click",
+    "rich",
+    "safetensors",
+    "cv2",
+)
+EXTRAS = ("pyiqa", "piq", "lpips", "stlpips_pytorch", "openpyxl")
+
+
+def facts(runs_folder: str) -> dict[str, Any]:
+    """Everything that is checked; `ok` says which parts would stop work."""
+    from harness.datasets import data_folder
+    from harness.models.weights import weights_folder
+
+    cards: dict[str, Any] = {}
+    try:
+        cards = {kind: len(registry.load_cards(kind)) for kind in registry.KINDS}
+        card_problem = ""
+    except HarnessError as error:
+        card_problem = str(error)
+    missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
+    place = Path(runs_folder)
+    nearest = next(p for p in (place, *place.absolute().parents) if p.exists())
+    free = shutil.disk_usage(nearest).free
+    return {
+        "versions": {**runs.libraries(), "ray": _version("ray"), "mlflow": _version("mlflow")},
+        "missing": missing,
+        "extras": [name for name in EXTRAS if importlib.util.find_spec(name)],
+        "processor": runs.processor(),
+        "cores": os.cpu_count(),
+        "device": _devices() if "torch" not in missing else [],
+        "cards": cards,
+        "card_problem": card_problem,
+        "folders": {"runs": str(place.absolute()), "weights": str(weights_folder()), "data": str(data_folder().absolute())},
+        "free_gb": round(free / 1e9, 1),
+        "ok": {
+            "dependencies": not missing,
+            "cards": not card_problem,
+            "runs folder writable": os.access(nearest, os.W_OK),
+            "free space": free > 1e9,
+        },
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _devices() -> list[str]:
+    import torch
+
+    names = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    return [*names, f"cpu, {torch.get_num_threads()} threads"]
+
+
+def as_text(facts: Mapping[str, Any]) -> str:
+    """The facts for a person, faults marked."""
+    lines = [f"{name:16} {version}" for name, version in facts["versions"].items()]
+    lines += [f"{'extras':16} {', '.join(facts['extras']) or 'none'}"]
+    lines += [f"{'processor':16} {facts['processor']}, {facts['cores']} cores", f"{'devices':16} {'; '.join(facts['device'])}"]
+    lines += [f"{'cards':16} " + ", ".join(f"{count} {kind}" for kind, count in facts["cards"].items()) + facts["card_problem"]]
+    lines += [f"{name:16} {path}" for name, path in facts["folders"].items()] + [f"{'free space':16} {facts['free_gb']} GB"]
+    lines += [f"{'ok' if ok else 'FAULT':16} {name}" for name, ok in facts["ok"].items()]
+    return "\n".join(lines)

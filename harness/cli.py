@@ -1,0 +1,274 @@
+"""The command line: it parses, calls one room, and prints; rooms are imported when they are needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from harness.errors import BadRequest, HarnessError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS: dict[str, Callable[[F], F]] = {
+    "runs": click.option("--runs", default="runs", show_default=True, metavar="DIR", help="Where runs are kept."),
+    "cards": click.option("--cards", multiple=True, metavar="DIR", help="A folder of your own cards; repeatable."),
+    "device": click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, ...; a GPU if there is one."),
+    "seed": click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seeds all choices."),
+    "offline": click.option("--offline", is_flag=True, help="Never touch the network."),
+    "limit": click.option(
+        "--limit", type=click.IntRange(1), metavar="N", help="At most N pairs of each scored part (marked)."
+    ),
+    "workers": click.option(
+        "--workers", default=0, type=click.IntRange(0), metavar="N", help="Threads; 0: one per core."
+    ),
+    "batch": click.option(
+        "--batch", default=8, show_default=True, type=click.IntRange(1), help="Images at once."
+    ),
+    "mlflow": click.option("--mlflow-uri", metavar="URI", help="MLflow server; default: sqlite beside the runs; off: none."),
+    "quiet": click.option("--quiet", is_flag=True, help="No progress and no remarks."),
+    "json": click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else."),
+    "debug": click.option("--debug", is_flag=True, expose_value=False, help="Tracebacks for errors."),
+    "set": click.option(
+        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card's setting."
+    ),
+    "weights": click.option("--weights", metavar="FILE|released", help="Weights to test; nothing is trained."),
+    "root": click.option("--root", metavar="DIR", help="The dataset's folder; default: $HARNESS_DATA/<name>, data/<name>."),
+}
+
+
+def _with(*names: str) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for name in reversed((*names, "debug")):
+            function = _OPTIONS[name](function)
+        return function
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="iqa-harness", prog_name="harness")
+def cli() -> None:
+    """Benchmark full-reference image quality models: train, score, agree, rank.
+
+    Start with:  harness run psnr ssim ahiq-tiny --dataset demo
+    """
+
+
+@cli.command("list")
+@click.argument("kind", type=click.Choice(["models", "datasets", "challenges"]), required=False)
+@_with("cards", "json")
+def list_(kind: str | None, cards: Sequence[str], as_json: bool) -> None:
+    """The models and datasets there are."""
+    from harness import catalogue
+
+    rows = catalogue.listing(kind, cards)
+    click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else catalogue.as_text(rows))
+
+
+@cli.command()
+@click.argument("name")
+@_with("cards", "json")
+def show(name: str, cards: Sequence[str], as_json: bool) -> None:
+    """A card: what a model or a dataset is, its settings and published numbers."""
+    from harness import catalogue
+
+    card = catalogue.card(name, cards)
+    click.echo(json.dumps(catalogue.as_json(card), indent=2, ensure_ascii=False) if as_json else catalogue.card_text(card))
+
+
+@cli.command()
+@click.argument("models", nargs=-1, required=True)
+@click.option(
+    "--dataset", required=True, metavar="NAME|TABLE.csv", help="A dataset, or a table of pairs."
+)
+@_with("root")
+@click.option("--protocol", metavar="NAME", help="Which images train, validate and test.")
+@_with("weights")
+@click.option("--init", metavar="FILE", help="Weights to train on from.")
+@_with("set")
+@click.option("--force", is_flag=True, help="Compute again what is finished.")
+@_with("runs", "cards", "device", "seed", "offline", "limit", "workers", "batch", "mlflow", "quiet", "json")
+def run(
+    models: Sequence[str],
+    dataset: str,
+    root: str | None,
+    protocol: str | None,
+    weights: str | None,
+    init: str | None,
+    settings: Sequence[str],
+    force: bool,
+    runs: str,
+    cards: Sequence[str],
+    device: str | None,
+    seed: int,
+    offline: bool,
+    limit: int | None,
+    workers: int,
+    batch: int,
+    mlflow_uri: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Train (where a model has a recipe), test, measure and record MODELS on a dataset."""
+    from harness import run as running
+    from harness import summary
+
+    requests = [
+        running.Request(
+            model,
+            dataset,
+            root=root,
+            protocol=protocol,
+            weights=weights,
+            init=init,
+            settings=_settings(settings),
+            seed=seed,
+            limit=limit,
+            force=force,
+            device=device,
+            workers=workers,
+            batch=batch,
+            offline=offline,
+            cards=tuple(cards),
+            runs=runs,
+            mlflow_uri=mlflow_uri,
+            quiet=quiet,
+        )
+        for model in dict.fromkeys(models)
+    ]
+    outcomes, faults = running.run_all(requests, _say(quiet))
+    results = [summary.result(outcome.folder, outcome.record) for outcome in outcomes]
+    if as_json:
+        click.echo(json.dumps(results, indent=2, ensure_ascii=False))
+    elif results:
+        click.echo(summary.run_table(results))
+        for outcome in outcomes if not quiet else ():
+            click.echo(f"{outcome.record['model']}: {'found' if outcome.found else 'recorded in'} {outcome.folder}", err=True)
+    if faults:
+        raise faults[0] if len(faults) == 1 else HarnessError("\n".join(map(str, faults)))
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("pictures", nargs=-1, metavar="[REFERENCE DISTORTED]")
+@click.option("--pairs", metavar="FILE.csv", help="A table with columns reference, distorted and optionally name.")
+@click.option("--out", metavar="FILE.csv", help="Write name,score there.")
+@_with("root", "weights", "set", "cards", "device", "seed", "offline", "workers", "batch", "quiet", "json")
+def score(
+    model: str,
+    pictures: Sequence[str],
+    pairs: str | None,
+    out: str | None,
+    root: str | None,
+    weights: str | None,
+    settings: Sequence[str],
+    cards: Sequence[str],
+    device: str | None,
+    seed: int,
+    offline: bool,
+    workers: int,
+    batch: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Score pictures that need no labels: one pair, or a table of pairs."""
+    from harness import bare
+
+    if (len(pictures) != 2) == (pairs is None):
+        raise BadRequest("give either REFERENCE DISTORTED or --pairs FILE.csv")
+    table = bare.read_pairs(pairs, root) if pairs else bare.one_pair(*pictures)
+    scorer = bare.scorer(
+        model, table, weights=weights, settings=_settings(settings), cards=cards, device=device, seed=seed, offline=offline,
+        workers=workers, batch=batch, say=_say(quiet),
+    )  # fmt: skip
+    results = bare.score(scorer, table, quiet=quiet)
+    if out:
+        bare.write_scores(out, results)
+        _say(quiet)(f"{len(results)} scores written to {out}")
+    if as_json:
+        click.echo(json.dumps([bare.as_json(pair, scored) for pair, scored in results], indent=2, ensure_ascii=False))
+    elif not out:
+        for pair, scored in results:
+            click.echo(f"{scored.score!r}" if not pairs else f"{pair.name},{scored.score!r}")
+
+
+@cli.command("agreement")
+@click.argument("scores")
+@click.argument("labels")
+@click.option(
+    "--lower-is-better", "lower", multiple=True, type=click.Choice(["scores", "labels"]), help="Turn round."
+)
+@click.option("--fit", default="logistic4", type=click.Choice(["logistic4", "logistic5", "poly3"]), show_default=True)
+@click.option("--inner", is_flag=True, help="Use the names that both files have, and drop the others.")
+@_with("json")
+def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: bool, as_json: bool) -> None:
+    """Agreement of a file of scores with a file of labels (columns name,score; labels may have reference_id)."""
+    from harness import external, summary
+
+    figures = external.agreement_of_files(scores, labels, lower=set(lower), fit=fit, inner=inner)
+    click.echo(json.dumps(figures.json(), indent=2) if as_json else summary.agreement_text(figures))
+
+
+@cli.command()
+@_with("runs", "json")
+def doctor(runs: str, as_json: bool) -> None:
+    """What is installed, which device there is, and where things are kept."""
+    from harness import checkup
+
+    facts = checkup.facts(runs)
+    click.echo(json.dumps(facts, indent=2) if as_json else checkup.as_text(facts))
+    if any(not ok for ok in facts["ok"].values()):
+        raise SystemExit(1)
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, str]:
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise BadRequest(f"--set {pair}: expected KEY=VALUE, such as protocol.crops=five")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+def _say(quiet: bool) -> Callable[[str], None]:
+    return (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `harness` command: 0 done, 1 a fault, 2 a bad request, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        status = cli.main(words, prog_name="harness", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        if debug:
+            raise
+        click.echo("harness: stopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    except HarnessError as error:
+        if debug:
+            raise
+        click.echo(f"harness: {error}", err=True)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"harness: {type(error).__name__}: {error} (this is a defect; --debug shows where)", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

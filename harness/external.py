@@ -1,0 +1,62 @@
+"""Scores that exist only as a file of `name,score`."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+
+import pandas as pd
+
+from harness.agreement import Agreement, agreement
+from harness.datasets import table
+from harness.errors import BadRequest, listed, near
+from harness.fits import Fit
+
+
+def read_scores(path: str | Path) -> pd.DataFrame:
+    """A file with columns name, score (and optionally reference_id): unique names, finite scores.
+
+    Raises BadRequest listing every problem.
+    """
+    frame = table.read_text_columns(Path(path))
+    absent = [c for c in ("name", "score") if c not in frame]
+    if absent:
+        hints = "".join(near(c, frame.columns) for c in absent)
+        raise BadRequest(f"{path}: missing columns {', '.join(absent)}{hints} (it has {', '.join(frame.columns)})")
+    if frame.empty:
+        raise BadRequest(f"{path}: no rows")
+    frame["score"], bad = table.numbers(frame["score"])
+    problems = [f"{path}: score is not a finite number in {len(bad)} rows: {listed(bad)}"] if bad else []
+    twice = list(frame["name"][frame["name"].duplicated()].unique())
+    problems += [f"{path}: {len(twice)} names occur more than once: {listed(twice)}"] if twice else []
+    if problems:
+        raise BadRequest("\n".join(problems))
+    return frame
+
+
+def join(scores: pd.DataFrame, labels: pd.DataFrame, what: tuple[str, str], *, inner: bool) -> pd.DataFrame:
+    """The rows of `labels` with a column `given`, joined exactly by name.
+
+    Raises BadRequest listing the unmatched of both sides, unless `inner` (then they are dropped).
+    """
+    extra = sorted(set(scores["name"]) - set(labels["name"]))
+    absent = sorted(set(labels["name"]) - set(scores["name"]))
+    if (extra or absent) and not inner:
+        lines = [f"{what[0]}: {len(extra)} names that {what[1]} has not: {listed(extra)}"] if extra else []
+        lines += [f"{what[1]}: {len(absent)} names that {what[0]} has not: {listed(absent)}"] if absent else []
+        raise BadRequest("\n".join([*lines, "names are joined exactly; --inner uses those that both have"]))
+    joined = labels.merge(scores[["name", "score"]].rename(columns={"score": "given"}), on="name", how="inner", sort=False)
+    if joined.empty:
+        raise BadRequest(f"{what[0]} and {what[1]} have no name in common")
+    return joined
+
+
+def agreement_of_files(
+    scores: str | Path, labels: str | Path, *, lower: Set[str] = frozenset(), fit: Fit = "logistic4", inner: bool = False
+) -> Agreement:
+    """Agreement of two files; `lower` names what is lower-is-better and is turned round first: scores, labels."""
+    known = read_scores(labels)
+    joined = join(read_scores(scores), known, (str(scores), str(labels)), inner=inner)
+    given = joined["given"].to_numpy(dtype=float) * (-1 if "scores" in lower else 1)
+    people = joined["score"].to_numpy(dtype=float) * (-1 if "labels" in lower else 1)
+    return agreement(given, people, list(joined["reference_id"]) if "reference_id" in joined else None, fit=fit)

@@ -1,0 +1,81 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log, both with the time left, on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Step = Callable[..., None]
+"""Called with the number of finished units and a short text (a loss, a name)."""
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def progress(what: str, total: int, *, done: int = 0, unit: str = "", quiet: bool = False) -> Iterator[Step]:
+    """Show how far `what` is; `done` units were finished before."""
+    if quiet or total <= done:
+        yield _nothing
+    elif sys.stderr.isatty():
+        with _bar(what, total, done) as step:
+            yield step
+    else:
+        yield _Lines(what, total, done, unit)
+
+
+@contextmanager
+def _bar(what: str, total: int, done: int) -> Iterator[Step]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total, completed=done, text="")
+
+        def step(count: int, text: str = "") -> None:
+            bar.update(task, completed=count, text=text)
+
+        yield step
+
+
+def _nothing(count: int, text: str = "") -> None: ...
+
+
+class _Lines:
+    def __init__(self, what: str, total: int, done: int, unit: str) -> None:
+        self.what, self.total, self.first, self.unit = what, total, done, unit
+        self.begun = self.last = time.monotonic()
+
+    def __call__(self, count: int, text: str = "") -> None:
+        now = time.monotonic()
+        if now - self.last < _SECONDS_BETWEEN_LINES and count < self.total:
+            return
+        if count >= self.total and now - self.begun < _SECONDS_BETWEEN_LINES:
+            return
+        self.last = now
+        rate = (count - self.first) / max(now - self.begun, 1e-9)
+        left = f", {duration((self.total - count) / rate)} left" if rate and count < self.total else ""
+        shown = f"{self.what}: {count}/{self.total}{' ' + self.unit if self.unit else ''}{left}{'; ' + text if text else ''}"
+        print(shown, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 05 min`, `3 days 4 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 2 * 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} days {whole % 86400 // 3600} h"

@@ -1,0 +1,366 @@
+"""One request from card to record: the whole path of a score, to be read in one sitting.
+
+cards -> table of pairs -> split -> training -> scores (one row per image) -> agreement -> record
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import datasets, devices, models, registry, runs
+from harness.agreement import Agreement, agreement
+from harness.datasets import Dataset, splits, table
+from harness.errors import BadRequest, HarnessError, listed
+from harness.files import sha256_json, sync, write_json
+from harness.models import weights as weight_files
+from harness.progress import progress
+from harness.registry import ModelCard
+from harness.scoring import BATCH, Scorer, pairs_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.models.weights import Found
+    from harness.tracking import Tracker
+    from harness.training import Trained
+
+SCORED_PARTS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; every field is what the command line passes."""
+
+    model: str
+    dataset: str
+    root: str | None = None
+    protocol: str | None = None
+    weights: str | None = None
+    """A file, or a word of the card such as `released`: the model is only tested."""
+    init: str | None = None
+    """A file of weights to train on from."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    limit: int | None = None
+    force: bool = False
+    device: str | None = None
+    workers: int = 0
+    batch: int = BATCH
+    offline: bool = False
+    cards: tuple[str, ...] = ()
+    runs: str = "runs"
+    mlflow_uri: str | None = None
+    """None: sqlite beside the runs; `off`: no mirror."""
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished record, where it lies, and whether this call made it or found it."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    found: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request resolved: everything that is known before any work."""
+
+    request: Request
+    card: ModelCard
+    data: Dataset
+    protocol: str
+    parts: pd.Series
+    found: Found
+    trained: bool
+    facts: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    def rows(self, *parts: str) -> pd.DataFrame:
+        """The table's rows of these parts; of the scored ones, at most `limit` each."""
+        limit = self.request.limit
+        chosen = [self.data.table[self.parts == part][: limit if part in SCORED_PARTS else None] for part in parts]
+        if len(chosen) == 1:
+            return chosen[0]
+        import pandas as pd
+
+        return pd.concat(chosen)
+
+
+def plan(request: Request) -> Plan:
+    """Resolve a request without doing any of its work; raises BadRequest for whatever cannot be served."""
+    card = registry.apply_set(registry.find_model(request.model, request.cards), request.settings)
+    data = datasets.load_dataset(request.dataset, request.root, cards=request.cards)
+    if not table.has_pictures(data.table):
+        raise BadRequest(f"{data.name}: a table without pictures serves score files only (--scores FILE --name NAME)")
+    name, protocol = data.protocol(request.protocol)
+    trained = card.recipe is not None and request.weights is None
+    if request.init is not None and not trained:
+        raise BadRequest(
+            f"--init: {card.name} is not trained here" + (" (--weights only tests)" if request.weights else " (it has no recipe)")
+        )
+    parts = splits.split(data.table, protocol, seed=request.seed)
+    if trained and not (parts == "train").any():
+        others = [p for p, spec in data.card.protocols.items() if spec.split != "full"]
+        raise BadRequest(
+            f"{card.name} is trained, but protocol {name!r} of {data.name} has no training part: "
+            f"choose one that has ({listed(others)}), or give weights (--weights FILE|released)"
+        )
+    found = weight_files.find(card, request.init if trained and request.init else request.weights, offline=request.offline)
+    facts = runs.identity(
+        card,
+        version=models.version_of(card),
+        weights=found.sha256,
+        trained=trained,
+        table=table.table_hash(data.table),
+        split=splits.split_hash(data.table, parts),
+        protocol=name,
+        seed=request.seed,
+        limit=request.limit,
+    )
+    folder = runs.folder_of(request.runs, data.name, card.name, runs.key_of(facts))
+    return Plan(request, card, data, name, parts, found, trained, facts, folder)
+
+
+def run(request: Request, say: Callable[[str], None] = print) -> Outcome:
+    """Do what a request asks, or find that it was done; a run that was cut off is taken up where it stood."""
+    return execute(plan(request), say)
+
+
+def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
+    """Do what a plan says, unless its record is there."""
+    request = todo.request
+    if not request.force and (record := runs.read_record(todo.folder)) is not None:
+        return Outcome(todo.folder, record, found=True)
+    wanted = ("train", *SCORED_PARTS) if todo.trained else SCORED_PARTS
+    table.require_files(todo.rows(*wanted), todo.data.name)
+    with runs.locked(todo.folder, say):
+        if not request.force and (record := runs.read_record(todo.folder)) is not None:
+            return Outcome(todo.folder, record, found=True)
+        return Outcome(todo.folder, _work(todo, say), found=False)
+
+
+def run_all(requests: Sequence[Request], say: Callable[[str], None] = print) -> tuple[list[Outcome], list[HarnessError]]:
+    """Every request in turn; all of them are checked before the first begins, and a fault of one does not stop the others."""
+    plans: list[Plan] = []
+    problems: list[str] = []
+    for request in requests:
+        try:
+            plans.append(plan(request))
+        except BadRequest as error:
+            problems.append(str(error))
+    if problems:
+        raise BadRequest("\n".join(dict.fromkeys(problems)))
+    outcomes: list[Outcome] = []
+    faults: list[HarnessError] = []
+    for todo in plans:
+        try:
+            outcomes.append(execute(todo, say))
+        except HarnessError as error:
+            faults.append(type(error)(f"{todo.card.name}: {error}"))
+    return outcomes, faults
+
+
+def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
+    from harness.tracking import Tracker
+
+    request = todo.request
+    model = models.build(todo.card, todo.found, request.seed)
+    device = devices.choose(request.device, model)
+    now = runs.conditions(device, devices.threads(model), request.batch)
+    runs.prepare(todo.folder, todo.facts, now, force=request.force, say=say)
+    with Tracker(request.mlflow_uri, request.runs, todo.folder, say) as tracker:
+        tracker.begin(f"{todo.card.name} on {todo.data.name}", _parameters(todo), _dataset_facts(todo))
+        training = _train(todo, model, device, tracker, say) if todo.trained else None
+        if hasattr(model, "to"):
+            model.to(device)
+        seconds, identical = _score(todo, model, device, say)
+        record = _record(todo, model, now, training, seconds, identical)
+        write_json(todo.folder / "record.json", record)
+        tracker.end(record)
+    return record
+
+
+def _train(todo: Plan, model: Any, device: str, tracker: Tracker, say: Callable[[str], None]) -> Trained:
+    from harness.training import Trainer
+
+    rows, validation = todo.rows("train"), todo.rows("validation")
+    assert todo.card.recipe is not None
+    trainer = Trainer(
+        model,
+        todo.card.recipe,
+        rows,
+        _oriented_labels(todo.data, rows),
+        (pairs_of(validation), _oriented_labels(todo.data, validation)),
+        todo.card.protocol.crop_size or getattr(model, "crop_size", None),
+        todo.folder,
+        seed=todo.request.seed,
+        device=device,
+        batch=todo.request.batch,
+        metadata={"model": todo.card.name, "trained_on": todo.data.name, "protocol": todo.protocol, "key": todo.key},
+        say=say,
+        quiet=todo.request.quiet,
+        on_epoch=tracker.epoch,
+    )
+    return trainer.train()
+
+
+def _score(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -> tuple[float, int]:
+    """Score what scores.csv lacks; returns the seconds it took in this call, scaled to all pairs, and identical pairs."""
+    request = todo.request
+    rows = todo.rows(*SCORED_PARTS)
+    part_of = dict(zip(rows["name"], todo.parts[rows.index], strict=True))
+    scorer = Scorer(model, todo.card.protocol, todo.card.identical, request.seed, device, request.batch, request.workers, say)
+    chunks = scorer.chunks(pairs_of(rows))
+    file = runs.ScoreFile(todo.folder)
+    done = file.resume([[pair.name for pair in chunk] for chunk in chunks])
+    if done:
+        say(f"{todo.card.name}: {sum(map(len, chunks[:done]))} of {len(rows)} scores are there already")
+    count = sum(map(len, chunks[:done]))
+    fresh, begun, identical = len(rows) - count, time.monotonic(), 0
+    with progress(f"{todo.card.name} on {todo.data.name}", len(rows), done=count, unit="pairs", quiet=request.quiet) as step:
+        for results in scorer.score(chunks[done:]):
+            file.append(results, [part_of[r.name] for r in results])
+            count += len(results)
+            identical += sum(r.identical for r in results)
+            step(count)
+    sync(file.path)
+    return ((time.monotonic() - begun) * len(rows) / fresh if fresh else 0.0), identical
+
+
+def _record(
+    todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, seconds: float, identical: int
+) -> dict[str, Any]:
+    file = runs.ScoreFile(todo.folder)
+    scores = file.read()
+    metrics = {part: measure(todo.card, todo.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
+    pictures = file.picture_hashes()
+    trained_on = sorted({*todo.card.trained_on, *todo.found.trained_on, *([todo.data.name] if training else [])})
+    return {
+        "format": runs.FORMAT,
+        "key": todo.key,
+        "model": todo.card.name,
+        "dataset": todo.data.name,
+        "protocol": todo.protocol,
+        "split": "test",
+        "seed": todo.request.seed,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command(todo.request),
+        "partial": todo.request.limit is not None,
+        "seen": todo.data.name in (set(todo.card.trained_on) | set(todo.found.trained_on)),
+        "random_weights": todo.found.random,
+        "trained_on": trained_on,
+        "metrics": {part: figures.json() if figures else None for part, figures in metrics.items()},
+        "repeats": None,
+        "controls": controls(todo.data, todo.rows("test")),
+        "identical_pairs": identical,
+        "training": {k: v for k, v in asdict(training).items() if k != "history"} if training else None,
+        "history": training.history if training else None,
+        "seconds": seconds,
+        "pairs_per_second": len(scores) / seconds if seconds else None,
+        "conditions": dict(now),
+        "details": getattr(model, "details", None),
+        "note": " ".join(filter(None, (todo.data.card.note, todo.data.card.protocols[todo.protocol].note))),
+        "identity": dict(todo.facts),
+        "hashes": {
+            "weights": dict(todo.found.sha256),
+            "table": todo.facts["table"],
+            "split": todo.facts["split"],
+            "scores": sha256_json([[n, repr(s), p] for n, s, p in scores]),
+            "pictures": sha256_json(sorted(pictures)),
+        },
+        "cards": {"model": asdict(todo.card) | {"path": ""}, "dataset": asdict(todo.data.card) | {"path": ""}},
+    }
+
+
+def measure(card: ModelCard, data: Dataset, scores: Sequence[tuple[str, float]]) -> Agreement | None:
+    """Agreement of (name, score) rows with the dataset's labels, both turned to higher-is-better by their cards.
+
+    None where no labels are known.
+    """
+    if not scores:
+        return None
+    rows = data.table.set_index("name").loc[[name for name, _ in scores]]
+    known = rows["score"].notna().to_numpy()
+    if not known.any():
+        return None
+    sign = 1.0 if card.higher_is_better else -1.0
+    values = [sign * score for (_, score), labelled in zip(scores, known, strict=True) if labelled]
+    return agreement(values, _oriented_labels(data, rows[known]), list(rows["reference_id"][known]))
+
+
+def _oriented_labels(data: Dataset, rows: pd.DataFrame) -> Any:
+    labels = rows["score"].to_numpy(dtype=float)
+    return labels if data.higher_is_better else -labels
+
+
+def controls(data: Dataset, rows: pd.DataFrame) -> dict[str, Any]:
+    """What the table alone achieves on these rows: rows that show how much of the labels needs no picture.
+
+    `cell`: an oracle that knows each image's kind and level and answers with that cell's mean label;
+    `level`: the level's number alone, mildest first.
+    """
+    figures = {}
+    ids = list(rows["reference_id"])
+    for control in data.card.controls:
+        if control == "cell":
+            guess = data.table.groupby(["distortion", "level"])["score"].mean()
+            values = guess.loc[list(zip(rows["distortion"], rows["level"], strict=True))].to_numpy()
+            values = values if data.higher_is_better else -values
+        elif control == "level":
+            values = -rows["level"].to_numpy(dtype=float)
+        else:
+            raise BadRequest(f"{data.card.path}: no control called {control!r} (there are cell and level)")
+        figures[control] = agreement(values, _oriented_labels(data, rows), ids).json()
+    return figures
+
+
+def command(request: Request) -> str:
+    """The command line that makes this record again."""
+    import shlex
+
+    words = ["harness", "run", request.model, "--dataset", request.dataset]
+    for option, value in (
+        ("--protocol", request.protocol),
+        ("--weights", request.weights),
+        ("--init", request.init),
+        ("--limit", request.limit),
+        ("--seed", request.seed or None),
+        ("--batch", request.batch if request.batch != BATCH else None),
+    ):
+        words += [option, str(value)] if value is not None else []
+    for key, value in request.settings.items():
+        words += ["--set", f"{key}={value}"]
+    for folder in request.cards:
+        words += ["--cards", folder]
+    return shlex.join(words)
+
+
+def _parameters(todo: Plan) -> dict[str, Any]:
+    """What MLflow shows as parameters: the resolved settings, flat."""
+    card = asdict(todo.card)
+    flat: dict[str, Any] = {
+        "model": todo.card.name,
+        "dataset": todo.data.name,
+        "protocol": todo.protocol,
+        "seed": todo.request.seed,
+    }
+    flat |= {"key": todo.key, "weights": todo.request.weights or "", "limit": todo.request.limit}
+    for group in ("model", "protocol", "recipe") if todo.trained else ("model", "protocol"):
+        flat |= {f"{group}.{k}": v for k, v in (card[group] or {}).items()}
+    return flat
+
+
+def _dataset_facts(todo: Plan) -> dict[str, Any]:
+    sizes = {part: int((todo.parts == part).sum()) for part in splits.PARTS}
+    return {"name": todo.data.name, "hash": todo.facts["table"], "split": todo.facts["split"], **sizes}

@@ -1,0 +1,267 @@
+"""Runs on disk: where a record lies, what its key hashes, and how work that was cut off goes on.
+
+`runs/<dataset>/<model>/<key>/` holds record.json (written last: it being there means the run is finished),
+scores.csv, pictures.csv, checkpoints, log.jsonl and plots. The key hashes what determines the result and nothing
+else; the conditions (machine, device, versions, threads, batch) under which bits repeat are kept beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadRequest, Fault
+from harness.files import append_lines, sha256_json, write_json, write_text, writing
+from harness.registry import ModelCard
+from harness.scoring import Scored
+
+FORMAT = 1
+_PROSE = (
+    "title",
+    "description",
+    "paper",
+    "code",
+    "licence",
+    "extra_data",
+    "trained_on",
+    "requires",
+    "extra",
+    "published",
+    "path",
+    "weights",
+)
+LIBRARIES = ("numpy", "pandas", "scipy", "pillow", "opencv-python-headless", "torch", "torchvision", "timm", "safetensors")
+
+
+def identity(
+    card: ModelCard,
+    *,
+    version: int,
+    weights: Mapping[str, str],
+    trained: bool,
+    table: str,
+    split: str,
+    protocol: str,
+    seed: int,
+    limit: int | None = None,
+    source: str = "",
+) -> dict[str, Any]:
+    """What determines a result. `weights`: sha256 by part; `table`, `split`: hashes; `source`: the key of the run that
+    trained the weights, where they are not a file yet."""
+    facts = {k: v for k, v in asdict(card).items() if k not in _PROSE}
+    if not trained:
+        facts.pop("recipe")
+    facts["model"] = {k: v for k, v in facts["model"].items() if k != "backbone" or v in ("", "random")}
+    return {
+        "card": facts,
+        "version": version,
+        "weights": dict(sorted(weights.items())),
+        "table": table,
+        "split": split,
+        "protocol": protocol,
+        "seed": seed,
+        "limit": limit,
+        "source": source,
+    }
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """The run's key: 16 hexadecimal digits over its identity."""
+    return sha256_json(facts)[:16]
+
+
+def folder_of(runs: str | Path, dataset: str, model: str, key: str) -> Path:
+    """`runs/<dataset>/<model>/<key>`, names made safe for any file system."""
+    return Path(runs) / _safe(dataset) / _safe(model) / key
+
+
+def _safe(name: str) -> str:
+    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).strip(". ") or "unnamed"
+
+
+def libraries() -> dict[str, str]:
+    """Installed versions of what can move a score, without importing any of it."""
+    found = {"harness": "iqa-harness", **{name: name for name in LIBRARIES}}
+    versions = {}
+    for name, package in found.items():
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(package)
+    return versions
+
+
+def conditions(device: str, threads: int, batch: int) -> dict[str, Any]:
+    """Under which conditions bits repeat."""
+    return {
+        "machine": f"{platform.system()} {platform.machine()} {processor()}",
+        "python": platform.python_version(),
+        "device": device,
+        "threads": threads,
+        "batch": batch,
+        "libraries": libraries(),
+    }
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The folder's finished record, or None. Raises BadRequest for one that another version wrote or that is damaged."""
+    path = folder / "record.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"{path}: not a readable record ({error}); move it away, or repeat with --force") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        found = record.get("format") if isinstance(record, dict) else None
+        raise BadRequest(
+            f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); "
+            "choose another --runs, or repeat with --force"
+        )
+    return record
+
+
+def all_records(runs: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Finished records under a folder `<dataset>/<model>/<key>`, in the order of their paths."""
+    for path in sorted(Path(runs).glob("*/*/*/record.json")):
+        record = read_record(path.parent)
+        if record is not None:
+            yield path.parent, record
+
+
+@contextlib.contextmanager
+def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """One process at a time works in `folder`; others wait and say for whom. A dead holder's lock is free."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _lock(descriptor, folder, say)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0) if hasattr(os, "pwrite") else None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path, say: Callable[[str], None]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory lock that dies with its holder; two processes are the user's care
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
+        say(f"{folder}: {holder} works on this run; waiting for it")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, force: bool, say: Callable[[str], None]) -> None:
+    """Make `folder` ready to work in: keep what an interrupted run left if it can go on to the same bits, else start anew."""
+    state = folder / "state.json"
+    before: dict[str, Any] | None = None
+    with contextlib.suppress(OSError, ValueError):  # absent or cut short: nothing to go on from
+        before = json.loads(state.read_text(encoding="utf-8"))
+    wanted = {"format": FORMAT, "identity": dict(facts), "conditions": dict(now)}
+    wanted = json.loads(json.dumps(wanted))
+    if force or before != wanted:
+        if before is not None and not force:
+            say(f"{folder}: begun under other conditions ({_difference(before, wanted)}); starting it anew")
+        with writing(folder):
+            for entry in folder.iterdir():
+                if entry.name == "lock":
+                    continue
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        write_json(state, wanted)
+
+
+def _difference(before: Any, wanted: Any, path: str = "") -> str:
+    if isinstance(before, dict) and isinstance(wanted, dict):
+        parts = [
+            _difference(before.get(k), wanted.get(k), f"{path}{k}.")
+            for k in {**before, **wanted}
+            if before.get(k) != wanted.get(k)
+        ]
+        return ", ".join(parts)
+    return f"{path.rstrip('.')} was {before}, is {wanted}"
+
+
+class ScoreFile:
+    """scores.csv (name,score,part) and pictures.csv (name and the sha256 of both files), grown by whole chunks."""
+
+    HEADER = ("name", "score", "part")
+    PICTURES = ("name", "distorted_sha256", "reference_sha256")
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "scores.csv"
+        self.pictures = folder / "pictures.csv"
+
+    def resume(self, chunks: Sequence[Sequence[str]]) -> int:
+        """How many leading chunks (of names) are already there whole; whatever follows them is cut off."""
+        rows, pictures = _whole_rows(self.path), _whole_rows(self.pictures)
+        kept = 0
+        done = 0
+        for number, chunk in enumerate(chunks, 1):
+            names = list(chunk)
+            end = kept + len(names)
+            if [r[0] for r in rows[kept:end]] != names or [r[0] for r in pictures[kept:end]] != names:
+                break
+            kept, done = end, number
+        write_text(self.path, _lines([self.HEADER, *rows[:kept]]))
+        write_text(self.pictures, _lines([self.PICTURES, *pictures[:kept]]))
+        return done
+
+    def append(self, results: Sequence[Scored], parts: Sequence[str]) -> None:
+        """One chunk's rows, in one write each; floats with all their digits."""
+        append_lines(self.pictures, _lines([(r.name, r.distorted, r.reference) for r in results]))
+        append_lines(self.path, _lines([(r.name, repr(r.score), part) for r, part in zip(results, parts, strict=True)]))
+
+    def read(self) -> list[tuple[str, float, str]]:
+        """All rows: name, score, part. Raises Fault for a damaged file."""
+        try:
+            return [(name, float(score), part) for name, score, part in _whole_rows(self.path)]
+        except ValueError as error:
+            raise Fault(f"{self.path}: a damaged score file: {error}") from None
+
+    def picture_hashes(self) -> list[tuple[str, str, str]]:
+        """All rows of pictures.csv: name, sha256 of the distorted image, sha256 of the reference."""
+        return [(name, distorted, reference) for name, distorted, reference in _whole_rows(self.pictures)]
+
+
+def _whole_rows(path: Path) -> list[list[str]]:
+    """The rows below the header, without a last line that a kill cut short."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return []
+    except OSError as error:
+        raise BadRequest(f"{path}: cannot be read: {error.strerror}") from None
+    rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    return [row for row in rows[1:] if len(row) == 3]
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
+    import io
+
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()

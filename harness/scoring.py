@@ -1,0 +1,279 @@
+"""From pairs to scores, chunk by chunk.
+
+A chunk is up to `batch` distorted images of one reference, cut once from the table's order. It is the unit of work,
+of writing and of resuming: equal chunks give equal bits. Pictures are decoded ahead of the model.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from harness import crops as cropping
+from harness import images
+from harness.crops import Crop
+from harness.errors import BadRequest, Fault, listed
+from harness.images import Pixels
+from harness.registry import Cropping
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+BATCH = 8
+_PIXELS_AT_ONCE = 1 << 19
+"""Distorted pixels that a network sees in one forward: bounds memory, and keeps small crops from being small work."""
+
+
+class Pair(NamedTuple):
+    """What is scored: text for people and files, never shown to a model."""
+
+    name: str
+    distorted: str
+    reference: str
+    reference_id: str
+
+
+class CropScore(NamedTuple):
+    """A crop's place and its score."""
+
+    crop: Crop
+    score: float
+
+
+class Scored(NamedTuple):
+    """One image's result; `distorted` and `reference` are the sha256 of the two files."""
+
+    name: str
+    score: float
+    identical: bool
+    distorted: str
+    reference: str
+    crops: tuple[CropScore, ...]
+
+
+@dataclass
+class Scorer:
+    """A model under a protocol's cropping, on a device.
+
+    `model` as in `harness.models.base`; `identical` is the card's score for a pair whose formula gives infinity.
+    """
+
+    model: Any
+    protocol: Cropping
+    identical: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+    batch: int = BATCH
+    workers: int = 0
+    """Decoding threads (and scoring threads, for metrics on uint8); 0: one per core."""
+    say: Callable[[str], None] = print
+    _embedded: tuple[str, list[Any]] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        cropping.check(self.protocol.crops)
+        own = getattr(self.model, "crop_size", None)
+        self.crop_size: int | None = self.protocol.crop_size or own
+        if own and self.protocol.crop_size not in (0, own):
+            raise BadRequest(f"protocol.crop_size = {self.protocol.crop_size}, but this model takes {own}x{own} crops only")
+        self.threads = self.workers or os.cpu_count() or 1
+
+    def chunks(self, pairs: Sequence[Pair]) -> list[list[Pair]]:
+        """The pairs cut into chunks: grouped by reference in order of first appearance, table order within."""
+        groups: dict[str, list[Pair]] = {}
+        for pair in pairs:
+            groups.setdefault(pair.reference, []).append(pair)
+        return [group[i : i + self.batch] for group in groups.values() for i in range(0, len(group), self.batch)]
+
+    def score(self, chunks: Sequence[Sequence[Pair]]) -> Iterator[list[Scored]]:
+        """The results of each chunk, in the chunks' order.
+
+        Raises BadRequest for pictures that cannot be scored, Fault naming the images whose score is not finite.
+        """
+        on_uint8 = callable(getattr(self.model, "score_uint8", None))
+        with ThreadPoolExecutor(self.threads) as pool:
+            if on_uint8:
+                yield from _ahead(pool, lambda chunk: self.score_decoded(*self._decode(chunk)), chunks, self.threads + 1)
+            else:
+                for decoded in _ahead(pool, self._decode, chunks, self.threads + 1):
+                    yield self.score_decoded(*decoded)
+        self._embedded = None
+
+    def score_decoded(
+        self, chunk: Sequence[Pair], reference: images.Decoded, distorted: Sequence[images.Decoded]
+    ) -> list[Scored]:
+        """The results of a chunk whose pictures are decoded: one reference, and an image per pair."""
+        places = self._places(chunk[0], reference.pixels)
+        if callable(getattr(self.model, "score_uint8", None)):
+            values = np.array([[self._uint8(reference, d, place) for d in distorted] for place in places])
+        else:
+            pixels = places[0].height * places[0].width
+            together = max(1, _PIXELS_AT_ONCE // (pixels * self.batch))
+            groups = [places[i : i + together] for i in range(0, len(places), together)]
+            values = np.concatenate([self._forward(chunk[0], reference, distorted, groups, i) for i in range(len(groups))])
+        results = [
+            self._scored(pair, reference, picture, places, [float(v) for v in values[:, i]])
+            for i, (pair, picture) in enumerate(zip(chunk, distorted, strict=True))
+        ]
+        bad = [f"{r.name} ({r.score})" for r in results if not math.isfinite(r.score)]
+        if bad:
+            raise Fault(f"the model gave scores that are no finite numbers: {listed(bad)}; what was scored before is kept")
+        return results
+
+    def _uint8(self, reference: images.Decoded, distorted: images.Decoded, place: Crop) -> float:
+        return float(self.model.score_uint8(_cut(reference.pixels, place), _cut(distorted.pixels, place)))
+
+    def _decode(self, chunk: Sequence[Pair]) -> tuple[Sequence[Pair], images.Decoded, list[images.Decoded]]:
+        reference = images.read_hashed(chunk[0].reference)
+        distorted = [images.read_hashed(pair.distorted) for pair in chunk]
+        for pair, picture in zip(chunk, distorted, strict=True):
+            images.check_same_size(reference.pixels, picture.pixels, pair.name)
+        return chunk, reference, distorted
+
+    def _places(self, pair: Pair, pixels: Pixels) -> list[Crop]:
+        height, width = pixels.shape[:2]
+        fixed = getattr(self.model, "crop_size", None)
+        if self.protocol.crops == "whole" and fixed and (height, width) != (fixed, fixed):
+            raise BadRequest(
+                f"{pair.name}: crops = 'whole' needs images of {fixed}x{fixed}, this one is {width}x{height}; "
+                "try --set protocol.crops=five, nine, grid or random20"
+            )
+        smallest = getattr(self.model, "minimum_size", 1)
+        try:
+            places = cropping.positions(
+                self.protocol.crops, height, width, self.crop_size, seed=self.seed, reference_id=pair.reference_id
+            )
+        except BadRequest as error:
+            raise BadRequest(f"{pair.name}: {error}") from None
+        if min(places[0].height, places[0].width) < smallest:
+            raise BadRequest(f"{pair.name}: {width}x{height} is too small: this model needs at least {smallest} pixels a side")
+        return places
+
+    def _forward(
+        self, pair: Pair, reference: images.Decoded, distorted: Sequence[images.Decoded], groups: list[list[Crop]], number: int
+    ) -> np.ndarray[Any, Any]:
+        """Scores (crops of the group, distorted images) of one group of crops."""
+        import torch
+
+        group = groups[number]
+        with torch.inference_mode():
+            moved = self._tensors([_cut(d.pixels, place) for place in group for d in distorted])
+            index = torch.arange(len(group), device=self.device).repeat_interleave(len(distorted))
+            if callable(getattr(self.model, "score_embedded", None)):
+                embedding = self._embedding(pair, reference, groups, number)
+                scores = self._halving(lambda rows: self.model.score_embedded(embedding, moved[rows], index[rows]), len(moved))
+            else:
+                still = self._tensors([_cut(reference.pixels, place) for place in group])
+                scores = self._halving(lambda rows: self.model.score(still[index[rows]], moved[rows]), len(moved))
+        return scores.float().cpu().numpy().reshape(len(group), len(distorted))
+
+    def _embedding(self, pair: Pair, reference: images.Decoded, groups: list[list[Crop]], number: int) -> Any:
+        """The reference's features for a group of crops, kept until another reference, or another cut of its crops, comes."""
+        key = f"{pair.reference}|{reference.sha256}|{len(groups[0])}"
+        if self._embedded is None or self._embedded[0] != key:
+            self._embedded = (key, [])
+        kept = self._embedded[1]
+        for group in groups[len(kept) : number + 1]:
+            kept.append(self.model.embed(self._tensors([_cut(reference.pixels, place) for place in group])))
+        return kept[number]
+
+    def _tensors(self, cuts: list[Pixels]) -> torch.Tensor:
+        import torch
+
+        stacked = torch.from_numpy(np.stack(cuts)).to(self.device, non_blocking=True)
+        return stacked.permute(0, 3, 1, 2).float().div_(255)
+
+    def _halving(self, forward: Callable[[slice], torch.Tensor], rows: int) -> torch.Tensor:
+        """`forward` over all rows, in halves, quarters, ... where memory does not suffice."""
+        import torch
+
+        pieces = 1
+        while True:
+            step = -(-rows // pieces)
+            try:
+                return torch.cat([forward(slice(i, i + step)) for i in range(0, rows, step)])
+            except (RuntimeError, MemoryError) as error:
+                if "memory" not in str(error).lower() or step == 1:
+                    raise
+                pieces *= 2
+                self.say(f"not enough memory for {step} crops at once; going on with {-(-rows // pieces)}")
+
+    def _scored(
+        self, pair: Pair, reference: images.Decoded, distorted: images.Decoded, places: list[Crop], values: list[float]
+    ) -> Scored:
+        identical = self.identical is not None and any(v == math.inf for v in values)
+        if identical:
+            values = [self.identical if v == math.inf and self.identical is not None else v for v in values]
+        weights = [place.weight for place in places]
+        mean = math.fsum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+        each = tuple(CropScore(place, value) for place, value in zip(places, values, strict=True))
+        return Scored(pair.name, mean, identical, distorted.sha256, reference.sha256, each)
+
+
+def pairs_of(table: pd.DataFrame) -> list[Pair]:
+    """The rows of a dataset's table as pairs."""
+    columns = [table[c] for c in ("name", "distorted", "reference", "reference_id")]
+    return [Pair(*map(str, row)) for row in zip(*columns, strict=True)]
+
+
+def score_pair(
+    model: Any,
+    reference: str | os.PathLike[str] | Pixels,
+    distorted: str | os.PathLike[str] | Pixels,
+    protocol: Cropping | str | None = None,
+    *,
+    seed: int = 0,
+) -> float:
+    """The score of one pair, pictures given as paths or as (H, W, 3) uint8 RGB arrays.
+
+    `model`: what `load_model` returns. `protocol`: its cropping (`five`, `random20`, ...); None: the model's card's.
+    Random crops are seeded by the reference file's stem (for an array: by nothing but seed and size).
+    """
+    if protocol is None:
+        protocol = getattr(model, "protocol", None) or Cropping()
+    elif isinstance(protocol, str):
+        protocol = Cropping(crops=protocol)
+    scorer = Scorer(model, protocol, identical=getattr(model, "identical", None), seed=seed, batch=1)
+    if isinstance(reference, np.ndarray) or isinstance(distorted, np.ndarray):
+        still, moved = (images.Decoded(_as_pixels(x), "") for x in (reference, distorted))
+        pair = Pair("the distorted image", "", "", "" if isinstance(reference, np.ndarray) else Path(reference).stem)
+        images.check_same_size(still.pixels, moved.pixels, pair.name)
+        return scorer.score_decoded([pair], still, [moved])[0].score
+    pair = Pair(str(distorted), str(distorted), str(reference), Path(reference).stem)
+    return next(scorer.score([[pair]]))[0].score
+
+
+def _as_pixels(picture: Any) -> Pixels:
+    if not isinstance(picture, np.ndarray):
+        return images.read(picture)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise BadRequest(f"expected (H, W, 3) uint8 RGB, got {picture.shape} {picture.dtype}")
+    return picture
+
+
+def _cut(pixels: Pixels, place: Crop) -> Pixels:
+    return pixels[place.top : place.top + place.height, place.left : place.left + place.width]
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Sequence[Any], depth: int) -> Iterator[Any]:
+    """`work` over `items` in order, at most `depth` of them in the air."""
+    waiting: deque[Future[Any]] = deque()
+    coming = iter(items)
+    try:
+        for item in coming:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -1,0 +1,353 @@
+"""MLflow as a mirror of a run: its parameters, curves, figures, data and files, for people who look there.
+
+The files in the run's folder are the record. Whatever goes wrong with MLflow costs one line of warning and never the run.
+The run's id is kept in `mlflow.json` beside the record, so that work taken up again goes on in the same MLflow run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from harness.files import write_json
+
+ID_FILE = "mlflow.json"
+PICTURES = ("*.png", "report.html")
+FILES = ("record.json", "scores.csv", "log.jsonl")
+_SECONDS_BETWEEN_BATCHES = 10.0
+_PATIENCE = 30.0
+_PATIENCE_WITH_FILES = 120.0
+"""Seconds for one exchange; creating a database's tables took 10 s on a slow disk."""
+_METRICS_AT_ONCE, _PARAMETERS_AT_ONCE, _VALUE_LENGTH, _KEY_LENGTH, _DIGEST_LENGTH = 1000, 100, 500, 250, 36
+"""MLflow's own limits; 500 characters of a value is what servers older than the client take."""
+# An unreachable server must not hold up the work, and nothing but our own lines may appear on the terminal.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_LOGGERS = ("mlflow", "alembic", "urllib3")
+T = TypeVar("T")
+
+
+class Tracker:
+    """One run's mirror, a context manager; leaving it on an exception marks the MLflow run KILLED (Ctrl-C) or FAILED.
+
+    `uri`: None for sqlite beside the runs, `off` for no mirror (MLflow is then never imported), else any MLflow tracking
+    URI. `runs`: the runs folder, which need not exist yet. `folder`: this run's own folder. `say` gets the one warning.
+    """
+
+    def __init__(self, uri: str | None, runs: str | Path, folder: str | Path, say: Callable[[str], None]) -> None:
+        self.folder, self.say = Path(folder), say
+        self.runs = Path(runs).absolute()
+        self.uri = uri if uri is not None else f"sqlite:///{self.runs / 'mlflow.db'}"
+        self.artifacts = (self.runs / "mlartifacts").as_uri() if uri is None else None
+        self.working = uri != "off"
+        self.run_id: str | None = None
+        self._client: Any = None
+        self._waiting: list[tuple[str, float, int, int]] = []
+        self._logged: dict[str, set[int]] = {}
+        self._flushed = time.monotonic()
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.run_id is None or kind is None:
+            return
+        status = "FAILED" if issubclass(kind, Exception) else "KILLED"
+        self._attempt(lambda: self._finish(status))
+
+    def begin(self, name: str, parameters: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+        """Start the MLflow run, or go on with the one that an interrupted call left in this folder.
+
+        `dataset`: name, hash and split (sha256 of table and split), and the numbers of pairs train, validation, test.
+        """
+        self._attempt(lambda: self._begin(name, parameters, dataset))
+
+    def epoch(self, entry: Mapping[str, Any]) -> None:
+        """One epoch's figures: `epoch` and any numbers by name. Sent a few seconds' worth at a time."""
+        if not self.working:
+            return
+        self._take(entry)
+        if time.monotonic() - self._flushed >= _SECONDS_BETWEEN_BATCHES:
+            self._attempt(self._flush)
+
+    def end(self, record: Mapping[str, Any]) -> None:
+        """Send the finished record: its figures with their intervals, what marks it, and the folder's files."""
+        for entry in record.get("history") or ():
+            self._take(entry)
+        self._attempt(lambda: self._end(record))
+        if self.run_id is not None and self.working:
+            self._attempt(self._send_files, "its files")
+            self.working = True
+            self._attempt(lambda: self._finish("FINISHED"))
+            self.run_id = None
+
+    def catch_up(self, record: Mapping[str, Any]) -> None:
+        """Finish the mirror of a finished record whose process ended in between; costs nothing when there is nothing to do."""
+        if self.working and _kept(self.folder, self.uri).get("finished") is False:
+            self._attempt(self._take_up)
+            self.end(record)
+
+    def _attempt(self, action: Callable[[], None], what: str = "this run") -> None:
+        """Do `action` within the patience; on any failure warn once and stop mirroring."""
+        if not self.working:
+            return
+        try:
+            _bounded(action, _PATIENCE_WITH_FILES if self.uri.startswith("sqlite:") else _PATIENCE)
+        except Exception as error:
+            self.working = False
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(self.uri, shown(self.uri))
+            self.say(
+                f"warning: MLflow at {shown(self.uri)} does not show {what}: {reason[:300].rstrip('. ')} "
+                "(the record is not affected; --mlflow-uri off silences this)"
+            )
+
+    def _begin(self, name: str, parameters: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+        self._client = client = _client(self.uri)
+        place = f"{socket.gethostname()}:{self.folder.absolute()}"
+        experiment = self._experiment(f"harness/{dataset['name']}")
+        known = self._continued()
+        if known is None:
+            self._close_abandoned(experiment, place)
+            tags = {"harness.folder": place, "harness.dataset_hash": dataset["hash"], "harness.split_hash": dataset["split"]}
+            self.run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
+            self._keep_id(finished=False)
+            self._log_dataset(dataset)
+        self._log_parameters({k: v for k, v in parameters.items() if _key(k) not in (known or {})})
+
+    def _experiment(self, name: str) -> str:
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
+            with contextlib.suppress(Exception):  # another process may have made it in between
+                return str(self._client.create_experiment(name, artifact_location=self.artifacts))
+            experiment = self._client.get_experiment_by_name(name)
+        elif experiment.lifecycle_stage == "deleted":
+            self._client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    def _continued(self) -> Mapping[str, str] | None:
+        """The parameters of the run that `mlflow.json` names, set running again; None where there is none to go on with."""
+        kept = _kept(self.folder, self.uri)
+        if "run_id" not in kept:
+            return None
+        try:
+            run = self._client.get_run(kept["run_id"])
+        except Exception as error:
+            if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        if run.info.lifecycle_stage == "deleted":
+            return None
+        self.run_id = run.info.run_id
+        self._client.update_run(self.run_id, status="RUNNING")
+        self._keep_id(finished=False)
+        for key in run.data.metrics:
+            self._logged[key] = {m.step for m in self._client.get_metric_history(self.run_id, key)}
+        return dict(run.data.params)
+
+    def _take_up(self) -> None:
+        self._client = _client(self.uri)
+        self._continued()
+
+    def _keep_id(self, *, finished: bool) -> None:
+        write_json(self.folder / ID_FILE, {"uri": shown(self.uri), "run_id": self.run_id, "finished": finished})
+
+    def _close_abandoned(self, experiment: str, place: str) -> None:
+        """Whoever held this folder before us is gone (it is locked by us), so its run is not running any more."""
+        escaped = place.replace("\\", "\\\\").replace("'", "\\'")
+        found = self._client.search_runs(
+            [experiment], f"tags.`harness.folder` = '{escaped}' and attributes.status = 'RUNNING'", max_results=10
+        )
+        for run in found:
+            self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def _log_parameters(self, parameters: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        entries = [Param(_key(k), _value(v)) for k, v in parameters.items()]
+        for some in _cut(entries, _PARAMETERS_AT_ONCE):
+            self._client.log_batch(self.run_id, params=some)
+
+    def _log_dataset(self, dataset: Mapping[str, Any]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        sizes = {part: dataset[part] for part in ("train", "validation", "test") if dataset.get(part) is not None}
+        entity = Dataset(
+            name=str(dataset["name"]),
+            digest=str(dataset["hash"])[:_DIGEST_LENGTH],
+            source_type="table",
+            source=json.dumps({"table_sha256": dataset["hash"], "split_sha256": dataset["split"]}),
+            schema=None,
+            profile=json.dumps({"num_rows": sum(sizes.values()), **sizes}),
+        )
+        context = "training" if sizes.get("train") else "test"
+        self._client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", context)])])
+
+    def _take(self, entry: Mapping[str, Any]) -> None:
+        """Queue an epoch's numbers, each (name, epoch) at most once in the run's life."""
+        now = int(time.time() * 1000)
+        for name, value in entry.items():
+            key = _key(f"epoch.{name}")
+            seen = self._logged.setdefault(key, set())
+            if name != "epoch" and _is_number(value) and entry["epoch"] not in seen:
+                seen.add(entry["epoch"])
+                self._waiting.append((key, float(value), now, entry["epoch"]))
+
+    def _flush(self) -> None:
+        from mlflow.entities import Metric
+
+        waiting, self._waiting = self._waiting, []
+        self._flushed = time.monotonic()
+        for some in _cut([Metric(*entry) for entry in waiting], _METRICS_AT_ONCE):
+            self._client.log_batch(self.run_id, metrics=some)
+
+    def _end(self, record: Mapping[str, Any]) -> None:
+        from mlflow.entities import RunTag
+
+        now = int(time.time() * 1000)
+        self._waiting += [(_key(k), v, now, 0) for k, v in figures(record).items() if 0 not in self._logged.get(_key(k), ())]
+        self._flush()
+        tags = [RunTag(f"harness.{k}", _value(v)) for k, v in marks(record).items()]
+        note = record.get("note") or ""
+        self._client.log_batch(self.run_id, tags=[*tags, RunTag("mlflow.note.content", note)] if note else tags)
+
+    def _send_files(self) -> None:
+        for path in [self.folder / name for name in FILES] + [p for g in PICTURES for p in sorted(self.folder.glob(g))]:
+            if path.is_file():
+                self._client.log_artifact(self.run_id, str(path))
+
+    def _finish(self, status: str) -> None:
+        self._flush()
+        self._client.set_terminated(self.run_id, status)
+        self._keep_id(finished=status == "FINISHED")
+
+
+def figures(record: Mapping[str, Any]) -> dict[str, float]:
+    """A record's final numbers by dotted name: test.srcc, test.srcc_low, control.level.srcc, pairs_per_second."""
+    found: dict[str, float] = {}
+    groups = {**(record.get("metrics") or {}), **{f"control.{k}": v for k, v in (record.get("controls") or {}).items()}}
+    for group, values in groups.items():
+        for name, value in (values or {}).items():
+            if name == "ci":
+                for figure, interval in value.items():
+                    if interval is not None:
+                        found[f"{group}.{figure}_low"], found[f"{group}.{figure}_high"] = map(float, interval)
+            elif _is_number(value):
+                found[f"{group}.{name}"] = float(value)
+    for name in ("seconds", "pairs_per_second", "identical_pairs"):
+        if _is_number(record.get(name)):
+            found[name] = float(record[name])
+    for name, value in (record.get("training") or {}).items():
+        if _is_number(value):
+            found[f"training.{name}"] = float(value)
+    return found
+
+
+def marks(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What to filter and judge a run by: names, key, marks, conditions."""
+    names = ("model", "dataset", "protocol", "key", "seed", "created", "command", "partial", "seen", "random_weights")
+    found = {name: record[name] for name in names if record.get(name) is not None}
+    return found | {f"conditions.{k}": v for k, v in (record.get("conditions") or {}).items() if not isinstance(v, Mapping)}
+
+
+def _kept(folder: Path, uri: str) -> dict[str, Any]:
+    """What `mlflow.json` keeps, if it speaks of this MLflow."""
+    with contextlib.suppress(OSError, ValueError):
+        kept = json.loads((folder / ID_FILE).read_text(encoding="utf-8"))
+        if isinstance(kept, dict) and kept.get("uri") == shown(uri):
+            return kept
+    return {}
+
+
+def shown(uri: str) -> str:
+    """A tracking URI without user names, passwords and tokens, fit for files and terminals."""
+    return re.sub(r"//[^/@]*@", "//", uri).split("?", 1)[0]
+
+
+def _client(uri: str) -> Any:
+    if uri.startswith("sqlite:///"):
+        _check_sqlite(Path(uri.removeprefix("sqlite:///")))
+    with warnings.catch_warnings():
+        from mlflow.tracking import MlflowClient
+    return MlflowClient(tracking_uri=uri)
+
+
+def _check_sqlite(path: Path) -> None:
+    # MLflow would try a file that is no database ten times, over 100 seconds.
+    import sqlite3
+
+    if path.is_file():
+        with contextlib.closing(sqlite3.connect(path.absolute().as_uri() + "?mode=ro", uri=True, timeout=5)) as database:
+            database.execute("select count(*) from sqlite_master").fetchone()
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _bounded(action: Callable[[], T], seconds: float) -> None:
+    """Run `action` under our environment and log levels, and give up waiting for it after `seconds`."""
+    failure: list[Exception] = []
+
+    def work() -> None:
+        try:
+            action()
+        except BaseException as error:
+            failure.append(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+
+    # A thread, because a database's driver has no timeout of its own; a daemon, so that leaving does not wait for it.
+    thread = threading.Thread(target=work, name="mlflow", daemon=True)
+    with _settings():
+        thread.start()
+        thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer in {seconds:g} s")
+    if failure:
+        raise failure[0]
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    """MLflow's environment and log levels inside, the caller's afterwards; what the user set holds."""
+    added = [name for name in _ENVIRONMENT if name not in os.environ]
+    os.environ.update({name: _ENVIRONMENT[name] for name in added})
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    try:
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^\w. /-]", "-", name)[:_KEY_LENGTH]
+
+
+def _value(value: Any) -> str:
+    text = re.sub(r"//[^/@\s]*@", "//", str(value))
+    return text if len(text) <= _VALUE_LENGTH else text[: _VALUE_LENGTH - 1] + "…"
+
+
+def _cut(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]

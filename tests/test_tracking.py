@@ -1,0 +1,305 @@
+"""The MLflow mirror. One database serves the whole module: creating its tables takes seconds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.tracking import Tracker, figures, shown
+
+DATASET = {"name": "demo", "hash": "ab" * 32, "split": "cd" * 32, "train": 8, "validation": 2, "test": 3}
+EPOCHS = [{"epoch": n, "loss": 1.0 / n, "rate": 1e-3, "srcc": 0.1 * n, "plcc": 0.1 * n, "main": 0.2 * n} for n in (1, 2, 3)]
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    figures = {
+        "n": 3,
+        "references": 2,
+        "srcc": 0.8,
+        "plcc": 0.7,
+        "krcc": None,
+        "main": 1.5,
+        "ci": {"srcc": [0.6, 0.9], "plcc": None},
+    }
+    return {
+        "model": "tiny",
+        "dataset": "demo",
+        "protocol": "references",
+        "key": "0123456789abcdef",
+        "seed": 0,
+        "partial": False,
+        "seen": False,
+        "random_weights": False,
+        "metrics": {"test": figures, "validation": None},
+        "controls": {"cell": {"srcc": 1.0, "ci": {"srcc": None}}},
+        "history": EPOCHS,
+        "training": {"steps": 30, "epochs": 3, "best_epoch": 2, "seconds": 1.5},
+        "identical_pairs": 0,
+        "seconds": 2.0,
+        "pairs_per_second": 1.5,
+        "conditions": {"device": "cpu", "threads": 1, "libraries": {"torch": "2.14"}},
+        "note": "a demonstration",
+    } | changes
+
+
+class Mirror:
+    def __init__(self, runs: Path) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self.runs = runs
+        self.said: list[str] = []
+        self.client = MlflowClient(tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
+
+    def tracker(self, folder: Path) -> Tracker:
+        return Tracker(None, str(self.runs), folder, self.said.append)
+
+    def run(self, folder: Path) -> Any:
+        return self.client.get_run(json.loads((folder / "mlflow.json").read_text())["run_id"])
+
+    def history(self, folder: Path, key: str) -> list[tuple[int, float]]:
+        entries = self.client.get_metric_history(self.run(folder).info.run_id, key)
+        return sorted((m.step, m.value) for m in entries)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder that does not exist yet, in a folder with a space."""
+    return tmp_path_factory.mktemp("my store") / "runs"
+
+
+@pytest.fixture
+def mirror(runs: Path) -> Mirror:
+    return Mirror(runs)
+
+
+@pytest.fixture
+def folder(runs: Path, request: pytest.FixtureRequest) -> Path:
+    place: Path = runs / "demo" / "tiny" / request.node.name
+    place.mkdir(parents=True)
+    return place
+
+
+def finish(mirror: Mirror, folder: Path, parameters: dict[str, Any] | None = None) -> None:
+    for name in ("record.json", "scores.csv", "log.jsonl", "scatter.png", "weights.safetensors"):
+        (folder / name).write_text(name)
+    with mirror.tracker(folder) as tracker:
+        tracker.begin("tiny on demo", parameters or {"seed": 0}, DATASET)
+        for entry in EPOCHS:
+            tracker.epoch(entry)
+        tracker.end(record())
+
+
+def test_a_run_is_mirrored_with_parameters_figures_intervals_dataset_and_files(mirror: Mirror, folder: Path) -> None:
+    finish(mirror, folder, {"recipe.rate": 1e-3, "model.widths": (1, 2)})
+    run = mirror.run(folder)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "tiny on demo"
+    assert run.data.params == {"recipe.rate": "0.001", "model.widths": "(1, 2)"}
+    shown = {
+        k: run.data.metrics[k] for k in ("test.srcc", "test.srcc_low", "test.srcc_high", "control.cell.srcc", "training.steps")
+    }
+    assert shown == {
+        "test.srcc": 0.8,
+        "test.srcc_low": 0.6,
+        "test.srcc_high": 0.9,
+        "control.cell.srcc": 1.0,
+        "training.steps": 30,
+    }
+    assert "test.krcc" not in run.data.metrics
+    assert mirror.history(folder, "epoch.loss") == [(e["epoch"], e["loss"]) for e in EPOCHS]
+    assert run.data.tags["harness.key"] == "0123456789abcdef"
+    assert run.data.tags["harness.conditions.device"] == "cpu"
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("demo", DATASET["hash"][:36])
+    assert json.loads(data.dataset.source)["split_sha256"] == DATASET["split"]
+    sent = {f.path for f in mirror.client.list_artifacts(run.info.run_id)}
+    assert sent == {"record.json", "scores.csv", "log.jsonl", "scatter.png"}
+    assert mirror.said == []
+
+
+def test_artifacts_lie_beside_the_runs_wherever_one_stands(
+    mirror: Mirror, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    finish(mirror, folder)
+    assert list(mirror.runs.glob("mlartifacts/*/artifacts/record.json"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_run_goes_on_in_its_mlflow_run_without_duplicates(mirror: Mirror, folder: Path) -> None:
+    killed = mirror.tracker(folder)
+    killed.begin("tiny on demo", {"seed": 0}, DATASET)
+    killed.epoch(EPOCHS[0])
+    killed._attempt(killed._flush)
+    killed.epoch(EPOCHS[1])  # never sent: the process dies here
+    before = mirror.run(folder)
+    assert before.info.status == "RUNNING"
+    with mirror.tracker(folder) as tracker:
+        tracker.begin("tiny on demo", {"seed": 0, "late": 1}, DATASET)
+        for entry in EPOCHS[1:]:
+            tracker.epoch(entry)
+        tracker.end(record())
+    after = mirror.run(folder)
+    assert after.info.run_id == before.info.run_id
+    assert after.info.status == "FINISHED"
+    assert after.data.params == {"seed": "0", "late": "1"}
+    for key in ("loss", "srcc"):
+        assert mirror.history(folder, f"epoch.{key}") == [(e["epoch"], e[key]) for e in EPOCHS]
+    assert len(mirror.history(folder, "test.srcc")) == 1
+    assert len(after.inputs.dataset_inputs) == 1
+
+
+def test_epochs_lost_in_a_kill_are_taken_from_the_records_history(mirror: Mirror, folder: Path) -> None:
+    killed = mirror.tracker(folder)
+    killed.begin("tiny on demo", {}, DATASET)
+    killed.epoch(EPOCHS[0])
+    with mirror.tracker(folder) as tracker:
+        tracker.begin("tiny on demo", {}, DATASET)
+        tracker.epoch(EPOCHS[2])  # the checkpoint was behind epoch 2
+        tracker.end(record())
+    assert mirror.history(folder, "epoch.loss") == [(e["epoch"], e["loss"]) for e in EPOCHS]
+
+
+def test_a_run_started_anew_closes_the_one_that_was_abandoned(mirror: Mirror, folder: Path) -> None:
+    mirror.tracker(folder).begin("tiny on demo", {}, DATASET)
+    abandoned = mirror.run(folder).info.run_id
+    (folder / "mlflow.json").unlink()
+    finish(mirror, folder)
+    assert mirror.run(folder).info.run_id != abandoned
+    assert mirror.client.get_run(abandoned).info.status == "KILLED"
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_an_exception_marks_the_run(mirror: Mirror, folder: Path, error: type[BaseException], status: str) -> None:
+    def interrupted() -> None:
+        with mirror.tracker(folder) as tracker:
+            tracker.begin("tiny on demo", {}, DATASET)
+            tracker.epoch(EPOCHS[0])
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert mirror.run(folder).info.status == status
+    assert mirror.history(folder, "epoch.loss") == [(1, 1.0)]
+
+
+def test_a_record_whose_process_died_before_the_mirror_was_done_is_caught_up(mirror: Mirror, folder: Path) -> None:
+    mirror.tracker(folder).begin("tiny on demo", {}, DATASET)
+    mirror.tracker(folder).catch_up(record())
+    assert mirror.run(folder).info.status == "FINISHED"
+    assert mirror.run(folder).data.metrics["test.srcc"] == 0.8
+    again = mirror.tracker(folder)
+    again.catch_up(record())
+    assert again._client is None
+
+
+def test_a_run_deleted_in_mlflow_is_made_again(mirror: Mirror, folder: Path) -> None:
+    finish(mirror, folder)
+    deleted = mirror.run(folder).info.run_id
+    mirror.client.delete_run(deleted)
+    finish(mirror, folder)
+    assert mirror.run(folder).info.run_id != deleted
+    assert mirror.said == []
+
+
+def test_long_odd_and_secret_parameters_are_made_fit(mirror: Mirror, folder: Path) -> None:
+    parameters = {f"p{n}": n for n in range(250)} | {"odd|key?": "x" * 9000, "weights": "https://me:secret@host/w.pth"}
+    finish(mirror, folder, parameters)
+    kept = mirror.run(folder).data.params
+    assert len(kept) == 252
+    assert kept["odd-key-"].startswith("xxx")
+    assert kept["weights"] == "https://host/w.pth"
+    assert mirror.said == []
+
+
+def test_no_process_wide_setting_is_left_changed(mirror: Mirror, folder: Path) -> None:
+    import mlflow
+
+    before = (dict(os.environ), mlflow.get_tracking_uri(), logging.getLogger("mlflow").level, logging.getLogger("alembic").level)
+    finish(mirror, folder)
+    after = (dict(os.environ), mlflow.get_tracking_uri(), logging.getLogger("mlflow").level, logging.getLogger("alembic").level)
+    assert after == before
+
+
+def dead(tmp_path: Path, uri: str | None) -> list[str]:
+    said: list[str] = []
+    with Tracker(uri, str(tmp_path), tmp_path, said.append) as tracker:
+        tracker.begin("tiny on demo", {}, DATASET)
+        tracker.epoch(EPOCHS[0])
+        tracker.end(record())
+    return said
+
+
+def test_a_server_that_refuses_costs_one_warning_without_its_password(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    begun = time.monotonic()
+    (warning,) = dead(tmp_path, f"http://me:secret@127.0.0.1:{port}")
+    assert time.monotonic() - begun < 20
+    assert f"127.0.0.1:{port}" in warning
+    assert "secret" not in warning
+    assert "\n" not in warning
+
+
+def test_a_server_that_never_answers_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        assert len(dead(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")) == 1
+    assert time.monotonic() - begun < 10
+
+
+def test_a_file_that_is_no_database_costs_one_warning_and_no_retries(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("this is no database, whatever it is called " * 50)
+    begun = time.monotonic()
+    (warning,) = dead(tmp_path, None)
+    assert "not a database" in warning
+    assert time.monotonic() - begun < 5
+    assert not (tmp_path / "mlflow.json").exists()
+
+
+def test_a_driver_that_blocks_is_given_up(mirror: Mirror, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.tracking._PATIENCE_WITH_FILES", 0.05)
+    tracker = mirror.tracker(folder)
+    tracker._attempt(lambda: time.sleep(1))
+    assert not tracker.working
+    assert "no answer in 0.05 s" in mirror.said[0]
+
+
+def test_off_neither_imports_mlflow_nor_writes_anything(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from harness.tracking import Tracker\n"
+        "with Tracker('off', 'runs', Path('.'), print) as t:\n"
+        "    t.begin('x', {}, {}); t.epoch({'epoch': 1, 'loss': 1.0}); t.end({'metrics': {}}); t.catch_up({})\n"
+        "assert 'mlflow' not in sys.modules and not list(Path('.').iterdir())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_figures_leave_out_what_does_not_exist() -> None:
+    found = figures(record())
+    assert "test.krcc" not in found
+    assert "test.plcc_low" not in found
+    assert found["test.main"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("http://u:p@h:5000", "http://h:5000"),
+        ("postgresql://u:p@h/db?password=x", "postgresql://h/db"),
+        ("sqlite:////a/b.db", "sqlite:////a/b.db"),
+    ],
+)
+def test_secrets_are_not_shown(uri: str, expected: str) -> None:
+    assert shown(uri) == expected

@@ -43,7 +43,7 @@ _OPTIONS: dict[str, Callable[[F], F]] = {
 
 def _with(*names: str) -> Callable[[F], F]:
     def decorate(function: F) -> F:
-        for name in reversed((*names, "debug")):
+        for name in reversed(names):
             function = _OPTIONS[name](function)
         return function
 
@@ -61,7 +61,7 @@ def cli() -> None:
 
 @cli.command("list")
 @click.argument("kind", type=click.Choice(["models", "datasets", "challenges"]), required=False)
-@_with("cards", "json")
+@_with("cards", "json", "debug")
 def list_(kind: str | None, cards: Sequence[str], as_json: bool) -> None:
     """The models and datasets there are."""
     from harness import catalogue
@@ -72,7 +72,7 @@ def list_(kind: str | None, cards: Sequence[str], as_json: bool) -> None:
 
 @cli.command()
 @click.argument("name")
-@_with("cards", "json")
+@_with("cards", "json", "debug")
 def show(name: str, cards: Sequence[str], as_json: bool) -> None:
     """A card: what a model or a dataset is, its settings and published numbers."""
     from harness import catalogue
@@ -92,7 +92,7 @@ def show(name: str, cards: Sequence[str], as_json: bool) -> None:
 @click.option("--init", metavar="FILE", help="Weights to train on from.")
 @_with("set")
 @click.option("--force", is_flag=True, help="Compute again what is finished.")
-@_with("runs", "cards", "device", "seed", "offline", "limit", "workers", "batch", "mlflow", "quiet", "json")
+@_with("runs", "cards", "device", "seed", "offline", "limit", "workers", "batch", "mlflow", "quiet", "json", "debug")
 def run(
     models: Sequence[str],
     dataset: str,
@@ -158,7 +158,7 @@ def run(
 @click.argument("pictures", nargs=-1, metavar="[REFERENCE DISTORTED]")
 @click.option("--pairs", metavar="FILE.csv", help="A table with columns reference, distorted and optionally name.")
 @click.option("--out", metavar="FILE.csv", help="Write name,score there.")
-@_with("root", "weights", "set", "cards", "device", "seed", "offline", "workers", "batch", "quiet", "json")
+@_with("root", "weights", "set", "cards", "device", "seed", "offline", "workers", "batch", "quiet", "json", "debug")
 def score(
     model: str,
     pictures: Sequence[str],
@@ -205,7 +205,7 @@ def score(
 )
 @click.option("--fit", default="logistic4", type=click.Choice(["logistic4", "logistic5", "poly3"]), show_default=True)
 @click.option("--inner", is_flag=True, help="Use the names that both files have, and drop the others.")
-@_with("json")
+@_with("json", "debug")
 def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: bool, as_json: bool) -> None:
     """Agreement of a file of scores with a file of labels (columns name,score; labels may have reference_id)."""
     from harness import external, summary
@@ -215,7 +215,7 @@ def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: 
 
 
 @cli.command()
-@_with("runs", "json")
+@_with("runs", "json", "debug")
 def doctor(runs: str, as_json: bool) -> None:
     """What is installed, which device there is, and where things are kept."""
     from harness import checkup

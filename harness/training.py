@@ -26,7 +26,7 @@ from harness.agreement import agreement
 from harness.errors import BadRequest, Fault
 from harness.files import write_text
 from harness.images import Pixels
-from harness.models.weights import read_metadata, read_state, save_state
+from harness.models.checkpoints import read_metadata, read_state, save_state
 from harness.progress import duration, progress
 from harness.registry import Cropping, Recipe
 from harness.scoring import Pair, Scorer
@@ -113,7 +113,7 @@ class Trainer:
         begun, saved, first = time.monotonic(), time.monotonic(), state["step"]
         with progress("training", self.steps, done=first, unit="steps", quiet=self.quiet) as step_done:
             for step, (reference, distorted, index, target) in self._batches(first):
-                self.model.train()
+                self._train_mode()
                 loss = self._step(optimizer, trainable, step, reference, distorted, index, target)
                 state["loss"] += loss
                 state["step"] = step + 1
@@ -137,6 +137,14 @@ class Trainer:
         unknown = [f for f in self.recipe.frozen if f.split(".")[0] not in prefixes]
         if unknown:
             raise BadRequest(f"recipe.frozen names {unknown}, which the model has not (it has {sorted(prefixes)})")
+
+    def _train_mode(self) -> None:
+        # A frozen part's BatchNorm must not go on counting, nor its dropout drop.
+        self.model.train()
+        for name in self.recipe.frozen:
+            part = dict(self.model.named_modules()).get(name)
+            if part is not None:
+                part.eval()
 
     def _optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         recipe = self.recipe

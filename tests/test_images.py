@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from small import picture
+
+from harness import images
+from harness.errors import BadRequest
+
+
+def saved(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "webp", "tiff"])
+def test_a_lossless_picture_comes_back_as_it_was(tmp_path: Path, ending: str):
+    pixels = picture(0)
+    path = saved(tmp_path / f"a b é.{ending}", Image.fromarray(pixels), **({"lossless": True} if ending == "webp" else {}))
+    assert np.array_equal(images.read(path), pixels)
+    assert images.read_hashed(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert images.size(path) == pixels.shape[:2]
+
+
+def test_grey_palette_one_bit_and_opaque_alpha_become_rgb(tmp_path: Path):
+    grey = Image.fromarray(picture(0)[..., 0])
+    assert (images.read(saved(tmp_path / "grey.png", grey)) == np.asarray(grey)[..., None]).all()
+    palette = Image.fromarray(picture(0)).quantize(16)
+    assert np.array_equal(images.read(saved(tmp_path / "palette.png", palette)), np.asarray(palette.convert("RGB")))
+    bits = grey.convert("1")
+    assert np.array_equal(images.read(saved(tmp_path / "bits.png", bits)), np.asarray(bits.convert("RGB")))
+    opaque = Image.fromarray(picture(0)).convert("RGBA")
+    assert np.array_equal(images.read(saved(tmp_path / "alpha.png", opaque)), picture(0))
+
+
+def test_exif_rotation_is_applied_as_a_viewer_does(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path / "turned.png", Image.fromarray(picture(0)), exif=exif)
+    assert np.array_equal(images.read(path), np.rot90(picture(0), -1))
+
+
+def hand_made_png(side: int, depth: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = b"".join(b"\0" + bytes(8 * 6) for _ in range(8))
+    header = struct.pack(">IIBBBBB", side, side, depth, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def refused() -> dict[str, tuple[bytes, str]]:
+    def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+        out = io.BytesIO()
+        image.save(out, kind, **options)
+        return out.getvalue()
+
+    colour = Image.fromarray(picture(0))
+    clear = colour.convert("RGBA")
+    clear.putalpha(200)
+    png = encoded(colour, "PNG")
+    return {
+        "16-bit grey": (encoded(Image.fromarray(np.zeros((8, 8), np.uint16)), "PNG"), "8 bits"),
+        "16-bit colour": (hand_made_png(8, 16), "8 bits"),
+        "float": (encoded(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF"), "8 bits"),
+        "cmyk": (encoded(colour.convert("CMYK"), "JPEG"), "CMYK"),
+        "transparent": (encoded(clear, "PNG"), "transparency"),
+        "animated": (encoded(colour, "GIF", save_all=True, append_images=[Image.fromarray(picture(1))]), "animation"),
+        "truncated": (png[: len(png) // 2], "damaged"),
+        "empty": (b"", "empty"),
+        "text": (b"hello, world", "not a picture"),
+    }
+
+
+@pytest.mark.parametrize("kind", refused())
+def test_a_picture_whose_conversion_would_be_a_choice_is_refused_by_name(tmp_path: Path, kind: str):
+    data, words = refused()[kind]
+    path = tmp_path / "x.png"
+    path.write_bytes(data)
+    with pytest.raises(BadRequest, match=words) as caught:
+        images.read(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("side", [12_000, 60_000])
+def test_a_bomb_is_refused_before_it_is_unpacked(side: int):
+    with pytest.raises(BadRequest, match="pixels"):
+        images.decode(hand_made_png(side, 8), "bomb.png")
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(BadRequest, match=r"nowhere\.png"):
+        images.read(tmp_path / "nowhere.png")
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_damaged_picture_is_read_or_refused_and_nothing_else(data: st.DataObject):
+    out = io.BytesIO()
+    Image.fromarray(picture(0, 16, 16)).save(out, data.draw(st.sampled_from(["PNG", "BMP", "JPEG", "GIF", "TIFF", "WEBP"])))
+    broken = bytearray(out.getvalue())
+    for _ in range(data.draw(st.integers(1, 4))):
+        broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(broken)))
+    try:
+        pixels = images.decode(bytes(broken[:cut]), "x")
+    except BadRequest:
+        return
+    assert pixels.dtype == np.uint8
+    assert pixels.shape[2] == 3

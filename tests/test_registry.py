@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small import write_network
+
+from harness import registry
+from harness.errors import BadRequest
+
+METRIC = 'name = "mine"\ntitle = "Mine"\nclass = "pkg.mod:Mine"\nhigher_is_better = true\n'
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_every_shipped_card_is_read_and_named_after_its_file():
+    for kind in registry.KINDS:
+        cards = registry.load_cards(kind)
+        assert cards
+        assert all(Path(card.path).stem == name for name, card in cards.items())
+
+
+def test_all_problems_of_a_card_are_named_with_file_key_and_the_nearest_known_key(tmp_path: Path):
+    text = 'name = "mine"\ntitel = "Mine"\nclass = "pkg.mod:Mine"\nhigher_is_better = "yes"\n[recipe]\nepochs = 1.5\n'
+    write(tmp_path, "mine.toml", text)
+    with pytest.raises(BadRequest) as caught:
+        registry.find_model("mine", [tmp_path])
+    message = str(caught.value)
+    assert message.count(str(tmp_path / "mine.toml")) == len(message.splitlines()) >= 5
+    for words in (
+        "'titel'",
+        "'title'",
+        "higher_is_better = 'yes' should be true or false",
+        "recipe.epochs = 1.5",
+        "'recipe.rate'",
+    ):
+        assert words in message
+
+
+def test_a_duplicate_name_names_both_files(tmp_path: Path):
+    write(tmp_path, "psnr.toml", METRIC.replace("mine", "psnr"))
+    with pytest.raises(BadRequest, match=r"already taken by .*psnr\.toml"):
+        registry.find_model("psnr", [tmp_path])
+    with pytest.raises(BadRequest, match="already taken"):
+        registry.load_cards("models", [tmp_path])
+
+
+def test_an_unknown_name_lists_near_names_and_the_folders_searched(tmp_path: Path):
+    with pytest.raises(BadRequest, match="'psnr'") as caught:
+        registry.find_model("pnsr", [tmp_path])
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_broken_card_of_somebody_else_does_not_stop_work_with_a_good_one(tmp_path: Path):
+    write(write(tmp_path, "bad.toml", "name = "), "mine.toml", METRIC)
+    assert registry.find_model("mine", [tmp_path]).title == "Mine"
+    with pytest.raises(BadRequest, match=r"bad\.toml"):
+        registry.load_cards("models", [tmp_path])
+
+
+def test_cards_come_from_the_option_and_the_environment_but_never_from_the_current_folder(tmp_path, monkeypatch):
+    write(tmp_path / "here", "mine.toml", METRIC)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(BadRequest):
+        registry.find_model("mine")
+    monkeypatch.setenv("HARNESS_CARDS", str(tmp_path / "here"))
+    assert registry.find_model("mine").name == "mine"
+
+
+def test_a_folder_of_both_kinds_is_told_apart_by_what_the_cards_say(tmp_path: Path):
+    write_network(tmp_path)
+    table = 'name="t"\ntitle="T"\nreader="harness.datasets:read_table"\nhigher_is_better=true\ndefault_protocol="full"\n'
+    write(tmp_path, "t.toml", table + '[protocols.full]\nsplit="full"\n[layout]\ntable="table.csv"\n')
+    assert registry.find_dataset("t", [tmp_path]).protocols["full"].split == "full"
+    assert "t" not in registry.load_cards("models", [tmp_path])
+
+
+def test_set_reads_text_as_the_type_that_the_card_has(tmp_path: Path):
+    card = registry.find_model("small", [write_network(tmp_path)])
+    changed = registry.apply_set(
+        card,
+        {"model.width": "8", "protocol.crops": "grid", "recipe.rate": "1", "recipe.betas": "0.5,0.9", "recipe.frozen": "head"},
+    )
+    assert changed.model["width"] == 8
+    assert changed.protocol.crops == "grid"
+    assert changed.recipe is not None
+    assert (changed.recipe.rate, changed.recipe.betas, changed.recipe.frozen) == (1.0, (0.5, 0.9), ("head",))
+    assert card.model["width"] == 4
+
+
+def test_set_names_every_unknown_key_and_wrong_value(tmp_path: Path):
+    card = registry.find_model("small", [write_network(tmp_path)])
+    with pytest.raises(BadRequest) as caught:
+        registry.apply_set(card, {"model.widht": "8", "recipe.epochs": "many", "crops": "five"})
+    message = str(caught.value)
+    assert "model.width" in message
+    assert "recipe.epochs=many: should be a whole number" in message
+    assert "--set crops" in message
+    with pytest.raises(BadRequest, match="no recipe"):
+        registry.apply_set(registry.find_model("psnr"), {"recipe.epochs": "1"})
+    with pytest.raises(BadRequest, match="none of"):
+        registry.apply_set(card, {"recipe.loss": "hinge"})
+
+
+def test_listing_and_showing_never_import_torch():
+    code = "import sys; from harness.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    heavy = "print([m for m in ('torch','pandas','scipy','timm','mlflow','ray','numpy') if m in sys.modules], file=sys.stderr)"
+    for words in (["list"], ["list", "--json"], ["show", "psnr"], ["show", "demo"], ["--help"]):
+        done = subprocess.run([sys.executable, "-c", code + heavy, *words], capture_output=True, text=True, check=True)
+        assert done.stderr.strip() == "[]", words
+        assert done.stdout
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=12),
+        st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), st.lists, max_leaves=4),
+    )
+)
+def test_any_table_is_a_card_or_a_bad_request(table):
+    with contextlib.suppress(BadRequest):
+        registry.parse_card(registry.ModelCard, table, "x.toml")

@@ -1,0 +1,276 @@
+"""The whole path through the command line, in real processes, on a world made in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small import write_network, write_table
+
+HARNESS = [sys.executable, "-m", "harness.cli"]
+
+
+class World:
+    """A table, a folder of cards with a trainable model, and a folder of runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.table = write_table(folder / "data é")
+        self.cards = write_network(folder / "cards")
+        self.environment = {**os.environ, "PYTHONPATH": str(self.cards), "HARNESS_CACHE": str(folder / "cache"), "COLUMNS": "200"}
+
+    def words(self, *words: str, runs: str = "runs") -> list[str]:
+        return [*HARNESS, *words, "--runs", str(self.folder / runs), "--cards", str(self.cards), "--mlflow-uri", "off"]
+
+    def call(self, *words: str, runs: str = "runs", status: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.words(*words, runs=runs), capture_output=True, text=True, env=self.environment, cwd=self.folder
+        )
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def run(self, *words: str, runs: str = "runs") -> list[dict]:
+        return json.loads(self.call("run", *words, "--dataset", str(self.table), "--json", runs=runs).stdout)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+FIELDS = {
+    "model", "dataset", "protocol", "split", "seed", "n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main",
+    "ci", "seconds", "pairs_per_second", "run", "key", "repeats",
+}  # fmt: skip
+
+
+def test_metrics_are_scored_measured_and_recorded_with_every_field(world: World):
+    results = world.run("psnr", "ssim")
+    assert [r["model"] for r in results] == ["psnr", "ssim"]
+    for result in results:
+        assert set(result) >= FIELDS
+        assert result["n"] == 36
+        assert result["references"] == 6
+        assert result["main"] == pytest.approx(result["srcc"] + result["plcc"])
+        assert result["ci"]["srcc"][0] <= result["srcc"] <= result["ci"]["srcc"][1]
+        folder = Path(result["run"])
+        assert folder == world.folder / "runs" / "table" / result["model"] / result["key"]
+        lines = (folder / "scores.csv").read_text().splitlines()
+        assert lines[0] == "name,score,part"
+        assert len(lines) == 37
+
+
+def test_scores_are_those_of_scipy_and_of_the_function(world: World):
+    import pandas as pd
+    from scipy import stats
+
+    (result,) = world.run("psnr")
+    scores = pd.read_csv(Path(result["run"]) / "scores.csv").set_index("name")["score"]
+    labels = pd.read_csv(world.table).set_index("distorted")["score"]
+    joined = pd.concat([scores, labels], axis=1, keys=["s", "l"])
+    assert result["srcc"] == pytest.approx(stats.spearmanr(joined.s, joined.l).statistic, abs=1e-12)
+    assert result["plcc"] == pytest.approx(stats.pearsonr(joined.s, joined.l).statistic, abs=1e-12)
+    assert result["krcc"] == pytest.approx(stats.kendalltau(joined.s, joined.l).statistic, abs=1e-12)
+
+
+def test_asking_again_finds_the_finished_record_and_does_no_work(world: World):
+    (first,) = world.run("ssim")
+    before = {p: p.stat().st_mtime_ns for p in Path(first["run"]).iterdir()}
+    done = world.call("run", "ssim", "--dataset", str(world.table))
+    assert "found" in done.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in Path(first["run"]).iterdir()}
+    world.call("run", "ssim", "--dataset", str(world.table), "--force")
+    assert before != {p: p.stat().st_mtime_ns for p in Path(first["run"]).iterdir()}
+    assert world.run("ssim") == [
+        {**first, "seconds": world.run("ssim")[0]["seconds"], "pairs_per_second": world.run("ssim")[0]["pairs_per_second"]}
+    ]
+
+
+def test_a_shuffled_table_has_the_same_key_and_the_same_scores(world: World):
+    order = list(range(36))
+    random.Random(1).shuffle(order)
+    other = write_table(world.folder / "shuffled", order=order)
+    (first,) = world.run("psnr")
+    second = json.loads(world.call("run", "psnr", "--dataset", str(other), "--json", runs="runs-shuffled").stdout)[0]
+    assert first["key"] == second["key"]
+    rows = [sorted((Path(r["run"]) / "scores.csv").read_text().splitlines()) for r in (first, second)]
+    assert rows[0] == rows[1]
+
+
+def test_a_model_of_the_users_own_trains_and_is_tested_from_its_folder_of_cards(world: World):
+    (result,) = world.run("small", "--protocol", "parts")
+    assert result["n"] == 12
+    record = json.loads((Path(result["run"]) / "record.json").read_text())
+    assert record["training"]["steps"] == 60
+    assert record["trained_on"] == ["table"]
+    assert record["metrics"]["validation"]["n"] == 6
+    parts = [line.split(",")[2] for line in (Path(result["run"]) / "scores.csv").read_text().splitlines()[1:]]
+    assert parts.count("validation") == 6
+    again = world.run("small", "--protocol", "parts", "--weights", str(Path(result["run"]) / "weights.safetensors"))
+    assert again[0]["srcc"] == result["srcc"]
+    assert again[0]["key"] != result["key"]
+
+
+def test_scores_from_batches_of_one_and_eight_agree_and_share_their_key(world: World):
+    def scored(batch: str) -> tuple[str, dict[str, float]]:
+        (result,) = world.run("small", "--protocol", "parts", "--weights", weights, "--batch", batch, runs=f"runs-{batch}")
+        lines = (Path(result["run"]) / "scores.csv").read_text().splitlines()[1:]
+        return result["key"], {line.split(",")[0]: float(line.split(",")[1]) for line in lines}
+
+    weights = str(Path(world.run("small", "--protocol", "parts")[0]["run"]) / "weights.safetensors")
+    (key, one), (other, eight) = scored("1"), scored("8")
+    assert key == other
+    assert one == pytest.approx(eight, abs=1e-5)
+
+
+def test_a_seed_and_a_setting_change_the_key_and_workers_do_not(world: World):
+    (base,) = world.run("psnr")
+    assert world.run("psnr", "--workers", "1", runs="runs-w")[0]["key"] == base["key"]
+    assert world.run("psnr", "--seed", "1")[0]["key"] != base["key"]
+    assert world.run("psnr", "--set", "protocol.crops=five", "--set", "protocol.crop_size=32")[0]["key"] != base["key"]
+    assert world.run("psnr", "--limit", "10")[0]["key"] != base["key"]
+
+
+def test_ten_kills_and_reruns_end_with_the_scores_of_an_undisturbed_run(world: World):
+    (whole,) = world.run("small", "--protocol", "parts", runs="undisturbed")
+    words = world.words("run", "small", "--dataset", str(world.table), "--protocol", "parts", "--json", runs="killed")
+    draw = random.Random(0)
+    begun = time.monotonic()
+    subprocess.run(world.words("list"), capture_output=True, env=world.environment)
+    for _ in range(6):
+        process = subprocess.Popen(
+            words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=world.environment, cwd=world.folder
+        )
+        time.sleep(draw.uniform(1.5, 4.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert time.monotonic() - begun < 60
+    (result,) = world.run("small", "--protocol", "parts", runs="killed")
+    for file in ("scores.csv", "log.jsonl", "weights.safetensors"):
+        assert (Path(result["run"]) / file).read_bytes() == (Path(whole["run"]) / file).read_bytes()
+    assert result["key"] == whole["key"]
+
+
+def test_a_damaged_score_file_is_taken_up_at_the_last_whole_chunk(world: World):
+    (whole,) = world.run("psnr", runs="cut")
+    folder = Path(whole["run"])
+    rows = (folder / "scores.csv").read_bytes()
+    (folder / "record.json").unlink()
+    (folder / "scores.csv").write_bytes(rows[: len(rows) // 2])
+    done = world.call("run", "psnr", "--dataset", str(world.table), runs="cut")
+    assert "are there already" in done.stderr
+    assert (folder / "scores.csv").read_bytes() == rows
+
+
+def test_a_run_begun_under_other_conditions_starts_anew_and_says_so(world: World):
+    (whole,) = world.run("psnr", runs="conditions")
+    folder = Path(whole["run"])
+    (folder / "record.json").unlink()
+    state = json.loads((folder / "state.json").read_text())
+    state["conditions"]["libraries"]["numpy"] = "1.0"
+    (folder / "state.json").write_text(json.dumps(state))
+    done = world.call("run", "psnr", "--dataset", str(world.table), runs="conditions")
+    assert "numpy was 1.0" in done.stderr
+    assert "are there already" not in done.stderr
+
+
+def test_two_processes_on_one_run_do_its_work_once(world: World):
+    words = world.words("run", "small", "--dataset", str(world.table), "--protocol", "parts", runs="two")
+    both = [
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=world.environment)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [p.returncode for p in both] == [0, 0]
+    assert sorted("recorded in" in text for text in said) == [False, True]
+
+
+BAD = {
+    "an unknown model": (["run", "psnrr", "--dataset", "TABLE"], "psnr"),
+    "an unknown dataset": (["run", "psnr", "--dataset", "demoo"], "demo"),
+    "an unknown protocol": (["run", "psnr", "--dataset", "TABLE", "--protocol", "ful"], "'full'"),
+    "an unknown setting": (["run", "psnr", "--dataset", "TABLE", "--set", "protocol.crop=five"], "protocol.crops"),
+    "a setting of another type": (["run", "small", "--dataset", "TABLE", "--set", "recipe.epochs=ten"], "whole number"),
+    "a setting without a value": (["run", "psnr", "--dataset", "TABLE", "--set", "seed"], "KEY=VALUE"),
+    "a protocol without training": (["run", "small", "--dataset", "TABLE"], "no training part"),
+    "a device that is not there": (["run", "small", "--dataset", "TABLE", "--protocol", "parts", "--device", "cuda:7"], "cuda:7"),
+    "a table that is not there": (["run", "psnr", "--dataset", "none.csv"], "no such file"),
+    "two pictures too few": (["score", "psnr"], "REFERENCE DISTORTED"),
+    "an unknown option": (["run", "psnr", "--data", "x"], "--data"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_request_gets_one_clear_message_and_status_2(world: World, kind: str, tmp_path: Path):
+    words, message = BAD[kind]
+    words = [str(world.table) if w == "TABLE" else w for w in words]
+    done = subprocess.run(
+        [*HARNESS, *words, *(["--runs", str(tmp_path)] if words[0] == "run" else []), "--cards", str(world.cards)],
+        capture_output=True, text=True, env=world.environment, cwd=world.folder,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_a_truncated_picture_stops_its_run_alone_and_keeps_what_was_scored(world: World):
+    table = write_table(world.folder / "broken")
+    victim = world.folder / "broken" / "r5_fade_3.png"
+    victim.write_bytes(victim.read_bytes()[:100])
+    done = world.call("run", "psnr", "--dataset", str(table), runs="broken-runs", status=2)
+    assert "r5_fade_3.png" in done.stderr
+    (scores,) = (world.folder / "broken-runs").rglob("scores.csv")
+    assert len(scores.read_text().splitlines()) > 20
+
+
+def test_score_gives_one_pairs_crops_and_a_tables_scores(world: World):
+    data = world.folder / "data é"
+    base = [*HARNESS, "score", "ssim"]
+    one = subprocess.run(
+        [*base, str(data / "r0.png"), str(data / "r0_fade_1.png"), "--json", "--set", "protocol.crops=five",
+         "--set", "protocol.crop_size=32"],
+        capture_output=True, text=True, check=True, env=world.environment,
+    )  # fmt: skip
+    (result,) = json.loads(one.stdout)
+    assert len(result["crops"]) == 5
+    assert result["score"] == pytest.approx(sum(c["score"] for c in result["crops"]) / 5)
+    out = world.folder / "scores out.csv"
+    subprocess.run(
+        [*base, "--pairs", str(world.table), "--out", str(out)], check=True, env=world.environment, capture_output=True
+    )
+    recorded = (Path(world.run("ssim")[0]["run"]) / "scores.csv").read_text().splitlines()[1:]
+    assert out.read_text().splitlines()[1:] == [line.rsplit(",", 1)[0] for line in recorded]
+
+
+def test_agreement_of_two_files_is_that_of_the_run(world: World):
+    (result,) = world.run("ssim")
+    labels = world.folder / "labels.csv"
+    rows = [line.split(",") for line in world.table.read_text().splitlines()[1:]]
+    labels.write_text("name,score,reference_id\n" + "".join(f"{r[0]},{r[2]},{r[3]}\n" for r in rows))
+    scores = world.folder / "ssim.csv"
+    lines = (Path(result["run"]) / "scores.csv").read_text().splitlines()
+    scores.write_text("\n".join(line.rsplit(",", 1)[0] for line in lines) + "\n")
+    done = subprocess.run([*HARNESS, "agreement", str(scores), str(labels), "--json"], capture_output=True, text=True, check=True)
+    figures = json.loads(done.stdout)
+    assert {k: figures[k] for k in ("n", "srcc", "krcc", "ci")}["srcc"] == result["srcc"]
+    turned = subprocess.run(
+        [*HARNESS, "agreement", str(scores), str(labels), "--json", "--lower-is-better", "scores"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(turned.stdout)["srcc"] == pytest.approx(-result["srcc"])
+    scores.write_text("name,score\nr0_fade_1.png,1\nextra,2\n")
+    bad = subprocess.run([*HARNESS, "agreement", str(scores), str(labels)], capture_output=True, text=True)
+    assert bad.returncode == 2
+    assert "extra" in bad.stderr
+    assert "35 names" in bad.stderr

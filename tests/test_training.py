@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small import write_network, write_table
+
+from harness.datasets import load_dataset, splits
+from harness.errors import BadRequest, Fault
+from harness.models import load_model
+from harness.registry import Protocol, apply_set, find_model
+from harness.scoring import pairs_of
+from harness.training import LOG, WEIGHTS, Trainer
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("world")
+    cards = write_network(folder / "cards")
+    sys.path.insert(0, str(cards))
+    yield load_dataset(str(write_table(folder / "data"))), cards
+    sys.path.remove(str(cards))
+
+
+def trainer(world, folder: Path, seed: int = 0, model=None, **settings: object) -> Trainer:
+    data, cards = world
+    card = apply_set(find_model("small", [cards]), {f"recipe.{k}": v for k, v in settings.items()})
+    parts = splits.split(data.table, Protocol(split="parts"))
+    train, validation = data.table[parts == "train"], data.table[parts == "validation"]
+    folder.mkdir(exist_ok=True)
+    model = model or load_model("small", cards=[cards], seed=seed)
+    labels = [rows["score"].to_numpy() for rows in (train, validation)]
+    assert card.recipe is not None
+    return Trainer(
+        model,
+        card.recipe,
+        train,
+        labels[0],
+        (pairs_of(validation), labels[1]),
+        32,
+        folder,
+        seed=seed,
+        say=lambda text: None,
+        quiet=True,
+    )
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / WEIGHTS).read_bytes()
+
+
+def test_training_lowers_the_loss_and_logs_every_epoch(world, tmp_path: Path):
+    result = trainer(world, tmp_path / "a", rate=0.03, selection="last").train()
+    entries = [json.loads(line) for line in (tmp_path / "a" / LOG).read_text().splitlines()]
+    assert [e["epoch"] for e in entries] == list(range(1, 7))
+    assert entries[-1]["loss"] < 0.5 * entries[0]["loss"]
+    assert all(-1 <= e["srcc"] <= 1 for e in entries)
+    assert result.steps == 60
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(world, tmp_path: Path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.manual_seed(len(name) + seed * 7)
+        trainer(world, tmp_path / name, seed).train()
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert weights(tmp_path / "a") != weights(tmp_path / "c")
+
+
+def test_global_generators_are_left_as_they_were(world, tmp_path: Path):
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    trainer(world, tmp_path / "a").train()
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", [1, 9, 10, 11, 25, 59])
+def test_a_run_cut_off_at_any_step_ends_with_the_bits_of_an_undisturbed_one(world, tmp_path: Path, monkeypatch, step: int):
+    trainer(world, tmp_path / "whole").train()
+    monkeypatch.setattr("harness.training._SECONDS_BETWEEN_CHECKPOINTS", 0.02)
+    cut = trainer(world, tmp_path / "cut")
+    update = cut._step
+
+    def until(optimizer, trainable, number, *batch):
+        if number == step:
+            raise Killed
+        return update(optimizer, trainable, number, *batch)
+
+    monkeypatch.setattr(cut, "_step", until)
+    with pytest.raises(Killed):
+        cut.train()
+    trainer(world, tmp_path / "cut").train()
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert (tmp_path / "cut" / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
+
+
+def test_every_pair_is_seen_once_in_a_pass_and_batches_mix_references(world, tmp_path: Path):
+    todo = trainer(world, tmp_path)
+    rows = [row for n in range(todo.batches_per_pass) for group in todo.groups(n) for row in group.rows]
+    assert sorted(rows) == list(range(18))
+    assert todo.groups(0) != todo.groups(todo.batches_per_pass)
+
+
+def test_images_of_a_group_share_the_crop_and_flip_of_their_reference(world, tmp_path: Path):
+    todo = trainer(world, tmp_path)
+    todo.pairs = [(reference, reference) for reference, _ in todo.pairs]
+    still, moved, index, _ = todo._batch(3, todo.groups(3))
+    assert torch.equal(still[index], moved)
+    assert still.shape[-2:] == (32, 32)
+
+
+def test_cosine_restarts_follow_torchs_scheduler(world, tmp_path: Path):
+    todo = trainer(world, tmp_path, schedule="cosine-restarts", period=50, warmup=0.0, epochs=12)
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=todo.recipe.rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50, eta_min=0)
+    for step in range(120):
+        assert todo.rate(step) == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        schedule.step()
+
+
+def test_warmup_rises_and_cosine_ends_near_nothing(world, tmp_path: Path):
+    todo = trainer(world, tmp_path)
+    rates = [todo.rate(s) for s in range(todo.steps)]
+    assert rates[:6] == pytest.approx([0.01 * (i + 1) / 6 for i in range(6)])
+    assert rates[6] == pytest.approx(0.01)
+    assert rates[-1] < 1e-4
+
+
+def test_frozen_parts_keep_their_bits_and_an_unknown_part_is_named(world, tmp_path: Path):
+    todo = trainer(world, tmp_path / "a", frozen="filter,norm")
+    before = {k: v.clone() for k, v in todo.model.state_dict().items() if not k.startswith("head")}
+    todo.train()
+    assert all(torch.equal(v, todo.model.state_dict()[k]) for k, v in before.items())
+    with pytest.raises(BadRequest, match="trunk"):
+        trainer(world, tmp_path / "b", frozen="trunk").train()
+    with pytest.raises(BadRequest, match="nothing is left to train"):
+        trainer(world, tmp_path / "c", frozen="filter,norm,head").train()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_advice(world, tmp_path: Path):
+    with pytest.raises(Fault, match=r"step \d+; try a lower rate"):
+        trainer(world, tmp_path, rate=1e30, optimizer="sgd", clip=0.0).train()
+
+
+def test_selection_keeps_the_epoch_that_was_best_on_validation_alone(world, tmp_path: Path, monkeypatch):
+    todo = trainer(world, tmp_path, selection="srcc")
+    figures = iter([0.1, 0.6, 0.3, 0.5, 0.2, 0.4])
+    monkeypatch.setattr(todo, "_validate", lambda *a: (lambda v: {"srcc": v, "plcc": v, "main": 2 * v})(next(figures)))
+    assert todo.train().best_epoch == 2

@@ -20,22 +20,14 @@ _OPTIONS: dict[str, Callable[[F], F]] = {
     "device": click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, ...; a GPU if there is one."),
     "seed": click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seeds all choices."),
     "offline": click.option("--offline", is_flag=True, help="Never touch the network."),
-    "limit": click.option(
-        "--limit", type=click.IntRange(1), metavar="N", help="At most N pairs of each scored part (marked)."
-    ),
-    "workers": click.option(
-        "--workers", default=0, type=click.IntRange(0), metavar="N", help="Threads; 0: one per core."
-    ),
-    "batch": click.option(
-        "--batch", default=8, show_default=True, type=click.IntRange(1), help="Images at once."
-    ),
+    "limit": click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N pairs of each scored part (marked)."),
+    "workers": click.option("--workers", default=0, type=click.IntRange(0), metavar="N", help="Threads; 0: one per core."),
+    "batch": click.option("--batch", default=8, show_default=True, type=click.IntRange(1), help="Images at once."),
     "mlflow": click.option("--mlflow-uri", metavar="URI", help="MLflow server; default: sqlite beside the runs; off: none."),
     "quiet": click.option("--quiet", is_flag=True, help="No progress and no remarks."),
     "json": click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else."),
     "debug": click.option("--debug", is_flag=True, expose_value=False, help="Tracebacks for errors."),
-    "set": click.option(
-        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card's setting."
-    ),
+    "set": click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card's setting."),
     "weights": click.option("--weights", metavar="FILE|released", help="Weights to test; nothing is trained."),
     "root": click.option("--root", metavar="DIR", help="The dataset's folder; default: $HARNESS_DATA/<name>, data/<name>."),
 }
@@ -82,12 +74,15 @@ def show(name: str, cards: Sequence[str], as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("models", nargs=-1, required=True)
-@click.option(
-    "--dataset", required=True, metavar="NAME|TABLE.csv", help="A dataset, or a table of pairs."
-)
+@click.argument("models", nargs=-1)
+@click.option("--scores", metavar="FILE.csv", help="Scores (name,score) instead of a model; needs --name.")
+@click.option("--name", metavar="NAME", help="What to call the model behind --scores.")
+@click.option("--lower-is-better", is_flag=True, help="Of --scores.")
+@click.option("--inner", is_flag=True, help="Use the names that --scores and the dataset both have.")
+@click.option("--dataset", required=True, metavar="NAME|TABLE.csv", help="A dataset, or a table of pairs.")
 @_with("root")
 @click.option("--protocol", metavar="NAME", help="Which images train, validate and test.")
+@click.option("--test-on", metavar="A,B,...", help="Further datasets to test on, whole.")
 @_with("weights")
 @click.option("--init", metavar="FILE", help="Weights to train on from.")
 @_with("set")
@@ -95,9 +90,14 @@ def show(name: str, cards: Sequence[str], as_json: bool) -> None:
 @_with("runs", "cards", "device", "seed", "offline", "limit", "workers", "batch", "mlflow", "quiet", "json", "debug")
 def run(
     models: Sequence[str],
+    scores: str | None,
+    name: str | None,
+    lower_is_better: bool,
+    inner: bool,
     dataset: str,
     root: str | None,
     protocol: str | None,
+    test_on: str | None,
     weights: str | None,
     init: str | None,
     settings: Sequence[str],
@@ -115,11 +115,14 @@ def run(
     as_json: bool,
 ) -> None:
     """Train (where a model has a recipe), test, measure and record MODELS on a dataset."""
-    from harness import run as running
-    from harness import summary
+    from harness import campaign, summary
+    from harness.run import Request
+
+    if bool(models) == bool(scores) or bool(scores) != bool(name):
+        raise BadRequest("give MODELS, or --scores FILE.csv with --name NAME")
 
     requests = [
-        running.Request(
+        Request(
             model,
             dataset,
             root=root,
@@ -138,10 +141,14 @@ def run(
             runs=runs,
             mlflow_uri=mlflow_uri,
             quiet=quiet,
+            scores=scores,
+            lower_is_better=lower_is_better,
+            inner=inner,
         )
-        for model in dict.fromkeys(models)
+        for model in dict.fromkeys([name] if name else models)
     ]
-    outcomes, faults = running.run_all(requests, _say(quiet))
+    further = [word.strip() for word in (test_on or "").split(",") if word.strip()]
+    outcomes, faults = campaign.run_all(requests, further, _say(quiet))
     results = [summary.result(outcome.folder, outcome.record) for outcome in outcomes]
     if as_json:
         click.echo(json.dumps(results, indent=2, ensure_ascii=False))
@@ -200,9 +207,7 @@ def score(
 @cli.command("agreement")
 @click.argument("scores")
 @click.argument("labels")
-@click.option(
-    "--lower-is-better", "lower", multiple=True, type=click.Choice(["scores", "labels"]), help="Turn round."
-)
+@click.option("--lower-is-better", "lower", multiple=True, type=click.Choice(["scores", "labels"]), help="Turn round.")
 @click.option("--fit", default="logistic4", type=click.Choice(["logistic4", "logistic5", "poly3"]), show_default=True)
 @click.option("--inner", is_flag=True, help="Use the names that both files have, and drop the others.")
 @_with("json", "debug")

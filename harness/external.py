@@ -10,6 +10,7 @@ import pandas as pd
 from harness.agreement import Agreement, agreement
 from harness.datasets import table
 from harness.errors import BadRequest, listed, near
+from harness.files import sha256_json
 from harness.fits import Fit
 
 
@@ -39,16 +40,26 @@ def join(scores: pd.DataFrame, labels: pd.DataFrame, what: tuple[str, str], *, i
 
     Raises BadRequest listing the unmatched of both sides, unless `inner` (then they are dropped).
     """
-    extra = sorted(set(scores["name"]) - set(labels["name"]))
-    absent = sorted(set(labels["name"]) - set(scores["name"]))
-    if (extra or absent) and not inner:
-        lines = [f"{what[0]}: {len(extra)} names that {what[1]} has not: {listed(extra)}"] if extra else []
-        lines += [f"{what[1]}: {len(absent)} names that {what[0]} has not: {listed(absent)}"] if absent else []
-        raise BadRequest("\n".join([*lines, "names are joined exactly; --inner uses those that both have"]))
+    if not inner:
+        refuse_unmatched(scores["name"], labels["name"], labels["name"], what)
     joined = labels.merge(scores[["name", "score"]].rename(columns={"score": "given"}), on="name", how="inner", sort=False)
     if joined.empty:
         raise BadRequest(f"{what[0]} and {what[1]} have no name in common")
     return joined
+
+
+def refuse_unmatched(given: pd.Series, wanted: pd.Series, known: pd.Series, what: tuple[str, str]) -> None:
+    """Refuse names of a score file that are not `known`, and `wanted` names that it lacks; both sides are listed."""
+    extra, absent = sorted(set(given) - set(known)), sorted(set(wanted) - set(given))
+    lines = [f"{what[0]}: {len(extra)} names that {what[1]} has not: {listed(extra)}"] if extra else []
+    lines += [f"{what[1]}: {len(absent)} names that {what[0]} has not: {listed(absent)}"] if absent else []
+    if lines:
+        raise BadRequest("\n".join([*lines, "names are joined exactly; --inner uses those that both have"]))
+
+
+def scores_hash(frame: pd.DataFrame) -> str:
+    """sha256 of names and scores, whatever their order."""
+    return sha256_json(sorted([name, repr(float(score))] for name, score in zip(frame["name"], frame["score"], strict=True)))
 
 
 def agreement_of_files(

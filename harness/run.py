@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import datasets, devices, models, registry, runs
+from harness import datasets, devices, external, models, registry, runs
 from harness.agreement import Agreement, agreement
 from harness.datasets import Dataset, splits, table
-from harness.errors import BadRequest, HarnessError, listed
+from harness.errors import BadRequest, listed
 from harness.files import sha256_json, sync, write_json
 from harness.models import weights as weight_files
 from harness.progress import progress
 from harness.registry import ModelCard
-from harness.scoring import BATCH, Scorer, pairs_of
+from harness.scoring import BATCH, Scored, Scorer, pairs_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +56,16 @@ class Request:
     runs: str = "runs"
     mlflow_uri: str | None = None
     """None: sqlite beside the runs; `off`: no mirror."""
+    scores: str | None = None
+    """A file of name,score: `model` is then only the name of whatever made it."""
+    lower_is_better: bool = False
+    """Of `scores`."""
+    inner: bool = False
+    """Use the names that both `scores` and the dataset have."""
+    repeat: int = 0
+    """Which of a protocol's seeded repeats."""
+    exclude: tuple[str, ...] = ()
+    """reference_ids that are left out of the scored parts."""
     quiet: bool = False
 
 
@@ -99,9 +109,9 @@ class Plan:
 
 def plan(request: Request) -> Plan:
     """Resolve a request without doing any of its work; raises BadRequest for whatever cannot be served."""
-    card = registry.apply_set(registry.find_model(request.model, request.cards), request.settings)
+    card = _card(request)
     data = datasets.load_dataset(request.dataset, request.root, cards=request.cards)
-    if not table.has_pictures(data.table):
+    if not table.has_pictures(data.table) and not request.scores:
         raise BadRequest(f"{data.name}: a table without pictures serves score files only (--scores FILE --name NAME)")
     name, protocol = data.protocol(request.protocol)
     trained = card.recipe is not None and request.weights is None
@@ -109,17 +119,21 @@ def plan(request: Request) -> Plan:
         raise BadRequest(
             f"--init: {card.name} is not trained here" + (" (--weights only tests)" if request.weights else " (it has no recipe)")
         )
-    parts = splits.split(data.table, protocol, seed=request.seed)
+    parts = splits.split(data.table, protocol, seed=request.seed, repeat=request.repeat)
+    parts = parts.mask(data.table["reference_id"].isin(request.exclude) & parts.isin(SCORED_PARTS), "")
     if trained and not (parts == "train").any():
         others = [p for p, spec in data.card.protocols.items() if spec.split != "full"]
         raise BadRequest(
             f"{card.name} is trained, but protocol {name!r} of {data.name} has no training part: "
             f"choose one that has ({listed(others)}), or give weights (--weights FILE|released)"
         )
-    found = weight_files.find(card, request.init if trained and request.init else request.weights, offline=request.offline)
+    if request.scores:
+        found = weight_files.Found({}, None, {"scores": external.scores_hash(external.read_scores(request.scores))}, (), False)
+    else:
+        found = weight_files.find(card, request.init if trained and request.init else request.weights, offline=request.offline)
     facts = runs.identity(
         card,
-        version=models.version_of(card),
+        version=0 if request.scores else models.version_of(card),
         weights=found.sha256,
         trained=trained,
         table=table.table_hash(data.table),
@@ -132,6 +146,18 @@ def plan(request: Request) -> Plan:
     return Plan(request, card, data, name, parts, found, trained, facts, folder)
 
 
+def _card(request: Request) -> ModelCard:
+    if not request.scores:
+        return registry.apply_set(registry.find_model(request.model, request.cards), request.settings)
+    return ModelCard(
+        name=request.model,
+        title=f"{request.model} (scores from a file)",
+        class_="",
+        higher_is_better=not request.lower_is_better,
+        description=f"external scores, read from {Path(request.scores).name}",
+    )
+
+
 def run(request: Request, say: Callable[[str], None] = print) -> Outcome:
     """Do what a request asks, or find that it was done; a run that was cut off is taken up where it stood."""
     return execute(plan(request), say)
@@ -142,40 +168,20 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
     request = todo.request
     if not request.force and (record := runs.read_record(todo.folder)) is not None:
         return Outcome(todo.folder, record, found=True)
-    wanted = ("train", *SCORED_PARTS) if todo.trained else SCORED_PARTS
-    table.require_files(todo.rows(*wanted), todo.data.name)
+    if not request.scores:
+        wanted = ("train", *SCORED_PARTS) if todo.trained else SCORED_PARTS
+        table.require_files(todo.rows(*wanted), todo.data.name)
     with runs.locked(todo.folder, say):
         if not request.force and (record := runs.read_record(todo.folder)) is not None:
             return Outcome(todo.folder, record, found=True)
         return Outcome(todo.folder, _work(todo, say), found=False)
 
 
-def run_all(requests: Sequence[Request], say: Callable[[str], None] = print) -> tuple[list[Outcome], list[HarnessError]]:
-    """Every request in turn; all of them are checked before the first begins, and a fault of one does not stop the others."""
-    plans: list[Plan] = []
-    problems: list[str] = []
-    for request in requests:
-        try:
-            plans.append(plan(request))
-        except BadRequest as error:
-            problems.append(str(error))
-    if problems:
-        raise BadRequest("\n".join(dict.fromkeys(problems)))
-    outcomes: list[Outcome] = []
-    faults: list[HarnessError] = []
-    for todo in plans:
-        try:
-            outcomes.append(execute(todo, say))
-        except HarnessError as error:
-            faults.append(type(error)(f"{todo.card.name}: {error}"))
-    return outcomes, faults
-
-
 def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     from harness.tracking import Tracker
 
     request = todo.request
-    model = models.build(todo.card, todo.found, request.seed)
+    model = None if request.scores else models.build(todo.card, todo.found, request.seed)
     device = devices.choose(request.device, model)
     now = runs.conditions(device, devices.threads(model), request.batch)
     runs.prepare(todo.folder, todo.facts, now, force=request.force, say=say)
@@ -184,7 +190,7 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         training = _train(todo, model, device, tracker, say) if todo.trained else None
         if hasattr(model, "to"):
             model.to(device)
-        seconds, identical = _score(todo, model, device, say)
+        seconds, identical = _score(todo, model, device, say) if model is not None else _take(todo)
         record = _record(todo, model, now, training, seconds, identical)
         write_json(todo.folder / "record.json", record)
         tracker.end(record)
@@ -236,6 +242,24 @@ def _score(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -> t
             step(count)
     sync(file.path)
     return ((time.monotonic() - begun) * len(rows) / fresh if fresh else 0.0), identical
+
+
+def _take(todo: Plan) -> tuple[float, int]:
+    """Put the scores of a file where scoring would have put them."""
+    request, rows = todo.request, todo.rows(*SCORED_PARTS)
+    assert request.scores is not None
+    given = external.read_scores(request.scores)
+    if not request.inner:
+        external.refuse_unmatched(given["name"], rows["name"], todo.data.table["name"], (request.scores, todo.data.name))
+    given = given[given["name"].isin(rows["name"])].set_index("name")["score"]
+    file = runs.ScoreFile(todo.folder)
+    file.resume([])
+    kept = rows[rows["name"].isin(given.index)]
+    if kept.empty:
+        raise BadRequest(f"{request.scores} and the scored parts of {todo.data.name} have no name in common")
+    results = [Scored(name, float(given[name]), False, "", "", ()) for name in kept["name"]]
+    file.append(results, list(todo.parts[kept.index]))
+    return 0.0, 0
 
 
 def _record(
@@ -329,9 +353,11 @@ def command(request: Request) -> str:
     """The command line that makes this record again."""
     import shlex
 
-    words = ["harness", "run", request.model, "--dataset", request.dataset]
+    words = ["harness", "run", *(["--name"] if request.scores else []), request.model, "--dataset", request.dataset]
+    words += [flag for flag, on in (("--lower-is-better", request.lower_is_better), ("--inner", request.inner)) if on]
     for option, value in (
         ("--protocol", request.protocol),
+        ("--scores", request.scores),
         ("--weights", request.weights),
         ("--init", request.init),
         ("--limit", request.limit),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import platform
@@ -226,14 +227,14 @@ class ScoreFile:
             if [r[0] for r in rows[kept:end]] != names or [r[0] for r in pictures[kept:end]] != names:
                 break
             kept, done = end, number
-        write_text(self.path, _lines([self.HEADER, *rows[:kept]]))
-        write_text(self.pictures, _lines([self.PICTURES, *pictures[:kept]]))
+        write_text(self.path, csv_text([self.HEADER, *rows[:kept]]))
+        write_text(self.pictures, csv_text([self.PICTURES, *pictures[:kept]]))
         return done
 
     def append(self, results: Sequence[Scored], parts: Sequence[str]) -> None:
         """One chunk's rows, in one write each; floats with all their digits."""
-        append_lines(self.pictures, _lines([(r.name, r.distorted, r.reference) for r in results]))
-        append_lines(self.path, _lines([(r.name, repr(r.score), part) for r, part in zip(results, parts, strict=True)]))
+        append_lines(self.pictures, csv_text([(r.name, r.distorted, r.reference) for r in results]))
+        append_lines(self.path, csv_text([(r.name, repr(r.score), part) for r, part in zip(results, parts, strict=True)]))
 
     def read(self) -> list[tuple[str, float, str]]:
         """All rows: name, score, part. Raises Fault for a damaged file."""
@@ -259,9 +260,8 @@ def _whole_rows(path: Path) -> list[list[str]]:
     return [row for row in rows[1:] if len(row) == 3]
 
 
-def _lines(rows: Sequence[Sequence[str]]) -> str:
-    import io
-
+def csv_text(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as CSV lines ending in a newline."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()

@@ -1,0 +1,304 @@
+"""AHIQ, the attention-based hybrid image quality assessment network (full reference).
+
+S. Lao et al., "Attentions Help CNNs See Better: Attention-based Hybrid Image Quality Assessment Network", CVPRW 2022,
+arXiv 2204.10485. Numerically the released code (github.com/IIGROUP/AHIQ); docs/ahiq.md says what is done otherwise and why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import BadRequest, near
+from harness.models.backbones import ResNet, ViT
+from harness.models.base import Model, check_pair
+from harness.models.deform import Places, deform_conv, places, upsampled_conv
+from harness.models.filling import fill
+
+_HEADS = {"regressor_model_state_dict": "regressor", "deform_net_model_state_dict": "deform_net"}
+_PARTS = ("vit", "resnet50", "deform_net", "regressor")
+_BAGS_AT_ONCE = 1 << 25
+"""Sampled values that the deformable convolution holds at once: about 128 MiB."""
+
+
+class Embedding(NamedTuple):
+    """What a batch of R reference crops contributes to any score: rows are picked by `index` later."""
+
+    places: Places
+    term: Tensor
+    """(R, head_widths[1], g, g): the reference's part of the head's first convolution."""
+
+
+class Maps(NamedTuple):
+    """A score and where it comes from: `score` (N,) is the mean of `quality` (N, g, g) weighted by `weight` (N, g, g)."""
+
+    score: Tensor
+    quality: Tensor
+    weight: Tensor
+
+
+class AHIQ(Model, nn.Module):
+    """ViT and ResNet features of both images, the latter deformed where the reference's ViT points, and a patch-wise head.
+
+    The defaults are the released network with ViT-B/8. `backbone` names where the trunks' weights come from and is left to
+    whoever fills the model. `crop_size` and `patch_size` in pixels (patches of 8 or 16); `vit_*` and `cnn_*` shape the trunks
+    (`cnn_block` bottleneck or basic; `cnn_norm` batch or group); `fusion_width` and the four `head_widths` the heads.
+    `offsets`: how the offsets' convolution starts, `default` (PyTorch's, as released) or `zero`. `precision`: fp32, or bf16
+    for matrix products and convolutions. Raises BadRequest naming every setting that cannot be.
+    """
+
+    version = 1
+    higher_is_better = True
+
+    def __init__(
+        self,
+        *,
+        backbone: str = "",
+        crop_size: int = 224,
+        patch_size: int = 8,
+        vit_width: int = 768,
+        vit_depth: int = 5,
+        vit_heads: int = 12,
+        cnn_block: str = "bottleneck",
+        cnn_planes: int = 64,
+        cnn_depth: int = 3,
+        cnn_norm: str = "batch",
+        fusion_width: int = 512,
+        head_widths: Sequence[int] = (256, 1024, 512, 256),
+        offsets: str = "default",
+        precision: str = "fp32",
+    ) -> None:
+        super().__init__()
+        sizes = {"vit_width": vit_width, "vit_depth": vit_depth, "vit_heads": vit_heads, "cnn_planes": cnn_planes}
+        sizes |= {"cnn_depth": cnn_depth, "fusion_width": fusion_width}
+        sizes |= {f"head_widths[{i}]": width for i, width in enumerate(head_widths)}
+        words = {
+            "cnn_block": (cnn_block, ("bottleneck", "basic")),
+            "cnn_norm": (cnn_norm, ("batch", "group")),
+            "offsets": (offsets, ("default", "zero")),
+            "precision": (precision, ("fp32", "bf16")),
+        }
+        problems = [f"{key} = {value} should be at least 1" for key, value in sizes.items() if value < 1]
+        problems += [f"{k} = {v!r} is none of {', '.join(ok)}{near(v, ok)}" for k, (v, ok) in words.items() if v not in ok]
+        if patch_size not in (8, 16):
+            problems.append(f"patch_size = {patch_size} should be 8 or 16")
+        elif crop_size < patch_size or crop_size % patch_size:
+            problems.append(f"crop_size = {crop_size} should be a multiple of patch_size = {patch_size}")
+        if len(head_widths) != 4:
+            problems.append(f"head_widths should hold 4 widths, has {len(head_widths)}")
+        if vit_heads > 0 and vit_width % vit_heads:
+            problems.append(f"vit_width = {vit_width} should be a multiple of vit_heads = {vit_heads}")
+        if cnn_norm == "group" and cnn_planes % min(8, max(1, cnn_planes)):
+            problems.append(f"cnn_planes = {cnn_planes} should be a multiple of 8 for cnn_norm = 'group'")
+        if problems:
+            raise BadRequest("AHIQ's [model] settings: " + "; ".join(problems))
+
+        self.backbone, self.precision = backbone, precision
+        self.crop_size: int = crop_size
+        self.patch_size = patch_size
+        self.grid = crop_size // patch_size
+        self.vit = ViT(crop_size, patch_size, vit_width, vit_depth, vit_heads)
+        self.resnet50 = ResNet(cnn_block, cnn_planes, cnn_depth, cnn_norm)
+        tokens, channels = vit_width * vit_depth, self.resnet50.channels * cnn_depth
+        self.deform_net = _DeformFusion(tokens, channels, fusion_width, patch_size)
+        self.regressor = _Regressor(tokens + channels, head_widths)
+        if offsets == "zero":
+            nn.init.zeros_(self.deform_net.conv_offset.weight)
+            nn.init.zeros_(self.deform_net.conv_offset.bias)  # type: ignore[arg-type]
+
+    # -- scoring ---------------------------------------------------------------------------------------------------
+
+    def score(self, reference: Tensor, distorted: Tensor) -> Tensor:
+        """Scores (N,) of `distorted` against `reference`, row by row; both (N, 3, crop_size, crop_size) in [0, 1]."""
+        check_pair(reference, distorted, self.crop_size)
+        with torch.inference_mode():
+            scores: Tensor = self(reference, distorted)
+            return scores
+
+    def embed(self, reference: Tensor) -> Embedding:
+        """What `score_embedded` needs of R reference crops (R, 3, crop_size, crop_size), about 6 MB each for 224."""
+        self._check("reference", reference)
+        with torch.inference_mode(), self._products(reference):
+            tokens, maps = self._features(reference)
+            where = self._places(tokens)
+            fused = self._fused(maps, where, torch.arange(len(reference)))
+            return Embedding(where, self.regressor.reference_term(self.regressor.reduced(tokens, fused)))
+
+    def score_embedded(self, embedding: Embedding, distorted: Tensor, index: Tensor) -> Tensor:
+        """Scores (N,) of `distorted` against the embedded references that `index` (N,) names, one per row."""
+        return self.maps_embedded(embedding, distorted, index).score
+
+    def score_maps(self, reference: Tensor, distorted: Tensor) -> Maps:
+        """The scores with the maps of local quality and weight behind them, one cell per ViT patch."""
+        check_pair(reference, distorted, self.crop_size)
+        return self.maps_embedded(self.embed(reference), distorted, torch.arange(len(distorted)))
+
+    def maps_embedded(self, embedding: Embedding, distorted: Tensor, index: Tensor) -> Maps:
+        """As `score_maps`, against embedded references."""
+        self._check("distorted", distorted)
+        with torch.inference_mode(), self._products(distorted):
+            tokens, maps = self._features(distorted)
+            fused = self._fused(maps, embedding.places, index)
+            return self._maps(self.regressor.reduced(tokens, fused), embedding.term[index.to(distorted.device)])
+
+    def forward(self, reference: Tensor, distorted: Tensor, index: Tensor | None = None) -> Tensor:
+        """Differentiable scores (N,); row i of `distorted` is compared with row index[i] (default: i) of `reference`."""
+        self._check("reference", reference)
+        self._check("distorted", distorted)
+        count = len(reference)
+        index = torch.arange(count) if index is None else index.cpu()
+        with self._products(reference):
+            tokens, maps = self._features(torch.cat([reference, distorted]))
+            fused = self._fused(maps, self._places(tokens[:count]), torch.cat([torch.arange(count), index]))
+            reduced = self.regressor.reduced(tokens, fused)
+            term = self.regressor.reference_term(reduced[:count])
+            return self._maps(reduced[count:], term[index.to(term.device)]).score
+
+    def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """ViT tokens (N, L, C) and CNN maps (N, C', S/4, S/4) of images in [0, 1]."""
+        x = (x - 0.5) / 0.5
+        return self.vit(x), self.resnet50(x)
+
+    def _places(self, tokens: Tensor) -> Places:
+        offsets = upsampled_conv(tokens, self.deform_net.conv_offset, self.grid, self.crop_size // 4)
+        return places(offsets)
+
+    def _fused(self, maps: Tensor, where: Places, index: Tensor) -> Tensor:
+        """CNN maps deformed at the places that `index` names for each, and shrunk to the ViT's grid: (N, L, C')."""
+        step = max(1, _BAGS_AT_ONCE // (9 * maps[0].numel()))
+        slices = [slice(i, i + step) for i in range(0, len(maps), step)]
+        return torch.cat([self.deform_net(maps[s], Places(*(part[index[s]] for part in where))) for s in slices])
+
+    def _maps(self, reduced: Tensor, term: Tensor) -> Maps:
+        quality, weight = self.regressor(reduced, term)
+        quality, weight = quality.float(), weight.float()
+        return Maps((quality * weight).sum((1, 2)) / weight.sum((1, 2)), quality, weight)
+
+    def _check(self, what: str, x: Tensor) -> None:
+        # Values are not looked at: on a GPU that would wait for them at every step.
+        size = self.crop_size
+        if x.ndim != 4 or x.shape[1:] != (3, size, size) or x.dtype != torch.float32:
+            got = f"{tuple(x.shape)} {x.dtype}"
+            raise BadRequest(f"{what}: expected float32 (N, 3, {size}, {size}) in [0, 1], got {got}")
+
+    @contextlib.contextmanager
+    def _products(self, x: Tensor) -> Iterator[None]:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            yield
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> AHIQ:
+        """Training mode, except for the parts whose parameters are all frozen (`requires_grad` False)."""
+        super().train(mode)
+        for part in _PARTS:
+            module = getattr(self, part)
+            if not any(p.requires_grad for p in module.parameters()):
+                module.eval()
+        return self
+
+    # -- weights ---------------------------------------------------------------------------------------------------
+
+    def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
+        """Fill `vit` or `resnet50` from timm's state dict (its unused entries are ignored), `heads` from a released checkpoint.
+
+        A nested checkpoint's keys are joined by dots. Raises BadRequest naming every missing, misshapen or foreign entry.
+        """
+        if part in ("vit", "resnet50"):
+            self._fill({f"{part}.{key}": tensor for key, tensor in state.items()}, f"{part} weights", (part,))
+        elif part == "heads":
+            named = {}
+            for key, tensor in state.items():
+                head, _, rest = key.partition(".")
+                if head in _HEADS:
+                    named[f"{_HEADS[head]}.{rest}"] = tensor
+                elif not head.startswith(("optimizer", "scheduler")):
+                    named[key] = tensor
+            self._fill(named, "the released checkpoint", tuple(_HEADS.values()))
+        else:
+            raise BadRequest(f"AHIQ has no part {part!r}{near(part, ('vit', 'resnet50', 'heads'))} (vit, resnet50, heads)")
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Fill the model from one file: a released checkpoint (heads only), or all four parts by their prefixes.
+
+        Raises BadRequest naming every missing, misshapen or foreign entry; the model is then unchanged.
+        """
+        if any(key.partition(".")[0] in _HEADS for key in state):
+            self.load_part("heads", state)
+        else:
+            self._fill(state, "the weights", _PARTS)
+
+    def export_released(self) -> dict[str, dict[str, Tensor]]:
+        """The heads as the released checkpoint nests them; `load_part("heads", ...)` reads them back, joined by dots."""
+        return {
+            name: {k: v.detach().cpu().contiguous().clone() for k, v in getattr(self, part).state_dict().items()}
+            for name, part in _HEADS.items()
+        }
+
+    def _fill(self, state: Mapping[str, Tensor], what: str, parts: Sequence[str]) -> None:
+        own = {k: v for k, v in self.state_dict(keep_vars=True).items() if k.partition(".")[0] in parts}
+        hint = ""
+        embed = state.get("vit.patch_embed.proj.weight")
+        if embed is not None and embed.ndim == 4 and embed.shape[-1] != self.patch_size:
+            hint = f"these are weights for patches of {embed.shape[-1]}, this model's are of {self.patch_size}"
+        fill(own, state, what, ignored=("vit.", "resnet50."), hint=hint)
+
+
+class _DeformFusion(nn.Module):
+    def __init__(self, tokens: int, channels: int, width: int, patch_size: int) -> None:
+        super().__init__()
+        self.conv_offset = nn.Conv2d(tokens, 18, 3, 1, 1)
+        # Holds the weights of torchvision's DeformConv2d, whose defaults are those of a convolution.
+        self.deform = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.conv1 = nn.Sequential(
+            nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, channels, 3, patch_size // 8, 1)
+        )
+
+    def forward(self, maps: Tensor, where: Places) -> Tensor:
+        fused: Tensor = self.conv1(deform_conv(maps, where, self.deform))
+        return fused.flatten(2).transpose(1, 2)
+
+
+class _Regressor(nn.Module):
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        reduced, wide, narrow, last = widths
+        self.down_channel = nn.Conv2d(channels, reduced, 1)
+        self.feat_smoothing = nn.Sequential(nn.Conv2d(3 * reduced, wide, 3, 1, 1), nn.ReLU(), nn.Conv2d(wide, narrow, 3, 1, 1))
+        self.conv1 = nn.Sequential(nn.Conv2d(narrow, last, 3, 1, 1), nn.ReLU())
+        self.conv = nn.Sequential(nn.Conv2d(last, 1, 1))
+        self.conv_attent = nn.Sequential(nn.Conv2d(last, 1, 1), nn.Sigmoid())
+
+    def reduced(self, tokens: Tensor, fused: Tensor) -> Tensor:
+        """ViT tokens and fused CNN tokens of each image, (N, L, ...) -> (N, head_widths[0], g, g)."""
+        weight = self.down_channel.weight.flatten(1)
+        width = tokens.shape[2]
+        out = F.linear(tokens, weight[:, :width], self.down_channel.bias) + F.linear(fused, weight[:, width:])
+        grid = int(out.shape[1] ** 0.5)
+        return out.transpose(1, 2).reshape(len(out), -1, grid, grid)
+
+    # The first convolution sees [d - r, d, r]. It is linear, so W [d - r, d, r] = (W1 + W2) d + (W3 - W1) r: two thirds of
+    # the work for a pair, and one third for another image of the same reference.
+
+    def reference_term(self, reduced: Tensor) -> Tensor:
+        """The references' part of the first convolution, its bias included."""
+        first = self._first()
+        minus, _, plus = first.weight.chunk(3, 1)
+        return F.conv2d(reduced, plus - minus, first.bias, padding=1)
+
+    def forward(self, reduced: Tensor, term: Tensor) -> tuple[Tensor, Tensor]:
+        """Quality and weight maps (N, g, g)."""
+        one, two, _ = self._first().weight.chunk(3, 1)
+        x = F.relu(F.conv2d(reduced, one + two, padding=1) + term)
+        x = self.conv1(self.feat_smoothing[2](x))
+        return self.conv(x).squeeze(1), self.conv_attent(x).squeeze(1)
+
+    def _first(self) -> nn.Conv2d:
+        first = self.feat_smoothing[0]
+        assert isinstance(first, nn.Conv2d)
+        return first

@@ -1,0 +1,194 @@
+"""The trunks of AHIQ: the first blocks of a vision transformer, and a ResNet's stem and first stage.
+
+Parameter names are timm's, so that a state dict of the whole backbone fills the part that is used. Maps are
+(N, C, H, W) in channels-last memory, tokens (N, L, C).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ViT(nn.Module):
+    """The first `depth` blocks of a ViT (A. Dosovitskiy et al., ICLR 2021), class token included, no final norm."""
+
+    def __init__(self, crop_size: int, patch_size: int, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.empty(1, (crop_size // patch_size) ** 2 + 1, width))
+        self.patch_embed = _PatchEmbed(patch_size, width)
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+        nn.init.normal_(self.cls_token, std=1e-6)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, S, S) normalised to [-1, 1] -> the patch tokens of all blocks, side by side: (N, L, depth * width)."""
+        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), self.patch_embed(x)], 1) + self.pos_embed
+        outputs = []
+        for block in self.blocks:
+            tokens = block(tokens)
+            outputs.append(tokens[:, 1:])
+        return torch.cat(outputs, 2)
+
+
+class _PatchEmbed(nn.Module):
+    def __init__(self, patch_size: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, patch_size, patch_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Patches do not overlap: a reshape and one matrix product do what the convolution does.
+        size = self.proj.kernel_size[0]
+        n, c, h, w = x.shape
+        patches = x.reshape(n, c, h // size, size, w // size, size).permute(0, 2, 4, 1, 3, 5)
+        return F.linear(patches.reshape(n, -1, c * size * size), self.proj.weight.flatten(1), self.proj.bias)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = _Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = _MLP(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        x = x + self.mlp(self.norm2(x))
+        return x
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        q, k, v = self.qkv(x).reshape(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.proj(x.transpose(1, 2).reshape(n, length, width))
+        return out
+
+
+class _MLP(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class ResNet(nn.Module):
+    """A ResNet's stem and `layer1` (K. He et al., CVPR 2016): the outputs of its blocks, at a quarter of the resolution."""
+
+    def __init__(self, block: str, planes: int, depth: int, norm: str) -> None:
+        super().__init__()
+        made: type[_Bottleneck | _Basic] = _Bottleneck if block == "bottleneck" else _Basic
+        self.conv1 = nn.Conv2d(3, planes, 7, 2, 3, bias=False)
+        self.bn1 = _norm(norm, planes)
+        self.channels = planes * made.expansion
+        widths = [planes, *[self.channels] * depth]
+        self.layer1 = nn.ModuleList(made(widths[i], planes, norm) for i in range(depth))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, S, S) normalised to [-1, 1] -> (N, depth * channels, S/4, S/4)."""
+        x = _conv_norm(self.conv1, self.bn1, x.contiguous(memory_format=torch.channels_last)).relu_()
+        x = F.max_pool2d(x, 3, 2, 1)
+        outputs = []
+        for block in self.layer1:
+            x = block(x)
+            outputs.append(x)
+        return torch.cat(outputs, 1)
+
+
+class _Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, width: int, planes: int, norm: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, planes, 1, bias=False)
+        self.bn1 = _norm(norm, planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = _norm(norm, planes)
+        self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
+        self.bn3 = _norm(norm, 4 * planes)
+        self.downsample = _projection(width, 4 * planes, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = _conv_norm(self.conv1, self.bn1, x).relu_()
+        y = _conv_norm(self.conv2, self.bn2, y).relu_()
+        y = _conv_norm(self.conv3, self.bn3, y)
+        return (y + _shortcut(self.downsample, x)).relu_()
+
+
+class _Basic(nn.Module):
+    expansion = 1
+
+    def __init__(self, width: int, planes: int, norm: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, planes, 3, 1, 1, bias=False)
+        self.bn1 = _norm(norm, planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = _norm(norm, planes)
+        self.downsample = _projection(width, planes, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = _conv_norm(self.conv1, self.bn1, x).relu_()
+        y = _conv_norm(self.conv2, self.bn2, y)
+        return (y + _shortcut(self.downsample, x)).relu_()
+
+
+def _projection(width: int, channels: int, norm: str) -> nn.ModuleList | None:
+    if width == channels:
+        return None
+    return nn.ModuleList([nn.Conv2d(width, channels, 1, bias=False), _norm(norm, channels)])
+
+
+def _shortcut(projection: nn.ModuleList | None, x: Tensor) -> Tensor:
+    return x if projection is None else _conv_norm(projection[0], projection[1], x)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation by its running statistics, in training as in use: the released heads were trained over it so."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+
+    def folded(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The weight and bias of the convolution that does `weight` and this norm in one."""
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        return weight * scale[:, None, None, None], self.bias - self.running_mean * scale
+
+
+def _norm(kind: str, channels: int) -> nn.Module:
+    return BatchNorm(channels) if kind == "batch" else nn.GroupNorm(min(8, channels), channels)
+
+
+def _conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    assert isinstance(conv, nn.Conv2d)
+    if isinstance(norm, BatchNorm):
+        weight, bias = norm.folded(conv.weight)
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding)
+    normed: Tensor = norm(conv(x))
+    return normed

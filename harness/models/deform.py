@@ -1,0 +1,71 @@
+"""Deformable 3x3 convolution (J. Dai et al., ICCV 2017) as a weighted gather and one matrix product.
+
+Equal to `torchvision.ops.deform_conv2d` with padding 1. The places are worked out once and serve every map that is
+sampled at them, such as the distorted images of one reference. Everything here is differentiable.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Places(NamedTuple):
+    """Where a deformable convolution looks: for each output pixel and tap, four pixels and their bilinear weights.
+
+    `pixels` (N, H*W*9, 4) int32 counts within one map; `weights` (N, H*W*9, 4) are 0 for pixels outside of it.
+    """
+
+    pixels: Tensor
+    weights: Tensor
+
+
+def places(offsets: Tensor) -> Places:
+    """The places of (N, 18, H, W) offsets: channels 2k, 2k+1 move tap k down and right."""
+    n, _, height, width = offsets.shape
+    moved = offsets.float().reshape(n, 9, 2, height, width)
+    rows = torch.arange(height, device=offsets.device)[:, None]
+    columns = torch.arange(width, device=offsets.device)
+    taps = torch.arange(9, device=offsets.device)[:, None, None]
+    y = (moved[:, :, 0] + (rows + taps // 3 - 1)).permute(0, 2, 3, 1)
+    x = (moved[:, :, 1] + (columns + taps % 3 - 1)).permute(0, 2, 3, 1)
+    top, left = y.detach().floor(), x.detach().floor()
+    below, right = y - top, x - left
+    pixels, weights = [], []
+    for down, share in ((0, 1 - below), (1, below)):
+        for across, part in ((0, 1 - right), (1, right)):
+            row, column = top + down, left + across
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            # The clamp comes before the cast: offsets of a broken network may exceed any integer.
+            pixels.append((row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).int())
+            weights.append(share * part * inside)
+    return Places(torch.stack(pixels, -1).reshape(n, -1, 4), torch.stack(weights, -1).reshape(n, -1, 4))
+
+
+def deform_conv(x: Tensor, where: Places, conv: nn.Conv2d) -> Tensor:
+    """`conv`'s weights at the places of each map of `x` (N, C, H, W), one row of `where` per map."""
+    n, channels, height, width = x.shape
+    first = torch.arange(n, device=x.device, dtype=torch.int32)[:, None, None] * (height * width)
+    table = x.permute(0, 2, 3, 1).reshape(-1, channels)
+    bags = F.embedding_bag(
+        (where.pixels + first).reshape(-1, 4), table, per_sample_weights=where.weights.reshape(-1, 4).to(x.dtype), mode="sum"
+    )
+    weight = conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, -1)
+    out = F.linear(bags.reshape(n, height * width, 9 * channels), weight, conv.bias)
+    return out.transpose(1, 2).reshape(n, -1, height, width)
+
+
+def upsampled_conv(tokens: Tensor, conv: nn.Conv2d, grid: int, size: int) -> Tensor:
+    """`conv` (3x3, padding 1) on the nearest-neighbour enlargement of a (N, grid*grid, C) map to size x size.
+
+    Pixels of one token share its products with the nine taps, so these are taken before the enlargement, and only
+    their sums after it.
+    """
+    taps = conv.weight.flip(2, 3).permute(0, 2, 3, 1).reshape(-1, conv.in_channels)
+    products = (taps @ tokens.transpose(1, 2)).reshape(len(tokens), -1, grid, grid)
+    enlarged = F.interpolate(products, size=(size, size), mode="nearest")
+    out = F.fold(enlarged.flatten(2), (size, size), 3, padding=1)
+    return out if conv.bias is None else out + conv.bias[:, None, None]

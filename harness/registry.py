@@ -9,14 +9,13 @@ torch, pandas or any model's code.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import importlib.util
 import os
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
@@ -41,6 +40,8 @@ class Weights:
     """Addresses, tried in order: https://... or hf://owner/repository/file."""
     sha256: str = ""
     """Empty: recorded on first use, checked afterwards."""
+    bytes: int = 0
+    """Its size, told to whoever has to fetch it; 0: unknown."""
     licence: str = ""
     trained_on: tuple[str, ...] = ()
     note: str = ""
@@ -158,6 +159,8 @@ class Protocol:
     repeats: int = 1
     held_out_kinds: tuple[str, ...] = ()
     """Kinds of distortion that are tested and never trained or validated on."""
+    roles: Mapping[str, str] = field(default_factory=dict)
+    """split = "parts": which of the table's parts serves as train, validation or test; empty: they are called so."""
 
 
 @dataclass(frozen=True)
@@ -194,10 +197,15 @@ class DatasetCard:
     get: str = ""
     """How a person obtains it, step by step."""
     downloads: tuple[Download, ...] = ()
+    folder: str = ""
+    """The folder's name below `$HARNESS_DATA` or `data` where it is not the card's: cards over the same files share one."""
     layout: Mapping[str, Any] = field(default_factory=dict)
     """The reader's arguments."""
     note: str = ""
     """Shown beside every table of this dataset."""
+    content: Mapping[str, str] = field(default_factory=dict)
+    """What a reference shows, by its id, in words shared by all cards (`kodim03`): references of two datasets with one
+    word are not independent. The key `*` is the rule for all others, `{}` in it their id; by default `<card>/{}`."""
     controls: tuple[str, ...] = ()
     """Control rows computed from the table alone: `cell` (oracle of kind and level), `level`."""
     path: str = ""
@@ -206,6 +214,7 @@ class DatasetCard:
 Card = ModelCard | DatasetCard
 KINDS: dict[str, type[ModelCard] | type[DatasetCard]] = {"models": ModelCard, "datasets": DatasetCard}
 C = TypeVar("C", ModelCard, DatasetCard)
+T = TypeVar("T")
 
 
 def card_folders(kind: str, extra: Sequence[str | Path] = ()) -> list[Path]:
@@ -317,10 +326,21 @@ def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
     return typing.cast(C, dataclasses.replace(card, path=path))
 
 
-@functools.cache
-def _fields(kind: Hashable) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+def parse_table(kind: type[T], table: Mapping[str, Any], path: str, prefix: str) -> T:
+    """A dataclass from a table of a card, such as a reader's layout; `prefix` is the table's place in the card.
+
+    Raises BadRequest naming every unknown key, wrong type and missing field.
+    """
+    problems: list[str] = []
+    built = _build(kind, table, path, prefix, problems)
+    if problems:
+        raise BadRequest("\n".join(problems))
+    return typing.cast(T, built)
+
+
+def _fields(kind: type[Any]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
     hints = typing.get_type_hints(kind)
-    return {f.name.rstrip("_"): (f, hints[f.name]) for f in dataclasses.fields(typing.cast(Any, kind)) if f.name != "path"}
+    return {f.name.rstrip("_"): (f, hints[f.name]) for f in dataclasses.fields(kind) if f.name != "path"}
 
 
 def _build(kind: type[Any], table: Mapping[str, Any], path: str, prefix: str, problems: list[str]) -> Any:

@@ -65,7 +65,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
     card = registry.find_dataset(name, cards)
     reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
     read = registry.resolve(reader, card.path)
-    frame = read(card, data_root(name, root), **card.layout)
+    frame = read(card, data_root(card.folder or card.name, root), **card.layout)
     return Dataset(card, table.complete(frame, card.name))
 
 

@@ -24,6 +24,16 @@ def split(table: pd.DataFrame, protocol: Protocol, *, seed: int = 0, repeat: int
         raise BadRequest(f"no rows of part {listed(list(protocol.parts))} in this dataset")
     if protocol.split == "full":
         return pd.Series(np.where(rows, "test", ""), index=table.index)
+    if protocol.split == "parts" and protocol.roles:
+        wrong = sorted(set(protocol.roles.values()) - set(PARTS))
+        if wrong:
+            raise BadRequest(f"roles should be train, validation or test, not {listed(wrong)}")
+        parts = table["part"].map(protocol.roles).fillna("").astype(str)
+        absent = [part for part, role in protocol.roles.items() if not (table["part"] == part).any()]
+        if absent:
+            raise BadRequest(f"no rows of part {listed(absent)} in this dataset, which this protocol needs")
+        _refuse_overlap(table, parts)
+        return parts
     if protocol.split == "parts":
         unknown = sorted(set(table["part"]) - {*PARTS, ""})
         if unknown or not (table["part"] == "test").any():

@@ -2,7 +2,9 @@
 
 One row per pair: `name` (unique text), `distorted` and `reference` (paths), `reference_id` (the group that splits
 keep together), `distortion` (kind), `level`, `score` (people's; NaN where withheld), `part` (the official part,
-where there is one). A table without pictures (name, score) serves score files only.
+where there is one). Where known: `std` (the raters' standard deviation) and `pair` (two distorted images that people
+chose between carry one text here, and `score` is the share of votes for each). A table without pictures (name, score)
+serves score files only.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from harness.files import sha256_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COLUMNS = ("name", "distorted", "reference", "reference_id", "distortion", "level", "score", "part")
+COLUMNS = ("name", "distorted", "reference", "reference_id", "distortion", "level", "score", "part", "std", "pair")
 _REQUIRED = ("distorted", "reference", "score")
 
 
@@ -120,6 +122,7 @@ def complete(frame: pd.DataFrame, what: str) -> pd.DataFrame:
             frame[column] = default
     problems = []
     frame["name"] = frame["name"].astype(str)
+    frame["score"] = frame["score"].astype(float)
     twice = frame["name"][frame["name"].duplicated()].unique()
     if len(twice):
         problems.append(f"{what}: {len(twice)} names occur more than once: {listed(list(twice))}")
@@ -151,7 +154,8 @@ def require_files(frame: pd.DataFrame, what: str) -> None:
 
 def table_hash(frame: pd.DataFrame) -> str:
     """sha256 of names, pairing and labels; independent of the rows' order and of where the files lie."""
-    references = frame["reference"].map(lambda p: Path(p).name) if has_pictures(frame) else [""] * len(frame)
+    # Mirrors of one dataset spell file names in other letter cases; the table is the same.
+    references = frame["reference"].map(lambda p: Path(p).name.casefold()) if has_pictures(frame) else [""] * len(frame)
     labels = [None if pd.isna(s) else float(s) for s in frame["score"]]
     rows = sorted(zip(frame["name"], references, frame["reference_id"], labels, strict=True), key=lambda row: row[0])
     return sha256_json(rows)

@@ -1,0 +1,147 @@
+"""Finding a dataset's files by what they are called, wherever its archives were unpacked.
+
+Authors' archives, mirrors and users differ in letter case, in folder names, and in whether archives lie side by side
+or one in another; file names are what all of them keep. So a root is walked once and files are looked up by name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from harness.errors import BadRequest
+from harness.registry import DatasetCard
+
+LOSSLESS = ("bmp", "png", "tif", "tiff", "ppm")
+"""Formats that a mirror may have converted to without changing a pixel."""
+_IGNORED_FOLDERS = {"__macosx"}
+_DEPTH = 12
+
+
+class Tree:
+    """All files below a folder, by relative POSIX path; hidden files and macOS's shadow files are left out."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.files: list[str] = sorted(_walk(self.root))
+
+    def path(self, relative: str) -> str:
+        """The file as one opens it."""
+        return str(self.root / relative)
+
+    @cached_property
+    def by_name(self) -> dict[str, list[str]]:
+        """Files by their name in lower case."""
+        index: dict[str, list[str]] = {}
+        for file in self.files:
+            index.setdefault(file.rpartition("/")[2].lower(), []).append(file)
+        return index
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        index: dict[str, list[str]] = {}
+        for name, files in self.by_name.items():
+            stem, _, extension = name.rpartition(".")
+            if extension in LOSSLESS:
+                index.setdefault(stem, []).extend(files)
+        return index
+
+    def candidates(self, name: str) -> list[str]:
+        """Files called `name` in any letter case; else pictures of that stem in another lossless format."""
+        if found := self.by_name.get(name.lower()):
+            return found
+        stem, _, extension = name.lower().rpartition(".")
+        return self._by_stem.get(stem, []) if extension in LOSSLESS else []
+
+    def find(self, name: str, near: str = "") -> str | None:
+        """The file called `name`; of several, the one that shares most folders with `near`, then the shallowest."""
+        found = self.candidates(name)
+        if len(found) <= 1:
+            return found[0] if found else None
+        return min(found, key=lambda file: (-_shared_folders(file, near), file.count("/"), file))
+
+    def matching(self, patterns: Sequence[str]) -> list[str]:
+        """The files that the first matching pattern matches.
+
+        Patterns are shell wildcards over the end of the path, in any letter case: `mos.txt`, `Train_Label/*.txt`.
+        """
+        for pattern in patterns:
+            match = wildcard(pattern)
+            found = [file for file in self.files if match.search(file)]
+            if found:
+                return found
+        return []
+
+    def full_match(self, pattern: re.Pattern[str], within: re.Pattern[str] | None = None) -> list[str]:
+        """Files whose name the pattern fits, of those whose folders `within` is found in."""
+        return [
+            file
+            for name, files in self.by_name.items()
+            if pattern.fullmatch(name)
+            for file in files
+            if within is None or within.search(file.rpartition("/")[0])
+        ]
+
+
+def open_tree(card: DatasetCard, root: Path | None) -> Tree:
+    """The tree below a dataset's root; raises BadRequest saying where it was looked for and how to get it."""
+    if root is None:
+        folder = card.folder or card.name
+        raise BadRequest(
+            f"{card.name} is not here: no $HARNESS_DATA/{folder}, no data/{folder} (or give --root). {how_to_get(card)}"
+        )
+    if not root.is_dir():
+        raise BadRequest(f"{root}: no such folder ({card.name}'s --root). {how_to_get(card)}")
+    return Tree(root)
+
+
+def how_to_get(card: DatasetCard) -> str:
+    """One line: where a dataset comes from, and its licence."""
+    parts = [" ".join(card.get.split())]
+    parts += [f"home: {card.home}"] if card.home else []
+    parts += [f"licence: {card.licence}"] if card.licence else []
+    return "How to get it: " + "; ".join(part.rstrip(".;") for part in parts if part)
+
+
+def wildcard(pattern: str) -> re.Pattern[str]:
+    """A shell wildcard (`*`, `?`, `[0-9]`) as a search over the end of a path, in any letter case; none crosses a slash."""
+    pieces = re.findall(r"\[[^\]/]+\]|.", pattern)
+    body = "".join({"*": "[^/]*", "?": "[^/]"}.get(p, p if len(p) > 1 else re.escape(p)) for p in pieces)
+    return re.compile(rf"(?:^|/){body}$", re.IGNORECASE)
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Relative paths of all files; links to folders are followed, each real folder once."""
+    seen: set[tuple[int, int]] = set()
+    pending: list[tuple[str, str, int]] = [(str(root), "", 0)]
+    while pending:
+        folder, prefix, depth = pending.pop()
+        try:
+            status = os.stat(folder)
+            identity = (status.st_dev, status.st_ino)
+            if depth > _DEPTH or identity in seen:
+                continue
+            seen.add(identity)
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        if entry.name.lower() not in _IGNORED_FOLDERS:
+                            pending.append((entry.path, f"{prefix}{entry.name}/", depth + 1))
+                    elif entry.is_file():
+                        yield prefix + entry.name
+        except OSError as error:
+            raise BadRequest(f"{folder}: cannot be read: {error.strerror}") from None
+
+
+def _shared_folders(file: str, near: str) -> int:
+    shared = 0
+    for a, b in zip(PurePosixPath(file).parts[:-1], PurePosixPath(near).parts[:-1], strict=False):
+        if a != b:
+            break
+        shared += 1
+    return shared

@@ -1,0 +1,39 @@
+"""Readers by layout: each lists a dataset's pairs from the authors' own files.
+
+A card names one by a word (`reader = "lists"`) and gives it arguments in `[layout]`. A reader is a function
+`(card, root, **layout) -> table` (columns: `harness.datasets.table`); it raises BadRequest when nothing is there and
+`findings.BrokenTree` when what is there cannot be used. What it found besides lies in the table's `attrs`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.registry import DatasetCard
+
+__all__ = ["lists", "live", "triplets"]
+
+
+def lists(card: DatasetCard, root: Path | None, **layout: Any) -> pd.DataFrame:
+    """Pictures named in label files: most datasets (`harness.datasets.readers.named`)."""
+    from harness.datasets.readers.named import read
+
+    return read(card, root, layout)
+
+
+def live(card: DatasetCard, root: Path | None, **layout: Any) -> pd.DataFrame:
+    """LIVE release 2: MATLAB vectors over numbered pictures (`harness.datasets.readers.matlab`)."""
+    from harness.datasets.readers.matlab import read
+
+    return read(card, root, layout)
+
+
+def triplets(card: DatasetCard, root: Path | None, **layout: Any) -> pd.DataFrame:
+    """BAPPS 2AFC: folders of references, two distorted versions and votes (`harness.datasets.readers.votes`)."""
+    from harness.datasets.readers.votes import read
+
+    return read(card, root, layout)

@@ -1,0 +1,263 @@
+"""LIVE release 2: five folders of numbered pictures, and MATLAB vectors over all of them in the folders' order.
+
+    databaserelease2/{jp2k,jpeg,wn,gblur,fastfading}/imgN.bmp     227, 233, 174, 174, 174 = 982 pictures
+    refimgs/*.bmp                                                  29 references
+    dmos_realigned.mat   dmos_new, dmos_std, orgs                  -2.6..111.8 over the distorted pictures
+    dmos.mat             dmos, orgs                                17.9..84.5, the first labels
+    refnames_all.mat     refnames_all                              each picture's reference
+
+203 pictures are copies of their reference (`orgs` = 1, DMOS 0). They are no distorted pictures: left out and counted.
+Copies of the dataset with a text list in place of the vectors (name, reference, score of 779 pictures) are read too.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.datasets.findings import Findings, counted
+from harness.datasets.labels import read_labels, read_text
+from harness.datasets.layout import Tree, how_to_get, open_tree
+from harness.errors import BadRequest, listed
+from harness.registry import DatasetCard, parse_table
+
+_LARGEST_MAT = 4 << 20
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Which labels, and how the vectors run."""
+
+    labels: str
+    """The file and its variable: `dmos_realigned.mat:dmos_new`."""
+    counts: Mapping[str, int]
+    """Folders in the vectors' order, and how many pictures each has."""
+    others: str = ""
+    """The other labels that go round with the same pictures: `dmos.mat:dmos`."""
+    std: str = ""
+    """The variable of the raters' standard deviations, in the labels' file."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """What mirrors call a folder."""
+    lists: tuple[str, ...] = ()
+    """Wildcards of text lists, read where there are no vectors."""
+    inside: tuple[float, float] = (-math.inf, math.inf)
+    """All labels of distorted pictures lie within."""
+    reaches_beyond: tuple[float, float] = (math.inf, -math.inf)
+    """Labels of every folder reach below the first or above the second: else they are the other labels."""
+
+
+def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.DataFrame:
+    """The table of LIVE's distorted pictures; see `harness.datasets.readers` for what it raises."""
+    vectors = parse_table(Vectors, layout, card.path or card.name, "layout.")
+    tree, found = open_tree(card, root), Findings()
+    file, _, variable = vectors.labels.partition(":")
+    if tree.find(file) is not None:
+        rows = _from_vectors(card, tree, found, vectors, file, variable)
+    elif vectors.lists and (lists := tree.matching(vectors.lists)):
+        rows = _from_list(tree, found, vectors, lists[0])
+    else:
+        other = vectors.others.partition(":")[0]
+        have = f" (only {other}, the other labels, is here)" if other and tree.find(other) else ""
+        found.error(f"no {file} in any folder{have}", tree.root, how_to_get(card))
+        rows = None
+    if rows is not None:
+        _check_version(found, rows, vectors, str(tree.root))
+        _add_pictures(card, tree, found, rows, vectors)
+    return found.finish(card, rows)
+
+
+def _from_vectors(
+    card: DatasetCard, tree: Tree, found: Findings, vectors: Vectors, file: str, variable: str
+) -> pd.DataFrame | None:
+    path = tree.path(tree.find(file) or file)
+    total = sum(vectors.counts.values())
+    wanted = {"labels": (file, variable), "orgs": (file, "orgs"), "refnames_all": ("refnames_all.mat", "refnames_all")}
+    if vectors.std:
+        wanted["std"] = (file, vectors.std)
+    taken: dict[str, list[Any]] = {}
+    for what, (name, key) in wanted.items():
+        place = tree.find(name, near=tree.find(file) or "")
+        if place is None:
+            found.error(f"no {name} in any folder", tree.root, how_to_get(card))
+            continue
+        values = load_vector(tree.path(place), key)
+        if values is None and what == "std":
+            found.notes.append(f"no {key} in {name}: standard deviations unknown")
+        elif values is None:
+            found.error(f"holds no readable vector {key!r}", tree.path(place), "take it anew from the archive")
+        elif len(values) != total:
+            found.error(f"{key} has {len(values)} entries, expected {total}", tree.path(place), "take it anew from the archive")
+        else:
+            taken[what] = values
+    if not {"labels", "orgs", "refnames_all"} <= taken.keys():
+        return None
+    found.label_files.append(path)
+    _compare_with_others(tree, found, vectors, taken, path)
+    numbers = [(kind, n) for kind, count in vectors.counts.items() for n in range(1, count + 1)]
+    rows = pd.DataFrame(
+        {
+            "name": [f"{kind}/img{n}.bmp" for kind, n in numbers],
+            "still": [str(name) for name in taken["refnames_all"]],
+            "distortion": [kind for kind, _ in numbers],
+            "score": [float(v) for v in taken["labels"]],
+        }
+    )
+    if "std" in taken:
+        rows["std"] = [float(v) for v in taken["std"]]
+    pristine = np.array([float(v) == 1 for v in taken["orgs"]])
+    bad = [rows["name"][i] for i in range(total) if not pristine[i] and not math.isfinite(rows["score"][i])]
+    if bad:
+        found.error(counted(bad, "labels are no finite numbers"), path, "take it anew from the archive")
+    _compare_with_info(tree, found, rows, vectors)
+    copies, kept = int(pristine.sum()), rows[~pristine].reset_index(drop=True)
+    expected = total - card.pairs if card.pairs else copies
+    found.notes.append(f"labels: {vectors.labels}; {copies} copies of references among {total} pictures were left out")
+    if copies != expected:
+        found.error(f"orgs marks {copies} copies of references, expected {expected}", path, "take it anew from the archive")
+    return kept
+
+
+def _from_list(tree: Tree, found: Findings, vectors: Vectors, file: str) -> pd.DataFrame | None:
+    try:
+        labels = read_labels(tree.path(file))
+    except BadRequest as error:
+        found.error(str(error), tree.path(file))
+        return None
+    if labels.problem:
+        found.error(labels.problem, tree.path(file))
+    found.label_files.append(tree.path(file))
+    found.notes.append(f"labels: {Path(file).name}, a text list in place of {vectors.labels}")
+    aliases = {alias.lower(): kind for alias, kind in vectors.aliases.items()}
+    aliases |= {kind.lower(): kind for kind in vectors.counts}
+    strange = [f"line {r.line} ({r.folder}/{r.name})" for r in labels.rows if r.folder.lower() not in aliases or not r.reference]
+    if strange:
+        found.error(
+            counted(strange, f"rows without a reference, or in no folder of {listed(list(vectors.counts))}"), tree.path(file)
+        )
+        return None
+    rows = pd.DataFrame(
+        {
+            "name": [f"{aliases[r.folder.lower()]}/{r.name.lower()}" for r in labels.rows],
+            "still": [r.reference for r in labels.rows],
+            "distortion": [aliases[r.folder.lower()] for r in labels.rows],
+            "score": [r.score for r in labels.rows],
+        }
+    )
+    twice = list(rows["name"][rows["name"].duplicated()])
+    if twice:
+        found.error(counted(twice, "names labelled twice"), tree.path(file))
+    return rows
+
+
+def load_vector(path: str | Path, variable: str) -> list[Any] | None:
+    """A vector of numbers or texts from a .mat file, flat; None where it cannot be read. Nothing in it is executed."""
+    from scipy.io import loadmat
+
+    try:
+        if Path(path).stat().st_size > _LARGEST_MAT:
+            return None
+        values = loadmat(str(path), variable_names=[variable], struct_as_record=True)[variable]
+        flat = np.asarray(values).ravel()
+        if flat.dtype == object:
+            return [str(np.asarray(cell).ravel()[0]) if np.asarray(cell).size else "" for cell in flat]
+        return list(flat) if flat.dtype.kind in "fiu" else [str(v).strip() for v in flat]
+    except Exception:  # whatever a broken file drives scipy's parser into means the same: it cannot be read
+        return None
+
+
+def _check_version(found: Findings, rows: pd.DataFrame, vectors: Vectors, where: str) -> None:
+    """Two label vectors go round: one in place of the other, or a mixture of both, is an error."""
+    low, high = vectors.inside
+    outside = rows["name"][(rows["score"] < low) | (rows["score"] > high)]
+    if len(outside):
+        message = f"labels outside {low:g}..{high:g}, so not (only) {vectors.labels}"
+        found.error(counted(list(outside), message, len(rows), limit=5), where, f"the other labels are {vectors.others}")
+    below, above = vectors.reaches_beyond
+    ranges = rows.groupby("distortion")["score"].agg(["min", "max"])
+    narrow = [str(kind) for kind in ranges.index if ranges["min"][kind] >= below and ranges["max"][kind] <= above]
+    if narrow:
+        mixed = "all folders" if len(narrow) == len(ranges) else f"{listed(narrow)} alone: mixed label vectors"
+        message = (
+            f"labels within {below:g}..{above:g} as those of {vectors.others}, where {vectors.labels} was expected, in {mixed}"
+        )
+        found.error(message, where, "take the .mat files anew from the archive")
+
+
+def _compare_with_others(tree: Tree, found: Findings, vectors: Vectors, taken: Mapping[str, list[Any]], path: str) -> None:
+    file, _, variable = vectors.others.partition(":")
+    place = tree.find(file) if file else None
+    if place is None:
+        return
+    other, marks = load_vector(tree.path(place), variable), load_vector(tree.path(place), "orgs")
+    if marks is not None and [float(v) for v in marks] != [float(v) for v in taken["orgs"]]:
+        found.error(f"orgs differs from that of {Path(path).name}", tree.path(place), "take both anew from the archive")
+    if (
+        other is not None
+        and len(other) == len(taken["labels"])
+        and np.allclose(np.array(other, float), np.array(taken["labels"], float), equal_nan=True)
+    ):
+        found.error(f"the same labels as {Path(path).name}: one is a copy of the other", tree.path(place), "take both anew")
+
+
+def _compare_with_info(tree: Tree, found: Findings, rows: pd.DataFrame, vectors: Vectors) -> None:
+    """Each folder's own list (`studentsculpture.bmp img2.bmp 0.8`) names the references once more."""
+    told: dict[str, str] = {}
+    for kind in vectors.counts:
+        for file in _in_folder(tree, kind, "info.txt", vectors):
+            for line in read_text(tree.path(file)).splitlines():
+                pictures = [word for word in line.split() if word.lower().endswith(".bmp")]
+                numbered = [word.lower() for word in pictures if re.fullmatch(r"(?i)img\d+\.bmp", word)]
+                stills = [word.lower() for word in pictures if word.lower() not in numbered]
+                if len(numbered) == 1 and len(stills) == 1:
+                    told[f"{kind}/{numbered[0]}"] = stills[0]
+    differing = [
+        f"{name} ({still} in refnames_all, {told[name]} in info.txt)"
+        for name, still in zip(rows["name"], rows["still"], strict=True)
+        if name in told and told[name] != still.lower()
+    ]
+    if differing:
+        found.error(
+            counted(differing, "references contradict the folders' info.txt", len(rows), limit=5),
+            tree.root,
+            "the vectors were reordered or mixed: take the .mat files anew from the archive",
+        )
+
+
+def _in_folder(tree: Tree, kind: str, name: str, vectors: Vectors) -> list[str]:
+    """Files called `name` whose folder is `kind` or one of its other names."""
+    wanted = {kind.lower(), *(alias.lower() for alias, real in vectors.aliases.items() if real == kind)}
+    return [file for file in tree.candidates(name) if file.split("/")[-2:-1] and file.split("/")[-2].lower() in wanted]
+
+
+def _add_pictures(card: DatasetCard, tree: Tree, found: Findings, rows: pd.DataFrame, vectors: Vectors) -> None:
+    numbered = [(kind, name.rpartition("/")[2]) for kind, name in zip(rows["distortion"], rows["name"], strict=True)]
+    distorted = [_first(_in_folder(tree, kind, name, vectors)) for kind, name in numbered]
+    places = {still: tree.find(still) for still in dict.fromkeys(rows["still"])}
+    rows["reference_id"] = [Path(still).stem.lower() for still in rows["still"]]
+    if any(distorted) or any(places.values()):
+        mend = f"unpack the whole archive. {how_to_get(card)}"
+        missing = [name for name, file in zip(rows["name"], distorted, strict=True) if file is None]
+        gone = [still for still, file in places.items() if file is None]
+        if missing:
+            folders = rows["name"].isin(missing).groupby(rows["distortion"]).all()
+            whole = [str(k) for k in folders.index[folders]]
+            hint = f"; nothing at all of {listed(whole)}" if whole else ""
+            found.error(counted(missing, "distorted pictures are missing", len(rows)) + hint, tree.root, mend)
+        if gone:
+            found.error(counted(gone, "references are missing", len(places)), tree.root, mend)
+        rows["distorted"] = [tree.path(file or name) for file, name in zip(distorted, rows["name"], strict=True)]
+        rows["reference"] = [tree.path(places[still] or still) for still in rows["still"]]
+    else:
+        found.notes.append(f"labels alone: none of the {len(rows):,} pictures is below {tree.root}")
+    rows.drop(columns="still", inplace=True)
+
+
+def _first(files: list[str]) -> str | None:
+    return min(files, key=lambda file: (file.count("/"), file)) if files else None

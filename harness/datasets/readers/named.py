@@ -1,0 +1,337 @@
+"""The commonest layout: pictures whose names tell reference, kind and level, and lists of names with scores.
+
+    5.51429 I01_01_1.bmp                        TID2013, mos_with_names.txt
+    I01_01_01.png,I01.png,4.57,0.496            KADID-10k, dmos.csv
+    A0001_00_00.bmp,1520.0648                   PIPAL, Train_Label/A0001.txt
+    1600.AWGN.1.png 0.061989                    CSIQ, csiq_label.txt
+
+A dataset of this layout is one card. Its `[layout]` holds the fields of `Part`, or tables of them in
+`[layout.parts.<name>]` where the dataset has official parts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.datasets.findings import Findings, counted
+from harness.datasets.labels import Label, read_labels, read_numbers, unknown_columns
+from harness.datasets.layout import Tree, how_to_get, open_tree
+from harness.errors import BadRequest, listed
+from harness.registry import DatasetCard, parse_table
+
+
+@dataclass(frozen=True)
+class Part:
+    """How one part of a dataset is laid out."""
+
+    pattern: str
+    r"""A distorted picture's whole name, a regular expression in any letter case, with groups among `reference`, `kind`
+    and `level`: `I(?P<reference>\d\d)_(?P<kind>\d\d)_(?P<level>\d)\.bmp`."""
+    reference: str
+    """The reference's file name, with the groups in braces: `I{reference}.bmp`. Its stem is the reference's id."""
+    labels: tuple[str, ...] = ()
+    """Wildcards of label files, best first: those of the first that matches anything are read."""
+    columns: tuple[str, ...] = ()
+    """What the columns are where the file has no header: name, score, reference, std, `-`."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """What the header calls these columns, beyond the usual words (`harness.datasets.labels.HEADERS`)."""
+    compose: str = ""
+    """A name made of a table's columns: `{image}.{dst_type}.{dst_lev}.png`."""
+    spellings: Mapping[str, str] = field(default_factory=dict)
+    """What the composed columns' values are called in file names."""
+    sorted_names: bool = False
+    """The label file holds scores alone, one for each picture in the order of their names."""
+    std: tuple[str, ...] = ()
+    """A file of the raters' standard deviations, line by line beside the labels."""
+    same_scores: tuple[str, ...] = ()
+    """A second file of the same scores, line by line: compared with the labels."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """What the kinds' codes mean."""
+    folders: str = ""
+    """A regular expression that the folders of this part's distorted pictures contain."""
+    drop_references: bool = False
+    """Rows about a reference itself are dropped and counted."""
+    withheld: bool = False
+    """The labels are not public: without a label file the scores are unknown, and the part may be absent."""
+    references: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    """Where both are known: the names of an unlabelled part are all `{reference}_{kind}_{type}`."""
+    kind: str = ""
+    pairs: int = 0
+    """How many pairs the part has; another number is a warning."""
+
+    def expression(self, where: str) -> re.Pattern[str]:
+        try:
+            return re.compile(self.pattern, re.IGNORECASE)
+        except re.error as error:
+            raise BadRequest(f"{where}: pattern is no regular expression: {error}") from None
+
+
+def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.DataFrame:
+    """The table of a dataset of named pictures; see `harness.datasets.readers` for what it raises."""
+    where = card.path or card.name
+    if "parts" in layout:
+        parts = {name: parse_table(Part, table, where, f"layout.parts.{name}.") for name, table in layout["parts"].items()}
+    else:
+        parts = {"": parse_table(Part, layout, where, "layout.")}
+    for part in parts.values():
+        unknown_columns(part.columns, where)
+    tree, found = open_tree(card, root), Findings()
+    frames = [frame for name, part in parts.items() if (frame := _Reading(card, tree, found, name, part).table()) is not None]
+    if not frames:
+        return found.finish(card, None)
+    if any("distorted" in frame for frame in frames):
+        # A labelled part whose pictures lie elsewhere is left out where another part's pictures are here.
+        for frame in frames:
+            if "distorted" not in frame:
+                found.warning(f"labels of {frame['part'].iloc[0]!r} without their pictures: left out", tree.root)
+        frames = [frame for frame in frames if "distorted" in frame]
+    return found.finish(card, pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0])
+
+
+@dataclass
+class _Reading:
+    """One part of one tree."""
+
+    card: DatasetCard
+    tree: Tree
+    found: Findings
+    name: str
+    part: Part
+
+    def __post_init__(self) -> None:
+        self.match = self.part.expression(self.card.path or self.card.name)
+        self.within = re.compile(self.part.folders, re.IGNORECASE) if self.part.folders else None
+        self.on_disk = self.tree.full_match(self.match, self.within)
+        self.called = f"{self.name}: " if self.name else ""
+
+    def table(self) -> pd.DataFrame | None:
+        files = self.tree.matching(self.part.labels)
+        if not files and not self.on_disk and self.name:
+            self.found.notes.append(f"{self.called}not here")
+            return None
+        if files:
+            rows = self._labelled(files)
+        elif self.part.withheld:
+            rows = [Label(0, name, math.nan) for name in self._unlabelled_names()]
+            self.found.notes.append(f"{self.called}{len(rows):,} pictures without labels (withheld by the organisers)")
+        else:
+            self.found.error(
+                f"{self.called}no label file (looked for {listed(self.part.labels)} in every folder, any letter case)",
+                self.tree.root,
+                how_to_get(self.card),
+            )
+            return None
+        frame = self._frame(rows, files[0] if files else "")
+        if frame is not None and self.part.pairs and len(frame) != self.part.pairs:
+            self.found.warning(f"{self.called}{len(frame):,} pairs, the whole part has {self.part.pairs:,}", self.tree.root)
+        return frame
+
+    def _unlabelled_names(self) -> list[str]:
+        if self.part.references and self.part.types:
+            extension = self.part.reference.rpartition(".")[2]
+            return [f"{r}_{self.part.kind}_{t}.{extension}" for r in self.part.references for t in self.part.types]
+        return sorted({file.rpartition("/")[2] for file in self.on_disk})
+
+    def _labelled(self, files: list[str]) -> list[Label]:
+        files = self._chosen(files)
+        self.found.label_files += [self.tree.path(file) for file in files]
+        if self.part.sorted_names:
+            return self._scores_in_order(files[0])
+        rows: list[Label] = []
+        seen: dict[str, str] = {}
+        repeated: list[str] = []
+        for file in files:
+            try:
+                labels = read_labels(
+                    self.tree.path(file), self.part.columns, self.part.headers, self.part.compose, self.part.spellings
+                )
+            except BadRequest as error:
+                self.found.error(str(error).removeprefix(f"{self.tree.path(file)}: "), self.tree.path(file))
+                continue
+            for row in labels.rows:
+                if row.name.lower() in seen:
+                    repeated.append(f"{row.name} ({seen[row.name.lower()]} and {Path(file).name} line {row.line})")
+                seen.setdefault(row.name.lower(), f"{Path(file).name} line {row.line}")
+            self._line_by_line(file, labels.rows)
+            if labels.problem:
+                self.found.error(labels.problem, self.tree.path(file), "mend these lines, or take the file anew from the archive")
+            rows += labels.rows
+        if repeated:
+            self.found.error(
+                f"{self.called}" + counted(repeated, "names labelled twice"), self.tree.path(files[0]), "keep one line of each"
+            )
+        return rows
+
+    def _chosen(self, files: list[str]) -> list[str]:
+        """Of several copies of one label file, one; different files of one name are refused."""
+        by_name: dict[str, list[str]] = {}
+        for file in files:
+            by_name.setdefault(file.rpartition("/")[2].lower(), []).append(file)
+        chosen = []
+        for copies in by_name.values():
+            contents = {Path(self.tree.path(file)).read_bytes() for file in copies}
+            if len(contents) > 1:
+                self.found.error(
+                    f"{self.called}{len(copies)} different label files of one name: {listed(copies)}",
+                    self.tree.root,
+                    "give the folder of one dataset as --root",
+                )
+            chosen.append(min(copies, key=lambda file: (file.count("/"), file)))
+        return chosen
+
+    def _scores_in_order(self, file: str) -> list[Label]:
+        names = sorted({picture.rpartition("/")[2] for picture in self.on_disk}, key=str.lower)
+        try:
+            scores = read_numbers(self.tree.path(file))
+        except BadRequest as error:
+            self.found.error(str(error), self.tree.path(file))
+            return []
+        bad = [f"line {i}" for i, score in enumerate(scores, 1) if not math.isfinite(score)]
+        if bad:
+            self.found.error(counted(bad, "lines hold no number"), self.tree.path(file))
+        if len(names) != len(scores):
+            self.found.error(
+                f"{len(scores):,} scores for {len(names):,} pictures; they belong together line by line, in the names' order",
+                self.tree.path(file),
+                "unpack the whole archive",
+            )
+            return []
+        rows = [Label(i, name, score) for i, (name, score) in enumerate(zip(names, scores, strict=True), 1)]
+        return self._line_by_line(file, rows)
+
+    def _line_by_line(self, file: str, rows: list[Label]) -> list[Label]:
+        """`rows` with what other files hold in the same lines: standard deviations, and the scores once more."""
+        for patterns, column in ((self.part.std, "std"), (self.part.same_scores, "score")):
+            beside = [other for other in self.tree.matching(patterns) if other.rpartition("/")[0] == file.rpartition("/")[0]]
+            if not beside or not rows:
+                continue
+            try:
+                values = read_numbers(self.tree.path(beside[0]))
+            except BadRequest as error:
+                self.found.error(str(error), self.tree.path(beside[0]))
+                continue
+            if len(values) < rows[-1].line:
+                message = f"{len(values):,} lines, the labels beside it have {rows[-1].line:,}"
+                self.found.error(message, self.tree.path(beside[0]), "take both files anew from the archive")
+            elif column == "std":
+                rows[:] = [Label(r.line, r.name, r.score, r.reference, values[r.line - 1], r.folder) for r in rows]
+            else:
+                differing = [r.name for r in rows if abs(values[r.line - 1] - r.score) > 1e-3 * max(1.0, abs(r.score))]
+                if differing:
+                    self.found.error(
+                        f"other scores than {Path(file).name} for {counted(differing, 'pictures', len(rows))}",
+                        self.tree.path(beside[0]),
+                        "labels were swapped or shifted: take both files anew from the archive",
+                    )
+        return rows
+
+    def _frame(self, rows: list[Label], near: str) -> pd.DataFrame | None:
+        """The table of labelled names, with what lies on the disk found for each."""
+        columns: dict[str, list[Any]] = {c: [] for c in ("name", "still", "reference_id", "kind", "level", "score", "std")}
+        strange, contradicting, dropped = [], [], 0
+        for row in rows:
+            match = self.match.fullmatch(row.name)
+            if match is None:
+                if self.part.drop_references and row.reference.lower() == row.name.lower():
+                    dropped += 1
+                else:
+                    strange.append(f"line {row.line} ({row.name})" if row.line else row.name)
+                continue
+            groups = match.groupdict()
+            reference = self.part.reference
+            for key, value in groups.items():
+                reference = reference.replace(f"{{{key}}}", value or "")
+            if row.reference and Path(row.reference).stem.lower() != Path(reference).stem.lower():
+                contradicting.append(f"{row.name} ({row.reference} in the label file)")
+            columns["name"].append(row.name)
+            columns["reference_id"].append(_stem(reference))
+            columns["still"].append(reference)
+            columns["kind"].append(self.part.kinds.get(groups.get("kind") or "", groups.get("kind") or ""))
+            columns["level"].append(_number(groups.get("level")))
+            columns["score"].append(row.score)
+            columns["std"].append(row.std)
+        where = self.tree.path(near) if near else str(self.tree.root)
+        if strange:
+            pattern = f"names that are not of the form {self.part.pattern}"
+            self.found.error(self.called + counted(strange, pattern, len(rows)), where, "is this the label file of this dataset?")
+        if contradicting:
+            self.found.error(
+                self.called + counted(contradicting, "names with the reference of another"), where, "labels were swapped"
+            )
+        if dropped:
+            self.found.notes.append(f"{self.called}{dropped} rows about references themselves were dropped")
+        if not columns["name"]:
+            self.found.error(f"{self.called}no labelled pictures", where)
+            return None
+        data = {"name": columns["name"], "reference_id": columns["reference_id"], "distortion": columns["kind"]}
+        data |= {"level": columns["level"], "score": columns["score"], "part": [self.name] * len(columns["name"])}
+        frame = pd.DataFrame(data)
+        if any(math.isfinite(s) for s in columns["std"]):
+            frame["std"] = columns["std"]
+        self._add_pictures(frame, columns["still"], near)
+        return frame
+
+    def _add_pictures(self, frame: pd.DataFrame, stills: list[str], near: str) -> None:
+        """Paths of all pictures; missing ones are an error, unless none is there at all: then the labels stand alone."""
+        near = near or (self.on_disk[0] if self.on_disk else "")
+        distorted = [self._find(name, near) for name in frame["name"]]
+        places = {still: self.tree.find(still, near) for still in dict.fromkeys(stills)}
+        if not any(distorted) and not any(places.values()):
+            self.found.notes.append(f"{self.called}labels alone: none of the {len(frame):,} pictures is below {self.tree.root}")
+            return
+        missing = [name for name, file in zip(frame["name"], distorted, strict=True) if file is None]
+        gone = [still for still, file in places.items() if file is None]
+        mend = f"unpack all of the archives there. {how_to_get(self.card)}"
+        if missing:
+            message = counted(missing, "distorted pictures are missing", len(frame)) + self._whole_references(frame, missing)
+            self.found.error(self.called + message, self.tree.root, mend)
+        if gone:
+            self.found.error(self.called + counted(gone, "references are missing", len(places)), self.tree.root, mend)
+        labelled = {name.lower() for name in frame["name"]} | {file for file in distorted if file}
+        extra = [f for f in self.on_disk if f not in labelled and f.rpartition("/")[2].lower() not in labelled]
+        if extra:
+            self.found.error(
+                self.called + counted(extra, "pictures have no label"), self.tree.root, "complete the labels, or take these away"
+            )
+        self._remark_copies(list(frame["name"]))
+        frame["distorted"] = [self.tree.path(file or name) for file, name in zip(distorted, frame["name"], strict=True)]
+        frame["reference"] = [self.tree.path(places[still] or still) for still in stills]
+
+    def _find(self, name: str, near: str) -> str | None:
+        if self.within is None:
+            return self.tree.find(name, near)
+        inside = [f for f in self.tree.candidates(name) if self.within.search(f.rpartition("/")[0])]
+        return min(inside, key=lambda f: (f.count("/"), f)) if inside else None
+
+    def _whole_references(self, frame: pd.DataFrame, missing: Sequence[str]) -> str:
+        """`; nothing at all of 60 references`: how a part of an archive that was not unpacked shows."""
+        absent = frame["name"].isin(set(missing)).groupby(frame["reference_id"]).all()
+        ids = [str(r) for r in absent.index[absent]]
+        return f"; nothing at all of {len(ids)} references ({ids[0]} to {ids[-1]})" if ids else ""
+
+    def _remark_copies(self, names: Sequence[str]) -> None:
+        if self.within is not None:
+            return
+        twice = [name for name in names if len(self.tree.candidates(name)) > 1]
+        if twice:
+            self.found.warning(
+                self.called + counted(twice, "pictures lie in more than one folder; those nearest the labels are read", limit=3),
+                self.tree.root,
+                "give the folder of one copy as --root",
+            )
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _number(text: str | None) -> float:
+    return float(text) if text and text.isdigit() else math.nan

@@ -1,0 +1,110 @@
+"""BAPPS 2AFC: people saw a reference and two distorted versions, and said which is closer.
+
+    2afc/{train,val}/traditional/{ref,p0,p1,judge}/000000.{png,npy}
+
+`judge` is the fraction of raters who found p1 closer. Each triplet becomes two rows of one `pair`, whose `score` is
+the share of votes for that picture (1 - judge for p0, judge for p1), higher being better: what a row says is true of
+the picture beside the other one of its pair, and comparable within pairs only.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.datasets.findings import Findings, counted
+from harness.datasets.layout import how_to_get, open_tree
+from harness.registry import DatasetCard, parse_table
+
+_FOLDERS = ("ref", "p0", "p1", "judge")
+_LARGEST_VOTE = 4096
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Which folders hold which part."""
+
+    parts: Mapping[str, str]
+    """Part by the name of a folder above a subset: train, val."""
+
+
+def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.DataFrame:
+    """The table of all triplets, two rows each; see `harness.datasets.readers` for what it raises."""
+    parts = {folder.lower(): part for folder, part in parse_table(Votes, layout, card.path or card.name, "layout.").parts.items()}
+    tree, found = open_tree(card, root), Findings()
+    subsets: dict[str, dict[str, dict[str, str]]] = {}
+    for file in tree.files:
+        folder, _, name = file.rpartition("/")
+        subset, _, kind = folder.rpartition("/")
+        if kind.lower() in _FOLDERS and (subset and _part_of(subset, parts) is not None):
+            subsets.setdefault(subset, {f: {} for f in _FOLDERS})[kind.lower()][name.rpartition(".")[0]] = file
+    frames = []
+    for subset, files in sorted(subsets.items()):
+        stems = set().union(*files.values())
+        for kind in _FOLDERS:
+            missing = sorted(stems - files[kind].keys())
+            if missing:
+                found.error(counted(missing, f"missing in {kind}", len(stems), limit=5), tree.path(subset), how_to_get(card))
+        whole = sorted(set.intersection(*(set(files[kind]) for kind in _FOLDERS)))
+        shares = _votes([tree.path(files["judge"][stem]) for stem in whole])
+        bad = [f"{stem}.npy" for stem, share in zip(whole, shares, strict=True) if not 0 <= share <= 1]
+        if bad:
+            found.error(
+                counted(bad, "votes are no fraction", len(whole)), tree.path(subset + "/judge"), "unpack the archive anew"
+            )
+        frames.append(_rows(tree.root, _part_of(subset, parts) or "", subset.rpartition("/")[2].lower(), whole, files, shares))
+    if not frames:
+        where = f"{', '.join(parts)} with subsets of folders {', '.join(_FOLDERS)}"
+        found.error(f"no triplets (looked for {where})", tree.root, how_to_get(card))
+        return found.finish(card, None)
+    found.notes.append(f"{sum(len(f) for f in frames) // 2:,} triplets, two rows each; scores compare within pairs only")
+    return found.finish(card, pd.concat(frames, ignore_index=True))
+
+
+def _part_of(subset: str, parts: Mapping[str, str]) -> str | None:
+    above = subset.lower().split("/")[:-1]
+    # JND pairs lie in folders of the same names (jnd/val/...); they have no p1 closer than p0.
+    return next((parts[folder] for folder in reversed(above) if folder in parts and "jnd" not in above), None)
+
+
+def _rows(
+    root: Path, part: str, subset: str, stems: list[str], files: Mapping[str, Mapping[str, str]], shares: list[float]
+) -> pd.DataFrame:
+    columns: dict[str, list[Any]] = {c: [] for c in ("name", "distorted", "reference", "reference_id", "pair", "score")}
+    for stem, share in zip(stems, shares, strict=True):
+        triplet = f"{part}/{subset}/{stem}"
+        for kind, score in (("p0", 1.0 - share), ("p1", share)):
+            columns["name"].append(f"{triplet}/{kind}")
+            columns["distorted"].append(os.path.join(root, files[kind][stem]))
+            columns["reference"].append(os.path.join(root, files["ref"][stem]))
+            columns["reference_id"].append(triplet)
+            columns["pair"].append(triplet)
+            columns["score"].append(score)
+    return pd.DataFrame(columns | {"distortion": subset, "level": math.nan, "part": part})
+
+
+def _votes(paths: list[str]) -> list[float]:
+    if not paths:
+        return []
+    with ThreadPoolExecutor(min(8, 4 * (os.cpu_count() or 1))) as pool:
+        return list(pool.map(_vote, paths, chunksize=256))
+
+
+def _vote(path: str) -> float:
+    """The one number in a .npy file; NaN where it holds anything else."""
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read(_LARGEST_VOTE)
+        values = np.load(io.BytesIO(data), allow_pickle=False)
+        return float(values.item()) if values.size == 1 else math.nan
+    except Exception:  # whatever a broken file drives the parser into means the same: no vote
+        return math.nan

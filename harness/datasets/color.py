@@ -42,7 +42,7 @@ def rgb_from_lab(lab: Floats) -> Floats:
     f[..., 1] = (lab[..., 0] + 16) / 116
     f[..., 0] = f[..., 1] + lab[..., 1] / 500
     f[..., 2] = f[..., 1] - lab[..., 2] / 200
-    xyz = np.where(f > _KNEE, f**3, np.float32(3 * _KNEE**2) * (f - np.float32(4 / 29)))
+    xyz = np.where(f > _KNEE, f * f * f, np.float32(3 * _KNEE**2) * (f - np.float32(4 / 29)))
     linear = np.clip(xyz @ _RGB_FROM_XYZ.T, 0, 1)
     return np.where(
         linear > 0.0031308, np.float32(1.055) * linear ** np.float32(1 / 2.4) - np.float32(0.055), linear * np.float32(12.92)

@@ -282,7 +282,7 @@ def _record(
         "command": command(todo.request),
         "partial": todo.request.limit is not None,
         "seen": todo.data.name in (set(todo.card.trained_on) | set(todo.found.trained_on)),
-        "random_weights": todo.found.random,
+        "random_weights": todo.found.random and any(entry.use == "always" for entry in todo.card.weights),
         "trained_on": trained_on,
         "metrics": {part: figures.json() if figures else None for part, figures in metrics.items()},
         "repeats": None,
@@ -294,7 +294,7 @@ def _record(
         "pairs_per_second": len(scores) / seconds if seconds else None,
         "conditions": dict(now),
         "details": getattr(model, "details", None),
-        "note": " ".join(filter(None, (todo.data.card.note, todo.data.card.protocols[todo.protocol].note))),
+        "note": ". ".join(filter(None, (todo.data.card.note, todo.data.card.protocols[todo.protocol].note))),
         "identity": dict(todo.facts),
         "hashes": {
             "weights": dict(todo.found.sha256),

@@ -9,22 +9,19 @@ when a metric is right; a wrong sign is shown and never hidden.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.correlations import Clustered, Floats, Ints, numbered, pearson, spearman
+from harness.correlations import Clustered, Floats, Ints, numbered, pearson, spearman, spearman_within
 from harness.errors import BadRequest, listed, near
 from harness.fits import FITS, Fit, fit_curve
-from harness.intervals import fisher_interval, pooled_units
+from harness.intervals import Interval, fisher_interval, pooled_units, unit_limit
 
-Interval = tuple[float, float]
 FEW_REFERENCES = 10
-_JACKKNIFE_WORK = 50_000_000
-"""Images x units that the jackknife may cost; more units than that allows (and than 250) are pooled."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ def agreement(
     """Agreement of `scores` with `labels`, both (n,), finite and oriented the same way.
 
     `reference_ids` (n,) names each image's reference and is what intervals rest on: a delete-one-reference jackknife on the
-    Fisher-z scale (Efron & Stein 1981; Fisher 1921), of main on atanh(main / 2), with t quantiles of (references - 1) degrees.
+    Fisher-z scale (of main on atanh(main / 2)) with t quantiles of at most (references - 1) degrees: `harness.intervals`.
     Without it there are no intervals, because distorted images of one reference are not independent; "images" says that they
     are. Above 250 references the jackknife may leave out groups of references instead of single ones, to bound its cost. The
     interval of plcc_fitted keeps the curve: at the fit's optimum the correlation does not change, to first order, with the curve.
@@ -101,7 +98,9 @@ def agreement(
     `fit` is the curve of `fit_curve`. Raises BadRequest for values that are not finite, lengths that differ, no rows, missing
     reference ids, an unknown fit.
     """
-    x, y, unit, units = _checked(scores, labels, reference_ids, fit, confidence)
+    unknown = [] if fit in FITS else [f"fit {fit!r}: expected one of {listed(FITS)}{near(fit, FITS)}"]
+    columns = checked_columns({"scores": scores, "labels": labels}, reference_ids, confidence, unknown)
+    x, y, unit, units = columns.values["scores"], columns.values["labels"], columns.unit, columns.units
     known = reference_ids is not None and not isinstance(reference_ids, str)
     notes = _constant_notes(x, y)
     whole = Clustered(x, y, unit if unit is not None else np.zeros(len(x), np.int64), max(units, 1))
@@ -120,16 +119,18 @@ def agreement(
     elif intervals and unit is not None:
         if not known:
             notes.append("intervals take every image as independent")
-        limit = max(250, _JACKKNIFE_WORK // len(x))
-        if units > limit:
-            unit_pooled, units_pooled = pooled_units(unit, units, limit)
-            whole = Clustered(x, y, unit_pooled, units_pooled)
+        pooled = pooled_units(unit, units, unit_limit(len(x)))
+        if pooled[1] < units:
+            whole = Clustered(x, y, *pooled)
         ci = _intervals(whole, fitted, (srcc, plcc, plcc_fitted, krcc), confidence)
         if np.isfinite(srcc) and ci["srcc"] is None:
             notes.append("no intervals: without one of the references, scores or labels are constant")
-    within, undefined = _within(x, y, unit, units) if known and unit is not None else (float("nan"), 0)
-    if known and undefined:
-        notes.append(f"srcc_within leaves out {undefined} of {units} references: one image, or constant scores or labels")
+    within: float | None = None
+    if known and unit is not None:
+        each = spearman_within(x, y, unit, units)
+        within = float(np.nanmean(each)) if np.isfinite(each).any() else None
+        if undefined := np.count_nonzero(np.isnan(each)):
+            notes.append(f"srcc_within leaves out {undefined} of {units} references: one image, or constant scores or labels")
     return Agreement(
         n=len(x),
         references=units if known else None,
@@ -145,7 +146,7 @@ def agreement(
         fit_parameters=None if isinstance(curve, str) else curve.parameters,
         fit_problem=curve if isinstance(curve, str) else None,
         few_references=unit is not None and units < FEW_REFERENCES,
-        srcc_within=_defined(within),
+        srcc_within=within,
         notes=tuple(notes),
     )
 
@@ -158,51 +159,63 @@ def _rises(x: Floats, curve: Floats) -> bool:
     return bool((x - x.mean()) @ (curve - curve.mean()) >= 0)
 
 
-def _checked(
-    scores: ArrayLike, labels: ArrayLike, reference_ids: Sequence[Hashable] | str | None, fit: str, confidence: float
-) -> tuple[Floats, Floats, Ints | None, int]:
-    """Both columns as float64, the unit of each image and their number; every problem in one BadRequest."""
-    problems = []
-    columns = {}
-    for what, values in (("scores", scores), ("labels", labels)):
+@dataclass(frozen=True)
+class Columns:
+    """Checked input: float64 columns of one length, and the unit (reference) of each image."""
+
+    values: dict[str, Floats]
+    unit: Ints | None
+    units: int
+    ids: list[Hashable]
+    """The units' names, by number."""
+
+
+def checked_columns(
+    columns: Mapping[str, ArrayLike],
+    reference_ids: Sequence[Hashable] | str | None,
+    confidence: float = 0.95,
+    problems: Sequence[str] = (),
+) -> Columns:
+    """Named columns (n,) of finite numbers and their reference ids ("images": each its own); all problems in one BadRequest."""
+    found = list(problems)
+    values: dict[str, Floats] = {}
+    for what, given in columns.items():
         try:
-            column = np.asarray(values, dtype=np.float64)
+            column = np.asarray(given, dtype=np.float64)
         except (TypeError, ValueError):
-            problems.append(f"{what}: not all are numbers")
+            found.append(f"{what}: not all are numbers")
             continue
         if column.ndim != 1:
-            problems.append(f"{what}: expected one value per image, got shape {column.shape}")
-        elif not (finite := np.isfinite(column)).all():
-            rows = listed([int(i) for i in np.flatnonzero(~finite)[:21]], 20)
-            problems.append(f"{what}: {np.count_nonzero(~finite)} of {len(column)} are NaN or infinite (rows {rows}, from 0)")
-        columns[what] = column
-    if len(columns) == 2 and columns["scores"].shape != columns["labels"].shape:
-        problems.append(f"{len(columns['scores'])} scores and {len(columns['labels'])} labels: expected one of each per image")
-    n = len(columns.get("scores", ()))
-    if len(columns) == 2 and n == 0 and not problems:
-        problems.append("no scores: nothing to compare")
-    unit, units = None, 0
+            found.append(f"{what}: expected one value per image, got shape {column.shape}")
+            continue
+        if not (finite := np.isfinite(column)).all():
+            rows = listed([int(i) for i in np.flatnonzero(~finite)])
+            found.append(f"{what}: {np.count_nonzero(~finite)} of {len(column)} are NaN or infinite (rows {rows}, from 0)")
+        values[what] = column
+    lengths = {what: len(column) for what, column in values.items()}
+    if len(set(lengths.values())) > 1:
+        found.append(" and ".join(f"{k} {what}" for what, k in lengths.items()) + ": expected one of each per image")
+    n = max(lengths.values(), default=0)
+    if not n and not found:
+        found.append("no scores: nothing to compare")
+    unit, ids = None, list[Hashable]()
     if isinstance(reference_ids, str):
         if reference_ids != "images":
-            problems.append(f"reference_ids: expected one id per image or 'images', got {reference_ids!r}")
-        unit, units = np.arange(n), n
+            found.append(f"reference_ids: expected one id per image or 'images', got {reference_ids!r}")
+        unit, ids = np.arange(n), list(range(n))
     elif reference_ids is not None:
         unit, ids = numbered(reference_ids)
-        units = len(ids)
-        missing = [i for i, r in enumerate(ids) if r is None or r == "" or r != r]
+        missing = [i for i, name in enumerate(ids) if name is None or name == "" or name != name]
         if missing:
-            problems.append(
-                f"reference_ids: {int(np.isin(unit, missing).sum())} images have none; give every image its reference"
-            )
-        if len(unit) != n and "scores" in columns:
-            problems.append(f"reference_ids: {len(unit)} for {n} scores")
-    if fit not in FITS:
-        problems.append(f"fit {fit!r}: expected one of {listed(FITS)}{near(fit, FITS)}")
-    if not 0 < confidence < 1:
-        problems.append(f"confidence {confidence!r}: expected a share between 0 and 1, such as 0.95")
-    if problems:
-        raise BadRequest("\n".join(problems))
-    return columns["scores"], columns["labels"], unit, units
+            count = np.count_nonzero(np.isin(unit, missing))
+            found.append(f"reference_ids: {count} images have none; give every image its reference")
+        if len(unit) != n and lengths:
+            found.append(f"reference_ids: {len(unit)} for {n} images")
+    if not 0.5 <= confidence < 1:
+        found.append(f"confidence {confidence!r}: expected a share from 0.5 to below 1, such as 0.95")
+    if found:
+        raise BadRequest("\n".join(found))
+    return Columns(values, unit, len(ids), ids)
 
 
 def _constant_notes(x: Floats, y: Floats) -> list[str]:
@@ -225,12 +238,3 @@ def _intervals(
     ci["krcc"] = fisher_interval(krcc, whole.krcc_without_each(), confidence)
     ci["main"] = fisher_interval(plcc + srcc, plcc_without + srcc_without, confidence, reach=2.0)
     return ci
-
-
-def _within(x: Floats, y: Floats, unit: Ints, units: int) -> tuple[float, int]:
-    """Mean SRCC within units, and the number of units that have none."""
-    order = np.argsort(unit, kind="stable")
-    ends = np.cumsum(np.bincount(unit, minlength=units))
-    values = np.array([spearman(x[rows], y[rows]) for rows in np.split(order, ends[:-1])])
-    defined = np.isfinite(values)
-    return (float(values[defined].mean()) if defined.any() else float("nan")), int((~defined).sum())

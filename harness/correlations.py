@@ -36,6 +36,13 @@ def spearman(x: Floats, y: Floats) -> float:
     return pearson(midranks(x), midranks(y))
 
 
+def spearman_within(x: Floats, y: Floats, unit: Ints, units: int) -> Floats:
+    """(units,): Spearman among each unit's own images, NaN as for `pearson`."""
+    order = np.argsort(unit, kind="stable")
+    ends = np.cumsum(np.bincount(unit, minlength=units))
+    return np.array([spearman(x[rows], y[rows]) for rows in np.split(order, ends[:-1])])
+
+
 def kendall(x: Floats, y: Floats) -> float:
     """Kendall's tau-b, in O(n log n); NaN as for `pearson`."""
     return Clustered(x, y, np.zeros(len(x), np.int64), 1).krcc()
@@ -200,6 +207,37 @@ class Clustered:
         counts = np.array([[row.sum() / 2] for row in self._pairs])
         return float(_tau_b(np.array([float(len(self.x))]), counts)[0])
 
+    def krcc_resampled(self, weights: Floats) -> Floats:
+        """tau-b under each row of `weights` (k, units), from counts of pairs between units; copies of an image are ties."""
+        balance, tied_x, tied_y = self._between
+        taken = weights @ self.size
+        # Each form counts ordered pairs, and an image's copy with itself, which is no pair.
+        forms = [
+            (np.einsum("ki,ij,kj->k", weights, m, weights, optimize=True) - own) / 2
+            for m, own in ((balance, 0.0), (tied_x, taken), (tied_y, taken))
+        ]
+        pairs = taken * (taken - 1) / 2
+        untied_x, untied_y = pairs - forms[1], pairs - forms[2]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scale = np.where(untied_x == untied_y, untied_x, np.sqrt(untied_x) * np.sqrt(untied_y))
+            return np.asarray(np.clip(forms[0] / scale, -1.0, 1.0))
+
+    @functools.cached_property
+    def _between(self) -> tuple[Floats, Floats, Floats]:
+        """(units, units) each: concordant less discordant ordered pairs of images, pairs tied in x, pairs tied in y."""
+        x, y = codes(self.x), codes(self.y)
+        balance, tied_x, tied_y = (np.empty((self.units, self.units)) for _ in range(3))
+        order = np.argsort(self.unit, kind="stable")
+        for g, members in enumerate(np.split(order, np.cumsum(self.size)[:-1])):
+            place_x, own_x, count_x = _places(x, members)
+            place_y, own_y, count_y = _places(y, members)
+            # Where an image stands among the values of unit g decides its balance with them: a small table.
+            table = np.sign(np.arange(len(count_x))[:, None] - own_x) @ np.sign(np.arange(len(count_y))[:, None] - own_y).T
+            balance[g] = np.bincount(self.unit, table[place_x, place_y], self.units)
+            tied_x[g] = np.bincount(self.unit, count_x[place_x], self.units)
+            tied_y[g] = np.bincount(self.unit, count_y[place_y], self.units)
+        return balance, tied_x, tied_y
+
     def krcc_without_each(self) -> Floats:
         """(units,): tau-b without each unit in turn, exactly, in O(n log n) for all of them.
 
@@ -213,6 +251,17 @@ class Clustered:
             touching = np.bincount(self.unit, everywhere, self.units) - np.bincount(self.unit, within, self.units) / 2
             remaining[row] = everywhere.sum() / 2 - touching
         return _tau_b(len(self.x) - self.size.astype(np.float64), remaining)
+
+
+def _places(code: Ints, members: Ints) -> tuple[Ints, Floats, Ints]:
+    """Where all images stand among the distinct values of some: 2 i + 1 on the i-th of them, 2 i just below it.
+
+    Returns the places (n,) of all, the members' places, and for each of the 2 k + 1 places how many members stand there.
+    """
+    present = np.zeros(int(code.max()) + 1, np.int64)
+    present[code[members]] = 1
+    place = (2 * np.cumsum(present) - present)[code]
+    return place, place[members].astype(np.float64), np.bincount(place[members], minlength=2 * int(present.sum()) + 1)
 
 
 def _codes_by_unit(x: Floats, unit: Ints) -> Ints:

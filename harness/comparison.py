@@ -1,0 +1,388 @@
+"""Is one model better than another? Differences with intervals and p-values, paired by reference.
+
+Both models are judged on the same images, so what they share (easy and hard references) cancels in the difference. Scores and
+labels are oriented alike, as in `harness.agreement`; every difference is a - b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.agreement import FEW_REFERENCES, Columns, checked_columns
+from harness.correlations import Clustered, Floats, Ints, codes, midranks, numbered, pearson, spearman, spearman_within
+from harness.errors import BadRequest
+from harness.intervals import (
+    Interval,
+    Jackknife,
+    bootstrap_interval,
+    cluster_draws,
+    fisher,
+    holm,
+    is_perfect,
+    jackknife,
+    pooled_units,
+    unit_limit,
+)
+
+Statistic = Literal["srcc", "plcc", "krcc", "main"]
+Method = Literal["auto", "jackknife", "bootstrap"]
+STATISTICS: tuple[str, ...] = ("srcc", "plcc", "krcc", "main")
+REACH = {"srcc": 1.0, "plcc": 1.0, "krcc": 1.0, "main": 2.0}
+BOOTSTRAP_FROM = 100
+"""References from which `auto` draws bootstrap samples instead of leaving out one reference at a time."""
+_MOST_UNITS = 1000
+_LARGEST_UNIT = 1500
+"""Images per reference up to which tau-b is bootstrapped; its tables grow with the square."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of two models, and their difference a - b. What is not defined is None."""
+
+    statistic: str
+    a: float | None
+    b: float | None
+    difference: float | None
+    ci: Interval | None = None
+    p_value: float | None = None
+    """Two-sided, of no difference."""
+    method: str | None = None
+    """`jackknife` (on the difference of Fisher's z), `bootstrap` (paired, of references), `t` (mean over references)."""
+    error: float | None = None
+    """Jackknife standard error of the difference of Fisher's z; None where there is no such scale."""
+    references: int = 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """SRCC of two models on a part of the images: one kind of distortion, one level, or one reference."""
+
+    name: str
+    n: int
+    references: int
+    srcc: Difference
+    p_holm: float | None = None
+    """The p-value after Holm's correction over the groups of the table."""
+
+
+@dataclass(frozen=True)
+class Independent:
+    """Tests that take all images for independent, which the distorted images of one reference are not."""
+
+    statistic: str
+    williams_t: float
+    williams_p: float
+    """Williams (1959), as Steiger (1980) recommends; n - 3 degrees of freedom."""
+    steiger_z: float
+    steiger_p: float
+    """Steiger (1980), equation 14 with the mean correlation."""
+    assumption: str = "assumes independent images"
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """An image that two models rank differently; ranks are shares of the images, 1 is the highest value."""
+
+    row: int
+    rank_a: float
+    rank_b: float
+    rank_label: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models a and b on the same n images."""
+
+    n: int
+    references: int
+    differences: dict[str, Difference]
+    """srcc, plcc, krcc, main, and srcc_within: the mean over references of the SRCC among a reference's own images."""
+    independent: tuple[Independent, ...]
+    by_distortion: tuple[Group, ...]
+    by_level: tuple[Group, ...]
+    by_reference: tuple[Group, ...]
+    """Largest difference first; one reference alone has no interval."""
+    disagreements: tuple[Disagreement, ...]
+    confidence: float
+    few_references: bool
+    notes: tuple[str, ...] = ()
+
+    def json(self) -> dict[str, Any]:
+        """Plain values for JSON: what is not defined is null, never NaN."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A model's place among others on the same images."""
+
+    name: str
+    value: float | None
+    p_holm: float | None
+    """Of no difference from the best, after Holm's correction; None for the best itself and where it is not defined."""
+    best: bool
+    """Not significantly below the best."""
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """A model's figures: on all images, with each unit left out, and under resampling (empty when not drawn)."""
+
+    estimate: dict[str, float]
+    deleted: dict[str, Floats]
+    drawn: dict[str, Floats]
+
+
+def compare(
+    a: ArrayLike,
+    b: ArrayLike,
+    labels: ArrayLike,
+    reference_ids: Sequence[Hashable] | Literal["images"],
+    *,
+    distortions: Sequence[Hashable] | None = None,
+    levels: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    method: Method = "auto",
+    draws: int = 2000,
+    seed: int = 0,
+    top: int = 20,
+) -> Comparison:
+    """Models' scores `a` and `b` (n,) against `labels` (n,), paired by `reference_ids` (n,).
+
+    Below 100 references: the jackknife on the difference of Fisher's z (main: of atanh(main / 2)), whose interval is carried
+    back to the figure's own scale at the mean of both models' z. From 100 on: `draws` bootstrap samples of references, the same
+    for both models, BCa intervals. Tables by `distortions` (n,), `levels` (n,; None where unknown) and reference always use the
+    jackknife, whose p-values have no floor that Holm's correction would lift above any level. `top` images on which the models'
+    ranks differ most are listed. Raises BadRequest for values that are not finite or lengths that differ.
+    """
+    columns = checked_columns(
+        {"a": a, "b": b, "labels": labels}, reference_ids, confidence, _table_problems(b, distortions, levels)
+    )
+    x, y, z = columns.values["a"], columns.values["b"], columns.values["labels"]
+    unit, units = _units(columns)
+    notes = [f"{what} are constant: their correlations are not defined" for what, v in columns.values.items() if np.ptp(v) == 0]
+    if units < 2:
+        notes.append("no intervals: they need at least two references")
+    bootstrap = method == "bootstrap" or (method == "auto" and units >= BOOTSTRAP_FROM)
+    pooled = pooled_units(unit, units, min(unit_limit(len(x)), _MOST_UNITS))
+    weights = cluster_draws(pooled[1], draws, seed) if bootstrap and units > 1 else None
+    figures_a, figures_b = (_figures(v, z, *pooled, STATISTICS, weights) for v in (x, y))
+    differences = {s: _difference(s, figures_a, figures_b, confidence, units) for s in STATISTICS}
+    differences["srcc_within"] = _difference_within(x, y, z, unit, units, confidence)
+    if bootstrap and differences["krcc"].method == "jackknife":
+        notes.append(f"krcc: by the jackknife, because a reference has more than {_LARGEST_UNIT} images")
+    return Comparison(
+        n=len(x),
+        references=units,
+        differences=differences,
+        independent=tuple(
+            t for t in (_independent("srcc", midranks(x), midranks(y), midranks(z)), _independent("plcc", x, y, z)) if t
+        ),
+        by_distortion=_groups(x, y, z, unit, distortions, confidence),
+        by_level=_groups(x, y, z, unit, levels, confidence),
+        by_reference=_by_reference(x, y, z, columns),
+        disagreements=_disagreements(x, y, z, top),
+        confidence=confidence,
+        few_references=units < FEW_REFERENCES,
+        notes=tuple(notes),
+    )
+
+
+def _table_problems(b: ArrayLike, *tables: Sequence[Hashable] | None) -> list[str]:
+    named = zip(("distortions", "levels"), tables, strict=True)
+    n = len(np.asarray(b, dtype=object))
+    return [f"{what}: {len(t)} for {n} images" for what, t in named if t is not None and len(t) != n]
+
+
+def _units(columns: Columns) -> tuple[Ints, int]:
+    if columns.unit is None:
+        raise BadRequest("a comparison needs the reference of every image (reference_id); 'images' if all are independent")
+    return columns.unit, columns.units
+
+
+def _figures(
+    x: Floats, labels: Floats, unit: Ints, units: int, statistics: Sequence[str], weights: Floats | None = None
+) -> _Figures:
+    whole = Clustered(x, labels, unit, units)
+    needed = {"srcc", "plcc"} if "main" in statistics else set()
+    needed |= set(statistics) - {"main"}
+    estimate: dict[str, float] = {}
+    deleted: dict[str, Floats] = {}
+    drawn: dict[str, Floats] = {}
+    if "srcc" in needed:
+        estimate["srcc"], deleted["srcc"] = spearman(x, labels), whole.srcc_without_each()
+    if "plcc" in needed:
+        estimate["plcc"], deleted["plcc"] = pearson(x, labels), whole.plcc_without_each()
+    if "krcc" in needed:
+        estimate["krcc"], deleted["krcc"] = whole.krcc(), whole.krcc_without_each()
+    if weights is not None:
+        drawn = {s: getattr(whole, s)(weights) for s in ("srcc", "plcc") if s in needed}
+        if "krcc" in needed and whole.size.max() <= _LARGEST_UNIT:
+            drawn["krcc"] = whole.krcc_resampled(weights)
+    if "main" in statistics:
+        estimate["main"] = estimate["srcc"] + estimate["plcc"]
+        deleted["main"] = deleted["srcc"] + deleted["plcc"]
+        if drawn:
+            drawn["main"] = drawn["srcc"] + drawn["plcc"]
+    return _Figures(estimate, deleted, drawn)
+
+
+def _difference(statistic: str, a: _Figures, b: _Figures, confidence: float, references: int) -> Difference:
+    va, vb, reach = a.estimate[statistic], b.estimate[statistic], REACH[statistic]
+    known = Difference(statistic, _defined(va), _defined(vb), _defined(va - vb), references=references)
+    da, db = a.deleted[statistic], b.deleted[statistic]
+    if known.difference is None or len(da) < 2 or not (np.isfinite(da).all() and np.isfinite(db).all()):
+        return known
+    error = None
+    # Perfect agreement has no finite z: then the figures themselves are compared.
+    on_z = not (is_perfect(va, reach) or is_perfect(vb, reach))
+    if on_z:
+        za, zb = fisher(va, da, reach), fisher(vb, db, reach)
+        left_out = jackknife(za[0] - zb[0], za[1] - zb[1])
+        error = left_out.error
+    if statistic in a.drawn:
+        drawn = a.drawn[statistic] - b.drawn[statistic]
+        drawn = drawn[np.isfinite(drawn)]
+        if len(drawn) >= len(a.drawn[statistic]) / 2:
+            ci, p_value = bootstrap_interval(va - vb, drawn, da - db, confidence)
+            return _with(known, ci, p_value, "bootstrap", error)
+    if not on_z:
+        left_out = jackknife(va - vb, da - db)
+        return _with(known, left_out.interval(confidence), left_out.p_value(), "jackknife", None)
+    middle = (za[0] + zb[0]) / 2
+    low, high = (reach * (np.tanh(middle + d / 2) - np.tanh(middle - d / 2)) for d in left_out.interval(confidence))
+    return _with(known, (float(low), float(high)), left_out.p_value(), "jackknife", error)
+
+
+def _with(known: Difference, ci: Interval, p_value: float, method: str, error: float | None) -> Difference:
+    return Difference(known.statistic, known.a, known.b, known.difference, ci, p_value, method, error, known.references)
+
+
+def _defined(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _difference_within(x: Floats, y: Floats, labels: Floats, unit: Ints, units: int, confidence: float) -> Difference:
+    a, b = (spearman_within(v, labels, unit, units) for v in (x, y))
+    both = np.isfinite(a) & np.isfinite(b)
+    k = int(both.sum())
+    if not k:
+        return Difference("srcc_within", None, None, None)
+    d = a[both] - b[both]
+    known = Difference("srcc_within", float(a[both].mean()), float(b[both].mean()), float(d.mean()), references=k)
+    if k < 2:
+        return known
+    paired = Jackknife(float(d.mean()), float(d.std(ddof=1) / np.sqrt(k)), k - 1)
+    return _with(known, paired.interval(confidence), paired.p_value(), "t", None)
+
+
+def _independent(statistic: str, x: Floats, y: Floats, labels: Floats) -> Independent | None:
+    figures = pearson(x, labels), pearson(y, labels), pearson(x, y)
+    return williams_steiger(statistic, *figures, len(x)) if len(x) > 3 and np.isfinite(figures).all() else None
+
+
+def williams_steiger(statistic: str, r_a: float, r_b: float, r_ab: float, n: int) -> Independent | None:
+    """Tests of two correlations that share a variable: models with the labels (r_a, r_b), and with each other (r_ab).
+
+    None where they are not defined: n <= 3, or two of the three variables perfectly correlated.
+    """
+    from scipy.special import ndtr, stdtr
+
+    if n <= 3 or any(is_perfect(r) for r in (r_a, r_b, r_ab)):
+        return None
+    mean = (r_a + r_b) / 2
+    determinant = 1 - r_a**2 - r_b**2 - r_ab**2 + 2 * r_a * r_b * r_ab
+    spread = 2 * (n - 1) / (n - 3) * max(determinant, 0.0) + mean**2 * (1 - r_ab) ** 3
+    t = (r_a - r_b) * np.sqrt((n - 1) * (1 + r_ab) / spread)
+    covariance = r_ab * (1 - 2 * mean**2) - mean**2 / 2 * (1 - 2 * mean**2 - r_ab**2)
+    z = (np.arctanh(r_a) - np.arctanh(r_b)) * np.sqrt((n - 3) / (2 - 2 * covariance / (1 - mean**2) ** 2))
+    return Independent(statistic, float(t), float(2 * stdtr(n - 3, -abs(t))), float(z), float(2 * ndtr(-abs(z))))
+
+
+def _groups(
+    x: Floats, y: Floats, labels: Floats, unit: Ints, kinds: Sequence[Hashable] | None, confidence: float
+) -> tuple[Group, ...]:
+    if kinds is None:
+        return ()
+    number, names = numbered(kinds)
+    known = [(str(name), i) for i, name in enumerate(names) if name is not None and name == name]
+    groups = []
+    for name, i in known:
+        rows = np.flatnonzero(number == i)
+        inside = codes(unit[rows])
+        units = int(inside.max()) + 1
+        a, b = (_figures(v[rows], labels[rows], inside, units, ["srcc"]) for v in (x, y))
+        groups.append(Group(name, len(rows), units, _difference("srcc", a, b, confidence, units)))
+    tested = [i for i, group in enumerate(groups) if group.srcc.p_value is not None]
+    adjusted = dict(zip(tested, holm([groups[i].srcc.p_value or 0.0 for i in tested]), strict=True))
+    groups = [Group(g.name, g.n, g.references, g.srcc, adjusted.get(i)) for i, g in enumerate(groups)]
+    return tuple(sorted(groups, key=lambda g: _natural(g.name)))
+
+
+def _natural(name: str) -> tuple[float, str]:
+    try:
+        return float(name), name
+    except ValueError:
+        return float("inf"), name
+
+
+def _by_reference(x: Floats, y: Floats, labels: Floats, columns: Columns) -> tuple[Group, ...]:
+    unit, units = _units(columns)
+    if units == len(x):
+        return ()
+    a, b = (spearman_within(v, labels, unit, units) for v in (x, y))
+    size = np.bincount(unit, minlength=units)
+    groups = [
+        Group(
+            str(columns.ids[i]),
+            int(size[i]),
+            1,
+            Difference("srcc", _defined(a[i]), _defined(b[i]), _defined(a[i] - b[i]), references=1),
+        )
+        for i in range(units)
+    ]
+    return tuple(sorted(groups, key=lambda g: (-abs(g.srcc.difference or 0.0), g.name)))
+
+
+def _disagreements(x: Floats, y: Floats, labels: Floats, top: int) -> tuple[Disagreement, ...]:
+    a, b, people = (midranks(v) / len(v) for v in (x, y, labels))
+    order = np.argsort(-np.abs(a - b), kind="stable")[:top]
+    return tuple(Disagreement(int(i), float(a[i]), float(b[i]), float(people[i])) for i in order if a[i] != b[i])
+
+
+def best_group(
+    scores: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    reference_ids: Sequence[Hashable] | Literal["images"],
+    *,
+    statistic: Statistic = "main",
+    confidence: float = 0.95,
+) -> list[Standing]:
+    """Models from best to worst by `statistic`, marked when not significantly below the best.
+
+    Each is compared with the best by the paired jackknife on the difference of Fisher's z, with Holm's correction over the
+    models. With fewer than two references nothing can be shown, and all defined figures are in the group.
+    """
+    columns = checked_columns({**scores, "labels": labels}, reference_ids, confidence)
+    unit, units = _units(columns)
+    people = columns.values.pop("labels")
+    pooled = pooled_units(unit, units, min(unit_limit(len(people)), _MOST_UNITS))
+    figures = {name: _figures(x, people, *pooled, [statistic]) for name, x in columns.values.items()}
+    value = {name: _defined(f.estimate[statistic]) for name, f in figures.items()}
+    ranked = sorted(figures, key=lambda name: -np.inf if value[name] is None else -(value[name] or 0.0))
+    ranked.sort(key=lambda name: value[name] is None)
+    defined = [name for name in ranked if value[name] is not None]
+    p_values = {
+        name: _difference(statistic, figures[defined[0]], figures[name], confidence, units).p_value for name in defined[1:]
+    }
+    tested = [name for name, p in p_values.items() if p is not None]
+    adjusted = dict(zip(tested, holm([p_values[name] or 0.0 for name in tested]), strict=True))
+    return [
+        Standing(name, value[name], adjusted.get(name), name in defined and adjusted.get(name, 1.0) > 1 - confidence)
+        for name in ranked
+    ]

@@ -1,0 +1,192 @@
+"""Figures that need more than a mean opinion: standard deviations, rater counts, preferences, levels.
+
+Scores and labels are oriented alike (higher is better in both). Where a dataset does not have what a figure needs, the figure
+is None: not defined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.agreement import checked_columns
+from harness.correlations import Floats, Ints, numbered
+from harness.errors import BadRequest, listed
+from harness.fits import Fit, fit_curve
+from harness.intervals import generator
+
+_MOST_PAIRS = 60_000_000
+"""Pairs of images that are compared exactly; of larger sets a fixed random part of the images is taken."""
+
+
+@dataclass(frozen=True)
+class PairAnalysis:
+    """Krasula, Fliegel, Le Callet & Klima, QoMEX 2016. Shares in [0, 1] of pairs of images; None where there are none."""
+
+    different_similar: float | None
+    """Area under the ROC curve of |score difference| telling significantly different pairs from the others."""
+    better_worse: float | None
+    """Area under the ROC curve of the score difference telling which of two different images is better."""
+    correct: float | None
+    """Share of the different pairs whose better image has the higher score."""
+    pairs: int
+    different: int
+    note: str = ""
+
+    def json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def pair_analysis(
+    scores: ArrayLike, labels: ArrayLike, deviations: ArrayLike | None, raters: ArrayLike | None, *, significance: float = 0.95
+) -> PairAnalysis | None:
+    """How well score differences tell different from similar pairs, and better from worse; None without deviations and raters.
+
+    `deviations` (n,): standard deviation of each image's opinions. `raters` (n,) or one number: how many there were. A pair is
+    different when normal cdf(|label difference| / sqrt(s1^2 / n1 + s2^2 / n2)) >= `significance` (ITU-T J.149, as in the
+    authors' code).
+    """
+    if deviations is None or raters is None:
+        return None
+    x, y, error = _with_errors(scores, labels, deviations, raters)
+    note = ""
+    most = int((1 + np.sqrt(1 + 8 * _MOST_PAIRS)) / 2)
+    if len(x) > most:
+        note = f"from a fixed random part of {most} of the {len(x)} images"
+        part = np.sort(generator(0, f"pair analysis|{len(x)}").permutation(len(x))[:most])
+        x, y, error = x[part], y[part], error[part]
+    similar, better = _differences(x, y, error, significance)
+    pairs = len(similar) + len(better)
+    ds = _area(np.abs(better), similar) if len(better) and len(similar) else None
+    bw = _area(better, -better) if len(better) else None
+    correct = float(np.count_nonzero(better > 0) / len(better)) if len(better) else None
+    return PairAnalysis(ds, bw, correct, pairs, len(better), note)
+
+
+def _with_errors(scores: ArrayLike, labels: ArrayLike, deviations: ArrayLike, raters: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """Scores, labels and the labels' squared standard errors."""
+    n = np.asarray(labels, dtype=object).size
+    counts = np.broadcast_to(np.asarray(raters), n) if np.ndim(raters) == 0 else raters
+    columns = checked_columns({"scores": scores, "labels": labels, "deviations": deviations, "raters": counts}, None).values
+    problems = []
+    if (bad := np.flatnonzero(columns["deviations"] < 0)).size:
+        problems.append(f"deviations: {bad.size} are negative (rows {listed(bad.tolist())}, from 0)")
+    if (bad := np.flatnonzero(columns["raters"] < 1)).size:
+        problems.append(f"raters: {bad.size} are below 1 (rows {listed(bad.tolist())}, from 0)")
+    if problems:
+        raise BadRequest("\n".join(problems))
+    return columns["scores"], columns["labels"], columns["deviations"] ** 2 / columns["raters"]
+
+
+def _differences(x: Floats, y: Floats, squared_error: Floats, significance: float) -> tuple[Floats, Floats]:
+    """|score difference| of similar pairs, and score of the better less score of the worse image of different pairs."""
+    from scipy.special import ndtri
+
+    limit = float(ndtri(significance))
+    similar, better = [], []
+    for i in range(len(x) - 1):
+        dy, dx = y[i + 1 :] - y[i], x[i + 1 :] - x[i]
+        error = np.sqrt(squared_error[i + 1 :] + squared_error[i])
+        error[error == 0] = 1e-6
+        different = np.abs(dy) >= limit * error
+        similar.append(np.abs(dx[~different]))
+        better.append((dx * np.sign(dy))[different])
+    return np.concatenate([*similar, np.empty(0)]), np.concatenate([*better, np.empty(0)])
+
+
+def _area(positive: Floats, negative: Floats) -> float:
+    """P(positive > negative) + P(equal) / 2: the area under the ROC curve."""
+    ordered = np.sort(negative)
+    total = 0.0
+    for block in np.array_split(np.sort(positive), max(1, len(positive) // 1_000_000)):
+        total += np.searchsorted(ordered, block, "left").sum() / 2 + np.searchsorted(ordered, block, "right").sum() / 2
+    return float(total / len(positive) / len(negative))
+
+
+def outlier_ratio(
+    scores: ArrayLike, labels: ArrayLike, deviations: ArrayLike | None, raters: ArrayLike | None, *, fit: Fit = "logistic4"
+) -> float | None:
+    """Share of images whose label lies further from the fitted curve than 1.96 standard errors of the label (ITU-T P.1401).
+
+    None without deviations and raters, or when there is no fit.
+    """
+    if deviations is None or raters is None:
+        return None
+    x, y, squared_error = _with_errors(scores, labels, deviations, raters)
+    curve = fit_curve(x, y, fit)
+    return None if isinstance(curve, str) else float(np.mean(np.abs(y - curve.values) > 1.96 * np.sqrt(squared_error)))
+
+
+def score_2afc(distance_0: ArrayLike, distance_1: ArrayLike, judge: ArrayLike) -> float:
+    """BAPPS's 2AFC score (Zhang et al., CVPR 2018) in [0, 1]: the mean share of raters who agree with the model.
+
+    `distance_0` and `distance_1` (n,) are the model's distances of the two patches to the reference (higher is worse), `judge`
+    (n,) the share of raters who found patch 1 nearer. Equal distances count one half.
+    """
+    columns = checked_columns({"distance_0": distance_0, "distance_1": distance_1, "judge": judge}, None).values
+    d0, d1, j = columns["distance_0"], columns["distance_1"], columns["judge"]
+    if not ((j >= 0) & (j <= 1)).all():
+        raise BadRequest("judge: expected shares of raters between 0 and 1")
+    return float(np.mean(np.where(d0 < d1, 1 - j, np.where(d1 < d0, j, 0.5))))
+
+
+@dataclass(frozen=True)
+class Monotonicity:
+    """Whether scores fall as a distortion gets stronger."""
+
+    steps: float | None
+    """Share of steps (two levels of one reference and kind) on which the stronger one scores lower; ties count one half."""
+    series: float | None
+    """Share of series (reference and kind) that fall strictly from the weakest to the strongest level."""
+    count: int
+    """Series with at least two levels."""
+    by_kind: dict[str, float]
+    """`steps` of each kind: contrast changes, for one, may have levels that are no order of strength."""
+
+    def json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def monotonicity(
+    scores: ArrayLike, reference_ids: Sequence[Hashable], distortions: Sequence[Hashable], levels: ArrayLike
+) -> Monotonicity:
+    """Over all pairs of levels of each reference and kind. `scores` (n,) higher is better, `levels` (n,) higher is stronger.
+
+    Images of equal level in one series make no step.
+    """
+    columns = checked_columns({"scores": scores, "levels": levels}, reference_ids)
+    x, level, unit = columns.values["scores"], columns.values["levels"], columns.unit
+    kind, kinds = numbered(distortions)
+    if len(kind) != len(x):
+        raise BadRequest(f"distortions: {len(kind)} for {len(x)} images")
+    assert unit is not None
+    series, _ = numbered(zip(unit.tolist(), kind.tolist(), strict=True))
+    order = np.argsort(series, kind="stable")
+    right = np.zeros(len(kinds))
+    total = np.zeros(len(kinds))
+    falling = count = 0
+    for rows in np.split(order, np.cumsum(np.bincount(series))[:-1]):
+        good, steps = _steps(x[rows], level[rows])
+        right[kind[rows[0]]] += good
+        total[kind[rows[0]]] += steps
+        count += steps > 0
+        falling += steps > 0 and good == steps
+    return Monotonicity(
+        steps=float(right.sum() / total.sum()) if total.sum() else None,
+        series=falling / count if count else None,
+        count=int(count),
+        by_kind={str(name): float(right[i] / total[i]) for i, name in enumerate(kinds) if total[i]},
+    )
+
+
+def _steps(x: Floats, level: Floats) -> tuple[float, int]:
+    """Steps on which the stronger image scores lower (ties one half), and all steps."""
+    stronger: Ints = (level[:, None] > level[None, :]).astype(np.int64)
+    lower = np.where(x[:, None] < x[None, :], 1.0, np.where(x[:, None] == x[None, :], 0.5, 0.0))
+    return float((stronger * lower).sum()), int(stronger.sum())

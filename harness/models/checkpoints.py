@@ -1,0 +1,371 @@
+"""Weight files read and written as plain dictionaries of tensors, and never as programs.
+
+Two formats are read: safetensors, and what `torch.save` writes (its zip format and the older one), the latter with
+`weights_only=True` after a look that runs nothing. `names` and `read_metadata` need no torch, so that a request can be
+refused before torch is imported. Whatever is wrong with a file is one BadRequest that names the file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import pickletools
+import re
+import stat
+import struct
+import sys
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness import files
+from harness.errors import BadRequest, listed
+
+if TYPE_CHECKING:
+    import torch
+
+# Real headers are below 1 MB; the limits keep a made-up one from filling the memory or the afternoon.
+_HEADER_LIMIT = 16 << 20
+_OPCODE_LIMIT = 1_000_000
+_TENSOR_LIMIT = 100_000
+_DEPTH_LIMIT = 8
+
+# What training keeps beside the weights, at the top of a checkpoint.
+_NOT_WEIGHTS = ("optimizer", "scheduler")
+
+_LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+_LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the storages' keys; the storages' bytes follow
+_TEXT_OPCODES = frozenset("UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 STRING BINSTRING SHORT_BINSTRING".split())
+
+_SAFETENSORS_DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+
+Format = Literal["safetensors", "zip", "legacy"]
+
+
+def names(path: str | Path) -> tuple[str, ...]:
+    """What the file calls its entries, without reading a tensor or importing torch.
+
+    Of a safetensors file exactly its keys; of a torch file every text in it: the keys of all its dictionaries, not
+    joined by dots, among other words. Raises BadRequest for a file that is damaged, too strange or no weight file.
+    """
+    path = Path(path)
+    kind, size = _format(path)
+    if kind == "safetensors":
+        return tuple(key for key in _header(path, size) if key != "__metadata__")
+    return tuple(_zip_texts(path, size) if kind == "zip" else _legacy_texts(path))
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The text that a safetensors file carries beside its tensors; empty for torch files."""
+    path = Path(path)
+    kind, size = _format(path)
+    found = _header(path, size).get("__metadata__", {}) if kind == "safetensors" else {}
+    return {str(key): str(value) for key, value in found.items()}
+
+
+def read_state(path: str | Path) -> dict[str, torch.Tensor]:
+    """The file's tensors by name, on the CPU, in the file's order.
+
+    Nested dictionaries are flattened with dots, whatever is no tensor is dropped, and so is everything under a
+    top-level key that begins with `optimizer` or `scheduler`. Raises BadRequest for a file that is missing, empty,
+    truncated, made up, not of tensors alone, or that holds NaN or infinite weights (they are named).
+    """
+    path = Path(path)
+    names(path)
+    kind, size = _format(path)
+    state = _read_safetensors(path) if kind == "safetensors" else _flatten(_read_torch(path), path)
+    if not state:
+        raise BadRequest(f"{path}: holds no tensors: not a state dict")
+    _check_tensors(state, path, size)
+    return state
+
+
+def save_state(path: str | Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as a safetensors file, atomically; the same tensors and metadata give the same bytes.
+
+    Tensors may share memory, be strided or lie on a device: each is written on its own. `metadata` is text, kept in
+    the file's header. Raises ValueError for a kind of tensor that safetensors or `read_state` do not take.
+    """
+    # The library writes its metadata in random order, needs copies of tensors that share memory, and builds the file in memory.
+    size_of = {name: tensor.numel() * tensor.element_size() for name, tensor in state.items()}
+    header: dict[str, Any] = {"__metadata__": dict(sorted((metadata or {}).items()))}
+    if not all(isinstance(text, str) for pair in header["__metadata__"].items() for text in pair):
+        raise ValueError("a safetensors file's metadata are texts")
+    # Widest elements first keeps every tensor aligned to its own element.
+    order = sorted(state, key=lambda name: (-state[name].element_size(), name))
+    place = 0
+    for name in order:
+        dtype = _SAFETENSORS_DTYPES.get(_dtype_name(state[name]))
+        if dtype is None or state[name].layout is not _torch().strided or name == "__metadata__":
+            raise ValueError(f"{name}: {state[name].dtype}, {state[name].layout} cannot be written")
+        header[name] = {"dtype": dtype, "shape": list(state[name].shape), "data_offsets": [place, place + size_of[name]]}
+        place += size_of[name]
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    with files.atomic(path) as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            stream.write(_bytes(state[name]))
+
+
+def _torch() -> Any:
+    import torch
+
+    return torch
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    if sys.byteorder != "little":
+        raise ValueError("safetensors files are little-endian; this machine is not")
+    plain = tensor.detach().resolve_neg().to("cpu").contiguous().reshape(-1)
+    return plain.view(_torch().uint8).numpy().data
+
+
+def _dtype_name(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+# What kind of file
+
+
+def _format(path: Path) -> tuple[Format, int]:
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise BadRequest(f"{path}: is a folder, not a weight file")
+        if not stat.S_ISREG(status.st_mode):
+            raise BadRequest(f"{path}: is no regular file")
+        with open(path, "rb") as stream:
+            start = stream.read(64)
+    except FileNotFoundError:
+        raise BadRequest(f"{path}: no such weight file") from None
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not start:
+        raise BadRequest(f"{path}: is empty")
+    if start.startswith(b"PK\x03\x04"):
+        return "zip", status.st_size
+    if start[:1] == b"\x80" and start[2:].startswith(_LEGACY_MAGIC):
+        return "legacy", status.st_size
+    if start[8:9] == b"{" or path.suffix.lower() == ".safetensors":
+        return "safetensors", status.st_size
+    if start[:1] == b"\x80":
+        raise BadRequest(_refused(path, "it is a bare pickle"))
+    if start.lstrip()[:1] == b"<":
+        raise BadRequest(f"{path}: is a web page, not weights; the download went wrong")
+    if start.startswith(b"version https://git-lfs"):
+        raise BadRequest(f"{path}: is a git-lfs pointer, not the weights; run `git lfs pull` where it came from")
+    raise BadRequest(f"{path}: is neither a safetensors nor a torch file (or its beginning is damaged)")
+
+
+def _refused(path: Path, why: str) -> str:
+    return (
+        f"{path}: refused: {why}, so reading it could run code. Where you trust it, convert it once: "
+        "import torch; x = torch.load(FILE, weights_only=False); "
+        "torch.save(getattr(x, 'state_dict', lambda: x)(), NEW), and keep only tensors in it"
+    )
+
+
+def _damaged(path: Path, why: object) -> BadRequest:
+    return BadRequest(f"{path}: damaged or cut short ({' '.join(str(why).split())[:300]}); fetch or copy it again")
+
+
+# Looks that run nothing
+
+
+def _header(path: Path, size: int) -> dict[str, Any]:
+    with open(path, "rb") as stream:
+        start = stream.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > size - 8:
+            raise _damaged(path, f"a safetensors file whose header needs {length} bytes, of {max(size - 8, 0)}")
+        if length > _HEADER_LIMIT:
+            raise BadRequest(f"{path}: a safetensors header of {length} bytes is refused (at most {_HEADER_LIMIT})")
+        text = stream.read(length)
+    try:
+        header = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"the safetensors header is no JSON: {error}") from None
+    try:
+        end = max((int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"), default=0)
+        if not isinstance(header.get("__metadata__", {}), dict):
+            raise TypeError
+    except (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError):
+        raise _damaged(path, "the safetensors header does not describe tensors") from None
+    if end != size - 8 - length:
+        raise _damaged(path, f"its tensors need {end} bytes, it has {size - 8 - length}")
+    return dict(header)
+
+
+def _zip_texts(path: Path, size: int) -> Iterator[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if any(member.filename.endswith("/constants.pkl") for member in members):
+                raise BadRequest(_refused(path, "it is a TorchScript program"))
+            # torch.save stores without compression: anything that unpacks to more than it is was made by somebody else.
+            if sum(member.file_size for member in members) > size:
+                raise BadRequest(f"{path}: unpacks to more than its own size: not written by torch.save, refused")
+            pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
+            if len(pickles) != 1:
+                raise BadRequest(f"{path}: a zip archive, but not one written by torch.save")
+            if pickles[0].file_size > _HEADER_LIMIT:
+                raise BadRequest(
+                    f"{path}: a table of contents of {pickles[0].file_size} bytes is refused (at most {_HEADER_LIMIT})"
+                )
+            content = archive.read(pickles[0])
+    except BadRequest:
+        raise
+    except Exception as error:  # zipfile has no closed set of errors for made-up archives
+        raise _damaged(path, error) from None
+    yield from _texts(io.BytesIO(content), path, 1)
+
+
+def _legacy_texts(path: Path) -> Iterator[str]:
+    with open(path, "rb") as stream:
+        yield from _texts(io.BytesIO(stream.read(_HEADER_LIMIT)), path, _LEGACY_PICKLES)
+
+
+def _texts(stream: io.BytesIO, path: Path, pickles: int) -> list[str]:
+    """Every text in the next `pickles` pickles, which are read as a listing and never carried out."""
+    texts: list[str] = []
+    count = 0
+    try:
+        for _ in range(pickles):
+            for opcode, argument, _ in pickletools.genops(stream):
+                count += 1
+                if count > _OPCODE_LIMIT:
+                    raise BadRequest(f"{path}: its table of contents has over {_OPCODE_LIMIT} steps: refused")
+                if opcode.name in _TEXT_OPCODES:
+                    texts.append(str(argument))
+    except BadRequest:
+        raise
+    except Exception as error:  # pickletools has no closed set of errors for made-up bytes
+        raise _damaged(path, error) from None
+    return texts
+
+
+# Reading tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as stream:
+            # Cloned, for the tensors are windows into a file that may change under a running process.
+            kept = [name for name in stream.keys() if not name.startswith(_NOT_WEIGHTS)]  # noqa: SIM118
+            return {name: stream.get_tensor(name).clone() for name in kept}
+    except Exception as error:  # SafetensorError, and torch's own on odd shapes
+        raise _damaged(path, error) from None
+
+
+def _read_torch(path: Path) -> Any:
+    import torch
+
+    try:
+        with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load on made-up bytes raises whatever its steps raise
+        text = str(error)
+        if "Unsupported" in text or "Trying to" in text or "Can only" in text:
+            what = re.search(r"GLOBAL ([\w.]+)", text)
+            raise BadRequest(_refused(path, f"it holds more than tensors{f' ({what[1]})' if what else ''}")) from None
+        raise _damaged(path, text or type(error).__name__) from None
+
+
+class _Dropped:
+    """What a numpy number in a checkpoint becomes: nothing of it is built, for it would be dropped anyway."""
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# Training loops store their loss as a numpy number, as the one that made AHIQ's released checkpoint does.
+_STAND_INS: list[Any] = [
+    (_Dropped, name) for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+]
+
+
+def _flatten(document: Any, path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    if isinstance(document, torch.Tensor) or not isinstance(document, Mapping):
+        raise BadRequest(f"{path}: holds a single {type(document).__name__}, not a dictionary of tensors")
+    state: dict[str, torch.Tensor] = {}
+    seen = 0
+
+    def visit(prefix: str, table: Mapping[Any, Any], depth: int) -> None:
+        nonlocal seen
+        if depth > _DEPTH_LIMIT:
+            raise BadRequest(f"{path}: dictionaries nested more than {_DEPTH_LIMIT} deep: not a state dict")
+        for key, value in table.items():
+            seen += 1
+            if seen > _TENSOR_LIMIT:
+                raise BadRequest(f"{path}: more than {_TENSOR_LIMIT} entries: not a state dict")
+            name = f"{prefix}{key}"
+            if depth == 1 and name.startswith(_NOT_WEIGHTS):
+                continue
+            if isinstance(value, torch.Tensor):
+                if name in state:
+                    raise BadRequest(f"{path}: two entries are called {name!r}")
+                state[name] = value.detach()
+            elif isinstance(value, Mapping):
+                visit(f"{name}.", value, depth + 1)
+
+    visit("", document, 1)
+    return state
+
+
+def _check_tensors(state: Mapping[str, torch.Tensor], path: Path, size: int) -> None:
+    """Refuse tensors that are no plain numbers, claim more memory than the file has bytes, or are not finite."""
+    oddities = {name: _oddity(name, tensor) for name, tensor in state.items()}
+    odd = [f"{name} ({why})" for name, why in oddities.items() if why]
+    if odd:
+        raise BadRequest(f"{path}: not plain weights: {listed(odd, 5)}")
+    # Looking at values touches memory, so a tensor that claims more than the file could hold is refused unread.
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
+    stretched = [n for n, t in state.items() if t.numel() * t.element_size() > t.untyped_storage().nbytes()]
+    if sum(storages.values()) > size or stretched:
+        raise BadRequest(f"{path}: claims more numbers than the file holds{': ' if stretched else ''}{listed(stretched, 5)}")
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and tensor.numel() and not _finite(tensor)]
+    if bad:
+        raise BadRequest(f"{path}: NaN or infinite weights in {listed(bad, 5)}: the training that wrote them went wrong")
+
+
+def _oddity(name: str, tensor: torch.Tensor) -> str:
+    import torch
+
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided or tensor.is_quantized:
+        return "sparse, quantized or of a kind of its own"
+    if tensor.device.type != "cpu":
+        return "without data"
+    if _dtype_name(tensor) not in _SAFETENSORS_DTYPES:
+        return f"{_dtype_name(tensor)}; convert to float32"
+    if name.endswith((".weight", ".bias")) and not tensor.is_floating_point():
+        return f"{_dtype_name(tensor)}, where real numbers belong"
+    return ""
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    smallest, largest = tensor.aminmax()
+    return math.isfinite(smallest) and math.isfinite(largest)

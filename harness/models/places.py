@@ -1,0 +1,223 @@
+"""Where a weight file may already lie on this machine, and how it is known to be the right one.
+
+One folder is the harness's own (`weights_folder`) and can be copied to another machine whole; the caches of the
+Hugging Face hub and of torch, and installed packages, are looked into and never written. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import importlib.util
+import json
+import os
+import re
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from harness import files
+from harness.errors import BadRequest, Fault
+from harness.models import checkpoints
+from harness.registry import Weights
+
+
+def weights_folder() -> Path:
+    """$HARNESS_WEIGHTS, else `weights` in $HARNESS_CACHE, else `harness/weights` in the user's cache folder."""
+    if named := os.environ.get("HARNESS_WEIGHTS"):
+        return Path(named).expanduser().absolute()
+    if cache := os.environ.get("HARNESS_CACHE"):
+        return Path(cache).expanduser().absolute() / "weights"
+    return _user_cache() / "harness" / "weights"
+
+
+def _user_cache() -> Path:
+    named = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else "")
+    return Path(named).expanduser().absolute() if named else Path.home() / ".cache"
+
+
+def file_name(entry: Weights) -> str:
+    """The file's name in the weights folder. Raises BadRequest for one that leads out of the folder, or for none."""
+    name = entry.file or (source_name(entry.sources[0]) if entry.sources else "")
+    if not _inside(name) or re.search(r'[\\:*?"<>|\x00-\x1f]', name):
+        raise BadRequest(f"weights {entry.name!r}: file = {name!r} is no file name inside the weights folder")
+    return name
+
+
+def source_name(source: str) -> str:
+    """The file name that a source's address ends in; owner and repository stay in it for the hub, where names repeat."""
+    scheme, _, rest = source.partition(":")
+    if scheme == "hf":
+        return "--".join(PurePosixPath(rest.lstrip("/")).parts)
+    return PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(source).path or rest)).name
+
+
+def hub_parts(source: str) -> tuple[str, str]:
+    """`hf://owner/repository/path` as (owner/repository, path). Raises BadRequest for anything else."""
+    parts = source.removeprefix("hf://").split("/")
+    if not source.startswith("hf://") or len(parts) < 3 or not all(_inside(part) for part in parts):
+        raise BadRequest(f"{source}: should read hf://owner/repository/file")
+    return "/".join(parts[:2]), "/".join(parts[2:])
+
+
+def _inside(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return bool(parts) and ".." not in parts and not PurePosixPath(name).is_absolute()
+
+
+def candidates(entry: Weights) -> Iterator[Path]:
+    """Existing files that may be this one, the weights folder's first."""
+    yield from filter(os.path.isfile, [weights_folder() / file_name(entry)])
+    for source in entry.sources:
+        if source.startswith("hf://"):
+            yield from _in_hub_cache(*hub_parts(source))
+        elif source.startswith(("file:", "wheel:")):
+            yield from filter(os.path.isfile, [local_source(source)])
+    names = {file_name(entry), *(source_name(s) for s in entry.sources if s.startswith("https:"))}
+    for name in sorted(names):
+        yield from filter(os.path.isfile, [_torch_home() / "hub" / "checkpoints" / name])
+
+
+def _torch_home() -> Path:
+    named = os.environ.get("TORCH_HOME")
+    return Path(named).expanduser() if named else _user_cache() / "torch"
+
+
+def _hub_cache() -> Path:
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if named := os.environ.get(variable):
+            return Path(named).expanduser()
+    home = os.environ.get("HF_HOME")
+    return (Path(home).expanduser() if home else _user_cache() / "huggingface") / "hub"
+
+
+def _in_hub_cache(repository: str, path: str) -> Iterator[Path]:
+    """The file in every snapshot of a repository: the one that `main` names first, then the newest."""
+    folder = _hub_cache() / f"models--{repository.replace('/', '--')}"
+    main = ""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        main = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+    found = [Path(place) for place in glob.glob(os.path.join(glob.escape(str(folder)), "snapshots", "*", *path.split("/")))]
+    revision = len((folder / "snapshots").parts)
+    with contextlib.suppress(OSError):
+        found.sort(key=lambda place: (place.parts[revision] != main, -place.stat().st_mtime_ns, str(place)))
+    yield from filter(os.path.isfile, found)
+
+
+def local_source(source: str) -> Path:
+    """The file of a `file:///path` or `wheel:PACKAGE/path/in/package` source; it need not exist.
+
+    PACKAGE is an import package, looked up without importing it, or else a distribution, whose path then starts at its
+    own top folder.
+    """
+    if source.startswith("file:"):
+        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(source).path))
+    package, _, inside = source.removeprefix("wheel:").lstrip("/").partition("/")
+    if not _inside(inside) or not re.fullmatch(r"[A-Za-z0-9_-]+", package):
+        raise BadRequest(f"{source}: should read wheel:PACKAGE/path/in/package")
+    with contextlib.suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(package.replace("-", "_"))
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            return Path(folder) / inside
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return Path(str(metadata.distribution(package).locate_file(inside)))
+    return Path(package) / inside
+
+
+# Which file is the right one
+
+
+@dataclass(frozen=True)
+class Located:
+    """What a search for one entry found: a file that may be used, or why there is none."""
+
+    path: Path | None
+    sha256: str = ""
+    known: bool = False
+    """Whether the sha256 was known before: given by the card, or recorded at an earlier use."""
+    fault: str = ""
+    """Why the file in the weights folder must not be used; nothing else is used in its stead."""
+    note: str = ""
+    """Why a file found elsewhere was passed over."""
+
+
+def locate(entry: Weights) -> Located:
+    """Find an entry's file on this machine and check it, against the card's sha256 or the one recorded at first use.
+
+    Records nothing. Raises BadRequest for a card that cannot be followed and for an unreadable ledger.
+    """
+    expected, whence = expected_sha256(entry)
+    own = weights_folder() / file_name(entry)
+    note = ""
+    for path in candidates(entry):
+        try:
+            digest = sha256_of(path)
+            if not expected:
+                checkpoints.names(path)
+        except (OSError, BadRequest) as error:
+            problem = str(error) if isinstance(error, BadRequest) else f"{path}: cannot be read: {error.strerror}"
+        else:
+            if expected in ("", digest):
+                return Located(path, digest, known=bool(expected))
+            problem = f"{path}: its sha256 is {digest}, but {whence} {expected}"
+        if path == own:
+            advice = f"; remove it, or if it is the right one take its line out of {ledger_path()}"
+            return Located(None, fault=problem + (advice if not entry.sha256 and expected else "; remove or replace it"))
+        note = note or problem
+    return Located(None, note=note)
+
+
+def expected_sha256(entry: Weights) -> tuple[str, str]:
+    """The sha256 that the file must have and where that is written; empty when it is not known yet."""
+    if entry.sha256:
+        return entry.sha256.lower(), "the card says"
+    recorded = _ledger().get(file_name(entry), "")
+    return recorded, f"at its first use it was, as recorded in {ledger_path()}," if recorded else ""
+
+
+def ledger_path() -> Path:
+    """Where the sha256 of files whose card gives none are recorded at first use."""
+    return weights_folder() / "sha256.json"
+
+
+def _ledger() -> dict[str, str]:
+    advice = "mend it, or remove it to have files recorded anew"
+    try:
+        document = json.loads(ledger_path().read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadRequest(f"{ledger_path()}: cannot be read ({error}); {advice}") from None
+    if not isinstance(document, dict) or not all(re.fullmatch("[0-9a-f]{64}", str(value)) for value in document.values()):
+        raise BadRequest(f"{ledger_path()}: should hold file names and sha256 sums; {advice}")
+    return document
+
+
+def record(entry: Weights, digest: str) -> None:
+    """Write down a file's sha256 at its first use, under its name in the weights folder; an earlier record stays."""
+    # A folder that may only be read (an administrator's) serves as well; every run's record keeps the sha256 too.
+    with contextlib.suppress(Fault):
+        files.write_json(ledger_path(), dict(sorted({file_name(entry): digest, **_ledger()}.items())))
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, remembered by path, size and time of change. Raises OSError."""
+    status = os.stat(path)
+    key, now = str(path.absolute()), [status.st_size, status.st_mtime_ns]
+    memory_path = weights_folder() / "digests.json"
+    memory: dict[str, Any] = {}
+    # A damaged memory is only a slower one.
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(memory_path.read_text(encoding="utf-8"))
+        memory = found if isinstance(found, dict) else {}
+    kept = memory.get(key)
+    if isinstance(kept, list) and kept[:2] == now and len(kept) == 3 and re.fullmatch("[0-9a-f]{64}", str(kept[2])):
+        return str(kept[2])
+    digest = files.sha256_file(path)
+    with contextlib.suppress(Fault):
+        files.write_json(memory_path, {k: v for k, v in memory.items() if os.path.isfile(k)} | {key: [*now, digest]})
+    return digest

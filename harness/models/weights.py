@@ -1,0 +1,313 @@
+"""The weights that a request needs: found or fetched and checked before torch is imported, then filled into a model.
+
+`find` says which files a card and a request need and where they are; `fill` puts them into the model. `get` and
+`check` are `harness weights get` and `harness weights check`. The pieces: `checkpoints` (reading and writing files
+of tensors), `places` (where files lie, and their sha256), `fetch` (downloads).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadRequest, Fault, HarnessError, listed, near
+from harness.models import places
+from harness.models.checkpoints import names, read_metadata, read_state, save_state
+from harness.models.fetch import FetchFailed, Progress, Transport, adopt, fetch, open_https
+from harness.models.places import Located, file_name, locate, weights_folder
+from harness.registry import ModelCard, Weights
+
+__all__ = [
+    "Found",
+    "check",
+    "fetch",
+    "fill",
+    "find",
+    "get",
+    "needed_parts",
+    "read_metadata",
+    "read_state",
+    "save_state",
+    "weights_folder",
+]
+
+_SUFFIXES = (".safetensors", ".pth", ".pt")
+
+# The layout of AHIQ's released checkpoint: its heads, and no backbone.
+_HEADS_ONLY = ("regressor_model_state_dict", "deform_net_model_state_dict")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files that fill a model, all of them there and checked."""
+
+    parts: Mapping[str, Path]
+    """By the name of the part that each fills: vit, resnet50, heads."""
+    file: Path | None
+    """The user's own file (`--weights FILE`), filled after the parts."""
+    sha256: Mapping[str, str]
+    """Of every part's file, by the part's name, and of the user's, as `file`."""
+    trained_on: tuple[str, ...]
+    """Datasets that any of the files was trained on, as far as their cards and metadata say."""
+    random: bool
+    """Whether the card's backbones stay at random initialisation (`--set model.backbone=random`)."""
+    backbone: Path | None = None
+    """A file that holds several parts under their names as prefixes (`--set model.backbone=FILE`)."""
+
+
+def find(
+    card: ModelCard,
+    weights: str | Path | None = None,
+    *,
+    offline: bool = False,
+    progress: Progress | None = None,
+    transport: Transport = open_https,
+) -> Found:
+    """The files that this card and request need, located and checked; what is missing is fetched unless `offline`.
+
+    `weights`: a `use` word of the card, such as `released` (those files, and the ones that are always needed), or a
+    .safetensors, .pth or .pt file that takes the place of the card's. The card's `model.backbone` may be a file that
+    holds all the always-needed parts, or `random`. $HF_HUB_OFFLINE counts as `offline`. Raises one BadRequest that
+    lists everything missing with the ways to provide it, and everything that is not the file it should be.
+    """
+    word, file = _asked(card, weights)
+    always = {entry.name: entry for entry in card.weights if entry.use == "always"}
+    wanted = always if file is None else {name: always[name] for name in needed_parts(file, always)}
+    backbone, random = _backbone(card, always)
+    own = {} if random or backbone is not None else wanted
+    entries = own | {entry.name: entry for entry in card.weights if word and entry.use == word}
+
+    located = _provide(card, list(entries.values()), offline, progress, transport)
+    given = {} if backbone is None else {name: backbone for name in wanted if name not in entries}
+    parts = given | {name: _path(located[entry]) for name, entry in entries.items()}
+    sha256 = {name: located[entry].sha256 for name, entry in entries.items()}
+    trained_on = [dataset for entry in entries.values() for dataset in entry.trained_on]
+    for name, path in (given | ({} if file is None else {"file": file})).items():
+        names(path)  # refuses what is no weight file before torch is imported
+        sha256[name] = places.sha256_of(path)
+        trained_on += _listed_in(read_metadata(path).get("trained_on", ""))
+    # A complete file leaves nothing to chance.
+    random = random and (file is None or bool(wanted))
+    return Found(parts, file, sha256, tuple(dict.fromkeys(trained_on)), random, backbone if given else None)
+
+
+def needed_parts(file: str | Path, parts: Iterable[str]) -> tuple[str, ...]:
+    """Which of the card's always-needed `parts` a user's file leaves to be found elsewhere: all of them or none.
+
+    A file in the layout of AHIQ's released checkpoint holds heads and no backbone; any other file is complete. Raises
+    BadRequest for what is no weight file.
+    """
+    held = {text.partition(".")[0] for text in names(file)}
+    return tuple(parts) if held.intersection(_HEADS_ONLY) else ()
+
+
+def fill(model: Any, found: Found) -> None:
+    """Put the files' tensors into the model: its parts first (`load_part`), then the user's file (`load_state`).
+
+    A torch module without these methods is filled with its `load_state_dict`, strictly. What no file fills keeps its
+    initialisation. Raises BadRequest naming the file that does not fit, and why.
+    """
+    shared = read_state(found.backbone) if found.backbone is not None else {}
+    for part, path in found.parts.items():
+        if path == found.backbone:
+            state = {key.removeprefix(f"{part}."): tensor for key, tensor in shared.items() if key.startswith(f"{part}.")}
+            if not state:
+                held = listed(sorted({key.partition(".")[0] for key in shared}), 5)
+                raise BadRequest(f"{path}: holds nothing for {part} (no key begins with '{part}.'; they begin with {held})")
+        else:
+            state = read_state(path)
+        _load(model, "load_part", path, part, state)
+    if found.file is not None:
+        _load(model, "load_state", found.file, read_state(found.file))
+
+
+def get(
+    card: ModelCard,
+    use: str | None = None,
+    progress: Progress | None = None,
+    *,
+    offline: bool = False,
+    transport: Transport = open_https,
+) -> list[Path]:
+    """Bring a card's files into the weights folder, so that the folder can be copied to a machine without a network.
+
+    `use`: a word of the card, for its files and the ones always needed; None: every file of the card. What lies in
+    another cache is copied from there. Raises BadRequest for an unknown word, Fault naming every file that could not
+    be had; those that could are kept.
+    """
+    _known_word(card, use)
+    entries = [entry for entry in card.weights if use is None or entry.use in ("always", use)]
+    problems: list[str] = []
+    unreachable: set[str] = set()
+    for entry in entries:
+        found = locate(entry)
+        target = weights_folder() / file_name(entry)
+        try:
+            if found.fault:
+                raise Fault(found.fault)
+            if found.path is None and _offline(offline):
+                raise Fault("not on this machine, and the network is not to be used (--offline or $HF_HUB_OFFLINE)")
+            if found.path is None:
+                fetch(entry, progress=progress, transport=transport, unreachable=unreachable)
+            elif found.path != target:
+                adopt(found.path, target)
+            _first_use(entry, locate(entry))
+        except Fault as error:
+            problems.append(f"{_described(entry)}:\n    " + str(error).replace("\n", "\n    "))
+    if problems:
+        raise Fault(f"{card.name}: {len(problems)} of {len(entries)} weight files could not be had:\n  " + "\n  ".join(problems))
+    return [weights_folder() / file_name(entry) for entry in entries]
+
+
+def check(card: ModelCard) -> list[tuple[Weights, Path | None, str | None, str]]:
+    """Every file of a card: where it is, its sha256, and in words whether it is the right one. Asks no network."""
+    rows: list[tuple[Weights, Path | None, str | None, str]] = []
+    for entry in card.weights:
+        found = locate(entry)
+        if found.path is not None:
+            status = "ok" if found.known else "found; its sha256 will be recorded at the first use"
+        else:
+            status = found.fault or f"missing{f'; {found.note}' if found.note else ''}"
+        rows.append((entry, found.path, found.sha256 or None, status))
+    return rows
+
+
+# What is asked for
+
+
+def _asked(card: ModelCard, weights: str | Path | None) -> tuple[str | None, Path | None]:
+    """The request as a `use` word or a file."""
+    if weights is None:
+        return None, None
+    text = os.fspath(weights)
+    words = _words(card)
+    if text in words:
+        return text, None
+    if text.lower().endswith(_SUFFIXES) or os.path.exists(text) or os.path.dirname(text):
+        return None, Path(text).expanduser()
+    ways = f"a word of {card.name} ({listed(words)})" if words else f"a word of {card.name} (it has none)"
+    raise BadRequest(f"--weights {text}: is neither {ways} nor a {listed(_SUFFIXES)} file{near(text, words)}")
+
+
+def _words(card: ModelCard) -> list[str]:
+    return list(dict.fromkeys(entry.use for entry in card.weights if entry.use != "always"))
+
+
+def _known_word(card: ModelCard, use: str | None) -> None:
+    words = ["always", *_words(card)]
+    if use is not None and use not in words:
+        raise BadRequest(f"{card.name}: no weights are for {use!r}{near(use, words)} (it has {listed(words)})")
+
+
+def _backbone(card: ModelCard, always: Mapping[str, Weights]) -> tuple[Path | None, bool]:
+    """The card's `model.backbone` as a file, or as `random`; neither: the card's own files."""
+    value = card.model.get("backbone", "")
+    if not always or not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        # A card without files of its own uses the word for what it likes, but random is random.
+        return None, value == "random"
+    text = os.fspath(value)
+    if text == "random":
+        return None, True
+    if not (text.lower().endswith(_SUFFIXES) or os.path.exists(text) or os.path.dirname(text)):
+        raise BadRequest(f"model.backbone = {text!r}: is neither a {listed(_SUFFIXES)} file nor 'random'{near(text, ['random'])}")
+    return Path(text).expanduser(), False
+
+
+def _listed_in(text: str) -> list[str]:
+    return [word for word in (piece.strip(" \"'[]") for piece in text.split(",")) if word]
+
+
+def _offline(asked: bool) -> bool:
+    return asked or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+# What is there
+
+
+def _provide(
+    card: ModelCard, entries: list[Weights], offline: bool, progress: Progress | None, transport: Transport
+) -> dict[Weights, Located]:
+    """Every entry's file, fetched where that is allowed and needed; one BadRequest for all that is wrong or missing."""
+    located = {entry: locate(entry) for entry in entries}
+    faults = [f"{_described(entry)}:\n    {found.fault}" for entry, found in located.items() if found.fault]
+    missing = {entry: [found.note] for entry, found in located.items() if found.path is None and not found.fault}
+    closed = _offline(offline)
+    if not faults and not closed:
+        unreachable: set[str] = set()
+        for entry in list(missing):
+            try:
+                fetch(entry, progress=progress, transport=transport, unreachable=unreachable)
+            except FetchFailed as error:
+                missing[entry] += str(error).splitlines()
+            else:
+                del missing[entry]
+                located[entry] = locate(entry)
+                faults += [f"{_described(entry)}:\n    {located[entry].fault}"] if located[entry].path is None else []
+    if faults or missing:
+        raise BadRequest(_message(card, faults, missing, closed))
+    for entry, found in located.items():
+        _first_use(entry, found)
+    return located
+
+
+def _first_use(entry: Weights, found: Located) -> None:
+    if found.path is not None and not found.known:
+        places.record(entry, found.sha256)
+
+
+def _path(found: Located) -> Path:
+    if found.path is None:
+        raise RuntimeError("a missing file got past the check")
+    return found.path
+
+
+def _described(entry: Weights) -> str:
+    size = f", {entry.bytes / 1e6:.0f} MB" if entry.bytes else ""
+    return f"{entry.name}: {file_name(entry)}{size}{f' ({entry.tag})' if entry.tag else ''}"
+
+
+def _message(card: ModelCard, faults: list[str], missing: Mapping[Weights, list[str]], closed: bool) -> str:
+    lines = [f"{card.name}: {fault}" for fault in faults]
+    if not missing:
+        return "\n".join(lines)
+    why = " and were not looked for on the network (--offline or $HF_HUB_OFFLINE)" if closed else ""
+    lines.append(f"{card.name}: weight files are not on this machine{why}:")
+    for entry, notes in missing.items():
+        lines += [f"  {_described(entry)}", *(f"    {note}" for note in notes if note)]
+    folder = weights_folder()
+    own = "--weights FILE, one file that holds the whole model"
+    if "backbone" in card.model and any(entry.use == "always" for entry in missing):
+        parts = [entry.name for entry in card.weights if entry.use == "always"]
+        own += f", or --set model.backbone=FILE, one that holds {' and '.join(f'{part}.*' for part in parts)}"
+    return "\n".join(
+        [
+            *lines,
+            "ways to provide them:",
+            f"  1. on a machine with a network: `harness weights get {card.name}`, then copy its weights folder to {folder}",
+            f"     (or anywhere, and set $HARNESS_WEIGHTS to it; `harness weights check {card.name}` shows what is where)",
+            f"  2. put the files there yourself, named {listed([file_name(entry) for entry in missing])}",
+            f"  3. {own}",
+        ]
+    )
+
+
+# What goes into the model
+
+
+def _load(model: Any, how: str, path: Path, *arguments: Any) -> None:
+    """Call the model's `how`, its refusals turned into one BadRequest that names the file."""
+    method: Callable[..., Any] | None = getattr(model, how, None)
+    if method is None and how == "load_state":
+        method = getattr(model, "load_state_dict", None)
+    if method is None:
+        raise BadRequest(f"{path}: {type(model).__name__} takes no such weights: it has no {how}")
+    try:
+        method(*arguments)
+    except HarnessError as error:
+        raise type(error)(f"{path}: {error}") from error
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        told = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise BadRequest(f"{path}: does not fit {type(model).__name__}: {' '.join(told.split())[:1000]}") from error

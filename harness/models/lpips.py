@@ -1,0 +1,177 @@
+"""LPIPS, the learned perceptual image patch similarity.
+
+R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, "The unreasonable effectiveness of deep features as a perceptual
+metric", CVPR 2018, arXiv 1801.03924; numerically the authors' package `lpips`. Lower is better.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.errors import BadRequest, near
+from harness.models import trunks
+from harness.models.base import Model, check_pair
+from harness.models.filling import fill
+
+Embedding = list[Tensor]
+"""Per layer the features (R, C, H', W') of R references, of length 1 at every place."""
+
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
+
+
+def unit_length(features: Tensor) -> Tensor:
+    """Features (N, C, H, W) with the vector at every place divided by its length; zeros stay zeros."""
+    return features / (torch.sqrt(torch.sum(features * features, dim=1, keepdim=True)) + 1e-10)
+
+
+def distance(reference: Sequence[Tensor], distorted: Sequence[Tensor], heads: Sequence[Tensor]) -> Tensor:
+    """Distances (N,) between two lists of unit-length features (N, C, H, W), layer by layer.
+
+    A layer's is the mean over places of the squared differences, weighed by its head (1, C, 1, 1); they are added up.
+    """
+    layers = []
+    for still, moved, head in zip(reference, distorted, heads, strict=True):
+        difference = still - moved
+        layers.append(F.conv2d(difference * difference, head).mean((1, 2, 3)))
+    return torch.stack(layers).sum(0)
+
+
+class FeatureMetric(Model, nn.Module):
+    """A distance between a trunk's features: what LPIPS, ST-LPIPS and DISTS share.
+
+    The reference's features can be kept: `score_embedded(embed(reference), distorted, index)`.
+    """
+
+    higher_is_better = False
+    title = "this metric"
+
+    def __init__(self, trunk: trunks.Trunk) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.minimum_size = trunk.minimum_size
+
+    def features(self, images: Tensor) -> Embedding:
+        """What is compared, of images (N, 3, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+    def compare(self, reference: Embedding, distorted: Embedding) -> Tensor:
+        """Distances (N,) of features of N pairs."""
+        raise NotImplementedError
+
+    def forward(self, reference: Tensor, distorted: Tensor, index: Tensor | None = None) -> Tensor:
+        """Differentiable distances (N,); row i of `distorted` is compared with row index[i] (default: i) of `reference`."""
+        still = self.features(reference)
+        return self.compare(still if index is None else [f[index] for f in still], self.features(distorted))
+
+    def score(self, reference: Tensor, distorted: Tensor) -> Tensor:
+        """Distances (N,), lower is better, of two float32 batches (N, 3, H, W) in [0, 1]."""
+        check_pair(reference, distorted, minimum_size=self.minimum_size)
+        with torch.inference_mode():
+            distances: Tensor = self(reference, distorted)
+            return distances.clone()
+
+    def embed(self, reference: Tensor) -> Embedding:
+        """What `score_embedded` needs of references (R, 3, H, W) in [0, 1]."""
+        check_pair(reference, reference, minimum_size=self.minimum_size)
+        with torch.inference_mode():
+            return self.features(reference)
+
+    def score_embedded(self, embedding: Embedding, distorted: Tensor, index: Tensor) -> Tensor:
+        """Distances (N,) of `distorted` (N, 3, H, W) from the embedded references that `index` (N,) names, row by row."""
+        check_pair(distorted, distorted, minimum_size=self.minimum_size)
+        with torch.inference_mode():
+            moved = self.features(distorted)
+            if embedding[0].shape[1:] != moved[0].shape[1:]:
+                raise BadRequest(f"{self.title}: the embedded references are not of the distorted images' size")
+            # One reference for all rows, the usual case, is not copied.
+            single = len(embedding[0]) == 1
+            return self.compare([f if single else f[index.to(f.device)] for f in embedding], moved)
+
+    def heads(self) -> dict[str, Tensor]:
+        """The learned weights beside the trunk, by their names in the authors' files."""
+        raise NotImplementedError
+
+    def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
+        """Fill `trunk` from torchvision's state dict (its classifier is ignored), or `heads` from the authors' file.
+
+        Raises BadRequest naming every missing, misshapen or foreign entry; nothing is changed then.
+        """
+        if part == "trunk":
+            fill(self.trunk.state_dict(keep_vars=True), state, f"the trunk's weights for {self.title}", ignored=("classifier.",))
+        elif part == "heads":
+            fill(self.heads(), state, f"the heads' weights for {self.title}", ignored=())
+        else:
+            raise BadRequest(f"{self.title} has no part {part!r}{near(part, ('trunk', 'heads'))} (trunk, heads)")
+
+
+class LPIPS(FeatureMetric):
+    """LPIPS over AlexNet (`net="alex"`) or VGG16 (`"vgg"`).
+
+    `release` is the heads' version: 0.1, or 0.0, which did not bring the input to the trunk's mean and deviation. Images in
+    [0, 1] are brought to the authors' [-1, 1] inside. Identical images give 0 (where the two are computed in batches of
+    different size: below 1e-9); constant and grey images are ordinary cases; at least 31 pixels a side (AlexNet) or 16
+    (VGG16). `backbone` says where the trunk's weights come from and is left to whoever fills the model. Unfilled heads weigh
+    all channels alike.
+    """
+
+    def __init__(self, net: Literal["alex", "vgg"] = "alex", release: str = "0.1", backbone: str = "") -> None:
+        if net not in ("alex", "vgg"):
+            raise BadRequest(f"LPIPS: net = {net!r} is neither 'alex' nor 'vgg'")
+        if release not in ("0.0", "0.1"):
+            raise BadRequest(f"LPIPS: release = {release!r} is neither '0.0' nor '0.1'")
+        super().__init__(self.make_trunk(net))
+        self.net, self.release, self.backbone = net, release, backbone
+        self.title = f"{type(self).__name__} ({net})"
+        self.weights = nn.ParameterList(torch.full((1, c, 1, 1), 1 / c) for c in self.trunk.channels)
+        self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
+        self.shift: Tensor
+        self.scale: Tensor
+
+    def make_trunk(self, net: str) -> trunks.Trunk:
+        """The trunk that `net` names."""
+        return trunks.alexnet() if net == "alex" else trunks.vgg16()
+
+    def features(self, images: Tensor) -> Embedding:
+        """The trunk's features, of unit length at every place, of images (N, 3, H, W) in [0, 1]."""
+        x = 2 * images - 1
+        if self.release != "0.0":
+            x = (x - self.shift) / self.scale
+        return [unit_length(features) for features in self.trunk(x)]
+
+    def compare(self, reference: Embedding, distorted: Embedding) -> Tensor:
+        """`distance` under this model's heads."""
+        return distance(reference, distorted, list(self.weights))
+
+    def heads(self) -> dict[str, Tensor]:
+        """The heads by the names that the authors' files give them."""
+        return {f"lin{i}.model.1.weight": weight for i, weight in enumerate(self.weights)}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Fill trunk and heads from the state dict of the authors' whole network (`net.slice1.0.weight`, ...).
+
+        Raises BadRequest naming every missing, misshapen or foreign entry; nothing is changed then.
+        """
+        own = self.trunk.state_dict(keep_vars=True) | self.heads()
+        constants = ("scaling_layer.", "lins.")
+        fill(own, self._renamed(state), f"the weights for {self.title}", ignored=constants)
+
+    def _renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The authors' names of convolutions turned into ours, one after the other: they count layers differently."""
+        found = [re.fullmatch(r"net\.slice\d+\.(\d+)\.weight", key) for key in state]
+        theirs = sorted((match for match in found if match), key=lambda match: int(match[1]))
+        names = {match[0].removesuffix(".weight"): own for match, own in zip(theirs, self.trunk.convolutions(), strict=False)}
+        renamed = {}
+        for key, tensor in state.items():
+            layer, _, kind = key.rpartition(".")
+            # The blurs' fixed kernels lie among the learned weights.
+            if kind != "filt":
+                renamed[f"{names.get(layer, layer)}.{kind}"] = tensor
+        return renamed

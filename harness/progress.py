@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 Step = Callable[..., None]
 """Called with the number of finished units and a short text (a loss, a name)."""
@@ -23,6 +23,20 @@ def progress(what: str, total: int, *, done: int = 0, unit: str = "", quiet: boo
             yield step
     else:
         yield _Lines(what, total, done, unit)
+
+
+@contextmanager
+def counted(what: str, *, unit: str = "", quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Progress of work that tells its total only when it begins: the callback takes (done, total)."""
+    with ExitStack() as stack:
+        opened: list[Step] = []
+
+        def step(done: int, total: int) -> None:
+            if not opened:
+                opened.append(stack.enter_context(progress(what, total, unit=unit, quiet=quiet)))
+            opened[0](done)
+
+        yield step
 
 
 @contextmanager

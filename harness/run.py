@@ -110,7 +110,7 @@ class Plan:
 def plan(request: Request) -> Plan:
     """Resolve a request without doing any of its work; raises BadRequest for whatever cannot be served."""
     card = _card(request)
-    data = datasets.load_dataset(request.dataset, request.root, cards=request.cards)
+    data = datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
     if not table.has_pictures(data.table) and not request.scores:
         raise BadRequest(f"{data.name}: a table without pictures serves score files only (--scores FILE --name NAME)")
     name, protocol = data.protocol(request.protocol)

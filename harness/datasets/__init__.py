@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness import registry
 from harness.errors import BadRequest, listed, near
+from harness.progress import counted
 from harness.registry import DatasetCard, Protocol
 
 if TYPE_CHECKING:
@@ -53,10 +55,10 @@ def data_folder() -> Path:
     return Path(os.environ.get("HARNESS_DATA") or "data")
 
 
-def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[str | Path] = ()) -> Dataset:
+def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[str | Path] = (), quiet: bool = True) -> Dataset:
     """The dataset of a card's name, or the table in a file ending in .csv.
 
-    `root` is the folder of its files. Raises BadRequest when it is unknown, absent or broken.
+    `root` is the folder of its files; unless `quiet`, long preparations show their progress. Raises BadRequest when it is unknown, absent or broken.
     """
     from harness.datasets import table
 

@@ -1,0 +1,197 @@
+"""Leaderboards: tables that say what is known and how well, a pure function of records.
+
+`leaderboards/records/<dataset>/<model>/<key>/` keeps record.json and scores.csv; `<dataset>.md`, `<dataset>.csv` and
+`index.html` beside it are built from them and from nothing else. Nothing here imports torch, ray, mlflow or pandas.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import runs
+from harness.errors import BadRequest, listed, near
+from harness.files import atomic, sha256_json, write_text, writing
+from harness.leaderboard import text
+from harness.leaderboard.page import page
+from harness.leaderboard.rows import Board, board
+
+RECORDS = "records"
+PAGE = "index.html"
+KEPT = ("record.json", "scores.csv")
+Found = tuple[Path, dict[str, Any]]
+
+
+def collect(places: Iterable[str | Path], *, unfinished: bool = False) -> list[Found]:
+    """Every record under folders of `<dataset>/<model>/<key>`, each (dataset, model, key) once, from the first place that has it.
+
+    `unfinished`: also runs that have begun and left no record, as records without figures. Raises BadRequest listing every
+    record that cannot be read.
+    """
+    found: dict[tuple[str, str, str], Found] = {}
+    begun: dict[tuple[str, str, str], Found] = {}
+    problems: list[str] = []
+    for place in places:
+        for folder in sorted(path for path in Path(place).glob("*/*/*") if path.is_dir()):
+            try:
+                record = runs.read_record(folder)
+            except BadRequest as error:
+                problems.append(str(error))
+                continue
+            if record is not None:
+                found.setdefault((record["dataset"], record["model"], record["key"]), (folder, record))
+            elif unfinished and (stub := _begun(folder)) is not None:
+                begun.setdefault((stub["dataset"], stub["model"], stub["key"]), (folder, stub))
+    if problems:
+        raise BadRequest("\n".join(problems))
+    return [*found.values(), *(entry for name, entry in begun.items() if name not in found)]
+
+
+def _begun(folder: Path) -> dict[str, Any] | None:
+    """What an unfinished run is, from the state that it keeps; None for any other folder."""
+    try:
+        identity = json.loads((folder / "state.json").read_text(encoding="utf-8"))["identity"]
+        facts = {"model": identity["card"]["name"], "protocol": identity["protocol"], "seed": identity["seed"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {**facts, "dataset": folder.parent.parent.name, "key": folder.name, "identity": identity, "unfinished": True}
+
+
+def boards_of(found: Sequence[Found], records_folder: Path | None = None) -> list[Board]:
+    """A board for each dataset that the records name, in the order of names."""
+    return [board(found, dataset, records_folder) for dataset in sorted({record["dataset"] for _, record in found})]
+
+
+def show(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards", *, latex: bool = False) -> str:
+    """The tables of dataset `name` (None: of all) for a terminal, or as LaTeX: committed records and one's own runs together."""
+    chosen = _chosen(name, runs_folder, boards)
+    return "\n\n\n".join(text.latex(b) if latex else text.terminal(b) for b in chosen)
+
+
+def numbers(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards") -> list[dict[str, Any]]:
+    """The rows that `show` shows as plain values with all digits, for JSON."""
+    return [text.cells(row) for b in _chosen(name, runs_folder, boards) for group in b.groups for row in group.rows]
+
+
+def _chosen(name: str | None, runs_folder: str | Path, boards: str | Path) -> list[Board]:
+    kept = Path(boards) / RECORDS
+    found = collect([kept, runs_folder], unfinished=True)
+    if not found:
+        raise BadRequest(f"no records under {runs_folder} or {kept}; make one: harness run psnr --dataset demo")
+    known = sorted({record["dataset"] for _, record in found})
+    if name is not None and name not in known:
+        raise BadRequest(f"no records of dataset {name!r}{near(name, known)} (there are records of {listed(known)})")
+    return [b for b in boards_of(found, kept) if name in (None, b.dataset)]
+
+
+def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> list[Path]:
+    """Copy finished records (record.json and scores.csv) under `boards`; returns their folders there. `write` then builds.
+
+    Raises BadRequest for folders without a finished record, before anything is copied.
+    """
+    found: list[tuple[Path, dict[str, Any]]] = []
+    problems = []
+    for folder in map(Path, folders):
+        record = runs.read_record(folder)
+        if record is None:
+            problems.append(f"{folder}: no finished record there (it needs a record.json)")
+        elif absent := [name for name in KEPT if not (folder / name).is_file()]:
+            problems.append(f"{folder}: {listed(absent)} is missing")
+        else:
+            found.append((folder, record))
+    if problems:
+        raise BadRequest("\n".join(problems))
+    places = []
+    for folder, record in found:
+        place = runs.folder_of(Path(boards) / RECORDS, record["dataset"], record["model"], record["key"])
+        for name in KEPT:
+            with atomic(place / name) as stream, open(folder / name, "rb") as source:
+                shutil.copyfileobj(source, stream)
+        places.append(place)
+    return places
+
+
+def write(boards: str | Path = "leaderboards") -> list[Path]:
+    """Build every table and the page under `boards` from the records there; returns what was written."""
+    wanted = _files(Path(boards))
+    for path, content in wanted.items():
+        write_text(path, content)
+    for path in _left_over(Path(boards), wanted):
+        with writing(path):
+            path.unlink()
+    return list(wanted)
+
+
+def write_page(folder: str | Path, runs_folder: str | Path, boards: str | Path = "leaderboards") -> Path:
+    """The page over committed records and one's own runs, in a folder of one's choice; returns the file."""
+    kept = Path(boards) / RECORDS
+    chosen = _chosen(None, runs_folder, boards)
+    write_text(Path(folder) / PAGE, page(chosen, _link_from(Path(folder), kept)))
+    return Path(folder) / PAGE
+
+
+def check(boards: str | Path = "leaderboards") -> list[str]:
+    """What is wrong under `boards`, a line each: tables that differ from what the records give, records that contradict
+    themselves, their scores or their place. Empty when all is well."""
+    root = Path(boards)
+    found = collect([root / RECORDS])
+    problems = [f"{folder}: {problem}" for folder, record in found for problem in contradictions(folder, record)]
+    wanted = _files(root)
+    for path, content in wanted.items():
+        try:
+            differs = path.read_text(encoding="utf-8") != content
+        except FileNotFoundError:
+            problems.append(f"{path}: missing; `harness leaderboard` writes it")
+            continue
+        if differs:
+            problems.append(f"{path}: differs from what the records give; `harness leaderboard` writes it anew")
+    return problems + [f"{path}: no record is behind it any more" for path in _left_over(root, wanted)]
+
+
+def contradictions(folder: Path, record: dict[str, Any]) -> list[str]:
+    """Where a record disagrees with itself, its scores.csv or its place; what needs the labels is `harness verify`'s."""
+    problems = []
+    place = runs.folder_of("", record["dataset"], record["model"], record["key"])
+    if folder.parts[-3:] != place.parts:
+        problems.append(f"belongs under {place.as_posix()}")
+    if record.get("identity") and runs.key_of(record["identity"]) != record["key"]:
+        problems.append(f"its key is {record['key']}, its identity gives {runs.key_of(record['identity'])}")
+    rows = runs.ScoreFile(folder).read()
+    if (record.get("hashes") or {}).get("scores") != sha256_json([[n, repr(s), p] for n, s, p in rows]):
+        problems.append("scores.csv is not the one that was measured")
+    for part, figures in (record.get("metrics") or {}).items():
+        if not figures:
+            continue
+        count = sum(p == part for _, _, p in rows)
+        if figures["n"] > count:
+            problems.append(f"measured on {figures['n']} {part} pairs, scores.csv has {count}")
+        srcc, plcc, main = (figures.get(name) for name in ("srcc", "plcc", "main"))
+        if None not in (srcc, plcc, main) and abs(main - srcc - plcc) > 1e-12:
+            problems.append(f"{part}: main {main!r} is not plcc + srcc = {plcc + srcc!r}")
+    return problems
+
+
+def _files(root: Path) -> dict[Path, str]:
+    """Every generated file under `root` with its content."""
+    boards = boards_of(collect([root / RECORDS]), root / RECORDS)
+    files = {}
+    for b in boards:
+        stem = runs.folder_of("", b.dataset, "", "").parts[0]
+        files[root / f"{stem}.md"] = text.markdown(b)
+        files[root / f"{stem}.csv"] = text.csv(b)
+    return files | ({root / PAGE: page(boards, RECORDS)} if boards else {})
+
+
+def _left_over(root: Path, wanted: Iterable[Path]) -> list[Path]:
+    """Tables of our own making that no record is behind any more."""
+    tables = [path for path in sorted(root.glob("*.md")) if text.GENERATED in path.read_text(encoding="utf-8")]
+    return [path for table in tables for path in (table, table.with_suffix(".csv")) if path not in wanted and path.is_file()]
+
+
+def _link_from(folder: Path, records: Path) -> str:
+    import os
+
+    return Path(os.path.relpath(records.absolute(), folder.absolute())).as_posix()

@@ -1,0 +1,360 @@
+"""From records to the rows of a table: grouped by protocol, ranked, and marked with what a reader must know.
+
+A row is ranked only when it can be compared: partial records, records on other pairs or labels than the group's, weights
+that have seen the dataset and records without figures are shown, unranked, and never averaged.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.files import sha256_json
+
+Record = Mapping[str, Any]
+FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within")
+CONTROLS = {"cell": "oracle: knows kind and level", "level": "level alone"}
+SEEN = "seen"
+RANDOM = "random weights"
+PARTIAL = "partial"
+FEW = "few references"
+UNFINISHED = "unfinished"
+NO_LABELS = "labels withheld"
+OTHER_TABLE = "other table"
+OTHER_SPLIT = "other split"
+NO_FIT = "no fit"
+IDENTICAL = "identical pairs"
+LEGEND = {
+    SEEN: "its weights were trained on this dataset: not a test, and not ranked",
+    RANDOM: "some parts keep random weights",
+    PARTIAL: "only some of the pairs were scored: not ranked, never averaged",
+    FEW: "fewer than ten references: intervals are wide and rough",
+    UNFINISHED: "the run has not finished: no figures yet",
+    NO_LABELS: "people's scores of the test part are not public, so there are no figures here",
+    OTHER_TABLE: "measured on other pairs or labels than the rest of this table: not ranked",
+    OTHER_SPLIT: "tested on other images than the rest of this table: not ranked",
+    NO_FIT: "no curve could be fitted, so PLCC fitted and RMSE are blank",
+    IDENTICAL: "pairs of identical pictures were given the card's ceiling instead of infinity",
+}
+_UNRANKED = frozenset({SEEN, PARTIAL, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table. A figure that does not exist is None, and blank wherever it is shown."""
+
+    kind: Literal["measured", "seeds", "control"]
+    """seeds: the mean of several records that differ in their seed alone; control: computed from the labels' table alone."""
+    name: str
+    dataset: str
+    protocol: str
+    figures: Mapping[str, float | None]
+    ci: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """seeds only: smallest and largest value over the seeds."""
+    rank: int | None = None
+    title: str = ""
+    n: int | None = None
+    references: int | None = None
+    pairs_per_second: float | None = None
+    device: str = ""
+    seeds: tuple[int, ...] = ()
+    repeats: int = 0
+    """Splits that the figures are a mean over; 0: one split."""
+    marks: tuple[str, ...] = ()
+    trained_on: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    """What the user passed beyond the card: `recipe.epochs=3`, `weights=released`."""
+    members: tuple[str, ...] = ()
+    """seeds only: the keys of the records behind the mean."""
+    key: str = ""
+    folder: str = ""
+    """The record's folder under the boards' `records/`, or empty where it lies elsewhere."""
+    command: str = ""
+    created: str = ""
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the row can be compared with the others of its group."""
+        return self.kind != "control" and self.figures.get("main") is not None and not _UNRANKED.intersection(self.marks)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A number that somebody else published, from a model's card."""
+
+    name: str
+    dataset: str
+    protocol: str
+    figures: Mapping[str, float | None]
+    plcc_kind: str
+    variant: str
+    source: str
+    status: str
+    """`read` in its source, or `unverified`."""
+    note: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one protocol, best first."""
+
+    dataset: str
+    protocol: str
+    description: str
+    note: str
+    rows: tuple[Row, ...]
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class Board:
+    """One dataset's tables."""
+
+    dataset: str
+    title: str
+    note: str
+    label: str
+    groups: tuple[Group, ...]
+    reported: tuple[Reported, ...]
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """The marks that occur, with what they mean."""
+        used = {mark for group in self.groups for row in group.rows for mark in row.marks}
+        return {mark: text for mark, text in LEGEND.items() if mark in used}
+
+
+def board(records: Sequence[tuple[Path | None, Record]], dataset: str, records_folder: Path | None = None) -> Board:
+    """The tables of one dataset from its records (each with its folder, where it has one), in any order.
+
+    Folders under `records_folder` become relative links.
+    """
+    mine = [(folder, record) for folder, record in records if record["dataset"] == dataset]
+    card = _dataset_card([record for _, record in mine])
+    protocols = sorted({record["protocol"] for _, record in mine}, key=lambda p: (_place(card, p), p))
+    return Board(
+        dataset=dataset,
+        title=card.get("title") or dataset,
+        note=_or_only(card.get("note"), [record for _, record in mine]),
+        label=card.get("label") or "",
+        groups=tuple(_group(dataset, card, p, [m for m in mine if m[1]["protocol"] == p], records_folder) for p in protocols),
+        reported=_reported([record for _, record in mine], dataset),
+    )
+
+
+def _dataset_card(records: Sequence[Record]) -> Mapping[str, Any]:
+    cards = [r["cards"]["dataset"] for r in sorted(records, key=_age) if (r.get("cards") or {}).get("dataset")]
+    return cards[-1] if cards else {}
+
+
+def _age(record: Record) -> tuple[str, str]:
+    return str(record.get("created") or ""), str(record["key"])
+
+
+def _place(card: Mapping[str, Any], protocol: str) -> int:
+    known = list(card.get("protocols") or {})
+    return known.index(protocol) if protocol in known else len(known)
+
+
+def _or_only(note: str | None, records: Sequence[Record]) -> str:
+    """The card's note; records without a card (scores from a file) carry their own."""
+    return note if note is not None else next((r["note"] for r in records if r.get("note")), "")
+
+
+def _group(
+    dataset: str, card: Mapping[str, Any], protocol: str, found: Sequence[tuple[Path | None, Record]], records_folder: Path | None
+) -> Group:
+    about = (card.get("protocols") or {}).get(protocol) or {}
+    records = [record for _, record in found]
+    usual_table = _most_common([_hash(r, "table") for r in records if _finished(r)])
+    # Seeded splits differ from seed to seed by design; all others are one list of images.
+    usual_split = None if about.get("split") == "random" else _most_common([_hash(r, "split") for r in records if _finished(r)])
+    rows = [_row(record, _relative(folder, records_folder), usual_table, usual_split) for folder, record in found]
+    rows = _with_means(rows, records, seeded_splits=about.get("split") == "random")
+    rows += _controls(
+        dataset, protocol, [r for r in records if _hash(r, "table") == usual_table and usual_split in (None, _hash(r, "split"))]
+    )
+    confidence = next((f["confidence"] for r in records if (f := _test(r)) and f.get("confidence")), 0.95)
+    return Group(dataset, protocol, about.get("description") or "", about.get("note") or "", tuple(_ranked(rows)), confidence)
+
+
+def _finished(record: Record) -> bool:
+    return not record.get("unfinished") and not record.get("partial")
+
+
+def _hash(record: Record, what: str) -> str | None:
+    found = (record.get("hashes") or {}).get(what)
+    return None if found is None else str(found)
+
+
+def _most_common(values: Sequence[str | None]) -> str | None:
+    counts = Counter(v for v in values if v is not None)
+    return min(counts, key=lambda v: (-counts[v], v)) if counts else None
+
+
+def _relative(folder: Path | None, records_folder: Path | None) -> str:
+    if folder is None or records_folder is None or not folder.is_relative_to(records_folder):
+        return ""
+    return folder.relative_to(records_folder).as_posix()
+
+
+def _test(record: Record) -> Mapping[str, Any]:
+    return (record.get("metrics") or {}).get(record.get("split") or "test") or {}
+
+
+def _row(record: Record, folder: str, usual_table: str | None, usual_split: str | None) -> Row:
+    figures = _test(record)
+    card = (record.get("cards") or {}).get("model") or {}
+    return Row(
+        kind="measured",
+        name=record["model"],
+        dataset=record["dataset"],
+        protocol=record["protocol"],
+        figures={name: figures.get(name) for name in FIGURES},
+        ci=_intervals(figures),
+        title=card.get("title") or "",
+        n=figures.get("n"),
+        references=figures.get("references"),
+        pairs_per_second=record.get("pairs_per_second"),
+        device=(record.get("conditions") or {}).get("device") or "",
+        seeds=() if record.get("seed") is None else (record["seed"],),
+        repeats=len(record.get("repeats") or ()),
+        marks=_marks(record, figures, usual_table, usual_split),
+        trained_on=tuple(record.get("trained_on") or ()),
+        settings=_settings(record.get("command") or ""),
+        key=record["key"],
+        folder=folder,
+        command=record.get("command") or "",
+        created=record.get("created") or "",
+    )
+
+
+def _settings(command: str) -> tuple[str, ...]:
+    """What tells two records of one card apart, read from the command that made them."""
+    words = shlex.split(command)
+    passed = [(word, value) for word, value in itertools.pairwise(words) if word in ("--set", "--weights", "--init")]
+    return tuple(value if word == "--set" else f"{word[2:]}={Path(value).name}" for word, value in passed)
+
+
+def _intervals(figures: Mapping[str, Any]) -> dict[str, tuple[float, float] | None]:
+    return {name: None if ends is None else (ends[0], ends[1]) for name, ends in (figures.get("ci") or {}).items()}
+
+
+def _marks(record: Record, figures: Mapping[str, Any], usual_table: str | None, usual_split: str | None) -> tuple[str, ...]:
+    if record.get("unfinished"):
+        return (UNFINISHED,)
+    table, split = _hash(record, "table"), _hash(record, "split")
+    holds = {
+        SEEN: record.get("seen"),
+        RANDOM: record.get("random_weights"),
+        PARTIAL: record.get("partial"),
+        OTHER_TABLE: table is not None and usual_table is not None and table != usual_table,
+        OTHER_SPLIT: split is not None and usual_split is not None and split != usual_split and table == usual_table,
+        NO_LABELS: not figures,
+        FEW: figures.get("few_references"),
+        NO_FIT: figures.get("fit_problem"),
+        IDENTICAL: record.get("identical_pairs"),
+    }
+    return tuple(mark for mark, true in holds.items() if true)
+
+
+def _with_means(rows: list[Row], records: Sequence[Record], *, seeded_splits: bool) -> list[Row]:
+    """The rows, and a row with the mean for each set of comparable records that differ in nothing but the seed."""
+    alike: dict[str, list[Row]] = {}
+    for row, record in zip(rows, records, strict=True):
+        identity = record.get("identity")
+        if identity and row.ranked:
+            left_out = {"seed", "split"} if seeded_splits else {"seed"}
+            alike.setdefault(sha256_json({k: v for k, v in identity.items() if k not in left_out}), []).append(row)
+    return rows + [_mean(group) for group in alike.values() if len(group) > 1]
+
+
+def _mean(rows: Sequence[Row]) -> Row:
+    rows = sorted(rows, key=lambda row: row.seeds)
+    known = {name: [row.figures[name] for row in rows] for name in FIGURES}
+    # A figure that one of the seeds does not have has no mean.
+    whole = {name: [v for v in values if v is not None] for name, values in known.items() if None not in values}
+    speeds = [row.pairs_per_second for row in rows if row.pairs_per_second]
+    return Row(
+        kind="seeds",
+        name=rows[0].name,
+        dataset=rows[0].dataset,
+        protocol=rows[0].protocol,
+        figures={name: sum(whole[name]) / len(rows) if name in whole else None for name in FIGURES},
+        spread={name: (min(values), max(values)) for name, values in whole.items()},
+        title=rows[0].title,
+        n=rows[0].n if len({row.n for row in rows}) == 1 else None,
+        references=rows[0].references if len({row.references for row in rows}) == 1 else None,
+        pairs_per_second=sum(speeds) / len(speeds) if len(speeds) == len(rows) else None,
+        device=rows[0].device if len({row.device for row in rows}) == 1 else "",
+        seeds=tuple(seed for row in rows for seed in row.seeds),
+        marks=tuple(mark for mark in LEGEND if any(mark in row.marks for row in rows)),
+        trained_on=rows[0].trained_on,
+        settings=rows[0].settings,
+        members=tuple(row.key for row in rows),
+    )
+
+
+def _controls(dataset: str, protocol: str, records: Sequence[Record]) -> list[Row]:
+    complete = sorted((r for r in records if r.get("controls") and _finished(r)), key=_age)
+    if not complete:
+        return []
+    return [
+        Row(
+            kind="control",
+            name=CONTROLS.get(name, name),
+            dataset=dataset,
+            protocol=protocol,
+            figures={f: figures.get(f) for f in FIGURES},
+            ci=_intervals(figures),
+            n=figures.get("n"),
+            references=figures.get("references"),
+            marks=(FEW,) if figures.get("few_references") else (),
+        )
+        for name, figures in complete[-1]["controls"].items()
+    ]
+
+
+def _ranked(rows: Sequence[Row]) -> list[Row]:
+    """Best main score first, each row in its place; the records behind a mean follow it, unranked."""
+    behind = {key for row in rows for key in row.members}
+    ordered: list[Row] = []
+    rank = 0
+    for row in sorted((row for row in rows if not row.key or row.key not in behind), key=_height):
+        rank += row.ranked
+        ordered.append(replace(row, rank=rank if row.ranked else None))
+        ordered += sorted((r for r in rows if r.key in row.members), key=lambda r: (r.seeds, r.key))
+    return ordered
+
+
+def _height(row: Row) -> tuple[bool, float, str, str]:
+    main = row.figures.get("main")
+    comparable = row.ranked or row.kind == "control"
+    return (not comparable, -main if main is not None else float("inf"), row.name, row.key)
+
+
+def _reported(records: Sequence[Record], dataset: str) -> tuple[Reported, ...]:
+    """Published numbers of the models measured here, each once, as the newest record's card gives them."""
+    newest = {record["model"]: record for record in sorted(records, key=_age)}
+    return tuple(
+        Reported(
+            name=name,
+            dataset=dataset,
+            protocol=entry.get("protocol") or "",
+            figures={f: entry.get(f) for f in ("srcc", "plcc", "krcc", "main")},
+            plcc_kind=entry.get("plcc_kind") or "unknown",
+            variant=entry.get("variant") or "",
+            source=entry["source"],
+            status=entry["status"],
+            note=entry.get("note") or "",
+        )
+        for name, record in sorted(newest.items())
+        for entry in ((record.get("cards") or {}).get("model") or {}).get("published") or ()
+        if entry["dataset"] == dataset
+    )

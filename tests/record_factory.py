@@ -1,0 +1,168 @@
+"""Realistic records without running anything: real cards, real agreement, a table of made-up labels."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import runs
+from harness.agreement import agreement
+from harness.files import sha256_json, write_json, write_text
+from harness.registry import DatasetCard, ModelCard, Protocol, Published
+
+LEVELS, KINDS = 5, ("blur", "noise", "jpeg")
+PUBLISHED = (
+    Published("toy", "Somebody et al., 2020, table 3", "read", srcc=0.9123, plcc=0.9, plcc_kind="logistic", protocol="held-out"),
+    Published("toy", "recalled", "unverified", srcc=0.8),
+    Published("elsewhere", "not about this dataset", "read", srcc=0.1),
+)
+
+
+def generator(*words: object) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(hashlib.sha256("|".join(map(str, words)).encode()).digest()[:8], "big"))
+
+
+def dataset_card(name: str = "toy", split: Any = "hash") -> DatasetCard:
+    return DatasetCard(
+        name=name,
+        title=f"{name} pictures",
+        reader="nowhere",
+        higher_is_better=True,
+        default_protocol="held-out",
+        protocols={
+            "held-out": Protocol(split=split, description="tested on references held out", note="no published number uses it"),
+            "full": Protocol(split="full", description="every row is tested"),
+        },
+        note="labels are made up",
+        controls=("cell", "level"),
+    )
+
+
+def model_card(name: str, published: tuple[Published, ...] = ()) -> ModelCard:
+    return ModelCard(name=name, title=f"{name} | with <angles> & pipes", class_="a:B", higher_is_better=True, published=published)
+
+
+def pairs(references: int) -> list[tuple[str, str, str, int]]:
+    """name, reference, kind, level"""
+    return [(f"r{r:02d}_{k}_{n}.png", f"r{r:02d}", k, n) for r in range(references) for k in KINDS for n in range(1, LEVELS + 1)]
+
+
+def labels(references: int) -> np.ndarray[Any, Any]:
+    noise = generator("labels", references).normal(0, 0.3, references * len(KINDS) * LEVELS)
+    return np.array([5 - level * 0.8 - KINDS.index(kind) * 0.3 for _, _, kind, level in pairs(references)]) + noise
+
+
+@functools.cache
+def measured(scores: tuple[float, ...], people: tuple[float, ...], ids: tuple[str, ...]) -> dict[str, Any]:
+    return agreement(scores, people, ids).json()
+
+
+def make(
+    folder: Path,
+    model: str = "psnr",
+    *,
+    dataset: str = "toy",
+    protocol: str = "held-out",
+    noise: float = 1.0,
+    seed: int = 0,
+    references: int = 12,
+    limit: int | None = None,
+    table: str = "table",
+    split: Any = "hash",
+    seen: bool = False,
+    trained: bool = False,
+    settings: dict[str, str] | None = None,
+    published: tuple[Published, ...] = (),
+    labelled: bool = True,
+    controls: bool = True,
+    identical: int = 0,
+) -> tuple[Path, dict[str, Any]]:
+    """Write `folder/<dataset>/<model>/<key>` with record.json and scores.csv; returns that folder and the record.
+
+    Scores are the labels plus `noise` standard deviations of noise.
+    """
+    card, data = model_card(model, published), dataset_card(dataset, split)
+    rows, people = pairs(references)[:limit], labels(references)[:limit]
+    scores = people + generator("scores", model, seed, settings).normal(0, noise, len(people))
+    ids = tuple(reference for _, reference, _, _ in rows)
+    test, oracle, level = (
+        measured(tuple(map(float, values)), tuple(map(float, people)), ids)
+        for values in (scores, people, [-level for _, _, _, level in rows])
+    )
+    identity = runs.identity(
+        card,
+        version=1,
+        weights={},
+        trained=trained,
+        table=sha256_json(table),
+        split=sha256_json([split, seed if split == "random" else 0, protocol, references]),
+        protocol=protocol,
+        seed=seed,
+        limit=limit,
+        source=json.dumps(settings) if settings else "",
+    )
+    key = runs.key_of(identity)
+    words = ["harness", "run", model, "--dataset", dataset, *(["--seed", str(seed)] if seed else [])]
+    words += [word for name, value in (settings or {}).items() for word in ("--set", f"{name}={value}")]
+    lines = [[name, float(score), "test"] for (name, _, _, _), score in zip(rows, scores, strict=True)]
+    epochs = [{"epoch": n, "loss": 1 / n, "rate": 1e-3 / n, "srcc": 0.2 * n, "plcc": 0.3 * n, "main": 0.5 * n} for n in (1, 2, 3)]
+    record = {
+        "format": runs.FORMAT,
+        "key": key,
+        "model": model,
+        "dataset": dataset,
+        "protocol": protocol,
+        "split": "test",
+        "seed": seed,
+        "created": f"2026-01-{1 + seed:02d}T00:00:00+00:00",
+        "command": " ".join(words),
+        "partial": limit is not None,
+        "seen": seen,
+        "random_weights": False,
+        "trained_on": [dataset] if trained or seen else [],
+        "metrics": {"test": test if labelled else None, "validation": None},
+        "repeats": None,
+        "controls": {"cell": oracle, "level": level} if controls else {},
+        "identical_pairs": identical,
+        "training": {"steps": 30, "epochs": 3, "best_epoch": 2, "seconds": 12.5} if trained else None,
+        "history": epochs if trained else None,
+        "seconds": 2.5,
+        "pairs_per_second": len(rows) / 2.5,
+        "conditions": {
+            "machine": "Linux x86_64",
+            "python": "3.11",
+            "device": "cpu",
+            "threads": 1,
+            "batch": 8,
+            "libraries": {"numpy": "2.4"},
+        },
+        "details": None,
+        "note": " ".join(filter(None, (data.note, data.protocols[protocol].note))),
+        "identity": identity,
+        "hashes": {
+            "weights": {},
+            "table": identity["table"],
+            "split": identity["split"],
+            "scores": sha256_json([[n, repr(s), p] for n, s, p in lines]),
+            "pictures": sha256_json([]),
+        },
+        "cards": {"model": asdict(card), "dataset": asdict(data)},
+    }
+    place = runs.folder_of(folder, dataset, model, key)
+    write_json(place / "record.json", record)
+    write_text(place / "scores.csv", "name,score,part\n" + "".join(f"{n},{s!r},{p}\n" for n, s, p in lines))
+    return place, json.loads((place / "record.json").read_text())
+
+
+def begun(folder: Path, model: str, dataset: str = "toy") -> Path:
+    """A run that was cut off: state.json and no record."""
+    place = folder / dataset / model / "feedfeedfeedfeed"
+    identity = {"card": {"name": model}, "protocol": "held-out", "seed": 0}
+    write_json(place / "state.json", {"format": runs.FORMAT, "identity": identity, "conditions": {}})
+    return place

@@ -1,0 +1,355 @@
+"""Leaderboards are a pure function of records."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from record_factory import PUBLISHED, begun, make
+
+from harness import leaderboard
+from harness.errors import BadRequest
+from harness.leaderboard import text
+from harness.leaderboard.rows import (
+    FEW,
+    IDENTICAL,
+    NO_LABELS,
+    OTHER_SPLIT,
+    OTHER_TABLE,
+    PARTIAL,
+    SEEN,
+    UNFINISHED,
+    Row,
+    board,
+)
+
+
+def rows_of(folder: Path, protocol: str = "held-out", dataset: str = "toy") -> list[Row]:
+    (group,) = [g for g in board(leaderboard.collect([folder]), dataset).groups if g.protocol == protocol]
+    return list(group.rows)
+
+
+def the(rows: list[Row], name: str) -> Row:
+    (row,) = [row for row in rows if row.name == name]
+    return row
+
+
+@pytest.fixture(scope="module")
+def variety(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A boards folder with a variety of records."""
+    records = tmp_path_factory.mktemp("variety") / "records"
+    make(records, "psnr", noise=1.5, published=PUBLISHED)
+    make(records, "ssim", noise=0.8)
+    make(records, "leaky", noise=0.05, seen=True)
+    make(records, "hasty", noise=0.1, limit=40)
+    for seed in (0, 1, 2):
+        make(records, "net", noise=0.5, seed=seed, trained=True)
+    make(records, "psnr", protocol="full", noise=1.5)
+    make(records, "psnr", dataset="other", references=5)
+    return records.parent
+
+
+@pytest.fixture
+def boards(variety: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(variety, tmp_path / "leaderboards"))
+
+
+def test_rows_are_ranked_by_main_score_with_figures_and_intervals_of_the_record(tmp_path: Path) -> None:
+    _, good = make(tmp_path, "good", noise=0.2)
+    _, bad = make(tmp_path, "bad", noise=3.0)
+    rows = [row for row in rows_of(tmp_path) if row.kind == "measured"]
+    assert [(row.rank, row.name) for row in rows] == [(1, "good"), (2, "bad")]
+    for row, record in zip(rows, (good, bad), strict=True):
+        test = record["metrics"]["test"]
+        assert row.figures == {name: test[name] for name in row.figures}
+        assert row.ci["srcc"] == tuple(test["ci"]["srcc"])
+        assert (row.n, row.references, row.key) == (180, 12, record["key"])
+        assert row.pairs_per_second == 72.0
+
+
+def test_controls_stand_among_the_rows_without_a_rank(tmp_path: Path) -> None:
+    make(tmp_path, "good", noise=0.01)
+    make(tmp_path, "bad", noise=9.0)
+    rows = rows_of(tmp_path)
+    assert [row.name for row in rows] == ["oracle: knows kind and level", "good", "level alone", "bad"]
+    assert [row.rank for row in rows] == [None, 1, None, 2]
+    assert rows[0].figures["srcc"] == 1.0
+
+
+def test_partial_seen_and_unfinished_rows_are_shown_unranked_below(tmp_path: Path) -> None:
+    make(tmp_path, "whole", noise=2.0)
+    make(tmp_path, "hasty", noise=0.1, limit=40)
+    make(tmp_path, "leaky", noise=0.1, seen=True)
+    begun(tmp_path, "stopped")
+    (group,) = board(leaderboard.collect([tmp_path], unfinished=True), "toy").groups
+    shown = [(row.name, row.rank, row.marks) for row in group.rows if row.kind == "measured"]
+    assert shown[0] == ("whole", 1, ())
+    assert sorted(shown[1:]) == [("hasty", None, (PARTIAL, FEW)), ("leaky", None, (SEEN,)), ("stopped", None, (UNFINISHED,))]
+    assert shown[-1][0] == "stopped"
+    assert set(group.rows[-1].figures.values()) == {None}
+
+
+def test_unfinished_runs_are_left_out_unless_asked_for(tmp_path: Path) -> None:
+    make(tmp_path, "whole")
+    begun(tmp_path, "stopped")
+    assert len(leaderboard.collect([tmp_path])) == 1
+
+
+def test_figures_that_do_not_exist_are_blank_and_not_zero(tmp_path: Path) -> None:
+    make(tmp_path, "blind", labelled=False)
+    row = the(rows_of(tmp_path), "blind")
+    assert row.marks == (NO_LABELS,)
+    assert row.figures["srcc"] is None
+    line = next(line for line in text.csv(board(leaderboard.collect([tmp_path]), "toy")).splitlines() if "blind" in line)
+    assert ",,,,,,,," in line
+    assert "0.0," not in line
+
+
+def test_seeds_are_averaged_and_their_records_follow(tmp_path: Path) -> None:
+    made = [make(tmp_path, "net", seed=seed, trained=True)[1] for seed in (0, 1, 2)]
+    make(tmp_path, "psnr", noise=0.01)
+    rows = [row for row in rows_of(tmp_path) if row.kind != "control"]
+    assert [(r.name, r.kind, r.rank, r.seeds) for r in rows] == [
+        ("psnr", "measured", 1, (0,)),
+        ("net", "seeds", 2, (0, 1, 2)),
+        *(("net", "measured", None, (seed,)) for seed in (0, 1, 2)),
+    ]
+    values = [record["metrics"]["test"]["srcc"] for record in made]
+    assert rows[1].figures["srcc"] == pytest.approx(sum(values) / 3)
+    assert rows[1].spread["srcc"] == (min(values), max(values))
+    assert text.seeds(rows[1]) == "3 seeds: 0, 1, 2"
+
+
+def test_partial_records_are_never_averaged(tmp_path: Path) -> None:
+    make(tmp_path, "net", seed=0, trained=True)
+    make(tmp_path, "net", seed=1, trained=True, limit=50)
+    make(tmp_path, "net", seed=2, trained=True, limit=50)
+    assert [row.kind for row in rows_of(tmp_path) if row.kind != "control"] == ["measured"] * 3
+
+
+def test_records_under_different_settings_are_not_averaged_and_say_their_settings(tmp_path: Path) -> None:
+    make(tmp_path, "net", seed=0, trained=True)
+    make(tmp_path, "net", seed=1, trained=True, settings={"recipe.epochs": "3"})
+    rows = [row for row in rows_of(tmp_path) if row.kind != "control"]
+    assert {row.kind for row in rows} == {"measured"}
+    assert {row.settings for row in rows} == {(), ("recipe.epochs=3",)}
+
+
+def test_seeded_splits_are_averaged_although_their_test_images_differ(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make(tmp_path, "psnr", seed=seed, split="random")
+    rows = [row for row in rows_of(tmp_path) if row.kind != "control"]
+    assert [row.kind for row in rows] == ["seeds", "measured", "measured"]
+    assert all(row.marks == () for row in rows)
+
+
+def test_other_labels_or_other_test_images_are_marked_and_not_ranked(tmp_path: Path) -> None:
+    for name in ("psnr", "ssim"):
+        make(tmp_path, name)
+    make(tmp_path, "relabelled", table="another version", noise=0.01)
+    make(tmp_path, "resplit", references=13, noise=0.01)
+    rows = rows_of(tmp_path)
+    assert (the(rows, "relabelled").marks, the(rows, "relabelled").rank) == ((OTHER_TABLE,), None)
+    assert (the(rows, "resplit").marks, the(rows, "resplit").rank) == ((OTHER_SPLIT,), None)
+
+
+def test_few_references_and_identical_pairs_are_marked(tmp_path: Path) -> None:
+    make(tmp_path, "psnr", references=6, identical=2)
+    assert the(rows_of(tmp_path), "psnr").marks == (FEW, IDENTICAL)
+
+
+def test_the_order_in_which_records_are_found_does_not_matter(boards: Path) -> None:
+    found = leaderboard.collect([boards / "records"])
+    for dataset in ("toy", "other"):
+        assert text.markdown(board(found, dataset)) == text.markdown(board(found[::-1], dataset))
+
+
+def test_a_record_that_lies_in_two_places_is_one_row(boards: Path, tmp_path: Path) -> None:
+    shutil.copytree(boards / "records", tmp_path / "runs")
+    once = leaderboard.collect([boards / "records"])
+    assert leaderboard.collect([boards / "records", tmp_path / "runs"]) == once
+
+
+def test_damaged_records_are_all_named(tmp_path: Path) -> None:
+    for name in ("psnr", "ssim"):
+        place, _ = make(tmp_path, name)
+        (place / "record.json").write_text('{"format": ')
+    with pytest.raises(BadRequest) as error:
+        leaderboard.collect([tmp_path])
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_markdown_says_what_must_be_said(boards: Path) -> None:
+    leaderboard.write(boards)
+    said = (boards / "toy.md").read_text()
+    assert "**Labels are made up.**" in said
+    assert "## Protocol `held-out`" in said
+    assert "No published number uses it." in said
+    assert "oracle: knows kind and level" in said
+    assert f"{PARTIAL}: only some" in said
+    assert "harness run net --dataset toy --seed 2" in said
+    assert said.index("Protocol `held-out`") < said.index("Protocol `full`")
+    for link in re.findall(r"\]\((records/[^)]*)\)", said):
+        assert json.loads((boards / link).read_text())["dataset"] == "toy"
+    widths = {line.count("|") - line.count(r"\|") for line in said.splitlines() if line.startswith("|") and "net" in line}
+    assert widths == {14}
+
+
+def test_published_numbers_stand_apart_with_source_and_status(boards: Path) -> None:
+    leaderboard.write(boards)
+    measured, reported = (boards / "toy.md").read_text().split("## Reported elsewhere")
+    assert ".9123" not in measured
+    assert "Somebody et al., 2020, table 3" in reported
+    assert re.search(r"\.9123 .*logistic .*read", reported)
+    assert re.search(r"\.8000 .*recalled .*unverified", reported)
+    assert "not about this dataset" not in reported
+
+
+def test_csv_holds_all_digits_and_every_column(boards: Path) -> None:
+    leaderboard.write(boards)
+    rows = list(csv.DictReader(io.StringIO((boards / "toy.csv").read_text())))
+    ssim = next(row for row in rows if row["model"] == "ssim")
+    (folder,) = (boards / "records" / "toy" / "ssim").iterdir()
+    test = json.loads((folder / "record.json").read_text())["metrics"]["test"]
+    assert {k: float(ssim[k]) for k in ("srcc", "plcc", "main")} == {k: test[k] for k in ("srcc", "plcc", "main")}
+    assert [float(ssim["srcc_low"]), float(ssim["srcc_high"])] == test["ci"]["srcc"]
+    assert (boards / ssim["record"] / "record.json").is_file()
+
+
+def test_latex_is_a_table_with_special_characters_escaped(tmp_path: Path) -> None:
+    make(tmp_path, "a_b&c%")
+    out = text.latex(board(leaderboard.collect([tmp_path]), "toy"))
+    assert r"a\_b\&c\%" in out
+    assert out.count(r"\begin{tabular}") == out.count(r"\bottomrule") == 1
+    body = out[out.index(r"\midrule") : out.index(r"\bottomrule")]
+    assert all(len(re.findall(r"(?<!\\)&", line)) == 5 for line in body.splitlines()[1:])
+
+
+def test_what_write_builds_passes_check_and_writing_again_changes_nothing(boards: Path) -> None:
+    written = leaderboard.write(boards)
+    assert {path.name for path in written} == {"toy.md", "toy.csv", "other.md", "other.csv", "index.html"}
+    before = {path: path.read_bytes() for path in written}
+    assert leaderboard.check(boards) == []
+    leaderboard.write(boards)
+    assert {path: path.read_bytes() for path in written} == before
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_check_names_a_table_that_differs_is_missing_or_has_no_records(boards: Path) -> None:
+    leaderboard.write(boards)
+    (boards / "toy.md").write_text((boards / "toy.md").read_text().replace(".", ",", 1))
+    (boards / "other.csv").unlink()
+    (boards / "gone.md").write_text(text.GENERATED)
+    (boards / "mine.md").write_text("my own remarks")
+    said = leaderboard.check(boards)
+    assert [re.sub(".*/", "", line).split(";")[0] for line in said] == [
+        "other.csv: missing",
+        "toy.md: differs from what the records give",
+        "gone.md: no record is behind it any more",
+    ]
+    leaderboard.write(boards)
+    assert leaderboard.check(boards) == []
+    assert (boards / "mine.md").is_file()
+
+
+def test_check_names_records_that_contradict_their_scores_key_or_place(boards: Path) -> None:
+    folder = next((boards / "records" / "toy" / "ssim").iterdir())
+    record = json.loads((folder / "record.json").read_text())
+    record["metrics"]["test"]["main"] += 0.1
+    record["metrics"]["test"]["n"] += 1
+    edit(folder / "record.json", metrics=record["metrics"], identity=record["identity"] | {"seed": 7})
+    scores = (folder / "scores.csv").read_text()
+    (folder / "scores.csv").write_text(scores.replace("1", "2", 1))
+    folder.rename(folder.with_name("moved"))
+    leaderboard.write(boards)
+    said = "\n".join(leaderboard.check(boards))
+    for claim in ("belongs under", "its key is", "scores.csv is not", "measured on 181", "is not plcc + srcc"):
+        assert claim in said
+
+
+def test_added_records_are_copied_with_their_scores_and_nothing_else(tmp_path: Path) -> None:
+    place, record = make(tmp_path / "runs", "net", trained=True)
+    (place / "weights.safetensors").write_bytes(b"large")
+    (copied,) = leaderboard.add([place], tmp_path / "boards")
+    assert {path.name for path in copied.iterdir()} == {"record.json", "scores.csv"}
+    assert leaderboard.collect([tmp_path / "boards" / "records"]) == [(copied, record)]
+
+
+def test_adding_what_is_not_finished_copies_nothing(tmp_path: Path) -> None:
+    place, _ = make(tmp_path / "runs", "net")
+    with pytest.raises(BadRequest, match="no finished record"):
+        leaderboard.add([place, begun(tmp_path / "runs", "stopped")], tmp_path / "boards")
+    assert not (tmp_path / "boards").exists()
+
+
+def test_the_terminal_shows_ones_own_runs_beside_committed_records(boards: Path, tmp_path: Path) -> None:
+    make(tmp_path / "runs", "mine", noise=0.01)
+    begun(tmp_path / "runs", "stopped")
+    shown = leaderboard.show("toy", tmp_path / "runs", boards)
+    for word in ("mine", "ssim", "stopped", "unfinished", "labels are made up", "level alone"):
+        assert word in shown
+    assert "other pictures" not in shown
+    assert "\\begin{tabular}" in leaderboard.show("toy", tmp_path / "runs", boards, latex=True)
+
+
+def test_numbers_are_plain_json_with_nulls(boards: Path, tmp_path: Path) -> None:
+    rows = leaderboard.numbers("toy", tmp_path / "runs", boards)
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+    assert {row["dataset"] for row in rows} == {"toy"}
+    assert next(row for row in rows if row["kind"] == "control")["key"] == ""
+
+
+@pytest.mark.parametrize(("name", "expected"), [("toi", "did you mean 'toy'"), (None, "no records under")])
+def test_an_unknown_dataset_or_no_records_at_all_is_a_bad_request(
+    boards: Path, tmp_path: Path, name: str | None, expected: str
+) -> None:
+    with pytest.raises(BadRequest, match=expected):
+        leaderboard.show(name, tmp_path / "runs", boards if name else tmp_path / "empty")
+
+
+def test_the_page_elsewhere_links_back_to_the_records(boards: Path, tmp_path: Path) -> None:
+    make(tmp_path / "runs", "mine")
+    path = leaderboard.write_page(tmp_path / "site", tmp_path / "runs", boards)
+    links = re.findall(r'href="([^"#]*record.json)"', path.read_text())
+    assert len(links) == 9
+    assert all((path.parent / link).is_file() for link in links)
+    assert "mine" in path.read_text()
+
+
+def test_the_page_escapes_names_and_asks_for_nothing_from_elsewhere(boards: Path) -> None:
+    leaderboard.write(boards)
+    page = (boards / "index.html").read_text()
+    assert "<angles>" not in page
+    assert "&lt;angles&gt;" in page
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", page)
+    assert not re.search(r"@import|url\(", page)
+
+
+def test_leaderboards_need_no_torch_ray_mlflow_or_pandas_and_500_records_take_under_2_seconds(tmp_path: Path) -> None:
+    place, record = make(tmp_path / "one", "net", trained=True, references=25)
+    for n in range(500):
+        key = f"{n:016x}"
+        folder = tmp_path / "boards" / "records" / "toy" / "net" / key
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text(json.dumps(record | {"key": key, "identity": record["identity"] | {"source": key}}))
+        shutil.copy(place / "scores.csv", folder)
+    code = (
+        "import sys, time; begun = time.process_time(); from harness import leaderboard\n"
+        f"leaderboard.write({str(tmp_path / 'boards')!r})\n"
+        "print(time.process_time() - begun)\n"
+        "assert not {'torch', 'ray', 'mlflow', 'pandas', 'scipy', 'cv2', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 2.0

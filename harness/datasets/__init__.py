@@ -58,7 +58,8 @@ def data_folder() -> Path:
 def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[str | Path] = (), quiet: bool = True) -> Dataset:
     """The dataset of a card's name, or the table in a file ending in .csv.
 
-    `root` is the folder of its files; unless `quiet`, long preparations show their progress. Raises BadRequest when it is unknown, absent or broken.
+    `root` is the folder of its files; unless `quiet`, long preparations show their progress. Raises BadRequest when it is
+    unknown, absent or broken.
     """
     from harness.datasets import table
 
@@ -67,7 +68,9 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
     card = registry.find_dataset(name, cards)
     reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
     read = registry.resolve(reader, card.path)
-    frame = read(card, data_root(card.folder or card.name, root), **card.layout)
+    with counted(f"preparing {card.name}", unit="pictures", quiet=quiet) as step:
+        progress = {"progress": step} if "progress" in inspect.signature(read).parameters else {}
+        frame = read(card, data_root(card.folder or card.name, root), **card.layout, **progress)
     return Dataset(card, table.complete(frame, card.name))
 
 

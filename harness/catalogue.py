@@ -90,3 +90,21 @@ def _lines(key: str, value: Any, depth: int) -> list[str]:
     if isinstance(value, list | tuple):
         value = ", ".join(map(str, value))
     return [f"{indent}{key}: {value}"]
+
+
+def weights_listing(name: str, cards: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One row a file of weights of a model: part, use, file, where it is, sha256, status, and whether it is ready."""
+    from harness.models import weights
+
+    rows = []
+    for entry, path, sha256, status in weights.check(registry.find_model(name, cards)):
+        row = {"part": entry.name, "use": entry.use, "file": entry.file, "tag": entry.tag, "path": str(path) if path else None}
+        rows.append({**row, "sha256": sha256, "status": status, "ok": path is not None})
+    return rows
+
+
+def weights_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The listing for a person."""
+    if not rows:
+        return "this model needs no weights"
+    return "\n".join(f"{row['part']} ({row['use']}): {row['path'] or row['file']}: {row['status']}" for row in rows)

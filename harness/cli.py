@@ -219,6 +219,80 @@ def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: 
     click.echo(json.dumps(figures.json(), indent=2) if as_json else summary.agreement_text(figures))
 
 
+@cli.command("leaderboard")
+@click.argument("name", required=False)
+@click.option("--boards", default="leaderboards", show_default=True, metavar="DIR", help="Committed tables and their records.")
+@click.option("--add", multiple=True, metavar="RUN", help="Put a finished run among the committed records; repeatable.")
+@click.option("--write", is_flag=True, help="Make the committed tables anew from their records.")
+@click.option("--check", is_flag=True, help="Fail where committed tables differ from what their records give.")
+@click.option("--html", metavar="DIR", help="Write the page index.html there.")
+@click.option("--latex", is_flag=True, help="LaTeX tables.")
+@_with("runs", "json", "debug")
+def leaderboard_(
+    name: str | None,
+    boards: str,
+    add: Sequence[str],
+    write: bool,
+    check: bool,
+    html: str | None,
+    latex: bool,
+    runs: str,
+    as_json: bool,
+) -> None:
+    """Rank finished runs: a dataset's table, or all of them."""
+    from harness import leaderboard
+
+    if check:
+        differences = leaderboard.check(boards)
+        click.echo("\n".join(differences) or f"{boards}: every table is what its records give")
+        raise SystemExit(1 if differences else 0)
+    if add:
+        leaderboard.add(add, boards)
+    if add or write:
+        for path in leaderboard.write(boards):
+            click.echo(str(path), err=True)
+        return
+    if html:
+        click.echo(str(leaderboard.write_page(html, runs, boards)))
+    elif as_json:
+        click.echo(json.dumps(leaderboard.numbers(name, runs, boards), indent=2, ensure_ascii=False))
+    else:
+        click.echo(leaderboard.show(name, runs, boards, latex=latex))
+
+
+@cli.group("weights")
+def weights_() -> None:
+    """Files of weights: fetch them ahead of time, or say where they are."""
+
+
+@weights_.command("get")
+@click.argument("name")
+@click.option("--use", metavar="WORD", help="Also the weights of this word, such as released.")
+@_with("cards", "quiet", "debug")
+def weights_get(name: str, use: str | None, cards: Sequence[str], quiet: bool) -> None:
+    """Fetch the weights of model NAME."""
+    from harness import registry
+    from harness.models import weights
+    from harness.progress import counted
+
+    with counted(f"weights of {name}", unit="bytes", quiet=quiet) as step:
+        for path in weights.get(registry.find_model(name, cards), use, progress=step):
+            click.echo(str(path))
+
+
+@weights_.command("check")
+@click.argument("name")
+@_with("cards", "json", "debug")
+def weights_check(name: str, cards: Sequence[str], as_json: bool) -> None:
+    """Where the weights of model NAME are, and whether they are the right ones."""
+    from harness import catalogue
+
+    rows = catalogue.weights_listing(name, cards)
+    click.echo(json.dumps(rows, indent=2) if as_json else catalogue.weights_text(rows))
+    if any(not row["ok"] for row in rows):
+        raise SystemExit(1)
+
+
 @cli.command()
 @_with("runs", "json", "debug")
 def doctor(runs: str, as_json: bool) -> None:

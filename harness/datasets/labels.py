@@ -75,7 +75,8 @@ def read_labels(
     path = Path(path)
     lines = read_sheet(path) if is_spreadsheet(path) else _cells(read_text(path))
     found = Labels()
-    start, places = _header(lines, names or {}, compose)
+    # Spreadsheets carry titles above their header; in a text file only the first line can be one.
+    start, places = _header(lines[: 10 if is_spreadsheet(path) else 1], names or {}, compose)
     if places is None:
         if not columns:
             raise BadRequest(f"{path}: no header with columns for name and score")
@@ -172,12 +173,9 @@ def _composed(compose: str) -> list[str]:
 
 
 def _header(lines: Sequence[tuple[int, list[str]]], names: Mapping[str, str], compose: str) -> tuple[int, dict[str, int] | None]:
-    """How many leading lines to skip and where the columns are; None where there is no header.
-
-    Spreadsheets carry titles above their header, so the first lines are all looked at.
-    """
+    """How many of `lines` end with the header, and where its columns are; None where there is none among them."""
     wanted = {key: (names[key], *words) if key in names else words for key, words in HEADERS.items()}
-    for skip, (_, cells) in enumerate(lines[:10], 1):
+    for skip, (_, cells) in enumerate(lines, 1):
         words = [cell.strip().lower() for cell in cells]
         places = {key: words.index(hit) for key, known in wanted.items() if (hit := next((w for w in known if w in words), None))}
         if compose and "score" in places and all(field in words for field in _composed(compose)):

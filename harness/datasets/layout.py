@@ -30,7 +30,7 @@ class Tree:
 
     def path(self, relative: str) -> str:
         """The file as one opens it."""
-        return str(self.root / relative)
+        return os.path.join(self.root, relative)
 
     @cached_property
     def by_name(self) -> dict[str, list[str]]:

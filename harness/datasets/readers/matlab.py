@@ -112,7 +112,7 @@ def _from_vectors(
     if "std" in taken:
         rows["std"] = [float(v) for v in taken["std"]]
     pristine = np.array([float(v) == 1 for v in taken["orgs"]])
-    bad = [rows["name"][i] for i in range(total) if not pristine[i] and not math.isfinite(rows["score"][i])]
+    bad = list(rows["name"][~pristine & ~np.isfinite(rows["score"])])
     if bad:
         found.error(counted(bad, "labels are no finite numbers"), path, "take it anew from the archive")
     _compare_with_info(tree, found, rows, vectors)
@@ -256,7 +256,7 @@ def _add_pictures(card: DatasetCard, tree: Tree, found: Findings, rows: pd.DataF
         rows["reference"] = [tree.path(places[still] or still) for still in rows["still"]]
     else:
         found.notes.append(f"labels alone: none of the {len(rows):,} pictures is below {tree.root}")
-    rows.drop(columns="still", inplace=True)
+    del rows["still"]
 
 
 def _first(files: list[str]) -> str | None:

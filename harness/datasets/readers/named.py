@@ -60,6 +60,8 @@ class Part:
     """Rows about a reference itself are dropped and counted."""
     withheld: bool = False
     """The labels are not public: without a label file the scores are unknown, and the part may be absent."""
+    name: str = ""
+    """How names found on the disk alone are spelt, with the groups in braces: letter case differs between copies."""
     references: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     """Where both are known: the names of an unlabelled part are all `{reference}_{kind}_{type}`."""
@@ -138,7 +140,11 @@ class _Reading:
         if self.part.references and self.part.types:
             extension = self.part.reference.rpartition(".")[2]
             return [f"{r}_{self.part.kind}_{t}.{extension}" for r in self.part.references for t in self.part.types]
-        return sorted({file.rpartition("/")[2] for file in self.on_disk})
+        return sorted({self._spelt(file.rpartition("/")[2]) for file in self.on_disk})
+
+    def _spelt(self, name: str) -> str:
+        match = self.match.fullmatch(name)
+        return _filled(self.part.name, match) if match and self.part.name else name
 
     def _labelled(self, files: list[str]) -> list[Label]:
         files = self._chosen(files)
@@ -188,7 +194,7 @@ class _Reading:
         return chosen
 
     def _scores_in_order(self, file: str) -> list[Label]:
-        names = sorted({picture.rpartition("/")[2] for picture in self.on_disk}, key=str.lower)
+        names = sorted({self._spelt(picture.rpartition("/")[2]) for picture in self.on_disk}, key=str.lower)
         try:
             scores = read_numbers(self.tree.path(file))
         except BadRequest as error:
@@ -246,9 +252,7 @@ class _Reading:
                     strange.append(f"line {row.line} ({row.name})" if row.line else row.name)
                 continue
             groups = match.groupdict()
-            reference = self.part.reference
-            for key, value in groups.items():
-                reference = reference.replace(f"{{{key}}}", value or "")
+            reference = _filled(self.part.reference, match)
             if row.reference and Path(row.reference).stem.lower() != Path(reference).stem.lower():
                 contradicting.append(f"{row.name} ({row.reference} in the label file)")
             columns["name"].append(row.name)
@@ -327,6 +331,12 @@ class _Reading:
                 self.tree.root,
                 "give the folder of one copy as --root",
             )
+
+
+def _filled(template: str, match: re.Match[str]) -> str:
+    for key, value in match.groupdict().items():
+        template = template.replace(f"{{{key}}}", value or "")
+    return template
 
 
 def _stem(name: str) -> str:

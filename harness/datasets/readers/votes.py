@@ -95,8 +95,9 @@ def _rows(
 def _votes(paths: list[str]) -> list[float]:
     if not paths:
         return []
+    chunks = [paths[i : i + 256] for i in range(0, len(paths), 256)]
     with ThreadPoolExecutor(min(8, 4 * (os.cpu_count() or 1))) as pool:
-        return list(pool.map(_vote, paths, chunksize=256))
+        return [vote for votes in pool.map(lambda chunk: [_vote(path) for path in chunk], chunks) for vote in votes]
 
 
 def _vote(path: str) -> float:

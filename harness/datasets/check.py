@@ -1,0 +1,305 @@
+"""`harness data check`: what a dataset should hold, what is there, and everything that is wrong, in one report.
+
+The quick check reads label files and every picture's header. The full one decodes every picture, compares the labels'
+direction with a crude distance (PSNR within references), looks for wrongly paired pictures, and leaves a manifest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from harness import registry
+from harness.datasets import Dataset, decoded, headers, manifest, splits, table
+from harness.datasets.findings import BrokenTree, Findings, Problem, counted
+from harness.datasets.layout import how_to_get
+from harness.errors import BadRequest, listed
+from harness.files import sha256_file
+from harness.progress import progress
+from harness.registry import DatasetCard
+
+T = TypeVar("T")
+R = TypeVar("R")
+_AGAINST = -0.2
+"""Mean rank correlation within references below which labels run against what they should follow."""
+_FEWEST = 3
+
+
+class Count(NamedTuple):
+    """What should be there, and what is."""
+
+    what: str
+    expected: int | None
+    found: int
+
+
+@dataclass
+class Report:
+    """The outcome of a check. `ok`: nothing makes scoring impossible or wrong."""
+
+    card: DatasetCard
+    root: Path | None
+    full: bool
+    references: int = 0
+    pairs: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    counts: list[Count] = field(default_factory=list)
+    protocols: dict[str, str] = field(default_factory=dict)
+    """The split's hash by protocol, or why it cannot be made."""
+    manifest: str | None = None
+    """The manifest's hash, where there is a valid one."""
+
+    @property
+    def ok(self) -> bool:
+        return not any(p.severity == "error" for p in self.problems)
+
+    def json(self) -> dict[str, Any]:
+        """The object that `data check --json` prints."""
+        return {
+            "dataset": self.card.name,
+            "ok": self.ok,
+            "references": self.references,
+            "pairs": self.pairs,
+            "problems": [p.json() for p in self.problems],
+        }
+
+    def text(self) -> str:
+        """The report for a person."""
+        depth = "every picture decoded" if self.full else "labels and headers read; --full decodes every picture"
+        lines = [f"{self.card.name}: {self.card.title}", f"  in {self.root} ({depth})"]
+        for count in self.counts:
+            expected = f", expected {count.expected:,}" if count.expected else ""
+            lines.append(f"  {count.what}: {count.found:,}{expected}")
+        lines += [f"  {note}" for note in self.notes]
+        lines += [f"  protocol {name}: {what}" for name, what in self.protocols.items()]
+        lines += [f"  manifest {self.manifest}"] if self.manifest else []
+        lines += [f"{p.severity.upper()} {p}" for p in sorted(self.problems, key=lambda p: p.severity)]
+        lines.append(f"{self.card.name}: {'ok' if self.ok else 'not usable as it is'}. {how_to_get(self.card)}")
+        return "\n".join(lines)
+
+
+def check(card: DatasetCard, root: Path | None, *, full: bool = False, workers: int | None = None, quiet: bool = True) -> Report:
+    """Check a dataset's folder (`data_root` finds it); `workers` threads, `quiet` hides the progress of the full check."""
+    report = Report(card, root, full)
+    found = Findings()
+    frame = _read(card, root, found, report)
+    if frame is not None:
+        _counts(card, frame, found, report)
+        _labels(card, frame, found)
+        _protocols(card, frame, report)
+        if table.has_pictures(frame):
+            _pictures(card, root, frame, found, report, workers or min(16, 4 * (os.cpu_count() or 1)), quiet)
+        elif root is not None and not found.failed:
+            found.error(f"labels, but none of the {len(frame):,} pictures", root, how_to_get(card))
+    report.problems += found.problems
+    if report.manifest is None and report.ok:
+        report.manifest = manifest.manifest_hash(card, root)
+    return report
+
+
+def _read(card: DatasetCard, root: Path | None, found: Findings, report: Report) -> pd.DataFrame | None:
+    reader = registry.resolve(card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}", card.path)
+    try:
+        frame: pd.DataFrame | None = reader(card, root, **card.layout)
+        assert frame is not None
+        report.notes += frame.attrs.get("notes", [])
+        found.problems += frame.attrs.get("problems", [])
+    except BrokenTree as error:
+        found.problems += error.problems
+        frame = error.frame
+    except BadRequest as error:
+        for line in str(error).splitlines():
+            found.error(line, root or card.name)
+        return None
+    if frame is None or frame.empty:
+        return None
+    files = frame.attrs.get("label_files", [])
+    try:
+        frame = table.complete(frame, card.name)
+    except BadRequest as error:
+        for line in str(error).splitlines():
+            found.error(line, root or card.name)
+        frame = frame[~frame["name"].duplicated()].reset_index(drop=True)
+    frame.attrs["label_files"] = files
+    return frame
+
+
+def _counts(card: DatasetCard, frame: pd.DataFrame, found: Findings, report: Report) -> None:
+    """The card's numbers are those of the default protocol's parts; others have theirs in the layout."""
+    parts = card.protocols[card.default_protocol].parts
+    rows = frame[frame["part"].isin(parts)] if parts else frame
+    report.pairs, report.references = len(frame), int(frame["reference_id"].nunique())
+    where = str(report.root)
+    if rows.empty:
+        found.error(f"nothing of part {', '.join(parts)}, which the default protocol needs", where, how_to_get(card))
+    references = int(rows["reference_id"].nunique())
+    for what, expected, have in (("pairs", card.pairs, len(rows)), ("references", card.references, references)):
+        report.counts.append(Count(what + (f" of part {', '.join(parts)}" if parts else ""), expected or None, have))
+        if expected and have != expected and not rows.empty:
+            found.warning(f"{have:,} {what}, the card says {expected:,}", where, "a part of the dataset, or another edition?")
+    report.counts.append(Count("label rows", None, int(frame["score"].notna().sum())))
+    if table.has_pictures(frame) and report.root is not None:
+        folders = [os.path.relpath(os.path.dirname(path), report.root) for path in frame["distorted"]]
+        by_folder = pd.Series(folders).value_counts().sort_index()
+        report.counts += [Count(f"labelled pictures in {folder}", None, int(n)) for folder, n in by_folder.items()][:40]
+
+
+def _labels(card: DatasetCard, frame: pd.DataFrame, found: Findings) -> None:
+    """Labels out of the card's range, and labels that rise where distortion does."""
+    known = frame[frame["score"].notna()]
+    if card.label_range is not None:
+        low, high = card.label_range
+        outside = known[(known["score"] < low) | (known["score"] > high)]
+        if len(outside):
+            shown = [f"{n} ({s:g})" for n, s in zip(outside["name"], outside["score"], strict=True)]
+            message = counted(shown, f"labels outside {low:g}..{high:g}", len(known), limit=5)
+            found.error(message, card.name, "another scale, or another edition of the labels")
+    correlations = []
+    for _, group in known[known["level"].notna()].groupby(["reference_id", "distortion"]):
+        if len(group) >= _FEWEST and group["level"].nunique() >= _FEWEST and group["score"].nunique() > 1:
+            quality = group["score"] if card.higher_is_better else -group["score"]
+            correlations.append(float(quality.rank().corr(group["level"].rank())))
+    if len(correlations) >= _FEWEST and -float(np.mean(correlations)) < _AGAINST:
+        found.error(
+            f"quality rises with the level of distortion (mean rank correlation {np.mean(correlations):+.2f} over "
+            f"{len(correlations)} series): the labels are reversed, or belong to other pictures",
+            card.name,
+            f"the card says: {'higher' if card.higher_is_better else 'lower'} is better",
+        )
+
+
+def _protocols(card: DatasetCard, frame: pd.DataFrame, report: Report) -> None:
+    for name, protocol in card.protocols.items():
+        try:
+            parts = splits.split(frame, protocol)
+            sizes = ", ".join(f"{int((parts == p).sum()):,} {p}" for p in splits.PARTS if (parts == p).any())
+            report.protocols[name] = f"{sizes}; split {splits.split_hash(frame, parts)[:16]}"
+        except BadRequest as error:
+            report.protocols[name] = f"not possible here: {error}"
+
+
+def _pictures(
+    card: DatasetCard, root: Path | None, frame: pd.DataFrame, found: Findings, report: Report, workers: int, quiet: bool
+) -> None:
+    references = list(dict.fromkeys(frame["reference"]))
+    paths = [p for p in dict.fromkeys([*references, *frame["distorted"]]) if os.path.isfile(p)]
+    where = str(root)
+    looks = dict(zip(paths, _parallel(_look, paths, workers), strict=True))
+    broken = {path: result for path, result in looks.items() if isinstance(result, str)}
+    good = {path: result for path, result in looks.items() if not isinstance(result, str)}
+    if broken:
+        shown = [f"{os.path.relpath(path, root)} ({why})" for path, why in broken.items()]
+        found.error(counted(shown, "pictures cannot be read", len(paths)), where, "take them anew from the archive")
+    _sizes(card, frame, good, found, where)
+    digests = _duplicates(frame, good, found, where, workers)
+    if report.full:
+        with progress(f"checking {card.name}", len(frame), unit="pairs", quiet=quiet) as step:
+            result = decoded.decode_all(frame, broken, workers=min(workers, os.cpu_count() or 1), step=step)
+        decoded.judge(card, frame, result, found, where)
+        digests |= result.sha256
+        if not found.failed and root is not None:
+            report.manifest = _leave_manifest(card, root, frame, good, digests)
+
+
+def _look(path: str) -> headers.Header | str:
+    try:
+        return headers.look(path)
+    except BadRequest as error:
+        return str(error)
+
+
+def _sizes(card: DatasetCard, frame: pd.DataFrame, good: dict[str, headers.Header], found: Findings, where: str) -> None:
+    unlike = []
+    for name, distorted, reference in zip(frame["name"], frame["distorted"], frame["reference"], strict=True):
+        if distorted in good and reference in good:
+            a, b = good[distorted], good[reference]
+            if (a.height, a.width) != (b.height, b.width):
+                unlike.append(f"{name} ({a.width}x{a.height}, its reference {b.width}x{b.height})")
+    if unlike:
+        message = counted(unlike, "distorted pictures differ in size from their reference", len(frame))
+        found.error(message, where, "wrong pairing, or pictures that were resized: take them anew from the archive")
+    if card.image_size is not None:
+        height, width = card.image_size
+        others = [f"{h.width}x{h.height}" for h in good.values() if (h.height, h.width) != (height, width)]
+        if others:
+            message = f"{len(others):,} of {len(good):,} pictures are not {width}x{height}: {listed(sorted(set(others)), 5)}"
+            found.warning(message, where, "pictures that were resized?")
+
+
+def _duplicates(
+    frame: pd.DataFrame, good: dict[str, headers.Header], found: Findings, where: str, workers: int
+) -> dict[str, str]:
+    """Files of equal content; returns the sha256 of those that were read whole for it."""
+    groups: dict[bytes, list[str]] = {}
+    for path, header in good.items():
+        groups.setdefault(header.probe, []).append(path)
+    suspects = [path for group in groups.values() if len(group) > 1 for path in group]
+    digests = dict(zip(suspects, _parallel(sha256_file, suspects, workers), strict=True))
+    equal: dict[str, list[str]] = {}
+    for path, digest in digests.items():
+        equal.setdefault(digest, []).append(path)
+    reference_of = dict(zip(frame["distorted"], frame["reference"], strict=True))
+    name_of = dict(zip(frame["distorted"], frame["name"], strict=True))
+    references = set(frame["reference"])
+    within: list[str] = []
+    across: list[str] = []
+    pristine: list[str] = []
+    stills: list[str] = []
+    for group in equal.values():
+        if len(group) < 2:
+            continue
+        own = [p for p in group if p in references]
+        rest = [p for p in group if p not in references]
+        if len(own) > 1:
+            stills.append(" = ".join(os.path.basename(p) for p in own))
+        pristine += [name_of[p] for p in rest if reference_of[p] in own]
+        if len(rest) > 1 or (rest and own and any(reference_of[p] not in own for p in rest)):
+            alike = " = ".join(name_of.get(p, os.path.basename(p)) for p in [*own, *rest])
+            one = len({reference_of[p] for p in rest} | set(own)) == 1
+            (within if one else across).append(alike)
+    # Patches of one picture recur in triplets, where nothing is split by reference.
+    leak = found.warning if "pair" in frame else found.error
+    if stills:
+        leak(counted(stills, "references are one picture under several names"), where, "a split by reference would leak")
+    if across:
+        leak(counted(across, "groups of equal pictures under different references"), where, "copied or renamed: take them anew")
+    if within:
+        found.warning(counted(within, "groups of equal distorted pictures (their labels may differ)", limit=5), where)
+    if pristine:
+        found.warning(counted(pristine, "distorted pictures are byte for byte their reference", len(frame), limit=5), where)
+    return digests
+
+
+def _leave_manifest(
+    card: DatasetCard, root: Path, frame: pd.DataFrame, good: dict[str, headers.Header], digests: dict[str, str]
+) -> str | None:
+    entries = {
+        f"label:{Path(file).name}": (file, os.path.getsize(file), sha256_file(file)) for file in frame.attrs["label_files"]
+    }
+    for kind, names in (("distorted", frame["name"]), ("reference", frame["reference_id"])):
+        for name, path in zip(names, frame[kind], strict=True):
+            entries[f"{kind}:{name}"] = (path, good[path].bytes, digests[path])
+    manifest.write(card, root, entries)
+    return manifest.manifest_hash(card, root)
+
+
+def _parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> list[R]:
+    """`work` over `items` in threads, many items at a time: one look at a header is shorter than handing it over."""
+    chunks = [items[i : i + 64] for i in range(0, len(items), 64)]
+    if len(chunks) < 2 or workers < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(workers) as pool:
+        return [result for results in pool.map(lambda chunk: [work(item) for item in chunk], chunks) for result in results]
+
+
+def remarks(data: Dataset) -> list[str]:
+    """Remarks of a loaded dataset's reader, for people: which labels were taken, what was left out."""
+    return [*data.table.attrs.get("notes", []), *(str(p) for p in data.table.attrs.get("problems", []))]

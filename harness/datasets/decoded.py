@@ -1,0 +1,137 @@
+"""The full check's look at pixels: every picture decoded, once, one reference at a time per thread."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from harness import images
+from harness.datasets.content import thumbnail
+from harness.datasets.findings import Findings, counted
+from harness.errors import BadRequest
+from harness.registry import DatasetCard
+
+_SIDE = 16
+_FEWEST = 4
+_AGAINST = -0.2
+_FAR, _NEAR = 0.5, 0.9
+
+
+class _Seen(NamedTuple):
+    psnr: float
+    thumbnail: npt.NDArray[np.float32]
+
+
+@dataclass
+class Decoded:
+    """What decoding told."""
+
+    seen: dict[str, _Seen] = field(default_factory=dict)
+    """By the distorted picture's name."""
+    references: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """Thumbnails by path."""
+    sha256: dict[str, str] = field(default_factory=dict)
+    """By path."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """Why a picture cannot be used, by path."""
+
+
+def decode_all(frame: pd.DataFrame, skip: Collection[str], *, workers: int, step: Callable[[int], None]) -> Decoded:
+    """Decode every picture of a table but those of `skip`, which are known to be broken; `step` counts pairs."""
+    result = Decoded()
+    done = 0
+    groups = [group for _, group in frame.groupby("reference", sort=False)]
+
+    def work(group: pd.DataFrame) -> Decoded:
+        part = Decoded()
+        reference = _read(str(group["reference"].iloc[0]), skip, part)
+        if reference is not None:
+            part.references[str(group["reference"].iloc[0])] = thumbnail(reference, _SIDE)
+        for name, path in zip(group["name"], group["distorted"], strict=True):
+            pixels = _read(str(path), skip, part)
+            if pixels is not None and reference is not None and pixels.shape == reference.shape:
+                part.seen[str(name)] = _Seen(_psnr(reference, pixels), thumbnail(pixels, _SIDE))
+        return part
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for group, part in zip(groups, pool.map(work, groups), strict=True):
+            result.seen |= part.seen
+            result.references |= part.references
+            result.sha256 |= part.sha256
+            result.broken |= part.broken
+            done += len(group)
+            step(done)
+    return result
+
+
+def judge(card: DatasetCard, frame: pd.DataFrame, result: Decoded, found: Findings, where: str) -> None:
+    """Report what decoding showed: damage, copies of references, labels that run backwards, wrong pairing."""
+    if result.broken:
+        shown = [f"{path} ({why})" for path, why in result.broken.items()]
+        found.error(counted(shown, "pictures cannot be used"), where, "take them anew from the archive")
+    rows = frame[frame["name"].isin(result.seen.keys())]
+    psnr = rows["name"].map(lambda name: result.seen[name].psnr)
+    identical = list(rows["name"][psnr == math.inf])
+    if identical:
+        message = counted(identical, "distorted pictures equal their reference in every pixel", len(frame), limit=5)
+        found.warning(message, where, "copies of references raise correlations")
+    _direction(card, rows, psnr, found, where)
+    _pairing(rows, result, found, where)
+
+
+def _direction(card: DatasetCard, rows: pd.DataFrame, psnr: pd.Series, found: Findings, where: str) -> None:
+    correlations = []
+    for _, group in rows[rows["score"].notna()].groupby("reference_id"):
+        quality = group["score"] if card.higher_is_better else -group["score"]
+        distances = psnr[group.index]
+        if len(group) >= _FEWEST and quality.nunique() > 1 and distances.nunique() > 1:
+            correlations.append(float(quality.rank().corr(distances.rank())))
+    if len(correlations) >= 2 and float(np.mean(correlations)) < _AGAINST:
+        found.error(
+            f"labels run against PSNR within references (mean rank correlation {np.mean(correlations):+.2f} over "
+            f"{len(correlations)} references): reversed, or of other pictures",
+            where,
+            f"the card says: {'higher' if card.higher_is_better else 'lower'} is better",
+        )
+
+
+def _pairing(rows: pd.DataFrame, result: Decoded, found: Findings, where: str) -> None:
+    """Distorted pictures that look unlike their own reference and like another."""
+    if len(result.references) < 2 or rows.empty:
+        return
+    places = {path: i for i, path in enumerate(result.references)}
+    stills = np.stack(list(result.references.values()))
+    names = list(result.references)
+    wrong = []
+    for name, reference in zip(rows["name"], rows["reference"], strict=True):
+        likeness = stills @ result.seen[name].thumbnail
+        best = int(likeness.argmax())
+        if likeness[places[reference]] < _FAR and likeness[best] > _NEAR:
+            wrong.append(f"{name} (looks like {names[best].rpartition('/')[2]})")
+    if wrong:
+        found.error(counted(wrong, "pictures look like another reference than theirs", len(rows)), where, "wrong pairing")
+
+
+def _read(path: str, skip: Collection[str], part: Decoded) -> images.Pixels | None:
+    if path in skip:
+        return None
+    try:
+        picture = images.read_hashed(path)
+    except BadRequest as error:
+        part.broken[path] = str(error).removeprefix(f"{path}: ")
+        return None
+    part.sha256[path] = picture.sha256
+    return picture.pixels
+
+
+def _psnr(reference: images.Pixels, distorted: images.Pixels) -> float:
+    difference = reference.astype(np.int16) - distorted
+    error = float(np.mean(np.square(difference, dtype=np.int32)))
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)

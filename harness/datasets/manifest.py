@@ -1,0 +1,67 @@
+"""What a full check leaves behind: names, sizes and content hashes of a dataset's files, and one hash over them.
+
+The hash depends on what the files are called in the dataset and on what is in them, not on where they lie, so two
+mirrors of one archive have one manifest. It lies in the dataset's folder, or in the cache where that cannot be
+written, and counts only while no file has changed since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from harness.errors import Fault
+from harness.files import sha256_json, write_json
+from harness.registry import DatasetCard
+
+FORMAT = 1
+
+
+def write(card: DatasetCard, root: Path, entries: Mapping[str, tuple[str, int, str]]) -> Path | None:
+    """Write the manifest of `entries` (by name in the dataset: path, bytes, sha256); None where nothing can be written."""
+    files = []
+    for name, (path, size, digest) in sorted(entries.items()):
+        status = os.stat(path)
+        place = os.path.relpath(path, root)
+        files.append({"name": name, "bytes": size, "sha256": digest, "file": place, "modified": status.st_mtime_ns})
+    document = {"format": FORMAT, "dataset": card.name, "hash": _hash(files), "files": files}
+    for place in _places(card, root):
+        with suppress(Fault):
+            write_json(place, document)
+            return place
+    return None
+
+
+def manifest_hash(card: DatasetCard, root: Path | None) -> str | None:
+    """The hash of the manifest that an earlier full check left; None without one, and when any file changed since."""
+    if root is None:
+        return None
+    for place in _places(card, root):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            document = json.loads(place.read_text(encoding="utf-8"))
+            files = document["files"]
+            if document["format"] == FORMAT and document["hash"] == _hash(files) and all(_unchanged(root, f) for f in files):
+                return str(document["hash"])
+    return None
+
+
+def _hash(files: list[dict[str, Any]]) -> str:
+    return sha256_json([[f["name"], f["bytes"], f["sha256"]] for f in files])
+
+
+def _unchanged(root: Path, file: Mapping[str, Any]) -> bool:
+    status = os.stat(root / file["file"])
+    return bool(status.st_size == file["bytes"] and status.st_mtime_ns == file["modified"])
+
+
+def _places(card: DatasetCard, root: Path) -> list[Path]:
+    from harness.datasets.demo import cache_folder
+
+    name = f"manifest-{card.name}.json"
+    key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    return [root / name, cache_folder() / "manifests" / key / name]

@@ -219,6 +219,40 @@ def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: 
     click.echo(json.dumps(figures.json(), indent=2) if as_json else summary.agreement_text(figures))
 
 
+@cli.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="Score only about N images again.")
+@_with("root", "cards", "device", "offline", "workers", "quiet", "json", "debug")
+def verify(
+    run_folder: str,
+    sample: int | None,
+    root: str | None,
+    cards: Sequence[str],
+    device: str | None,
+    offline: bool,
+    workers: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Do a finished run's work again, and compare it with its record."""
+    from harness import verification
+
+    verdict = verification.verify(
+        run_folder,
+        root=root,
+        cards=cards,
+        sample=sample,
+        device=device,
+        offline=offline,
+        workers=workers,
+        quiet=quiet,
+        say=_say(quiet),
+    )
+    click.echo(json.dumps(verdict.json(), indent=2) if as_json else verification.text(verdict))
+    if not verdict.ok:
+        raise SystemExit(1)
+
+
 @cli.command("leaderboard")
 @click.argument("name", required=False)
 @click.option("--boards", default="leaderboards", show_default=True, metavar="DIR", help="Committed tables and their records.")
@@ -276,7 +310,7 @@ def weights_get(name: str, use: str | None, cards: Sequence[str], quiet: bool) -
     from harness.progress import counted
 
     with counted(f"weights of {name}", unit="bytes", quiet=quiet) as step:
-        for path in weights.get(registry.find_model(name, cards), use, progress=step):
+        for path in weights.get(registry.find_model(name, cards), use, progress=lambda file, done, total: step(done, total)):
             click.echo(str(path))
 
 

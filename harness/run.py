@@ -16,7 +16,7 @@ from harness import datasets, devices, external, models, registry, runs
 from harness.agreement import Agreement, agreement
 from harness.datasets import Dataset, splits, table
 from harness.errors import BadRequest, listed
-from harness.files import sha256_json, sync, write_json
+from harness.files import sha256_file, sha256_json, sync, write_json
 from harness.models import weights as weight_files
 from harness.progress import progress
 from harness.registry import ModelCard
@@ -226,7 +226,7 @@ def _score(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -> t
     request = todo.request
     rows = todo.rows(*SCORED_PARTS)
     part_of = dict(zip(rows["name"], todo.parts[rows.index], strict=True))
-    scorer = Scorer(model, todo.card.protocol, todo.card.identical, request.seed, device, request.batch, request.workers, say)
+    scorer = scorer_of(todo, model, device, say)
     chunks = scorer.chunks(pairs_of(rows))
     file = runs.ScoreFile(todo.folder)
     done = file.resume([[pair.name for pair in chunk] for chunk in chunks])
@@ -242,6 +242,12 @@ def _score(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -> t
             step(count)
     sync(file.path)
     return ((time.monotonic() - begun) * len(rows) / fresh if fresh else 0.0), identical
+
+
+def scorer_of(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -> Scorer:
+    """The plan's scorer: the card's cropping, and the request's seed, batch and workers."""
+    request = todo.request
+    return Scorer(model, todo.card.protocol, todo.card.identical, request.seed, device, request.batch, request.workers, say)
 
 
 def _take(todo: Plan) -> tuple[float, int]:
@@ -278,6 +284,7 @@ def _record(
         "protocol": todo.protocol,
         "split": "test",
         "seed": todo.request.seed,
+        "request": request_facts(todo.request),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command(todo.request),
         "partial": todo.request.limit is not None,
@@ -302,9 +309,27 @@ def _record(
             "split": todo.facts["split"],
             "scores": sha256_json([[n, repr(s), p] for n, s, p in scores]),
             "pictures": sha256_json(sorted(pictures)),
+            "pictures_by_reference": pictures_by_reference(todo.data.table, pictures),
+            "trained_weights": sha256_file(todo.folder / "weights.safetensors") if training else None,
         },
         "cards": {"model": asdict(todo.card) | {"path": ""}, "dataset": asdict(todo.data.card) | {"path": ""}},
     }
+
+
+def request_facts(request: Request) -> dict[str, Any]:
+    """What the user asked for, as far as it can be asked again: no paths of this machine but those of given files."""
+    facts = asdict(request)
+    here = ("root", "device", "workers", "offline", "cards", "runs", "mlflow_uri", "quiet", "force")
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items() if k not in here}
+
+
+def pictures_by_reference(table: pd.DataFrame, pictures: Sequence[tuple[str, str, str]]) -> dict[str, str]:
+    """One hash over the pictures of each reference, so that a changed picture can be narrowed down from the record alone."""
+    id_of = dict(zip(table["name"], table["reference_id"], strict=True))
+    groups: dict[str, list[tuple[str, str, str]]] = {}
+    for row in pictures:
+        groups.setdefault(id_of[row[0]], []).append(row)
+    return {reference: sha256_json(sorted(rows))[:16] for reference, rows in sorted(groups.items())}
 
 
 def measure(card: ModelCard, data: Dataset, scores: Sequence[tuple[str, float]]) -> Agreement | None:

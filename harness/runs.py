@@ -186,7 +186,7 @@ def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, f
     wanted = json.loads(json.dumps(wanted))
     if force or before != wanted:
         if before is not None and not force:
-            say(f"{folder}: begun under other conditions ({_difference(before, wanted)}); starting it anew")
+            say(f"{folder}: begun under other conditions ({difference(before, wanted)}); starting it anew")
         with writing(folder):
             for entry in folder.iterdir():
                 if entry.name == "lock":
@@ -195,10 +195,11 @@ def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, f
         write_json(state, wanted)
 
 
-def _difference(before: Any, wanted: Any, path: str = "") -> str:
+def difference(before: Any, wanted: Any, path: str = "") -> str:
+    """`a.b was 1, is 2, ...` for every leaf that differs between two documents."""
     if isinstance(before, dict) and isinstance(wanted, dict):
         parts = [
-            _difference(before.get(k), wanted.get(k), f"{path}{k}.")
+            difference(before.get(k), wanted.get(k), f"{path}{k}.")
             for k in {**before, **wanted}
             if before.get(k) != wanted.get(k)
         ]

@@ -1,0 +1,213 @@
+"""`harness verify`: is a record what its own contents give when the work is done again?"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import devices, models, runs
+from harness.errors import BadRequest, HarnessError, listed
+from harness.files import sha256_file, sha256_json
+from harness.models.weights import Found
+from harness.run import SCORED_PARTS, Plan, Request, execute, measure, pictures_by_reference, plan, scorer_of
+from harness.scoring import pairs_of
+
+WEIGHTS = "weights.safetensors"
+TOLERANCE = 1e-5
+"""Largest difference of a network's score on another device, thread count, batch or library version."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that differs: what kind of thing, and how."""
+
+    what: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome: no findings means that the record repeats."""
+
+    folder: Path
+    checked: int
+    """Images that were scored again."""
+    findings: tuple[Finding, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+    def json(self) -> dict[str, Any]:
+        """Plain values."""
+        findings = [{"what": f.what, "text": f.text} for f in self.findings]
+        return {
+            "run": str(self.folder),
+            "ok": self.ok,
+            "checked": self.checked,
+            "findings": findings,
+            "remarks": list(self.remarks),
+        }
+
+
+def verify(
+    folder: str | Path,
+    *,
+    root: str | None = None,
+    cards: Sequence[str] = (),
+    sample: int | None = None,
+    device: str | None = None,
+    offline: bool = False,
+    workers: int = 0,
+    quiet: bool = True,
+    say: Callable[[str], None] = print,
+) -> Verdict:
+    """Do a record's work again and compare, bit for bit under the same conditions, within TOLERANCE under others.
+
+    `sample`: score only about so many images again (whole chunks, spread over the table). A trained record whose folder
+    keeps its weights is scored with them; otherwise it is trained again. Raises BadRequest when there is no record.
+    """
+    folder = Path(folder)
+    record = runs.read_record(folder)
+    if record is None:
+        raise BadRequest(f"{folder}: no record.json there")
+    if record["repeats"] is not None:
+        raise BadRequest(
+            f"{folder}: a record of repeats; verify the runs that it names: {listed([e['run'] for e in record['repeats']])}"
+        )
+    with tempfile.TemporaryDirectory(prefix="harness-verify-") as scratch:
+        request = Request(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in record["request"].items()},
+            root=root, cards=tuple(cards), device=device, offline=offline, workers=workers, runs=scratch,
+            mlflow_uri="off", quiet=quiet,
+        )  # fmt: skip
+        findings = _own_contradictions(folder, record)
+        try:
+            todo = plan(request)
+        except HarnessError as error:
+            return Verdict(folder, 0, (*findings, Finding("request", f"it cannot be asked again: {error}")), ())
+        findings += [Finding(*difference) for difference in _identity_differences(record["identity"], todo.facts)]
+        if findings:
+            return Verdict(folder, 0, tuple(findings), ())
+        checked, found, remarks = _again(folder, record, todo, sample, say)
+        return Verdict(folder, checked, tuple(found), tuple(remarks))
+
+
+def _own_contradictions(folder: Path, record: Mapping[str, Any]) -> list[Finding]:
+    findings = []
+    if runs.key_of(record["identity"]) != record["key"]:
+        findings.append(Finding("record", f"its key is {record['key']}, its identity gives {runs.key_of(record['identity'])}"))
+    rows = runs.ScoreFile(folder).read()
+    if sha256_json([[n, repr(s), p] for n, s, p in rows]) != record["hashes"]["scores"]:
+        findings.append(Finding("scores", "scores.csv is not the one that was measured"))
+    weights = folder / WEIGHTS
+    if record["training"] and weights.is_file() and sha256_file(weights) != record["hashes"]["trained_weights"]:
+        findings.append(Finding("weights", f"{weights} is not the file that training left"))
+    return findings
+
+
+def _identity_differences(before: Any, now: Any, path: str = "") -> list[tuple[str, str]]:
+    """(what, text) for each leaf that differs between a record's identity and today's."""
+    now = json.loads(json.dumps(now))
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            d for k in {**before, **now} for d in _identity_differences(before.get(k), now.get(k), f"{path}.{k}" if path else k)
+        ]
+    if before == now:
+        return []
+    room = path.split(".")[0]
+    words = {"table": "labels", "weights": "weights", "card": "card", "version": "code", "split": "split"}
+    texts = {"table": "names, pairing or labels of the dataset's table are others", "split": "the protocol gives other parts"}
+    return [(words.get(room, room), texts.get(room, f"{path} was {before!r}, is {now!r}"))]
+
+
+def _again(
+    folder: Path, record: Mapping[str, Any], todo: Plan, sample: int | None, say: Callable[[str], None]
+) -> tuple[int, list[Finding], list[str]]:
+    scores = {n: s for n, s, _ in runs.ScoreFile(folder).read()}
+    kept = folder / WEIGHTS
+    if record["training"] and not kept.is_file():
+        say("the record keeps no weights: training it again")
+        again = execute(todo, say)
+        fresh = {n: s for n, s, _ in runs.ScoreFile(again.folder).read()}
+        pictures = runs.ScoreFile(again.folder).picture_hashes()
+        now = again.record["conditions"]
+    elif todo.request.scores:
+        return len(scores), _measured(record, todo, scores), []
+    else:
+        found = Found({}, kept, {}, (), False) if record["training"] else todo.found
+        model = models.build(todo.card, found, todo.request.seed)
+        device = devices.choose(todo.request.device, model)
+        now = runs.conditions(device, devices.threads(model), todo.request.batch)
+        scorer = scorer_of(todo, model, device, say)
+        if hasattr(model, "to"):
+            model.to(device)
+        chunks = scorer.chunks(pairs_of(todo.rows(*SCORED_PARTS)))
+        if sample is not None:
+            images = sum(map(len, chunks))
+            chunks = chunks[:: max(1, images // sample)]
+        results = [r for chunk in scorer.score(chunks) for r in chunk]
+        fresh = {r.name: r.score for r in results}
+        pictures = [(r.name, r.distorted, r.reference) for r in results]
+    findings = _picture_findings(folder, record, todo, pictures)
+    findings += _score_findings(record, scores, fresh, exact=now == record["conditions"])
+    findings += _measured(record, todo, scores)
+    remarks = [] if now == record["conditions"] else [f"other conditions: {runs.difference(record['conditions'], now)}"]
+    return len(fresh), findings, remarks
+
+
+def _picture_findings(
+    folder: Path, record: Mapping[str, Any], todo: Plan, pictures: Sequence[tuple[str, str, str]]
+) -> list[Finding]:
+    before = {row[0]: row for row in runs.ScoreFile(folder).picture_hashes()}
+    if before:
+        changed = [row[0] for row in pictures if row != before.get(row[0])]
+        return [Finding("pictures", f"{len(changed)} pairs have other pictures: {listed(changed)}")] if changed else []
+    complete = set(todo.rows(*SCORED_PARTS)["name"]) == {row[0] for row in pictures}
+    known = record["hashes"]["pictures_by_reference"]
+    now = pictures_by_reference(todo.data.table, pictures) if complete else {}
+    changed = [reference for reference, digest in now.items() if digest != known.get(reference)]
+    return [Finding("pictures", f"pictures of {len(changed)} references are others: {listed(changed)}")] if changed else []
+
+
+def _score_findings(
+    record: Mapping[str, Any], before: Mapping[str, float], now: Mapping[str, float], *, exact: bool
+) -> list[Finding]:
+    allowed = 0.0 if exact else TOLERANCE
+    gaps = {name: abs(score - before[name]) if name in before else float("inf") for name, score in now.items()}
+    changed = [name for name, gap in gaps.items() if gap > allowed]
+    if not changed:
+        return []
+    worst = max(gaps.values())
+    limit = "bit for bit" if exact else f"within {allowed:g}"
+    return [
+        Finding(
+            "scores", f"{len(changed)} of {len(now)} scores do not repeat {limit}; by up to {worst:.3g}: {listed(changed, 5)}"
+        )
+    ]
+
+
+def _measured(record: Mapping[str, Any], todo: Plan, scores: Mapping[str, float]) -> list[Finding]:
+    """Whether the record's figures are those of its scores and the dataset's labels."""
+    tested = [(name, scores[name]) for name in todo.rows("test")["name"] if name in scores]
+    figures = measure(todo.card, todo.data, tested)
+    before = record["metrics"]["test"] or {}
+    now = figures.json() if figures else {}
+    wrong = [k for k in ("n", "srcc", "plcc", "krcc") if not _close(before.get(k), now.get(k))]
+    return [Finding("metrics", f"the record's {listed(wrong)} are not those of its scores and labels")] if wrong else []
+
+
+def _close(a: float | None, b: float | None) -> bool:
+    return a == b or (a is not None and b is not None and abs(a - b) <= 1e-9)
+
+
+def text(verdict: Verdict) -> str:
+    """The verdict for a person."""
+    lines = [f"{f.what}: {f.text}" for f in verdict.findings]
+    state = "repeats" if verdict.ok else "does not repeat"
+    return "\n".join([*lines, *verdict.remarks, f"{verdict.folder} {state} ({verdict.checked} images scored again)"])

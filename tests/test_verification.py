@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small import write_network, write_table
+
+from harness.errors import BadRequest
+from harness.run import Request, run
+from harness.verification import verify
+
+
+class World:
+    def __init__(self, folder: Path, model: str) -> None:
+        self.folder, self.data = folder, folder / "data"
+        self.table = write_table(self.data, references=4)
+        self.cards = write_network(folder / "cards")
+        request = Request(
+            model,
+            str(self.table),
+            protocol="parts",
+            cards=(str(self.cards),),
+            runs=str(folder / "runs"),
+            mlflow_uri="off",
+            quiet=True,
+        )
+        self.record = run(request, lambda text: None).folder
+
+    def verify(self, **options):
+        return verify(self.record, cards=[str(self.cards)], say=lambda text: None, **options)
+
+    def kinds(self, **options) -> list[str]:
+        return [finding.what for finding in self.verify(**options).findings]
+
+
+@pytest.fixture(scope="module")
+def importable(tmp_path_factory):
+    folder = str(write_network(tmp_path_factory.mktemp("code")))
+    sys.path.insert(0, folder)
+    yield
+    sys.path.remove(folder)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, importable) -> dict[str, Path]:
+    return {model: World(tmp_path_factory.mktemp(model), model).folder for model in ("psnr", "small")}
+
+
+@pytest.fixture(params=["psnr", "small"])
+def world(request, made, tmp_path: Path) -> World:
+    """A world of one's own to damage; the table's path is in the record, so the copy takes the original's place."""
+    original = made[request.param]
+    shutil.copytree(original, tmp_path / "kept")
+    world = World.__new__(World)
+    world.folder, world.data, world.table, world.cards = (
+        original,
+        original / "data",
+        original / "data" / "table.csv",
+        original / "cards",
+    )
+    (world.record,) = (p.parent for p in (original / "runs").rglob("record.json"))
+    yield world
+    shutil.rmtree(original)
+    shutil.copytree(tmp_path / "kept", original)
+
+
+def test_an_untouched_record_repeats_bit_for_bit(world: World):
+    verdict = world.verify()
+    assert verdict.findings == ()
+    assert verdict.checked > 0
+    assert verdict.remarks == ()
+
+
+def test_a_sample_scores_whole_chunks_and_fewer_images(world: World):
+    assert world.verify(sample=1).ok
+
+
+def test_a_changed_picture_is_named(world: World):
+    path = world.data / "r3_fade_2.png"
+    pixels = np.array(Image.open(path))
+    pixels[5, 5, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+    verdict = world.verify()
+    assert "pictures" in [f.what for f in verdict.findings]
+    assert "r3_fade_2.png" in verdict.findings[0].text
+    (world.record / "pictures.csv").unlink()
+    assert any("r3" in f.text for f in world.verify().findings if f.what == "pictures")
+
+
+def test_a_changed_label_is_named(world: World):
+    rows = list(csv.reader(world.table.open(encoding="utf-8")))
+    rows[-1][2] = str(float(rows[-1][2]) + 0.125)
+    with world.table.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+    assert world.kinds() == ["labels"]
+
+
+def test_a_changed_score_or_figure_is_named(world: World):
+    scores = world.record / "scores.csv"
+    text = scores.read_text()
+    scores.write_text(text.replace("1", "2", 1) if "1" in text.splitlines()[1] else text.replace("5", "6", 1))
+    assert "scores" in world.kinds()
+    scores.write_text(text)
+    record = json.loads((world.record / "record.json").read_text())
+    record["metrics"]["test"]["srcc"] += 0.01
+    (world.record / "record.json").write_text(json.dumps(record))
+    assert world.kinds() == ["metrics"]
+
+
+def test_a_changed_card_is_named(made, importable, tmp_path: Path):
+    world = World(tmp_path, "small")
+    card = world.cards / "small.toml"
+    card.write_text(card.read_text().replace("rate = 0.01", "rate = 0.02"))
+    verdict = world.verify()
+    assert [f.what for f in verdict.findings] == ["card"]
+    assert "recipe.rate was 0.01, is 0.02" in verdict.findings[0].text
+
+
+def test_a_changed_weight_is_named_and_lost_weights_are_trained_again(importable, tmp_path: Path):
+    world = World(tmp_path, "small")
+    weights = world.record / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    weights.unlink()
+    assert world.verify().ok
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert "weights" in world.kinds()
+
+
+def test_other_conditions_are_remarked_and_judged_within_the_tolerance(world: World):
+    record = json.loads((world.record / "record.json").read_text())
+    record["conditions"]["libraries"]["numpy"] = "1.0"
+    (world.record / "record.json").write_text(json.dumps(record))
+    verdict = world.verify()
+    assert verdict.ok
+    assert "numpy was 1.0" in verdict.remarks[0]
+
+
+def test_a_folder_without_a_record_is_refused(tmp_path: Path):
+    with pytest.raises(BadRequest, match=r"no record\.json"):
+        verify(tmp_path)

@@ -1,0 +1,273 @@
+"""Every full-reference metric of the libraries pyiqa and piq, as a model like any other: `pyiqa:gmsd`, `piq:vsi`.
+
+`card` makes the card that a name with a colon stands for and `available` lists the names; neither imports torch or
+the library. Numbers are the library's own, each pair by itself. Weights are the library's business: what it wants to
+fetch, it fetches; `details` says which library and which weights gave the numbers. pyiqa's licence (PolyForm
+Noncommercial) is pyiqa's alone: nothing of it is copied here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from harness.errors import BadRequest, Fault, listed, near
+from harness.models.base import Model, check_pair
+from harness.registry import ModelCard
+
+LIBRARIES = ("piq", "pyiqa")
+
+
+class PiqMetric(NamedTuple):
+    """A metric of piq: what it is called there, and its direction."""
+
+    function: str
+    """The function that gives the value; empty where there is only the class."""
+    loss: str
+    """The class, whose value piq minimises, so that it says which way the function's value points; empty for PSNR."""
+    higher_is_better: bool
+
+
+# piq's direction lies in its losses' code, not in data; the tests compare this table with the installed library.
+PIQ = {
+    "content_loss": PiqMetric("", "ContentLoss", False),
+    "dists": PiqMetric("", "DISTS", False),
+    "dss": PiqMetric("dss", "DSSLoss", True),
+    "fsim": PiqMetric("fsim", "FSIMLoss", True),
+    "gmsd": PiqMetric("gmsd", "GMSDLoss", False),
+    "haarpsi": PiqMetric("haarpsi", "HaarPSILoss", True),
+    "information_weighted_ssim": PiqMetric("information_weighted_ssim", "InformationWeightedSSIMLoss", True),
+    "lpips": PiqMetric("", "LPIPS", False),
+    "mdsi": PiqMetric("mdsi", "MDSILoss", False),
+    "multi_scale_gmsd": PiqMetric("multi_scale_gmsd", "MultiScaleGMSDLoss", False),
+    "multi_scale_ssim": PiqMetric("multi_scale_ssim", "MultiScaleSSIMLoss", True),
+    "pieapp": PiqMetric("", "PieAPP", False),
+    "psnr": PiqMetric("psnr", "", True),
+    "srsim": PiqMetric("srsim", "SRSIMLoss", True),
+    "ssim": PiqMetric("ssim", "SSIMLoss", True),
+    "style_loss": PiqMetric("", "StyleLoss", False),
+    "vif_p": PiqMetric("vif_p", "VIFLoss", True),
+    "vsi": PiqMetric("vsi", "VSILoss", True),
+}
+
+
+def available(library: str) -> list[str]:
+    """Names of the library's full-reference metrics, sorted; none where it is not installed."""
+    _check_library(library)
+    if importlib.util.find_spec(library) is None:
+        return []
+    if library == "piq":
+        return sorted(PIQ)
+    return sorted(name for name, entry in _pyiqa_configs().items() if entry.get("metric_mode") == "FR")
+
+
+def card(library: str, metric: str) -> ModelCard:
+    """The card that `library:metric` stands for; polarity and options are the library's.
+
+    Raises BadRequest where the library is not known or not installed, and for a metric that it does not have or that
+    takes no reference.
+    """
+    _check_library(library)
+    name = f"{library}:{metric}"
+    if importlib.util.find_spec(library) is None:
+        raise BadRequest(f"{name} needs {library}, which is not installed: pip install 'iqa-harness[{library}]'")
+    known = available(library)
+    if metric not in known:
+        why = "has no metric" if library == "piq" or metric not in _pyiqa_configs() else "needs no reference for"
+        raise BadRequest(f"{name}: {library} {why} {metric!r}{near(metric, known)} (it has {listed(known, 50)})")
+    if library == "piq":
+        higher, options = PIQ[metric].higher_is_better, {}
+    else:
+        entry = _pyiqa_configs()[metric]
+        higher, options = not entry.get("lower_better", False), dict(entry["metric_opts"])
+        options.pop("type", None)
+    return ModelCard(
+        name=name,
+        title=f"{metric} ({library})",
+        class_=f"harness.models.adapters:{library.capitalize()}",
+        higher_is_better=higher,
+        description=f"{metric} as computed by the library {library}, each pair by itself.",
+        code={"piq": "https://github.com/photosynthesis-team/piq", "pyiqa": "https://github.com/chaofengc/IQA-PyTorch"}[library],
+        licence={"piq": "Apache-2.0", "pyiqa": "PolyForm-Noncommercial-1.0.0"}[library],
+        requires=(library,),
+        extra=library,
+        model={"metric": metric, **options},
+        path=name,
+    )
+
+
+def _check_library(library: str) -> None:
+    if library not in LIBRARIES:
+        raise BadRequest(f"no library {library!r} is known{near(library, LIBRARIES)} (models may be {listed(LIBRARIES)}:NAME)")
+
+
+def _pyiqa_configs() -> Mapping[str, Any]:
+    """pyiqa's own table of metrics, read without importing pyiqa, which takes many seconds."""
+    spec = importlib.util.find_spec("pyiqa")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "default_model_configs.py"
+        if path.is_file():
+            found = importlib.util.spec_from_file_location("_pyiqa_default_model_configs", path)
+            if found is not None and found.loader is not None:
+                module = importlib.util.module_from_spec(found)
+                found.loader.exec_module(module)
+                return dict(module.DEFAULT_CONFIGS)
+    raise BadRequest("pyiqa: this version has no default_model_configs.py; try pip install -U pyiqa")
+
+
+class _Adapter(Model):
+    """A library's metric; `compute` is given one pair at a time."""
+
+    library: ClassVar[str]
+
+    def __init__(self, metric: str, options: Mapping[str, Any]) -> None:
+        self.metric = metric
+        self.name = f"{self.library}:{metric}"
+        self.higher_is_better = card(self.library, metric).higher_is_better
+        with _reasons(self.name, "cannot be set up here"), _quiet():
+            self.module = self.make(metric, dict(options))
+        if hasattr(self.module, "eval"):
+            self.module.eval()
+
+    def make(self, metric: str, options: dict[str, Any]) -> Any:
+        """The library's metric, a torch module or a function of the images."""
+        raise NotImplementedError
+
+    def compute(self, reference: Any, distorted: Any) -> Any:
+        """The library's value for a batch of one pair, (1, 3, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+    def to(self, device: Any) -> _Adapter:
+        """Move the library's module, where there is one."""
+        if hasattr(self.module, "to"):
+            self.module.to(device)
+        return self
+
+    def score(self, reference: Any, distorted: Any) -> Any:
+        """The library's values (N,) for two float32 batches (N, 3, H, W) in [0, 1].
+
+        What the library refuses is a BadRequest with its reason. Metrics that draw random patches draw the same ones for
+        every pair.
+        """
+        import torch
+
+        check_pair(reference, distorted)
+        scores = []
+        for i in range(len(distorted)):
+            # Some metrics of the libraries depend on the batch or on the global generator; a pair by itself does not.
+            with torch.inference_mode(), torch.random.fork_rng(devices=[]), _reasons(self.name, "cannot score this pair"):
+                torch.default_generator.manual_seed(0)
+                scores.append(self._number(self.compute(reference[i : i + 1], distorted[i : i + 1])))
+        return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
+
+    def _number(self, value: Any) -> float:
+        if getattr(value, "numel", lambda: 0)() != 1:
+            raise Fault(f"{self.name}: {self.library} gave no single number for a pair but {type(value).__name__}")
+        return float(value)
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """For the record: library, version, metric, and a sha256 over the names and values of its weights, if any."""
+        import torch
+
+        state = self.module.state_dict() if hasattr(self.module, "state_dict") else {}
+        digest = hashlib.sha256()
+        for name, tensor in sorted(state.items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        learned = any(tensor.numel() for tensor in state.values())
+        return {
+            "library": self.library,
+            "version": metadata.version(self.library),
+            "metric": self.metric,
+            "weights_sha256": digest.hexdigest() if learned else None,
+        }
+
+
+class Pyiqa(_Adapter):
+    """A full-reference metric of pyiqa; `options` are those of the library's own table, and override them."""
+
+    library = "pyiqa"
+
+    def __init__(self, metric: str, **options: Any) -> None:
+        super().__init__(metric, options)
+
+    def make(self, metric: str, options: dict[str, Any]) -> Any:
+        """pyiqa's metric on the CPU."""
+        import torch
+
+        pyiqa = importlib.import_module("pyiqa")
+        return pyiqa.create_metric(metric, device=torch.device("cpu"), **options)
+
+    def compute(self, reference: Any, distorted: Any) -> Any:
+        """pyiqa's value of one pair."""
+        return self.module(distorted, reference)
+
+
+class Piq(_Adapter):
+    """A full-reference metric of piq; `options` go to its function or class."""
+
+    library = "piq"
+
+    def __init__(self, metric: str, **options: Any) -> None:
+        self.options = options
+        super().__init__(metric, options)
+
+    def make(self, metric: str, options: dict[str, Any]) -> Any:
+        """piq's function, or its class's instance where there is no function."""
+        piq = importlib.import_module("piq")
+        entry = PIQ[metric]
+        return getattr(piq, entry.function) if entry.function else getattr(piq, entry.loss)(reduction="none", **options)
+
+    def compute(self, reference: Any, distorted: Any) -> Any:
+        """piq's value of one pair."""
+        if not PIQ[self.metric].function:
+            return self.module(distorted, reference)
+        return self.module(distorted, reference, reduction="none", **self.options)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep a library's set-up messages off standard output, which is for results, and out of the log.
+
+    When the set-up fails its last message goes into the reason: it names the address that could not be reached.
+    """
+    level = logging.root.manager.disable
+    logging.disable(max(level, logging.INFO))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        lines = said.getvalue().strip().splitlines()
+        raise _SetUpFailed(f"{type(error).__name__}: {error}{f' ({lines[-1]})' if lines else ''}") from error
+    finally:
+        logging.disable(level)
+
+
+class _SetUpFailed(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def _reasons(name: str, what: str) -> Iterator[None]:
+    """Turn whatever a library raises into one line that gives its reason; too little memory stays what it is."""
+    try:
+        yield
+    except (BadRequest, Fault, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError) and "memory" in str(error).lower():
+            raise
+        kind = "" if isinstance(error, _SetUpFailed) else f"{type(error).__name__}: "
+        raise BadRequest(f"{name} {what}: {kind}{' '.join(str(error).split())[:500]}") from error

@@ -166,3 +166,37 @@ def begun(folder: Path, model: str, dataset: str = "toy") -> Path:
     identity = {"card": {"name": model}, "protocol": "held-out", "seed": 0}
     write_json(place / "state.json", {"format": runs.FORMAT, "identity": identity, "conditions": {}})
     return place
+
+
+def repeated(folder: Path, model: str, count: int = 3) -> tuple[Path, dict[str, Any]]:
+    """A record over several seeded splits, its splits' own records beside it."""
+    children = [make(folder, model, split="random", table="table", settings={"repeat": str(n)}) for n in range(count)]
+    each = [
+        {"repeat": n, "run": record["key"], "split": str(n), **record["metrics"]["test"]}
+        for n, (_, record) in enumerate(children)
+    ]
+    values = {f: sorted(e[f] for e in each) for f in ("n", "references", "srcc", "plcc", "krcc", "main")}
+    first = children[0][1]["identity"]
+    keys = [e["run"] for e in each]
+    key = runs.key_of({"children": keys, "first": first})
+    lines = [
+        [name, float(score), f"test@{n}"]
+        for n, (place, _) in enumerate(children)
+        for name, score, _ in runs.ScoreFile(place).read()
+    ]
+    record = children[0][1] | {
+        "key": key,
+        "repeats": each,
+        "metrics": {
+            "validation": None,
+            "test": {f: v[count // 2] for f, v in values.items()}
+            | {"ci": {}, "range": {f: [v[0], v[-1]] for f, v in values.items()}},
+        },
+        "controls": {},
+        "identity": {"repeats": keys, "first": first},
+        "hashes": children[0][1]["hashes"] | {"scores": sha256_json([[n, repr(s), p] for n, s, p in lines])},
+    }
+    place = runs.folder_of(folder, "toy", model, key)
+    write_json(place / "record.json", record)
+    write_text(place / "scores.csv", "name,score,part\n" + "".join(f"{n},{s!r},{p}\n" for n, s, p in lines))
+    return place, record

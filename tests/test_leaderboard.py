@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from record_factory import PUBLISHED, begun, make
+from record_factory import PUBLISHED, begun, make, repeated
 
 from harness import leaderboard
 from harness.errors import BadRequest
@@ -40,6 +40,10 @@ def rows_of(folder: Path, protocol: str = "held-out", dataset: str = "toy") -> l
 def the(rows: list[Row], name: str) -> Row:
     (row,) = [row for row in rows if row.name == name]
     return row
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +155,33 @@ def test_seeded_splits_are_averaged_although_their_test_images_differ(tmp_path: 
     assert all(row.marks == () for row in rows)
 
 
+def test_repeated_splits_are_one_row_with_their_range_and_their_records_are_behind_it(tmp_path: Path) -> None:
+    place, record = repeated(tmp_path, "psnr")
+    (row,) = [row for row in rows_of(tmp_path) if row.kind != "control"]
+    assert (row.key, row.repeats, row.n) == (record["key"], 3, 180)
+    assert row.spread["srcc"] == tuple(record["metrics"]["test"]["range"]["srcc"])
+    assert "3 splits" in text.markdown(board(leaderboard.collect([tmp_path]), "toy"))
+    assert leaderboard.contradictions(place, record) == []
+    assert leaderboard.contradictions(place, record | {"repeats": [record["repeats"][0] | {"n": 181}]}) != []
+
+
+def test_splits_that_are_not_put_together_yet_are_not_taken_for_seeds(tmp_path: Path) -> None:
+    place, _ = repeated(tmp_path, "psnr")
+    shutil.rmtree(place)
+    assert [row.kind for row in rows_of(tmp_path) if row.kind != "control"] == ["measured"] * 3
+
+
+def test_fewer_pairs_than_the_rest_is_partial_even_where_the_record_does_not_say_so(tmp_path: Path) -> None:
+    make(tmp_path, "psnr")
+    make(tmp_path, "ssim")
+    place, record = make(tmp_path, "joined", limit=60, noise=0.01)
+    split = record["hashes"]["split"]
+    edit(place / "record.json", partial=False)
+    assert split == make(tmp_path, "psnr")[1]["hashes"]["split"]
+    row = the(rows_of(tmp_path), "joined")
+    assert (row.marks, row.rank) == ((PARTIAL, FEW), None)
+
+
 def test_other_labels_or_other_test_images_are_marked_and_not_ranked(tmp_path: Path) -> None:
     for name in ("psnr", "ssim"):
         make(tmp_path, name)
@@ -240,10 +271,6 @@ def test_what_write_builds_passes_check_and_writing_again_changes_nothing(boards
     assert leaderboard.check(boards) == []
     leaderboard.write(boards)
     assert {path: path.read_bytes() for path in written} == before
-
-
-def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_check_names_a_table_that_differs_is_missing_or_has_no_records(boards: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,10 +145,10 @@ def check(boards: str | Path = "leaderboards") -> list[str]:
         try:
             differs = path.read_text(encoding="utf-8") != content
         except FileNotFoundError:
-            problems.append(f"{path}: missing; `harness leaderboard` writes it")
+            problems.append(f"{path}: missing; `harness leaderboard --write` writes it")
             continue
         if differs:
-            problems.append(f"{path}: differs from what the records give; `harness leaderboard` writes it anew")
+            problems.append(f"{path}: differs from what the records give; `harness leaderboard --write` writes it anew")
     return problems + [f"{path}: no record is behind it any more" for path in _left_over(root, wanted)]
 
 
@@ -157,21 +158,30 @@ def contradictions(folder: Path, record: dict[str, Any]) -> list[str]:
     place = runs.folder_of("", record["dataset"], record["model"], record["key"])
     if folder.parts[-3:] != place.parts:
         problems.append(f"belongs under {place.as_posix()}")
-    if record.get("identity") and runs.key_of(record["identity"]) != record["key"]:
-        problems.append(f"its key is {record['key']}, its identity gives {runs.key_of(record['identity'])}")
+    if record.get("identity") and _key(record) != record["key"]:
+        problems.append(f"its key is {record['key']}, its identity gives {_key(record)}")
     rows = runs.ScoreFile(folder).read()
     if (record.get("hashes") or {}).get("scores") != sha256_json([[n, repr(s), p] for n, s, p in rows]):
         problems.append("scores.csv is not the one that was measured")
-    for part, figures in (record.get("metrics") or {}).items():
+    repeats = record.get("repeats")
+    measured = [(f"test@{r['repeat']}", r) for r in repeats] if repeats else (record.get("metrics") or {}).items()
+    counts = Counter(part for _, _, part in rows)
+    for part, figures in measured:
         if not figures:
             continue
-        count = sum(p == part for _, _, p in rows)
-        if figures["n"] > count:
-            problems.append(f"measured on {figures['n']} {part} pairs, scores.csv has {count}")
+        if figures["n"] > counts[part]:
+            problems.append(f"measured on {figures['n']} {part} pairs, scores.csv has {counts[part]}")
         srcc, plcc, main = (figures.get(name) for name in ("srcc", "plcc", "main"))
         if None not in (srcc, plcc, main) and abs(main - srcc - plcc) > 1e-12:
             problems.append(f"{part}: main {main!r} is not plcc + srcc = {plcc + srcc!r}")
     return problems
+
+
+def _key(record: dict[str, Any]) -> str:
+    identity = record["identity"]
+    if not record.get("repeats"):
+        return runs.key_of(identity)
+    return runs.key_of({"children": list(dict.fromkeys(identity["repeats"])), "first": identity["first"]})
 
 
 def _files(root: Path) -> dict[Path, str]:

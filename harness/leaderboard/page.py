@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.leaderboard.rows import LEGEND, Board, Group, Reported, Row
-from harness.leaderboard.text import GENERATED, seeds, speed
+from harness.leaderboard.text import GENERATED, seeds, sentences, speed
 from harness.summary import number
 from harness.templates import render
 
@@ -46,7 +46,7 @@ def _board(b: Board, records: str) -> dict[str, Any]:
     return {
         "dataset": b.dataset,
         "title": b.title,
-        "note": b.note,
+        "note": sentences(b.note),
         "label": b.label,
         "groups": [_group(group, b.reported, records) for group in b.groups],
         "reported": [_reported(entry) for entry in b.reported],
@@ -63,8 +63,7 @@ def _group(group: Group, reported: Sequence[Reported], records: str) -> dict[str
     return {
         "protocol": group.protocol,
         "id": f"{group.dataset}--{group.protocol}",
-        "description": group.description,
-        "note": group.note,
+        "text": sentences(group.description, group.note),
         "confidence": f"{group.confidence:.0%}",
         "scale": (number(scale.low, 1), number(scale.high, 1)),
         "width": _WIDTH,
@@ -91,7 +90,7 @@ def scale_of(rows: Sequence[Row]) -> Scale:
 
 def _row(row: Row, scale: Scale, reported: Sequence[Reported], behind: set[str], records: str) -> dict[str, Any]:
     srcc = row.figures.get("srcc")
-    interval = row.spread.get("srcc") if row.kind == "seeds" else row.ci.get("srcc")
+    interval = row.spread.get("srcc") or row.ci.get("srcc")
     words = (row.name, row.title, *row.settings, *row.marks, row.protocol, row.dataset, row.key)
     return {
         "kind": row.kind,
@@ -104,6 +103,7 @@ def _row(row: Row, scale: Scale, reported: Sequence[Reported], behind: set[str],
         "srcc": srcc,
         "shown": number(srcc),
         "interval": interval and f"{number(interval[0])} to {number(interval[1])}",
+        "spread": "" if "srcc" not in row.spread else "seeds " if row.kind == "seeds" else "splits ",
         "drawn": None
         if srcc is None
         else (scale.at(srcc), *((scale.at(interval[0]), scale.at(interval[1])) if interval else ())),
@@ -116,6 +116,7 @@ def _row(row: Row, scale: Scale, reported: Sequence[Reported], behind: set[str],
         "seeds": seeds(row),
         "marks": row.marks,
         "reported": [_reported(entry) for entry in reported],
+        "reported_first": [next((v for e in reported if (v := e.figures.get(f)) is not None), "") for f in ("srcc", "plcc")],
         "trained_on": ", ".join(row.trained_on),
         "key": row.key,
         "link": f"{records}/{row.folder}/record.json" if row.folder else "",

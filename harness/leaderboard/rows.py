@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.files import sha256_json
 
@@ -56,7 +56,7 @@ class Row:
     figures: Mapping[str, float | None]
     ci: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
     spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """seeds only: smallest and largest value over the seeds."""
+    """Smallest and largest value over the seeds or splits behind a row."""
     rank: int | None = None
     title: str = ""
     n: int | None = None
@@ -65,7 +65,7 @@ class Row:
     device: str = ""
     seeds: tuple[int, ...] = ()
     repeats: int = 0
-    """Splits that the figures are a mean over; 0: one split."""
+    """Splits that the figures are a median over; 0: one split."""
     marks: tuple[str, ...] = ()
     trained_on: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
@@ -171,17 +171,45 @@ def _group(
     dataset: str, card: Mapping[str, Any], protocol: str, found: Sequence[tuple[Path | None, Record]], records_folder: Path | None
 ) -> Group:
     about = (card.get("protocols") or {}).get(protocol) or {}
+    seeded = about.get("split") == "random"
+    behind = {repeat["run"] for _, record in found for repeat in record.get("repeats") or ()}
+    found = [(folder, record) for folder, record in found if record["key"] not in behind]
     records = [record for _, record in found]
-    usual_table = _most_common([_hash(r, "table") for r in records if _finished(r)])
-    # Seeded splits differ from seed to seed by design; all others are one list of images.
-    usual_split = None if about.get("split") == "random" else _most_common([_hash(r, "split") for r in records if _finished(r)])
-    rows = [_row(record, _relative(folder, records_folder), usual_table, usual_split) for folder, record in found]
-    rows = _with_means(rows, records, seeded_splits=about.get("split") == "random")
-    rows += _controls(
-        dataset, protocol, [r for r in records if _hash(r, "table") == usual_table and usual_split in (None, _hash(r, "split"))]
-    )
+    usual = _usual([r for r in records if _finished(r)], seeded_splits=seeded)
+    rows = [_row(record, _relative(folder, records_folder), usual) for folder, record in found]
+    rows = _with_means(rows, records, seeded_splits=seeded)
+    rows += _controls(dataset, protocol, [r for r in records if not _differs(r, usual)])
     confidence = next((f["confidence"] for r in records if (f := _test(r)) and f.get("confidence")), 0.95)
     return Group(dataset, protocol, about.get("description") or "", about.get("note") or "", tuple(_ranked(rows)), confidence)
+
+
+class _Usual(NamedTuple):
+    """What most records of a group were measured on; None where it varies by design or is not known."""
+
+    table: str | None
+    split: str | None
+    n: int | None
+
+
+def _usual(records: Sequence[Record], *, seeded_splits: bool) -> _Usual:
+    table = _most_common([_hash(r, "table") for r in records])
+    here = [r for r in records if _hash(r, "table") == table]
+    # Seeded splits differ from seed to seed by design; all others are one list of images.
+    split = None if seeded_splits else _most_common([_hash(r, "split") for r in here])
+    counts = [_test(r)["n"] for r in here if _test(r).get("n") is not None and _hash(r, "split") == split]
+    return _Usual(table, split, max(counts, default=None))
+
+
+def _differs(record: Record, usual: _Usual) -> str | None:
+    """The mark of a record that was measured on something else than its group, or None."""
+    table, split, n = _hash(record, "table"), _hash(record, "split"), _test(record).get("n")
+    if None not in (table, usual.table) and table != usual.table:
+        return OTHER_TABLE
+    if None not in (split, usual.split) and split != usual.split:
+        return OTHER_SPLIT
+    if record.get("partial") or (n is not None and usual.n is not None and n < usual.n):
+        return PARTIAL
+    return None
 
 
 def _finished(record: Record) -> bool:
@@ -208,7 +236,7 @@ def _test(record: Record) -> Mapping[str, Any]:
     return (record.get("metrics") or {}).get(record.get("split") or "test") or {}
 
 
-def _row(record: Record, folder: str, usual_table: str | None, usual_split: str | None) -> Row:
+def _row(record: Record, folder: str, usual: _Usual) -> Row:
     figures = _test(record)
     card = (record.get("cards") or {}).get("model") or {}
     return Row(
@@ -218,14 +246,15 @@ def _row(record: Record, folder: str, usual_table: str | None, usual_split: str 
         protocol=record["protocol"],
         figures={name: figures.get(name) for name in FIGURES},
         ci=_intervals(figures),
+        spread={name: (low, high) for name, (low, high) in (figures.get("range") or {}).items()},
         title=card.get("title") or "",
-        n=figures.get("n"),
-        references=figures.get("references"),
+        n=_whole(figures.get("n")),
+        references=_whole(figures.get("references")),
         pairs_per_second=record.get("pairs_per_second"),
         device=(record.get("conditions") or {}).get("device") or "",
         seeds=() if record.get("seed") is None else (record["seed"],),
         repeats=len(record.get("repeats") or ()),
-        marks=_marks(record, figures, usual_table, usual_split),
+        marks=_marks(record, figures, usual),
         trained_on=tuple(record.get("trained_on") or ()),
         settings=_settings(record.get("command") or ""),
         key=record["key"],
@@ -246,16 +275,19 @@ def _intervals(figures: Mapping[str, Any]) -> dict[str, tuple[float, float] | No
     return {name: None if ends is None else (ends[0], ends[1]) for name, ends in (figures.get("ci") or {}).items()}
 
 
-def _marks(record: Record, figures: Mapping[str, Any], usual_table: str | None, usual_split: str | None) -> tuple[str, ...]:
+def _whole(count: float | None) -> int | None:
+    """A count; medians over splits may fall between two."""
+    return None if count is None else round(count)
+
+
+def _marks(record: Record, figures: Mapping[str, Any], usual: _Usual) -> tuple[str, ...]:
     if record.get("unfinished"):
         return (UNFINISHED,)
-    table, split = _hash(record, "table"), _hash(record, "split")
+    differs = _differs(record, usual)
     holds = {
         SEEN: record.get("seen"),
         RANDOM: record.get("random_weights"),
-        PARTIAL: record.get("partial"),
-        OTHER_TABLE: table is not None and usual_table is not None and table != usual_table,
-        OTHER_SPLIT: split is not None and usual_split is not None and split != usual_split and table == usual_table,
+        **{mark: mark == differs for mark in (PARTIAL, OTHER_TABLE, OTHER_SPLIT)},
         NO_LABELS: not figures,
         FEW: figures.get("few_references"),
         NO_FIT: figures.get("fit_problem"),
@@ -270,9 +302,13 @@ def _with_means(rows: list[Row], records: Sequence[Record], *, seeded_splits: bo
     for row, record in zip(rows, records, strict=True):
         identity = record.get("identity")
         if identity and row.ranked:
-            left_out = {"seed", "split"} if seeded_splits else {"seed"}
-            alike.setdefault(sha256_json({k: v for k, v in identity.items() if k not in left_out}), []).append(row)
-    return rows + [_mean(group) for group in alike.values() if len(group) > 1]
+            # Under repeated splits the first split's identity stands for all.
+            identity, left_out = identity.get("first", identity), {"seed", "split"} if seeded_splits else {"seed"}
+            settings = [row.repeats, {k: v for k, v in identity.items() if k not in left_out}]
+            alike.setdefault(sha256_json(settings), []).append(row)
+    several = [group for group in alike.values() if len(group) > 1]
+    # Records of one seed on several splits are a repeat that has not been put together yet, not several seeds.
+    return rows + [_mean(group) for group in several if len({row.seeds for row in group}) == len(group)]
 
 
 def _mean(rows: Sequence[Row]) -> Row:
@@ -294,6 +330,7 @@ def _mean(rows: Sequence[Row]) -> Row:
         pairs_per_second=sum(speeds) / len(speeds) if len(speeds) == len(rows) else None,
         device=rows[0].device if len({row.device for row in rows}) == 1 else "",
         seeds=tuple(seed for row in rows for seed in row.seeds),
+        repeats=rows[0].repeats,
         marks=tuple(mark for mark in LEGEND if any(mark in row.marks for row in rows)),
         trained_on=rows[0].trained_on,
         settings=rows[0].settings,

@@ -24,10 +24,11 @@ _ALIGN = ("right", "left", *["right"] * 8, "left", "left", "left")
 def markdown(board: Board) -> str:
     """One dataset's tables, one for each protocol, with what must be said beside them."""
     lines = [f"# {board.title}", ""]
-    lines += [f"**{_upper(board.note)}.**", ""] if board.note else []
+    lines += [f"**{sentences(board.note)}**", ""] if board.note else []
     for group in board.groups:
         lines += [f"## Protocol `{group.protocol}`", ""]
-        lines += [_sentences(group), ""] if _sentences(group) else []
+        about = sentences(group.description, group.note)
+        lines += [about, ""] if about else []
         lines += [_table(_rows(group, _linked), _headers(group), _ALIGN, "github"), ""]
         lines += [*_commands(group), ""]
     if board.reported:
@@ -41,7 +42,7 @@ def terminal(board: Board) -> str:
     parts = [f"{board.dataset}: {board.note}" if board.note else board.dataset]
     for group in board.groups:
         table = _table(_rows(group, lambda row: row.key), _headers(group), _ALIGN, "simple")
-        parts += ["\n".join(filter(None, [f"protocol {group.protocol}", _sentences(group), "", table]))]
+        parts += ["\n".join(filter(None, [f"protocol {group.protocol}", sentences(group.description, group.note), "", table]))]
     if board.reported:
         parts.append("\n".join(["reported elsewhere", _REPORTED, "", _reported(board.reported, "simple")]))
     return "\n\n".join(parts)
@@ -63,7 +64,7 @@ def latex(board: Board) -> str:
     parts = []
     for group in board.groups:
         lines = [
-            *(f"% {text}" for text in (GENERATED, board.note, _sentences(group)) if text),
+            *(f"% {text}" for text in (GENERATED, sentences(board.note, group.description, group.note)) if text),
             r"\begin{tabular}{lrrrrr}",
             r"\toprule",
             rf"Model & SRCC [{group.confidence:.0%} interval] & PLCC & KRCC & Main & Pairs \\".replace("%", r"\%"),
@@ -124,8 +125,8 @@ def _name(row: Row) -> str:
 
 
 def _first(row: Row) -> str:
-    """SRCC with its interval; for a mean over seeds, its smallest and largest value."""
-    if row.kind == "seeds" and "srcc" in row.spread:
+    """SRCC with its interval; over several seeds or splits, with its smallest and largest value."""
+    if "srcc" in row.spread:
         low, high = row.spread["srcc"]
         return f"{number(row.figures['srcc'])} ({number(low)} to {number(high)})"
     return with_interval(row.figures.get("srcc"), row.ci.get("srcc"))
@@ -137,23 +138,19 @@ def speed(value: float | None) -> str:
 
 
 def seeds(row: Row) -> str:
-    """`0`, or `3 seeds: 0, 1, 2`, or `10 splits`."""
-    if row.repeats:
-        return f"{row.repeats} splits"
+    """`0`, or `3 seeds: 0, 1, 2`, or `0, 10 splits`."""
     listed = ", ".join(map(str, row.seeds))
-    return f"{len(row.seeds)} seeds: {listed}" if row.kind == "seeds" else listed
+    named = f"{len(row.seeds)} seeds: {listed}" if row.kind == "seeds" else listed
+    return f"{named}, {row.repeats} splits" if row.repeats else named
 
 
 def _linked(row: Row) -> str:
     return f"[`{row.key}`](records/{row.folder}/record.json)" if row.folder else f"`{row.key}`" if row.key else ""
 
 
-def _sentences(group: Group) -> str:
-    return " ".join(f"{_upper(text.strip()).rstrip('.')}." for text in (group.description, group.note) if text.strip())
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def sentences(*texts: str) -> str:
+    """Texts of cards, which begin and end as they like, as sentences."""
+    return " ".join(f"{text[:1].upper()}{text[1:]}".rstrip(".") + "." for text in map(str.strip, texts) if text)
 
 
 _REPORTED = "Numbers that others published, with other software and often on other splits; not comparable with the tables above."
@@ -190,6 +187,11 @@ def _explained(board: Board) -> list[str]:
         texts.append(
             "A row of several seeds is the mean over records that differ in the seed alone, in parentheses its smallest and "
             "largest; the records follow it."
+        )
+    if any(row.repeats for row in rows):
+        texts.append(
+            "A row of several splits is the median over them, in parentheses the smallest and largest; splits share images, so "
+            "there is no interval."
         )
     if any(row.kind == "control" for row in rows):
         texts.append("Rows without a record are controls, computed from the table of labels without looking at a picture.")

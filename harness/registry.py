@@ -12,6 +12,7 @@ import dataclasses
 import importlib
 import importlib.util
 import os
+import sys
 import tomllib
 import types
 import typing
@@ -452,10 +453,30 @@ def _as_like(value: Any, current: Any) -> Any:
     return float(value) if isinstance(current, float) else value
 
 
+def _import_beside(name: str, card: Path) -> None:
+    """Import module `name` from the card's folder, or the one above, where Python's own path does not have it."""
+    if name in sys.modules or importlib.util.find_spec(name) is not None:
+        return
+    for folder in (card.parent, card.parent.parent):
+        for file in (folder / f"{name}.py", folder / name / "__init__.py"):
+            if card.name and file.is_file():
+                spec = importlib.util.spec_from_file_location(name, file)
+                assert spec is not None
+                assert spec.loader is not None
+                module = importlib.util.module_from_spec(spec)
+                sys.modules[name] = module
+                spec.loader.exec_module(module)
+                return
+
+
 def resolve(reference: str, what: str) -> Callable[..., Any]:
-    """The object that `package.module:name` names; `what` (a card's path) is named when it cannot be imported."""
+    """The object that `package.module:name` names; `what` is the path of the card that names it.
+
+    A module that is not installed is looked for beside the card, and in the folder above. Raises BadRequest naming the card.
+    """
     module_name, _, attribute = reference.partition(":")
     try:
+        _import_beside(module_name.partition(".")[0], Path(what))
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise BadRequest(f"{what}: cannot import {module_name!r}: {error}") from error

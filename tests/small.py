@@ -115,7 +115,7 @@ selection = "srcc-or-plcc"
 
 
 def write_network(folder: Path) -> Path:
-    """A folder of cards with a trainable model of its own; its module must be importable (PYTHONPATH)."""
+    """A folder of cards with a trainable model of its own, its class beside its card."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "small_network.py").write_text(NETWORK, encoding="utf-8")
     (folder / "small.toml").write_text(NETWORK_CARD, encoding="utf-8")

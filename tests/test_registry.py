@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +130,30 @@ def test_listing_and_showing_never_import_torch():
 def test_any_table_is_a_card_or_a_bad_request(table):
     with contextlib.suppress(BadRequest):
         registry.parse_card(registry.ModelCard, table, "x.toml")
+
+
+def test_an_installed_package_can_announce_cards(tmp_path: Path):
+    package = tmp_path / "my_cards"
+    write(package, "__init__.py", "")
+    write(package / "models", "mine.toml", METRIC)
+    info = tmp_path / "my_cards-1.0.dist-info"
+    write(
+        write(info, "METADATA", "Metadata-Version: 2.1\nName: my-cards\nVersion: 1.0\n"),
+        "entry_points.txt",
+        "[harness.cards]\nmine = my_cards\n",
+    )
+    code = "from harness.registry import find_model; print(find_model('mine').title)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    assert done.stdout.strip() == "Mine", done.stderr
+
+
+def test_a_class_beside_its_card_is_found_and_a_wrong_one_named_with_the_card(tmp_path: Path):
+    write(write(tmp_path, "mine.toml", METRIC.replace("pkg.mod", "beside_the_card")), "beside_the_card.py", "class Mine: ...\n")
+    card = registry.find_model("mine", [tmp_path])
+    assert registry.resolve(card.class_, card.path).__name__ == "Mine"
+    with pytest.raises(BadRequest, match=r"mine\.toml: cannot import 'no_such_module'"):
+        registry.resolve("no_such_module:X", card.path)
+    with pytest.raises(BadRequest, match="did you mean 'Mine'"):
+        registry.resolve("beside_the_card:Mime", card.path)

@@ -24,7 +24,7 @@ class World:
         self.folder = folder
         self.table = write_table(folder / "data é")
         self.cards = write_network(folder / "cards")
-        self.environment = {**os.environ, "PYTHONPATH": str(self.cards), "HARNESS_CACHE": str(folder / "cache"), "COLUMNS": "200"}
+        self.environment = {**os.environ, "HARNESS_CACHE": str(folder / "cache"), "COLUMNS": "200"}
 
     def words(self, *words: str, runs: str = "runs") -> list[str]:
         return [*HARNESS, *words, "--runs", str(self.folder / runs), "--cards", str(self.cards), "--mlflow-uri", "off"]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,7 @@ from harness.training import LOG, WEIGHTS, Trainer
 def world(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("world")
     cards = write_network(folder / "cards")
-    sys.path.insert(0, str(cards))
-    yield load_dataset(str(write_table(folder / "data"))), cards
-    sys.path.remove(str(cards))
+    return load_dataset(str(write_table(folder / "data"))), cards
 
 
 def trainer(world, folder: Path, seed: int = 0, model=None, **settings: object) -> Trainer:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +39,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def importable(tmp_path_factory):
-    folder = str(write_network(tmp_path_factory.mktemp("code")))
-    sys.path.insert(0, folder)
-    yield
-    sys.path.remove(folder)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, importable) -> dict[str, Path]:
+def made(tmp_path_factory) -> dict[str, Path]:
     return {model: World(tmp_path_factory.mktemp(model), model).folder for model in ("psnr", "small")}
 
 
@@ -113,7 +104,7 @@ def test_a_changed_score_or_figure_is_named(world: World):
     assert world.kinds() == ["metrics"]
 
 
-def test_a_changed_card_is_named(made, importable, tmp_path: Path):
+def test_a_changed_card_is_named(tmp_path: Path):
     world = World(tmp_path, "small")
     card = world.cards / "small.toml"
     card.write_text(card.read_text().replace("rate = 0.01", "rate = 0.02"))
@@ -122,7 +113,7 @@ def test_a_changed_card_is_named(made, importable, tmp_path: Path):
     assert "recipe.rate was 0.01, is 0.02" in verdict.findings[0].text
 
 
-def test_a_changed_weight_is_named_and_lost_weights_are_trained_again(importable, tmp_path: Path):
+def test_a_changed_weight_is_named_and_lost_weights_are_trained_again(tmp_path: Path):
     world = World(tmp_path, "small")
     weights = world.record / "weights.safetensors"
     data = bytearray(weights.read_bytes())

@@ -283,8 +283,8 @@ def shown(uri: str) -> str:
 def _client(uri: str) -> Any:
     if uri.startswith("sqlite:///"):
         _check_sqlite(Path(uri.removeprefix("sqlite:///")))
-    with warnings.catch_warnings():
-        from mlflow.tracking import MlflowClient
+    from mlflow.tracking import MlflowClient
+
     return MlflowClient(tracking_uri=uri)
 
 
@@ -304,13 +304,16 @@ def _bounded(action: Callable[[], T], seconds: float) -> None:
 
     def work() -> None:
         try:
-            action()
+            with warnings.catch_warnings():
+                import mlflow.tracking  # noqa: F401
+            with _quiet():
+                action()
         except BaseException as error:
             failure.append(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
     # A thread, because a database's driver has no timeout of its own; a daemon, so that leaving does not wait for it.
     thread = threading.Thread(target=work, name="mlflow", daemon=True)
-    with _settings():
+    with _environment():
         thread.start()
         thread.join(seconds)
     if thread.is_alive():
@@ -320,18 +323,26 @@ def _bounded(action: Callable[[], T], seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def _settings() -> Iterator[None]:
-    """MLflow's environment and log levels inside, the caller's afterwards; what the user set holds."""
+def _environment() -> Iterator[None]:
+    """MLflow's settings inside, the caller's environment afterwards; what the user set holds."""
     added = [name for name in _ENVIRONMENT if name not in os.environ]
     os.environ.update({name: _ENVIRONMENT[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Errors only from MLflow's loggers, which its import has set up, and their levels as they were afterwards."""
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     try:
         for name in _LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
 

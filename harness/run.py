@@ -213,7 +213,12 @@ def _train(todo: Plan, model: Any, device: str, tracker: Tracker, say: Callable[
         seed=todo.request.seed,
         device=device,
         batch=todo.request.batch,
-        metadata={"model": todo.card.name, "trained_on": todo.data.name, "protocol": todo.protocol, "key": todo.key},
+        metadata={
+            "model": todo.card.name,
+            "trained_on": ",".join(sorted({*todo.found.trained_on, todo.data.name})),
+            "protocol": todo.protocol,
+            "key": todo.key,
+        },
         say=say,
         quiet=todo.request.quiet,
         on_epoch=tracker.epoch,

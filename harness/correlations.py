@@ -50,8 +50,8 @@ def kendall(x: Floats, y: Floats) -> float:
 
 def standardised(x: Floats) -> Floats:
     """`x` with mean 0 and standard deviation 1 (population); `x` must not be constant."""
-    # Divided first: squares of 1e200 overflow and those of 1e-200 vanish.
-    centred = x / np.abs(x).max()
+    # Squares of 1e200 overflow and those of 1e-200 vanish; a power of two scales without rounding.
+    centred = np.ldexp(x, -int(np.frexp(np.abs(x).max())[1]))
     centred = centred - centred.mean()
     centred /= np.abs(centred).max()
     centred -= centred.mean()

@@ -2,7 +2,7 @@
 
 A logistic has two parameters that enter linearly once its place and width are known, so only those two are searched
 (variable projection, Golub & Pereyra 1973): over a fixed grid of places and widths, then by Levenberg-Marquardt from the best
-of them. On skewed scores the best logistic often has a plateau that lies infinitely far beyond the data, which makes a general
+few. On skewed scores the best logistic often has a plateau that lies infinitely far beyond the data, which makes a general
 optimizer wander until it gives up; here place and width are kept in a box so wide that its edge is that limit (an exponential or
 a straight line) to six digits.
 """
@@ -25,6 +25,7 @@ _WIDEST = 100.0
 """Largest width, in ranges of the data; a straight line to 1e-6."""
 _GRID_IMAGES = 2000
 _STEPS = 200
+_STARTS = 5
 
 
 @dataclass(frozen=True)
@@ -74,17 +75,20 @@ def _polynomial(x: Floats, y: Floats, u: Floats, v: Floats) -> Curve | str:
 def _logistic(x: Floats, y: Floats, u: Floats, v: Floats, with_line: bool) -> Curve | str:
     box = _Box(u)
     order = np.argsort(u, kind="stable")
-    few = order[np.linspace(0, len(u) - 1, min(len(u), _GRID_IMAGES)).round().astype(np.int64)]
-    grid = box.grid()
-    start = min(grid, key=lambda p: _projected(u[few], v[few], box, p, with_line).error)
-    best = _descend(u, v, box, start, with_line)
+    few = np.sort(order[np.linspace(0, len(u) - 1, min(len(u), _GRID_IMAGES)).round().astype(np.int64)])
+    found = [_descend(u[few], v[few], box, start, with_line) for start in _starts(u[few], v[few], box, with_line)]
+    best = min((point for point in found if point is not None), key=lambda point: point.error, default=None)
+    if best is not None and len(few) < len(u):
+        best = _descend(u, v, box, best.at, with_line)
     if best is None:
         return f"logistic{5 if with_line else 4}: no minimum found in {_STEPS} steps"
     place, log_width = best.at
     centre, width = box.centre(place, log_width), float(np.exp(log_width))
     (cx, wx), (cy, wy) = _affine(x, u), _affine(y, v)
     note = ""
-    if width > 0.99 * box.widest:
+    if width < 1.01 * box.narrowest:
+        note = "a step, the limit of narrow logistics"
+    elif width > 0.99 * box.widest:
         note = "a straight line, the limit of wide logistics"
     elif abs(place) > 0.99:
         note = "an exponential, the limit of logistics with one plateau beyond the data"
@@ -110,11 +114,11 @@ class _Box:
 
     def __init__(self, u: Floats):
         self.low, self.high = float(u.min()), float(u.max())
-        self.quantiles = np.unique(np.quantile(u, np.linspace(0.025, 0.975, 20)))
         self.widest = _WIDEST * (self.high - self.low)
-        gaps = np.diff(np.unique(np.concatenate(([self.low], self.quantiles, [self.high]))))
-        # Narrower than the closest quantiles a logistic is a step between two images.
-        self.narrowest = max(float(gaps.min()) / 8, 1e-9 * (self.high - self.low))
+        self.quantiles = np.unique(np.quantile(u, np.linspace(0, 1, 21), method="nearest"))
+        self.many = np.unique(np.quantile(u, np.linspace(0, 1, 201), method="nearest"))
+        # Much narrower than the gap between two images a logistic is a step, whatever its width.
+        self.narrowest = max(float(np.diff(self.many).min()) / 16, 1e-9 * (self.high - self.low))
 
     def centre(self, place: float, log_width: float) -> float:
         return (self.low + self.high) / 2 + place * self.reach(log_width)
@@ -125,16 +129,43 @@ class _Box:
     def clipped(self, at: Floats) -> Floats:
         return np.asarray(np.clip(at, [-1.0, np.log(self.narrowest)], [1.0, np.log(self.widest)]))
 
-    def grid(self) -> list[Floats]:
-        steps = int(np.ceil(np.log(self.widest / self.narrowest) / np.log(2.5))) + 1
-        points = []
-        for log_width in np.linspace(np.log(self.narrowest), np.log(self.widest), steps):
-            width = np.exp(log_width)
+    def grid(self) -> Floats:
+        """(k, 2) places and log widths."""
+        narrow = max(float(np.diff(self.quantiles).min()) / 8, self.narrowest)
+        steps = int(np.ceil(np.log(self.widest / narrow) / np.log(2.5))) + 1
+        centres, widths = [], []
+        for width in np.geomspace(narrow, self.widest, steps):
             beyond = width * np.array([2.0, 5.0, _BEYOND])
-            centres = np.concatenate((self.low - beyond, self.quantiles, self.high + beyond))
-            middle = (self.low + self.high) / 2
-            points += [np.array([(c - middle) / self.reach(log_width), log_width]) for c in centres]
-        return points
+            centres.append(np.concatenate((self.low - beyond, self.quantiles, self.high + beyond)))
+            widths.append(np.full(len(centres[-1]), width))
+        # And steps between neighbours, which no descent finds: a step does not feel which way to go.
+        centres.append((self.many[1:] + self.many[:-1]) / 2)
+        widths.append(np.maximum(np.diff(self.many) / 16, self.narrowest))
+        centre, width = np.concatenate(centres), np.concatenate(widths)
+        place = (centre - (self.low + self.high) / 2) / ((self.high - self.low) / 2 + _BEYOND * width)
+        return np.stack([place, np.log(width)], axis=1)
+
+
+def _starts(u: Floats, v: Floats, box: _Box, with_line: bool) -> Floats:
+    """(k, 2): the best points of the grid, no two of them neighbours."""
+    grid = box.grid()
+    centres = np.array([box.centre(place, log_width) for place, log_width in grid])
+    t = (u - centres[:, None]) / np.exp(grid[:, 1:])
+    # Either tail by its own small values, as in _projected.
+    side = np.where(grid[:, :1] < 0, -1.0, 1.0)
+    s = _sigmoid(side * t)
+    s /= s.max(axis=1, keepdims=True)
+    s = _without_line(s.T, u, with_line).T
+    squares = np.sum(s**2, axis=1)
+    gain = np.where(squares > 1e-24 * len(u), (s @ v) ** 2 / np.maximum(squares, 1e-300), 0.0)
+    chosen: list[int] = []
+    for i in np.argsort(-gain, kind="stable"):
+        apart = np.abs(grid[chosen] - grid[i]) > [0.05, 1.5]
+        if apart.any(axis=1).all():
+            chosen.append(int(i))
+        if len(chosen) == _STARTS:
+            break
+    return np.asarray(grid[chosen])
 
 
 @dataclass(frozen=True)
@@ -185,10 +216,11 @@ def _projected(u: Floats, v: Floats, box: _Box, at: Floats, with_line: bool) -> 
 
 
 def _descend(u: Floats, v: Floats, box: _Box, start: Floats, with_line: bool) -> _Point | None:
-    """Levenberg-Marquardt in (place, log width); None when it has not settled after `_STEPS` steps."""
+    """Levenberg-Marquardt in (place, log width); None when it still gains after `_STEPS` steps."""
     here = _projected(u, v, box, box.clipped(start), with_line)
+    halfway = np.inf
     damping = 1e-3
-    for _ in range(_STEPS):
+    for taken in range(_STEPS):
         jacobian = _jacobian(u, box, here, with_line)
         residual = v - here.values
         # A coordinate at its bound that is pulled outwards stays there; otherwise the other would take false steps.
@@ -198,18 +230,22 @@ def _descend(u: Floats, v: Floats, box: _Box, start: Floats, with_line: bool) ->
         lengths[lengths == 0] = np.inf
         pull, bend = jacobian.T @ residual / lengths, jacobian.T @ jacobian / np.multiply.outer(lengths, lengths)
         while True:
-            step = np.linalg.solve(bend + damping * np.eye(2), pull) / lengths
-            there = _projected(u, v, box, box.clipped(here.at + step), with_line)
-            if there.error < here.error or damping > 1e12:
+            step = np.linalg.solve(bend + damping * np.eye(2), pull)
+            there = _projected(u, v, box, box.clipped(here.at + step / lengths), with_line)
+            # `step @ pull` is what the step promises; once that is nothing, no shorter step will do.
+            if there.error < here.error or step @ pull <= 1e-11 * here.error:
                 break
-            damping *= 4
+            damping *= 8
         gain = here.error - there.error
         if gain > 0:
             here = there
         if gain <= 1e-10 * here.error or here.error <= 1e-24 * len(u):
             return here
         damping = max(damping / 8, 1e-12)
-    return None
+        if taken == _STEPS // 2:
+            halfway = here.error
+    # On the way to a limit of the family every step gains next to nothing.
+    return here if halfway - here.error <= 1e-4 * here.error else None
 
 
 def _jacobian(u: Floats, box: _Box, here: _Point, with_line: bool) -> Floats:

@@ -19,11 +19,14 @@ from harness.models.backbones import ResNet, ViT
 from harness.models.base import Model, check_pair
 from harness.models.deform import Places, deform_conv, places, upsampled_conv
 from harness.models.filling import fill
+from harness.models.products import by_onednn
 
 _HEADS = {"regressor_model_state_dict": "regressor", "deform_net_model_state_dict": "deform_net"}
 _PARTS = ("vit", "resnet50", "deform_net", "regressor")
 _BAGS_AT_ONCE = 1 << 25
-"""Sampled values that the deformable convolution holds at once: about 128 MiB."""
+"""Sampled values that the deformable convolution holds at once: 128 MiB."""
+_PIXELS_ON_CPU, _PIXELS_ON_GPU = 1 << 18, 1 << 22
+"""Pixels of all images that a scoring call has in work at once: 4 and 82 crops of 224."""
 
 
 class Embedding(NamedTuple):
@@ -117,17 +120,22 @@ class AHIQ(Model, nn.Module):
         """Scores (N,) of `distorted` against `reference`, row by row; both (N, 3, crop_size, crop_size) in [0, 1]."""
         check_pair(reference, distorted, self.crop_size)
         with torch.inference_mode():
-            scores: Tensor = self(reference, distorted)
-            return scores
+            slices = self._slices(2 * len(reference), reference.device)
+            halves = [slice(s.start // 2, s.stop // 2) for s in slices]
+            return torch.cat([self(reference[s], distorted[s]) for s in halves])
 
     def embed(self, reference: Tensor) -> Embedding:
-        """What `score_embedded` needs of R reference crops (R, 3, crop_size, crop_size), about 6 MB each for 224."""
+        """What `score_embedded` needs of R reference crops (R, 3, crop_size, crop_size), about 5 MB each for 224."""
         self._check("reference", reference)
-        with torch.inference_mode(), self._products(reference):
-            tokens, maps = self._features(reference)
-            where = self._places(tokens)
-            fused = self._fused(maps, where, torch.arange(len(reference)))
-            return Embedding(where, self.regressor.reference_term(self.regressor.reduced(tokens, fused)))
+        parts = []
+        with torch.inference_mode(), self._products(reference.device):
+            for rows in self._slices(len(reference), reference.device):
+                tokens, maps = self._features(reference[rows])
+                where = self._places(tokens)
+                fused = self._fused(maps, where, torch.arange(len(tokens), device=tokens.device))
+                parts.append((*where, self.regressor.reference_term(self.regressor.reduced(tokens, fused))))
+            pixels, weights, term = (torch.cat(same) for same in zip(*parts, strict=True))
+            return Embedding(Places(pixels, weights), term)
 
     def score_embedded(self, embedding: Embedding, distorted: Tensor, index: Tensor) -> Tensor:
         """Scores (N,) of `distorted` against the embedded references that `index` (N,) names, one per row."""
@@ -141,23 +149,34 @@ class AHIQ(Model, nn.Module):
     def maps_embedded(self, embedding: Embedding, distorted: Tensor, index: Tensor) -> Maps:
         """As `score_maps`, against embedded references."""
         self._check("distorted", distorted)
-        with torch.inference_mode(), self._products(distorted):
-            tokens, maps = self._features(distorted)
-            fused = self._fused(maps, embedding.places, index)
-            return self._maps(self.regressor.reduced(tokens, fused), embedding.term[index.to(distorted.device)])
+        index = index.to(distorted.device)
+        parts = []
+        with torch.inference_mode(), self._products(distorted.device):
+            for rows in self._slices(len(distorted), distorted.device):
+                tokens, maps = self._features(distorted[rows])
+                fused = self._fused(maps, embedding.places, index[rows])
+                reduced = self.regressor.reduced(tokens, fused)
+                parts.append(self._maps(reduced, embedding.term.index_select(0, index[rows])))
+            return Maps(*(torch.cat(same) for same in zip(*parts, strict=True)))
 
     def forward(self, reference: Tensor, distorted: Tensor, index: Tensor | None = None) -> Tensor:
         """Differentiable scores (N,); row i of `distorted` is compared with row index[i] (default: i) of `reference`."""
         self._check("reference", reference)
         self._check("distorted", distorted)
         count = len(reference)
-        index = torch.arange(count) if index is None else index.cpu()
-        with self._products(reference):
+        own = torch.arange(count, device=reference.device)
+        index = own if index is None else index.to(reference.device)
+        with self._products(reference.device):
             tokens, maps = self._features(torch.cat([reference, distorted]))
-            fused = self._fused(maps, self._places(tokens[:count]), torch.cat([torch.arange(count), index]))
+            fused = self._fused(maps, self._places(tokens[:count]), torch.cat([own, index]))
             reduced = self.regressor.reduced(tokens, fused)
             term = self.regressor.reference_term(reduced[:count])
-            return self._maps(reduced[count:], term[index.to(term.device)]).score
+            return self._maps(reduced[count:], term.index_select(0, index)).score
+
+    def _slices(self, count: int, device: torch.device) -> list[slice]:
+        """`count` images in even-sized portions that are enough for full speed and take little memory."""
+        step = max(1, (_PIXELS_ON_CPU if device.type == "cpu" else _PIXELS_ON_GPU) // self.crop_size**2 // 2) * 2
+        return [slice(i, min(i + step, count)) for i in range(0, count, step)]
 
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """ViT tokens (N, L, C) and CNN maps (N, C', S/4, S/4) of images in [0, 1]."""
@@ -172,7 +191,7 @@ class AHIQ(Model, nn.Module):
         """CNN maps deformed at the places that `index` names for each, and shrunk to the ViT's grid: (N, L, C')."""
         step = max(1, _BAGS_AT_ONCE // (9 * maps[0].numel()))
         slices = [slice(i, i + step) for i in range(0, len(maps), step)]
-        return torch.cat([self.deform_net(maps[s], Places(*(part[index[s]] for part in where))) for s in slices])
+        return torch.cat([self.deform_net(maps[s], Places(*(part.index_select(0, index[s]) for part in where))) for s in slices])
 
     def _maps(self, reduced: Tensor, term: Tensor) -> Maps:
         quality, weight = self.regressor(reduced, term)
@@ -187,8 +206,8 @@ class AHIQ(Model, nn.Module):
             raise BadRequest(f"{what}: expected float32 (N, 3, {size}, {size}) in [0, 1], got {got}")
 
     @contextlib.contextmanager
-    def _products(self, x: Tensor) -> Iterator[None]:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+    def _products(self, device: torch.device) -> Iterator[None]:
+        with by_onednn(device), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             yield
 
     # -- training --------------------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ returns 8-bit grey. The published SSIM and MS-SSIM values come from that rounded
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,34 +17,98 @@ if TYPE_CHECKING:
     import torch
 
 Plane = NDArray[np.float32]
+"""One colour or grey, (H, W), in 0..255."""
 
 WEIGHTS = np.array([0.298936021293775, 0.587043074451121, 0.114020904255103], np.float32)
 
 
-def planes_uint8(image: NDArray[np.uint8]) -> tuple[Plane, Plane, Plane]:
-    """The R, G and B planes (H, W), float32 in 0..255, of an (H, W, 3) uint8 picture."""
+class Rows(NamedTuple):
+    """A plane that is made some rows at a time: the whole would be larger than the processor's caches."""
+
+    height: int
+    width: int
+    fill: Callable[[slice, Plane], None]
+    """Writes the rows of the slice into the plane given."""
+
+    def take(self, rows: slice, name: str) -> Plane:
+        """The rows in this thread's scratch memory of that name."""
+        plane = scratch(name, rows.stop - rows.start, self.width)
+        self.fill(rows, plane)
+        return plane
+
+    def whole(self) -> Plane:
+        """The plane."""
+        plane = np.empty((self.height, self.width), np.float32)
+        for band in bands(self.height, self.width):
+            self.fill(band, plane[band])
+        return plane
+
+
+_BAND_PIXELS = 1 << 15
+_BAND_ROWS = 32
+_kept = threading.local()
+
+
+def bands(height: int, width: int, overlap: int = 0) -> Iterator[slice]:
+    """Cuts rows into bands of which each shares its last `overlap` rows with the next."""
+    step = max(_BAND_ROWS, _BAND_PIXELS // width)
+    for top in range(0, height - overlap, step):
+        yield slice(top, min(top + step + overlap, height))
+
+
+def scratch(name: str, height: int, width: int) -> Plane:
+    """Memory for a band, this thread's own, kept from call to call under a name; it holds whatever was there.
+
+    Memory of this size, when freed, goes back to the system, and having it anew costs more than the arithmetic done in it.
+    """
+    memory: dict[str, Plane] = _kept.__dict__
+    if name not in memory or memory[name].size < height * width:
+        memory[name] = np.empty(height * width, np.float32)
+    return memory[name][: height * width].reshape(height, width)
+
+
+def rows_of(plane: Plane) -> Rows:
+    """The rows of a plane that exists already."""
+    return Rows(plane.shape[0], plane.shape[1], lambda rows, out: np.copyto(out, plane[rows]))
+
+
+def rows_uint8(image: NDArray[np.uint8], colour: int | None) -> Rows:
+    """One colour (0, 1, 2), or with None the luma, of an (H, W, 3) uint8 picture."""
     import cv2
 
-    red, green, blue = cv2.split(image)
-    return red.astype(np.float32), green.astype(np.float32), blue.astype(np.float32)
+    def fill(rows: slice, out: Plane) -> None:
+        if colour is None:
+            luma(cv2.split(image[rows]), out)
+        else:
+            np.copyto(out, image[rows, :, colour])
+
+    return Rows(image.shape[0], image.shape[1], fill)
 
 
-def planes(image: torch.Tensor) -> tuple[Plane, Plane, Plane]:
-    """The R, G and B planes (H, W), float32 in 0..255, of a (3, H, W) tensor in [0, 1].
+def rows_tensor(image: torch.Tensor, colour: int | None) -> Rows:
+    """One colour (0, 1, 2), or with None the luma, of a (3, H, W) tensor in [0, 1].
 
-    For k/255 in float32 the product with 255 is exactly k, so 8-bit pictures give what `planes_uint8` gives.
+    For k/255 in float32 the product with 255 is exactly k, so 8-bit pictures give what `rows_uint8` gives.
     """
-    red, green, blue = (image.detach() * 255).cpu().numpy()
-    return red, green, blue
+    planes = (image.detach() * 255).cpu().numpy()
+
+    def fill(rows: slice, out: Plane) -> None:
+        if colour is None:
+            luma(planes[:, rows], out)
+        else:
+            np.copyto(out, planes[colour, rows])
+
+    return Rows(image.shape[1], image.shape[2], fill)
 
 
-def luma(red: Plane, green: Plane, blue: Plane) -> Plane:
-    """Grey (H, W) of three planes in 0..255: whole numbers in 0..255, float32."""
-    grey: Plane = red * WEIGHTS[0]
-    grey += green * WEIGHTS[1]
-    grey += blue * WEIGHTS[2]
-    np.rint(grey, out=grey)
-    return grey
+def luma(colours: Iterable[NDArray[Any]], out: Plane) -> None:
+    """Writes grey, whole numbers in 0..255, of red, green and blue planes (H, W) in 0..255, uint8 or float32."""
+    red, green, blue = colours
+    part = scratch("luma", *out.shape)
+    np.multiply(red, WEIGHTS[0], out=out)
+    out += np.multiply(green, WEIGHTS[1], out=part)
+    out += np.multiply(blue, WEIGHTS[2], out=part)
+    np.rint(out, out=out)
 
 
 def check_pair_uint8(reference: NDArray[Any], distorted: NDArray[Any], minimum_size: int = 1) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import BadRequest
 from harness.models.base import Model, check_pair
-from harness.models.luma import check_pair_uint8, luma, planes, planes_uint8
+from harness.models.luma import Rows, bands, check_pair_uint8, rows_tensor, rows_uint8
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ class PSNR(Model):
         import torch
 
         if self.colour == "luma":
-            return _psnr_luma(planes(reference), planes(distorted))
+            return _of_rows(rows_tensor(reference, None), rows_tensor(distorted, None))
         # One image at a time: the order in which a batched sum is taken may depend on the batch.
         error = torch.sum(torch.square(reference.detach() * 255 - distorted.detach() * 255), dtype=torch.float64)
         return psnr_of_error(float(error), distorted.numel())
@@ -64,12 +64,15 @@ class PSNR(Model):
 
         check_pair_uint8(reference, distorted)
         if self.colour == "luma":
-            return _psnr_luma(planes_uint8(reference), planes_uint8(distorted))
+            return _of_rows(rows_uint8(reference, None), rows_uint8(distorted, None))
         # OpenCV takes a root and squares it again, which misses the whole number by a few ulp.
         return psnr_of_error(round(cv2.norm(reference, distorted, cv2.NORM_L2SQR)), distorted.size)
 
 
-def _psnr_luma(reference: tuple[Any, Any, Any], distorted: tuple[Any, Any, Any]) -> float:
-    difference = luma(*reference) - luma(*distorted)
-    error = np.sum(np.square(difference, out=difference), dtype=np.float64)
-    return psnr_of_error(float(error), difference.size)
+def _of_rows(reference: Rows, distorted: Rows) -> float:
+    error = 0.0
+    for band in bands(reference.height, reference.width):
+        difference = reference.take(band, "x")
+        difference -= distorted.take(band, "y")
+        error += float(np.sum(np.square(difference, out=difference), dtype=np.float64))
+    return psnr_of_error(error, reference.height * reference.width)

@@ -280,11 +280,11 @@ def pipal_tenth(root: Path) -> None:
 
 
 def pipal_ntire2022(root: Path) -> None:
-    """The four folders of the 2022 track, no labels. Validation names are made up: the real ones are not known."""
+    """The four folders of the 2022 track, no labels. Validation names are made up and few: the real ones are not known."""
     test = _pipal_part("pipal-ntire2022", "test")
     pictures(root / "NTIRE2022_FR_Testing_Ref", root / "NTIRE2022_FR_Testing_Dis", **test)
     references = _pipal_part("pipal", "ntire2021-validation")["references"]
-    types = [f"{i:02d}" for i in range(66)]
+    types = [f"{i:02d}" for i in range(6)]
     pictures(root / "NTIRE2022_FR_Valid_Ref", root / "NTIRE2022_FR_Valid_Dis", references, types)
 
 

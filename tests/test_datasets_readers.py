@@ -27,7 +27,7 @@ EXPECTED = {
     "live-first": (779, 29, False),
     "csiq": (144, 5, False),
     "pipal": (1600, 225, True),
-    "pipal-ntire2022": (3300, 50, True),
+    "pipal-ntire2022": (1800, 50, True),
     "pieapp": (30, 5, False),
     "mdid": (50, 5, True),
     "bapps": (60, 30, True),

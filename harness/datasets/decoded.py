@@ -19,7 +19,7 @@ from harness.errors import BadRequest
 from harness.registry import DatasetCard
 
 _SIDE = 16
-_FEWEST = 4
+_FEWEST = 3
 _AGAINST = -0.2
 _FAR, _NEAR = 0.5, 0.9
 

@@ -267,9 +267,8 @@ class _Reading:
             pattern = f"names that are not of the form {self.part.pattern}"
             self.found.error(self.called + counted(strange, pattern, len(rows)), where, "is this the label file of this dataset?")
         if contradicting:
-            self.found.error(
-                self.called + counted(contradicting, "names with the reference of another"), where, "labels were swapped"
-            )
+            message = counted(contradicting, "names with the reference of another", len(rows))
+            self.found.error(self.called + message, where, "labels were swapped: take the file anew from the archive")
         if dropped:
             self.found.notes.append(f"{self.called}{dropped} rows about references themselves were dropped")
         if not columns["name"]:

@@ -1,0 +1,110 @@
+"""`harness data show`: a reference beside its distorted images with their scores, for a person to see pairing and direction."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from harness import images
+from harness.datasets import Dataset
+from harness.datasets.table import has_pictures
+from harness.errors import BadRequest, near
+from harness.files import atomic
+
+_CELL = 176
+_MARGIN = 8
+_LINE = 13
+_COLUMNS = 6
+_INK, _PAPER, _FRAME = (20, 20, 20), (250, 250, 250), (0, 90, 180)
+
+
+def contact_sheet(data: Dataset, out: str | Path, reference: str | None = None, limit: int = 35) -> Path:
+    """Write a PNG of one reference (its id; default: the first) and of its distorted images, best first; returns its path.
+
+    Of more than `limit` images, as many spread evenly over the scores. Raises BadRequest for an unknown reference and
+    for pictures that cannot be read.
+    """
+    if not has_pictures(data.table):
+        raise BadRequest(f"{data.name}: labels without pictures; there is nothing to show")
+    ids = list(dict.fromkeys(data.table["reference_id"]))
+    if reference is None:
+        labelled = data.table["reference_id"][data.table["score"].notna()]
+        reference = str(labelled.iloc[0]) if len(labelled) else str(ids[0])
+    if reference not in ids:
+        raise BadRequest(f"{data.name} has no reference {reference!r}{near(reference, ids)} ({len(ids)} references)")
+    rows = data.table[data.table["reference_id"] == reference]
+    ordered = rows.sort_values(["score", "name"], ascending=[not data.higher_is_better, True])
+    shown = _spread(ordered, limit)
+    cells = [(str(rows["reference"].iloc[0]), ["reference", reference])]
+    cells += [(str(row.distorted), _caption(row)) for row in shown.itertuples()]
+    direction = "higher" if data.higher_is_better else "lower"
+    count = f"{len(shown)} of {len(rows)} images" if len(shown) < len(rows) else f"{len(rows)} images"
+    title = f"{data.name}, reference {reference}: {count}, best first by {data.card.label} ({direction} is better)"
+    picture = _draw(title, cells)
+    memory = io.BytesIO()
+    picture.save(memory, "PNG")
+    with atomic(out) as stream:
+        stream.write(memory.getvalue())
+    return Path(out)
+
+
+def _spread(rows: pd.DataFrame, limit: int) -> pd.DataFrame:
+    if len(rows) <= limit:
+        return rows
+    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, limit).round().astype(int))]
+
+
+def _caption(row: object) -> list[str]:
+    score, level = getattr(row, "score", math.nan), getattr(row, "level", math.nan)
+    told = "label withheld" if math.isnan(score) else f"{score:.4g}"
+    kind = str(getattr(row, "distortion", ""))
+    kind += "" if math.isnan(level) else f" {level:g}"
+    return [told + (f"  {kind}" if kind else ""), str(getattr(row, "name", ""))]
+
+
+def _draw(title: str, cells: list[tuple[str, list[str]]]) -> Image.Image:
+    thumbnails = [_thumbnail(path) for path, _ in cells]
+    columns = min(_COLUMNS, len(cells))
+    tallest = max(thumbnail.height for thumbnail in thumbnails)
+    height = tallest + 2 * _LINE + _MARGIN
+    top = _LINE + 2 * _MARGIN
+    width = max(columns * (_CELL + _MARGIN) + _MARGIN, 760)
+    sheet = Image.new("RGB", (width, top + -(-len(cells) // columns) * height + _MARGIN), _PAPER)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    pen.text((_MARGIN, _MARGIN), _latin(title), _INK, font)
+    for place, (thumbnail, (_, caption)) in enumerate(zip(thumbnails, cells, strict=True)):
+        x = _MARGIN + place % columns * (_CELL + _MARGIN)
+        y = top + place // columns * height
+        sheet.paste(thumbnail, (x, y))
+        if place == 0:
+            pen.rectangle((x - 2, y - 2, x + thumbnail.width + 1, y + thumbnail.height + 1), outline=_FRAME, width=2)
+        for line, words in enumerate(caption):
+            pen.text((x, y + tallest + 1 + line * _LINE), _fitting(words, font), _INK, font)
+    return sheet
+
+
+def _thumbnail(path: str) -> Image.Image:
+    picture = Image.fromarray(images.read(path))
+    scale = _CELL / max(picture.size)
+    # Enlarging must not smooth: blur would look like the distortion that a person came to see.
+    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), how)
+
+
+def _fitting(words: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """Text cut in its middle to a cell's width: the ends of file names tell them apart."""
+    words = whole = _latin(words)
+    kept = len(words)
+    while font.getlength(words) > _CELL and kept > 2:
+        kept -= 1
+        words = whole[: kept - kept // 2] + ".." + whole[len(whole) - kept // 2 :]
+    return words
+
+
+def _latin(words: str) -> str:
+    return words.encode("latin-1", "replace").decode("latin-1")

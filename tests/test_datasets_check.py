@@ -1,0 +1,538 @@
+"""`harness data check`: complete miniatures pass, and broken ones give one report with the right lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import miniatures
+import numpy as np
+import pytest
+from miniatures import copy, live_mats, live_vectors, noisy, replace, still, text, tree, write
+from PIL import Image
+
+from harness import registry
+from harness.datasets import headers, load_dataset
+from harness.datasets.check import Report, check
+from harness.datasets.manifest import manifest_hash
+from harness.errors import BadRequest
+
+NAMES = [name for name in miniatures.TREES if "," not in name]
+
+
+def checked(name: str, root: Path, full: bool = False) -> Report:
+    return check(registry.find_dataset(name), root, full=full, workers=1)
+
+
+def errors(report: Report) -> str:
+    return "\n".join(str(p) for p in report.problems if p.severity == "error")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_complete_miniature_passes_and_a_smaller_size_is_only_a_warning(name):
+    report = checked(name, tree(name))
+    assert report.ok, errors(report)
+    card, found = registry.find_dataset(name), report.json()
+    assert list(found) == ["dataset", "ok", "references", "pairs", "problems"]
+    assert (found["dataset"], found["ok"]) == (name, True)
+    json.dumps(found, allow_nan=False)
+    if card.pairs and report.counts[0].found != card.pairs:
+        assert any(f"the card says {card.pairs:,}" in p["what"] for p in found["problems"])
+    written = report.text()
+    assert card.licence in written
+    assert card.home in written
+    assert all(f"protocol {protocol}: " in written for protocol in card.protocols)
+    assert not any("not possible here" in what for what in report.protocols.values())
+
+
+# What breaks a tree of any layout
+
+
+def rows(name: str, root: Path):
+    return load_dataset(name, root).table
+
+
+def a_picture(name: str, root: Path, which: int = 3) -> Path:
+    return Path(rows(name, root)["distorted"].iloc[which])
+
+
+def missing_picture(name: str, root: Path) -> str:
+    path = a_picture(name, root)
+    path.unlink()
+    return rf"{path.stem if name == 'bapps' else path.name}|no number"
+
+
+def missing_reference(name: str, root: Path) -> str:
+    path = Path(rows(name, root)["reference"].iloc[3])
+    path.unlink()
+    return r"(?i)references are missing: " + re.escape(path.name) if name != "bapps" else r"missing in ref: " + path.stem
+
+
+def missing_part(name: str, root: Path) -> str:
+    frame = rows(name, root)
+    folder = frame["reference_id"].iloc[0]
+    for path in frame["distorted"][frame["reference_id"] == folder]:
+        Path(path).unlink()
+    return rf"nothing at all of 1 references \({folder} to {folder}\)"
+
+
+def truncated(name: str, root: Path) -> str:
+    path = a_picture(name, root)
+    replace(path, path.read_bytes()[:-200])
+    return rf"1 of [\d,]+ pictures cannot be read: .*{re.escape(path.name)} \((cut off|a damaged picture)"
+
+
+def empty(name: str, root: Path) -> str:
+    path = a_picture(name, root)
+    replace(path, b"")
+    return rf"{re.escape(path.name)} \(an empty file\)"
+
+
+def no_picture(name: str, root: Path) -> str:
+    path = a_picture(name, root)
+    replace(path, b"<html>404 not found</html>" * 9)
+    return rf"{re.escape(path.name)} \(not a picture"
+
+
+def other_size(name: str, root: Path) -> str:
+    path = a_picture(name, root)
+    path.unlink()
+    write(path, still("other", 20, 20))
+    return r"1 of [\d,]+ distorted pictures differ in size from their reference: .*\(20x20, its reference "
+
+
+def copied(name: str, root: Path) -> str:
+    frame = rows(name, root)
+    first, last = Path(frame["distorted"].iloc[3]), Path(frame["distorted"].iloc[-1])
+    other = next(Path(d) for d, r in zip(frame["distorted"], frame["reference"], strict=True) if r != frame["reference"].iloc[3])
+    with Image.open(first) as a, Image.open(other) as b:
+        assert name == "live" or a.size == b.size
+    replace(other, first.read_bytes())
+    assert last
+    return r"1 groups of equal pictures under different references: "
+
+
+# What breaks label files that are text
+
+
+def label_file(name: str, root: Path) -> Path:
+    pattern = {
+        "kadid10k": "dmos.csv",
+        "pieapp": "ref_160_per*.csv",
+        "mdid": "mos.txt",
+        "csiq": "csiq_label.txt",
+        "pipal": "A0001.txt",
+    }
+    return next(root.rglob(pattern.get(name, "mos_with_names.txt")))
+
+
+def relabel(name: str, root: Path, change: Callable[[list[str]], list[str]]) -> Path:
+    path = label_file(name, root)
+    lines = path.read_bytes().decode().split("\n")
+    replace(path, "\n".join(change([line.strip() for line in lines if line.strip()])).encode())
+    return path
+
+
+def no_labels(name: str, root: Path) -> str:
+    for path in {label_file(name, root), *root.rglob("Train_Label/*.txt"), *root.rglob("*per_image_score.csv")}:
+        path.unlink()
+    return "no label file"
+
+
+def bad_line(name: str, root: Path) -> str:
+    relabel(name, root, lambda lines: [*lines[:2], "what is this?", *lines[2:]])
+    return r"1 line cannot be read: line 3 \('what is this\?'\)|1 lines hold no number: line 3"
+
+
+def not_a_number(name: str, root: Path) -> str:
+    relabel(name, root, lambda lines: [*lines[:2], re.sub(r"(?<![\w.])\d+\.\d+(?![\w.])", "nan", lines[2], count=1), *lines[3:]])
+    return r"1 line cannot be read: line 3 .*not a finite number|1 lines hold no number: line 3"
+
+
+def labelled_twice(name: str, root: Path) -> str:
+    relabel(name, root, lambda lines: [*lines, lines[-1]])
+    return r"1 names labelled twice: .* line \d+ and .* line \d+\)|51 scores for 50 pictures"
+
+
+def label_lost(name: str, root: Path) -> str:
+    relabel(name, root, lambda lines: [*lines[:2], *lines[3:]])
+    return r"1 pictures have no label: |49 scores for 50 pictures"
+
+
+def out_of_range(name: str, root: Path) -> str:
+    def change(lines: list[str]) -> list[str]:
+        return [*lines[:2], re.sub(r"(?<![\w.])(\d+)\.(\d+)(?![\w.])", r"99\1.\2", lines[2], count=1), *lines[3:]]
+
+    relabel(name, root, change)
+    return r"1 of \d+ labels outside "
+
+
+def backwards(name: str, root: Path) -> str:
+    """Labels of the other direction: the best picture has the worst label."""
+    number = r"(?<![\w.])\d+\.\d+(?![\w.])"
+    others = [*root.rglob("*per_image_score.csv"), *root.rglob("Train_Label/*.txt")]
+    for path in {label_file(name, root), *others}:
+        lines = path.read_text().splitlines()
+        scores = [float(match.group()) for line in lines if (match := re.search(number, line))]
+        total = min(scores) + max(scores)
+        flipped = [re.sub(number, lambda m, t=total: f"{t - float(m.group()):.4f}", line, count=1) for line in lines]
+        replace(path, "\n".join(flipped).encode())
+    return "quality rises with the level|labels run against PSNR|other scores than"
+
+
+PICTURES = [missing_picture, missing_reference, missing_part, truncated, empty, no_picture, other_size, copied]
+LABELS = [no_labels, bad_line, not_a_number, labelled_twice, label_lost, out_of_range, backwards]
+
+
+def breakable(name: str, tmp_path: Path) -> Path:
+    if name == "csiq":
+        miniatures.csiq(tmp_path / "csiq", labels="text")
+        return tmp_path / "csiq"
+    return copy(tree("pipal, a tenth of the training set" if name == "pipal" else name), tmp_path / name)
+
+
+NAMED = ["tid2013", "tid2008", "kadid10k", "csiq", "pieapp", "mdid", "pipal"]
+
+
+@pytest.mark.parametrize(
+    ("name", "breaking"),
+    [(name, b) for name in NAMED for b in (*PICTURES, *LABELS) if (name, b) != ("pieapp", out_of_range)],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_broken_tree_of_named_pictures_fails_with_the_right_line(name, breaking, tmp_path):
+    root = breakable(name, tmp_path)
+    expected = breaking(name, root)
+    if name == "mdid" and breaking in (missing_picture, missing_part):
+        expected = "scores for .* pictures; they belong together line by line"
+    report = checked(name, root, full=breaking is backwards)
+    assert not report.ok
+    assert re.search(expected, errors(report)), f"{expected}\n{errors(report)}"
+    assert not report.json()["ok"]
+    for problem in report.problems:
+        assert problem.what
+        assert problem.where
+
+
+# A BAPPS triplet has one picture of a kind, and its patches recur.
+@pytest.mark.parametrize(
+    ("name", "breaking"),
+    [(name, b) for name in ("live", "bapps") for b in PICTURES if name == "live" or b not in (missing_part, copied)],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_broken_tree_of_vectors_or_votes_fails_with_the_right_line(name, breaking, tmp_path):
+    root = copy(tree(name), tmp_path / name)
+    expected = breaking(name, root)
+    if name == "live" and breaking is missing_part:
+        expected = r"\d+ of 779 distorted pictures are missing"
+    report = checked(name, root)
+    assert not report.ok
+    assert re.search(expected, errors(report)), f"{expected}\n{errors(report)}"
+
+
+# LIVE's vectors
+
+
+def vectors_with(change: Callable[[dict[str, np.ndarray]], None]) -> dict[str, np.ndarray]:
+    vectors = live_vectors()
+    change(vectors)
+    return vectors
+
+
+def swapped(v: dict[str, np.ndarray]) -> None:
+    v["dmos_new"], v["dmos"] = v["dmos"], v["dmos_new"]
+
+
+def mixed(v: dict[str, np.ndarray]) -> None:
+    v["dmos_new"][0, :227] = v["dmos"][0, :227]
+
+
+def one_for_both(v: dict[str, np.ndarray]) -> None:
+    v["dmos_new"] = v["dmos"].copy()
+
+
+def reordered(v: dict[str, np.ndarray]) -> None:
+    v["refnames_all"] = np.roll(v["refnames_all"], 227, axis=1)
+
+
+def cut_short(v: dict[str, np.ndarray]) -> None:
+    v["dmos_new"] = v["dmos_new"][:, :-1]
+
+
+def wrong_marks(v: dict[str, np.ndarray]) -> None:
+    v["orgs"] = v["orgs"].copy()
+    v["orgs"][0, 100:110] = 1
+
+
+def not_finite(v: dict[str, np.ndarray]) -> None:
+    v["dmos_new"][0, 100] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            swapped,
+            "labels within 17.9..84.5 as those of dmos.mat:dmos, where dmos_realigned.mat:dmos_new was expected, in all folders",
+        ),
+        (mixed, "in jp2k alone: mixed label vectors"),
+        (one_for_both, "the same labels as dmos_realigned.mat: one is a copy of the other"),
+        (reordered, "references contradict the folders' info.txt"),
+        (cut_short, "dmos_new has 981 entries, expected 982"),
+        (wrong_marks, "orgs marks 213 copies of references, expected 203"),
+        (not_finite, "1 labels are no finite numbers: jp2k/img101.bmp"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_lives_damaged_or_mixed_vectors_are_told_apart(change, expected, tmp_path):
+    root = copy(tree("live"), tmp_path / "live")
+    for file in root.rglob("*.mat"):
+        file.unlink()
+    live_mats(root / "databaserelease2", vectors_with(change))
+    report = checked("live", root)
+    assert not report.ok
+    assert expected in errors(report)
+
+
+def test_lives_first_labels_are_not_taken_for_the_realigned_ones(tmp_path):
+    root = copy(tree("live"), tmp_path / "live")
+    (root / "databaserelease2/dmos_realigned.mat").unlink()
+    with pytest.raises(BadRequest, match=r"no dmos_realigned\.mat .*only dmos\.mat, the other labels, is here"):
+        load_dataset("live", root)
+    assert checked("live-first", root).ok
+    root = copy(tree("live"), tmp_path / "damaged")
+    replace(root / "databaserelease2/dmos_realigned.mat", b"MATLAB 5.0 MAT-file" + bytes(range(256)) * 4)
+    replace(root / "databaserelease2/refnames_all.mat", b"")
+    report = checked("live", root)
+    assert "holds no readable vector 'dmos_new'" in errors(report)
+    assert "holds no readable vector 'refnames_all'" in errors(report)
+
+
+# Other formats' own faults
+
+
+def test_votes_that_are_no_fraction_are_named(tmp_path):
+    root = copy(tree("bapps"), tmp_path / "bapps")
+    judge = root / "dataset/2afc/val/traditional/judge"
+    replace(judge / "000001.npy", b"\x80\x04]\x94.")
+    (judge / "000002.npy").unlink()
+    np.save(judge / "000002.npy", np.array([7.0]))
+    (judge / "000003.npy").unlink()
+    report = checked("bapps", root)
+    assert "votes are no fraction: 000001.npy, 000002.npy" in errors(report)
+    assert "1 of 6 missing in judge: 000003" in errors(report)
+
+
+def test_a_broken_spreadsheet_is_named(tmp_path):
+    root = copy(tree("csiq"), tmp_path / "csiq")
+    replace(root / "csiq.DMOS.xlsx", b"PK\x03\x04 not a spreadsheet")
+    assert "not a readable spreadsheet" in errors(checked("csiq", root))
+
+
+def test_kadids_swapped_references_and_tids_shifted_labels_are_found(tmp_path):
+    root = copy(tree("kadid10k"), tmp_path / "kadid")
+    path = root / "kadid10k/dmos.csv"
+    replace(path, path.read_text().replace("I01_01_02.png,I01.png", "I01_01_02.png,I02.png").encode())
+    assert "1 of 75 names with the reference of another: I01_01_02.png (I02.png in the label file)" in errors(
+        checked("kadid10k", root)
+    )
+    root = copy(tree("tid2013"), tmp_path / "tid")
+    lines = (root / "mos_with_names.txt").read_bytes().split(b"\r\n")
+    names = [line.split()[1] for line in lines if line]
+    scores = [line.split()[0] for line in lines if line]
+    shifted = b"\r\n".join(s + b" " + n for s, n in zip([scores[-1], *scores[:-1]], names, strict=True))
+    replace(root / "mos_with_names.txt", shifted)
+    assert "other scores than mos_with_names.txt for 100 of 100 pictures" in errors(checked("tid2013", root))
+
+
+def test_a_missing_picture_of_a_challenge_is_named_though_it_has_no_label(tmp_path):
+    root = copy(tree("pipal"), tmp_path / "pipal")
+    (root / "Val_Dist/A0005_10_02.bmp").unlink()
+    (root / "Val_Ref/A0240.bmp").unlink()
+    found = errors(checked("pipal", root))
+    assert "ntire2021-validation: 1 of 1,000 distorted pictures are missing: A0005_10_02.bmp" in found
+    assert "ntire2021-validation: 1 of 25 references are missing: A0240.bmp" in found
+
+
+def test_the_default_protocols_part_must_be_there(tmp_path):
+    root = copy(tree("pipal"), tmp_path / "pipal")
+    for folder in ("Train_Ref", "Train_Label", *(f"Distortion_{i}" for i in range(1, 5))):
+        os.rename(root / folder, tmp_path / folder)
+    assert "nothing of part train, which the default protocol needs" in errors(checked("pipal", root))
+
+
+def test_one_report_lists_everything_that_is_wrong(tmp_path):
+    root = copy(tree("tid2013"), tmp_path / "tid")
+    expected = [breaking("tid2013", root) for breaking in (truncated, other_size)]  # before the label file is broken
+    (root / "reference_images/I02.BMP").unlink()
+    (root / "distorted_images/i02_13_4.bmp").unlink()
+    replace(root / "mos.txt", b"1.0\n2.0\n")
+    relabel("tid2013", root, lambda lines: ["1.0", *lines[:40], "5.0 x.bmp", "nan i01_01_5.bmp", *lines[40:-1]])
+    found = errors(checked("tid2013", root))
+    for line in (
+        expected[1],
+        "references are missing: I02.bmp",
+        "distorted pictures are missing: i02_13_4.bmp",
+        r"2 lines cannot be read: line 1 \('1.0'\).*; line 43 ",
+        r"1 of \d+ names that are not of the form .*: line 42 \(x.bmp\)",
+        "1 pictures have no label: distorted_images/i25_18_5.bmp",
+        "2 lines, the labels beside it have",
+    ):
+        assert re.search(line, found), f"{line}\n{found}"
+
+
+# The full check
+
+
+def test_the_full_check_finds_damage_inside_a_picture_that_its_header_hides(tmp_path):
+    root = copy(tree("kadid10k"), tmp_path / "kadid")
+    path = a_picture("kadid10k", root)
+    data = bytearray(path.read_bytes())
+    middle = data.index(b"IDAT") + 20
+    data[middle : middle + 40] = bytes(40)
+    replace(path, bytes(data))
+    assert checked("kadid10k", root).ok
+    assert re.search(
+        rf"1 pictures cannot be used: .*{path.name} \(a damaged picture", errors(checked("kadid10k", root, full=True))
+    )
+
+
+def test_the_full_check_finds_pictures_under_the_wrong_reference(tmp_path):
+    root = copy(tree("kadid10k"), tmp_path / "kadid")
+    path = root / "kadid10k/images/I01_01_03.png"
+    path.unlink()
+    write(path, noisy(still("kadid2"), 3, "moved"))
+    found = errors(checked("kadid10k", root, full=True))
+    assert "1 of 75 pictures look like another reference than theirs: I01_01_03.png (looks like I02.png)" in found
+
+
+def test_copies_of_references_and_equal_pictures_are_warnings_that_name_them(tmp_path):
+    root = copy(tree("kadid10k"), tmp_path / "kadid")
+    images = root / "kadid10k/images"
+    replace(images / "I01_01_01.png", (images / "I01.png").read_bytes())
+    replace(images / "I02_01_01.png", (images / "I02_01_02.png").read_bytes())
+    report = checked("kadid10k", root, full=True)
+    assert report.ok
+    lines = "\n".join(str(p) for p in report.problems)
+    assert "1 of 75 distorted pictures are byte for byte their reference: I01_01_01.png" in lines
+    assert "distorted pictures equal their reference in every pixel: I01_01_01.png" in lines
+    assert "I02_01_01.png = I02_01_02.png" in lines
+
+
+def test_one_reference_under_two_names_would_leak_across_a_split(tmp_path):
+    root = copy(tree("kadid10k"), tmp_path / "kadid")
+    replace(root / "kadid10k/images/I02.png", (root / "kadid10k/images/I01.png").read_bytes())
+    assert "1 references are one picture under several names: I01.png = I02.png" in errors(checked("kadid10k", root))
+
+
+def test_a_full_check_leaves_a_manifest_whose_hash_two_mirrors_share_and_any_change_voids(tmp_path):
+    card = registry.find_dataset("kadid10k")
+    root = copy(tree("kadid10k"), tmp_path / "one")
+    assert manifest_hash(card, root) is None
+    assert checked("kadid10k", root).manifest is None
+    report = checked("kadid10k", root, full=True)
+    assert report.manifest == manifest_hash(card, root) is not None
+    assert checked("kadid10k", root).manifest == report.manifest
+    document = json.loads((root / "manifest-kadid10k.json").read_text())
+    assert len(document["files"]) == 75 + 5 + 1
+    other = copy(tree("kadid10k"), tmp_path / "two")
+    os.rename(other / "kadid10k/images", other / "pictures")
+    assert checked("kadid10k", other, full=True).manifest == report.manifest
+    path = a_picture("kadid10k", root)
+    replace(path, path.read_bytes() + b"\0")
+    assert manifest_hash(card, root) is None
+
+
+def test_a_broken_tree_leaves_no_manifest(tmp_path):
+    root = copy(tree("kadid10k"), tmp_path / "kadid")
+    a_picture("kadid10k", root).unlink()
+    assert checked("kadid10k", root, full=True).manifest is None
+    assert not list(root.glob("manifest*"))
+
+
+def test_a_manifest_goes_to_the_cache_where_the_dataset_cannot_be_written(tmp_path, monkeypatch):
+    from harness.datasets import manifest
+    from harness.errors import Fault
+
+    root = copy(tree("kadid10k"), tmp_path / "kadid")
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    original = manifest.write_json
+
+    def refusing(path: Path, document: object) -> None:
+        if Path(path).is_relative_to(root):
+            raise Fault("read-only")
+        original(path, document)
+
+    monkeypatch.setattr(manifest, "write_json", refusing)
+    report = checked("kadid10k", root, full=True)
+    assert report.manifest is not None
+    assert not list(root.glob("manifest*"))
+    assert list((tmp_path / "cache").rglob("manifest-kadid10k.json"))
+
+
+# Headers
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+@pytest.mark.parametrize("kind", ["bmp", "png", "jpg", "tif", "webp"])
+def test_headers_give_the_size_that_a_decoder_gives(tmp_path, mode, kind):
+    path = tmp_path / f"x.{kind}"
+    picture = Image.fromarray(still("header", 13, 17)).convert(mode)
+    if kind == "jpg" and mode in ("P", "1"):
+        picture = picture.convert("L")
+    picture.save(path)
+    header = headers.look(str(path))
+    assert (header.height, header.width, header.bytes) == (13, 17, path.stat().st_size)
+
+
+@pytest.mark.parametrize("kind", ["bmp", "png"])
+def test_a_file_cut_anywhere_is_noticed_from_its_header_and_end(tmp_path, kind):
+    path = tmp_path / f"x.{kind}"
+    write(path, still("cut", 13, 17))
+    data = path.read_bytes()
+    for length in range(0, len(data) - 40, 7):
+        path.write_bytes(data[:length])
+        with pytest.raises(BadRequest):
+            headers.look(str(path))
+
+
+def test_a_picture_with_bytes_after_its_end_is_whole(tmp_path):
+    path = tmp_path / "x.png"
+    write(path, still("tail"))
+    path.write_bytes(path.read_bytes() + bytes(500))
+    assert headers.look(str(path))[:2] == (12, 16)
+
+
+def test_check_says_where_an_absent_dataset_comes_from():
+    report = check(registry.find_dataset("live"), None)
+    assert not report.ok
+    assert "form on the home page" in report.text()
+
+
+def test_a_users_own_reader_is_checked_like_the_shipped_ones(tmp_path):
+    text(tmp_path / "own.toml", OWN)
+    miniatures.write(tmp_path / "r.png", still("own"))
+    lines = ["distorted,reference,score"]
+    for i in range(4):
+        write(tmp_path / f"d{i}.png", noisy(still("own"), 4 * i + 4, "own", i))
+        lines.append(f"d{i}.png,r.png,{4 - i}")
+    text(tmp_path / "pairs.csv", "\n".join(lines))
+    card = registry.find_dataset(str(tmp_path / "own.toml"))
+    assert check(card, tmp_path, full=True).ok
+    text(tmp_path / "pairs.csv", "\n".join([*lines, "d9.png,r.png,x"]))
+    assert "score is not a finite number" in errors(check(card, tmp_path))
+
+
+OWN = """
+name = "own"
+title = "A user's table"
+reader = "harness.datasets:read_table"
+higher_is_better = true
+default_protocol = "full"
+[protocols.full]
+split = "full"
+[layout]
+table = "pairs.csv"
+"""

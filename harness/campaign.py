@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness import datasets, runs
+from harness.datasets.content import independent_rows
 from harness.errors import BadRequest, HarnessError
 from harness.files import sha256_json, write_json, write_text
 from harness.run import Outcome, Plan, Request, command, execute, measure, plan
@@ -18,9 +19,10 @@ FIGURES = ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "ma
 
 
 def run_all(
-    requests: Sequence[Request], test_on: Sequence[str] = (), say: Callable[[str], None] = print
+    requests: Sequence[Request], test_on: Sequence[str] = (), say: Callable[[str], None] = print, *, keep_shared: bool = False
 ) -> tuple[list[Outcome], list[HarnessError]]:
-    """Every request in turn, each also on the datasets of `test_on`.
+    """Every request in turn, each also on the datasets of `test_on`, there without the references whose content it was
+    trained on (unless `keep_shared`).
 
     All requests are checked before the first begins; afterwards a fault of one does not stop the others: faults are
     returned beside the outcomes.
@@ -41,7 +43,7 @@ def run_all(
             first = _one(todo, say, first_split_only=bool(test_on))
             outcomes.append(first)
             for name in test_on:
-                outcomes.append(_one(_further(todo, first, name), say))  # noqa: PERF401 -- a fault must not lose those before
+                outcomes.append(_one(_further(todo, first, name, say, keep_shared=keep_shared), say))  # noqa: PERF401 -- a fault must not lose those before
         except HarnessError as error:
             faults.append(type(error)(f"{todo.card.name}: {error}"))
     return outcomes, faults
@@ -55,12 +57,21 @@ def _one(todo: Plan, say: Callable[[str], None], *, first_split_only: bool = Fal
     return execute(todo, say) if repeats == 1 else _repeated(todo, repeats, say)
 
 
-def _further(todo: Plan, first: Outcome, name: str) -> Plan:
+def _further(todo: Plan, first: Outcome, name: str, say: Callable[[str], None], *, keep_shared: bool) -> Plan:
     """The same model, with the weights that the first dataset gave it, on the whole of another dataset."""
     weights = str(first.folder / WEIGHTS) if todo.trained else todo.request.weights
     request = replace(todo.request, dataset=name, root=None, protocol=None, weights=weights, init=None)
-    data = datasets.load_dataset(name, cards=request.cards)
-    return plan(replace(request, protocol="full" if "full" in data.card.protocols else None))
+    data = datasets.load_dataset(name, cards=request.cards, quiet=request.quiet)
+    request = replace(request, protocol="full" if "full" in data.card.protocols else None)
+    if todo.trained:
+        independent = independent_rows(todo.data, todo.parts, data)
+        if independent.shared and not keep_shared:
+            request = replace(request, exclude=tuple(sorted(independent.shared)), remark=independent.note)
+        elif independent.shared:
+            request = replace(request, remark="not " + independent.note)
+        if independent.shared:
+            say(f"{name}: {request.remark}")
+    return plan(request)
 
 
 def _repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:

@@ -83,6 +83,7 @@ def show(name: str, cards: Sequence[str], as_json: bool) -> None:
 @_with("root")
 @click.option("--protocol", metavar="NAME", help="Which images train, validate and test.")
 @click.option("--test-on", metavar="A,B,...", help="Further datasets to test on, whole.")
+@click.option("--keep-shared", is_flag=True, help="Test also on references whose content was trained on.")
 @_with("weights")
 @click.option("--init", metavar="FILE", help="Weights to train on from.")
 @_with("set")
@@ -98,6 +99,7 @@ def run(
     root: str | None,
     protocol: str | None,
     test_on: str | None,
+    keep_shared: bool,
     weights: str | None,
     init: str | None,
     settings: Sequence[str],
@@ -148,7 +150,7 @@ def run(
         for model in dict.fromkeys([name] if name else models)
     ]
     further = [word.strip() for word in (test_on or "").split(",") if word.strip()]
-    outcomes, faults = campaign.run_all(requests, further, _say(quiet))
+    outcomes, faults = campaign.run_all(requests, further, _say(quiet), keep_shared=keep_shared)
     results = [summary.result(outcome.folder, outcome.record) for outcome in outcomes]
     if as_json:
         click.echo(json.dumps(results, indent=2, ensure_ascii=False))
@@ -335,6 +337,44 @@ def leaderboard_(
         click.echo(json.dumps(leaderboard.numbers(name, runs, boards), indent=2, ensure_ascii=False))
     else:
         click.echo(leaderboard.show(name, runs, boards, latex=latex))
+
+
+@cli.group("data")
+def data_() -> None:
+    """Files of datasets: check, get and look at them."""
+
+
+@data_.command("check")
+@click.argument("name")
+@click.option("--full", is_flag=True, help="Decode every picture, and leave a manifest.")
+@click.option("--strict", is_flag=True, help="Warnings count as faults.")
+@_with("root", "cards", "workers", "quiet", "json", "debug")
+def data_check(
+    name: str, full: bool, strict: bool, root: str | None, cards: Sequence[str], workers: int, quiet: bool, as_json: bool
+) -> None:
+    """What was expected of dataset NAME, what is there, what is missing, and how to mend it."""
+    from harness import datasets, registry
+    from harness.datasets.check import check
+
+    card = registry.find_dataset(name, cards)
+    report = check(card, datasets.data_root(card.folder or card.name, root), full=full, workers=workers or None, quiet=quiet)
+    click.echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else report.text())
+    if not report.ok or (strict and report.problems):
+        raise SystemExit(1)
+
+
+@data_.command("show")
+@click.argument("name")
+@click.option("--reference", metavar="ID", help="Which reference; default: the first.")
+@click.option("--out", metavar="FILE.png", help="Where to write the sheet; default: NAME.png.")
+@_with("root", "cards", "quiet", "debug")
+def data_show(name: str, reference: str | None, out: str | None, root: str | None, cards: Sequence[str], quiet: bool) -> None:
+    """A contact sheet of one reference of NAME with its distorted images and their scores."""
+    from harness import datasets
+    from harness.datasets.sheet import contact_sheet
+
+    data = datasets.load_dataset(name, root, cards=cards, quiet=quiet)
+    click.echo(str(contact_sheet(data, out or f"{data.name}.png", reference)))
 
 
 @cli.group("weights")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness import datasets, devices, external, models, registry, runs
 from harness.agreement import Agreement, agreement
 from harness.datasets import Dataset, splits, table
+from harness.datasets.manifest import manifest_hash
 from harness.errors import BadRequest, listed
 from harness.files import sha256_file, sha256_json, sync, write_json
 from harness.models import weights as weight_files
@@ -66,6 +67,8 @@ class Request:
     """Which of a protocol's seeded repeats."""
     exclude: tuple[str, ...] = ()
     """reference_ids that are left out of the scored parts."""
+    remark: str = ""
+    """Shown beside the result, such as why references were left out."""
     quiet: bool = False
 
 
@@ -178,9 +181,12 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
 
 
 def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
+    from harness import report
     from harness.tracking import Tracker
 
     request = todo.request
+    for remark in todo.data.table.attrs.get("notes", []):
+        say(f"{todo.data.name}: {remark}")
     model = None if request.scores else models.build(todo.card, todo.found, request.seed)
     device = devices.choose(request.device, model)
     now = runs.conditions(device, devices.threads(model), request.batch)
@@ -192,6 +198,7 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
             model.to(device)
         seconds, identical = _score(todo, model, device, say) if model is not None else _take(todo)
         record = _record(todo, model, now, training, seconds, identical)
+        report.of_run(todo.folder, record, todo.data.table, model, say)
         write_json(todo.folder / "record.json", record)
         tracker.end(record)
     return record
@@ -299,6 +306,7 @@ def _record(
         "metrics": {part: figures.json() if figures else None for part, figures in metrics.items()},
         "repeats": None,
         "controls": controls(todo.data, todo.rows("test")),
+        "remarks": list(todo.data.table.attrs.get("notes", [])),
         "identical_pairs": identical,
         "training": {k: v for k, v in asdict(training).items() if k != "history"} if training else None,
         "history": training.history if training else None,
@@ -306,7 +314,7 @@ def _record(
         "pairs_per_second": len(scores) / seconds if seconds else None,
         "conditions": dict(now),
         "details": getattr(model, "details", None),
-        "note": ". ".join(filter(None, (todo.data.card.note, todo.data.card.protocols[todo.protocol].note))),
+        "note": ". ".join(filter(None, (todo.data.card.note, todo.data.card.protocols[todo.protocol].note, todo.request.remark))),
         "identity": dict(todo.facts),
         "hashes": {
             "weights": dict(todo.found.sha256),
@@ -315,6 +323,9 @@ def _record(
             "scores": sha256_json([[n, repr(s), p] for n, s, p in scores]),
             "pictures": sha256_json(sorted(pictures)),
             "pictures_by_reference": pictures_by_reference(todo.data.table, pictures),
+            "manifest": manifest_hash(
+                todo.data.card, datasets.data_root(todo.data.card.folder or todo.data.name, todo.request.root)
+            ),
             "trained_weights": sha256_file(todo.folder / "weights.safetensors") if training else None,
         },
         "cards": {"model": asdict(todo.card) | {"path": ""}, "dataset": asdict(todo.data.card) | {"path": ""}},

@@ -329,13 +329,17 @@ def test_repeats_give_medians_and_ranges_and_no_interval(world: World):
     assert {row.rsplit(",", 1)[1] for row in rows} == {f"test@{r}" for r in range(10)}
 
 
-def test_a_trained_model_is_tested_on_further_datasets_with_its_weights(world: World):
-    other = write_table(world.folder / "other", references=2)
+def test_a_trained_model_is_tested_on_further_datasets_without_the_content_it_was_trained_on(world: World):
+    other = write_table(world.folder / "other", references=8)
     results = world.run("small", "--protocol", "parts", "--test-on", str(other))
     assert [r["protocol"] for r in results] == ["parts", "full"]
-    assert results[1]["n"] == 12
+    assert results[1]["n"] == 24
+    assert "without 4 of 8 references (24 of 48 pairs)" in results[1]["note"]
     record = json.loads((Path(results[1]["run"]) / "record.json").read_text())
     assert record["trained_on"] == ["table"]
+    kept = world.run("small", "--protocol", "parts", "--test-on", str(other), "--keep-shared")
+    assert kept[1]["n"] == 48
+    assert kept[1]["key"] != results[1]["key"]
 
 
 def test_the_leaderboard_ranks_the_runs_and_the_check_sees_an_edited_table(world: World):

@@ -49,6 +49,7 @@ def made(n=120, references=12, seed=0, noise=1.0):
     return y + noise * rng.normal(size=n) + 0.5 * rng.normal(size=references)[ids], y, [f"r{i:02}" for i in ids]
 
 
+@settings(deadline=None)
 @given(tied_data())
 def test_correlations_equal_scipy_with_ties(data):
     x, y, _ = data
@@ -86,6 +87,7 @@ def test_order_of_rows_does_not_matter(data, seed):
             assert interval == pytest.approx(other.ci[name], abs=1e-9)
 
 
+@settings(deadline=None)
 @given(tied_data())
 def test_srcc_and_krcc_ignore_increasing_transforms_and_plcc_affine_ones(data):
     x, y, _ = data
@@ -155,6 +157,7 @@ def test_the_jackknife_of_a_mean_is_the_textbook_standard_error():
     assert found.p_value() == pytest.approx(2 * stats.t.sf(values.mean() / stats.sem(values), found.degrees))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=40))
 def test_degrees_of_freedom_never_exceed_references_less_one(values):
     values = np.array(values)

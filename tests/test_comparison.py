@@ -271,6 +271,7 @@ def test_holm_steps_down():
     assert holm([]) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_lies_between_the_p_values_and_bonferroni(p_values):
     adjusted = holm(p_values)

@@ -7,9 +7,12 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
 
 from harness import runs
 from harness.agreement import agreement
@@ -143,7 +146,7 @@ def make(
             "libraries": {"numpy": "2.4"},
         },
         "details": None,
-        "note": " ".join(filter(None, (data.note, data.protocols[protocol].note))),
+        "note": ". ".join(filter(None, (data.note, data.protocols[protocol].note))),
         "identity": identity,
         "hashes": {
             "weights": {},
@@ -200,3 +203,32 @@ def repeated(folder: Path, model: str, count: int = 3) -> tuple[Path, dict[str, 
     write_json(place / "record.json", record)
     write_text(place / "scores.csv", "name,score,part\n" + "".join(f"{n},{s!r},{p}\n" for n, s, p in lines))
     return place, record
+
+
+def table_of(references: int, folder: Path | None = None) -> pd.DataFrame:
+    """The dataset table behind the records; with a folder, its pictures (24x32, noise) are made there."""
+    columns = ["name", "reference_id", "distortion", "level"]
+    table = pd.DataFrame(pairs(references), columns=columns).assign(score=labels(references), part="")
+    if folder is not None:
+        table["distorted"] = [str(folder / name) for name in table["name"]]
+        table["reference"] = [str(folder / f"{r}.png") for r in table["reference_id"]]
+        for path in dict.fromkeys([*table["distorted"], *table["reference"]]):
+            Image.fromarray(generator(Path(path).name).integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(path)
+    return table
+
+
+class Brightness:
+    """Quality is the patch's mean, weight its column's number: maps whose right answer is known."""
+
+    crop_size = 16
+
+    class Maps(NamedTuple):
+        score: torch.Tensor
+        quality: torch.Tensor
+        weight: torch.Tensor
+
+    def score_maps(self, reference: torch.Tensor, distorted: torch.Tensor) -> Maps:
+        assert reference.shape == distorted.shape == (1, 3, 16, 16)
+        quality = torch.nn.functional.avg_pool2d(distorted.mean(1), 8)
+        weight = torch.arange(2.0).repeat(2, 1)[None]
+        return self.Maps(quality.mean((1, 2)), quality, weight)

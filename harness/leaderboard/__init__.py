@@ -126,10 +126,10 @@ def write(boards: str | Path = "leaderboards") -> list[Path]:
     return list(wanted)
 
 
-def write_page(folder: str | Path, runs_folder: str | Path, boards: str | Path = "leaderboards") -> Path:
-    """The page over committed records and one's own runs, in a folder of one's choice; returns the file."""
+def write_page(folder: str | Path, runs_folder: str | Path, boards: str | Path = "leaderboards", name: str | None = None) -> Path:
+    """The page over committed records and one's own runs (of dataset `name`), in a folder of one's choice; returns the file."""
     kept = Path(boards) / RECORDS
-    chosen = _chosen(None, runs_folder, boards)
+    chosen = _chosen(name, runs_folder, boards)
     write_text(Path(folder) / PAGE, page(chosen, _link_from(Path(folder), kept)))
     return Path(folder) / PAGE
 

@@ -1,0 +1,210 @@
+"""What one run found, to look at: pictures of its agreement, and report.html, one page that needs nothing but itself.
+
+`rows` everywhere is a pandas frame of the scored rows with the columns name, score (as in scores.csv), label (people's; NaN
+where withheld), distortion, level, reference_id, part, and, where the pictures are at hand, reference and distorted (paths).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import runs
+from harness.files import atomic, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.report.table import Part, Points
+
+PAGE, SCATTER, KINDS, TRAINING = "report.html", "scatter.png", "kinds.png", "training.png"
+_MOST_KINDS = 60
+_MOST_REFERENCES = 20
+_WIDTH = 160
+
+
+def of_run(
+    folder: Path, record: Mapping[str, Any], table: pd.DataFrame, model: Any = None, say: Callable[[str], None] = print
+) -> list[Path]:
+    """The report of the finished run in `folder`; `table` is the dataset's (`harness.datasets.table`).
+
+    A report that cannot be made costs a warning: the record is there already.
+    """
+    try:
+        return write(folder, record, frame(table, runs.ScoreFile(folder).read()), model)
+    except Exception as error:
+        say(f"warning: no report of {folder}: {type(error).__name__}: {error}".splitlines()[0])
+        return []
+
+
+def frame(table: pd.DataFrame, scores: Sequence[tuple[str, float, str]]) -> pd.DataFrame:
+    """`rows` from a dataset's table and (name, score, part) of scores.csv, in the latter's order."""
+    import pandas as pd
+
+    given = pd.DataFrame(scores, columns=["name", "score", "part"])
+    return given.merge(table.drop(columns="part").rename(columns={"score": "label"}), on="name", how="left")
+
+
+def plots(folder: Path, record: Mapping[str, Any], rows: pd.DataFrame) -> list[Path]:
+    """Write the run's pictures into `folder`: scatter.png, kinds.png, training.png, each where there is something to draw."""
+    from harness.report import figures
+    from harness.report.table import points
+
+    drawn: dict[str, bytes] = {}
+    p = points(record, rows)
+    if p is not None and len(p.score) > 1:
+        drawn[SCATTER] = figures.scatter(
+            p, f"{record['model']} on {record['dataset']}, {record['protocol']}: {_headline(record)}"
+        )
+        kinds = sorted(set(p.distortion))
+        if 1 < len(kinds) <= _MOST_KINDS:
+            drawn[KINDS] = figures.by_kind(p, kinds)
+    if record.get("history"):
+        drawn[TRAINING] = figures.training(record["history"])
+    for name, data in drawn.items():
+        with atomic(folder / name) as stream:
+            stream.write(data)
+    return [folder / name for name in drawn]
+
+
+def write(folder: Path, record: Mapping[str, Any], rows: pd.DataFrame, model: Any = None) -> list[Path]:
+    """Write the run's pictures and report.html into `folder`; returns all of them.
+
+    `model`, ready to score, is asked for `score_maps` of the worst pairs if it has that ability; it may take ten seconds.
+    """
+    from harness.leaderboard.text import sentences
+    from harness.report.pictures import data_uri
+    from harness.report.table import by_kind, by_level, by_reference, points
+    from harness.templates import render
+
+    written = plots(folder, record, rows)
+    p = points(record, rows)
+    parts = [] if p is None else [("kind of distortion", by_kind(p)), ("level", by_level(p)), ("reference", by_reference(p))]
+    page = render(
+        "report.html",
+        record=record,
+        cards=record.get("cards") or {},
+        note=sentences(*(record.get("note") or "").split(". ")),
+        marks=_marks(record),
+        width=_WIDTH,
+        figures=_figures(record),
+        pictures={path.name: data_uri(path.read_bytes(), "image/png") for path in written},
+        parts=[_part_table(what, found) for what, found in parts if found],
+        worst=[] if p is None else _worst(p, rows, model),
+        curve=p is not None and p.curve is not None,
+        recipe=_settings((record.get("cards") or {}).get("model") or {}, trained=bool(record.get("training"))),
+        training=[(k.replace("_", " "), v) for k, v in (record.get("training") or {}).items() if v is not None],
+        environment=_environment(record),
+        hashes=[(k, v) for k, v in _flat(record.get("hashes") or {}) if v and not k.startswith("pictures_by_reference")],
+    )
+    write_text(folder / PAGE, page)
+    return [*written, folder / PAGE]
+
+
+def _test(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (record.get("metrics") or {}).get(record.get("split") or "test") or {}
+
+
+def _headline(record: Mapping[str, Any]) -> str:
+    from harness.summary import number
+
+    test = _test(record)
+    return f"SRCC {number(test.get('srcc'))}, PLCC {number(test.get('plcc'))}, n = {test.get('n')}"
+
+
+def _marks(record: Mapping[str, Any]) -> dict[str, str]:
+    """What a reader must know of this record, in the words of the leaderboards."""
+    from harness.leaderboard.rows import board
+
+    return board([(None, record)], record["dataset"]).marks
+
+
+def _figures(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each figure with its interval, drawn from -1 (or the lowest end, in halves) to 1; main over twice that."""
+    from harness.summary import number
+
+    test, names = _test(record), {"srcc": "SRCC", "plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "main": "Main"}
+    rows: list[dict[str, Any]] = []
+    for key, name in names.items():
+        value, interval = test.get(key), (test.get("ci") or {}).get(key)
+        reach = 2.0 if key == "main" else 1.0
+        drawn = None if value is None else _drawn(value / reach, [end / reach for end in interval] if interval else None)
+        shown = f"{number(interval[0])} to {number(interval[1])}" if interval else ""
+        rows.append({"name": name, "value": number(value), "interval": shown, "drawn": drawn})
+    for key, name in {"rmse": "RMSE", "srcc_within": "SRCC within references", "n": "pairs", "references": "references"}.items():
+        value = test.get(key)
+        rows.append({"name": name, "value": value if isinstance(value, int) else number(value), "interval": "", "drawn": None})
+    return rows
+
+
+def _drawn(value: float, interval: Sequence[float] | None, low: float = -1.0) -> tuple[float, ...]:
+    """Where a correlation and its interval lie on a line from `low` to 1, in pixels."""
+    ends = [value, *(interval or ())]
+    return tuple(round(4 + (min(max(end, low), 1.0) - low) / (1 - low) * (_WIDTH - 8), 1) for end in ends)
+
+
+def _part_table(what: str, parts: Sequence[Part]) -> dict[str, Any]:
+    from harness.summary import number
+
+    shown = parts[:_MOST_REFERENCES] if what == "reference" else parts
+    return {
+        "what": what,
+        "left_out": len(parts) - len(shown),
+        "rows": [
+            {
+                "name": part.name,
+                "n": part.n,
+                "references": part.references,
+                "value": number(part.srcc),
+                "interval": f"{number(part.interval[0])} to {number(part.interval[1])}" if part.interval else "",
+                "drawn": None if part.srcc is None else _drawn(part.srcc, part.interval),
+            }
+            for part in shown
+        ],
+    }
+
+
+def _worst(p: Points, rows: pd.DataFrame, model: Any) -> list[dict[str, Any]]:
+    from harness.report.pictures import Shown, show
+    from harness.report.table import worst
+
+    chosen = worst(p)
+    places = rows.set_index("name")
+    at_hand = {"reference", "distorted"} <= set(rows.columns)
+    pairs = [(str(places.at[p.name[i], "reference"]), str(places.at[p.name[i], "distorted"])) for i in chosen] if at_hand else []
+    pictures = show(pairs, model) if pairs else [Shown(None, None)] * len(chosen)
+    fitted, off = p.fitted, p.misjudgement
+    return [
+        {
+            "name": p.name[i],
+            "about": " ".join(filter(None, [p.distortion[i], "" if p.level[i] != p.level[i] else f"level {p.level[i]:g}"])),
+            "score": f"{p.score[i]:.4g}",
+            "label": f"{p.label[i]:.4g}",
+            "fitted": None if fitted is None else f"{fitted[i]:.4g}",
+            "off": f"{off[i]:+.3g}" if fitted is not None else f"{off[i]:+.0%}",
+            "better": (off[i] * p.label_sign if fitted is not None else off[i]) > 0,
+            "pictures": shown,
+        }
+        for i, shown in zip(chosen, pictures, strict=True)
+    ]
+
+
+def _settings(card: Mapping[str, Any], *, trained: bool) -> list[tuple[str, str]]:
+    groups = ("model", "protocol", "recipe") if trained else ("model", "protocol")
+    found = {f"{group}.{k}": v for group in groups for k, v in (card.get(group) or {}).items()}
+    return [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in found.items()]
+
+
+def _environment(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = [("seed", record.get("seed")), ("created", record.get("created")), *_flat(record.get("conditions") or {})]
+    facts += [("seconds of scoring", record.get("seconds")), ("pairs per second", record.get("pairs_per_second"))]
+    return [(k, f"{v:.4g}" if isinstance(v, float) else str(v)) for k, v in facts if v is not None]
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        found += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+    return found

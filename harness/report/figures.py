@@ -1,0 +1,121 @@
+"""Pictures of how scores and labels agree, as PNG bytes. matplotlib without pyplot: nothing global is touched."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.correlations import Floats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from harness.report.table import Points
+
+_DPI = 110
+_DOTS, _CURVE, _FAINT = "#0b5cad", "#c2410c", "#c9d1d9"
+
+
+def scatter(points: Points, title: str) -> bytes:
+    """Scores against labels with the fitted curve, and the residuals below it."""
+    figure, (above, below) = _figure(5.6, 6.2, 2, height_ratios=(3, 1), sharex=True)
+    size = _dot(len(points.score))
+    above.scatter(points.score, points.label, s=size, color=_DOTS, alpha=0.45, linewidths=0)
+    above.set_ylabel(points.label_name)
+    above.set_title(title, fontsize=10, loc="left")
+    if points.curve is not None and points.fitted is not None:
+        x = np.linspace(points.score.min(), points.score.max(), 400)
+        above.plot(x, points.curve(x), color=_CURVE, linewidth=1.8, label=f"{points.fit} fit")
+        above.legend(loc="best", fontsize=8, frameon=False)
+        below.scatter(points.score, points.label - points.fitted, s=size, color=_DOTS, alpha=0.45, linewidths=0)
+        below.axhline(0, color=_CURVE, linewidth=1)
+        below.set_ylabel("residual")
+    else:
+        below.set_axis_off()
+        above.set_xlabel(points.score_name)
+        above.tick_params(labelbottom=True)
+    below.set_xlabel(points.score_name)
+    return _png(figure)
+
+
+def by_kind(points: Points, kinds: Sequence[str]) -> bytes:
+    """The same scatter once for each kind of distortion, the others faint behind it.
+
+    All panels are drawn in one pair of axes, because 25 axes take matplotlib seconds.
+    """
+    columns = min(5, len(kinds))
+    lines = -(-len(kinds) // columns)
+    figure, (axes,) = _figure(1.7 * columns, 2 * lines, 1)
+    x, y = _unit(points.score), _unit(points.label)
+    faint = np.arange(0, len(x), -(-len(x) // 2000))
+    for number, kind in enumerate(kinds):
+        left, top = 1.15 * (number % columns), -1.35 * (number // columns)
+        mine = points.distortion == kind
+        axes.plot([left, left + 1, left + 1, left, left], [top, top, top + 1, top + 1, top], color=_FAINT, linewidth=0.8)
+        axes.scatter(left + x[faint], top + y[faint], s=1.5, color=_FAINT, linewidths=0)
+        axes.scatter(left + x[mine], top + y[mine], s=_dot(int(mine.sum())) / 2, color=_DOTS, alpha=0.6, linewidths=0)
+        axes.text(left, top + 1.04, kind or "(none named)", fontsize=8)
+    axes.set_axis_off()
+    axes.set_position((0, 0, 1, 1))
+    axes.set(xlim=(-0.1, 1.15 * columns - 0.05), ylim=(1.3 - 1.35 * lines, 1.3))
+    return _png(figure)
+
+
+def training(history: Sequence[Mapping[str, Any]]) -> bytes:
+    """The loss and, where it was validated, the correlations, epoch by epoch."""
+    validated = [e for e in history if e.get("srcc") is not None]
+    figure, panels = _figure(5.6, 4.4 if validated else 2.6, 2 if validated else 1, sharex=True)
+    loss = [(e["epoch"], e["loss"]) for e in history]
+    panels[0].plot(*zip(*loss, strict=True), color=_DOTS, marker="." if len(loss) < 60 else "")
+    panels[0].set_ylabel("training loss")
+    if min(value for _, value in loss) > 0:
+        panels[0].set_yscale("log")
+    if validated:
+        for name, colour, style in (("srcc", _DOTS, "-"), ("plcc", _CURVE, "--")):
+            values = [(e["epoch"], e[name]) for e in validated]
+            panels[1].plot(
+                *zip(*values, strict=True), style, color=colour, label=name.upper(), marker="." if len(values) < 60 else ""
+            )
+        panels[1].set_ylabel("validation")
+        panels[1].legend(loc="lower right", fontsize=8, frameon=False)
+    panels[-1].set_xlabel("epoch")
+    return _png(figure)
+
+
+def _figure(width: float, height: float, rows: int, **options: Any) -> tuple[Figure, list[Axes]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Inches kept for labels, set by hand: matplotlib's own search for them takes as long as drawing.
+    edges = {"left": 0.62 / width, "right": 1 - 0.12 / width, "bottom": 0.48 / height, "top": 1 - 0.3 / height}
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    grid = {"hspace": 0.08, **edges}
+    if (ratios := options.pop("height_ratios", None)) is not None:
+        grid["height_ratios"] = ratios
+    axes = list(np.atleast_1d(figure.subplots(rows, gridspec_kw=grid, **options)))
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(color="#e5e9ed", linewidth=0.6)
+        panel.set_axisbelow(True)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    # Without the metadata the same figure is the same bytes.
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _dot(count: int) -> float:
+    return float(np.clip(6000 / max(count, 1), 2, 18))
+
+
+def _unit(x: Floats) -> Floats:
+    width = float(x.max() - x.min())
+    return np.asarray((x - x.min()) / width if width else np.full_like(x, 0.5))

@@ -1,0 +1,137 @@
+"""The misjudged pairs' pictures, small and inside the page, and a network's own account of where it looked."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness import crops, images
+from harness.errors import BadRequest
+from harness.images import Pixels
+
+SIDE = 320
+_QUALITY = 90
+_SECONDS_FOR_MAPS = 10.0
+Map = NDArray[np.float32]
+
+
+class Shown(NamedTuple):
+    """One pair's pictures as data URIs; None where there is nothing to show."""
+
+    reference: str | None
+    distorted: str | None
+    quality: str | None = None
+    weight: str | None = None
+
+
+class Maps(NamedTuple):
+    """Local quality and weight of one picture, (H, W) each, in the model's own units."""
+
+    quality: Map
+    weight: Map
+
+
+def show(pairs: Sequence[tuple[str, str]], model: Any = None) -> list[Shown]:
+    """Pictures of (reference, distorted) files, maps over them where the model has `score_maps` and time allows.
+
+    Files that are gone or cannot be read are left out: the report is about the scores.
+    """
+    read = [(_read(reference), _read(distorted)) for reference, distorted in pairs]
+    mapped = _mapped(read, model) if callable(getattr(model, "score_maps", None)) else [None] * len(read)
+    known = [maps for maps in mapped if maps is not None]
+    # One scale over all pairs, so that two maps can be compared.
+    scales = [_scale([maps[i] for maps in known]) for i in (0, 1)] if known else []
+    return [
+        Shown(
+            _uri(reference),
+            _uri(distorted),
+            *(() if maps is None or distorted is None else (_uri(_over(distorted, maps[i], scales[i])) for i in (0, 1))),
+        )
+        for (reference, distorted), maps in zip(read, mapped, strict=True)
+    ]
+
+
+def _read(path: str) -> Pixels | None:
+    try:
+        return images.read(path)
+    except BadRequest:
+        return None
+
+
+def _mapped(read: Sequence[tuple[Pixels | None, Pixels | None]], model: Any) -> list[Maps | None]:
+    begun = time.monotonic()
+    mapped: list[Maps | None] = []
+    for reference, distorted in read:
+        late = time.monotonic() - begun > _SECONDS_FOR_MAPS
+        usable = reference is not None and distorted is not None and reference.shape == distorted.shape and not late
+        mapped.append(
+            maps_of(model, reference, distorted) if usable and reference is not None and distorted is not None else None
+        )
+    return mapped
+
+
+def maps_of(model: Any, reference: Pixels, distorted: Pixels) -> Maps | None:
+    """Quality and weight of a picture (H, W, 3) from crops that cover it, averaged where crops overlap.
+
+    None where the picture is smaller than the model's crop.
+    """
+    import torch
+
+    height, width = distorted.shape[:2]
+    size = getattr(model, "crop_size", None)
+    if size and min(height, width) < size:
+        return None
+    places = crops.positions("grid" if size else "whole", height, width, size, seed=0, reference_id="")
+    device = next(iter(model.parameters())).device if callable(getattr(model, "parameters", None)) else torch.device("cpu")
+    total, times = np.zeros((2, height, width), np.float32), np.zeros((height, width), np.float32)
+    for place in places:
+        rows, columns = slice(place.top, place.top + place.height), slice(place.left, place.left + place.width)
+        pair = [torch.from_numpy(np.ascontiguousarray(p[rows, columns])).permute(2, 0, 1)[None] for p in (reference, distorted)]
+        found = model.score_maps(*(p.float().div_(255).to(device) for p in pair))
+        for i, grid in enumerate((found.quality, found.weight)):
+            total[i, rows, columns] += _stretched(grid[0].float().cpu().numpy(), place.height, place.width)
+        times[rows, columns] += 1
+    return Maps(*(total / times))
+
+
+def _stretched(grid: Map, height: int, width: int) -> Map:
+    """The grid's cells as blocks of pixels: a patch has one value, and smoothing would invent others."""
+    rows = np.arange(height) * grid.shape[0] // height
+    columns = np.arange(width) * grid.shape[1] // width
+    return np.asarray(grid[np.ix_(rows, columns)])
+
+
+def _scale(maps: Sequence[Map]) -> tuple[float, float]:
+    return min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
+
+
+def _over(picture: Pixels, values: Map, scale: tuple[float, float]) -> Pixels:
+    """The map in colours (dark blue low, yellow high) over the picture in grey."""
+    from matplotlib import colormaps
+
+    low, high = scale
+    colour = colormaps["viridis"]((values - low) / ((high - low) or 1.0))[..., :3] * 255
+    grey = picture.mean(axis=2, keepdims=True)
+    return np.asarray(0.6 * colour + 0.4 * grey).round().astype(np.uint8)
+
+
+def _uri(pixels: Pixels | None) -> str | None:
+    if pixels is None:
+        return None
+    image = Image.fromarray(pixels)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "WEBP", quality=_QUALITY)
+    return data_uri(out.getvalue(), "image/webp")
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """The bytes as an address that needs no file."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,152 @@
+"""What a report is about: the scored rows with labels, their fitted curve, and agreement within parts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.correlations import Clustered, Floats, midranks, numbered, spearman
+from harness.intervals import fisher_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Texts = NDArray[np.object_]
+_LARGEST = 700.0
+"""exp of it is still finite."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """The rows of the scored part that have labels, in the units of scores and labels; all arrays (n,)."""
+
+    name: Texts
+    score: Floats
+    label: Floats
+    distortion: Texts
+    level: Floats
+    """NaN where a row has none."""
+    reference_id: Texts
+    score_sign: float
+    """-1 where lower scores are better."""
+    label_sign: float
+    score_name: str
+    label_name: str
+    fit: str
+    curve: Callable[[Floats], Floats] | None
+    """From scores to labels; None where no curve could be fitted."""
+
+    @property
+    def fitted(self) -> Floats | None:
+        """(n,): what the curve makes of the scores."""
+        return None if self.curve is None else self.curve(self.score)
+
+    @property
+    def misjudgement(self) -> Floats:
+        """(n,): how far each row is off: label less fitted score, or, without a curve, the difference of ranks as a share."""
+        fitted = self.fitted
+        if fitted is not None:
+            return np.asarray(self.label - fitted)
+        ranks = midranks(self.label_sign * self.label) - midranks(self.score_sign * self.score)
+        return np.asarray(ranks / len(self.score))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Agreement within some of the rows."""
+
+    name: str
+    n: int
+    references: int
+    srcc: float | None
+    interval: tuple[float, float] | None
+
+
+def points(record: Mapping[str, Any], rows: pd.DataFrame) -> Points | None:
+    """The record's scored rows that have labels; None where there are none."""
+    part = record.get("split") or "test"
+    rows = rows[(rows["part"] == part) & rows["label"].notna()]
+    if rows.empty:
+        return None
+    cards = record.get("cards") or {}
+    model, dataset = cards.get("model") or {}, cards.get("dataset") or {}
+    signs = [1.0 if card.get("higher_is_better", True) else -1.0 for card in (model, dataset)]
+    figures = (record.get("metrics") or {}).get(part) or {}
+    return Points(
+        name=rows["name"].to_numpy(dtype=object),
+        score=rows["score"].to_numpy(dtype=float),
+        label=rows["label"].to_numpy(dtype=float),
+        distortion=rows["distortion"].fillna("").to_numpy(dtype=object),
+        level=rows["level"].to_numpy(dtype=float),
+        reference_id=rows["reference_id"].to_numpy(dtype=object),
+        score_sign=signs[0],
+        label_sign=signs[1],
+        score_name=f"score of {record['model']}" + ("" if signs[0] > 0 else " (lower is better)"),
+        label_name=(dataset.get("label") or "label") + ("" if signs[1] > 0 else " (lower is better)"),
+        fit=figures.get("fit") or "",
+        curve=_curve(figures.get("fit") or "", figures.get("fit_parameters"), *signs),
+    )
+
+
+def _curve(
+    fit: str, parameters: Sequence[float] | None, score_sign: float, label_sign: float
+) -> Callable[[Floats], Floats] | None:
+    """The record's curve, which was fitted to scores and labels turned to higher-is-better, in their own units."""
+    if parameters is None:
+        return None
+    b = [float(p) for p in parameters]
+    shapes: dict[str, Callable[[Floats], Floats]] = {
+        "logistic4": lambda x: b[1] + (b[0] - b[1]) * _sigmoid((x - b[2]) / b[3]),
+        "logistic5": lambda x: b[0] * (0.5 - _sigmoid(-b[1] * (x - b[2]))) + b[3] * x + b[4],
+        "poly3": lambda x: b[0] + x * (b[1] + x * (b[2] + x * b[3])),
+    }
+    shape = shapes.get(fit)
+    return None if shape is None else lambda x: label_sign * shape(score_sign * x)
+
+
+def _sigmoid(t: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-np.clip(t, -_LARGEST, _LARGEST))))
+
+
+def by_kind(p: Points) -> list[Part]:
+    """Agreement within each kind of distortion, worst first; none where fewer than two kinds are named."""
+    names = sorted(set(p.distortion))
+    parts = [_part(p, name or "(none named)", p.distortion == name) for name in names]
+    return sorted(parts, key=_order) if len(names) > 1 else []
+
+
+def by_level(p: Points) -> list[Part]:
+    """Agreement within each level, mildest first; none where fewer than two levels are known."""
+    levels = np.unique(p.level[~np.isnan(p.level)])
+    return [_part(p, f"level {level:g}", p.level == level) for level in levels] if len(levels) > 1 else []
+
+
+def by_reference(p: Points) -> list[Part]:
+    """Agreement among each reference's own images, worst first; no intervals, because one reference is one sample."""
+    parts = [_part(p, str(name), p.reference_id == name) for name in sorted(set(p.reference_id))]
+    return sorted(parts, key=_order) if len(parts) > 1 else []
+
+
+def _order(part: Part) -> tuple[float, str]:
+    return (2.0 if part.srcc is None else part.srcc, part.name)
+
+
+def _part(p: Points, name: str, mine: NDArray[np.bool_]) -> Part:
+    x, y = p.score_sign * p.score[mine], p.label_sign * p.label[mine]
+    unit, ids = numbered(p.reference_id[mine])
+    srcc = spearman(x, y)
+    if not np.isfinite(srcc):
+        return Part(name, len(x), len(ids), None, None)
+    interval = None
+    if len(ids) > 1:
+        interval = fisher_interval(srcc, Clustered(x, y, unit, len(ids)).srcc_without_each(), 0.95)
+    return Part(name, len(x), len(ids), srcc, interval)
+
+
+def worst(p: Points, count: int = 10) -> list[int]:
+    """The rows that the scores misjudge most, worst first."""
+    return [int(i) for i in np.argsort(-np.abs(p.misjudgement), kind="stable")[:count]]

@@ -22,8 +22,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from harness import download as fetching
 from harness.errors import BadRequest, Fault
-from harness.models import fetch as fetching
 from harness.models.fetch import FetchFailed, address, fetch, open_https
 from harness.models.places import weights_folder
 from harness.registry import Weights
@@ -192,7 +192,7 @@ def test_every_source_that_failed_is_in_the_one_message(folder: Path) -> None:
         (Answer(206, CONTENT, Content_Range="bytes 7-9/10"), "another part"),
         (Answer(200, CONTENT[:-9], Content_Length=str(len(CONTENT))), "cut after"),
         (Answer(200, CONTENT, Content_Length="12"), "more bytes came"),
-        (Answer(200, b"", Content_Length=str(1 << 50)), "more than any weight file"),
+        (Answer(200, b"", Content_Length=str(1 << 50)), "more than such a file has"),
         (Answer(200, b"no weights"), "neither a safetensors nor a torch file"),
     ],
 )

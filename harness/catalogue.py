@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness import registry
+from harness.challenges import ChallengeCard
 from harness.errors import BadRequest, near
 from harness.registry import Card, DatasetCard, ModelCard
 
@@ -21,6 +22,8 @@ def listing(kind: str | None, cards: Sequence[str] = ()) -> list[dict[str, Any]]
                 row |= {"trained": card.recipe is not None, "needs": _needs(card)}
             elif isinstance(card, DatasetCard):
                 row |= {"pairs": card.pairs or None, "references": card.references or None, "protocols": list(card.protocols)}
+            elif isinstance(card, ChallengeCard):
+                row |= {"phases": list(card.phases), "images": [phase.images for phase in card.phases.values()]}
             rows.append(row)
     return rows
 
@@ -36,12 +39,16 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     from tabulate import tabulate
 
     tables = []
-    columns = {"model": ("name", "title", "trained", "needs"), "dataset": ("name", "title", "pairs", "references", "protocols")}
+    columns = {
+        "model": ("name", "title", "trained", "needs"),
+        "dataset": ("name", "title", "pairs", "references", "protocols"),
+        "challenge": ("name", "title", "phases", "images"),
+    }
     for kind, headers in columns.items():
         shown = [[_cell(row.get(h)) for h in headers] for row in rows if row["kind"] == kind]
         if shown:
             tables.append(f"{kind}s\n\n" + tabulate(shown, headers=headers, tablefmt="simple", disable_numparse=True))
-    others = [row for row in rows if row["kind"] not in ("model", "dataset")]
+    others = [row for row in rows if row["kind"] not in columns]
     if others:
         shown = [[_cell(v) for k, v in row.items() if k != "kind"] for row in others]
         tables.append(tabulate(shown, headers=[k for k in others[0] if k != "kind"], tablefmt="simple", disable_numparse=True))
@@ -55,8 +62,12 @@ def _cell(value: Any) -> str:
 
 
 def card(name: str, cards: Sequence[str] = ()) -> Card:
-    """The model's or dataset's card of that name."""
-    finders: dict[str, Callable[..., Card]] = {"models": registry.find_model, "datasets": registry.find_dataset}
+    """The model's, dataset's or challenge's card of that name."""
+    finders: dict[str, Callable[..., Card]] = {
+        "models": registry.find_model,
+        "datasets": registry.find_dataset,
+        "challenges": registry.find_challenge,
+    }
     known: list[str] = []
     for kind, find in finders.items():
         names = list(registry.load_cards(kind, cards))

@@ -23,6 +23,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from harness.challenges import ChallengeCard
 from harness.errors import BadRequest, listed, near
 
 
@@ -213,9 +214,11 @@ class DatasetCard:
     path: str = ""
 
 
-Card = ModelCard | DatasetCard
-KINDS: dict[str, type[ModelCard] | type[DatasetCard]] = {"models": ModelCard, "datasets": DatasetCard}
-C = TypeVar("C", ModelCard, DatasetCard)
+Card = ModelCard | DatasetCard | ChallengeCard
+KINDS: dict[str, type[Card]] = {"models": ModelCard, "datasets": DatasetCard, "challenges": ChallengeCard}
+FOLDERS = {"models": "models", "datasets": "datasets", "challenges": "datasets"}
+"""Where cards of a kind lie."""
+C = TypeVar("C", ModelCard, DatasetCard, ChallengeCard)
 T = TypeVar("T")
 
 
@@ -224,18 +227,19 @@ def card_folders(kind: str, extra: Sequence[str | Path] = ()) -> list[Path]:
 
     A user's folder may hold `models/` and `datasets/` or be one flat folder of cards.
     """
-    shipped = Path(str(resources.files("harness"))) / "cards" / kind
-    folders = [shipped if shipped.is_dir() else Path(__file__).parent.parent / kind]
+    place = FOLDERS[kind]
+    shipped = Path(str(resources.files("harness"))) / "cards" / place
+    folders = [shipped if shipped.is_dir() else Path(__file__).parent.parent / place]
     for module in _announced(tuple(sys.path)):
         spec = importlib.util.find_spec(module)
-        folders += [Path(place) / kind for place in (spec.submodule_search_locations or [] if spec else [])]
+        folders += [Path(found) / place for found in (spec.submodule_search_locations or [] if spec else [])]
     named = [*extra, *filter(None, os.environ.get("HARNESS_CARDS", "").split(os.pathsep))]
     for name in named:
         root = Path(name)
         if not root.is_dir():
             raise BadRequest(f"{root}: no such folder of cards (--cards or $HARNESS_CARDS)")
-        nested = any((root / other).is_dir() for other in KINDS)
-        folders.append(root / kind if nested else root)
+        nested = any((root / other).is_dir() for other in FOLDERS.values())
+        folders.append(root / place if nested else root)
     return list(dict.fromkeys(folders))
 
 
@@ -254,9 +258,7 @@ def load_cards(kind: str, extra: Sequence[str | Path] = ()) -> dict[str, Card]:
             table = _read_toml(path)
             if _kind_of(table) != kind:
                 continue
-            card: Card = (
-                parse_card(ModelCard, table, str(path)) if kind == "models" else parse_card(DatasetCard, table, str(path))
-            )
+            card: Card = parse_card(typing.cast(Any, KINDS[kind]), table, str(path))
         except BadRequest as error:
             problems.append(str(error))
             continue
@@ -278,13 +280,21 @@ def find_dataset(name: str, extra: Sequence[str | Path] = ()) -> DatasetCard:
     return _find(DatasetCard, "datasets", name, extra)
 
 
+def find_challenge(name: str, extra: Sequence[str | Path] = ()) -> ChallengeCard:
+    """The challenge card called `name`, or the card in the file `name` (ending in .toml)."""
+    return _find(ChallengeCard, "challenges", name, extra)
+
+
 def _find(card_type: type[C], kind: str, name: str, extra: Sequence[str | Path]) -> C:
     if name.endswith(".toml"):
         return parse_card(card_type, _read_toml(Path(name)), name)
     # One broken card of somebody else's must not stop work with a good one, so only this name's file is read first.
     for path in _card_files(kind, extra):
         if path.stem == name and path.is_file():
-            card = parse_card(card_type, _read_toml(path), str(path))
+            table = _read_toml(path)
+            if (_kind_of(table) == "challenges") != (kind == "challenges"):
+                continue
+            card = parse_card(card_type, table, str(path))
             if card.name == name:
                 _refuse_duplicates(kind, name, extra)
                 return card
@@ -307,8 +317,8 @@ def _card_files(kind: str, extra: Sequence[str | Path]) -> Iterator[Path]:
 
 
 def _kind_of(table: Mapping[str, Any]) -> str:
-    # A flat folder holds both kinds: a dataset says how it is read, a model names its class.
-    return "datasets" if "reader" in table else "models"
+    # A flat folder holds all kinds: a challenge has phases, a dataset says how it is read, a model names its class.
+    return "challenges" if "phases" in table else "datasets" if "reader" in table else "models"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -329,6 +339,8 @@ def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
     if not problems and isinstance(card, DatasetCard) and card.default_protocol not in card.protocols:
         known = listed(list(card.protocols))
         problems.append(f"{path}: default_protocol = {card.default_protocol!r} is none of its protocols ({known})")
+    if not problems and isinstance(card, ChallengeCard):
+        problems += [f"{path}: {problem}" for problem in card.problems]
     if problems:
         raise BadRequest("\n".join(problems))
     return typing.cast(C, dataclasses.replace(card, path=path))

@@ -1,0 +1,125 @@
+"""`harness data get`: download and unpack what has a public direct address, and tell the steps for the rest."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from harness import files
+from harness.datasets import data_folder, data_root
+from harness.datasets.archives import is_archive, unpack
+from harness.datasets.layout import how_to_get
+from harness.download import Progress, SourceFailed, Transport, download
+from harness.errors import BadRequest, Fault
+from harness.registry import DatasetCard, Download
+
+_LEDGER = ".fetched.json"
+"""In the dataset's folder: what was fetched, so that it is not fetched twice; hidden, so no reader meets it."""
+_LARGEST = 64 << 30
+
+
+def get(
+    card: DatasetCard,
+    root: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    transport: Transport | None = None,
+    offline: bool = False,
+) -> list[str]:
+    """Bring a dataset into its folder (`root`, else `$HARNESS_DATA/<name>`); returns lines that say what was done.
+
+    What is there already is kept, what was cut is continued. Without a public address, or offline, the lines are the
+    steps for a person. Raises Fault with every file that could not be had, after the others are there.
+    """
+    if not card.downloads:
+        return [f"{card.name} has no public address to download from.", how_to_get(card)]
+    if offline:
+        return ["offline: nothing was downloaded.", how_to_get(card)]
+    name = card.folder or card.name
+    folder = data_root(name, root) or data_folder() / name
+    if folder.is_dir() and not (folder / _LEDGER).exists() and _whole(card, folder):
+        return [f"{card.name} is in {folder} already, whole; nothing was downloaded."]
+    lines: list[str] = []
+    problems: list[str] = []
+    unreachable: set[str] = set()
+    for entry in card.downloads:
+        try:
+            lines.append(_one(entry, folder, progress, transport, unreachable))
+        except (SourceFailed, BadRequest) as error:
+            problems.append(f"{entry.url}: {error}")
+        except Fault as error:
+            problems.append(str(error))
+    if problems:
+        done = [f"there: {line}" for line in lines]
+        raise Fault("\n".join([*problems, *done, f"the rest can be had by hand. {how_to_get(card)}"]))
+    return [
+        *lines,
+        f"{card.name} is in {folder}; `harness data check {card.name}` looks at it. Licence: {card.licence or 'unknown'}",
+    ]
+
+
+def _one(entry: Download, folder: Path, progress: Progress | None, transport: Transport | None, unreachable: set[str]) -> str:
+    if not entry.url.startswith("https://"):
+        raise BadRequest("only https:// addresses are downloaded")
+    if not entry.file or Path(entry.file).name != entry.file or entry.file.startswith("."):
+        raise BadRequest(f"file = {entry.file!r} is no file name")
+    ledger = _read_ledger(folder)
+    known = ledger.get(entry.file)
+    target = folder / entry.file
+    archive = is_archive(entry.file)
+    if known is not None and known.get("url") == entry.url and (archive or target.is_file()):
+        return f"{entry.file}: fetched before (sha256 {known.get('sha256')}); remove {folder / _LEDGER} to fetch it again"
+    digests: list[str] = []
+
+    def accept(part: Path) -> None:
+        if entry.bytes and part.stat().st_size != entry.bytes:
+            raise SourceFailed(f"{part.stat().st_size:,} bytes came, the card says {entry.bytes:,}")
+        digests.append(files.sha256_file(part))
+        if entry.sha256 and digests[-1] != entry.sha256.lower():
+            raise SourceFailed(f"what came has the sha256 {digests[-1]}, the card says {entry.sha256}")
+
+    if target.is_file():
+        accept(target)  # from an earlier call that was stopped while unpacking, or put there by hand
+    else:
+        download(
+            entry.url,
+            target,
+            accept,
+            checked=bool(entry.sha256),
+            largest=_LARGEST,
+            progress=progress,
+            transport=transport,
+            unreachable=unreachable,
+        )
+        if not digests:  # another process brought it
+            accept(target)
+    told = "as the card says" if entry.sha256 else "the card gives none to compare; recorded"
+    facts: dict[str, Any] = {"url": entry.url, "sha256": digests[-1], "bytes": target.stat().st_size}
+    line = f"{entry.file}: {facts['bytes']:,} bytes, sha256 {digests[-1]} ({told})"
+    if archive:
+        facts["files"] = unpack(target, folder, progress)
+        line += f", {facts['files']:,} files unpacked"
+    files.write_json(folder / _LEDGER, {**_read_ledger(folder), entry.file: facts})
+    if archive:
+        target.unlink()
+    elif target.suffix.lower() in (".rar", ".7z"):
+        line += f"; unpack it in {folder} (unrar x, unar or 7z x {entry.file})"
+    return line
+
+
+def _whole(card: DatasetCard, folder: Path) -> bool:
+    """Whether somebody put the dataset there by hand."""
+    from harness.datasets.check import check
+
+    report = check(card, folder)
+    return report.ok and bool(card.pairs) and report.counts[0].found == card.pairs
+
+
+def _read_ledger(folder: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError, RecursionError):
+        document = json.loads((folder / _LEDGER).read_text(encoding="utf-8"))
+        if isinstance(document, dict) and all(isinstance(value, dict) for value in document.values()):
+            return document
+    return {}

@@ -1,0 +1,287 @@
+"""`harness data get`: downloads that resume, archives that cannot harm, steps where there is no address."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import tarfile
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import miniatures
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness import download, registry
+from harness.datasets import archives, load_dataset
+from harness.datasets.archives import unpack
+from harness.datasets.fetch import get
+from harness.errors import Fault
+from harness.registry import Download
+
+
+class Answer(io.BytesIO):
+    def __init__(self, status: int, content: bytes, **headers: str) -> None:
+        super().__init__(content)
+        self.status = status
+        self.headers = {"Content-Length": str(len(content)), **{k.replace("_", "-"): v for k, v in headers.items()}}
+
+
+class Web:
+    """Files by the last part of their address; `cuts` lets an answer end early that many times."""
+
+    def __init__(self, files: dict[str, bytes], cuts: int = 0) -> None:
+        self.files, self.cuts, self.asked = files, cuts, []
+
+    def __call__(self, request: urllib.request.Request, timeout: float) -> Answer:
+        name = request.full_url.rpartition("/")[2]
+        self.asked.append((name, request.headers.get("Range")))
+        if name not in self.files:
+            return Answer(404, b"")
+        content, start = self.files[name], 0
+        if wanted := request.headers.get("Range"):
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        headers = {"ETag": '"one"', "Content_Length": str(len(content) - start)}
+        if start:
+            headers["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        body = content[start:]
+        if self.cuts:
+            self.cuts -= 1
+            body = body[: len(body) // 2]
+        return Answer(206 if start else 200, body, **headers)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_PAUSE", 0.0)
+
+
+def zipped(folder: Path, *inside: str) -> bytes:
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
+        for top in inside:
+            for file in sorted((folder / top).rglob("*")):
+                if file.is_file():
+                    archive.write(file, file.relative_to(folder))
+    return memory.getvalue()
+
+
+def csiq_web(**more: int) -> Web:
+    root = miniatures.tree("csiq")
+    sheet = (root / "csiq.DMOS.xlsx").read_bytes()
+    return Web(
+        {"src_imgs.zip": zipped(root, "src_imgs"), "dst_imgs.zip": zipped(root, "dst_imgs"), "csiq.DMOS.xlsx": sheet}, **more
+    )
+
+
+def test_a_dataset_with_public_addresses_is_downloaded_unpacked_and_readable(tmp_path):
+    card, web, steps = registry.find_dataset("csiq"), csiq_web(), []
+    lines = get(card, tmp_path / "csiq", transport=web, progress=lambda *step: steps.append(step))
+    assert [name for name, _ in web.asked] == ["src_imgs.zip", "dst_imgs.zip", "csiq.DMOS.xlsx"]
+    assert len(load_dataset("csiq", tmp_path / "csiq").table) == 144
+    assert not list((tmp_path / "csiq").glob("*.zip"))
+    digest = hashlib.sha256(web.files["src_imgs.zip"]).hexdigest()
+    assert any(digest in line and "5 files unpacked" in line for line in lines)
+    assert card.licence in lines[-1]
+    assert {name for name, _, _ in steps} == {"src_imgs.zip", "dst_imgs.zip", "csiq.DMOS.xlsx"}
+
+
+def test_what_was_fetched_is_not_fetched_again(tmp_path):
+    card, web = registry.find_dataset("csiq"), csiq_web()
+    get(card, tmp_path, transport=web)
+    again = Web({})
+    assert all("fetched before" in line for line in get(card, tmp_path, transport=again)[:-1])
+    assert not again.asked
+
+
+def test_a_cut_download_is_continued_where_it_stopped(tmp_path):
+    web = csiq_web(cuts=2)
+    get(registry.find_dataset("csiq"), tmp_path, transport=web)
+    ranges = [r for name, r in web.asked if name == "src_imgs.zip"]
+    assert ranges[0] is None
+    assert [r is not None for r in ranges[1:]] == [True] * 2
+    assert len(load_dataset("csiq", tmp_path).table) == 144
+
+
+def test_files_that_cannot_be_had_are_all_named_after_the_others_are_there(tmp_path):
+    web = csiq_web()
+    del web.files["src_imgs.zip"], web.files["csiq.DMOS.xlsx"]
+    with pytest.raises(Fault) as caught:
+        get(registry.find_dataset("csiq"), tmp_path, transport=web)
+    message = str(caught.value)
+    assert message.count("HTTP status 404") == 2
+    assert "there: dst_imgs.zip" in message
+    assert "by hand. How to get it" in message
+    assert (tmp_path / "dst_imgs").is_dir()
+
+
+def test_a_file_with_another_sha256_or_size_than_the_cards_is_refused(tmp_path):
+    card = registry.find_dataset("csiq")
+    for wrong in ({"sha256": "0" * 64}, {"bytes": 7}):
+        entry = dataclasses.replace(card.downloads[2], **wrong)
+        with pytest.raises(Fault, match="the card says"):
+            get(dataclasses.replace(card, downloads=(entry,)), tmp_path, transport=csiq_web())
+        assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
+    right = hashlib.sha256(csiq_web().files["csiq.DMOS.xlsx"]).hexdigest()
+    entry = dataclasses.replace(card.downloads[2], sha256=right)
+    assert "as the card says" in get(dataclasses.replace(card, downloads=(entry,)), tmp_path, transport=csiq_web())[0]
+
+
+def test_only_https_and_plain_file_names_are_followed(tmp_path):
+    card = registry.find_dataset("csiq")
+    for url, file in (("http://a.example/x.zip", "x.zip"), ("https://a.example/x", "../x"), ("https://a.example/x", "")):
+        web = Web({"x.zip": b"", "x": b""})
+        with pytest.raises(Fault, match=r"only https|no file name"):
+            get(dataclasses.replace(card, downloads=(Download(url, file),)), tmp_path / "in", transport=web)
+        assert not web.asked
+
+
+@pytest.mark.parametrize("name", ["pipal", "live", "tid2013", "pipal-ntire2022"])
+def test_without_a_public_address_the_steps_are_told_and_nothing_is_asked(name, tmp_path):
+    card, web = registry.find_dataset(name), Web({})
+    lines = get(card, tmp_path, transport=web)
+    assert "no public address" in lines[0]
+    assert " ".join(card.get.split())[:40] in lines[1]
+    assert not web.asked
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dataset_that_somebody_put_there_whole_is_left_alone(tmp_path):
+    card = dataclasses.replace(registry.find_dataset("csiq"), pairs=144)
+    web = csiq_web()
+    assert "already, whole" in get(card, miniatures.copy(miniatures.tree("csiq"), tmp_path / "csiq"), transport=web)[0]
+    assert not web.asked
+
+
+def test_offline_nothing_is_asked(tmp_path):
+    web = csiq_web()
+    assert "offline" in get(registry.find_dataset("csiq"), tmp_path, transport=web, offline=True)[0]
+    assert not web.asked
+
+
+def test_a_dataset_goes_to_the_data_folder_by_default(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+    get(registry.find_dataset("csiq"), transport=csiq_web())
+    assert len(load_dataset("csiq").table) == 144
+
+
+# Archives
+
+
+def make_zip(path: Path, *entries: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries:
+            archive.writestr(name, content)
+    return path
+
+
+def make_tar(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for member, content in members:
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def everything_below(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir()}
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", "..\\out.txt", "C:\\out.txt", "a:b", "\\out.txt"])
+def test_a_name_that_leads_outside_unpacks_nothing(tmp_path, name):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    for archive in (
+        make_zip(tmp_path / "a.zip", ("good.txt", b"x"), (name, b"y")),
+        make_tar(tmp_path / "a.tar.gz", (member("good.txt"), b"x"), (member(name), b"y")),
+    ):
+        with pytest.raises(Fault, match="leads outside or is no file name"):
+            unpack(archive, inside)
+    assert everything_below(tmp_path) == {"a.zip", "a.tar.gz"}
+
+
+def test_links_and_devices_are_refused(tmp_path):
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    made = [make_zip(tmp_path / "link.zip", (link, b"/etc/passwd"))]
+    for i, kind in enumerate((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE)):
+        made.append(make_tar(tmp_path / f"{i}.tar.gz", (member("x", kind, "/etc/passwd"), b"")))
+    for archive in made:
+        with pytest.raises(Fault, match="is a link"):
+            unpack(archive, tmp_path / "inside")
+        assert not everything_below(tmp_path / "inside")
+
+
+def test_an_archive_that_swells_beyond_reason_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_SMALL", 1 << 16)
+    zeros = bytes(8 << 20)
+    for archive in (make_zip(tmp_path / "a.zip", ("zeros", zeros)), make_tar(tmp_path / "a.tar.gz", (member("zeros"), zeros))):
+        with pytest.raises(Fault, match="swells beyond"):
+            unpack(archive, tmp_path / "inside")
+        assert not everything_below(tmp_path / "inside")
+    monkeypatch.setattr(archives, "MOST_ENTRIES", 3)
+    with pytest.raises(Fault, match="more than 3 files"):
+        unpack(make_zip(tmp_path / "many.zip", *((f"{i}", b"") for i in range(4))), tmp_path / "inside")
+
+
+def test_a_name_that_comes_twice_is_refused(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        path = make_zip(tmp_path / "a.zip", ("x", b"1"), ("x", b"2"))
+    with pytest.raises(Fault, match="holds 'x' twice"):
+        unpack(path, tmp_path / "inside")
+
+
+def test_an_encrypted_archive_says_what_to_do(tmp_path):
+    path = make_zip(tmp_path / "a.zip", ("x", b"secret"))
+    data = bytearray(path.read_bytes())
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(Fault, match="encrypted; unpack it by hand"):
+        unpack(path, tmp_path / "inside")
+
+
+def test_a_full_disk_is_told_before_it_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: type("Usage", (), {"free": archives._SPARE + 5})())
+    with pytest.raises(Fault, match="not enough free space"):
+        unpack(make_zip(tmp_path / "a.zip", ("x", b"more than five")), tmp_path / "inside")
+
+
+def test_macs_shadow_files_are_left_out_and_files_merged_into_the_folder(tmp_path):
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "in/a/old.txt").write_bytes(b"old")
+    entries = [("a/new.txt", b"new"), ("__MACOSX/a/._new.txt", b"x"), ("a/._new.txt", b"x"), ("./b/deep/c.txt", b"c")]
+    assert unpack(make_zip(tmp_path / "a.zip", *entries), tmp_path / "in") == 2
+    assert everything_below(tmp_path / "in") == {"a/old.txt", "a/new.txt", "b/deep/c.txt"}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_archive_is_a_clear_fault_or_unpacks_inside(tmp_path, data):
+    make = data.draw(st.sampled_from(["zip", "tar.gz"]))
+    path = tmp_path / f"a.{make}"
+    if make == "zip":
+        make_zip(path, ("one.txt", b"1" * 300), ("two/three.txt", b"23"))
+    else:
+        make_tar(path, (member("one.txt"), b"1" * 300), (member("two/three.txt"), b"23"))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    inside = tmp_path / "inside"
+    try:
+        unpack(path, inside)
+    except Fault as error:
+        if str(path) not in str(error):
+            raise
+    assert not list(tmp_path.glob("one*"))
+    assert not list(inside.glob(".unpacking*"))

@@ -1,7 +1,8 @@
 """How often the intervals hold the truth, when references differ as they do in IQA datasets.
 
     python benchmarks/coverage.py                        # 1,000 draws at 5, 10, 25, 200 references; some minutes on one core
-    python benchmarks/coverage.py --bootstrap            # also the bootstrap of `compare`, at 200 references; much longer
+    python benchmarks/coverage.py --bootstrap --references 200       # differences by the bootstrap; much longer
+    python benchmarks/coverage.py --plain                # the plain jackknife, for comparison
 
 A draw is a set of references with five kinds of distortion at four levels each. A reference shifts all its labels (people find
 some contents harder to spoil) and all its scores, changes how fast the score falls with the level, and treats each kind in its
@@ -15,15 +16,19 @@ import argparse
 import sys
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.agreement import agreement
 from harness.comparison import compare
+from harness.correlations import Clustered, pearson, spearman
+from harness.intervals import fisher, t_quantile
 
 Floats = NDArray[np.float64]
 KINDS, LEVELS = 5, 4
+Method = Literal["jackknife", "bootstrap", "plain"]
 
 
 @dataclass(frozen=True)
@@ -75,18 +80,33 @@ def figures(a: Floats, b: Floats, labels: Floats) -> dict[str, float]:
     return truth | {f"{name} a-b": getattr(one, name) - getattr(other, name) for name in ("srcc", "plcc", "krcc", "main")}
 
 
-def coverage(s: Setting, references: int, draws: int, seed: int, bootstrap: bool, truth: dict[str, float]) -> dict[str, float]:
+def coverage(s: Setting, references: int, draws: int, seed: int, method: Method, truth: dict[str, float]) -> dict[str, float]:
     """Share of draws whose interval holds the truth, by figure."""
     held = dict.fromkeys(truth, 0)
     rng = np.random.default_rng([seed, references])
     for _ in range(draws):
         a, b, labels, ids = draw(rng, references, s)
+        if method == "plain":
+            for name in held:
+                low, high = plain_interval(a, labels, ids, name)
+                held[name] += low <= truth[name] <= high
+            continue
         intervals = dict(agreement(a, labels, ids.tolist()).ci)
-        both = compare(a, b, labels, ids.tolist(), method="bootstrap" if bootstrap else "jackknife", top=0)
+        both = compare(a, b, labels, ids.tolist(), method=method, top=0)
         intervals |= {f"{name} a-b": d.ci for name, d in both.differences.items() if name != "srcc_within"}
         for name, interval in intervals.items():
             held[name] += interval is not None and interval[0] <= truth[name] <= interval[1]
     return {name: count / draws for name, count in held.items()}
+
+
+def plain_interval(x: Floats, labels: Floats, ids: NDArray[np.int64], statistic: str) -> tuple[float, float]:
+    """The textbook's: atanh(r) -+ t(references - 1) times the jackknife's error."""
+    units = int(ids.max()) + 1
+    whole = Clustered(x, labels, ids, units)
+    estimate, deleted = {"srcc": (spearman, whole.srcc_without_each), "plcc": (pearson, whole.plcc_without_each)}[statistic]
+    z, without = fisher(estimate(x, labels), deleted())
+    half = t_quantile(0.95, units - 1) * np.sqrt((units - 1) / units * np.sum((without - without.mean()) ** 2))
+    return float(np.tanh(z - half)), float(np.tanh(z + half))
 
 
 def main() -> None:
@@ -97,15 +117,15 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bootstrap", action="store_true", help="intervals of differences by the bootstrap")
+    parser.add_argument("--plain", action="store_true", help="only srcc and plcc, by the plain jackknife")
     options = parser.parse_args()
+    method: Method = "plain" if options.plain else "bootstrap" if options.bootstrap else "jackknife"
     for name in options.settings:
         start = time.process_time()
         truth = figures(*draw(np.random.default_rng([options.seed, 1]), 40_000, SETTINGS[name])[:3])
-        columns = {
-            k: coverage(SETTINGS[name], k, options.draws, options.seed, options.bootstrap, truth) for k in options.references
-        }
-        method = "bootstrap" if options.bootstrap else "jackknife"
-        print(f"\n{name} (differences by the {method}; {options.draws} draws; {time.process_time() - start:.0f} s)")
+        truth = {k: v for k, v in truth.items() if method != "plain" or k in ("srcc", "plcc")}
+        columns = {k: coverage(SETTINGS[name], k, options.draws, options.seed, method, truth) for k in options.references}
+        print(f"\n{name} (method of differences: {method}; {options.draws} draws; {time.process_time() - start:.0f} s)")
         print(f"{'figure':14}{'truth':>8}" + "".join(f"{k:>8}" for k in columns) + "   references")
         for figure in truth:
             print(f"{figure:14}{truth[figure]:8.3f}" + "".join(f"{100 * c[figure]:8.1f}" for c in columns.values()))

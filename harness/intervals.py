@@ -1,9 +1,10 @@
 """Intervals and tests that respect what was sampled: references, whose distorted images are not independent.
 
-The plain jackknife on Fisher's z with t quantiles of (references - 1) degrees covers 92-93 % at 25 references where it should
-cover 95 % (`benchmarks/coverage.py`). Two causes, both visible in the pseudo-values: z is biased upwards when references are
-few, and a few references with low agreement carry much of the variance, so that the variance itself is poorly known. Hence the
-centre is the jackknife's bias-corrected one, and the degrees of freedom are those that the spread of the pseudo-values supports.
+The plain jackknife on Fisher's z with t quantiles of (references - 1) degrees holds the truth in 90-95 % of cases at 25
+references where it should in 95 % (`benchmarks/coverage.py --plain`). Two causes, both visible in the pseudo-values: z is biased
+upwards when references are few, and a few references with low agreement carry much of the variance, so that the variance itself
+is poorly known. Hence the centre is the jackknife's bias-corrected one, and the degrees of freedom are those that the spread of
+the pseudo-values supports.
 """
 
 from __future__ import annotations

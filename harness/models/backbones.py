@@ -107,7 +107,9 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, S, S) normalised to [-1, 1] -> (N, depth * channels, S/4, S/4)."""
-        x = _conv_norm(self.conv1, self.bn1, x.contiguous(memory_format=torch.channels_last)).relu_()
+        # oneDNN's convolutions gain from channels last, torch's GroupNorm loses.
+        layout = torch.channels_last if isinstance(self.bn1, BatchNorm) else torch.contiguous_format
+        x = _conv_norm(self.conv1, self.bn1, x.contiguous(memory_format=layout)).relu_()
         x = F.max_pool2d(x, 3, 2, 1)
         outputs = []
         for block in self.layer1:

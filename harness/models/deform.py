@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_WIDE = 256
+
 
 class Places(NamedTuple):
     """Where a deformable convolution looks: for each output pixel and tap, four pixels and their bilinear weights.
@@ -51,13 +53,16 @@ def deform_conv(x: Tensor, where: Places, conv: nn.Conv2d) -> Tensor:
     first = torch.arange(n, device=x.device, dtype=torch.int32)[:, None, None] * (height * width)
     table = x.permute(0, 2, 3, 1).reshape(-1, channels)
     pixels, weights = (where.pixels + first).reshape(-1, 4), where.weights.reshape(-1, 4).to(x.dtype)
+    bags = F.embedding_bag(pixels, table.detach(), per_sample_weights=weights, mode="sum")
     if table.requires_grad and torch.is_grad_enabled():
-        bags = _Sampled.apply(table, pixels, weights)
-    else:
-        bags = F.embedding_bag(pixels, table, per_sample_weights=weights, mode="sum")
-    weight = conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, -1, 1, 1)
-    # The product is written as a convolution because torch leaves these to oneDNN, backward too, on every CPU.
-    return F.conv2d(bags.reshape(n, height, width, 9 * channels).permute(0, 3, 1, 2), weight, conv.bias)
+        bags = _TableGradient.apply(bags, table, pixels, weights.detach())
+    weight = conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, -1)
+    if bags.requires_grad and channels >= _WIDE:
+        # As a convolution the gradient's products go to oneDNN too, whatever the CPU; for narrow maps that is slower.
+        columns = bags.reshape(n, height, width, -1).permute(0, 3, 1, 2)
+        return F.conv2d(columns, weight[:, :, None, None], conv.bias)
+    out = F.linear(bags.reshape(n, height * width, -1), weight, conv.bias)
+    return out.transpose(1, 2).reshape(n, -1, height, width)
 
 
 def upsampled_conv(tokens: Tensor, conv: nn.Conv2d, grid: int, size: int) -> Tensor:
@@ -73,28 +78,22 @@ def upsampled_conv(tokens: Tensor, conv: nn.Conv2d, grid: int, size: int) -> Ten
     return out if conv.bias is None else out + conv.bias[:, None, None]
 
 
-class _Sampled(torch.autograd.Function):
-    """The weighted sums of `table`'s rows that `embedding_bag` takes, with a faster gradient for the table.
+class _TableGradient(torch.autograd.Function):
+    """Hands `bags` through, and sends to `table` the gradient that embedding_bag would, in a fraction of its time.
 
     A row's gradient sums the samples that looked at it: bags again, with the roles exchanged.
     """
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(table, pixels, weights)
-        return F.embedding_bag(pixels, table, per_sample_weights=weights, mode="sum")
+    def forward(ctx: Any, bags: Tensor, table: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(pixels, weights)
+        ctx.rows = len(table)
+        return bags.view_as(bags)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
-        table, pixels, weights = ctx.saved_tensors
-        for_table = for_weights = None
-        if ctx.needs_input_grad[0]:
-            looked_at, order = pixels.flatten().sort(stable=True)
-            first = torch.searchsorted(looked_at, torch.arange(len(table), device=table.device, dtype=torch.int32))
-            for_table = F.embedding_bag(order // 4, gradient, first, per_sample_weights=weights.flatten()[order], mode="sum")
-        if ctx.needs_input_grad[2]:
-            with torch.enable_grad():
-                own = weights.detach().requires_grad_()
-                bags = F.embedding_bag(pixels, table.detach(), per_sample_weights=own, mode="sum")
-                (for_weights,) = torch.autograd.grad(bags, own, gradient)
-        return for_table, None, for_weights
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        pixels, weights = ctx.saved_tensors
+        looked_at, order = pixels.flatten().sort(stable=True)
+        first = torch.searchsorted(looked_at, torch.arange(ctx.rows, device=pixels.device, dtype=torch.int32))
+        rows = F.embedding_bag(order // 4, gradient, first, per_sample_weights=weights.flatten()[order], mode="sum")
+        return gradient, rows, None, None

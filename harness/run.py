@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import datasets, devices, external, models, registry, runs
 from harness.agreement import Agreement, agreement
@@ -22,6 +22,7 @@ from harness.models import weights as weight_files
 from harness.progress import progress
 from harness.registry import ModelCard
 from harness.scoring import BATCH, Scored, Scorer, pairs_of
+from harness.timing import WarmTime
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,8 +197,8 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         training = _train(todo, model, device, tracker, say) if todo.trained else None
         if hasattr(model, "to"):
             model.to(device)
-        seconds, identical = _score(todo, model, device, say) if model is not None else _take(todo)
-        record = _record(todo, model, now, training, seconds, identical)
+        scoring = _score(todo, model, device, say) if model is not None else _take(todo)
+        record = _record(todo, model, now, training, scoring)
         report.of_run(todo.folder, record, todo.data.table, model, say)
         write_json(todo.folder / "record.json", record)
         tracker.end(record)
@@ -233,8 +234,18 @@ def _train(todo: Plan, model: Any, device: str, tracker: Tracker, say: Callable[
     return trainer.train()
 
 
-def _score(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -> tuple[float, int]:
-    """Score what scores.csv lacks; returns the seconds it took in this call, scaled to all pairs, and identical pairs."""
+class _Scoring(NamedTuple):
+    """What scoring cost and met."""
+
+    seconds: float
+    """Of this call, scaled to all pairs."""
+    identical: int
+    runtime: float | None
+    """Seconds per image, warm."""
+
+
+def _score(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -> _Scoring:
+    """Score what scores.csv lacks."""
     request = todo.request
     rows = todo.rows(*SCORED_PARTS)
     part_of = dict(zip(rows["name"], todo.parts[rows.index], strict=True))
@@ -245,15 +256,17 @@ def _score(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -> t
     if done:
         say(f"{todo.card.name}: {sum(map(len, chunks[:done]))} of {len(rows)} scores are there already")
     count = sum(map(len, chunks[:done]))
-    fresh, begun, identical = len(rows) - count, time.monotonic(), 0
+    fresh, begun, identical, warm = len(rows) - count, time.monotonic(), 0, WarmTime()
     with progress(f"{todo.card.name} on {todo.data.name}", len(rows), done=count, unit="pairs", quiet=request.quiet) as step:
         for results in scorer.score(chunks[done:]):
+            warm.chunk(len(results))
             file.append(results, [part_of[r.name] for r in results])
             count += len(results)
             identical += sum(r.identical for r in results)
             step(count)
     sync(file.path)
-    return ((time.monotonic() - begun) * len(rows) / fresh if fresh else 0.0), identical
+    seconds = (time.monotonic() - begun) * len(rows) / fresh if fresh else 0.0
+    return _Scoring(seconds, identical, warm.per_image(scorer, chunks))
 
 
 def scorer_of(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -> Scorer:
@@ -262,7 +275,7 @@ def scorer_of(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -
     return Scorer(model, todo.card.protocol, todo.card.identical, request.seed, device, request.batch, request.workers, say)
 
 
-def _take(todo: Plan) -> tuple[float, int]:
+def _take(todo: Plan) -> _Scoring:
     """Put the scores of a file where scoring would have put them."""
     request, rows = todo.request, todo.rows(*SCORED_PARTS)
     assert request.scores is not None
@@ -277,12 +290,10 @@ def _take(todo: Plan) -> tuple[float, int]:
         raise BadRequest(f"{request.scores} and the scored parts of {todo.data.name} have no name in common")
     results = [Scored(name, float(given[name]), False, "", "", ()) for name in kept["name"]]
     file.append(results, list(todo.parts[kept.index]))
-    return 0.0, 0
+    return _Scoring(0.0, 0, None)
 
 
-def _record(
-    todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, seconds: float, identical: int
-) -> dict[str, Any]:
+def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: _Scoring) -> dict[str, Any]:
     file = runs.ScoreFile(todo.folder)
     scores = file.read()
     metrics = {part: measure(todo.card, todo.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
@@ -307,11 +318,12 @@ def _record(
         "repeats": None,
         "controls": controls(todo.data, todo.rows("test")),
         "remarks": list(todo.data.table.attrs.get("notes", [])),
-        "identical_pairs": identical,
+        "identical_pairs": scoring.identical,
         "training": {k: v for k, v in asdict(training).items() if k != "history"} if training else None,
         "history": training.history if training else None,
-        "seconds": seconds,
-        "pairs_per_second": len(scores) / seconds if seconds else None,
+        "seconds": scoring.seconds,
+        "pairs_per_second": len(scores) / scoring.seconds if scoring.seconds else None,
+        "runtime_per_image": scoring.runtime,
         "conditions": dict(now),
         "details": getattr(model, "details", None),
         "note": ". ".join(filter(None, (todo.data.card.note, todo.data.card.protocols[todo.protocol].note, todo.request.remark))),

@@ -228,7 +228,7 @@ class Brightness:
         weight: torch.Tensor
 
     def score_maps(self, reference: torch.Tensor, distorted: torch.Tensor) -> Maps:
-        assert reference.shape == distorted.shape == (1, 3, 16, 16)
+        assert reference.shape == distorted.shape == (len(reference), 3, 16, 16)
         quality = torch.nn.functional.avg_pool2d(distorted.mean(1), 8)
-        weight = torch.arange(2.0).repeat(2, 1)[None]
+        weight = torch.arange(2.0).repeat(len(reference), 2, 1)
         return self.Maps(quality.mean((1, 2)), quality, weight)

@@ -95,7 +95,7 @@ def write(folder: Path, record: Mapping[str, Any], rows: pd.DataFrame, model: An
         worst=[] if p is None else _worst(p, rows, model),
         curve=p is not None and p.curve is not None,
         recipe=_settings((record.get("cards") or {}).get("model") or {}, trained=bool(record.get("training"))),
-        training=[(k.replace("_", " "), v) for k, v in (record.get("training") or {}).items() if v is not None],
+        training=[(k.replace("_", " "), _short(v)) for k, v in (record.get("training") or {}).items() if v is not None],
         environment=_environment(record),
         hashes=[(k, v) for k, v in _flat(record.get("hashes") or {}) if v and not k.startswith("pictures_by_reference")],
     )
@@ -200,7 +200,11 @@ def _settings(card: Mapping[str, Any], *, trained: bool) -> list[tuple[str, str]
 def _environment(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [("seed", record.get("seed")), ("created", record.get("created")), *_flat(record.get("conditions") or {})]
     facts += [("seconds of scoring", record.get("seconds")), ("pairs per second", record.get("pairs_per_second"))]
-    return [(k, f"{v:.4g}" if isinstance(v, float) else str(v)) for k, v in facts if v is not None]
+    return [(k, _short(v)) for k, v in facts if v is not None]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _DPI = 110
 _DOTS, _CURVE, _FAINT = "#0b5cad", "#c2410c", "#c9d1d9"
+_LOG_FROM = 30.0
+"""Losses whose largest is this many times their smallest are drawn on a logarithmic axis."""
 
 
 def scatter(points: Points, title: str) -> bytes:
@@ -72,7 +74,8 @@ def training(history: Sequence[Mapping[str, Any]]) -> bytes:
     loss = [(e["epoch"], e["loss"]) for e in history]
     panels[0].plot(*zip(*loss, strict=True), color=_DOTS, marker="." if len(loss) < 60 else "")
     panels[0].set_ylabel("training loss")
-    if min(value for _, value in loss) > 0:
+    lowest, highest = min(value for _, value in loss), max(value for _, value in loss)
+    if lowest > 0 and highest > _LOG_FROM * lowest:
         panels[0].set_yscale("log")
     if validated:
         for name, colour, style in (("srcc", _DOTS, "-"), ("plcc", _CURVE, "--")):
@@ -81,7 +84,7 @@ def training(history: Sequence[Mapping[str, Any]]) -> bytes:
                 *zip(*values, strict=True), style, color=colour, label=name.upper(), marker="." if len(values) < 60 else ""
             )
         panels[1].set_ylabel("validation")
-        panels[1].legend(loc="lower right", fontsize=8, frameon=False)
+        panels[1].legend(loc="best", fontsize=8, frameon=False)
     panels[-1].set_xlabel("epoch")
     return _png(figure)
 

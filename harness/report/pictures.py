@@ -90,14 +90,14 @@ def maps_of(model: Any, reference: Pixels, distorted: Pixels) -> Maps | None:
         return None
     places = crops.positions("grid" if size else "whole", height, width, size, seed=0, reference_id="")
     device = next(iter(model.parameters())).device if callable(getattr(model, "parameters", None)) else torch.device("cpu")
+    windows = [(slice(p.top, p.top + p.height), slice(p.left, p.left + p.width)) for p in places]
+    cut = [torch.from_numpy(np.stack([picture[w] for w in windows])).permute(0, 3, 1, 2) for picture in (reference, distorted)]
+    found = model.score_maps(*(crop.float().div_(255).to(device) for crop in cut))
     total, times = np.zeros((2, height, width), np.float32), np.zeros((height, width), np.float32)
-    for place in places:
-        rows, columns = slice(place.top, place.top + place.height), slice(place.left, place.left + place.width)
-        pair = [torch.from_numpy(np.ascontiguousarray(p[rows, columns])).permute(2, 0, 1)[None] for p in (reference, distorted)]
-        found = model.score_maps(*(p.float().div_(255).to(device) for p in pair))
-        for i, grid in enumerate((found.quality, found.weight)):
-            total[i, rows, columns] += _stretched(grid[0].float().cpu().numpy(), place.height, place.width)
-        times[rows, columns] += 1
+    for number, window in enumerate(windows):
+        for i, grids in enumerate((found.quality, found.weight)):
+            total[i][window] += _stretched(grids[number].float().cpu().numpy(), places[number].height, places[number].width)
+        times[window] += 1
     return Maps(*(total / times))
 
 

@@ -290,7 +290,7 @@ def pipal_ntire2022(root: Path) -> None:
 
 def pictures(references_folder: Path, distorted_folder: Path, references: Sequence[str], types: Sequence[str]) -> None:
     for reference in references:
-        pixels = still(reference, 8, 8)
+        pixels = still(reference, 12, 12)
         write(references_folder / f"{reference}.bmp", pixels)
         for kind in types:
             write(distorted_folder / f"{reference}_10_{kind}.bmp", noisy(pixels, 5 + int(kind) / 4, reference, kind))

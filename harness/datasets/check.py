@@ -56,6 +56,8 @@ class Report:
     """The split's hash by protocol, or why it cannot be made."""
     manifest: str | None = None
     """The manifest's hash, where there is a valid one."""
+    pictures: str = ""
+    """The folder that holds all pictures."""
 
     @property
     def ok(self) -> bool:
@@ -74,7 +76,8 @@ class Report:
     def text(self) -> str:
         """The report for a person."""
         depth = "every picture decoded" if self.full else "labels and headers read; --full decodes every picture"
-        lines = [f"{self.card.name}: {self.card.title}", f"  in {self.root} ({depth})"]
+        where = self.root or self.pictures or "no folder"
+        lines = [f"{self.card.name}: {self.card.title}", f"  in {where} ({depth})"]
         for count in self.counts:
             expected = f", expected {count.expected:,}" if count.expected else ""
             lines.append(f"  {count.what}: {count.found:,}{expected}")
@@ -137,7 +140,9 @@ def _counts(card: DatasetCard, frame: pd.DataFrame, found: Findings, report: Rep
     parts = card.protocols[card.default_protocol].parts
     rows = frame[frame["part"].isin(parts)] if parts else frame
     report.pairs, report.references = len(frame), int(frame["reference_id"].nunique())
-    where = str(report.root)
+    if table.has_pictures(frame):
+        report.pictures = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in frame["distorted"]])
+    where = str(report.root or report.pictures or card.name)
     if rows.empty:
         found.error(f"nothing of part {', '.join(parts)}, which the default protocol needs", where, how_to_get(card))
     references = int(rows["reference_id"].nunique())
@@ -191,12 +196,12 @@ def _pictures(
 ) -> None:
     references = list(dict.fromkeys(frame["reference"]))
     paths = [p for p in dict.fromkeys([*references, *frame["distorted"]]) if os.path.isfile(p)]
-    where = str(root)
+    where = str(root or report.pictures)
     looks = dict(zip(paths, _parallel(_look, paths, workers), strict=True))
     broken = {path: result for path, result in looks.items() if isinstance(result, str)}
     good = {path: result for path, result in looks.items() if not isinstance(result, str)}
     if broken:
-        shown = [f"{os.path.relpath(path, root)} ({why})" for path, why in broken.items()]
+        shown = [f"{os.path.relpath(path, where)} ({why})" for path, why in broken.items()]
         found.error(counted(shown, "pictures cannot be read", len(paths)), where, "take them anew from the archive")
     _sizes(card, frame, good, found, where)
     digests = _duplicates(frame, good, found, where, workers)
@@ -286,7 +291,7 @@ def _leave_manifest(
     }
     for kind, names in (("distorted", frame["name"]), ("reference", frame["reference_id"])):
         for name, path in zip(names, frame[kind], strict=True):
-            entries[f"{kind}:{name}"] = (path, good[path].bytes, digests[path])
+            entries[f"{kind}:{name}"] = (path, good[path].size, digests[path])
     manifest.write(card, root, entries)
     return manifest.manifest_hash(card, root)
 

@@ -22,7 +22,7 @@ class Header(NamedTuple):
 
     height: int
     width: int
-    bytes: int
+    size: int
     probe: bytes
     """Digest of the size and a few stretches of bytes: equal files have equal ones, different files nearly never."""
 

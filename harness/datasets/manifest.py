@@ -27,8 +27,8 @@ def write(card: DatasetCard, root: Path, entries: Mapping[str, tuple[str, int, s
     files = []
     for name, (path, size, digest) in sorted(entries.items()):
         status = os.stat(path)
-        place = os.path.relpath(path, root)
-        files.append({"name": name, "bytes": size, "sha256": digest, "file": place, "modified": status.st_mtime_ns})
+        inside = os.path.relpath(path, root)
+        files.append({"name": name, "bytes": size, "sha256": digest, "file": inside, "modified": status.st_mtime_ns})
     document = {"format": FORMAT, "dataset": card.name, "hash": _hash(files), "files": files}
     for place in _places(card, root):
         with suppress(Fault):

@@ -223,10 +223,11 @@ def _compare_with_info(tree: Tree, found: Findings, rows: pd.DataFrame, vectors:
         if name in told and told[name] != still.lower()
     ]
     if differing:
-        found.error(
+        # A warning: sizes and the full check's pairing tell wrong references for certain, and lists differ in releases.
+        found.warning(
             counted(differing, "references contradict the folders' info.txt", len(rows), limit=5),
             tree.root,
-            "the vectors were reordered or mixed: take the .mat files anew from the archive",
+            "the vectors may have been reordered or mixed; compare with the archive's",
         )
 
 

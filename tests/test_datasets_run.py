@@ -1,0 +1,112 @@
+"""Whole runs on miniature datasets: metrics under every protocol, and further test sets with the shared-content rule."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import small
+from click.testing import CliRunner
+from miniatures import copy, tree
+
+from harness import registry
+from harness.campaign import run_all
+from harness.cli import cli
+from harness.datasets import load_dataset, splits
+from harness.run import Request
+
+NAMES = ["tid2013", "tid2008", "kadid10k", "live", "live-first", "csiq", "pipal", "pipal-ntire2022", "pieapp", "mdid", "bapps"]
+CASES = [(name, protocol) for name in NAMES for protocol in registry.find_dataset(name).protocols]
+CASES.remove(("live-first", "by-reference"))  # the pictures and the splits of live
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def root_of(name: str, protocol: str) -> Path:
+    small = name == "pipal" and protocol in ("by-reference", "full")
+    return tree("pipal, a tenth of the training set" if small else name)
+
+
+def record(name: str, protocol: str, model: str, folder: Path, limit: int | None = None) -> dict[str, object]:
+    root, runs = str(root_of(name, protocol)), str(folder)
+    request = Request(model, name, root, protocol, limit=limit, runs=runs, mlflow_uri="off", quiet=True, workers=1)
+    outcomes, faults = run_all([request], say=lambda line: None)
+    assert not faults
+    return dict(outcomes[0].record)
+
+
+@pytest.mark.parametrize(("name", "protocol"), CASES)
+def test_psnr_runs_on_every_miniature_under_every_protocol(name, protocol, folder):
+    done = record(name, protocol, "psnr", folder)
+    spec = registry.find_dataset(name).protocols[protocol]
+    frame = load_dataset(name, root_of(name, protocol)).table
+    parts = splits.split(frame, spec)
+    figures = done["metrics"]["test"]
+    if frame["score"][parts == "test"].isna().all():
+        assert figures is None
+    else:
+        assert figures["n"] == (parts == "test").sum()
+        assert figures["srcc"] > 0.3 or name == "bapps"
+    assert bool(done["repeats"]) == (spec.repeats > 1)
+    if spec.repeats > 1:
+        assert len(done["repeats"]) == spec.repeats
+        assert figures["range"]["srcc"][0] <= figures["srcc"] <= figures["range"]["srcc"][1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ssim_runs_on_every_miniature(name, folder):
+    full = next(p for p, spec in registry.find_dataset(name).protocols.items() if spec.split == "full")
+    figures = record(name, full, "ssim", folder, limit=12)["metrics"]["test"]
+    assert figures is None or figures["n"] == 12
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> str:
+    """A trainable model small enough for the miniatures."""
+    cards = small.write_network(tmp_path / "cards")
+    code, card = cards / "small_network.py", cards / "small.toml"
+    code.write_text(code.read_text().replace("self.crop_size = 32", "self.crop_size = 8"))
+    card.write_text(card.read_text().replace("epochs = 6", "epochs = 1").replace("steps_per_epoch = 10", "steps_per_epoch = 2"))
+    return str(cards)
+
+
+def test_further_test_sets_lose_the_references_that_were_trained_on(tmp_path, monkeypatch, network):
+    for name in ("tid2013", "csiq", "live"):
+        copy(tree(name), tmp_path / "data" / name)
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "small", "--cards", network, "--dataset", "tid2013", "--test-on", "csiq,live"]
+    result = CliRunner().invoke(cli, [*words, "--mlflow-uri", "off", "--quiet", "--json", "--workers", "1"])
+    assert result.exit_code == 0, result.output
+    rows = {row["dataset"]: row for row in json.loads(result.stdout)}
+    data = load_dataset("tid2013")
+    parts = splits.split(data.table, data.card.protocols["by-reference"])
+    seen = set(data.table["reference_id"][parts.isin(["train", "validation"])])
+    kodak = {f"kodim{i[1:]}" for i in seen if i != "I25"}
+    live = load_dataset("live")
+    shared = {r for r in live.table["reference_id"] if live.card.content.get(r) in kodak}
+    assert shared
+    assert rows["csiq"]["n"] == 144
+    assert rows["live"]["references"] == 29 - len(shared)
+    assert rows["live"]["n"] == (~live.table["reference_id"].isin(shared)).sum()
+
+
+def test_testing_on_a_superset_of_what_was_trained_on_is_refused(tmp_path, monkeypatch, network):
+    for name in ("tid2013", "tid2008"):
+        copy(tree(name), tmp_path / "data" / name)
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    card = Path(network) / "tid-all.toml"
+    shipped = Path(registry.find_dataset("tid2013").path).read_text()
+    everything = shipped.replace('name = "tid2013"', 'name = "tid-all"\nfolder = "tid2013"').replace(
+        "train = 0.6\nvalidation = 0.2", "train = 0.8\nvalidation = 0.0"
+    )
+    card.write_text(everything)
+    words = ["run", "small", "--cards", network, "--dataset", "tid-all", "--test-on", "tid2008"]
+    result = CliRunner().invoke(cli, [*words, "--mlflow-uri", "off", "--quiet", "--json", "--workers", "1"])
+    rows = {row["dataset"]: row for row in json.loads(result.stdout)}
+    assert rows["tid2008"]["references"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +53,9 @@ def test_a_complete_miniature_passes_and_a_smaller_size_is_only_a_warning(name):
 
 
 def rows(name: str, root: Path):
-    return load_dataset(name, root).table
+    frame = load_dataset(name, root).table
+    # The names of NTIRE 2022's validation pictures are known from the folder alone, so none can be missed.
+    return frame[frame["part"] == "test"] if name == "pipal-ntire2022" else frame
 
 
 def a_picture(name: str, root: Path, which: int = 3) -> Path:
@@ -216,13 +219,16 @@ def test_a_broken_tree_of_named_pictures_fails_with_the_right_line(name, breakin
         assert problem.where
 
 
+UNNAMED = ("live", "bapps", "pipal-ntire2022")
+
+
 # A BAPPS triplet has one picture of a kind, and its patches recur.
 @pytest.mark.parametrize(
     ("name", "breaking"),
-    [(name, b) for name in ("live", "bapps") for b in PICTURES if name == "live" or b not in (missing_part, copied)],
+    [(name, b) for name in UNNAMED for b in PICTURES if name != "bapps" or b not in (missing_part, copied)],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_a_broken_tree_of_vectors_or_votes_fails_with_the_right_line(name, breaking, tmp_path):
+def test_a_broken_tree_without_label_lists_fails_with_the_right_line(name, breaking, tmp_path):
     root = copy(tree(name), tmp_path / name)
     expected = breaking(name, root)
     if name == "live" and breaking is missing_part:
@@ -325,6 +331,26 @@ def test_votes_that_are_no_fraction_are_named(tmp_path):
     report = checked("bapps", root)
     assert "votes are no fraction: 000001.npy, 000002.npy" in errors(report)
     assert "1 of 6 missing in judge: 000003" in errors(report)
+
+
+def test_a_subset_without_votes_is_named(tmp_path):
+    root = copy(tree("bapps"), tmp_path / "bapps")
+    shutil.rmtree(root / "dataset/2afc/val/superres/judge")
+    assert re.search(r"superres: 6 of 6 missing in judge: 000000", errors(checked("bapps", root)))
+    shutil.rmtree(root / "dataset/2afc")
+    assert "no triplets (looked for train, val" in errors(checked("bapps", root))
+
+
+def test_the_challenge_without_its_test_set_or_with_a_broken_label_file_of_ones_own_is_told(tmp_path):
+    root = copy(tree("pipal-ntire2022"), tmp_path / "challenge")
+    text(root / "ntire2022_test_labels.txt", "A0000_10_00.bmp,1500.0\nA0000_10_01.bmp,high\n")
+    found = errors(checked("pipal-ntire2022", root))
+    assert "1 line cannot be read: line 2 ('A0000_10_01.bmp high')" in found
+    assert "test: 1,649 pictures have no label" in found
+    (root / "ntire2022_test_labels.txt").unlink()
+    for folder in root.glob("*_Testing_*"):
+        shutil.rmtree(folder)
+    assert "nothing of part test, which the default protocol needs" in errors(checked("pipal-ntire2022", root))
 
 
 def test_a_broken_spreadsheet_is_named(tmp_path):

@@ -36,6 +36,8 @@ REACH = {"srcc": 1.0, "plcc": 1.0, "krcc": 1.0, "main": 2.0}
 BOOTSTRAP_FROM = 100
 """References from which `auto` draws bootstrap samples instead of leaving out one reference at a time."""
 _MOST_UNITS = 1000
+_ROUNDING = 1e-12
+"""Figures closer than this, with whatever is left out, are the same: their difference is the arithmetic's."""
 _LARGEST_UNIT = 1500
 """Images per reference up to which tau-b is bootstrapped; its tables grow with the square."""
 
@@ -238,6 +240,8 @@ def _difference(statistic: str, a: _Figures, b: _Figures, confidence: float, ref
     da, db = a.deleted[statistic], b.deleted[statistic]
     if known.difference is None or len(da) < 2 or not (np.isfinite(da).all() and np.isfinite(db).all()):
         return known
+    if max(abs(va - vb), float(np.abs(da - db).max())) < _ROUNDING:
+        return _with(known, (0.0, 0.0), 1.0, "jackknife", None)
     error = None
     # Perfect agreement has no finite z: then the figures themselves are compared.
     on_z = not (is_perfect(va, reach) or is_perfect(vb, reach))

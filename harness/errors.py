@@ -24,6 +24,12 @@ class BadRequest(HarnessError):
     exit_status = 2
 
 
+class Unwritable(BadRequest, Fault):
+    """A place that cannot be written: no permission, no space left. Both a fault met and a request to be changed: status 2."""
+
+    exit_status = 2
+
+
 def near(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x' or 'y'?`, or nothing when no known word is near."""
     matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from harness.errors import Fault
+from harness.errors import Unwritable
 
 _ADVICE = {
     errno.ENOSPC: "no space left: free some and run the same command again; what is finished is kept",
@@ -25,19 +25,19 @@ _ADVICE = {
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn the operating system's refusals while writing `path` into one clear Fault."""
+    """Turn the operating system's refusals while writing `path` into one clear Unwritable."""
     try:
         yield
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, error.strerror or str(error))
-        raise Fault(f"{path}: cannot be written: {advice}") from error
+        raise Unwritable(f"{path}: cannot be written: {advice}") from error
 
 
 @contextmanager
 def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; on success flush it to disk and rename it to `path`.
 
-    On any failure `path` is left as it was and the temporary file is removed. Raises Fault with advice.
+    On any failure `path` is left as it was and the temporary file is removed. Raises Unwritable with advice.
     """
     target = Path(path)
     with writing(target):

@@ -355,3 +355,13 @@ def test_nine_metrics_are_ranked_with_groups_on_real_scores(shared):
         assert found[0].name == "DSSIM"
         assert [s.best for s in found] == [True] + [False] * 8
         assert [s.value for s in found] == sorted((s.value for s in found), reverse=True)
+
+
+def test_models_that_order_alike_do_not_differ_however_their_figures_round():
+    draw = np.random.default_rng(0)
+    scores = draw.normal(size=40)
+    labels = scores + draw.normal(size=40)
+    ids = [str(i // 10) for i in range(40)]
+    same = compare(scores, np.exp(scores / 3), labels, ids).differences["srcc"]
+    assert same.p_value == 1.0
+    assert same.ci == (0.0, 0.0)

@@ -8,7 +8,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -91,7 +91,8 @@ def append_lines(path: str | Path, lines: str) -> None:
                 if written != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
-                os.ftruncate(descriptor, before)
+                with suppress(OSError):
+                    os.ftruncate(descriptor, before)
                 raise
         finally:
             os.close(descriptor)

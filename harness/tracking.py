@@ -7,6 +7,7 @@ The run's id is kept in `mlflow.json` beside the record, so that work taken up a
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -104,6 +105,10 @@ class Tracker:
             self._attempt(self._take_up)
             self.end(record)
 
+    def attach(self, name: str, dataset: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
+        """Add a submission's files and tags to the MLflow run of this folder's record; without one, to a new run called `name`."""
+        self._attempt(lambda: self._attach(name, dataset, files, tags), "this submission")
+
     def _attempt(self, action: Callable[[], None], what: str = "this run") -> None:
         """Do `action` within the patience; on any failure warn once and stop mirroring."""
         if not self.working:
@@ -120,12 +125,14 @@ class Tracker:
 
     def _begin(self, name: str, parameters: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
         self._client = client = _client(self.uri)
-        place = f"{socket.gethostname()}:{self.folder.absolute()}"
+        # Names the folder to ourselves without telling a server anything about this machine.
+        place = hashlib.sha256(f"{socket.gethostname()}:{self.folder.absolute()}".encode()).hexdigest()[:16]
         experiment = self._experiment(f"harness/{dataset['name']}")
         known = self._continued()
         if known is None:
             self._close_abandoned(experiment, place)
-            tags = {"harness.folder": place, "harness.dataset_hash": dataset["hash"], "harness.split_hash": dataset["split"]}
+            tags = {"harness.place": place, "harness.dataset_hash": dataset["hash"], "harness.split_hash": dataset["split"]}
+            tags |= {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
             self.run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
             self._keep_id(finished=False)
             self._log_dataset(dataset)
@@ -135,7 +142,9 @@ class Tracker:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             with contextlib.suppress(Exception):  # another process may have made it in between
-                return str(self._client.create_experiment(name, artifact_location=self.artifacts))
+                # The kind makes MLflow's pages open on runs and curves instead of on chats with language models.
+                tags = {"mlflow.experimentKind": "custom_model_development"}
+                return str(self._client.create_experiment(name, artifact_location=self.artifacts, tags=tags))
             experiment = self._client.get_experiment_by_name(name)
         elif experiment.lifecycle_stage == "deleted":
             self._client.restore_experiment(experiment.experiment_id)
@@ -170,10 +179,8 @@ class Tracker:
 
     def _close_abandoned(self, experiment: str, place: str) -> None:
         """Whoever held this folder before us is gone (it is locked by us), so its run is not running any more."""
-        escaped = place.replace("\\", "\\\\").replace("'", "\\'")
-        found = self._client.search_runs(
-            [experiment], f"tags.`harness.folder` = '{escaped}' and attributes.status = 'RUNNING'", max_results=10
-        )
+        asked = f"tags.`harness.place` = '{place}' and attributes.status = 'RUNNING'"
+        found = self._client.search_runs([experiment], asked, max_results=10)
         for run in found:
             self._client.set_terminated(run.info.run_id, "KILLED")
 
@@ -231,6 +238,20 @@ class Tracker:
         for path in [self.folder / name for name in FILES] + [p for g in PICTURES for p in sorted(self.folder.glob(g))]:
             if path.is_file():
                 self._client.log_artifact(self.run_id, str(path))
+
+    def _attach(self, name: str, dataset: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
+        client = self._client = _client(self.uri)
+        run_id = _kept(self.folder, self.uri).get("run_id")
+        made = run_id is None
+        if made:
+            place = {"harness.folder": f"{socket.gethostname()}:{self.folder.absolute()}"}
+            run_id = client.create_run(self._experiment(f"harness/{dataset}"), run_name=name, tags=place).info.run_id
+        for path in files:
+            client.log_artifact(run_id, str(path), "submissions")
+        for key, value in tags.items():
+            client.set_tag(run_id, _key(f"harness.{key}"), _value(value))
+        if made:
+            client.set_terminated(run_id, "FINISHED")
 
     def _finish(self, status: str) -> None:
         self._flush()

@@ -106,7 +106,7 @@ class Tracker:
             self.end(record)
 
     def attach(self, name: str, dataset: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
-        """Add a submission's files and tags to the MLflow run of this folder's record; without one, to a new run called `name`."""
+        """Add a submission's files and tags to the MLflow run of this folder's record, or to a new run called `name`."""
         self._attempt(lambda: self._attach(name, dataset, files, tags), "this submission")
 
     def _attempt(self, action: Callable[[], None], what: str = "this run") -> None:
@@ -244,8 +244,8 @@ class Tracker:
         run_id = _kept(self.folder, self.uri).get("run_id")
         made = run_id is None
         if made:
-            place = {"harness.folder": f"{socket.gethostname()}:{self.folder.absolute()}"}
-            run_id = client.create_run(self._experiment(f"harness/{dataset}"), run_name=name, tags=place).info.run_id
+            source = {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
+            run_id = client.create_run(self._experiment(f"harness/{dataset}"), run_name=name, tags=source).info.run_id
         for path in files:
             client.log_artifact(run_id, str(path), "submissions")
         for key, value in tags.items():

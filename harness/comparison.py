@@ -175,7 +175,8 @@ def compare(
     weights = cluster_draws(pooled[1], draws, seed) if bootstrap and units > 1 else None
     figures_a, figures_b = (_figures(v, z, *pooled, STATISTICS, weights) for v in (x, y))
     differences = {s: _difference(s, figures_a, figures_b, confidence, units) for s in STATISTICS}
-    differences["srcc_within"] = _difference_within(x, y, z, unit, units, confidence)
+    within_a, within_b = (spearman_within(v, z, unit, units) for v in (x, y))
+    differences["srcc_within"] = _difference_within(within_a, within_b, confidence)
     if bootstrap and differences["krcc"].method == "jackknife":
         notes.append(f"krcc: by the jackknife, because a reference has more than {_LARGEST_UNIT} images")
     return Comparison(
@@ -187,7 +188,7 @@ def compare(
         ),
         by_distortion=_groups(x, y, z, unit, distortions, confidence),
         by_level=_groups(x, y, z, unit, levels, confidence),
-        by_reference=_by_reference(x, y, z, columns),
+        by_reference=_by_reference(within_a, within_b, columns),
         disagreements=_disagreements(x, y, z, top),
         confidence=confidence,
         few_references=units < FEW_REFERENCES,
@@ -271,8 +272,8 @@ def _defined(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _difference_within(x: Floats, y: Floats, labels: Floats, unit: Ints, units: int, confidence: float) -> Difference:
-    a, b = (spearman_within(v, labels, unit, units) for v in (x, y))
+def _difference_within(a: Floats, b: Floats, confidence: float) -> Difference:
+    """`a` and `b`: SRCC within each reference."""
     both = np.isfinite(a) & np.isfinite(b)
     k = int(both.sum())
     if not k:
@@ -335,11 +336,11 @@ def _natural(name: str) -> tuple[float, str]:
         return float("inf"), name
 
 
-def _by_reference(x: Floats, y: Floats, labels: Floats, columns: Columns) -> tuple[Group, ...]:
+def _by_reference(a: Floats, b: Floats, columns: Columns) -> tuple[Group, ...]:
+    """`a` and `b`: SRCC within each reference."""
     unit, units = _units(columns)
-    if units == len(x):
+    if units == len(unit):
         return ()
-    a, b = (spearman_within(v, labels, unit, units) for v in (x, y))
     size = np.bincount(unit, minlength=units)
     groups = [
         Group(

@@ -38,9 +38,24 @@ def spearman(x: Floats, y: Floats) -> float:
 
 def spearman_within(x: Floats, y: Floats, unit: Ints, units: int) -> Floats:
     """(units,): Spearman among each unit's own images, NaN as for `pearson`."""
-    order = np.argsort(unit, kind="stable")
-    ends = np.cumsum(np.bincount(unit, minlength=units))
-    return np.array([spearman(x[rows], y[rows]) for rows in np.split(order, ends[:-1])])
+    u, v = _centred_ranks_within(x, unit, units), _centred_ranks_within(y, unit, units)
+    products, squares_u, squares_v = (np.bincount(unit, w, units) for w in (u * v, u * u, v * v))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.clip(products / np.sqrt(squares_u) / np.sqrt(squares_v), -1.0, 1.0))
+
+
+def _centred_ranks_within(x: Floats, unit: Ints, units: int) -> Floats:
+    """Mid-ranks among the images of the same unit, less their mean."""
+    order = np.lexsort((x, unit))
+    new = np.ones(len(x), bool)
+    new[1:] = (np.diff(x[order]) != 0) | (np.diff(unit[order]) != 0)
+    starts = np.flatnonzero(new)
+    run = np.cumsum(new) - 1
+    ranks = np.empty(len(x))
+    ranks[order] = ((starts + np.append(starts[1:], len(x)) + 1) / 2)[run]
+    size = np.bincount(unit, minlength=units)
+    middle = np.cumsum(size) - size + (size + 1) / 2
+    return np.asarray(ranks - middle[unit])
 
 
 def kendall(x: Floats, y: Floats) -> float:

@@ -71,17 +71,17 @@ def _further(todo: Plan, first: Outcome, name: str, say: Callable[[str], None], 
             request = replace(request, remark="not " + independent.note)
         if independent.shared:
             say(f"{name}: {request.remark}")
-    return plan(request)
+    return plan(request, data)
 
 
 def _repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
     """A protocol's seeded repeats as one record: medians, ranges, and every repeat's own figures."""
     request = todo.request
     if todo.trained:
-        children = [execute(plan(replace(request, repeat=r)), say) for r in range(repeats)]
+        children = [execute(plan(replace(request, repeat=r), todo.data), say) for r in range(repeats)]
     else:
         # A model that is not trained gives an image one score whatever the split: all are scored once, by `full`.
-        children = [execute(plan(replace(request, protocol="full")), say)]
+        children = [execute(plan(replace(request, protocol="full"), todo.data), say)]
     key = sha256_json({"children": [child.folder.name for child in children], "first": todo.facts})[:16]
     folder = runs.folder_of(request.runs, todo.data.name, todo.card.name, key)
     if not request.force and (record := runs.read_record(folder)) is not None:
@@ -89,7 +89,7 @@ def _repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
     each, rows = [], []
     for repeat in range(repeats):
         child = children[repeat if todo.trained else 0]
-        now = plan(replace(request, repeat=repeat))
+        now = plan(replace(request, repeat=repeat), todo.data)
         tested = set(now.rows("test")["name"])
         scores = [(n, s) for n, s, part in runs.ScoreFile(child.folder).read() if part == "test" and n in tested]
         rows += [(n, repr(s), f"test@{repeat}") for n, s in scores]

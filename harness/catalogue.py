@@ -12,8 +12,8 @@ from harness.errors import BadRequest, near
 from harness.registry import Card, DatasetCard, ModelCard
 
 
-def listing(kind: str | None, cards: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """One row a card: kind, name, title and what one chooses by."""
+def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = False) -> list[dict[str, Any]]:
+    """One row a card: kind, name, title and what one chooses by; `everything`: also the metrics of installed libraries."""
     rows: list[dict[str, Any]] = []
     for each in [kind] if kind else list(registry.KINDS):
         for card in registry.load_cards(each, cards).values():
@@ -25,7 +25,17 @@ def listing(kind: str | None, cards: Sequence[str] = ()) -> list[dict[str, Any]]
             elif isinstance(card, ChallengeCard):
                 row |= {"phases": list(card.phases), "images": [phase.images for phase in card.phases.values()]}
             rows.append(row)
-    return rows
+    return rows + (_of_libraries() if everything and kind in (None, "models") else [])
+
+
+def _of_libraries() -> list[dict[str, Any]]:
+    from harness.models import adapters
+
+    return [
+        {"kind": "model", "name": f"{library}:{metric}", "title": f"{metric} of {library}", "trained": False, "needs": library}
+        for library in adapters.LIBRARIES
+        for metric in adapters.available(library)
+    ]
 
 
 def _needs(card: ModelCard) -> str:

@@ -53,12 +53,13 @@ def cli() -> None:
 
 @cli.command("list")
 @click.argument("kind", type=click.Choice(["models", "datasets", "challenges"]), required=False)
+@click.option("--all", "everything", is_flag=True, help="Also the metrics of installed libraries (pyiqa, piq).")
 @_with("cards", "json", "debug")
-def list_(kind: str | None, cards: Sequence[str], as_json: bool) -> None:
+def list_(kind: str | None, everything: bool, cards: Sequence[str], as_json: bool) -> None:
     """The models and datasets there are."""
     from harness import catalogue
 
-    rows = catalogue.listing(kind, cards)
+    rows = catalogue.listing(kind, cards, everything=everything)
     click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else catalogue.as_text(rows))
 
 
@@ -306,7 +307,7 @@ def verify(
 @click.option("--check", is_flag=True, help="Fail where committed tables differ from what their records give.")
 @click.option("--html", metavar="DIR", help="Write the page index.html there.")
 @click.option("--latex", is_flag=True, help="LaTeX tables.")
-@_with("runs", "json", "debug")
+@_with("runs", "cards", "json", "debug")
 def leaderboard_(
     name: str | None,
     boards: str,
@@ -316,11 +317,17 @@ def leaderboard_(
     html: str | None,
     latex: bool,
     runs: str,
+    cards: Sequence[str],
     as_json: bool,
 ) -> None:
-    """Rank finished runs: a dataset's table, or all of them."""
+    """Rank finished runs: a dataset's table, or all of them; or a challenge's published board beside your own submissions."""
     from harness import leaderboard
+    from harness.submission import board
 
+    if name is not None and not (check or add or write or html or latex) and board.is_challenge(name, cards):
+        rows = board.numbers(name, runs, cards) if as_json else None
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else board.show(name, runs, cards))
+        return
     if check:
         differences = leaderboard.check(boards)
         click.echo("\n".join(differences) or f"{boards}: every table is what its records give")
@@ -363,6 +370,22 @@ def data_check(
         raise SystemExit(1)
 
 
+@data_.command("get")
+@click.argument("name")
+@_with("root", "cards", "offline", "quiet", "debug")
+def data_get(name: str, root: str | None, cards: Sequence[str], offline: bool, quiet: bool) -> None:
+    """Download dataset NAME where it has a public address, else print how to obtain it."""
+    from harness import registry
+    from harness.datasets import fetch
+    from harness.progress import counted
+
+    with counted(f"downloading {name}", unit="bytes", quiet=quiet) as step:
+        lines = fetch.get(
+            registry.find_dataset(name, cards), root, progress=lambda file, done, total: step(done, total), offline=offline
+        )
+    click.echo("\n".join(lines))
+
+
 @data_.command("show")
 @click.argument("name")
 @click.option("--reference", metavar="ID", help="Which reference; default: the first.")
@@ -375,6 +398,143 @@ def data_show(name: str, reference: str | None, out: str | None, root: str | Non
 
     data = datasets.load_dataset(name, root, cards=cards, quiet=quiet)
     click.echo(str(contact_sheet(data, out or f"{data.name}.png", reference)))
+
+
+@cli.command()
+@click.argument("model", metavar="MODEL|RUN")
+@click.option("--challenge", required=True, metavar="NAME", help="Which challenge (harness list challenges).")
+@click.option("--phase", metavar="NAME", help="Which set of images; default: the card's.")
+@_with("root")
+@click.option("--out", required=True, metavar="FILE.zip", help="The submission.")
+@click.option("--description", metavar="TEXT", help="One line about the method; default: the card's title and first sentence.")
+@click.option("--factsheet", metavar="FILE.md", help="Also write the fact sheet for the organisers.")
+@click.option("--team", metavar="NAME", help="For the fact sheet.")
+@_with("weights", "set")
+@click.option("--force", is_flag=True, help="Score again what is scored.")
+@click.option("--strict", is_flag=True, help="Exit status 1 for warnings.")
+@_with("runs", "cards", "device", "seed", "offline", "workers", "batch", "mlflow", "quiet", "json", "debug")
+def submit(
+    model: str,
+    challenge: str,
+    phase: str | None,
+    root: str | None,
+    out: str,
+    description: str | None,
+    factsheet: str | None,
+    team: str | None,
+    weights: str | None,
+    settings: Sequence[str],
+    force: bool,
+    strict: bool,
+    runs: str,
+    cards: Sequence[str],
+    device: str | None,
+    seed: int,
+    offline: bool,
+    workers: int,
+    batch: int,
+    mlflow_uri: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Score a challenge's images with a model, or the model of a finished run, and write the zip to hand in."""
+    from harness.run import Request
+    from harness.submission.submit import submit as make
+
+    wish = Request(
+        "", "", root=root, weights=weights, settings=_settings(settings), force=force, runs=runs, cards=tuple(cards),
+        device=device, seed=seed, offline=offline, workers=workers, batch=batch, mlflow_uri=mlflow_uri, quiet=quiet,
+    )  # fmt: skip
+    made = make(model, challenge, phase, out, wish, description=description, say=_say(quiet))
+    if factsheet:
+        from harness.submission import factsheet as sheet
+
+        sheet.write(factsheet, made, team=team, cards=cards)
+        _say(quiet)(f"fact sheet written to {factsheet}")
+    click.echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if as_json else str(made))
+    if strict and made.warnings:
+        raise SystemExit(1)
+
+
+@cli.group("submission")
+def submission_() -> None:
+    """Submissions to challenges, also made elsewhere: checked, mended, scored."""
+
+
+@submission_.command("check")
+@click.argument("file", metavar="FILE.zip")
+@click.option("--challenge", metavar="NAME", help="Which challenge; default: told by the names.")
+@click.option("--phase", metavar="NAME", help="Which phase; default: told by the names.")
+@_with("root")
+@click.option("--against", metavar="RUN", help="The model's own scores (a run, a model's name or name,score): audit for leaks.")
+@click.option("--fix", "fixed", metavar="OUT.zip", help="Write a zip with everything mechanical mended, and check that instead.")
+@click.option("--strict", is_flag=True, help="Exit status 1 for warnings.")
+@_with("runs", "cards", "quiet", "json", "debug")
+def submission_check(
+    file: str,
+    challenge: str | None,
+    phase: str | None,
+    root: str | None,
+    against: str | None,
+    fixed: str | None,
+    strict: bool,
+    runs: str,
+    cards: Sequence[str],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Everything that is wrong with a submission, with lines and how to mend them. Exit status 1 for a defective one."""
+    from harness.submission.check import check, fix
+
+    say = _say(quiet)
+    report = check(file, challenge=challenge, phase=phase, root=root, against=against, cards=cards, runs=runs, say=say)
+    if fixed:
+        if not as_json:
+            click.echo(str(report))
+        report = fix(report, fixed, root=root, against=against, cards=cards, runs=runs, say=say)
+    click.echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else str(report))
+    if not report.ok or (strict and report.warned):
+        raise SystemExit(1)
+
+
+@submission_.command("score")
+@click.argument("file", metavar="[FILE.zip]", required=False)
+@click.option("--labels", metavar="FILE", help="People's scores: name,score, or a folder of such files.")
+@click.option(
+    "--input", "source", metavar="DIR", help="Instead, as a server calls it: DIR/ref has the labels, DIR/res the files."
+)
+@click.option("--output", "target", metavar="DIR", help="With --input: scores.txt is written there.")
+@click.option("--challenge", metavar="NAME", help="Which challenge; default: told by the names.")
+@click.option("--phase", metavar="NAME", help="Which phase; default: told by the names.")
+@click.option("--name", metavar="NAME", help="What the leaderboard is to call a zip made elsewhere.")
+@_with("root", "runs", "cards", "json", "debug")
+def submission_score(
+    file: str | None,
+    labels: str | None,
+    source: str | None,
+    target: str | None,
+    challenge: str | None,
+    phase: str | None,
+    name: str | None,
+    root: str | None,
+    runs: str,
+    cards: Sequence[str],
+    as_json: bool,
+) -> None:
+    """The challenge's own score of a submission, from labels of your own; also as an organiser's server calls it."""
+    from harness.submission import board
+    from harness.submission.score import score, score_folder
+
+    if bool(file) == bool(source) or bool(file) != bool(labels) or bool(source) != bool(target):
+        raise BadRequest("give FILE.zip with --labels FILE, or --input DIR with --output DIR")
+    if source and target:
+        scored = score_folder(source, target, challenge=challenge, phase=phase, cards=cards)
+    else:
+        assert file is not None
+        assert labels is not None
+        scored = score(file, labels, challenge=challenge, phase=phase, root=root, cards=cards)
+        board.remember(runs, board.scored_entry(scored, name))
+    click.echo(json.dumps(scored.json(), indent=2, ensure_ascii=False) if as_json else str(scored))
 
 
 @cli.group("weights")

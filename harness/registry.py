@@ -271,7 +271,11 @@ def load_cards(kind: str, extra: Sequence[str | Path] = ()) -> dict[str, Card]:
 
 
 def find_model(name: str, extra: Sequence[str | Path] = ()) -> ModelCard:
-    """The model card called `name`, or the card in the file `name` (ending in .toml)."""
+    """The model card called `name`, the card in the file `name` (ending in .toml), or a library's metric (`pyiqa:gmsd`)."""
+    library, colon, metric = name.partition(":")
+    if colon and not name.endswith(".toml"):
+        # A library's metrics are a card each, made on demand; importing its room here would turn the floors round.
+        return typing.cast(ModelCard, resolve("harness.models.adapters:card", name)(library, metric))
     return _find(ModelCard, "models", name, extra)
 
 

@@ -111,10 +111,13 @@ class Plan:
         return pd.concat(chosen)
 
 
-def plan(request: Request) -> Plan:
-    """Resolve a request without doing any of its work; raises BadRequest for whatever cannot be served."""
+def plan(request: Request, data: Dataset | None = None) -> Plan:
+    """Resolve a request without doing any of its work; raises BadRequest for whatever cannot be served.
+
+    `data`: the request's dataset, where it is loaded already.
+    """
     card = _card(request)
-    data = datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
+    data = data or datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
     if not table.has_pictures(data.table) and not request.scores:
         raise BadRequest(f"{data.name}: a table without pictures serves score files only (--scores FILE --name NAME)")
     name, protocol = data.protocol(request.protocol)
@@ -140,7 +143,7 @@ def plan(request: Request) -> Plan:
         version=0 if request.scores else models.version_of(card),
         weights=found.sha256,
         trained=trained,
-        table=table.table_hash(data.table),
+        table=table.table_hash(data.table[parts != ""]),
         split=splits.split_hash(data.table, parts),
         protocol=name,
         seed=request.seed,

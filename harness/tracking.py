@@ -58,6 +58,7 @@ class Tracker:
         self.uri = uri if uri is not None else f"sqlite:///{self.runs / 'mlflow.db'}"
         self.artifacts = (self.runs / "mlartifacts").as_uri() if uri is None else None
         self.working = uri != "off"
+        self._warned = False
         self.run_id: str | None = None
         self._client: Any = None
         self._waiting: list[tuple[str, float, int, int]] = []
@@ -117,6 +118,9 @@ class Tracker:
             _bounded(action, _PATIENCE_WITH_FILES if self.uri.startswith("sqlite:") else _PATIENCE)
         except Exception as error:
             self.working = False
+            if self._warned:
+                return
+            self._warned = True
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(self.uri, shown(self.uri))
             self.say(
                 f"warning: MLflow at {shown(self.uri)} does not show {what}: {reason[:300].rstrip('. ')} "

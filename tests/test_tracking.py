@@ -267,6 +267,23 @@ def test_a_file_that_is_no_database_costs_one_warning_and_no_retries(tmp_path: P
     assert not (tmp_path / "mlflow.json").exists()
 
 
+def test_files_that_cannot_be_sent_cost_one_warning_and_the_run_is_still_finished(
+    mirror: Mirror, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tracker, "_send_files", lambda self: 1 / 0)
+    finish(mirror, folder)
+    assert mirror.run(folder).info.status == "FINISHED"
+    assert len(mirror.said) == 1
+    assert "its files: division by zero" in mirror.said[0]
+
+
+def test_a_server_that_dies_at_the_end_costs_one_warning(mirror: Mirror, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for method in ("_send_files", "_finish"):
+        monkeypatch.setattr(Tracker, method, lambda *arguments: 1 / 0)
+    finish(mirror, folder)
+    assert len(mirror.said) == 1
+
+
 def test_a_driver_that_blocks_is_given_up(mirror: Mirror, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.tracking._PATIENCE_WITH_FILES", 0.05)
     tracker = mirror.tracker(folder)

@@ -21,10 +21,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.agreement import agreement
-from harness.comparison import compare
-from harness.correlations import Clustered, pearson, spearman
-from harness.intervals import fisher, t_quantile
+from harness.statistics.agreement import agreement
+from harness.statistics.comparison import compare
+from harness.statistics.correlations import Clustered, pearson, spearman
+from harness.statistics.intervals import fisher, t_quantile
 
 Floats = NDArray[np.float64]
 KINDS, LEVELS = 5, 4

@@ -1,10 +1,10 @@
 """A challenge benchmarking harness for full-reference image quality assessment.
 
-    >>> import harness
-    >>> model = harness.load_model("ssim")                                    # doctest: +SKIP
-    >>> harness.score_pair(model, "reference.png", "distorted.png")           # doctest: +SKIP
-    >>> harness.load_dataset("tid2013", root="/data/tid2013").table           # doctest: +SKIP
-    >>> harness.agreement(scores, labels).srcc                                # doctest: +SKIP
+>>> import harness
+>>> model = harness.load_model("ssim")                                    # doctest: +SKIP
+>>> harness.score_pair(model, "reference.png", "distorted.png")           # doctest: +SKIP
+>>> harness.load_dataset("tid2013", root="/data/tid2013").table           # doctest: +SKIP
+>>> harness.agreement(scores, labels).srcc                                # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.agreement import agreement as agreement
     from harness.datasets import load_dataset as load_dataset
     from harness.models import load_model as load_model
     from harness.scoring import score_pair as score_pair
+    from harness.statistics.agreement import agreement as agreement
 
 _ROOMS = {
     "load_model": "harness.models",
     "score_pair": "harness.scoring",
     "load_dataset": "harness.datasets",
-    "agreement": "harness.agreement",
+    "agreement": "harness.statistics.agreement",
 }
 __all__ = ["agreement", "load_dataset", "load_model", "score_pair"]
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness import datasets, external
-from harness.comparison import Comparison, Difference, compare
 from harness.errors import BadRequest, listed
 from harness.members import Member, member
-from harness.planning import references_needed
+from harness.statistics.comparison import Comparison, Difference, compare
+from harness.statistics.planning import references_needed
 from harness.summary import number
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.agreement import Agreement, agreement
 from harness.datasets import table
 from harness.errors import BadRequest, listed, near
 from harness.files import sha256_json
-from harness.fits import Fit
+from harness.statistics.agreement import Agreement, agreement
+from harness.statistics.fits import Fit
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:

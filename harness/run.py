@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import datasets, devices, external, models, registry, runs
-from harness.agreement import Agreement, agreement
 from harness.datasets import Dataset, splits, table
 from harness.datasets.manifest import manifest_hash
 from harness.errors import BadRequest, listed
@@ -22,6 +21,7 @@ from harness.models import weights as weight_files
 from harness.progress import progress
 from harness.registry import ModelCard
 from harness.scoring import BATCH, Scored, Scorer, pairs_of
+from harness.statistics.agreement import Agreement, agreement
 from harness.timing import WarmTime
 
 if TYPE_CHECKING:

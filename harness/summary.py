@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.agreement import Agreement
+    from harness.statistics.agreement import Agreement
 
 CONTROL_NAMES = {"cell": "control: oracle of kind and level", "level": "control: level alone"}
 _HEADERS = ("model", "SRCC [95 %]", "PLCC", "PLCC fitted", "KRCC", "RMSE", "main", "n", "refs", "pairs/s", "marks")

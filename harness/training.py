@@ -22,7 +22,6 @@ import numpy as np
 import torch
 
 from harness import images
-from harness.agreement import agreement
 from harness.errors import BadRequest, Fault
 from harness.files import write_text
 from harness.images import Pixels
@@ -30,6 +29,7 @@ from harness.models.checkpoints import read_metadata, read_state, save_state
 from harness.progress import duration, progress
 from harness.registry import Cropping, Recipe
 from harness.scoring import Pair, Scorer
+from harness.statistics.agreement import agreement
 
 if TYPE_CHECKING:
     import pandas as pd

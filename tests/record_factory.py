@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from harness import runs
-from harness.agreement import agreement
 from harness.files import sha256_json, write_json, write_text
 from harness.registry import DatasetCard, ModelCard, Protocol, Published
+from harness.statistics.agreement import agreement
 
 LEVELS, KINDS = 5, ("blur", "noise", "jpeg")
 PUBLISHED = (

@@ -16,11 +16,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
-from harness.agreement import agreement
-from harness.correlations import Clustered, codes, kendall, midranks, pearson, spearman
 from harness.errors import BadRequest
-from harness.fits import fit_curve
-from harness.intervals import cluster_draws, fisher, fisher_interval, jackknife, pooled_units, unit_limit
+from harness.statistics.agreement import agreement
+from harness.statistics.correlations import Clustered, codes, kendall, midranks, pearson, spearman
+from harness.statistics.fits import fit_curve
+from harness.statistics.intervals import cluster_draws, fisher, fisher_interval, jackknife, pooled_units, unit_limit
 
 SCIPY = {"srcc": stats.spearmanr, "plcc": stats.pearsonr, "krcc": stats.kendalltau}
 
@@ -473,7 +473,7 @@ def test_json_has_the_contracts_fields_and_no_nan():
 
 
 def test_importing_agreement_imports_nothing_heavy():
-    heavy = "import sys, harness.agreement; print([m for m in ('scipy', 'pandas', 'torch', 'sklearn') if m in sys.modules])"
+    heavy = "import sys, harness.statistics.agreement; print([m for m in ('scipy', 'pandas', 'torch', 'sklearn') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

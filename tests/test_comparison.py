@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.comparison import Difference, best_group, compare, williams_steiger
 from harness.errors import BadRequest
-from harness.intervals import bootstrap_interval, cluster_draws, holm
-from harness.planning import references_needed
+from harness.statistics.comparison import Difference, best_group, compare, williams_steiger
+from harness.statistics.intervals import bootstrap_interval, cluster_draws, holm
+from harness.statistics.planning import references_needed
 
 SCIPY = {"srcc": stats.spearmanr, "plcc": stats.pearsonr, "krcc": stats.kendalltau}
 

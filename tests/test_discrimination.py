@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-import harness.discrimination as discrimination
-from harness.discrimination import monotonicity, outlier_ratio, pair_analysis, score_2afc
+import harness.statistics.discrimination as discrimination
 from harness.errors import BadRequest
+from harness.statistics.discrimination import monotonicity, outlier_ratio, pair_analysis, score_2afc
 
 LABELS, DEVIATION = [0.0, 1.0, 3.0, 4.0], [2.0] * 4
 """With ten raters steps of 1 are similar (z = 1.12), steps of 2 and more different (z = 2.24)."""

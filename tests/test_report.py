@@ -17,11 +17,11 @@ from record_factory import Brightness, make, table_of
 from scipy import stats
 
 from harness import report, runs
-from harness.agreement import agreement
-from harness.fits import FITS, fit_curve
 from harness.report import figures
 from harness.report.pictures import maps_of, show
 from harness.report.table import by_kind, by_level, by_reference, points, worst
+from harness.statistics.agreement import agreement
+from harness.statistics.fits import FITS, fit_curve
 
 
 def made(tmp_path: Path, **options: Any) -> tuple[Path, dict[str, Any], pd.DataFrame]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.correlations import Floats
+from harness.statistics.correlations import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.correlations import Clustered, Floats, midranks, numbered, spearman
-from harness.intervals import fisher_interval
+from harness.statistics.correlations import Clustered, Floats, midranks, numbered, spearman
+from harness.statistics.intervals import fisher_interval
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.agreement import checked_columns
-from harness.correlations import Floats, Ints, numbered
 from harness.errors import BadRequest, listed
-from harness.fits import Fit, fit_curve
-from harness.intervals import generator
+from harness.statistics.agreement import checked_columns
+from harness.statistics.correlations import Floats, Ints, numbered
+from harness.statistics.fits import Fit, fit_curve
+from harness.statistics.intervals import generator
 
 _MOST_PAIRS = 60_000_000
 """Pairs of images that are compared exactly; of larger sets a fixed random part of the images is taken."""

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.correlations import Clustered, Floats, Ints, numbered, pearson, spearman, spearman_within
 from harness.errors import BadRequest, listed, near
-from harness.fits import FITS, Fit, fit_curve
-from harness.intervals import Interval, fisher_interval, pooled_units, unit_limit
+from harness.statistics.correlations import Clustered, Floats, Ints, numbered, pearson, spearman, spearman_within
+from harness.statistics.fits import FITS, Fit, fit_curve
+from harness.statistics.intervals import Interval, fisher_interval, pooled_units, unit_limit
 
 FEW_REFERENCES = 10
 
@@ -90,7 +90,7 @@ def agreement(
     """Agreement of `scores` with `labels`, both (n,), finite and oriented the same way.
 
     `reference_ids` (n,) names each image's reference and is what intervals rest on: a delete-one-reference jackknife on the
-    Fisher-z scale (of main on atanh(main / 2)) with t quantiles of at most (references - 1) degrees: `harness.intervals`.
+    Fisher-z scale (of main on atanh(main / 2)) with t quantiles of at most (references - 1) degrees: `harness.statistics.intervals`.
     Without it there are no intervals, because distorted images of one reference are not independent; "images" says that they
     are. Above 250 references the jackknife may leave out groups of references instead of single ones, to bound its cost. The
     interval of plcc_fitted keeps the curve: at the fit's optimum the correlation does not change, to first order, with the curve.

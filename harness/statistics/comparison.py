@@ -1,7 +1,7 @@
 """Is one model better than another? Differences with intervals and p-values, paired by reference.
 
 Both models are judged on the same images, so what they share (easy and hard references) cancels in the difference. Scores and
-labels are oriented alike, as in `harness.agreement`; every difference is a - b.
+labels are oriented alike, as in `harness.statistics.agreement`; every difference is a - b.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.agreement import FEW_REFERENCES, Columns, checked_columns
-from harness.correlations import Clustered, Floats, Ints, codes, midranks, numbered, pearson, spearman, spearman_within
 from harness.errors import BadRequest
-from harness.intervals import (
+from harness.statistics.agreement import FEW_REFERENCES, Columns, checked_columns
+from harness.statistics.correlations import Clustered, Floats, Ints, codes, midranks, numbered, pearson, spearman, spearman_within
+from harness.statistics.intervals import (
     Interval,
     Jackknife,
     bootstrap_interval,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.correlations import Floats, Ints
+from harness.statistics.correlations import Floats, Ints
 
 Interval = tuple[float, float]
 PERFECT = 1e-12

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from harness.correlations import Floats, standardised
+from harness.statistics.correlations import Floats, standardised
 
 Fit = Literal["logistic4", "logistic5", "poly3"]
 FITS: tuple[str, ...] = get_args(Fit)

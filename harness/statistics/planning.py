@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.comparison import REACH, Difference
 from harness.errors import BadRequest
-from harness.intervals import t_quantile
+from harness.statistics.comparison import REACH, Difference
+from harness.statistics.intervals import t_quantile
 
 
 def references_needed(observed: Difference, difference: float, *, power: float = 0.8, confidence: float = 0.95) -> int | None:

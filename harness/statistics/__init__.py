@@ -1,0 +1,1 @@
+"""How well scores agree with people, how sure that is, and whether one model is better than another."""

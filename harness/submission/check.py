@@ -1,0 +1,317 @@
+"""Checking a submission before a server does: everything that is wrong at once, and a mended copy of what rules can mend."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import registry
+from harness.challenges import ChallengeCard
+from harness.errors import BadRequest, listed, near
+from harness.files import atomic, sha256_file
+from harness.submission import container, lines, names, readme
+from harness.submission.findings import Finding, errors, warnings
+from harness.submission.text import decoded
+
+if TYPE_CHECKING:
+    from harness.submission.leak import Audit
+
+_README_LIMIT = 1 << 16
+_BYTES_AN_IMAGE = 512
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found in a submission."""
+
+    file: str
+    card: ChallengeCard
+    phase: str | None
+    """None where neither the names nor the caller tell it."""
+    findings: tuple[Finding, ...]
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """What could be read, by image."""
+    sha256: str = ""
+    size: int = 0
+    mended: Mapping[str, bytes] = field(default_factory=dict)
+    """The files with everything mechanical mended."""
+    audit: Audit | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong; warnings are not wrong."""
+        return not errors(self.findings)
+
+    @property
+    def warned(self) -> bool:
+        """Whether there is anything that a person should look at."""
+        return bool(warnings(self.findings))
+
+    def json(self) -> dict[str, Any]:
+        """One object of `harness submission check --json`."""
+        return {
+            "file": self.file,
+            "challenge": self.card.name,
+            "phase": self.phase,
+            "ok": self.ok,
+            "images": len(self.scores),
+            "size": self.size,
+            "sha256": self.sha256,
+            "findings": [finding.json() for finding in self.findings],
+            "leak": self.audit.json() if self.audit else None,
+        }
+
+    def __str__(self) -> str:
+        count = f"{len(errors(self.findings))} errors, {len(warnings(self.findings))} warnings"
+        verdict = "fit to be submitted" if self.ok else "not fit to be submitted"
+        about = f"{self.card.name}, phase {self.phase or 'unknown'}, {len(self.scores):,} images"
+        tail = [str(self.audit)] if self.audit else []
+        found = sorted(self.findings, key=lambda f: ("error", "warning", "information").index(f.severity))
+        return "\n".join([*map(str, found), *tail, f"{self.file}: {verdict} ({about}; {count})"])
+
+
+def check(
+    path: str | Path,
+    *,
+    challenge: str | None = None,
+    phase: str | None = None,
+    root: str | None = None,
+    against: str | None = None,
+    cards: Sequence[str] = (),
+    runs: str = "runs",
+    say: Callable[[str], None] = print,
+) -> Report:
+    """Everything that is wrong with the zip at `path`, and what a person should look at.
+
+    `challenge`, `phase`: by default those that the zip's names belong to. `root`: the images' folder, for names that no card
+    lists and a comparison with PSNR. `against`: a run (or score file) with the model's own scores of the same images, for the
+    leak audit. Raises BadRequest for a zip, a folder or a run that cannot be read.
+    """
+    known = candidates(challenge, phase, cards)
+    files, found = container.read(path, _limits(known))
+    report = inspect(files, found, known, phase, str(path), lambda card, p: _folder_names(card, p, root, cards))
+    data = Path(path)
+    report = replace(report, sha256=sha256_file(data), size=data.stat().st_size)
+    if against is not None:
+        report = _compared(report, against, runs, say)
+    elif root is not None and report.scores and report.phase is not None:
+        report = _with_inversion(report, _psnr(report, root, cards, say), "psnr")
+    return report if against is not None else _remarked(report)
+
+
+def inspect(
+    files: Mapping[str, bytes],
+    found: Sequence[Finding],
+    known: Sequence[ChallengeCard],
+    phase: str | None,
+    what: str,
+    folder: Callable[[ChallengeCard, str], Sequence[str] | None] = lambda card, phase: None,
+) -> Report:
+    """The report about a submission's files, however they were read; `found` is what reading them showed.
+
+    `folder` gives the names that a phase's folder holds, where there is one: used for phases whose names no card lists.
+    """
+    all_found = list(found)
+    read = {name: decoded(data, name) for name, data in files.items()}
+    tokens = {card.lines.file: _tokens(read[card.lines.file][0]) for card in known if card.lines.file in read}
+    guess = names.inferred({t for some in tokens.values() for t in some}, known)
+    card = guess[0] if guess else known[-1]
+    if phase is not None and guess is not None and guess[1] != phase and card.phases[guess[1]].listed:
+        text, mend = (
+            f"these are images of phase {guess[1]}, not of {phase}",
+            f"score the images of {phase}, or --phase {guess[1]}",
+        )
+        all_found.append(Finding("error", "phase", card.lines.file, text, mend, 1))
+    chosen = phase or (guess[1] if guess else None)
+    mended: dict[str, bytes] = {}
+    scores: Mapping[str, float] = {}
+    if card.lines.file in read:
+        text_lines, text_found = read[card.lines.file]
+        if chosen is None:
+            chosen_names = names.Names(card, card.default_phase, None)
+            text = "the names tell no phase: fewer than half of them belong to any"
+            mend = "is this the right file? (--phase says which is meant)"
+            all_found.append(Finding("error", "phase", card.lines.file, text, mend, 1))
+        else:
+            chosen_names = names.names_of(card, chosen, None if card.phases[chosen].listed else folder(card, chosen))
+        reading = lines.read(text_lines, card.lines, chosen_names)
+        all_found += [*text_found, *reading.findings, *_values(reading, card)]
+        scores = reading.scores
+        mended[card.lines.file] = reading.mended(card.lines).encode("utf-8")
+    if card.readme_file in read and card.readme:
+        text_lines, text_found = read[card.readme_file]
+        about = readme.read(text_lines, card.readme, card.readme_file)
+        all_found += [*text_found, *about.findings]
+        mended[card.readme_file] = about.mended.encode("utf-8")
+    return Report(what, card, chosen, tuple(all_found), scores, mended=mended)
+
+
+def fix(
+    report: Report,
+    out: str | Path,
+    *,
+    root: str | None = None,
+    against: str | None = None,
+    cards: Sequence[str] = (),
+    runs: str = "runs",
+    say: Callable[[str], None] = print,
+) -> Report:
+    """Write a zip with everything mechanical mended to `out`, and check that, as `check` would.
+
+    Raises BadRequest where there is nothing to write, because no wanted file could be read.
+    """
+    if not report.mended:
+        raise BadRequest(f"{report.file}: nothing in it that could be mended; {out} was not written")
+    wanted = [name for name in (report.card.lines.file, report.card.readme_file) if name in report.mended]
+    with atomic(out) as stream:
+        stream.write(container.zipped({name: report.mended[name] for name in wanted}))
+    card = report.card.path or report.card.name
+    return check(out, challenge=card, phase=report.phase, root=root, against=against, cards=cards, runs=runs, say=say)
+
+
+def wanted_files(card: ChallengeCard) -> dict[str, int]:
+    """The files of a submission and the most bytes that each can have."""
+    images = max(phase.images for phase in card.phases.values())
+    sizes = {card.lines.file: max(1 << 20, images * _BYTES_AN_IMAGE)}
+    return sizes | ({card.readme_file: _README_LIMIT} if card.readme else {})
+
+
+def candidates(challenge: str | None, phase: str | None, cards: Sequence[str]) -> list[ChallengeCard]:
+    """The challenges that a submission may be for; raises BadRequest where none has such a phase."""
+    if challenge is not None:
+        card = registry.find_challenge(challenge, cards)
+        names.phase_named(card, phase)
+        return [card]
+    found = [card for card in registry.load_cards("challenges", cards).values() if isinstance(card, ChallengeCard)]
+    fit = [card for card in found if phase in (None, *card.phases)]
+    if not fit:
+        phases = sorted({p for card in found for p in card.phases})
+        raise BadRequest(f"no challenge has a phase {phase!r}{near(phase or '', phases)} (there are {listed(phases)})")
+    return fit
+
+
+def _limits(known: Sequence[ChallengeCard]) -> dict[str, int]:
+    limits: dict[str, int] = {}
+    for card in known:
+        for name, limit in wanted_files(card).items():
+            limits[name] = max(limit, limits.get(name, 0))
+    return limits
+
+
+def _tokens(text_lines: Sequence[str]) -> set[str]:
+    """What may be names in the lines: words with a letter that are no numbers. A few thousand lines tell enough."""
+    words = (word for line in text_lines[:5000] for word in re.split(r"[\s,;\"']+", line, maxsplit=3)[:3])
+    return {word for word in words if re.search(r"[A-Za-z]", word) and re.search(r"\d", word) and not _is_number(word)}
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _folder_names(card: ChallengeCard, phase: str, root: str | None, cards: Sequence[str]) -> list[str] | None:
+    if root is None:
+        return None
+    from harness import datasets
+    from harness.datasets import splits
+
+    about = card.phases[phase]
+    data = datasets.load_dataset(about.dataset, root, cards=cards)
+    parts = splits.split(data.table, data.protocol(about.protocol)[1])
+    return list(data.table["name"][parts == "test"])
+
+
+def _values(reading: lines.Reading, card: ChallengeCard) -> list[Finding]:
+    """What the scores themselves show: all equal, or some equal."""
+    scores = reading.scores
+    if len(scores) < 2:
+        return []
+    counts = Counter(scores.values())
+    where = card.lines.file
+    if len(counts) == 1:
+        text = f"all {len(scores):,} scores are {next(iter(counts)):g}; correlations with a constant are not defined"
+        return [Finding("error", "constant", where, text, "did the model see the images?", 1)]
+    tied = [name for name, score in scores.items() if counts[score] > 1]
+    if not tied:
+        return []
+    text = f"{len(tied):,} of {len(scores):,} images share their score with another; each tie costs rank correlation"
+    numbers = sorted(reading.line_of[name] for name in tied)
+    mend = "were the scores rounded or clipped?"
+    return [Finding("warning", "ties", where, text, mend, numbers[0], False, len(tied), tuple(numbers[:20]))]
+
+
+def _compared(report: Report, against: str, runs: str, say: Callable[[str], None]) -> Report:
+    """With a look at the model's own scores: are these turned round, and do they leak ids?"""
+    from harness.members import member
+    from harness.submission.leak import audit
+
+    about = report.card.phases[report.phase or report.card.default_phase]
+    own = member(against, dataset=about.dataset, protocol=about.protocol, runs_folder=runs, say=say)
+    both = sorted(set(report.scores) & set(own.scores))
+    if len(both) < 3:
+        raise BadRequest(f"--against {against}: it has {len(both)} of the {len(report.scores):,} images of {report.file}")
+    if len(both) < len(report.scores):
+        say(f"--against {against}: compared on the {len(both):,} of {len(report.scores):,} images that both have")
+    report = _with_inversion(report, {name: own.scores[name] for name in both}, own.name)
+    result = audit(report.card, [report.scores[n] for n in both], [own.scores[n] for n in both], both)
+    found = []
+    for shift in result.flagged:
+        text = (
+            f"type id {shift.type}: shifted by {shift.mean:+.6g} against the model's own scores, alike in "
+            f"{shift.references} references (spread {shift.spread:.2g}, p = {shift.p_value:.2g})"
+        )
+        mend = "a score must not depend on the file's name: take the shift out"
+        found.append(Finding("warning", "leak", report.card.lines.file, text, mend))
+    return replace(report, findings=(*report.findings, *found), audit=result)
+
+
+def _with_inversion(report: Report, own: Mapping[str, float], called: str) -> Report:
+    """With a warning where the submission agrees with the inverse of `own` (higher is better) beyond chance."""
+    from harness.statistics.agreement import agreement
+
+    both = sorted(set(report.scores) & set(own))
+    if len(both) < 3:
+        return report
+    ids = [names.parts_of(report.card, name).reference for name in both]
+    figures = agreement([report.scores[n] for n in both], [own[n] for n in both], ids if all(ids) else None)
+    interval = figures.ci.get("srcc")
+    if figures.srcc is None or (interval[1] if interval else figures.srcc) >= 0:
+        return report
+    text = f"higher seems to be worse here: SRCC with {called} is {figures.srcc:.3f}"
+    mend = "write higher-is-better scores: multiply by -1"
+    return replace(report, findings=(*report.findings, Finding("warning", "inverted", report.card.lines.file, text, mend)))
+
+
+def _psnr(report: Report, root: str, cards: Sequence[str], say: Callable[[str], None]) -> dict[str, float]:
+    """PSNR of the phase's images, computed from the pictures in `root`."""
+    from harness import datasets, models
+    from harness.scoring import Scorer, pairs_of
+
+    assert report.phase is not None
+    about = report.card.phases[report.phase]
+    data = datasets.load_dataset(about.dataset, root, cards=cards)
+    pairs = pairs_of(data.table[data.table["name"].isin(set(report.scores))])
+    card = registry.find_model("psnr")
+    scorer = Scorer(models.build(card, None), card.protocol, card.identical, say=say)
+    return {r.name: r.score for results in scorer.score(scorer.chunks(pairs)) for r in results}
+
+
+def _remarked(report: Report) -> Report:
+    """Without a record: how much of the scores the type id explains, which alone proves nothing."""
+    from harness.submission.leak import explained_by_type
+
+    share = explained_by_type(report.card, report.scores)
+    if share is None:
+        return report
+    text = (
+        f"the type id explains {share:.0%} of the scores' variance within references. Real quality depends on the type too, so "
+        "this alone says nothing; --against RUN audits it with the model's own scores"
+    )
+    return replace(report, findings=(*report.findings, Finding("information", "types", report.card.lines.file, text)))

@@ -1,0 +1,224 @@
+"""The zip itself: written so that equal content gives equal bytes, read so that no zip can cost much time or memory.
+
+Nothing is ever unpacked to the disk. Of a zip that somebody else made, the table of contents is read up to a megabyte, and
+of the wanted files so many bytes as a submission can have; the rest of the archive is never decompressed.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from harness.errors import BadRequest
+from harness.submission.findings import Finding
+
+_LARGEST_CONTENTS = 1 << 20
+_MOST_ENTRIES = 1000
+_JUNK = re.compile(r"(^|/)(__MACOSX/|\._|\.DS_Store$|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
+_OTHERS = {
+    b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"\x1f\x8b": "a gzip file (.gz, .tar.gz)",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zX": "an xz file",
+    b"<": "an HTML or XML page",
+}
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    """A flat zip of `files` in the order given: a pure function of them.
+
+    Stored, not deflated: other versions of zlib deflate to other bytes, and a submission is small.
+    """
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in files.items():
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(entry, data)
+    return out.getvalue()
+
+
+def read(path: str | Path, limits: Mapping[str, int]) -> tuple[dict[str, bytes], list[Finding]]:
+    """The wanted files (`limits`: the most bytes of each, by name) of the zip at `path`, and what is wrong with the zip.
+
+    A wanted file is found in any letter case, in a folder or with another extension, and that is a finding. Raises
+    BadRequest for what cannot be read or is no zip.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            return _read(path, stream, limits)
+    except OSError as error:
+        raise BadRequest(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+class _TooLarge(Exception):
+    pass
+
+
+class _Capped(io.BufferedReader):
+    """A file none of whose single reads is larger than a sane table of contents."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            here = self.tell()
+            size = self.seek(0, io.SEEK_END) - here
+            self.seek(here)
+        if size > _LARGEST_CONTENTS:
+            raise _TooLarge
+        return super().read(size)
+
+
+def _read(path: Path, stream: io.FileIO, limits: Mapping[str, int]) -> tuple[dict[str, bytes], list[Finding]]:
+    head = stream.read(8)
+    stream.seek(0)
+    try:
+        archive = zipfile.ZipFile(_Capped(stream))
+    except _TooLarge:
+        what = f"its table of contents is larger than {_LARGEST_CONTENTS >> 20} MB; nothing of it was read"
+        return {}, [Finding("error", "entries", "the zip", what, f"zip {_both(limits)} and nothing else")]
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
+        kind = next((words for magic, words in _OTHERS.items() if head.startswith(magic)), None)
+        if not head:
+            kind = "an empty file"
+        elif head.startswith(b"PK"):
+            kind = "the beginning of a zip that was cut short or damaged"
+        raise BadRequest(f"{path}: not a zip that can be read: {kind or error}; zip the files again") from None
+    with archive:
+        return _entries(archive, limits)
+
+
+def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> tuple[dict[str, bytes], list[Finding]]:
+    found: list[Finding] = []
+    candidates: dict[str, list[tuple[int, zipfile.ZipInfo]]] = {name: [] for name in limits}
+    infos = archive.infolist()
+    if len(infos) > _MOST_ENTRIES:
+        what = f"{len(infos):,} entries; only the first {_MOST_ENTRIES:,} were looked at"
+        found.append(Finding("error", "entries", "the zip", what, f"zip {_both(limits)} and nothing else", mechanical=True))
+    for info in infos[:_MOST_ENTRIES]:
+        name = info.orig_filename
+        shown = repr(name) if not name.isprintable() else name
+        wanted = _wanted(name, limits)
+        if _JUNK.search(name.replace("\\", "/")):
+            what = "a leftover of the computer that made the zip"
+            found.append(Finding("error", "leftover", shown, what, "leave it out (on macOS: zip -X)", mechanical=True))
+        elif problem := _trick(name):
+            found.append(Finding("error", "path", shown, problem, "zip the files from inside their folder", mechanical=True))
+            _consider(candidates, wanted, 3, info)
+        elif stat.S_ISLNK(info.external_attr >> 16):
+            what = "a symbolic link instead of a file"
+            found.append(Finding("error", "link", shown, what, "zip the file that it points to", mechanical=wanted is None))
+        elif name.endswith("/"):
+            what = "a folder; the files have to lie at the zip's root"
+            found.append(Finding("error", "folder", shown, what, "zip the files from inside the folder", mechanical=True))
+        elif wanted is None:
+            hint = ": a zip within the zip?" if name.lower().endswith(".zip") else ""
+            what = f"a file that does not belong here{hint}"
+            found.append(Finding("error", "stray", shown, what, f"zip {_both(limits)} and nothing else", mechanical=True))
+        elif "/" in name:
+            what = f"in a folder; {wanted} has to lie at the zip's root"
+            found.append(Finding("error", "folder", shown, what, "zip the files from inside the folder", mechanical=True))
+            _consider(candidates, wanted, 2, info)
+        elif name != wanted:
+            what = f"the file has to be called {wanted}, exactly so"
+            found.append(Finding("error", "file-name", shown, what, "rename it", mechanical=True))
+            _consider(candidates, wanted, 1, info)
+        else:
+            _consider(candidates, wanted, 0, info)
+    files = {}
+    for wanted, entries in candidates.items():
+        data = _chosen(archive, wanted, entries, limits[wanted], found)
+        if data is not None:
+            files[wanted] = data
+    return files, found
+
+
+def _consider(
+    candidates: Mapping[str, list[tuple[int, zipfile.ZipInfo]]], wanted: str | None, distance: int, info: zipfile.ZipInfo
+) -> None:
+    if wanted is not None:
+        candidates[wanted].append((distance, info))
+
+
+def _wanted(name: str, limits: Mapping[str, int]) -> str | None:
+    """Which of the wanted files an entry is meant to be."""
+    last = PurePosixPath(name.replace("\\", "/").split("\0")[0]).name.lower()
+    for wanted in limits:
+        stem, _, extension = wanted.lower().rpartition(".")
+        if last in {wanted.lower(), stem, *(f"{stem}.{other}" for other in (extension, "txt", "csv", "md"))}:
+            return wanted
+    return None
+
+
+def _trick(name: str) -> str | None:
+    """What a path does that no submission's path does."""
+    if "\0" in name:
+        return "its name holds a NUL character"
+    if "\\" in name:
+        return "its name holds a backslash, which is no folder's separator in a zip"
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        return "an absolute path"
+    if ".." in name.split("/"):
+        return "a path that leads out of the zip's folder"
+    return None
+
+
+def _both(limits: Mapping[str, int]) -> str:
+    return " and ".join(limits)
+
+
+def _chosen(
+    archive: zipfile.ZipFile, wanted: str, entries: list[tuple[int, zipfile.ZipInfo]], limit: int, found: list[Finding]
+) -> bytes | None:
+    """The content of the entry nearest to what was wanted; several are refused unless they are the same."""
+    if not entries:
+        found.append(Finding("error", "no-file", wanted, "the zip holds no such file", f"add {wanted} at the zip's root"))
+        return None
+    entries = sorted(entries, key=lambda entry: entry[0])
+    contents = [_content(archive, info, limit, found) for _, info in entries[:5]]
+    if len(entries) > 1:
+        same = len(entries) <= 5 and len({data for data in contents if data is not None}) <= 1
+        shown = ", ".join(info.orig_filename for _, info in entries[:5])
+        what = f"{len(entries)} files for one ({shown})" + ("" if same else ", with different content")
+        found.append(Finding("error", "twice", wanted, what, "keep one", mechanical=same))
+    return contents[0]
+
+
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int, found: list[Finding]) -> bytes | None:
+    name = info.orig_filename
+    if info.flag_bits & 1:
+        found.append(Finding("error", "encrypted", name, "encrypted", "zip it without a password"))
+        return None
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        what = f"compressed by method {info.compress_type}, which many servers cannot unpack"
+        found.append(Finding("error", "compression", name, what, "zip it with Deflate or Store, the usual methods"))
+        return None
+    largest = f"larger than the {limit:,} bytes that a submission's file can have"
+    if info.file_size > limit:
+        found.append(Finding("error", "too-large", name, f"{info.file_size:,} bytes, {largest}; it was not unpacked"))
+        return None
+    try:
+        with archive.open(info) as stream:
+            data = _read_all(stream, limit)
+    except _TooLarge:
+        found.append(Finding("error", "too-large", name, largest))
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+        found.append(Finding("error", "damaged", name, f"damaged: {error}", "zip the files again"))
+    else:
+        return data
+    return None
+
+
+def _read_all(stream: IO[bytes], limit: int) -> bytes:
+    data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise _TooLarge
+    return data

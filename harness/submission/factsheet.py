@@ -1,0 +1,205 @@
+"""The fact sheet that organisers ask for after the test phase, in Markdown, from the record and the card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness import registry
+from harness.challenges import ChallengeCard
+from harness.errors import HarnessError
+from harness.files import write_text
+from harness.registry import DatasetCard, ModelCard
+from harness.submission.readme import seconds
+from harness.submission.submit import Submission, used_data
+
+_UNKNOWN = "not known"
+
+
+class Cost(NamedTuple):
+    """What a model costs; None where it cannot be told, and `note` says why."""
+
+    parameters: int | None
+    trained: int | None
+    """Parameters that training moves."""
+    flop_per_crop: float | None
+    crops: int | None
+    note: str
+
+
+def write(path: str | Path, made: Submission, *, team: str | None = None, cards: Sequence[str] = ()) -> None:
+    """Write the fact sheet to `path`."""
+    write_text(path, text(made, team=team, cards=cards))
+
+
+def text(made: Submission, *, team: str | None = None, cards: Sequence[str] = ()) -> str:
+    """The fact sheet of a submission; what only people know is left to be filled in."""
+    record, card = made.record, made.card
+    model = record["cards"]["model"]
+    lines = [
+        f"# Fact sheet: {card.title}",
+        "",
+        *_section("Team", {"Team": team or "(fill in)", "Members and affiliations": "(fill in)"}),
+        *_section("Submission", _submission_facts(made)),
+        "## Method",
+        "",
+        f"**{model['title']}**" + (f" (`{record['model']}`)" if record["model"] != model["title"] else ""),
+        "",
+        " ".join(model["description"].split()) or _UNKNOWN,
+        "",
+        *_section("", {"Paper": model["paper"], "Code": model["code"], "Licence": model["licence"]}),
+        *_section("Training", _training_facts(card, record)),
+        *_section("Test", {"Crops": _crops(record), "Ensemble": _ensemble(model)}),
+        *_section("Cost", _cost_facts(made, cost_of(record, cards))),
+        *_section("Environment", _environment(record)),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def cost_of(record: Mapping[str, Any], cards: Sequence[str] = ()) -> Cost:
+    """Parameters and floating-point operations of a record's model: the model is built, with no weights, and run once."""
+    asked = record["request"]
+    if asked.get("scores"):
+        return Cost(None, None, None, None, "the scores came from a file: there is no model here")
+    try:
+        card = registry.apply_set(registry.find_model(asked["model"], cards), asked["settings"])
+        data = registry.find_dataset(record["dataset"], cards)
+        return _counted(card, data)
+    except (HarnessError, ImportError, RuntimeError) as error:
+        return Cost(None, None, None, None, f"could not be counted: {str(error).splitlines()[0]}")
+
+
+def _counted(card: ModelCard, data: DatasetCard) -> Cost:
+    from harness import crops, models
+
+    model = models.build(card, None)
+    if not callable(getattr(model, "parameters", None)):
+        return Cost(0, 0, None, None, "a metric without parameters; no matrix products to count")
+    frozen = card.recipe.frozen if card.recipe else ()
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    moved = sum(n for name, n in sizes.items() if not name.startswith(tuple(frozen) or ("\0",))) if card.recipe else 0
+    size = card.protocol.crop_size or getattr(model, "crop_size", None)
+    if data.image_size is not None:
+        places = crops.positions(card.protocol.crops, *data.image_size, size, seed=0, reference_id="")
+        return Cost(sum(sizes.values()), moved, _flop(model, places[0].height, places[0].width), len(places), "")
+    if size:
+        return Cost(sum(sizes.values()), moved, _flop(model, size, size), None, "")
+    return Cost(sum(sizes.values()), moved, None, None, f"images of {data.name} have no one size")
+
+
+def _flop(model: Any, height: int, width: int) -> float:
+    """Floating-point operations (2 per multiply-add) of one pair, as torch counts them: products, convolutions, attention.
+
+    Three operations that torch's counter misses are added: attention on a CPU, torchvision's deformable convolution (its
+    product, not the sampling) and weighted sums of gathered rows, by which the harness samples for its own.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+    def deformable(_: Any, weight: Any, *__: Any, out_shape: Any = None, **___: Any) -> int:
+        return 2 * _product(out_shape) * _product(weight[1:])
+
+    def gathered(weight: Any, indices: Any, *_: Any, **__: Any) -> int:
+        return 2 * _product(indices) * int(weight[1])
+
+    missed: dict[Any, Any] = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        torch.ops.aten._embedding_bag: gathered,
+        torch.ops.aten._embedding_bag_forward_only: gathered,
+    }
+    try:
+        import torchvision  # noqa: F401 -- registers the operation
+
+        missed[torch.ops.torchvision.deform_conv2d] = deformable
+    except (ImportError, AttributeError):
+        pass
+    generator = torch.Generator().manual_seed(0)
+    pair = [torch.rand(1, 3, height, width, generator=generator) for _ in range(2)]
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=missed) as counter:
+        model.score(*pair)
+    return float(counter.get_total_flops())
+
+
+def _product(shape: Any) -> int:
+    result = 1
+    for length in shape:
+        result *= int(length)
+    return result
+
+
+def _section(title: str, facts: Mapping[str, str]) -> list[str]:
+    lines = [f"- {name}: {value}" for name, value in facts.items() if value]
+    return [*([f"## {title}", ""] if title else []), *lines, ""] if lines else []
+
+
+def _submission_facts(made: Submission) -> dict[str, str]:
+    return {
+        "Challenge": f"{made.card.name}, phase {made.phase}",
+        "File": f"`{made.file.name}`, {made.size:,} bytes, sha256 `{made.sha256}`",
+        "Images": f"{made.images:,}",
+        "Record": f"`{made.record['key']}`, {made.record['created']}",
+        "Made by": f"`{made.record['command']}`",
+    }
+
+
+def _training_facts(card: ChallengeCard, record: Mapping[str, Any]) -> dict[str, str]:
+    model, trained_on = record["cards"]["model"], [name for name in record["trained_on"] if name]
+    others = used_data(card, record)
+    weights = [entry for entry in model["weights"] if entry["name"] in record["hashes"]["weights"]]
+    named = [
+        f"{entry['name']} {entry['tag']}".strip() + (f" ({entry['licence']})" if entry["licence"] else "") for entry in weights
+    ]
+    extra = "yes" if model["extra_data"] or others else "no"
+    if others:
+        extra += f": {', '.join(others)}"
+    elif named and model["extra_data"]:
+        extra += ", through pretrained weights"
+    return {
+        "Trained on": ", ".join(trained_on) or "nothing",
+        "Extra data": extra,
+        "Pretrained weights": "; ".join(named),
+        "Random parts": "some parts keep random weights" if record["random_weights"] else "",
+        "Seed": str(record["seed"]),
+    }
+
+
+def _crops(record: Mapping[str, Any]) -> str:
+    protocol = record["cards"]["model"]["protocol"]
+    size = f", {protocol['crop_size']}x{protocol['crop_size']}" if protocol["crop_size"] else ""
+    return "the whole image" if protocol["crops"] == "whole" else f"mean over the crops of `{protocol['crops']}`{size}"
+
+
+def _ensemble(model: Mapping[str, Any]) -> str:
+    members = model["model"].get("members")
+    if not members:
+        return "none, a single model"
+    names = members if isinstance(members, list | tuple) else [members]
+    return f"of {len(names)}: " + ", ".join(str(m.get("name", m)) if isinstance(m, Mapping) else str(m) for m in names)
+
+
+def _cost_facts(made: Submission, cost: Cost) -> dict[str, str]:
+    record = made.record
+    facts = {"Parameters": "" if cost.parameters is None else f"{cost.parameters:,} ({cost.trained or 0:,} of them trained)"}
+    if cost.flop_per_crop is not None:
+        each = cost.flop_per_crop / 1e9
+        whole = f"{each * cost.crops:,.4g} GFLOP per image: {cost.crops} crops of {each:,.4g}" if cost.crops else ""
+        facts["Operations"] = (
+            f"{whole or f'{each:,.4g} GFLOP per crop'}, both images of a pair (2 per multiply-add; matrix products, convolutions "
+            "with deformable ones, attention; nothing elementwise; a reference's features are counted for each of its images)"
+        )
+    where = record["conditions"]
+    facts["Runtime"] = (
+        f"{seconds(record['runtime_per_image'])} s per image on {where['device']}, measured over the images of the phase once "
+        f"warm, decoding included ({where['threads']} threads, {where['batch']} images at once)"
+    )
+    return facts | ({"Note": cost.note} if cost.note else {})
+
+
+def _environment(record: Mapping[str, Any]) -> dict[str, str]:
+    where = record["conditions"]
+    libraries = ", ".join(f"{name} {version}" for name, version in where["libraries"].items())
+    return {"Machine": where["machine"], "Device": where["device"], "Python": where["python"], "Libraries": libraries}

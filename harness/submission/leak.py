@@ -1,0 +1,166 @@
+"""The leak audit: does a submission's score depend on the distortion id in the file's name?
+
+Quality itself depends on the type, so ids that explain variance prove nothing. What gives a leak away is the difference to
+the model's own scores of the same images: a shift that one id has in every reference alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.challenges import ChallengeCard
+from harness.statistics.correlations import Floats, Ints, numbered
+from harness.statistics.intervals import generator
+from harness.submission.names import parts_of
+
+PERMUTATIONS = 999
+LEVEL = 0.01
+CONSTANT = 5.0
+"""A shift counts as constant over references where its spread is less than the shift divided by this."""
+SMALLEST = 1e-3
+"""Shifts below this share of the scores' standard deviation are neither help nor harm."""
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What one type id has beyond the model's own scores."""
+
+    type: str
+    mean: float
+    """Over references, in the submission's units."""
+    spread: float
+    """Standard deviation over references."""
+    references: int
+    p_value: float
+    """Of a largest mean shift like this when ids are shuffled within references."""
+    flagged: bool
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The submission as an affine image of the record, slope * own + constant, and every id's shift on top."""
+
+    slope: float
+    constant: float
+    shifts: tuple[Shift, ...]
+
+    @property
+    def flagged(self) -> tuple[Shift, ...]:
+        """The ids whose shift is constant over references, the largest first."""
+        return tuple(shift for shift in self.shifts if shift.flagged)
+
+    def json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"slope": self.slope, "constant": self.constant, "shifts": [asdict(shift) for shift in self.shifts]}
+
+    def __str__(self) -> str:
+        found = f"{len(self.flagged)} of {len(self.shifts)} type ids have a shift of their own"
+        return f"leak audit: {found} (submission = {self.slope:.6g} x record {self.constant:+.6g})"
+
+
+def audit(card: ChallengeCard, submitted: Sequence[float], own: Sequence[float], names: Sequence[str]) -> Audit:
+    """Audit `submitted` scores (n,) against the model's `own` scores (n,) of the images `names` (n,).
+
+    An id is flagged where its mean shift stands out from shuffled ids (p <= LEVEL over all ids at once), its spread over
+    at least three references is less than a CONSTANT-th of it, and it is no rounding error.
+    """
+    parts = [parts_of(card, name) for name in names]
+    reference, references = numbered([p.reference for p in parts])
+    kind, ids = numbered([p.type for p in parts])
+    y, x = np.asarray(submitted, dtype=np.float64), np.asarray(own, dtype=np.float64)
+    slope, constant = _affine(x, y)
+    residual = y - (slope * x + constant)
+    means, spreads, counts = _by_id(residual, reference, kind, len(references), len(ids))
+    p_values = _permuted(np.abs(means), residual, reference, kind, len(references), len(ids))
+    floor = SMALLEST * float(y.std())
+    shifts = [
+        Shift(
+            str(ids[i]),
+            float(means[i]),
+            float(spreads[i]),
+            int(counts[i]),
+            float(p_values[i]),
+            bool(counts[i] >= 3 and p_values[i] <= LEVEL and abs(means[i]) > floor and spreads[i] * CONSTANT < abs(means[i])),
+        )
+        for i in range(len(ids))
+    ]
+    return Audit(slope, constant, tuple(sorted(shifts, key=lambda s: (not s.flagged, -abs(s.mean), s.type))))
+
+
+def explained_by_type(card: ChallengeCard, scores: Mapping[str, float]) -> float | None:
+    """The share of the variance within references that the type id explains; None where there is none to explain."""
+    parts = [parts_of(card, name) for name in scores]
+    if not all(p.type and p.reference for p in parts) or len(scores) < 3:
+        return None
+    reference, references = numbered([p.reference for p in parts])
+    kind, ids = numbered([p.type for p in parts])
+    y = np.array(list(scores.values()), dtype=np.float64)
+    y -= (np.bincount(reference, y, len(references)) / np.bincount(reference))[reference]
+    total = float(y @ y)
+    if len(ids) < 2 or len(references) < 2 or total == 0:
+        return None
+    count = np.bincount(kind)
+    return float(np.sum(np.bincount(kind, y) ** 2 / count) / total)
+
+
+def _affine(x: Floats, y: Floats) -> tuple[float, float]:
+    """Slope and constant from x to y that a minority of shifted images does not move.
+
+    Least absolute deviations by reweighting, then least squares over the images near that line: the ids that were tampered
+    with must not tilt the line against which they are judged.
+    """
+    if x.min() == x.max():
+        return 0.0, float(np.median(y))
+    weights = np.ones_like(x)
+    slope = constant = 0.0
+    scale = float(y.std()) or 1.0
+    for _ in range(50):
+        slope, constant = _weighted_line(x, y, weights)
+        weights = 1 / np.maximum(np.abs(y - slope * x - constant), 1e-9 * scale)
+    for _ in range(20):
+        distance = np.abs(y - slope * x - constant)
+        near = distance <= max(4.5 * float(np.median(distance)), 1e-12 * scale)
+        if near.sum() < 3 or x[near].min() == x[near].max():
+            break
+        before = slope, constant
+        slope, constant = _weighted_line(x, y, near.astype(np.float64))
+        if (slope, constant) == before:
+            break
+    return slope, constant
+
+
+def _weighted_line(x: Floats, y: Floats, w: Floats) -> tuple[float, float]:
+    total = w.sum()
+    mx, my = float(w @ x / total), float(w @ y / total)
+    spread = float(w @ (x - mx) ** 2)
+    slope = float(w @ ((x - mx) * (y - my))) / spread if spread > 0 else 0.0
+    return slope, my - slope * mx
+
+
+def _by_id(values: Floats, reference: Ints, kind: Ints, references: int, ids: int) -> tuple[Floats, Floats, Floats]:
+    """Mean and spread over references of each id's value, and over how many references; an id may recur within one."""
+    cell = kind * references + reference
+    count = np.bincount(cell, minlength=ids * references).reshape(ids, references)
+    total = np.bincount(cell, values, ids * references).reshape(ids, references)
+    there = count > 0
+    value = np.divide(total, count, out=np.zeros_like(total), where=there)
+    n = there.sum(1).astype(np.float64)
+    mean = value.sum(1) / n
+    squares = np.where(there, (value - mean[:, None]) ** 2, 0.0).sum(1)
+    return mean, np.sqrt(squares / np.maximum(n - 1, 1)), n
+
+
+def _permuted(observed: Floats, residual: Floats, reference: Ints, kind: Ints, references: int, ids: int) -> Floats:
+    """For each id the chance of a largest absolute mean like `observed` under ids shuffled within references."""
+    draw = generator(0, "leak audit")
+    by_reference = np.argsort(reference, kind="stable")
+    largest = np.empty(PERMUTATIONS)
+    for i in range(PERMUTATIONS):
+        shuffled = np.empty_like(residual)
+        shuffled[by_reference] = residual[np.lexsort((draw.random(len(residual)), reference))]
+        largest[i] = np.abs(_by_id(shuffled, reference, kind, references, ids)[0]).max()
+    return np.asarray((1 + (largest[:, None] >= observed).sum(0)) / (PERMUTATIONS + 1), dtype=np.float64)

@@ -1,0 +1,278 @@
+"""The file of scores, written and read.
+
+A0000_10_00.bmp,1260.823608
+A0000_10_01.bmp,1255.010742
+"""
+
+from __future__ import annotations
+
+import bisect
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from harness.challenges import Lines
+from harness.submission.findings import Finding
+from harness.submission.names import Names
+from harness.submission.text import Kind, Tally
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_WORDS = {",": "a comma", ";": "a semicolon", "\t": "a tab", " ": "one space", None: "blanks"}
+_LARGEST = 1e9
+"""Scores are written below this, so that no digits are lost beyond those that a float keeps."""
+_KINDS = {
+    "blank": Kind("error", "a blank line", "take it out"),
+    "header": Kind("error", "a header ({}); the first line has to be an image's", "take it out"),
+    "separator": Kind("error", "separated by {}", "put exactly the separator between name and score"),
+    "spaces": Kind("error", "blanks around name or score ({})", "take them out"),
+    "quotes": Kind("error", "quotes around a value ({})", "take them out"),
+    "columns": Kind("error", "{} columns instead of 2, name and score", "leave name and score", mechanical=False),
+    "index-column": Kind("error", "a column of row numbers before the name ({})", "leave it out (pandas: index=False)"),
+    "name-folder": Kind("error", "a folder before the name ({})", "give the file's name alone"),
+    "extension": Kind("error", "{}", "write names exactly as the images are called"),
+    "letter-case": Kind("error", "{}: letters in another case than the image's name", "write names as the images are called"),
+    "other-phase": Kind("error", "{}", "submit that phase, or score the images of this one", mechanical=False),
+    "unknown-name": Kind("error", "{} is no image of this phase", "score the images of this phase", mechanical=False),
+    "duplicate": Kind("error", "{} again, with the same score", "keep one of the lines"),
+    "contradiction": Kind("error", "{} again, with another score", "keep the right one", mechanical=False),
+    "no-number": Kind("error", "{} is no number", "every image needs a finite score", mechanical=False),
+    "not-finite": Kind("error", "the score is {}", "every image needs a finite score", mechanical=False),
+    "decimal-comma": Kind("error", "a decimal comma ({})", "write a decimal point"),
+    "exponent": Kind("warning", "{}: a number with an exponent, which a simple reader misses", "write it in full"),
+    "decimals": Kind("warning", "{}", "write all scores with the decimals that are asked for"),
+    "order": Kind("error", "{} stands after a name that sorts behind it", "sort the lines by name"),
+    "missing": Kind("error", "{} has no line", "score every image of the phase", mechanical=False),
+    "count": Kind("error", "{}", "score every image of the phase, and no other", mechanical=False),
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a file of scores says: readable scores by image, each one's line, and all findings."""
+
+    scores: Mapping[str, float]
+    line_of: Mapping[str, int]
+    findings: tuple[Finding, ...]
+    rest: tuple[str, ...]
+    """Lines that no rule mends, as they stand."""
+
+    def mended(self, form: Lines) -> str:
+        """The file with everything mechanical mended; what is not stands at its end."""
+        return written(self.scores, form) + "".join(f"{line}\n" for line in self.rest)
+
+
+def written(scores: Mapping[str, float], form: Lines) -> str:
+    """The file of finite higher-is-better scores by name.
+
+    A server may ask for any scale: where so many decimals would make different scores equal, all are multiplied by one power of
+    ten (`scale_of`).
+    """
+    factor = 10.0 ** scale_of(list(scores.values()), form.decimals)
+    names = sorted(scores) if form.sorted else list(scores)
+    return "".join(f"{_shown(name, form)}{form.separator}{_number(scores[name] * factor, form)}\n" for name in names)
+
+
+def scale_of(values: Sequence[float], decimals: int) -> int:
+    """The power of ten, nearest to 0, that keeps different values different at so many decimals and all below 1e9."""
+    largest = max(map(abs, values), default=0.0)
+    power = 0
+    while largest * 10.0**power >= _LARGEST:
+        power -= 1
+    apart = len(set(values))
+    if largest == 0 or power < 0 or _distinct(values, power, decimals) == apart:
+        return power
+    best, most = power, _distinct(values, power, decimals)
+    for higher in range(1, 300):
+        if largest * 10.0**higher >= _LARGEST:
+            break
+        if (distinct := _distinct(values, higher, decimals)) > most:
+            best, most = higher, distinct
+    return best
+
+
+def _distinct(values: Sequence[float], power: int, decimals: int) -> int:
+    factor = 10.0**power
+    return len({f"{value * factor:.{decimals}f}" for value in values})
+
+
+def _shown(name: str, form: Lines) -> str:
+    return name if form.extension else str(PurePosixPath(name).with_suffix(""))
+
+
+def _number(value: float, form: Lines) -> str:
+    text = f"{value:.{form.decimals}f}"
+    return text.lstrip("-") if not float(text) else text
+
+
+def read(lines: Sequence[str], form: Lines, names: Names) -> Reading:
+    """What the lines say, and every defect of theirs. Lines are counted from 1."""
+    tally = Tally(form.file)
+    scores: dict[str, float] = {}
+    line_of: dict[str, int] = {}
+    order: list[tuple[int, str]] = []
+    rest: list[str] = []
+    exact = _exact(form)
+    for number, line in enumerate(lines, 1):
+        match = exact.fullmatch(line)
+        name = names.intended(match[1]) if match else None
+        if match and name and match[1] == _shown(name, form):
+            score: float | None = float(match[2])
+        else:
+            name, score = _line(line, number, form, names, tally)
+        if name is not None:
+            order.append((number, name))
+        if name is None or score is None:
+            if line.strip() and not _is_header(tally, number):
+                rest.append(line)
+        elif name in scores:
+            if scores[name] == score:
+                tally.add("duplicate", number, name)
+            else:
+                tally.add("contradiction", number, f"{name} (first in line {line_of[name]})")
+                rest.append(line)
+        else:
+            scores[name], line_of[name] = score, number
+    if form.sorted:
+        _check_order(order, tally)
+    _check_complete({name for _, name in order}, line_of, len(lines), names, tally)
+    return Reading(scores, line_of, tuple(tally.findings(_KINDS)), tuple(rest))
+
+
+def _exact(form: Lines) -> re.Pattern[str]:
+    """A line as it should be: nearly all are, and need no closer look."""
+    decimals = rf"\.\d{{{form.decimals}}}" if form.decimals else ""
+    return re.compile(rf"([^\s\"',;]+){re.escape(form.separator)}(-?\d{{1,300}}{decimals})", re.ASCII)
+
+
+def _is_header(tally: Tally, number: int) -> bool:
+    return number == 1 and "header" in tally.found
+
+
+def _line(line: str, number: int, form: Lines, names: Names, tally: Tally) -> tuple[str | None, float | None]:
+    """The image and the score of one line, each None where it cannot be told."""
+    if not line.strip():
+        tally.add("blank", number)
+        return None, None
+    cells = _cells(line, number, form, names, tally)
+    if len(cells) != 2:
+        tally.add("columns", number, f"{len(cells)} ({_short(line)})")
+        named = next((name for cell in cells if (name := names.intended(cell))), None)
+        return named, None
+    name = names.intended(cells[0])
+    if number == 1 and name is None and not _NUMBER.fullmatch(cells[1]) and not _finite_words(cells[1]):
+        tally.add("header", number, _short(line))
+        return None, None
+    if name is None:
+        other = names.phase_of(cells[0])
+        if other:
+            tally.add("other-phase", number, f"{_short(cells[0])} is an image of phase {other}")
+        else:
+            tally.add("unknown-name", number, _short(cells[0]))
+    else:
+        _check_spelling(cells[0], name, number, form, tally)
+    return name, _score(cells[1], number, form, tally)
+
+
+def _cells(line: str, number: int, form: Lines, names: Names, tally: Tally) -> list[str]:
+    """The cells of a line, freed of what a rule can free them of."""
+    separator = form.separator
+    text = line
+    if '"' in text or text.startswith("'"):
+        tally.add("quotes", number, _short(line))
+        # Within quotes a separator is no separator, which `csv` knows; its own quote is the double one.
+        text = text.replace("'", '"') if text.startswith("'") else text
+        delimiter = separator if separator in text else next((s for s in ";\t," if s in text), separator)
+        try:
+            # With a quote inside, a cell keeps it: then no rule applies, and the name is an unknown one.
+            text = delimiter.join(next(csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)))
+        except (csv.Error, StopIteration):
+            return [line]
+    used = _separator(text, separator, names)
+    cells = text.split(used)
+    if used != separator and len(cells) >= 2:
+        tally.add("separator", number, f"{_WORDS[used]} instead of {_WORDS[separator]} ({_short(line)})")
+    stripped = [cell.strip() for cell in cells]
+    if stripped != cells:
+        tally.add("spaces", number, repr(line[:60]))
+    if len(stripped) == 3 and stripped[0].isascii() and stripped[0].isdigit() and not _NUMBER.fullmatch(stripped[1]):
+        tally.add("index-column", number, _short(line))
+        return stripped[1:]
+    return stripped
+
+
+def _separator(text: str, asked: str, names: Names) -> str | None:
+    """What separates the cells: the first that leaves an image's name in front (or behind a row number); None: blanks."""
+    candidates = (asked, ",", ";", "\t", None)
+    for candidate in candidates:
+        cells = [cell.strip() for cell in text.split(candidate)]
+        if len(cells) >= 2 and any(names.intended(cell) for cell in cells[: len(cells) - 1][:2]):
+            return candidate
+    return next((c for c in candidates if len(text.split(c)) >= 2), asked)
+
+
+def _check_spelling(text: str, name: str, number: int, form: Lines, tally: Tally) -> None:
+    last = text.replace("\\", "/").rpartition("/")[2]
+    if last != text:
+        tally.add("name-folder", number, _short(text))
+    wanted = _shown(name, form)
+    if last == wanted:
+        return
+    if last.lower() == wanted.lower():
+        tally.add("letter-case", number, _short(last))
+    else:
+        tally.add("extension", number, f"{_short(last)} instead of {wanted}")
+
+
+def _score(text: str, number: int, form: Lines, tally: Tally) -> float | None:
+    if _finite_words(text):
+        tally.add("not-finite", number, text)
+        return None
+    plain = text
+    if re.fullmatch(r"[+-]?\d+,\d+", text, re.ASCII):
+        tally.add("decimal-comma", number, text)
+        plain = text.replace(",", ".")
+    if not _NUMBER.fullmatch(plain):
+        tally.add("no-number", number, repr(text[:60]))
+        return None
+    value = float(plain)
+    if not math.isfinite(value):
+        tally.add("not-finite", number, f"{text[:60]}, beyond what a float holds")
+        return None
+    if "e" in plain.lower():
+        tally.add("exponent", number, text[:60])
+    elif len(plain.partition(".")[2]) != form.decimals:
+        tally.add("decimals", number, f"{text[:60]}: {len(plain.partition('.')[2])} decimals, {form.decimals} are asked for")
+    return value
+
+
+def _finite_words(text: str) -> bool:
+    return re.fullmatch(r"[+-]?(nan|inf|infinity|-?1\.#(ind|inf|qnan))", text.strip(), re.IGNORECASE) is not None
+
+
+def _check_order(order: Sequence[tuple[int, str]], tally: Tally) -> None:
+    highest = ""
+    for number, name in order:
+        if name < highest:
+            tally.add("order", number, name)
+        highest = max(highest, name)
+
+
+def _check_complete(present: set[str], line_of: Mapping[str, int], total: int, names: Names, tally: Tally) -> None:
+    if (names.known is None or len(names.known) != names.count) and len(present) != names.count:
+        tally.add("count", max(total, 1), f"{len(present):,} images, phase {names.phase} has {names.count:,}")
+    if names.known is None:
+        return
+    kept = sorted(name for name in line_of)
+    for name in sorted(set(names.known) - present):
+        place = bisect.bisect(kept, name)
+        tally.add("missing", line_of[kept[place]] if place < len(kept) else total + 1, name)
+
+
+def _short(text: str) -> str:
+    shown = text.strip()
+    shown = shown if shown.isprintable() else repr(shown)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -1,0 +1,130 @@
+"""The images of a challenge's phase: their names, what a name says, and which phase a list of names is about."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from harness.challenges import ChallengeCard
+from harness.errors import BadRequest, listed, near
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of one phase: all of them, or where only a folder would tell, their pattern and number."""
+
+    card: ChallengeCard
+    phase: str
+    known: tuple[str, ...] | None
+
+    @property
+    def count(self) -> int:
+        """How many images the phase has, whatever a folder holds."""
+        return self.card.phases[self.phase].images
+
+    @functools.cached_property
+    def _by_stem(self) -> dict[str, str]:
+        return {_stem(name): name for name in self.known or ()}
+
+    def holds(self, name: str) -> bool:
+        """Whether `name`, spelt exactly so, is an image of this phase (as far as is known)."""
+        return self.intended(name) == name
+
+    def intended(self, text: str) -> str | None:
+        """The image that `text` means: in any letter case, in a folder, without or with another extension."""
+        if self.known is not None:
+            return self._by_stem.get(_stem(text))
+        extension = PurePosixPath(self.card.image).suffix
+        match = _pattern(self.card.pattern).fullmatch(_stem(text) + extension)
+        return _filled(self.card.image, match) if match else None
+
+    @functools.cached_property
+    def absent_elsewhere(self) -> dict[str, str]:
+        """The stems of other phases' listed names, with the phase that they belong to."""
+        others = {p: all_names(self.card, p) for p in self.card.phases if p != self.phase}
+        return {_stem(name): p for p, names in others.items() for name in names or ()}
+
+    def phase_of(self, text: str) -> str | None:
+        """Another phase of the challenge that lists the image meant by `text`."""
+        return self.absent_elsewhere.get(_stem(text))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a name says: the reference (its group), the class of the distortion and its id; empty where it says nothing."""
+
+    reference: str
+    kind: str
+    type: str
+
+
+def parts_of(card: ChallengeCard, name: str) -> Parts:
+    """What `name` says by the card's pattern."""
+    match = _pattern(card.pattern).fullmatch(name)
+    if match is None:
+        return Parts("", "", "")
+    groups = match.groupdict()
+    return Parts(_filled(card.reference, match), groups.get("kind") or "", groups.get("type") or "")
+
+
+def all_names(card: ChallengeCard, phase: str) -> tuple[str, ...] | None:
+    """Every name of a phase in order, or None where the card does not list them."""
+    about = card.phases[phase]
+    if not about.listed:
+        return None
+    filled = (about.listed.replace("{reference}", r).replace("{type}", t) for r in about.references for t in about.types)
+    return tuple(sorted(filled))
+
+
+def names_of(card: ChallengeCard, phase: str, from_folder: Sequence[str] | None = None) -> Names:
+    """The names of a phase; where the card does not list them, those that its folder holds."""
+    return Names(card, phase, all_names(card, phase) or (tuple(sorted(from_folder)) if from_folder is not None else None))
+
+
+def phase_named(card: ChallengeCard, phase: str | None) -> str:
+    """The phase called `phase`, or the card's default; raises BadRequest naming near ones."""
+    if phase is not None and phase not in card.phases:
+        known = list(card.phases)
+        raise BadRequest(f"{card.name} has no phase {phase!r}{near(phase, known)} (it has {listed(known)})")
+    return phase or card.default_phase
+
+
+def inferred(texts: Iterable[str], cards: Sequence[ChallengeCard], phase: str | None = None) -> tuple[ChallengeCard, str] | None:
+    """The challenge and phase that names are about, however they are spelt; None where fewer than half fit any.
+
+    Phases that list their names come first: a phase that is known by its pattern alone would take any name.
+    """
+    stems = {_stem(text) for text in texts}
+    candidates = [(card, p) for card in cards for p in card.phases if phase in (None, p)]
+    overlap = [
+        (sum(_stem(name) in stems for name in all_names(card, p) or ()), number) for number, (card, p) in enumerate(candidates)
+    ]
+    most, best = max(overlap, default=(0, 0))
+    if stems and 2 * most >= len(stems):
+        return candidates[best]
+    for card, p in candidates:
+        pattern, extension = _pattern(card.pattern), PurePosixPath(card.image).suffix
+        if not card.phases[p].listed and 2 * sum(bool(pattern.fullmatch(s + extension)) for s in stems) >= max(len(stems), 1):
+            return card, p
+    return None
+
+
+def _stem(text: str) -> str:
+    """A name without folders and extension, in lower case."""
+    name = text.replace("\\", "/").rpartition("/")[2].lower()
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot and stem and extension.isalnum() and not extension.isdigit() else name
+
+
+@functools.cache
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(text, re.IGNORECASE)
+
+
+def _filled(template: str, match: re.Match[str]) -> str:
+    for key, value in match.groupdict().items():
+        template = template.replace(f"{{{key}}}", value or "")
+    return template

@@ -1,0 +1,238 @@
+"""From a model or a run to a zip that a server accepts: the record is found or made, written, and read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness import registry, runs
+from harness.challenges import ChallengeCard
+from harness.errors import BadRequest, Fault, listed
+from harness.files import atomic, sha256_file
+from harness.run import Outcome, Request, run
+from harness.submission import board, container, lines, names, readme
+from harness.submission.check import check, inspect
+from harness.submission.findings import Finding, errors, warnings
+from harness.submission.text import ascii_line
+
+_WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A zip that was written, read back and found fit."""
+
+    file: Path
+    card: ChallengeCard
+    phase: str
+    folder: Path
+    """The run behind it."""
+    record: Mapping[str, Any]
+    images: int
+    size: int
+    sha256: str
+    warnings: tuple[Finding, ...]
+
+    def json(self) -> dict[str, Any]:
+        """One object of `harness submit --json`."""
+        return {
+            "file": str(self.file),
+            "challenge": self.card.name,
+            "phase": self.phase,
+            "model": self.record["model"],
+            "run": str(self.folder),
+            "key": self.record["key"],
+            "images": self.images,
+            "size": self.size,
+            "sha256": self.sha256,
+            "runtime_per_image": self.record["runtime_per_image"],
+            "warnings": [finding.json() for finding in self.warnings],
+        }
+
+    def __str__(self) -> str:
+        about = f"{self.card.name}, phase {self.phase}, {self.record['model']}, {self.images:,} images"
+        next_step = f"next: {self.card.next_step}" if self.card.next_step else ""
+        summary = f"{self.file}: {about}, read back and checked\n{self.size:,} bytes, sha256 {self.sha256}"
+        return "\n".join(filter(None, [*map(str, self.warnings), summary, next_step]))
+
+
+def submit(
+    word: str,
+    challenge: str,
+    phase: str | None,
+    out: str | Path,
+    wish: Request,
+    *,
+    description: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Submission:
+    """Score every image of a challenge's phase with the model, or the model of the run, that `word` names; write the zip `out`.
+
+    `wish` says how: root, weights, settings, seed, device, runs and the like; its model, dataset and protocol are set here. The
+    zip is a pure function of the record and the challenge's card (and the description, where one is given). Raises BadRequest
+    for what cannot be asked, Fault where the scores make no valid submission; then nothing is written.
+    """
+    card = registry.find_challenge(challenge, wish.cards)
+    phase = names.phase_named(card, phase)
+    outcome = _record(word, card, phase, wish, say)
+    files = contents(card, outcome.folder, outcome.record, description)
+    known = [name for name, _, _ in runs.ScoreFile(outcome.folder).read()]
+    report = inspect(files, [], [card], phase, str(out), lambda card, phase: known)
+    if defects := errors(report.findings):
+        raise Fault(
+            "\n".join([f"{outcome.folder}: its scores make no valid submission; {out} was not written", *map(str, defects)])
+        )
+    data = container.zipped(files)
+    with atomic(out) as stream:
+        stream.write(data)
+    digest = sha256_file(out)
+    back = check(out, challenge=card.path, phase=phase, cards=wish.cards)
+    if digest != hashlib.sha256(data).hexdigest() or back.scores.keys() != report.scores.keys():
+        raise Fault(f"{out}: what was written is not what is read back; is the disk sound?")
+    _say_what_was_changed(card, description, outcome, say)
+    made = Submission(
+        Path(out),
+        card,
+        phase,
+        outcome.folder,
+        outcome.record,
+        len(report.scores),
+        len(data),
+        digest,
+        tuple(warnings(report.findings)),
+    )
+    board.remember(wish.runs, board.entry_of(made))
+    _mirror(made, wish, say)
+    return made
+
+
+def contents(card: ChallengeCard, folder: Path, record: Mapping[str, Any], description: str | None = None) -> dict[str, bytes]:
+    """The submission's files, from a finished run and nothing else. Raises BadRequest where the record lacks a fact."""
+    sign = 1.0 if record["identity"]["card"]["higher_is_better"] else -1.0
+    scores = {name: sign * score for name, score, _ in runs.ScoreFile(folder).read()}
+    files = {card.lines.file: lines.written(scores, card.lines).encode("ascii", "backslashreplace")}
+    if card.readme:
+        files[card.readme_file] = readme.written(facts(card, folder, record, description), card.readme).encode("ascii")
+    return files
+
+
+def facts(card: ChallengeCard, folder: Path, record: Mapping[str, Any], description: str | None = None) -> readme.Facts:
+    """What the readme says, each taken from the record."""
+    runtime = record.get("runtime_per_image")
+    if runtime is None:
+        why = "its scores came from a file" if record["request"].get("scores") else "an older version made it"
+        raise BadRequest(
+            f"{folder}: no runtime per image was measured ({why}); let the harness score the images (harness run --force)"
+        )
+    model = record["cards"]["model"]
+    return readme.Facts(
+        runtime=runtime,
+        cpu=record["conditions"]["device"].startswith("cpu"),
+        extra_data=bool(model["extra_data"] or used_data(card, record)),
+        description=description if description is not None else described(model),
+    )
+
+
+def used_data(card: ChallengeCard, record: Mapping[str, Any]) -> list[str]:
+    """Datasets that the model was trained on and that are not the challenge's own."""
+    return [name for name in record["trained_on"] if name and name not in card.training]
+
+
+def described(model: Mapping[str, Any]) -> str:
+    """A model card's title and first sentence."""
+    first = " ".join(model["description"].split()).partition(". ")[0].rstrip(".")
+    return f"{model['title']}: {first}" if first else str(model["title"])
+
+
+def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Callable[[str], None]) -> Outcome:
+    """The finished record of this phase that `word` means, made where there is none."""
+    about = card.phases[phase]
+    folder = Path(word)
+    wish = replace(wish, dataset=about.dataset, protocol=about.protocol)
+    if not (folder / "record.json").is_file():
+        request = _with_training(replace(wish, model=word), say)
+        return _checked(run(request, say), card, phase)
+    record = runs.read_record(folder)
+    assert record is not None
+    if record["repeats"] is not None:
+        raise BadRequest(f"{folder}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}")
+    passed = [f"--{name}" for name, value in (("weights", wish.weights), ("set", wish.settings), ("seed", wish.seed)) if value]
+    if passed:
+        raise BadRequest(f"{folder} is a finished run, with its own settings: {listed(passed)} goes with a model's name")
+    if (record["dataset"], record["protocol"]) == (about.dataset, about.protocol):
+        return _checked(Outcome(folder, record, found=True), card, phase)
+    asked = record["request"]
+    if asked.get("scores"):
+        raise BadRequest(
+            f"{folder}: its scores came from a file, of other images than {card.name}'s {phase}; there is no model to run"
+        )
+    weights = asked["weights"]
+    if record["training"]:
+        weights = str(folder / _WEIGHTS)
+        if not Path(weights).is_file():
+            raise BadRequest(f"{weights}: not there, so the trained model is lost; train it again: {record['command']}")
+    say(f"{folder}: the model of this run scores {about.dataset} ({about.protocol})")
+    request = replace(wish, model=asked["model"], weights=weights, settings=asked["settings"], seed=asked["seed"])
+    return _checked(run(request, say), card, phase)
+
+
+def _checked(outcome: Outcome, card: ChallengeCard, phase: str) -> Outcome:
+    if outcome.record["partial"]:
+        raise BadRequest(
+            f"{outcome.folder}: only some images were scored (--limit); {card.name}, phase {phase}, needs all of them"
+        )
+    return outcome
+
+
+def _with_training(request: Request, say: Callable[[str], None]) -> Request:
+    """With the weights of the newest run that trained this very model, where it needs training and none were given."""
+    model = registry.apply_set(registry.find_model(request.model, request.cards), request.settings)
+    if model.recipe is None or request.weights is not None:
+        return request
+    wanted = {k: v for k, v in model.model.items() if k != "backbone"}
+    trained = []
+    for place in sorted(Path(request.runs).glob("*")):
+        for folder in sorted(runs.folder_of(request.runs, place.name, model.name, "x").parent.glob("*")):
+            record = runs.read_record(folder) if (folder / _WEIGHTS).is_file() else None
+            if record is None or not record["training"]:
+                continue
+            shape = record["identity"]["card"]["model"]
+            if {k: v for k, v in shape.items() if k != "backbone"} == json.loads(json.dumps(wanted)):
+                trained.append((record["created"], folder, record))
+    if not trained:
+        raise BadRequest(
+            f"{model.name} has to be trained first (harness run {model.name} --dataset pipal, or --dataset demo for a trial): "
+            "submit that run's folder, or the model's name with --weights FILE|released"
+        )
+    _, folder, record = max(trained, key=lambda entry: entry[:2])
+    say(f"{model.name}: with the weights that {folder} trained on {record['dataset']}" + _newest(len(trained)))
+    return replace(request, weights=str(folder / _WEIGHTS))
+
+
+def _newest(count: int) -> str:
+    return f" (the newest of {count} such runs; name a run's folder to choose another)" if count > 1 else ""
+
+
+def _say_what_was_changed(card: ChallengeCard, description: str | None, outcome: Outcome, say: Callable[[str], None]) -> None:
+    sign = 1.0 if outcome.record["identity"]["card"]["higher_is_better"] else -1.0
+    power = lines.scale_of([sign * s for _, s, _ in runs.ScoreFile(outcome.folder).read()], card.lines.decimals)
+    if sign < 0:
+        say("scores were multiplied by -1: the model's are lower-is-better")
+    if power:
+        say(f"scores were multiplied by 1e{power}, to stay different at {card.lines.decimals} decimals")
+    if description is not None and ascii_line(description) != description:
+        say(f"the description was written in ASCII on one line: {ascii_line(description)}")
+    if outcome.record["random_weights"]:
+        say("warning: parts of this model keep random weights")
+
+
+def _mirror(made: Submission, wish: Request, say: Callable[[str], None]) -> None:
+    from harness.tracking import Tracker
+
+    tags = {f"submission.{made.card.name}.{made.phase}": made.sha256}
+    with Tracker(wish.mlflow_uri, wish.runs, made.folder, say) as tracker:
+        tracker.attach(f"{made.record['model']} on {made.record['dataset']}", made.record["dataset"], [made.file], tags)

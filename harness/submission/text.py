@@ -1,0 +1,111 @@
+"""From a submitted file's bytes to its lines, with what is wrong about encoding and line ends."""
+
+from __future__ import annotations
+
+import codecs
+import unicodedata
+from dataclasses import dataclass, field
+
+from harness.submission.findings import Finding, Severity
+
+
+@dataclass
+class Tally:
+    """Findings about lines of one file, put together by kind."""
+
+    where: str
+    found: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+
+    def add(self, kind: str, line: int, detail: str = "") -> None:
+        self.found.setdefault(kind, []).append((line, detail))
+
+    def findings(self, kinds: dict[str, Kind]) -> list[Finding]:
+        """One finding a kind, in the order of `kinds`, each with its first line and how often it occurs."""
+        result = []
+        for name, kind in kinds.items():
+            if not (places := sorted(self.found.get(name, ()))):
+                continue
+            line, detail = places[0]
+            result.append(
+                Finding(
+                    kind.severity,
+                    name,
+                    self.where,
+                    kind.what.replace("{}", detail),
+                    kind.mend,
+                    line,
+                    kind.mechanical,
+                    len(places),
+                    tuple(dict.fromkeys(number for number, _ in places[:20])),
+                )
+            )
+        return result
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is said about a kind of defect; `{}` in `what` is the first line's detail."""
+
+    severity: Severity
+    what: str
+    mend: str
+    mechanical: bool = True
+
+
+def decoded(data: bytes, where: str) -> tuple[list[str], list[Finding]]:
+    """The lines of a file, without their ends, whatever encoding and line ends it has.
+
+    A line ends at a newline, with or without a carriage return before it, or at a lone carriage return; an empty last line is
+    no line.
+    """
+    found: list[Finding] = []
+    text = _text(data, where, found)
+    returns, pairs = text.count("\r"), text.count("\r\n")
+    if returns:
+        ends = [end for end, many in (("CRLF", pairs), ("CR", returns - pairs)) if many]
+        first = text[: text.index("\r")].count("\n") + 1
+        what = f"line ends are {' and '.join(ends)} (Windows, old Macs); they have to be \\n"
+        found.append(Finding("error", "line-ends", where, what, "save it with Unix line ends", first, True, returns))
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text and not text.endswith("\n"):
+        number = text.count("\n") + 1
+        what = "the last line has no line end; some readers then lose its last digit"
+        found.append(Finding("warning", "last-line", where, what, "end it with a newline", number, True))
+    lines = text.split("\n")
+    return (lines[:-1] if not lines[-1] else lines), found
+
+
+def _text(data: bytes, where: str, found: list[Finding]) -> str:
+    mend = "save it as plain ASCII or UTF-8 without a byte order mark"
+    for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+        if data.startswith(mark):
+            text = data.decode(encoding, errors="replace")
+            readable = "\N{REPLACEMENT CHARACTER}" not in text
+            found.append(Finding("error", "encoding", where, "written in UTF-16, not in plain text", mend, 1, readable))
+            return text
+    if data.startswith(codecs.BOM_UTF8):
+        found.append(Finding("error", "byte-order-mark", where, "begins with a byte order mark", mend, 1, True))
+        data = data[len(codecs.BOM_UTF8) :]
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        found.append(Finding("error", "encoding", where, f"byte {error.start} is not UTF-8", mend, line))
+        text = data.decode("latin-1")
+    if (control := next((i for i, c in enumerate(text) if c < " " and c not in "\n\r\t"), None)) is not None:
+        what = f"a control character (code {ord(text[control])})"
+        found.append(Finding("error", "control", where, what, "take it out", text[:control].count("\n") + 1))
+    return text
+
+
+def ascii_line(text: str) -> str:
+    """`text` as one line of ASCII: accents are dropped, other characters become a question mark, blanks are single."""
+    for dash in "\u2010\u2011\u2012\u2013\u2014\u2212":
+        text = text.replace(dash, "-")
+    for quote in "\u2018\u2019":
+        text = text.replace(quote, "'")
+    for quote in "\u201c\u201d":
+        text = text.replace(quote, '"')
+    plain = unicodedata.normalize("NFKD", text)
+    plain = "".join(c for c in plain if not unicodedata.combining(c)).encode("ascii", "replace").decode("ascii")
+    return " ".join("".join(c if c.isprintable() else " " for c in plain).split())

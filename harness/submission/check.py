@@ -100,7 +100,7 @@ def check(
         report = _compared(report, against, runs, say)
     elif root is not None and report.scores and report.phase is not None:
         report = _with_inversion(report, _psnr(report, root, cards, say), "psnr")
-    return report if against is not None else _remarked(report)
+    return report if against is not None or not report.ok else _remarked(report)
 
 
 def inspect(

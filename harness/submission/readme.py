@@ -24,7 +24,8 @@ _LONGEST = 1000
 _KINDS = {
     "readme-blank": Kind("error", "a blank line", "take it out"),
     "readme-missing": Kind("error", "no line {}", "add it", mechanical=False),
-    "readme-twice": Kind("error", "{} again", "keep one of the lines", mechanical=False),
+    "readme-twice": Kind("error", "{} again, with the same value", "keep one of the lines"),
+    "readme-two-values": Kind("error", "{} again, with another value", "keep the right one", mechanical=False),
     "readme-extra": Kind("error", "{} is none of the lines asked for", "take it out", mechanical=False),
     "readme-wrapped": Kind("error", "the value of {} goes on in a second line", "write it on one line"),
     "readme-order": Kind("error", "{} is not in its place", "put the lines in the order asked for"),
@@ -51,7 +52,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a readme says: each line's value by its label, all findings, and the readme with everything mechanical mended."""
+    """What a readme says: each line's value by its label, all findings, and the readme with everything mechanical mended.
+
+    Lines that no rule mends stand at the mended readme's end.
+    """
 
     values: Mapping[str, str]
     findings: tuple[Finding, ...]
@@ -80,6 +84,7 @@ def read(lines: Sequence[str], fields: Sequence[ReadmeField], where: str) -> Rea
     tally = Tally(where)
     values: dict[str, str] = {}
     order: list[int] = []
+    rest: list[str] = []
     last: ReadmeField | None = None
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -92,10 +97,13 @@ def read(lines: Sequence[str], fields: Sequence[ReadmeField], where: str) -> Rea
                 values[last.label] = f"{values[last.label]} {line.strip()}".strip()
             else:
                 tally.add("readme-extra", number, repr(line.strip()[:60]))
+                rest.append(line)
             continue
         field = fields[place]
         if field.label in values:
-            tally.add("readme-twice", number, field.label)
+            same = values[field.label] == value
+            tally.add("readme-twice" if same else "readme-two-values", number, field.label)
+            rest += [] if same else [line]
             continue
         if order and place < max(order):
             tally.add("readme-order", number, field.label)
@@ -107,8 +115,8 @@ def read(lines: Sequence[str], fields: Sequence[ReadmeField], where: str) -> Rea
     absent = [field.label for field in fields if field.label not in values]
     for label in absent:
         tally.add("readme-missing", [f.label for f in fields].index(label) + 1, repr(label))
-    mended = "".join(f"{f.label}{_SEPARATOR}{values[f.label]}\n" for f in fields if f.label in values)
-    return Reading(values, tuple(tally.findings(_KINDS)), mended)
+    kept = [f"{f.label}{_SEPARATOR}{values[f.label]}" for f in fields if f.label in values]
+    return Reading(values, tuple(tally.findings(_KINDS)), "".join(f"{line}\n" for line in [*kept, *rest]))
 
 
 def _matched(line: str, fields: Sequence[ReadmeField]) -> tuple[int | None, str]:

@@ -1,0 +1,93 @@
+"""A challenge in miniature for tests: all 1,650 names of NTIRE 2022's test phase over tiny pictures, labels made up.
+
+How strong an image's noise is depends on a hash of its whole name, so that its type id says nothing about it. Nothing here
+comes from the challenge but the names.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from miniatures import generator, noisy, still, write
+
+from harness import registry
+from harness.submission import container, lines, names, readme
+
+SIDE = 48
+CARD = registry.find_challenge("ntire2022-fr")
+NAMES = names.all_names(CARD, "test")
+assert NAMES is not None
+FACTS = readme.Facts(runtime=0.12, cpu=False, extra_data=True, description="a method: with a colon")
+
+
+def strength(name: str) -> float:
+    """The noise of an image, in grey levels: 2 to 40, by its name's hash."""
+    return float(2 * 20 ** generator("strength", name).random())
+
+
+def write_tree(root: Path) -> Path:
+    """Folders as the challenge's archives have them: the test set whole, and a handful of the validation set."""
+    for name in NAMES:
+        reference = name[:5]
+        picture = root / "NTIRE2022_FR_Testing_Ref" / f"{reference}.bmp"
+        if not picture.is_file():
+            write(picture, still(reference, SIDE, SIDE))
+        write(root / "NTIRE2022_FR_Testing_Dis" / name, noisy(still(reference, SIDE, SIDE), strength(name), name))
+    for number in range(3):
+        write(root / "NTIRE2022_FR_Valid_Ref" / f"A0{number}99.bmp", still(f"v{number}", SIDE, SIDE))
+        write(root / "NTIRE2022_FR_Valid_Dis" / f"A0{number}99_10_00.bmp", still(f"v{number}", SIDE, SIDE) // 2)
+    return root
+
+
+def made_scores(seed: int = 0, noise: float = 1.0) -> dict[str, float]:
+    """Scores that fall with the noise of an image, plus noise of their own, six decimals."""
+    draw = generator("scores", seed)
+    return {name: round(60 - 12 * np.log(strength(name)) + noise * draw.normal(), 6) for name in NAMES}
+
+
+SCORES = made_scores()
+
+
+def made_labels(seed: int = 0) -> dict[str, float]:
+    """People's scores as one might have them: Elo points."""
+    draw = generator("labels", seed)
+    return {name: 1500 - 120 * float(np.log(strength(name))) + 40 * draw.normal() for name in NAMES}
+
+
+def output_text(scores: Mapping[str, float]) -> str:
+    return lines.written(scores, CARD.lines)
+
+
+def readme_text() -> str:
+    return readme.written(FACTS, CARD.readme)
+
+
+def good(scores: Mapping[str, float] | None = None) -> dict[str, bytes]:
+    """The two files of a submission without fault."""
+    return {"output.txt": output_text(scores or SCORES).encode(), "readme.txt": readme_text().encode()}
+
+
+def save(path: Path, files: Mapping[str, bytes]) -> Path:
+    path.write_bytes(container.zipped(files))
+    return path
+
+
+def raw_zip(path: Path, entries: list[tuple[str | zipfile.ZipInfo, bytes]], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    """A zip of any entries, also of one name twice."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, data in entries:
+            archive.writestr(name, data)
+    path.write_bytes(out.getvalue())
+    return path
+
+
+def link(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name)
+    entry.create_system, entry.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    return entry

@@ -56,7 +56,8 @@ class Tracker:
         self.folder, self.say = Path(folder), say
         self.runs = Path(runs).absolute()
         self.uri = uri if uri is not None else f"sqlite:///{self.runs / 'mlflow.db'}"
-        self.artifacts = (self.runs / "mlartifacts").as_uri() if uri is None else None
+        # A server knows where its artifacts go; a database file would have them wherever one stands.
+        self.artifacts = (self.runs / "mlartifacts").as_uri() if self.uri.startswith("sqlite:") else None
         self.working = uri != "off"
         self._warned = False
         self.run_id: str | None = None
@@ -266,7 +267,13 @@ class Tracker:
 def figures(record: Mapping[str, Any]) -> dict[str, float]:
     """A record's final numbers by dotted name: test.srcc, test.srcc_low, control.level.srcc, pairs_per_second."""
     found: dict[str, float] = {}
-    groups = {**(record.get("metrics") or {}), **{f"control.{k}": v for k, v in (record.get("controls") or {}).items()}}
+    tested = record.get("split") or "test"
+    # MLflow lists figures in this order: what was tested comes first.
+    groups = {
+        tested: None,
+        **(record.get("metrics") or {}),
+        **{f"control.{k}": v for k, v in (record.get("controls") or {}).items()},
+    }
     for group, values in groups.items():
         for name, value in (values or {}).items():
             if name == "ci":

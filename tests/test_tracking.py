@@ -135,6 +135,14 @@ def test_artifacts_lie_beside_the_runs_wherever_one_stands(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_artifacts_lie_beside_the_runs_for_a_database_of_ones_own_too(mirror: Mirror, folder: Path) -> None:
+    (folder / "record.json").write_text("{}")
+    with Tracker(f"sqlite:///{mirror.runs / 'mlflow.db'}", folder / "elsewhere", folder, mirror.said.append) as tracker:
+        tracker.begin("tiny on owned", {}, DATASET | {"name": "owned"})
+        tracker.end(record())
+    assert list(folder.glob("elsewhere/mlartifacts/*/artifacts/record.json"))
+
+
 def test_a_killed_run_goes_on_in_its_mlflow_run_without_duplicates(mirror: Mirror, folder: Path) -> None:
     killed = mirror.tracker(folder)
     killed.begin("tiny on demo", {"seed": 0}, DATASET)
@@ -321,6 +329,11 @@ def test_figures_leave_out_what_does_not_exist() -> None:
     assert "test.krcc" not in found
     assert "test.plcc_low" not in found
     assert found["test.main"] == 1.5
+
+
+def test_what_was_tested_comes_first() -> None:
+    values = {"srcc": 0.5}
+    assert next(iter(figures({"metrics": {"validation": values, "test": values}, "split": "test"}))) == "test.srcc"
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,6 @@ def _submission_facts(made: Submission) -> dict[str, str]:
         "File": f"`{made.file.name}`, {made.size:,} bytes, sha256 `{made.sha256}`",
         "Images": f"{made.images:,}",
         "Record": f"`{made.record['key']}`, {made.record['created']}",
-        "Made by": f"`{made.record['command']}`",
     }
 
 

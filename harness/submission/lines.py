@@ -68,8 +68,8 @@ class Reading:
 def written(scores: Mapping[str, float], form: Lines) -> str:
     """The file of finite higher-is-better scores by name.
 
-    A server may ask for any scale: where so many decimals would make different scores equal, all are multiplied by one power of
-    ten (`scale_of`).
+    A server takes any scale: where so many decimals would make more than one in a hundred of the different scores equal, all
+    are multiplied by one power of ten (`scale_of`).
     """
     factor = 10.0 ** scale_of(list(scores.values()), form.decimals)
     names = sorted(scores) if form.sorted else list(scores)
@@ -77,26 +77,27 @@ def written(scores: Mapping[str, float], form: Lines) -> str:
 
 
 def scale_of(values: Sequence[float], decimals: int) -> int:
-    """The power of ten, nearest to 0, that keeps different values different at so many decimals and all below 1e9."""
+    """The power of ten, nearest to 0, that keeps 99 % of the different values different at so many decimals, all below 1e9."""
     largest = max(map(abs, values), default=0.0)
     power = 0
     while largest * 10.0**power >= _LARGEST:
         power -= 1
-    apart = len(set(values))
-    if largest == 0 or power < 0 or _distinct(values, power, decimals) == apart:
+    if largest == 0 or power < 0:
         return power
-    best, most = power, _distinct(values, power, decimals)
-    for higher in range(1, 300):
-        if largest * 10.0**higher >= _LARGEST:
+    enough, best, most = 0.99 * len(set(values)), 0, 0
+    for power in range(300):
+        if power and largest * 10.0**power >= _LARGEST:
             break
-        if (distinct := _distinct(values, higher, decimals)) > most:
-            best, most = higher, distinct
+        if (distinct := _distinct(values, power, decimals)) > most:
+            best, most = power, distinct
+        if most >= enough:
+            break
     return best
 
 
 def _distinct(values: Sequence[float], power: int, decimals: int) -> int:
     factor = 10.0**power
-    return len({f"{value * factor:.{decimals}f}" for value in values})
+    return len({float(f"{value * factor:.{decimals}f}") for value in values})
 
 
 def _shown(name: str, form: Lines) -> str:

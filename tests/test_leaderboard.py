@@ -363,6 +363,17 @@ def test_the_page_escapes_names_and_asks_for_nothing_from_elsewhere(boards: Path
     assert not re.search(r"@import|url\(", page)
 
 
+def test_ids_are_single_words_whatever_a_dataset_is_called(tmp_path: Path) -> None:
+    make(tmp_path / "records", dataset="count it", references=3)
+    leaderboard.write(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    ids = re.findall(r'\sid="([^"]*)"', page)
+    assert "dataset--count_it" in ids
+    assert len(ids) == len(set(ids))
+    assert not [i for i in ids if " " in i]
+    assert set(re.findall(r'aria-labelledby="([^"]*)"', page)) <= set(ids)
+
+
 def test_leaderboards_need_no_torch_ray_mlflow_or_pandas_and_500_records_take_under_2_seconds(tmp_path: Path) -> None:
     place, record = make(tmp_path / "one", "net", trained=True, references=25)
     for n in range(500):

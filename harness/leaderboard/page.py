@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,12 +46,18 @@ def page(boards: Sequence[Board], records: str) -> str:
 def _board(b: Board, records: str) -> dict[str, Any]:
     return {
         "dataset": b.dataset,
+        "id": _anchor("dataset", b.dataset),
         "title": b.title,
         "note": sentences(b.note),
         "label": b.label,
         "groups": [_group(group, b.reported, records) for group in b.groups],
         "reported": [_reported(entry) for entry in b.reported],
     }
+
+
+def _anchor(*words: str) -> str:
+    """An id that no word of the page's own has, and that lists of ids (separated by spaces) can hold."""
+    return "--".join(re.sub(r"[^\w.-]", "_", word) for word in words)
 
 
 def _group(group: Group, reported: Sequence[Reported], records: str) -> dict[str, Any]:
@@ -62,7 +69,7 @@ def _group(group: Group, reported: Sequence[Reported], records: str) -> dict[str
     behind = {key for row in group.rows for key in row.members}
     return {
         "protocol": group.protocol,
-        "id": f"{group.dataset}--{group.protocol}",
+        "id": _anchor(group.dataset, group.protocol),
         "text": sentences(group.description, group.note),
         "confidence": f"{group.confidence:.0%}",
         "scale": (number(scale.low, 1), number(scale.high, 1)),

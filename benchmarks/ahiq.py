@@ -230,7 +230,7 @@ def steps(patch: int, rounds: int) -> None:
             return peer(*pictures(2, number).split(1))
 
     def without(number: int) -> Tensor:
-        with mock.patch.object(products, "exact", return_value=False):
+        with mock.patch.object(products, "worthwhile", return_value=False):
             return model.score(*pictures(2, number).split(1))
 
     contenders: dict[str, Callable[[int], Any]] = {
@@ -239,7 +239,7 @@ def steps(patch: int, rounds: int) -> None:
         "deformable convolution as gather and product": lambda n: variant(True, True, n),
         "offsets once and before enlarging, head's first layer split, norms folded": without,
     }
-    if products.exact():
+    if products.worthwhile():
         contenders["matrix products by oneDNN"] = lambda n: model.score(*pictures(2, n).split(1))
     times, _ = compare(contenders, rounds)
     names = list(contenders)
@@ -308,7 +308,7 @@ def in_process(who: str, patch: int) -> None:
 
 def bf16(patch: int, rounds: int) -> None:
     """What precision = "bf16" gains and changes."""
-    from harness.agreement import agreement
+    from harness.statistics.agreement import agreement
 
     peer = Straightforward(patch)
     full, half = ours(peer, patch), ours(peer, patch, precision="bf16")

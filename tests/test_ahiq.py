@@ -187,6 +187,13 @@ def test_offsets_beyond_all_bounds_look_at_nothing():
     assert torch.equal(out, conv.bias.reshape(1, 3, 1, 1).expand(1, 3, 4, 4))
 
 
+def test_what_is_no_number_becomes_a_score_that_is_none_and_no_crash():
+    model = filled(TINY)
+    with torch.no_grad():
+        model.deform_net.conv_offset.bias[0] = torch.nan
+    assert model.score(*crops(48, 2)).isnan().all()
+
+
 @pytest.mark.parametrize(("grid", "size"), [(6, 12), (4, 16), (5, 5)])
 def test_the_offsets_are_those_of_the_enlarged_map(grid: int, size: int):
     torch.manual_seed(0)
@@ -211,13 +218,21 @@ def test_a_folded_norm_is_torchs_in_eval_mode():
 def test_scores_agree_with_and_without_onednns_products(tiny: AHIQ, monkeypatch: pytest.MonkeyPatch, allowed: bool):
     expected = tiny.score(*crops(48, 2))
     # Where the trial forbids it, allowing it would change the numbers; there only the fallback is left to test.
-    monkeypatch.setattr(products, "exact", lambda own=products.exact: allowed and own())
+    monkeypatch.setattr(products, "worthwhile", lambda own=products.worthwhile: allowed and own())
     assert (tiny.score(*crops(48, 2)) - expected).abs().max() < 1e-5
+
+
+def test_the_trial_tells_fp32_from_bf16():
+    a, b = torch.randn(2, 256, 512, generator=torch.Generator().manual_seed(1))
+    truth = a.double() @ b.double().T
+    assert products.accurate(a @ b.T, truth)
+    assert not products.accurate((a.bfloat16() @ b.bfloat16().T).float(), truth)
+    assert not products.accurate(a.bfloat16().float() @ b.bfloat16().float().T, truth)
 
 
 def test_the_permission_for_onednn_is_given_back_whatever_happens(monkeypatch: pytest.MonkeyPatch):
     set_to = ["ieee"]
-    monkeypatch.setattr(products, "exact", lambda: True)
+    monkeypatch.setattr(products, "worthwhile", lambda: True)
     monkeypatch.setattr(products, "_permission", lambda value: (set_to.append(value), set_to[-2])[1])
     cpu = torch.device("cpu")
 
@@ -234,7 +249,7 @@ def test_the_permission_for_onednn_is_given_back_whatever_happens(monkeypatch: p
 
 
 def test_two_threads_at_once_leave_the_permission_as_it_was(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(products, "exact", lambda: True)
+    monkeypatch.setattr(products, "worthwhile", lambda: True)
     before = torch.backends.mkldnn.matmul.fp32_precision
     inside, leave = threading.Barrier(2), threading.Event()
 

@@ -7,6 +7,7 @@ arXiv 2204.10485. Numerically the released code (github.com/IIGROUP/AHIQ); docs/
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from harness.errors import BadRequest, near
 from harness.models.backbones import ResNet, ViT
 from harness.models.base import Model, check_pair
-from harness.models.deform import Places, deform_conv, places, upsampled_conv
+from harness.models.deform import Places, as_map, deform_conv, places, upsampled_conv
 from harness.models.filling import fill
 from harness.models.products import by_onednn
 
@@ -298,8 +299,8 @@ class _Regressor(nn.Module):
         weight = self.down_channel.weight.flatten(1)
         width = tokens.shape[2]
         out = F.linear(tokens, weight[:, :width], self.down_channel.bias) + F.linear(fused, weight[:, width:])
-        grid = int(out.shape[1] ** 0.5)
-        return out.transpose(1, 2).reshape(len(out), -1, grid, grid)
+        grid = math.isqrt(out.shape[1])
+        return as_map(out, grid, grid)
 
     # The first convolution sees [d - r, d, r]. It is linear, so W [d - r, d, r] = (W1 + W2) d + (W3 - W1) r: two thirds of
     # the work for a pair, and one third for another image of the same reference.

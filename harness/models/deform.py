@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_WIDE = 256
+from harness.models.products import by_onednn
 
 
 class Places(NamedTuple):
@@ -41,8 +41,9 @@ def places(offsets: Tensor) -> Places:
         for across, part in ((0, 1 - right), (1, right)):
             row, column = top + down, left + across
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            # The clamp comes before the cast: offsets of a broken network may exceed any integer.
-            pixels.append((row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).int())
+            # The offsets of a broken network may exceed any integer or be none: its scores shall say so, not an index.
+            pixel = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+            pixels.append(pixel.nan_to_num(0).int())
             weights.append(share * part * inside)
     return Places(torch.stack(pixels, -1).reshape(n, -1, 4), torch.stack(weights, -1).reshape(n, -1, 4))
 
@@ -56,13 +57,21 @@ def deform_conv(x: Tensor, where: Places, conv: nn.Conv2d) -> Tensor:
     bags = F.embedding_bag(pixels, table.detach(), per_sample_weights=weights, mode="sum")
     if table.requires_grad and torch.is_grad_enabled():
         bags = _TableGradient.apply(bags, table, pixels, weights.detach())
+    columns = bags.reshape(n, height * width, -1)
     weight = conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, -1)
-    if bags.requires_grad and channels >= _WIDE:
-        # As a convolution the gradient's products go to oneDNN too, whatever the CPU; for narrow maps that is slower.
-        columns = bags.reshape(n, height, width, -1).permute(0, 3, 1, 2)
-        return F.conv2d(columns, weight[:, :, None, None], conv.bias)
-    out = F.linear(bags.reshape(n, height * width, -1), weight, conv.bias)
-    return out.transpose(1, 2).reshape(n, -1, height, width)
+    if not (torch.is_grad_enabled() and (columns.requires_grad or weight.requires_grad)):
+        return as_map(F.linear(columns, weight, conv.bias), height, width)
+    out = _Product.apply(columns, weight.to(columns.dtype))
+    return as_map(out if conv.bias is None else out + conv.bias.to(out.dtype), height, width)
+
+
+def as_map(tokens: Tensor, height: int, width: int) -> Tensor:
+    """(N, H*W, C) as (N, C, H, W): channels last, or where gradients will pass, channels first.
+
+    oneDNN's convolutions are faster on the former, and the gradients of their weights several times slower.
+    """
+    out = tokens.transpose(1, 2).reshape(len(tokens), -1, height, width)
+    return out.contiguous() if out.requires_grad else out
 
 
 def upsampled_conv(tokens: Tensor, conv: nn.Conv2d, grid: int, size: int) -> Tensor:
@@ -76,6 +85,23 @@ def upsampled_conv(tokens: Tensor, conv: nn.Conv2d, grid: int, size: int) -> Ten
     enlarged = F.interpolate(products, size=(size, size), mode="nearest")
     out = F.fold(enlarged.flatten(2), (size, size), 3, padding=1)
     return out if conv.bias is None else out + conv.bias[:, None, None]
+
+
+class _Product(torch.autograd.Function):
+    """x @ weight.T, with the products of the gradient, which runs outside of the forward's settings, by oneDNN too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        with by_onednn(x.device):
+            for_x = gradient @ weight if ctx.needs_input_grad[0] else None
+            for_weight = gradient.flatten(0, 1).T @ x.flatten(0, 1) if ctx.needs_input_grad[1] else None
+        return for_x, for_weight
 
 
 class _TableGradient(torch.autograd.Function):

@@ -9,6 +9,7 @@ torch, pandas or any model's code.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import functools
 import importlib
 import importlib.util
@@ -476,20 +477,31 @@ def _as_like(value: Any, current: Any) -> Any:
     return float(value) if isinstance(current, float) else value
 
 
-def _import_beside(name: str, card: Path) -> None:
-    """Import module `name` from the card's folder, or the one above, where Python's own path does not have it."""
-    if name in sys.modules or importlib.util.find_spec(name) is not None:
-        return
+def _module_beside(name: str, card: Path) -> str | None:
+    """Import the module that lies beside the card, or in the folder above; returns the name that it is imported under.
+
+    None where Python's own path has it, or nothing lies there. The name tells folders apart: two users' folders may each
+    hold a `model.py`.
+    """
+    if importlib.util.find_spec(name) is not None or not card.name:
+        return None
     for folder in (card.parent, card.parent.parent):
         for file in (folder / f"{name}.py", folder / name / "__init__.py"):
-            if card.name and file.is_file():
-                spec = importlib.util.spec_from_file_location(name, file)
-                assert spec is not None
-                assert spec.loader is not None
-                module = importlib.util.module_from_spec(spec)
-                sys.modules[name] = module
-                spec.loader.exec_module(module)
-                return
+            if file.is_file():
+                unique = f"{name}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
+                if unique not in sys.modules:
+                    spec = importlib.util.spec_from_file_location(unique, file)
+                    assert spec is not None
+                    assert spec.loader is not None
+                    module = importlib.util.module_from_spec(spec)
+                    sys.modules[unique] = module
+                    try:
+                        spec.loader.exec_module(module)
+                    except BaseException:
+                        del sys.modules[unique]
+                        raise
+                return unique
+    return None
 
 
 def resolve(reference: str, what: str) -> Callable[..., Any]:
@@ -499,8 +511,9 @@ def resolve(reference: str, what: str) -> Callable[..., Any]:
     """
     module_name, _, attribute = reference.partition(":")
     try:
-        _import_beside(module_name.partition(".")[0], Path(what))
-        module = importlib.import_module(module_name)
+        first, dot, rest = module_name.partition(".")
+        beside = _module_beside(first, Path(what))
+        module = importlib.import_module(beside + dot + rest if beside else module_name)
     except ImportError as error:
         raise BadRequest(f"{what}: cannot import {module_name!r}: {error}") from error
     try:

@@ -157,3 +157,14 @@ def test_a_class_beside_its_card_is_found_and_a_wrong_one_named_with_the_card(tm
         registry.resolve("no_such_module:X", card.path)
     with pytest.raises(BadRequest, match="did you mean 'Mine'"):
         registry.resolve("beside_the_card:Mime", card.path)
+
+
+def test_two_folders_may_each_hold_a_module_of_one_name(tmp_path: Path):
+    for folder, word in (("a", "First"), ("b", "Second")):
+        write(
+            write(tmp_path / folder, "mine.toml", METRIC.replace("pkg.mod", "twice")),
+            "twice.py",
+            f"class Mine:\n    word = {word!r}\n",
+        )
+    cards = [registry.find_model("mine", [tmp_path / folder]) for folder in ("a", "b")]
+    assert [registry.resolve(card.class_, card.path).word for card in cards] == ["First", "Second"]

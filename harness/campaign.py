@@ -82,7 +82,8 @@ def _repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
     else:
         # A model that is not trained gives an image one score whatever the split: all are scored once, by `full`.
         children = [execute(plan(replace(request, protocol="full"), todo.data), say)]
-    key = sha256_json({"children": [child.folder.name for child in children], "first": todo.facts})[:16]
+    identity = {"repeats": [child.folder.name for child in children], "first": dict(todo.facts)}
+    key = runs.key_of(identity)
     folder = runs.folder_of(request.runs, todo.data.name, todo.card.name, key)
     if not request.force and (record := runs.read_record(folder)) is not None:
         return Outcome(folder, record, found=True)
@@ -92,7 +93,7 @@ def _repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
         now = plan(replace(request, repeat=repeat), todo.data)
         tested = set(now.rows("test")["name"])
         scores = [(n, s) for n, s, part in runs.ScoreFile(child.folder).read() if part == "test" and n in tested]
-        rows += [(n, repr(s), f"test@{repeat}") for n, s in scores]
+        rows += [[n, repr(s), f"test@{repeat}"] for n, s in scores]
         figures = measure(todo.card, todo.data, scores)
         each.append(
             {"repeat": repeat, "run": child.folder.name, "split": now.facts["split"], **(figures.json() if figures else {})}
@@ -110,8 +111,12 @@ def _repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
             "controls": {},
             "history": None,
             "seconds": sum(child.record["seconds"] for child in children),
-            "identity": {"repeats": [e["run"] for e in each], "first": dict(todo.facts)},
-            "hashes": {**children[0].record["hashes"], "split": sha256_json([e["split"] for e in each])},
+            "identity": identity,
+            "hashes": {
+                **children[0].record["hashes"],
+                "scores": sha256_json(rows),
+                "split": sha256_json([e["split"] for e in each]),
+            },
         }
         write_json(folder / "record.json", record)
     return Outcome(folder, record, found=False)

@@ -339,7 +339,7 @@ def leaderboard_(
             click.echo(str(path), err=True)
         return
     if html:
-        click.echo(str(leaderboard.write_page(html, runs, boards)))
+        click.echo(str(leaderboard.write_page(html, runs, boards, name)))
     elif as_json:
         click.echo(json.dumps(leaderboard.numbers(name, runs, boards), indent=2, ensure_ascii=False))
     else:

@@ -9,8 +9,8 @@ torch, pandas or any model's code.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import functools
+import hashlib
 import importlib
 import importlib.util
 import os

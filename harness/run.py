@@ -174,6 +174,9 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
     """Do what a plan says, unless its record is there."""
     request = todo.request
     if not request.force and (record := runs.read_record(todo.folder)) is not None:
+        from harness.tracking import Tracker
+
+        Tracker(request.mlflow_uri, request.runs, todo.folder, say).catch_up(record)
         return Outcome(todo.folder, record, found=True)
     if not request.scores:
         wanted = ("train", *SCORED_PARTS) if todo.trained else SCORED_PARTS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.statistics.agreement import Agreement
 
-CONTROL_NAMES = {"cell": "control: oracle of kind and level", "level": "control: level alone"}
+CONTROL_NAMES = {"cell": "oracle: knows kind and level", "level": "level alone"}
 _HEADERS = ("model", "SRCC [95 %]", "PLCC", "PLCC fitted", "KRCC", "RMSE", "main", "n", "refs", "pairs/s", "marks")
 
 

@@ -72,7 +72,15 @@ def scorer(
     batch: int = 8,
     say: Callable[[str], None] = print,
 ) -> Scorer:
-    """A model ready to score these pairs under its card's cropping."""
+    """A model ready to score these pairs under its card's cropping.
+
+    Raises BadRequest for a model that would have to be trained first: the released AHIQ code scores with random heads then.
+    """
+    if weights is None and registry.find_model(model, cards).recipe is not None:
+        raise BadRequest(
+            f"{model} scores nothing before it is trained: give its weights with --weights (a run's weights.safetensors, "
+            "a word such as released where the card has it), or train it with `harness run`"
+        )
     loaded = models.load_model(model, weights, settings, cards=cards, offline=offline, seed=seed)
     card = registry.apply_set(registry.find_model(model, cards), settings or {})
     where = choose(device, loaded)

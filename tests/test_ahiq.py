@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,12 +18,13 @@ from hypothesis import strategies as st
 from plain_ahiq import GOLDEN, SMALL, TINY, Plain, by_rule, crops, plain, rule_state
 from torch import Tensor, nn
 
-from harness import registry
+from harness import bare, registry
 from harness.errors import BadRequest
 from harness.models import products
 from harness.models.ahiq import AHIQ
 from harness.models.backbones import BatchNorm
 from harness.models.deform import deform_conv, places, upsampled_conv
+from harness.training import Trainer
 
 
 def filled(configuration: dict[str, Any], **changes: Any) -> AHIQ:
@@ -456,6 +459,23 @@ def test_every_impossible_setting_is_named():
         assert words in str(caught.value)
     with pytest.raises(BadRequest, match="crop_size = 220 should be a multiple of patch_size = 8"):
         AHIQ(crop_size=220)
+
+
+def test_nothing_is_scored_with_untrained_heads():
+    with pytest.raises(BadRequest, match="give its weights with --weights"):
+        bare.scorer("ahiq-tiny", [])
+
+
+def test_the_released_horizontal_flip_turns_rows_and_both_ways_are_offered():
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    for flip, expected in {
+        "vertical": pixels[::-1],
+        "horizontal": pixels[:, ::-1],
+        "both": pixels[::-1, ::-1],
+        "none": pixels,
+    }.items():
+        recipe = registry.apply_set(card("ahiq"), {"recipe.flip": flip}).recipe
+        assert (Trainer._flip(SimpleNamespace(recipe=recipe), pixels, [True, True]) == expected).all()
 
 
 # Cards

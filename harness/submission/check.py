@@ -14,7 +14,7 @@ from harness.challenges import ChallengeCard
 from harness.errors import BadRequest, listed, near
 from harness.files import atomic, sha256_file
 from harness.submission import container, lines, names, readme
-from harness.submission.findings import Finding, errors, warnings
+from harness.submission.findings import Finding, Severity, errors, warnings
 from harness.submission.text import decoded
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _README_LIMIT = 1 << 16
 _BYTES_AN_IMAGE = 512
+_CHANCE_TIES = 0.01
 
 
 @dataclass(frozen=True)
@@ -250,8 +251,10 @@ def _values(reading: lines.Reading, card: ChallengeCard) -> list[Finding]:
         return []
     text = f"{len(tied):,} of {len(scores):,} images share their score with another; each tie costs rank correlation"
     numbers = sorted(reading.line_of[name] for name in tied)
+    # A few images that agree to the last digit are chance; more were made equal.
+    severity: Severity = "warning" if len(tied) > _CHANCE_TIES * len(scores) else "information"
     mend = "were the scores rounded or clipped?"
-    return [Finding("warning", "ties", where, text, mend, numbers[0], False, len(tied), tuple(numbers[:20]))]
+    return [Finding(severity, "ties", where, text, mend, numbers[0], False, len(tied), tuple(numbers[:20]))]
 
 
 def _compared(report: Report, against: str, runs: str, say: Callable[[str], None]) -> Report:

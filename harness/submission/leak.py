@@ -161,6 +161,7 @@ def _permuted(observed: Floats, residual: Floats, reference: Ints, kind: Ints, r
     largest = np.empty(PERMUTATIONS)
     for i in range(PERMUTATIONS):
         shuffled = np.empty_like(residual)
-        shuffled[by_reference] = residual[np.lexsort((draw.random(len(residual)), reference))]
+        # Sorted by reference and, within it, at random.
+        shuffled[by_reference] = residual[np.argsort(reference + draw.random(len(residual)))]
         largest[i] = np.abs(_by_id(shuffled, reference, kind, references, ids)[0]).max()
     return np.asarray((1 + (largest[:, None] >= observed).sum(0)) / (PERMUTATIONS + 1), dtype=np.float64)

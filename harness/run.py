@@ -201,7 +201,7 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     with Tracker(request.mlflow_uri, request.runs, todo.folder, say) as tracker:
         tracker.begin(f"{todo.card.name} on {todo.data.name}", _parameters(todo), _dataset_facts(todo))
         training = _train(todo, model, device, tracker, say) if todo.trained else None
-        if hasattr(model, "to"):
+        if model is not None and hasattr(model, "to"):
             model.to(device)
         scoring = _score(todo, model, device, say) if model is not None else _take(todo)
         record = _record(todo, model, now, training, scoring)
@@ -288,13 +288,13 @@ def _take(todo: Plan) -> _Scoring:
     given = external.read_scores(request.scores)
     if not request.inner:
         external.refuse_unmatched(given["name"], rows["name"], todo.data.table["name"], (request.scores, todo.data.name))
-    given = given[given["name"].isin(rows["name"])].set_index("name")["score"]
+    scores = given[given["name"].isin(rows["name"])].set_index("name")["score"]
     file = runs.ScoreFile(todo.folder)
     file.resume([])
-    kept = rows[rows["name"].isin(given.index)]
+    kept = rows[rows["name"].isin(scores.index)]
     if kept.empty:
         raise BadRequest(f"{request.scores} and the scored parts of {todo.data.name} have no name in common")
-    results = [Scored(name, float(given[name]), False, "", "", ()) for name in kept["name"]]
+    results = [Scored(name, float(scores[name]), False, "", "", ()) for name in kept["name"]]
     file.append(results, list(todo.parts[kept.index]))
     return _Scoring(0.0, 0, None)
 

@@ -81,8 +81,9 @@ def verify(
             f"{folder}: a record of repeats; verify the runs that it names: {listed([e['run'] for e in record['repeats']])}"
         )
     with tempfile.TemporaryDirectory(prefix="harness-verify-") as scratch:
+        asked: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["request"].items()}
         request = Request(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in record["request"].items()},
+            **asked,
             root=root, cards=tuple(cards), device=device, offline=offline, workers=workers, runs=scratch,
             mlflow_uri="off", quiet=quiet,
         )  # fmt: skip

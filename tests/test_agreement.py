@@ -473,8 +473,9 @@ def test_json_has_the_contracts_fields_and_no_nan():
 
 
 def test_importing_agreement_imports_nothing_heavy():
-    heavy = "import sys, harness.statistics.agreement; print([m for m in ('scipy', 'pandas', 'torch', 'sklearn') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
+    heavy = "print([m for m in ('scipy', 'pandas', 'torch', 'sklearn') if m in sys.modules])"
+    code = f"import sys, harness.statistics.agreement; {heavy}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -90,7 +90,7 @@ def agreement(
     """Agreement of `scores` with `labels`, both (n,), finite and oriented the same way.
 
     `reference_ids` (n,) names each image's reference and is what intervals rest on: a delete-one-reference jackknife on the
-    Fisher-z scale (of main on atanh(main / 2)) with t quantiles of at most (references - 1) degrees: `harness.statistics.intervals`.
+    Fisher-z scale (of main on atanh(main / 2)) with t quantiles of at most (references - 1) degrees (`intervals`).
     Without it there are no intervals, because distorted images of one reference are not independent; "images" says that they
     are. Above 250 references the jackknife may leave out groups of references instead of single ones, to bound its cost. The
     interval of plcc_fitted keeps the curve: at the fit's optimum the correlation does not change, to first order, with the curve.

@@ -226,6 +226,7 @@ def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: 
 @click.argument("a")
 @click.argument("b")
 @click.option("--dataset", metavar="NAME|TABLE.csv", help="Whose images and labels; default: those of A's run.")
+@click.option("--protocol", metavar="NAME", help="For models' names: the protocol of their runs; default: the dataset's.")
 @click.option("--labels", metavar="FILE.csv", help="Labels (name,score,reference_id) instead of a dataset's.")
 @click.option("--lower-is-better", "lower", multiple=True, type=click.Choice(["a", "b", "labels"]), help="Of score files.")
 @click.option("--inner", is_flag=True, help="Use the images that both have.")
@@ -234,6 +235,7 @@ def compare(
     a: str,
     b: str,
     dataset: str | None,
+    protocol: str | None,
     labels: str | None,
     lower: Sequence[str],
     inner: bool,
@@ -251,6 +253,7 @@ def compare(
         a,
         b,
         dataset=dataset,
+        protocol=protocol,
         root=root,
         labels=labels,
         lower=lower,

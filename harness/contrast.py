@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness import datasets, external
+from harness import datasets, external, registry
 from harness.errors import BadRequest, listed
 from harness.members import Member, member
 from harness.statistics.comparison import Comparison, Difference, compare
@@ -18,6 +18,7 @@ def compare_members(
     b: str,
     *,
     dataset: str | None = None,
+    protocol: str | None = None,
     root: str | None = None,
     labels: str | None = None,
     lower: Sequence[str] = (),
@@ -29,12 +30,15 @@ def compare_members(
 ) -> tuple[tuple[str, str], list[str], Comparison]:
     """Compare members a and b on the images that both scored; names, image names (by row), and the comparison.
 
-    Labels come from `labels` (CSV of name,score,reference_id), else from `dataset`, else from the dataset of a's run.
+    A model's name means its newest run on `dataset` under `protocol` (default: the dataset's). Labels come from `labels` (CSV
+    of name,score,reference_id), else from `dataset`, else from the dataset of a's run.
     `lower`: which of a, b, labels are lower-is-better files. Raises BadRequest for images that only one of the two has, unless
     `inner`.
     """
+    if dataset is not None and protocol is None and not dataset.lower().endswith((".csv", ".tsv")):
+        protocol = registry.find_dataset(dataset, cards).default_protocol
     members = [
-        member(word, dataset=dataset, runs_folder=runs, lower_is_better=which in lower, say=say)
+        member(word, dataset=dataset, protocol=protocol, runs_folder=runs, lower_is_better=which in lower, say=say)
         for which, word in (("a", a), ("b", b))
     ]
     table = _labels(members, dataset, root, labels, "labels" in lower, cards)

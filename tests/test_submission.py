@@ -185,10 +185,12 @@ def test_a_submission_that_was_cut_off_is_taken_up_and_ends_with_the_same_scores
 
 
 def test_ahiq_tiny_is_submitted_with_weights_twice_with_the_same_bytes(world: World):
-    model = models.build(registry.find_model("ahiq-tiny"), None, seed=3)
+    smaller = {"model.vit_depth": "1", "model.cnn_planes": "8", "model.fusion_width": "16"}
+    model = models.build(registry.apply_set(registry.find_model("ahiq-tiny"), smaller), None, seed=3)
     weights = world.folder / "tiny.safetensors"
     weight_files.save_state(weights, model.state_dict(), {"trained_on": "pipal"})
     words = ["ahiq-tiny", "--weights", str(weights), "--batch", "66"]
+    words += [word for key, value in smaller.items() for word in ("--set", f"{key}={value}")]
     first = world.submit(*words)
     assert len(lines_of(first)) == 1650
     assert "Extra Data [1] / No Extra Data [0] : 0" in text_of(first, "readme.txt")
@@ -233,7 +235,7 @@ def test_a_trained_run_of_another_dataset_scores_the_challenge_with_its_weights(
     err = world.refused("small")
     assert "has to be trained first" in err
     table = write_table(world.folder / "data")
-    words = ["--protocol", "parts", "--set", "recipe.epochs=1", "--json"]
+    words = ["--protocol", "parts", "--set", "recipe.epochs=1", "--set", "protocol.crops=random1", "--json"]
     out, _ = world.call("run", "small", "--dataset", str(table), *words)
     run = json.loads(out)[0]["run"]
     by_run = world.submit(run)

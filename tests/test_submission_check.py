@@ -165,6 +165,7 @@ ZIP_DEFECTS: dict[str, tuple[Callable[[Path], Path], str, str, bool]] = {
     "a bomb": (lambda p: raw_zip(p, [("output.txt", bytes(8 << 20)), FILES[1]]), "too-large", "output.txt", False),
     "a bomb that lies": (lambda p: lying(raw_zip(p, [("output.txt", bytes(8 << 20)), FILES[1]])), "damaged", "output.txt", False),
     "encrypted": (lambda p: flagged(raw_zip(p, FILES)), "encrypted", "output.txt", False),
+    "an escape code": (lambda p: raw_zip(p, [*FILES, ("\x1b[31m.png", b"x")]), "stray", r"'\x1b[31m.png'", True),
     "a flipped bit": (lambda p: flipped(raw_zip(p, FILES, zipfile.ZIP_STORED)), "damaged", "output.txt", False),
     "two thousand files": (lambda p: raw_zip(p, [*FILES, *((f"{i}.png", b"") for i in range(2000))]), "entries", "the zip", True),
     "a huge table of contents": (lambda p: raw_zip(p, [(f"{i:0>999}", b"") for i in range(1100)]), "entries", "the zip", False),

@@ -67,7 +67,8 @@ class Report:
         }
 
     def __str__(self) -> str:
-        count = f"{len(errors(self.findings))} errors, {len(warnings(self.findings))} warnings"
+        counts = [(len(errors(self.findings)), "error"), (len(warnings(self.findings)), "warning")]
+        count = ", ".join(f"{n} {word}" + ("" if n == 1 else "s") for n, word in counts)
         verdict = "fit to be submitted" if self.ok else "not fit to be submitted"
         about = f"{self.card.name}, phase {self.phase or 'unknown'}, {len(self.scores):,} images"
         tail = [str(self.audit)] if self.audit else []
@@ -211,8 +212,9 @@ def _by_files(known: Sequence[ChallengeCard]) -> list[tuple[dict[str, int], list
 
 
 def _tokens(text_lines: Sequence[str]) -> set[str]:
-    """What may be names in the lines: words with a letter that are no numbers. A few thousand lines tell enough."""
-    words = (word for line in text_lines[:5000] for word in re.split(r"[\s,;\"']+", line, maxsplit=3)[:3])
+    """What may be names in the lines: words with a letter that are no numbers. Some hundred lines tell enough."""
+    some = text_lines[:: max(1, len(text_lines) // 500)]
+    words = (word for line in some for word in re.split(r"[\s,;\"']+", line, maxsplit=3)[:3])
     return {word for word in words if re.search(r"[A-Za-z]", word) and re.search(r"\d", word) and not _is_number(word)}
 
 
@@ -302,12 +304,17 @@ def _with_inversion(report: Report, own: Mapping[str, float], called: str) -> Re
 def _psnr(report: Report, root: str, cards: Sequence[str], say: Callable[[str], None]) -> dict[str, float]:
     """PSNR of the phase's images, computed from the pictures in `root`."""
     from harness import datasets, models
+    from harness.datasets.table import has_pictures, require_files
     from harness.scoring import Scorer, pairs_of
 
     assert report.phase is not None
     about = report.card.phases[report.phase]
     data = datasets.load_dataset(about.dataset, root, cards=cards)
-    pairs = pairs_of(data.table[data.table["name"].isin(set(report.scores))])
+    if not has_pictures(data.table):
+        raise BadRequest(f"--root {root}: {data.name}'s names and no pictures, so PSNR cannot be compared with")
+    rows = data.table[data.table["name"].isin(set(report.scores))]
+    require_files(rows, data.name)
+    pairs = pairs_of(rows)
     card = registry.find_model("psnr")
     scorer = Scorer(models.build(card, None), card.protocol, card.identical, say=say)
     return {r.name: r.score for results in scorer.score(scorer.chunks(pairs)) for r in results}

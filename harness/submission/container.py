@@ -105,7 +105,7 @@ def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> tuple[dict[
         found.append(Finding("error", "entries", "the zip", what, f"zip {_both(limits)} and nothing else", mechanical=True))
     for info in infos[:_MOST_ENTRIES]:
         name = info.orig_filename
-        shown = repr(name) if not name.isprintable() else name
+        shown = _shown(name)
         wanted = _wanted(name, limits)
         if _JUNK.search(name.replace("\\", "/")):
             what = "a leftover of the computer that made the zip"
@@ -139,6 +139,12 @@ def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> tuple[dict[
         if data is not None:
             files[wanted] = data
     return files, found
+
+
+def _shown(name: str) -> str:
+    """A name from a zip, fit for a terminal."""
+    text = name if name.isprintable() else repr(name)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _consider(
@@ -186,14 +192,14 @@ def _chosen(
     contents = [_content(archive, info, limit, found) for _, info in entries[:5]]
     if len(entries) > 1:
         same = len(entries) <= 5 and len({data for data in contents if data is not None}) <= 1
-        shown = ", ".join(info.orig_filename for _, info in entries[:5])
+        shown = ", ".join(_shown(info.orig_filename) for _, info in entries[:5])
         what = f"{len(entries)} files for one ({shown})" + ("" if same else ", with different content")
         found.append(Finding("error", "twice", wanted, what, "keep one", mechanical=same))
     return contents[0]
 
 
 def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int, found: list[Finding]) -> bytes | None:
-    name = info.orig_filename
+    name = _shown(info.orig_filename)
     if info.flag_bits & 1:
         found.append(Finding("error", "encrypted", name, "encrypted", "zip it without a password"))
         return None

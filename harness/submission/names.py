@@ -25,10 +25,6 @@ class Names:
         """How many images the phase has, whatever a folder holds."""
         return self.card.phases[self.phase].images
 
-    @functools.cached_property
-    def _by_stem(self) -> dict[str, str]:
-        return {_stem(name): name for name in self.known or ()}
-
     def holds(self, name: str) -> bool:
         """Whether `name`, spelt exactly so, is an image of this phase (as far as is known)."""
         return self.intended(name) == name
@@ -36,7 +32,7 @@ class Names:
     def intended(self, text: str) -> str | None:
         """The image that `text` means: in any letter case, in a folder, without or with another extension."""
         if self.known is not None:
-            return self._by_stem.get(_stem(text))
+            return _by_stem(self.known).get(_stem(text))
         extension = PurePosixPath(self.card.image).suffix
         match = _pattern(self.card.pattern).fullmatch(_stem(text) + extension)
         return _filled(self.card.image, match) if match else None
@@ -44,8 +40,8 @@ class Names:
     @functools.cached_property
     def absent_elsewhere(self) -> dict[str, str]:
         """The stems of other phases' listed names, with the phase that they belong to."""
-        others = {p: all_names(self.card, p) for p in self.card.phases if p != self.phase}
-        return {_stem(name): p for p, names in others.items() for name in names or ()}
+        others = {p: all_names(self.card, p) or () for p in self.card.phases if p != self.phase}
+        return {stem: p for p, names in others.items() for stem in _by_stem(names)}
 
     def phase_of(self, text: str) -> str | None:
         """Another phase of the challenge that lists the image meant by `text`."""
@@ -73,10 +69,17 @@ def parts_of(card: ChallengeCard, name: str) -> Parts:
 def all_names(card: ChallengeCard, phase: str) -> tuple[str, ...] | None:
     """Every name of a phase in order, or None where the card does not list them."""
     about = card.phases[phase]
-    if not about.listed:
-        return None
-    filled = (about.listed.replace("{reference}", r).replace("{type}", t) for r in about.references for t in about.types)
-    return tuple(sorted(filled))
+    return _filled_in(about.listed, about.references, about.types) if about.listed else None
+
+
+@functools.cache
+def _filled_in(listed: str, references: tuple[str, ...], types: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(listed.replace("{reference}", r).replace("{type}", t) for r in references for t in types))
+
+
+@functools.lru_cache(16)
+def _by_stem(names: tuple[str, ...]) -> dict[str, str]:
+    return {_stem(name): name for name in names}
 
 
 def names_of(card: ChallengeCard, phase: str, from_folder: Sequence[str] | None = None) -> Names:
@@ -99,9 +102,7 @@ def inferred(texts: Iterable[str], cards: Sequence[ChallengeCard], phase: str | 
     """
     stems = {_stem(text) for text in texts}
     candidates = [(card, p) for card in cards for p in card.phases if phase in (None, p)]
-    overlap = [
-        (sum(_stem(name) in stems for name in all_names(card, p) or ()), number) for number, (card, p) in enumerate(candidates)
-    ]
+    overlap = [(len(stems & _by_stem(all_names(card, p) or ()).keys()), i) for i, (card, p) in enumerate(candidates)]
     most, best = max(overlap, default=(0, 0))
     if stems and 2 * most >= len(stems):
         return candidates[best]

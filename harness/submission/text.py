@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import re
 import unicodedata
 from dataclasses import dataclass, field
 
 from harness.submission.findings import Finding, Severity
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 @dataclass
@@ -92,9 +95,9 @@ def _text(data: bytes, where: str, found: list[Finding]) -> str:
         line = data[: error.start].count(b"\n") + 1
         found.append(Finding("error", "encoding", where, f"byte {error.start} is not UTF-8", mend, line))
         text = data.decode("latin-1")
-    if (control := next((i for i, c in enumerate(text) if c < " " and c not in "\n\r\t"), None)) is not None:
-        what = f"a control character (code {ord(text[control])})"
-        found.append(Finding("error", "control", where, what, "take it out", text[:control].count("\n") + 1))
+    if control := _CONTROL.search(text):
+        what = f"a control character (code {ord(control[0])})"
+        found.append(Finding("error", "control", where, what, "take it out", text[: control.start()].count("\n") + 1))
     return text
 
 

@@ -239,7 +239,7 @@ def test_a_trained_run_of_another_dataset_scores_the_challenge_with_its_weights(
     out, _ = world.call("run", "small", "--dataset", str(table), *words)
     run = json.loads(out)[0]["run"]
     by_run = world.submit(run)
-    by_name = world.submit("small")
+    by_name = world.submit("small", "--set", "protocol.crops=random1")
     assert by_run["bytes"] != b""
     assert lines_of(by_run) == lines_of(by_name)
     record, _ = recorded(by_run["run"])

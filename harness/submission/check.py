@@ -36,6 +36,7 @@ class Report:
     findings: tuple[Finding, ...]
     scores: Mapping[str, float] = field(default_factory=dict)
     """What could be read, by image."""
+    line_of: Mapping[str, int] = field(default_factory=dict)
     sha256: str = ""
     size: int = 0
     mended: Mapping[str, bytes] = field(default_factory=dict)
@@ -135,6 +136,7 @@ def inspect(
     chosen = phase or (guess[1] if guess else None)
     mended: dict[str, bytes] = {}
     scores: Mapping[str, float] = {}
+    line_of: Mapping[str, int] = {}
     if card.lines.file in read:
         text_lines, text_found = read[card.lines.file]
         if chosen is None:
@@ -146,14 +148,14 @@ def inspect(
             chosen_names = names.names_of(card, chosen, None if card.phases[chosen].listed else folder(card, chosen))
         reading = lines.read(text_lines, card.lines, chosen_names)
         all_found += [*text_found, *reading.findings, *_values(reading, card)]
-        scores = reading.scores
+        scores, line_of = reading.scores, reading.line_of
         mended[card.lines.file] = reading.mended(card.lines).encode("utf-8")
     if card.readme_file in read and card.readme:
         text_lines, text_found = read[card.readme_file]
         about = readme.read(text_lines, card.readme, card.readme_file)
         all_found += [*text_found, *about.findings]
         mended[card.readme_file] = about.mended.encode("utf-8")
-    return Report(what, card, chosen, tuple(all_found), scores, mended=mended)
+    return Report(what, card, chosen, tuple(all_found), scores, line_of, mended=mended)
 
 
 def fix(
@@ -280,7 +282,9 @@ def _compared(report: Report, against: str, runs: str, say: Callable[[str], None
             f"{shift.references} references (spread {shift.spread:.2g}, p = {shift.p_value:.2g})"
         )
         mend = "a score must not depend on the file's name: take the shift out"
-        found.append(Finding("warning", "leak", report.card.lines.file, text, mend))
+        where = sorted(report.line_of[name] for name in both if names.parts_of(report.card, name).type == shift.type)
+        lines_of = tuple(where[:20])
+        found.append(Finding("warning", "leak", report.card.lines.file, text, mend, where[0], False, len(where), lines_of))
     return replace(report, findings=(*report.findings, *found), audit=result)
 
 

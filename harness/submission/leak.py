@@ -66,7 +66,8 @@ def audit(card: ChallengeCard, submitted: Sequence[float], own: Sequence[float],
     """Audit `submitted` scores (n,) against the model's `own` scores (n,) of the images `names` (n,).
 
     An id is flagged where its mean shift stands out from shuffled ids (p <= LEVEL over all ids at once), its spread over
-    at least three references is less than a CONSTANT-th of it, and it is no rounding error.
+    at least three references is less than a CONSTANT-th of it, and it is no rounding error. `own` should come from the model
+    that made the submission: a bent function of its scores looks like shifts where ids have narrow ranges of quality.
     """
     parts = [parts_of(card, name) for name in names]
     reference, references = numbered([p.reference for p in parts])

@@ -57,7 +57,8 @@ class Submission:
         about = f"{self.card.name}, phase {self.phase}, {self.record['model']}, {self.images:,} images"
         next_step = f"next: {self.card.next_step}" if self.card.next_step else ""
         summary = f"{self.file}: {about}, read back and checked\n{self.size:,} bytes, sha256 {self.sha256}"
-        return "\n".join(filter(None, [*map(str, self.warnings), summary, next_step]))
+        inferred = f"inferred, with no source that says so: {'; '.join(self.card.inferred)}" if self.card.inferred else ""
+        return "\n".join(filter(None, [*map(str, self.warnings), summary, inferred, next_step]))
 
 
 def submit(

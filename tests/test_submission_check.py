@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import struct
 import subprocess
@@ -19,6 +21,7 @@ from harness import cli
 from harness.errors import BadRequest
 from harness.files import write_text
 from harness.submission import check as checking
+from harness.submission import container
 from harness.submission.check import Report, check, fix
 from harness.submission.findings import Finding
 
@@ -349,6 +352,18 @@ def test_a_quarter_of_a_million_blank_lines_are_one_finding(tmp_path: Path):
     report = report_of(raw_zip(tmp_path / "x.zip", [("output.txt", b"\n" * (1 << 18)), FILES[1]]), challenge="ntire2022-fr")
     assert named(report, "blank").count == 1 << 18
     assert len(named(report, "blank").lines) == 20
+
+
+def test_each_place_where_the_order_breaks_is_named():
+    report = checking.inspect(edited(output=swapped(20, 30)), [], [CARD], "test", "x.zip")
+    assert named(report, "order").lines == (21, 30)
+
+
+def test_a_zip_is_the_same_bytes_on_any_day_and_machine():
+    data = container.zipped({"output.txt": b"A0000_10_00.bmp,1.000000\n", "readme.txt": b"x\n"})
+    assert hashlib.sha256(data).hexdigest() == "9809e22ca5fbae718b9c0678784c0696fb2cf8c29c440b1a70d95b8657668aee"
+    infos = zipfile.ZipFile(io.BytesIO(data)).infolist()
+    assert {(i.date_time, i.compress_type, i.create_system) for i in infos} == {((1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED, 3)}
 
 
 def test_names_out_of_quotes_and_unprintable_ones_do_not_break_the_report(tmp_path: Path):

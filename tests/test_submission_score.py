@@ -208,6 +208,10 @@ def test_several_leaky_ids_are_all_flagged():
     for kind in ("04", "46", "75"):
         leaky = shifted(leaky, kind, 0.1)
     assert flagged(leaky, UNIT) == ["04", "46", "75"]
+    many = [f"{i:02d}" for i in range(4, 13)]
+    for kind in many:
+        leaky = shifted(leaky, kind, 0.3)
+    assert flagged(leaky, UNIT) == sorted({*many, "46", "75"})
 
 
 def test_honest_submissions_are_not_flagged():

@@ -36,7 +36,7 @@ class Shift:
     """Standard deviation over references."""
     references: int
     p_value: float
-    """Of a largest mean shift like this when ids are shuffled within references."""
+    """Of a largest mean shift like this when ids are shuffled within references; 1 where no id's shift is constant."""
     flagged: bool
 
 
@@ -76,8 +76,18 @@ def audit(card: ChallengeCard, submitted: Sequence[float], own: Sequence[float],
     slope, constant = _affine(x, y)
     residual = y - (slope * x + constant)
     means, spreads, counts = _by_id(residual, reference, kind, len(references), len(ids))
-    p_values = _permuted(np.abs(means), residual, reference, kind, len(references), len(ids))
-    floor = SMALLEST * float(y.std())
+    constant_enough = (counts >= 3) & (np.abs(means) > SMALLEST * y.std()) & (spreads * CONSTANT < np.abs(means))
+    p_values, flagged = np.ones(len(ids)), np.zeros(len(ids), dtype=bool)
+    found = constant_enough
+    while found.any() and not flagged.all():
+        # Step down: without the ids that are flagged already, whose shifts would hide smaller ones.
+        left = ~flagged
+        rows, place = left[kind], np.cumsum(left) - 1
+        p_values[left] = _permuted(
+            np.abs(means[left]), residual[rows], reference[rows], place[kind[rows]], len(references), int(left.sum())
+        )
+        found = left & constant_enough & (p_values <= LEVEL)
+        flagged |= found
     shifts = [
         Shift(
             str(ids[i]),
@@ -85,7 +95,7 @@ def audit(card: ChallengeCard, submitted: Sequence[float], own: Sequence[float],
             float(spreads[i]),
             int(counts[i]),
             float(p_values[i]),
-            bool(counts[i] >= 3 and p_values[i] <= LEVEL and abs(means[i]) > floor and spreads[i] * CONSTANT < abs(means[i])),
+            bool(flagged[i]),
         )
         for i in range(len(ids))
     ]
@@ -111,8 +121,7 @@ def explained_by_type(card: ChallengeCard, scores: Mapping[str, float]) -> float
 def _affine(x: Floats, y: Floats) -> tuple[float, float]:
     """Slope and constant from x to y that a minority of shifted images does not move.
 
-    Least absolute deviations by reweighting, then least squares over the images near that line: the ids that were tampered
-    with must not tilt the line against which they are judged.
+    Least absolute deviations, by reweighting: ids that were tampered with must not tilt the line against which they are judged.
     """
     if x.min() == x.max():
         return 0.0, float(np.median(y))
@@ -122,15 +131,6 @@ def _affine(x: Floats, y: Floats) -> tuple[float, float]:
     for _ in range(50):
         slope, constant = _weighted_line(x, y, weights)
         weights = 1 / np.maximum(np.abs(y - slope * x - constant), 1e-9 * scale)
-    for _ in range(20):
-        distance = np.abs(y - slope * x - constant)
-        near = distance <= max(4.5 * float(np.median(distance)), 1e-12 * scale)
-        if near.sum() < 3 or x[near].min() == x[near].max():
-            break
-        before = slope, constant
-        slope, constant = _weighted_line(x, y, near.astype(np.float64))
-        if (slope, constant) == before:
-            break
     return slope, constant
 
 

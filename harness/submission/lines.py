@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import csv
 import io
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -255,11 +256,9 @@ def _finite_words(text: str) -> bool:
 
 
 def _check_order(order: Sequence[tuple[int, str]], tally: Tally) -> None:
-    highest = ""
-    for number, name in order:
-        if name < highest:
+    for (_, before), (number, name) in itertools.pairwise(order):
+        if name < before:
             tally.add("order", number, name)
-        highest = max(highest, name)
 
 
 def _check_complete(present: set[str], line_of: Mapping[str, int], total: int, names: Names, tally: Tally) -> None:

@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness import processes
 from harness.errors import BadRequest, Fault
 from harness.files import append_lines, sha256_json, write_json, write_text, writing
 from harness.registry import ModelCard
@@ -189,7 +190,7 @@ def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, f
             say(f"{folder}: begun under other conditions ({difference(before, wanted)}); starting it anew")
         with writing(folder):
             for entry in folder.iterdir():
-                if entry.name == "lock":
+                if entry.name in ("lock", processes.FILE):
                     continue
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         write_json(state, wanted)

@@ -1,0 +1,386 @@
+"""Ray, started here or joined, and put away again: quiet, guarded, with nothing left behind.
+
+A Ray that is started here listens on the loopback only, keeps its files in a folder of its own that goes with it, and
+always asks for a token: whoever reaches its ports could run any code. Environment, signal handlers and limits that Ray
+changes are put back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import processes
+from harness.errors import BadRequest, Fault
+
+AUTO = "auto"
+_OBJECT_STORE = 512 << 20
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray's switch for machines whose firewall asks: all of its ports are bound to 127.0.0.1, on every system."""
+_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_SECONDS_TO_REACH = 5.0
+_token = ""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster, and what it has in all."""
+
+    address: str
+    cpus: int
+    gpus: int
+
+
+@dataclass
+class Session:
+    """A Ray that this process is connected to."""
+
+    address: str
+    """Empty: started here."""
+    place: str | None = None
+    """Where a Ray that was started here keeps its files."""
+    folders: list[Path] = field(default_factory=list)
+
+    def nodes(self) -> list[Node]:
+        """The machines that are there now, those with the most first."""
+        ray: Any = importlib.import_module("ray")
+        nodes = [
+            Node(n["NodeManagerAddress"], int(n["Resources"].get("CPU", 0)), int(n["Resources"].get("GPU", 0)))
+            for n in ray.nodes()
+            if n["Alive"]
+        ]
+        return sorted(nodes, key=lambda n: (-n.gpus, -n.cpus, n.address))
+
+    def free(self) -> tuple[int, int]:
+        """CPUs and GPUs that nobody uses now."""
+        ray: Any = importlib.import_module("ray")
+        there = ray.available_resources()
+        return int(there.get("CPU", 0)), int(there.get("GPU", 0))
+
+    def described(self) -> str:
+        """`2 nodes with 4 CPUs (2 free)`, for people who asked for more."""
+        nodes, (cpus, gpus) = self.nodes(), self.free()
+        kinds = [("CPU", sum(n.cpus for n in nodes), cpus), ("GPU", sum(n.gpus for n in nodes), gpus)]
+        amounts = [f"{total} {kind}s ({free} free)" for kind, total, free in kinds if total]
+        return f"{len(nodes)} node{'s' if len(nodes) > 1 else ''} with {' and '.join(amounts) or 'no CPUs'}"
+
+    def record(self) -> None:
+        """Write the processes that work for us into the folders of the runs that they work for; call when some were added."""
+        for folder in self.folders:
+            processes.record(folder, self.place)
+
+
+_open: Session | None = None
+_keep: list[contextlib.ExitStack] = []
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Inside, a Ray that `session` starts or joins stays for the sessions that come after, and goes at the end."""
+    with contextlib.ExitStack() as stack:
+        _keep.append(stack)
+        try:
+            yield
+        finally:
+            # What ends here must not be handed out again while it is being put away.
+            _keep.remove(stack)
+
+
+@contextlib.contextmanager
+def session(
+    address: str | None = None, *, cpus: int | None = None, gpus: int | None = None, folder: Path | None = None
+) -> Iterator[Session]:
+    """Ray, for as long as the block runs.
+
+    `address`: `host:port` of a running cluster, or `auto` for the one on this machine; None: one is started here.
+    `cpus`, `gpus`: how many must be there (a Ray that is started here knows all of the machine's). `folder`: the run's
+    folder, where the processes are written down until they are gone; `harness.processes.end_leftovers` ends what a kill
+    left. A session inside another is the same one. Raises BadRequest at once for what cannot be had, with what is there.
+    """
+    if _open is not None:
+        with _using(_open, address, cpus, gpus, folder) as found:
+            yield found
+        return
+    if address is None:
+        _refuse_more_than_there_is(cpus)
+    with contextlib.ExitStack() as own:
+        outer = _keep[0] if _keep else own
+        found = outer.enter_context(_opened(address))
+        with _using(found, address, cpus, gpus, folder):
+            yield found
+
+
+@contextlib.contextmanager
+def _using(found: Session, address: str | None, cpus: int | None, gpus: int | None, folder: Path | None) -> Iterator[Session]:
+    if found.address != (address or ""):
+        raise BadRequest("this process works with one Ray already: a run cannot use another one at the same time")
+    free = found.free()
+    for wanted, there, kind in ((cpus, free[0], "CPUs"), (gpus, free[1], "GPUs")):
+        if wanted and wanted > there:
+            raise BadRequest(f"{wanted} {kind} asked for, but Ray has {found.described()}")
+    if folder is None or folder in found.folders:
+        yield found
+        return
+    found.folders.append(folder)
+    processes.record(folder, found.place)
+    try:
+        yield found
+    finally:
+        if _keep:
+            found.folders.remove(folder)
+            processes.forget(folder)
+
+
+def cores() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _refuse_more_than_there_is(cpus: int | None) -> None:
+    if cpus and cpus > cores():
+        raise BadRequest(f"{cpus} CPUs asked for, but this machine has {cores()}")
+
+
+@contextlib.contextmanager
+def _opened(address: str | None) -> Iterator[Session]:
+    """Connect, and at the end take everything away again that the connection brought."""
+    global _open
+    if address is not None:
+        _refuse_unreachable(address)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment(_QUIET | (_LOOPBACK if address is None else {}), _secret(address)))
+        stack.enter_context(_limits())
+        stack.enter_context(_signals())
+        ray = importlib.import_module("ray")
+        if ray.is_initialized():
+            raise BadRequest("Ray is in use in this process already: shut it down first (ray.shutdown())")
+        stack.enter_context(_as_environment_says(local=address is None))
+        found = Session(address or "", None if address else stack.enter_context(_short_folder()))
+        stack.callback(_shutdown, ray, found)
+        if found.place is not None:
+            _start(ray, found.place)
+        else:
+            _join(ray, found.address)
+        _open = found
+        # Ray has put its own handler of SIGTERM in place of ours.
+        _on_sigterm()
+        yield found
+
+
+def _start(ray: Any, place: str) -> None:
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cores(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_OBJECT_STORE,
+            _temp_dir=place,
+        )
+    except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
+        raise Fault(f"Ray could not be started here: {_first_line(error)}") from error
+
+
+def _join(ray: Any, address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        hint = "; its token goes into RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH" if "token" in str(error).lower() else ""
+        raise BadRequest(f"--ray {address}: cannot join it: {_first_line(error)}{hint}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Ray itself would try for a minute."""
+    if "://" in address:
+        raise BadRequest(f"--ray {address}: give the cluster's own address (host:port, or auto), from a machine of the cluster")
+    if address == AUTO:
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise BadRequest(f"--ray {address}: expected host:port, or auto for the cluster on this machine")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_REACH).close()
+    except (OSError, OverflowError) as error:
+        raise BadRequest(f"--ray {address}: nobody answers there ({error}); is the cluster running?") from None
+
+
+def _shutdown(ray: Any, found: Session) -> None:
+    """Disconnect, and end what does not end by itself; neither Ctrl-C nor SIGTERM stops this half-way."""
+    global _open
+    import psutil
+
+    with _deaf():
+        _open = None
+        ours = psutil.Process().children(recursive=True) if not found.address else []
+        try:
+            ray.shutdown()
+        finally:
+            _, alive = psutil.wait_procs(ours, timeout=3)
+            processes.end(alive)
+            for folder in found.folders:
+                processes.forget(folder)
+
+
+def _secret(address: str | None) -> dict[str, str]:
+    """The environment that turns Ray's token authentication on: with the user's own token, else (here) one for this process."""
+    global _token
+    has_token = any(map(os.environ.get, _TOKENS)) or (Path.home() / ".ray" / "auth_token").is_file()
+    if address is not None:
+        # A cluster may be somebody else's, and guarded in another way: what its user set stands.
+        return {"RAY_AUTH_MODE": "token"} if has_token and "RAY_AUTH_MODE" not in os.environ else {}
+    if any(map(os.environ.get, _TOKENS)):
+        return {"RAY_AUTH_MODE": "token"}
+    _token = _token or secrets.token_hex(32)
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token}
+
+
+@contextlib.contextmanager
+def _environment(*changes: dict[str, str]) -> Iterator[None]:
+    """Changes for Ray and its processes; afterwards every variable of Ray's is as it was, also those that it set itself."""
+
+    def rays() -> dict[str, str]:
+        return {k: v for k, v in os.environ.items() if k.startswith("RAY_") or k == "PYTHONBREAKPOINT"}
+
+    before = rays()
+    for change in changes:
+        os.environ.update(change)
+    try:
+        yield
+    finally:
+        for name in rays().keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _as_environment_says(*, local: bool) -> Iterator[None]:
+    """Ray reads some of its environment once, on import: an import that came earlier is told again."""
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    raylet: Any = importlib.import_module("ray._raylet")
+    before = getattr(constants, "ENABLE_RAY_CLUSTER", None)
+    if local and before is not None:
+        constants.ENABLE_RAY_CLUSTER = False
+    _read_again(raylet)
+    if local and _unguarded(raylet):
+        raise Fault("Ray would start without asking for a token (this version cannot): ray>=2.52 is needed")
+    try:
+        yield
+    finally:
+        if before is not None:
+            constants.ENABLE_RAY_CLUSTER = before
+
+
+def _read_again(raylet: Any) -> None:
+    with contextlib.suppress(AttributeError):
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _unguarded(raylet: Any) -> bool:
+    try:
+        return bool(raylet.get_authentication_mode() != raylet.AuthenticationMode.TOKEN)
+    except AttributeError:
+        return True
+
+
+@contextlib.contextmanager
+def _short_folder() -> Iterator[str]:
+    """Ray's own files: a folder that goes with it. Unix sockets lie deep in it, and their paths may have 107 characters."""
+    root = "/tmp" if os.path.isdir("/tmp") and os.name == "posix" else None
+    place = tempfile.mkdtemp(prefix="harness-ray-", dir=root)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _limits() -> Iterator[None]:
+    """Ray raises the number of open files that this process may have, and turns the fault handler on."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        resource = None  # type: ignore[assignment]
+    files = resource.getrlimit(resource.RLIMIT_NOFILE) if resource else None
+    handler = faulthandler.is_enabled()
+    try:
+        yield
+    finally:
+        if files is not None:
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, files)
+        if not handler:
+            faulthandler.disable()
+
+
+_terminations: list[int] = []
+
+
+def _terminated(number: int, frame: Any) -> None:
+    _terminations.append(number)
+    raise SystemExit(128 + number)
+
+
+def _on_sigterm() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM unwinds the stack, so that everything is put away; the caller's own handler is back afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    _on_sigterm()
+    _terminations.clear()
+    try:
+        yield
+    except SystemExit as error:
+        # Ray turns what a handler raises inside it into a status of its own, and its own handler gives the bare number.
+        if _terminations or error.code == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C and SIGTERM are passed over."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Callable[..., Any] | int | None] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -12,10 +12,11 @@ from harness import datasets, runs
 from harness.datasets.content import independent_rows
 from harness.errors import BadRequest, HarnessError
 from harness.files import sha256_json, write_json, write_text
-from harness.run import Outcome, Plan, Request, command, execute, measure, plan
+from harness.measurement import measured
+from harness.run import Outcome, Plan, Request, command, execute, plan
 
 WEIGHTS = "weights.safetensors"
-FIGURES = ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within")
+FIGURES = ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
 
 
 def run_all(
@@ -36,6 +37,7 @@ def run_all(
             problems.append(str(error))
     if problems:
         raise BadRequest("\n".join(dict.fromkeys(problems)))
+    plans = _without_idle_seeds(plans, say)
     outcomes: list[Outcome] = []
     faults: list[HarnessError] = []
     for todo in plans:
@@ -47,6 +49,24 @@ def run_all(
         except HarnessError as error:
             faults.append(type(error)(f"{todo.card.name}: {error}"))
     return outcomes, faults
+
+
+def of_seeds(request: Request, seeds: Sequence[int]) -> list[Request]:
+    """The request once for each seed."""
+    return [replace(request, seed=seed) for seed in dict.fromkeys(seeds)]
+
+
+def _without_idle_seeds(plans: Sequence[Plan], say: Callable[[str], None]) -> list[Plan]:
+    """The plans without those that another seed has made already: where nothing is trained, cropped or split by chance."""
+    kept: dict[str, Plan] = {}
+    for todo in plans:
+        chance = todo.trained or todo.card.protocol.crops.startswith("random") or todo.found.random
+        same = sha256_json({k: v for k, v in todo.facts.items() if k != "seed" or chance})
+        if same in kept:
+            say(f"{todo.card.name}: seed {todo.request.seed} would give what seed {kept[same].request.seed} gives; left out")
+        else:
+            kept[same] = todo
+    return list(kept.values())
 
 
 def _one(todo: Plan, say: Callable[[str], None], *, first_split_only: bool = False) -> Outcome:
@@ -94,10 +114,8 @@ def _repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
         tested = set(now.rows("test")["name"])
         scores = [(n, s) for n, s, part in runs.ScoreFile(child.folder).read() if part == "test" and n in tested]
         rows += [[n, repr(s), f"test@{repeat}"] for n, s in scores]
-        figures = measure(todo.card, todo.data, scores)
-        each.append(
-            {"repeat": repeat, "run": child.folder.name, "split": now.facts["split"], **(figures.json() if figures else {})}
-        )
+        found = measured(todo.card, todo.data, scores)
+        each.append({"repeat": repeat, "run": child.folder.name, "split": now.facts["split"], **(found.figures if found else {})})
     with runs.locked(folder, say):
         write_text(folder / "scores.csv", runs.csv_text([runs.ScoreFile.HEADER, *rows]))
         record = {
@@ -107,6 +125,7 @@ def _repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": command(request),
             "metrics": {"validation": None, "test": _medians(each)},
+            "without_each_reference": None,
             "repeats": each,
             "controls": {},
             "history": None,

@@ -89,6 +89,7 @@ def show(name: str, cards: Sequence[str], as_json: bool) -> None:
 @click.option("--init", metavar="FILE", help="Weights to train on from.")
 @_with("set")
 @click.option("--force", is_flag=True, help="Compute again what is finished.")
+@click.option("--seeds", metavar="0,1,...", help="Several seeds: a run for each, and their mean and spread.")
 @_with("runs", "cards", "device", "seed", "offline", "limit", "workers", "batch", "mlflow", "quiet", "json", "debug")
 def run(
     models: Sequence[str],
@@ -105,6 +106,7 @@ def run(
     init: str | None,
     settings: Sequence[str],
     force: bool,
+    seeds: str | None,
     runs: str,
     cards: Sequence[str],
     device: str | None,
@@ -150,6 +152,8 @@ def run(
         )
         for model in dict.fromkeys([name] if name else models)
     ]
+    if seeds is not None:
+        requests = [one for request in requests for one in campaign.of_seeds(request, _seeds(seeds, seed))]
     further = [word.strip() for word in (test_on or "").split(",") if word.strip()]
     outcomes, faults = campaign.run_all(requests, further, _say(quiet), keep_shared=keep_shared)
     results = [summary.result(outcome.folder, outcome.record) for outcome in outcomes]
@@ -230,6 +234,14 @@ def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: 
 @click.option("--labels", metavar="FILE.csv", help="Labels (name,score,reference_id) instead of a dataset's.")
 @click.option("--lower-is-better", "lower", multiple=True, type=click.Choice(["a", "b", "labels"]), help="Of score files.")
 @click.option("--inner", is_flag=True, help="Use the images that both have.")
+@click.option(
+    "--difference",
+    "differences",
+    multiple=True,
+    type=float,
+    metavar="D",
+    help="Say how many references would show a true D in SRCC.",
+)
 @_with("root", "cards", "runs", "seed", "quiet", "json", "debug")
 def compare(
     a: str,
@@ -239,6 +251,7 @@ def compare(
     labels: str | None,
     lower: Sequence[str],
     inner: bool,
+    differences: Sequence[float],
     root: str | None,
     cards: Sequence[str],
     runs: str,
@@ -249,7 +262,7 @@ def compare(
     """Is A better than B? Two models, runs or score files, paired by reference."""
     from harness import contrast
 
-    names, images, figures = contrast.compare_members(
+    found = contrast.compare_members(
         a,
         b,
         dataset=dataset,
@@ -258,23 +271,24 @@ def compare(
         labels=labels,
         lower=lower,
         inner=inner,
+        differences=differences or contrast.PLANNED,
         cards=cards,
         runs=runs,
         seed=seed,
         say=_say(quiet),
     )
-    click.echo(
-        json.dumps(contrast.as_json(names, images, figures), indent=2) if as_json else contrast.text(names, images, figures)
-    )
+    click.echo(json.dumps(contrast.as_json(found), indent=2) if as_json else contrast.text(found))
 
 
 @cli.command()
 @click.argument("run_folder", metavar="RUN")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Score only about N images again.")
+@click.option("--no-training", is_flag=True, help="Of a trained record without its weights, check all but the scores.")
 @_with("root", "cards", "device", "offline", "workers", "quiet", "json", "debug")
 def verify(
     run_folder: str,
     sample: int | None,
+    no_training: bool,
     root: str | None,
     cards: Sequence[str],
     device: str | None,
@@ -291,6 +305,7 @@ def verify(
         root=root,
         cards=cards,
         sample=sample,
+        train=not no_training,
         device=device,
         offline=offline,
         workers=workers,
@@ -308,7 +323,12 @@ def verify(
 @click.option("--add", multiple=True, metavar="RUN", help="Put a finished run among the committed records; repeatable.")
 @click.option("--write", is_flag=True, help="Make the committed tables anew from their records.")
 @click.option("--check", is_flag=True, help="Fail where committed tables differ from what their records give.")
-@click.option("--html", metavar="DIR", help="Write the page index.html there.")
+@click.option(
+    "--measure-again", is_flag=True, help="Compute the committed records' figures anew from their scores, and the tables."
+)
+@click.option(
+    "--html", metavar="[DIR]", is_flag=False, flag_value="", help="Write the page index.html there; default: beside the records."
+)
 @click.option("--latex", is_flag=True, help="LaTeX tables.")
 @_with("runs", "cards", "json", "debug")
 def leaderboard_(
@@ -317,6 +337,7 @@ def leaderboard_(
     add: Sequence[str],
     write: bool,
     check: bool,
+    measure_again: bool,
     html: str | None,
     latex: bool,
     runs: str,
@@ -327,7 +348,12 @@ def leaderboard_(
     from harness import leaderboard
     from harness.submission import board
 
-    if name is not None and not (check or add or write or html or latex) and board.is_challenge(name, cards):
+    if (
+        name is not None
+        and not (check or add or write or measure_again or latex)
+        and html is None
+        and board.is_challenge(name, cards)
+    ):
         rows = board.numbers(name, runs, cards) if as_json else None
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else board.show(name, runs, cards))
         return
@@ -337,12 +363,17 @@ def leaderboard_(
         raise SystemExit(1 if differences else 0)
     if add:
         leaderboard.add(add, boards)
-    if add or write:
+    if measure_again:
+        from harness import remeasurement
+
+        for folder, changed in remeasurement.measure_all_again(leaderboard.committed(name, boards), cards=cards):
+            click.echo("\n".join(f"{folder}: {line}" for line in changed or ["figures as before"]), err=True)
+    if add or write or measure_again:
         for path in leaderboard.write(boards):
             click.echo(str(path), err=True)
         return
-    if html:
-        click.echo(str(leaderboard.write_page(html, runs, boards, name)))
+    if html is not None:
+        click.echo(str(leaderboard.write_page(html or None, runs, boards, name)))
     elif as_json:
         click.echo(json.dumps(leaderboard.numbers(name, runs, boards), indent=2, ensure_ascii=False))
     else:
@@ -593,6 +624,13 @@ def _settings(pairs: Sequence[str]) -> dict[str, str]:
             raise BadRequest(f"--set {pair}: expected KEY=VALUE, such as protocol.crops=five")
         settings[key.strip()] = value.strip()
     return settings
+
+
+def _seeds(text: str, seed: int) -> list[int]:
+    words = [word.strip() for word in text.split(",")]
+    if seed or not all(word.isdecimal() for word in words):
+        raise BadRequest(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2, and no --seed beside it")
+    return [int(word) for word in words]
 
 
 def _say(quiet: bool) -> Callable[[str], None]:

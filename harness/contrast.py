@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from harness import datasets, external, registry
+import numpy as np
+
+from harness import datasets, registry
 from harness.errors import BadRequest, listed
+from harness.measurement import discrimination, oriented_labels
 from harness.members import Member, member
 from harness.statistics.comparison import Comparison, Difference, compare
 from harness.statistics.planning import references_needed
-from harness.summary import number
+from harness.summary import number, probability
+
+PLANNED = (0.01, 0.02, 0.05)
+
+
+class Contrast(NamedTuple):
+    """Two members on the same images."""
+
+    a: str
+    b: str
+    images: list[str]
+    """Names, by the comparison's rows."""
+    comparison: Comparison
+    discrimination: tuple[dict[str, Any], dict[str, Any]]
+    """Of a and of b (`harness.measurement.discrimination`)."""
+    references_needed: dict[float, int | None]
+    """By true difference in SRCC: how many references would show it with a probability of 80 %."""
 
 
 def compare_members(
@@ -23,17 +43,18 @@ def compare_members(
     labels: str | None = None,
     lower: Sequence[str] = (),
     inner: bool = False,
+    differences: Sequence[float] = PLANNED,
     cards: Sequence[str] = (),
     runs: str = "runs",
     seed: int = 0,
     say: Callable[[str], None] = print,
-) -> tuple[tuple[str, str], list[str], Comparison]:
-    """Compare members a and b on the images that both scored; names, image names (by row), and the comparison.
+) -> Contrast:
+    """Compare members a and b on the images that both scored.
 
     A model's name means its newest run on `dataset` under `protocol` (default: the dataset's). Labels come from `labels` (CSV
     of name,score,reference_id), else from `dataset`, else from the dataset of a's run.
-    `lower`: which of a, b, labels are lower-is-better files. Raises BadRequest for images that only one of the two has, unless
-    `inner`.
+    `lower`: which of a, b, labels are lower-is-better files. `differences`: of SRCC, to plan for. Raises BadRequest for images
+    that only one of the two has, unless `inner`.
     """
     if dataset is not None and protocol is None and not dataset.lower().endswith((".csv", ".tsv")):
         protocol = registry.find_dataset(dataset, cards).default_protocol
@@ -41,7 +62,8 @@ def compare_members(
         member(word, dataset=dataset, protocol=protocol, runs_folder=runs, lower_is_better=which in lower, say=say)
         for which, word in (("a", a), ("b", b))
     ]
-    table = _labels(members, dataset, root, labels, "labels" in lower, cards)
+    data = _labelled(members, dataset, root, labels, "labels" in lower, cards)
+    table = data.table
     scores = [m.part("test") for m in members]
     both = [name for name in table["name"] if all(name in s for s in scores)]
     only = [sorted(set(scores[i]) & set(table["name"]) - set(scores[1 - i])) for i in (0, 1)]
@@ -57,39 +79,41 @@ def compare_members(
     rows = table.set_index("name").loc[both]
     if not (rows["reference_id"] != "").all():
         raise BadRequest("the labels need a reference_id column: differences are paired by reference")
+    first, second = (np.array([one[n] for n in both]) for one in scores)
     comparison = compare(
-        [scores[0][n] for n in both],
-        [scores[1][n] for n in both],
-        rows["score"].to_numpy(dtype=float),
+        first,
+        second,
+        oriented_labels(data, rows),
         list(rows["reference_id"]),
         distortions=list(rows["distortion"]) if (rows["distortion"] != "").any() else None,
         levels=list(rows["level"]) if rows["level"].notna().all() else None,
         seed=seed,
     )
-    return (members[0].name, members[1].name), both, comparison
+    further = discrimination(data, rows, first), discrimination(data, rows, second)
+    observed = comparison.differences["srcc"]
+    needed = {d: references_needed(observed, d) for d in differences}
+    return Contrast(members[0].name, members[1].name, both, comparison, further, needed)
 
 
-def _labels(
+def _labelled(
     members: Sequence[Member], dataset: str | None, root: str | None, labels: str | None, lower: bool, cards: Sequence[str]
-) -> Any:
+) -> datasets.Dataset:
+    """The dataset of the labels, its table without unlabelled rows."""
     if labels is not None:
-        from harness.datasets import table
-
-        frame = table.complete(external.read_scores(labels), labels)
-        return frame.assign(score=-frame["score"]) if lower else frame
+        return datasets.of_table(labels, higher_is_better=not lower)
     request = next((m.record["request"] for m in members if m.record), None)
     name = dataset or (request["dataset"] if request else None)
     if name is None:
         raise BadRequest("where are the labels? Give --labels FILE.csv or --dataset NAME")
     data = datasets.load_dataset(name, root, cards=cards)
-    frame = data.table[data.table["score"].notna()]
-    return frame if data.higher_is_better else frame.assign(score=-frame["score"])
+    return replace(data, table=data.table[data.table["score"].notna()])
 
 
-def text(names: tuple[str, str], images: Sequence[str], comparison: Comparison) -> str:
+def text(found: Contrast) -> str:
     """The comparison for a person."""
     from tabulate import tabulate
 
+    names, images, comparison = (found.a, found.b), found.images, found.comparison
     rows = [_row(key, difference) for key, difference in comparison.differences.items()]
     lines = [
         f"{names[0]} against {names[1]}: {comparison.n} images of {comparison.references} references",
@@ -107,12 +131,13 @@ def text(names: tuple[str, str], images: Sequence[str], comparison: Comparison) 
     ):
         if groups:
             shown = [
-                [g.name, str(g.n), number(g.srcc.a), number(g.srcc.b), number(g.srcc.difference), _p(g.p_holm)]
+                [g.name, str(g.n), number(g.srcc.a), number(g.srcc.b), number(g.srcc.difference), probability(g.p_holm)]
                 for g in groups[:30]
             ]
             head = (title, "n", f"SRCC {names[0]}", f"SRCC {names[1]}", "difference", "p (Holm)")
             lines += ["", tabulate(shown, headers=head, tablefmt="simple", disable_numparse=True)]
             lines += [f"... and {len(groups) - 30} more"] if len(groups) > 30 else []
+    lines += ["", *_further(names, found.discrimination)]
     if comparison.disagreements:
         lines += ["", "images on which they disagree most (ranks as shares, 1 is best):"]
         shown = [
@@ -120,31 +145,41 @@ def text(names: tuple[str, str], images: Sequence[str], comparison: Comparison) 
         ]
         lines += [tabulate(shown, headers=("image", *names, "people"), tablefmt="simple", disable_numparse=True)]
     lines += ["", *comparison.notes, *(["few references: intervals are wide and rough"] if comparison.few_references else [])]
-    lines += _planning(comparison)
+    known = [f"{n} references for {d:g}" for d, n in found.references_needed.items() if n is not None]
+    lines += [f"to show a true difference in SRCC with 80 % power: {', '.join(known)}"] if known else []
     return "\n".join(lines).rstrip()
 
 
-def _planning(comparison: Comparison) -> list[str]:
-    observed = comparison.differences["srcc"]
-    needed = {d: references_needed(observed, d) for d in (0.01, 0.02, 0.05)}
-    known = [f"{n} references for {d}" for d, n in needed.items() if n is not None]
-    return [f"to show a true difference in SRCC with 80 % power: {', '.join(known)}"] if known else []
+def _further(names: tuple[str, str], each: tuple[Mapping[str, Any], Mapping[str, Any]]) -> list[str]:
+    """Figures beyond correlations of both models, and why some are not defined."""
+    from tabulate import tabulate
+
+    pairs, steps = ([one[what] or {} for one in each] for what in ("pair_analysis", "monotonicity"))
+    rows = [
+        ["different against similar pairs, AUC", *(number(one.get("different_similar")) for one in pairs)],
+        ["better against worse, AUC", *(number(one.get("better_worse")) for one in pairs)],
+        ["better image found", *(number(one.get("correct")) for one in pairs)],
+        ["outlier ratio", *(number(one["outlier_ratio"]) for one in each)],
+        ["steps of level on which the score falls", *(number(one.get("steps")) for one in steps)],
+        ["series of levels that fall throughout", *(number(one.get("series")) for one in steps)],
+    ]
+    shown = [[row[0], *(cell or "not defined" for cell in row[1:])] for row in rows]
+    notes = dict.fromkeys([*each[0]["not_defined"], *(one["note"] for one in pairs if one.get("note"))])
+    return [tabulate(shown, headers=("", *names), tablefmt="simple", disable_numparse=True), *notes]
 
 
 def _row(key: str, difference: Difference) -> list[str]:
     names = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "main": "main", "srcc_within": "SRCC within references"}
     ci = f"[{number(difference.ci[0])}, {number(difference.ci[1])}]" if difference.ci else ""
     figures = [number(v) for v in (difference.a, difference.b, difference.difference)]
-    return [names.get(key, key), *figures, ci, _p(difference.p_value), difference.method or ""]
+    return [names.get(key, key), *figures, ci, probability(difference.p_value), difference.method or ""]
 
 
-def _p(value: float | None) -> str:
-    return "" if value is None else "< .001" if value < 0.001 else f"{value:.3f}".lstrip("0")
-
-
-def as_json(names: tuple[str, str], images: Sequence[str], comparison: Comparison) -> dict[str, Any]:
+def as_json(found: Contrast) -> dict[str, Any]:
     """The comparison as plain values, images by name."""
-    document = comparison.json()
+    document = found.comparison.json()
     for entry in document["disagreements"]:
-        entry["name"] = images[entry.pop("row")]
-    return {"a": names[0], "b": names[1], **document}
+        entry["name"] = found.images[entry.pop("row")]
+    planned = [{"statistic": "srcc", "difference": d, "power": 0.8, "references": n} for d, n in found.references_needed.items()]
+    further = dict(zip("ab", found.discrimination, strict=True))
+    return {"a": found.a, "b": found.b, **document, "discrimination": further, "planning": planned}

@@ -191,6 +191,9 @@ class DatasetCard:
     description: str = ""
     label: str = "MOS"
     label_range: tuple[float, float] | None = None
+    raters: int = 0
+    """How many opinions are behind each label, where all labels have as many and the table's `std` is of single opinions;
+    0: not known, or a column `raters` of the table."""
     references: int = 0
     pairs: int = 0
     image_size: tuple[int, int] | None = None

@@ -17,11 +17,11 @@ from harness.datasets import Dataset, splits, table
 from harness.datasets.manifest import manifest_hash
 from harness.errors import BadRequest, listed
 from harness.files import sha256_file, sha256_json, sync, write_json
+from harness.measurement import controls, measured, oriented_labels
 from harness.models import weights as weight_files
 from harness.progress import progress
 from harness.registry import ModelCard
 from harness.scoring import BATCH, Scored, Scorer, pairs_of
-from harness.statistics.agreement import Agreement, agreement
 from harness.timing import WarmTime
 
 if TYPE_CHECKING:
@@ -194,6 +194,13 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     request = todo.request
     for remark in todo.data.table.attrs.get("notes", []):
         say(f"{todo.data.name}: {remark}")
+    tested = todo.rows("test")
+    if len(tested) and tested["score"].isna().all():
+        note = todo.data.card.protocols[todo.protocol].note
+        say(
+            f"{todo.data.name}: people's scores of the {len(tested):,} tested images are not here: there will be scores and no "
+            "figures" + (f" ({note})" if note else "")
+        )
     model = None if request.scores else models.build(todo.card, todo.found, request.seed)
     device = devices.choose(request.device, model)
     now = runs.conditions(device, devices.threads(model), request.batch)
@@ -220,8 +227,8 @@ def _train(todo: Plan, model: Any, device: str, tracker: Tracker, say: Callable[
         model,
         todo.card.recipe,
         rows,
-        _oriented_labels(todo.data, rows),
-        (pairs_of(validation), _oriented_labels(todo.data, validation)),
+        oriented_labels(todo.data, rows),
+        (pairs_of(validation), oriented_labels(todo.data, validation)),
         todo.card.protocol.crop_size or getattr(model, "crop_size", None),
         todo.folder,
         seed=todo.request.seed,
@@ -302,7 +309,7 @@ def _take(todo: Plan) -> _Scoring:
 def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: _Scoring) -> dict[str, Any]:
     file = runs.ScoreFile(todo.folder)
     scores = file.read()
-    metrics = {part: measure(todo.card, todo.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
+    found = {part: measured(todo.card, todo.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
     pictures = file.picture_hashes()
     trained_on = sorted({*todo.card.trained_on, *todo.found.trained_on, *([todo.data.name] if training else [])})
     return {
@@ -320,7 +327,8 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "seen": todo.data.name in (set(todo.card.trained_on) | set(todo.found.trained_on)),
         "random_weights": todo.found.random and any(entry.use == "always" for entry in todo.card.weights),
         "trained_on": trained_on,
-        "metrics": {part: figures.json() if figures else None for part, figures in metrics.items()},
+        "metrics": {part: values.figures if values else None for part, values in found.items()},
+        "without_each_reference": found["test"].without_each_reference if found["test"] else None,
         "repeats": None,
         "controls": controls(todo.data, todo.rows("test")),
         "remarks": list(todo.data.table.attrs.get("notes", [])),
@@ -341,6 +349,7 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
             "scores": sha256_json([[n, repr(s), p] for n, s, p in scores]),
             "pictures": sha256_json(sorted(pictures)),
             "pictures_by_reference": pictures_by_reference(todo.data.table, pictures),
+            "training_pictures_by_reference": training_pictures(todo) if training else None,
             "manifest": manifest_hash(
                 todo.data.card, datasets.data_root(todo.data.card.folder or todo.data.name, todo.request.root)
             ),
@@ -366,46 +375,16 @@ def pictures_by_reference(table: pd.DataFrame, pictures: Sequence[tuple[str, str
     return {reference: sha256_json(sorted(rows))[:16] for reference, rows in sorted(groups.items())}
 
 
-def measure(card: ModelCard, data: Dataset, scores: Sequence[tuple[str, float]]) -> Agreement | None:
-    """Agreement of (name, score) rows with the dataset's labels, both turned to higher-is-better by their cards.
-
-    None where no labels are known.
-    """
-    if not scores:
-        return None
-    rows = data.table.set_index("name").loc[[name for name, _ in scores]]
-    known = rows["score"].notna().to_numpy()
-    if not known.any():
-        return None
-    sign = 1.0 if card.higher_is_better else -1.0
-    values = [sign * score for (_, score), labelled in zip(scores, known, strict=True) if labelled]
-    return agreement(values, _oriented_labels(data, rows[known]), list(rows["reference_id"][known]))
+def training_pictures(todo: Plan) -> dict[str, str]:
+    """`pictures_by_reference` of the training part, read anew."""
+    return pictures_by_reference(todo.data.table, hashed_pictures(todo.rows("train")))
 
 
-def _oriented_labels(data: Dataset, rows: pd.DataFrame) -> Any:
-    labels = rows["score"].to_numpy(dtype=float)
-    return labels if data.higher_is_better else -labels
-
-
-def controls(data: Dataset, rows: pd.DataFrame) -> dict[str, Any]:
-    """What the table alone achieves on these rows: rows that show how much of the labels needs no picture.
-
-    `cell`: an oracle that knows each image's kind and level and answers with that cell's mean label;
-    `level`: the level's number alone, mildest first.
-    """
-    figures = {}
-    ids = list(rows["reference_id"])
-    for control in data.card.controls:
-        if control == "cell":
-            guess = data.table.groupby(["distortion", "level"])["score"].mean()
-            values = guess.loc[list(zip(rows["distortion"], rows["level"], strict=True))].to_numpy()
-            values = values if data.higher_is_better else -values
-        elif control == "level":
-            values = -rows["level"].to_numpy(dtype=float)
-        else:
-            raise BadRequest(f"{data.card.path}: no control called {control!r} (there are cell and level)")
-        figures[control] = agreement(values, _oriented_labels(data, rows), ids).json()
-    return figures
+def hashed_pictures(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """What pictures.csv holds, from the files themselves: name, sha256 of the distorted image, sha256 of the reference."""
+    stills = {path: sha256_file(path) for path in dict.fromkeys(rows["reference"])}
+    columns = zip(rows["name"], rows["distorted"], rows["reference"], strict=True)
+    return [(name, sha256_file(moved), stills[still]) for name, moved, still in columns]
 
 
 def command(request: Request) -> str:

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from harness.statistics.agreement import Agreement
 
 CONTROL_NAMES = {"cell": "oracle: knows kind and level", "level": "level alone"}
-_HEADERS = ("model", "SRCC [95 %]", "PLCC", "PLCC fitted", "KRCC", "RMSE", "main", "n", "refs", "pairs/s", "marks")
+_FIGURES = {"plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "rmse": "RMSE", "main": "main"}
+_FIGURES |= {"srcc_within": "SRCC within refs"}
+_AVERAGED = ("n", "references", "srcc", *_FIGURES, "score_2afc")
 
 
 def result(folder: Path, record: Mapping[str, Any], part: str = "test") -> dict[str, Any]:
@@ -22,7 +24,8 @@ def result(folder: Path, record: Mapping[str, Any], part: str = "test") -> dict[
         "split": part,
         "seed": record["seed"],
         **{k: figures.get(k) for k in ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main")},
-        "ci": {k: ci.get(k) for k in ("srcc", "plcc")},
+        **{k: figures.get(k) for k in ("srcc_within", "score_2afc", "discrimination")},
+        "ci": {k: ci.get(k) for k in ("srcc", "plcc", *(("score_2afc",) if "score_2afc" in ci else ()))},
         "seconds": record["seconds"],
         "pairs_per_second": record["pairs_per_second"],
         "run": str(folder),
@@ -46,22 +49,52 @@ def run_table(results: Sequence[Mapping[str, Any]]) -> str:
 def _group(dataset: str, protocol: str, results: Sequence[Mapping[str, Any]]) -> str:
     from tabulate import tabulate
 
-    rows = [_row(r["model"], r, _marks(r), r["pairs_per_second"]) for r in results]
+    rows = []
+    for same in _by_model(results):
+        several = len({r["seed"] for r in same}) > 1
+        rows += [_mean(same)] if several else []
+        rows += [_row(f"· seed {r['seed']}" if several else r["model"], r, _marks(r), r["pairs_per_second"]) for r in same]
     controls: Mapping[str, Any] = next((r["controls"] for r in results if r["controls"]), {})
     rows += [_row(CONTROL_NAMES.get(name, name), figures, "", None) for name, figures in controls.items()]
-    table = tabulate(
-        rows, headers=_HEADERS, tablefmt="simple", disable_numparse=True, colalign=("left",) + ("right",) * 9 + ("left",)
-    )
-    lines = [f"{dataset} · {protocol} · {results[0]['split']} part, seed {results[0]['seed']}", "", table]
-    notes = list(dict.fromkeys(r["note"] for r in results if r["note"]))
+    headers = ["model", "2AFC", "SRCC [95 %]", *_FIGURES.values(), "n", "refs", "pairs/s", "marks"]
+    if not any(row[1] for row in rows):
+        headers, rows = [headers[0], *headers[2:]], [[row[0], *row[2:]] for row in rows]
+    align = ["left" if header in ("model", "marks") else "right" for header in headers]
+    table = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True, colalign=align)
+    seeds = list(dict.fromkeys(r["seed"] for r in results))
+    named = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    lines = [f"{dataset} · {protocol} · {results[0]['split']} part, {named}", "", table]
+    blind = dict.fromkeys(r["model"] for r in results if r["n"] is None)
+    notes = [f"{', '.join(blind)}: no figures, because people's scores of the tested images are not here"] if blind else []
+    notes += dict.fromkeys(r["note"] for r in results if r["note"])
     return "\n".join([*lines, "", *notes] if notes else lines)
 
 
+def _by_model(results: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in results:
+        groups.setdefault(row["model"], []).append(row)
+    return list(groups.values())
+
+
+def _mean(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The mean over seeds of the figures that all seeds have, with the smallest and largest SRCC."""
+    known: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in _AVERAGED}
+    means = {name: sum(values) / len(rows) for name, values in known.items() if None not in values}
+    counts: dict[str, Any] = {
+        name: int(means[name]) for name in ("n", "references") if name in means and len(set(known[name])) == 1
+    }
+    shown = _row(f"{rows[0]['model']}, {len(rows)} seeds", {**means, "n": None, "references": None, **counts}, "", None)
+    if "srcc" in means:
+        shown[2] = f"{number(means['srcc'])} ({number(min(known['srcc']))} to {number(max(known['srcc']))})"
+    return shown
+
+
 def _row(name: str, figures: Mapping[str, Any], marks: str, speed: float | None) -> list[str]:
-    shown = [number(figures.get(k)) for k in ("plcc", "plcc_fitted", "krcc", "rmse", "main")]
+    ci = figures.get("ci") or {}
+    afc, srcc = (with_interval(figures.get(k), ci.get(k)) for k in ("score_2afc", "srcc"))
     counts = ["" if figures.get(k) is None else str(figures[k]) for k in ("n", "references")]
-    first = with_interval(figures.get("srcc"), (figures.get("ci") or {}).get("srcc"))
-    return [name, first, *shown, *counts, "" if speed is None else f"{speed:.1f}", marks]
+    return [name, afc, srcc, *(number(figures.get(k)) for k in _FIGURES), *counts, "" if speed is None else f"{speed:.1f}", marks]
 
 
 def _marks(row: Mapping[str, Any]) -> str:
@@ -70,6 +103,8 @@ def _marks(row: Mapping[str, Any]) -> str:
         words.append("seen: its weights were trained on this dataset")
     if row["partial"]:
         words.append("partial")
+    if row["n"] is None:
+        words.append("labels withheld")
     if row["references"] is not None and row["references"] < 10:
         words.append("few references")
     return ", ".join(words)
@@ -81,6 +116,11 @@ def number(value: float | None, digits: int = 3) -> str:
         return ""
     text = f"{value:.{digits}f}"
     return text.replace("0.", ".", 1) if abs(value) < 1 and not text.startswith(("1", "-1")) else text
+
+
+def probability(value: float | None) -> str:
+    """A p-value as .043 or < .001; blank where there is none."""
+    return "" if value is None else "< .001" if value < 0.001 else number(value)
 
 
 def with_interval(value: float | None, interval: Sequence[float] | None) -> str:

@@ -62,8 +62,11 @@ def labels(references: int) -> np.ndarray[Any, Any]:
 
 
 @functools.cache
-def measured(scores: tuple[float, ...], people: tuple[float, ...], ids: tuple[str, ...]) -> dict[str, Any]:
-    return agreement(scores, people, ids).json()
+def measured(scores: tuple[float, ...], people: tuple[float, ...], ids: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures, and figures without each reference."""
+    figures = agreement(scores, people, ids)
+    assert figures.left_out is not None
+    return figures.json() | {"score_2afc": None}, figures.left_out.json()
 
 
 def make(
@@ -94,7 +97,7 @@ def make(
     rows, people = pairs(references)[:limit], labels(references)[:limit]
     scores = people + generator("scores", model, seed, settings).normal(0, noise, len(people))
     ids = tuple(reference for _, reference, _, _ in rows)
-    test, oracle, level = (
+    (test, left_out), (oracle, _), (level, _) = (
         measured(tuple(map(float, values)), tuple(map(float, people)), ids)
         for values in (scores, people, [-level for _, _, _, level in rows])
     )
@@ -130,6 +133,7 @@ def make(
         "random_weights": False,
         "trained_on": [dataset] if trained or seen else [],
         "metrics": {"test": test if labelled else None, "validation": None},
+        "without_each_reference": left_out if labelled else None,
         "repeats": None,
         "controls": {"cell": oracle, "level": level} if controls else {},
         "identical_pairs": identical,
@@ -190,6 +194,7 @@ def repeated(folder: Path, model: str, count: int = 3) -> tuple[Path, dict[str, 
     record = children[0][1] | {
         "key": key,
         "repeats": each,
+        "without_each_reference": None,
         "metrics": {
             "validation": None,
             "test": {f: v[count // 2] for f, v in values.items()}

@@ -10,11 +10,13 @@ import small
 from click.testing import CliRunner
 from miniatures import copy, tree
 
-from harness import registry
+from harness import registry, summary
 from harness.campaign import run_all
 from harness.cli import cli
 from harness.datasets import load_dataset, splits
+from harness.leaderboard.rows import board
 from harness.run import Request
+from harness.runs import ScoreFile
 
 NAMES = ["tid2013", "tid2008", "kadid10k", "live", "live-first", "csiq", "pipal", "pipal-ntire2022", "pieapp", "mdid", "bapps"]
 CASES = [(name, protocol) for name in NAMES for protocol in registry.find_dataset(name).protocols]
@@ -55,6 +57,64 @@ def test_psnr_runs_on_every_miniature_under_every_protocol(name, protocol, folde
     if spec.repeats > 1:
         assert len(done["repeats"]) == spec.repeats
         assert figures["range"]["srcc"][0] <= figures["srcc"] <= figures["range"]["srcc"][1]
+
+
+def test_bapps_is_measured_by_the_share_of_votes_for_the_version_that_the_model_prefers(folder):
+    done = record("bapps", "validation", "psnr", folder)
+    figures, left_out = done["metrics"]["test"], done["without_each_reference"]
+    frame = load_dataset("bapps", tree("bapps")).table.set_index("name")
+    (place,) = folder.glob(f"bapps/psnr/{done['key']}")
+    scores = {name: score for name, score, _ in ScoreFile(place).read()}
+    shares = {}
+    for triplet in sorted({name.rpartition("/")[0] for name in scores}):
+        p0, p1 = (scores[f"{triplet}/{p}"] for p in ("p0", "p1"))
+        judge = frame.at[f"{triplet}/p1", "score"]
+        shares[triplet] = judge if p1 > p0 else 1 - judge if p0 > p1 else 0.5
+    assert len(shares) == 12
+    mean = sum(shares.values()) / 12
+    assert figures["score_2afc"] == pytest.approx(mean)
+    assert figures["ci"]["score_2afc"][0] < mean < figures["ci"]["score_2afc"][1]
+    assert left_out["references"] == list(shares)
+    assert left_out["score_2afc"] == pytest.approx([(12 * mean - share) / 11 for share in shares.values()])
+    result = summary.result(place, done)
+    assert result["score_2afc"] == figures["score_2afc"]
+    assert "2AFC" in summary.run_table([result])
+
+
+def test_pair_analysis_is_defined_where_the_card_knows_how_many_raters_there_were(folder):
+    found = record("kadid10k", "full", "psnr", folder)["metrics"]["test"]
+    assert found["discrimination"]["not_defined"] == []
+    assert found["discrimination"]["pair_analysis"]["better_worse"] > 0.9
+    assert found["discrimination"]["pair_analysis"]["pairs"] == found["n"] * (found["n"] - 1) // 2
+    assert 0 <= found["discrimination"]["outlier_ratio"] <= 1
+    assert found["discrimination"]["monotonicity"]["steps"] == 1.0
+    assert found["score_2afc"] is None
+    unknown = record("tid2013", "full", "psnr", folder)["metrics"]["test"]["discrimination"]
+    assert (unknown["pair_analysis"], unknown["outlier_ratio"]) == (None, None)
+    assert unknown["not_defined"] == ["pair analysis and outlier ratio: the dataset does not give the number of raters"]
+
+
+def test_a_test_part_without_labels_says_so_before_and_after(folder):
+    said: list[str] = []
+    root, runs = str(root_of("pipal", "val")), str(folder / "blind")
+    request = Request("psnr", "pipal", root, "val", runs=runs, mlflow_uri="off", quiet=True, workers=1)
+    (outcome,), faults = run_all([request], say=said.append)
+    assert not faults
+    assert any("people's scores of the 1,000 tested images are not here" in line and "val_labels.txt" in line for line in said)
+    table = summary.run_table([summary.result(outcome.folder, outcome.record)])
+    assert "psnr: no figures, because people's scores of the tested images are not here" in table
+    assert "labels withheld" in table
+
+
+def test_pipals_srcc_within_references_stands_beside_the_pooled_one(folder):
+    request = Request("psnr", "pipal", str(root_of("pipal", "full")), "full", runs=str(folder), mlflow_uri="off", quiet=True)
+    (outcome,), _ = run_all([request], say=lambda line: None)
+    figures = outcome.record["metrics"]["test"]
+    table = summary.run_table([summary.result(outcome.folder, outcome.record)])
+    assert "SRCC within refs" in table
+    assert f" {summary.number(figures['srcc_within'])} " in table
+    (group,) = board([(outcome.folder, outcome.record)], "pipal").groups
+    assert group.rows[0].figures["srcc_within"] == figures["srcc_within"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,12 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from record_factory import PUBLISHED, begun, make, repeated
+from record_factory import PUBLISHED, begun, labels, make, pairs, repeated
+from scipy import stats
 
-from harness import leaderboard
+from harness import leaderboard, runs
 from harness.errors import BadRequest
 from harness.leaderboard import text
+from harness.leaderboard.best import COMPARED, NOT_COMPARED
 from harness.leaderboard.rows import (
     FEW,
     IDENTICAL,
@@ -30,6 +33,7 @@ from harness.leaderboard.rows import (
     Row,
     board,
 )
+from harness.statistics.comparison import best_group
 
 
 def rows_of(folder: Path, protocol: str = "held-out", dataset: str = "toy") -> list[Row]:
@@ -115,6 +119,93 @@ def test_figures_that_do_not_exist_are_blank_and_not_zero(tmp_path: Path) -> Non
     line = next(line for line in text.csv(board(leaderboard.collect([tmp_path]), "toy")).splitlines() if "blind" in line)
     assert ",,,,,,,," in line
     assert "0.0," not in line
+
+
+def scores_of(place: Path) -> list[float]:
+    return [score for _, score, _ in runs.ScoreFile(place).read()]
+
+
+def test_the_best_group_from_records_is_the_one_that_scores_and_labels_give(tmp_path: Path) -> None:
+    noises = {"best": 0.5, "near": 0.43, "worse": 0.8, "bad": 3.0}
+    scores = {name: scores_of(make(tmp_path, name, noise=noise)[0]) for name, noise in noises.items()}
+    make(tmp_path, "leaky", noise=0.01, seen=True)
+    rows = rows_of(tmp_path)
+    ids = [reference for _, reference, _, _ in pairs(12)]
+    for figure in COMPARED[:-1]:
+        expected = best_group(scores, labels(12), ids, statistic=figure)  # type: ignore[arg-type]
+        for standing in expected:
+            assert (figure in the(rows, standing.name).best) == standing.best, figure
+            if figure == "main":
+                assert the(rows, standing.name).p_best == pytest.approx(standing.p_holm)
+    assert {row.name for row in rows if row.best} == {"best", "near"}
+    assert the(rows, "leaky").p_best is None
+
+
+def test_what_cannot_be_compared_with_the_best_says_so_and_is_in_no_group(tmp_path: Path) -> None:
+    for name, noise in (("best", 0.5), ("near", 0.43), ("old", 0.9)):
+        place, _ = make(tmp_path, name, noise=noise)
+        if name == "old":
+            edit(place / "record.json", without_each_reference=None)
+    rows = {row.name: row for row in rows_of(tmp_path) if row.kind == "measured"}
+    assert {name: (row.marks, bool(row.best)) for name, row in rows.items()} == {
+        "best": ((), True),
+        "near": ((), True),
+        "old": ((NOT_COMPARED,), False),
+    }
+    (place,) = (tmp_path / "toy" / "best").iterdir()
+    edit(place / "record.json", without_each_reference=None)
+    rows = {row.name: row for row in rows_of(tmp_path) if row.kind == "measured"}
+    assert {row.marks for row in rows.values()} == {(NOT_COMPARED,)}
+    assert {row.best for row in rows.values()} == {()}
+
+
+def test_a_mean_over_seeds_is_compared_by_its_mean_figures(tmp_path: Path) -> None:
+    seeded = [scores_of(make(tmp_path, "net", noise=0.8, seed=seed, trained=True)[0]) for seed in (0, 1)]
+    make(tmp_path, "best", noise=0.5)
+    row = next(row for row in rows_of(tmp_path) if row.kind == "seeds")
+    assert row.best == ()
+    assert row.p_best is not None
+    assert row.p_best < 0.05
+    ids = np.array([reference for _, reference, _, _ in pairs(12)])
+    assert row.left_out is not None
+    for place, reference in enumerate(row.left_out.references):
+        kept = ids != reference
+        values = [stats.spearmanr(np.array(scores)[kept], labels(12)[kept])[0] for scores in seeded]
+        assert row.left_out.figures["srcc"][place] == pytest.approx(np.mean(values))
+    assert [r.best for r in rows_of(tmp_path) if r.key in row.members] == [(), ()]
+
+
+def test_the_best_group_is_bold_starred_and_listed(tmp_path: Path) -> None:
+    for name, noise in (("best", 0.5), ("worse", 2.0)):
+        make(tmp_path, name, noise=noise)
+    shown = board(leaderboard.collect([tmp_path]), "toy")
+    best, worse = (next(line for line in text.markdown(shown).splitlines() if f"| {name} " in line) for name in ("best", "worse"))
+    assert best.count("**") == 8
+    assert "**" not in worse
+    assert "| best |" in re.sub(" +", " ", best)
+    assert "< .001" in worse
+    assert "Bold: not significantly below the best of its column (5% level" in text.markdown(shown)
+    assert re.search(r"\n +1 +best +\.9\d\d\* \[", text.terminal(shown))
+    assert r"best & \textbf{.9" in text.latex(shown)
+    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(text.csv(shown)))}
+    assert rows["best"]["best"] == "srcc; plcc; krcc; main"
+    assert (rows["worse"]["best"], rows["best"]["p_best"]) == ("", "")
+    assert float(rows["worse"]["p_best"]) < 0.001
+
+
+def test_where_people_chose_between_pairs_the_2afc_score_ranks(tmp_path: Path) -> None:
+    for name, noise, afc in (("a", 2.0, 0.8), ("b", 0.5, 0.7)):
+        place, record = make(tmp_path, name, noise=noise)
+        left_out = record["without_each_reference"]
+        left_out["score_2afc"] = [afc + 0.001 * i for i in range(len(left_out["references"]))]
+        figures = record["metrics"]["test"] | {"score_2afc": afc}
+        edit(place / "record.json", metrics={"test": figures}, without_each_reference=left_out)
+    (group,) = board(leaderboard.collect([tmp_path]), "toy").groups
+    assert group.headline == "score_2afc"
+    assert [(row.name, row.rank) for row in group.rows if row.kind == "measured"] == [("a", 1), ("b", 2)]
+    shown = text.markdown(board(leaderboard.collect([tmp_path]), "toy"))
+    assert re.search(r"\| model +\| +2AFC \| +SRCC", shown)
+    assert "p is that of 2AFC" in shown
 
 
 def test_seeds_are_averaged_and_their_records_follow(tmp_path: Path) -> None:
@@ -231,7 +322,7 @@ def test_markdown_says_what_must_be_said(boards: Path) -> None:
     for link in re.findall(r"\]\((records/[^)]*)\)", said):
         assert json.loads((boards / link).read_text())["dataset"] == "toy"
     widths = {line.count("|") - line.count(r"\|") for line in said.splitlines() if line.startswith("|") and "net" in line}
-    assert widths == {14}
+    assert widths == {16}
 
 
 def test_published_numbers_stand_apart_with_source_and_status(boards: Path) -> None:
@@ -345,6 +436,18 @@ def test_an_unknown_dataset_or_no_records_at_all_is_a_bad_request(
         leaderboard.show(name, tmp_path / "runs", boards if name else tmp_path / "empty")
 
 
+def test_without_a_folder_the_page_is_the_committed_one_or_ones_own(boards: Path, tmp_path: Path) -> None:
+    make(tmp_path / "runs", "mine", dataset="uncommitted")
+    leaderboard.write(boards)
+    (boards / "index.html").unlink()
+    assert leaderboard.write_page(None, tmp_path / "runs", boards, "toy") == boards / "index.html"
+    assert leaderboard.check(boards) == []
+    assert "uncommitted" not in (boards / "index.html").read_text()
+    own = leaderboard.write_page(None, tmp_path / "runs", boards, "uncommitted")
+    assert own == tmp_path / "runs" / "index.html"
+    assert "mine" in own.read_text()
+
+
 def test_the_page_elsewhere_links_back_to_the_records(boards: Path, tmp_path: Path) -> None:
     make(tmp_path / "runs", "mine")
     path = leaderboard.write_page(tmp_path / "site", tmp_path / "runs", boards)
@@ -386,7 +489,7 @@ def test_leaderboards_need_no_torch_ray_mlflow_or_pandas_and_500_records_take_un
         "import sys, time; begun = time.process_time(); from harness import leaderboard\n"
         f"leaderboard.write({str(tmp_path / 'boards')!r})\n"
         "print(time.process_time() - begun)\n"
-        "assert not {'torch', 'ray', 'mlflow', 'pandas', 'scipy', 'cv2', 'matplotlib'} & set(sys.modules)"
+        "assert not {'torch', 'ray', 'mlflow', 'pandas', 'scipy.stats', 'cv2', 'matplotlib'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

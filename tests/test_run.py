@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from small import write_network, write_table
 
+from harness.summary import number
+
 HARNESS = [sys.executable, "-m", "harness.cli"]
 
 
@@ -285,6 +287,15 @@ def test_two_runs_are_compared_on_the_images_that_both_scored(world: World, tmp_
     assert figures["differences"]["srcc"]["difference"] == pytest.approx(psnr["srcc"] - ssim["srcc"])
     assert {group["name"] for group in figures["by_distortion"]} == {"noise", "fade"}
     assert figures["disagreements"][0]["name"].endswith(".png")
+    assert figures["discrimination"]["a"]["monotonicity"]["count"] == 12
+    assert figures["discrimination"]["a"]["pair_analysis"] is None
+    assert [entry["difference"] for entry in figures["planning"]] == [0.01, 0.02, 0.05]
+    said = subprocess.run(
+        [*HARNESS, "compare", psnr["run"], ssim["run"], "--difference", "0.1"], capture_output=True, text=True, cwd=world.folder
+    ).stdout
+    assert "references for 0.1" in said
+    assert "not defined" in said
+    assert "assumes independent images" in said
     # The same from bare files, with scores turned round and said so.
     labels, files = tmp_path / "labels.csv", []
     rows = [line.split(",") for line in world.table.read_text(encoding="utf-8").splitlines()[1:]]
@@ -296,6 +307,28 @@ def test_two_runs_are_compared_on_the_images_that_both_scored(world: World, tmp_
     words = [*base, *map(str, files), "--labels", str(labels), "--lower-is-better", "b"]
     again = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     assert again["differences"] == figures["differences"]
+
+
+def test_seeds_give_a_run_each_and_their_spread_and_idle_ones_are_left_out(world: World):
+    words = ["psnr", "small", "--protocol", "parts", "--seeds", "0,1,2"]
+    results = world.run(*words)
+    assert [(r["model"], r["seed"]) for r in results] == [("psnr", 0), ("small", 0), ("small", 1), ("small", 2)]
+    assert len({r["key"] for r in results}) == 4
+    (alone,) = world.run("small", "--protocol", "parts", "--seed", "1")
+    assert alone["run"] == results[2]["run"]
+    done = world.call("run", *words, "--dataset", str(world.table))
+    assert "psnr: seed 1 would give what seed 0 gives; left out" in done.stderr
+    srccs = [r["srcc"] for r in results[1:]]
+    (mean,) = [line for line in done.stdout.splitlines() if line.startswith("small, 3 seeds")]
+    shown = [number(v) for v in (sum(srccs) / 3, min(srccs), max(srccs))]
+    assert f"{shown[0]} ({shown[1]} to {shown[2]})" in mean
+    assert done.stdout.count("· seed ") == 3
+    boards = ["--boards", str(world.folder / "no boards"), "--runs", str(world.folder / "runs")]
+    board = subprocess.run([*HARNESS, "leaderboard", "table", *boards], capture_output=True, text=True, check=True).stdout
+    assert "3 seeds: 0, 1, 2" in board
+    for bad in (["--seeds", "0,x"], ["--seeds", "0,1", "--seed", "2"]):
+        refused = world.call("run", "psnr", "--dataset", str(world.table), *bad, status=2)
+        assert "such as 0,1,2" in refused.stderr
 
 
 def test_a_score_file_becomes_a_record_like_any_other(world: World, tmp_path: Path):

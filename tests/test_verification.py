@@ -124,6 +124,46 @@ def test_a_changed_weight_is_named_and_lost_weights_are_trained_again(tmp_path: 
     assert "weights" in world.kinds()
 
 
+def test_without_training_lost_weights_leave_the_scores_unchecked_and_all_else_checked(tmp_path: Path):
+    world = World(tmp_path, "small")
+    (world.record / "weights.safetensors").unlink()
+    verdict = world.verify(train=False)
+    assert (verdict.ok, verdict.checked) == (True, 0)
+    assert "not checked" in verdict.remarks[0]
+    path = world.data / "r3_fade_2.png"
+    pixels = np.array(Image.open(path))
+    pixels[5, 5, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+    assert "pictures" in world.kinds(train=False)
+
+
+def test_a_changed_picture_that_was_trained_on_is_named(tmp_path: Path):
+    world = World(tmp_path, "small")
+    path = world.data / "r0_fade_2.png"
+    pixels = np.array(Image.open(path))
+    pixels[5, 5, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+    verdict = world.verify()
+    assert [f.what for f in verdict.findings] == ["pictures"]
+    assert "training pictures of 1 references are others: r0" in verdict.findings[0].text
+
+
+def test_a_new_training_under_other_conditions_is_judged_by_its_figures(tmp_path: Path):
+    world = World(tmp_path, "small")
+    (world.record / "weights.safetensors").unlink()
+    record = json.loads((world.record / "record.json").read_text())
+    record["conditions"]["libraries"]["numpy"] = "1.0"
+    (world.record / "record.json").write_text(json.dumps(record))
+    verdict = world.verify()
+    assert verdict.findings == ()
+    assert "where no bits are promised: scores differ by up to 0;" in verdict.remarks[0]
+    record["metrics"]["test"] |= {"ci": {"srcc": [0.9999, 1.0], "plcc": None}}
+    figures = record["metrics"]["test"]
+    (world.record / "record.json").write_text(json.dumps(record))
+    assert figures["srcc"] < 0.9999
+    assert world.kinds() == ["scores"]
+
+
 def test_other_conditions_are_remarked_and_judged_within_the_tolerance(world: World):
     record = json.loads((world.record / "record.json").read_text())
     record["conditions"]["libraries"]["numpy"] = "1.0"

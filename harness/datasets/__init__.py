@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
     from harness.datasets import table
 
     if name.lower().endswith((".csv", ".tsv")):
-        return Dataset(_table_card(Path(name)), table.read_csv(name, root))
+        return of_table(name, root)
     card = registry.find_dataset(name, cards)
     reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
     read = registry.resolve(reader, card.path)
@@ -72,6 +72,14 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
         progress = {"progress": step} if "progress" in inspect.signature(read).parameters else {}
         frame = read(card, data_root(card.folder or card.name, root), **card.layout, **progress)
     return Dataset(card, table.complete(frame, card.name))
+
+
+def of_table(path: str | Path, root: str | Path | None = None, *, higher_is_better: bool = True) -> Dataset:
+    """The dataset that a CSV table is (`harness.datasets.table.read_csv`)."""
+    from harness.datasets import table
+
+    card = _table_card(Path(path))
+    return Dataset(replace(card, higher_is_better=higher_is_better), table.read_csv(path, root))
 
 
 def read_table(card: DatasetCard, root: Path | None, table: str) -> pd.DataFrame:

@@ -2,9 +2,9 @@
 
 One row per pair: `name` (unique text), `distorted` and `reference` (paths), `reference_id` (the group that splits
 keep together), `distortion` (kind), `level`, `score` (people's; NaN where withheld), `part` (the official part,
-where there is one). Where known: `std` (the raters' standard deviation) and `pair` (two distorted images that people
-chose between carry one text here, and `score` is the share of votes for each). A table without pictures (name, score)
-serves score files only.
+where there is one). Where known: `std` (the standard deviation of an image's opinions), `raters` (how many there were) and
+`pair` (two distorted images that people chose between carry one text here, and `score` is the share of votes for each). A
+table without pictures (name, score) serves score files only.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from harness.files import sha256_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COLUMNS = ("name", "distorted", "reference", "reference_id", "distortion", "level", "score", "part", "std", "pair")
+COLUMNS = ("name", "distorted", "reference", "reference_id", "distortion", "level", "score", "part", "std", "raters", "pair")
 _REQUIRED = ("distorted", "reference", "score")
 
 
 def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
-    """A user's table with columns distorted, reference, score and optional name, reference_id, distortion, level, part.
+    """A user's table with columns distorted, reference, score and optional name, reference_id, distortion, level, part, std,
+    raters.
 
-    Or, without pictures: name, score, optionally reference_id. Relative paths start at `root`, else at the table's
+    Or, without pictures: name, score, and the same optional ones. Relative paths start at `root`, else at the table's
     folder. Raises BadRequest listing every problem of the table.
     """
     path = Path(path)
@@ -57,9 +58,9 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
             frame[column] = [str(folder / value) for value in frame[column]]
     frame["score"], bad = numbers(frame["score"])
     problems += [f"{path}: score is not a finite number in {len(bad)} rows: {listed(bad)}"] if bad else []
-    if "level" in frame:
-        frame["level"], bad = numbers(frame["level"])
-        problems += [f"{path}: level is not a number in {len(bad)} rows: {listed(bad)}"] if bad else []
+    for column in (c for c in ("level", "std", "raters") if c in frame):
+        frame[column], bad = numbers(frame[column])
+        problems += [f"{path}: {column} is not a number in {len(bad)} rows: {listed(bad)}"] if bad else []
     if problems:
         raise BadRequest("\n".join(problems))
     return complete(frame, str(path))

@@ -126,12 +126,27 @@ def write(boards: str | Path = "leaderboards") -> list[Path]:
     return list(wanted)
 
 
-def write_page(folder: str | Path, runs_folder: str | Path, boards: str | Path = "leaderboards", name: str | None = None) -> Path:
-    """The page over committed records and one's own runs (of dataset `name`), in a folder of one's choice; returns the file."""
+def write_page(
+    folder: str | Path | None, runs_folder: str | Path, boards: str | Path = "leaderboards", name: str | None = None
+) -> Path:
+    """The page over committed records and one's own runs (of dataset `name`), in a folder of one's choice; returns the file.
+
+    Without a folder: the page of the committed records, all of them, beside them, as `write` makes it; where there are none
+    (of `name`), one's own runs' page in their folder.
+    """
     kept = Path(boards) / RECORDS
+    if folder is None and committed(name, boards):
+        write_text(Path(boards) / PAGE, _files(Path(boards))[Path(boards) / PAGE])
+        return Path(boards) / PAGE
+    folder = Path(runs_folder if folder is None else folder)
     chosen = _chosen(name, runs_folder, boards)
-    write_text(Path(folder) / PAGE, page(chosen, _link_from(Path(folder), kept)))
-    return Path(folder) / PAGE
+    write_text(folder / PAGE, page(chosen, _link_from(folder, kept)))
+    return folder / PAGE
+
+
+def committed(name: str | None, boards: str | Path = "leaderboards") -> list[Path]:
+    """The folders of the committed records (of dataset `name`)."""
+    return [folder for folder, record in collect([Path(boards) / RECORDS]) if name in (None, record["dataset"])]
 
 
 def check(boards: str | Path = "leaderboards") -> list[str]:

@@ -9,13 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.leaderboard.rows import LEGEND, Board, Group, Reported, Row
-from harness.leaderboard.text import GENERATED, seeds, sentences, speed
+from harness.leaderboard.text import GENERATED, against_best, best_explained, seeds, sentences, speed
 from harness.summary import number
 from harness.templates import render
 
 _WIDTH = 120
 """Of a drawn interval, in the page's pixels."""
-_FIGURES = (("plcc", "PLCC"), ("plcc_fitted", "PLCC fitted"), ("krcc", "KRCC"), ("rmse", "RMSE"), ("main", "Main"))
+_FIGURES = (
+    ("plcc", "PLCC"),
+    ("plcc_fitted", "PLCC fitted"),
+    ("krcc", "KRCC"),
+    ("rmse", "RMSE"),
+    ("srcc_within", "Within refs"),
+    ("main", "Main"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,13 @@ def _group(group: Group, reported: Sequence[Reported], records: str) -> dict[str
         "confidence": f"{group.confidence:.0%}",
         "scale": (number(scale.low, 1), number(scale.high, 1)),
         "width": _WIDTH,
-        "figures": _FIGURES,
+        "figures": (*((("score_2afc", "2AFC"),) if group.headline == "score_2afc" else ()), *_FIGURES),
+        "headline": group.headline,
+        "compared": best_explained(group) if any(row.best for row in group.rows) else "",
         "has_reported": bool(mine),
         "rows": [
-            _row(row, scale, mine.get(row.name, ()) if row.key not in behind else (), behind, records) for row in group.rows
+            _row(row, group, scale, mine.get(row.name, ()) if row.key not in behind else (), behind, records)
+            for row in group.rows
         ],
     }
 
@@ -95,10 +105,21 @@ def scale_of(rows: Sequence[Row]) -> Scale:
     return Scale(min(low, high - 0.2), high)
 
 
-def _row(row: Row, scale: Scale, reported: Sequence[Reported], behind: set[str], records: str) -> dict[str, Any]:
+def _row(row: Row, group: Group, scale: Scale, reported: Sequence[Reported], behind: set[str], records: str) -> dict[str, Any]:
     srcc = row.figures.get("srcc")
     interval = row.spread.get("srcc") or row.ci.get("srcc")
-    words = (row.name, row.title, *row.settings, *row.marks, row.protocol, row.dataset, row.key)
+    in_group = group.headline in row.best
+    figures = (*(("score_2afc",) if group.headline == "score_2afc" else ()), *(name for name, _ in _FIGURES))
+    words = (
+        row.name,
+        row.title,
+        *row.settings,
+        *row.marks,
+        *(("best group",) if in_group else ()),
+        row.protocol,
+        row.dataset,
+        row.key,
+    )
     return {
         "kind": row.kind,
         "member": bool(row.key) and row.key in behind,
@@ -114,7 +135,11 @@ def _row(row: Row, scale: Scale, reported: Sequence[Reported], behind: set[str],
         "drawn": None
         if srcc is None
         else (scale.at(srcc), *((scale.at(interval[0]), scale.at(interval[1])) if interval else ())),
-        "figures": [(row.figures.get(name), number(row.figures.get(name))) for name, _ in _FIGURES],
+        "figures": [(row.figures.get(name), number(row.figures.get(name)), name in row.best) for name in figures],
+        "srcc_best": "srcc" in row.best,
+        "best": in_group,
+        "against_best": against_best(row, group),
+        "p_best": 1.0 if in_group and row.p_best is None else row.p_best,
         "n": row.n,
         "references": row.references,
         "speed": row.pairs_per_second,

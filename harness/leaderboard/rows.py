@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from harness.files import sha256_json
+from harness.leaderboard.best import NOT_COMPARED, with_best
+from harness.statistics.leftout import LeftOut
 
 Record = Mapping[str, Any]
-FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within")
+FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
 CONTROLS = {"cell": "oracle: knows kind and level", "level": "level alone"}
 SEEN = "seen"
 RANDOM = "random weights"
@@ -40,6 +42,8 @@ LEGEND = {
     OTHER_SPLIT: "tested on other images than the rest of this table: not ranked",
     NO_FIT: "no curve could be fitted, so PLCC fitted and RMSE are blank",
     IDENTICAL: "pairs of identical pictures were given the card's ceiling instead of infinity",
+    NOT_COMPARED: "not tested against the best row: one of the two has no figures without each reference (an older record, or "
+    "medians over splits), or they were tested on other splits",
 }
 _UNRANKED = frozenset({SEEN, PARTIAL, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT})
 
@@ -67,6 +71,14 @@ class Row:
     repeats: int = 0
     """Splits that the figures are a median over; 0: one split."""
     marks: tuple[str, ...] = ()
+    left_out: LeftOut | None = None
+    """Figures without each reference."""
+    images: tuple[str | None, str | None] = (None, None)
+    """The table's and the split's hash: rows are compared where both are the same."""
+    best: tuple[str, ...] = ()
+    """Figures in which the row is not significantly below the best row."""
+    p_best: float | None = None
+    """Of no difference from the best row in the group's headline figure, after Holm's correction; None for the best itself."""
     trained_on: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     """What the user passed beyond the card: `recipe.epochs=3`, `weights=released`."""
@@ -82,6 +94,15 @@ class Row:
     def ranked(self) -> bool:
         """Whether the row can be compared with the others of its group."""
         return self.kind != "control" and self.figures.get("main") is not None and not _UNRANKED.intersection(self.marks)
+
+    def without(self, figure: str) -> tuple[float, ...] | None:
+        """`figure` with each reference left out."""
+        if self.left_out is None:
+            return None
+        if figure == "main":
+            srcc, plcc = (self.left_out.figures.get(part) for part in ("srcc", "plcc"))
+            return None if srcc is None or plcc is None else tuple(a + b for a, b in zip(srcc, plcc, strict=True))
+        return self.left_out.figures.get(figure)
 
 
 @dataclass(frozen=True)
@@ -110,6 +131,8 @@ class Group:
     note: str
     rows: tuple[Row, ...]
     confidence: float = 0.95
+    headline: str = "main"
+    """The figure that rows are ranked by: main, or score_2afc where people chose between pairs."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +203,9 @@ def _group(
     rows = _with_means(rows, records, seeded_splits=seeded)
     rows += _controls(dataset, protocol, [r for r in records if not _differs(r, usual)])
     confidence = next((f["confidence"] for r in records if (f := _test(r)) and f.get("confidence")), 0.95)
-    return Group(dataset, protocol, about.get("description") or "", about.get("note") or "", tuple(_ranked(rows)), confidence)
+    headline = "score_2afc" if any(row.figures.get("score_2afc") is not None for row in rows if row.ranked) else "main"
+    rows = with_best(_ranked(rows, headline), headline, confidence)
+    return Group(dataset, protocol, about.get("description") or "", about.get("note") or "", tuple(rows), confidence, headline)
 
 
 class _Usual(NamedTuple):
@@ -255,6 +280,8 @@ def _row(record: Record, folder: str, usual: _Usual) -> Row:
         seeds=() if record.get("seed") is None else (record["seed"],),
         repeats=len(record.get("repeats") or ()),
         marks=_marks(record, figures, usual),
+        left_out=LeftOut.read(record.get("without_each_reference")),
+        images=(_hash(record, "table"), _hash(record, "split")),
         trained_on=tuple(record.get("trained_on") or ()),
         settings=_settings(record.get("command") or ""),
         key=record["key"],
@@ -332,10 +359,22 @@ def _mean(rows: Sequence[Row]) -> Row:
         seeds=tuple(seed for row in rows for seed in row.seeds),
         repeats=rows[0].repeats,
         marks=tuple(mark for mark in LEGEND if any(mark in row.marks for row in rows)),
+        left_out=_mean_left_out(rows),
+        images=rows[0].images if len({row.images for row in rows}) == 1 else (None, None),
         trained_on=rows[0].trained_on,
         settings=rows[0].settings,
         members=tuple(row.key for row in rows),
     )
+
+
+def _mean_left_out(rows: Sequence[Row]) -> LeftOut | None:
+    """The mean figures without each reference, where all rows have them for the same references."""
+    known = [row.left_out for row in rows if row.left_out is not None]
+    if len(known) < len(rows) or len({(row.images, found.references) for row, found in zip(rows, known, strict=True)}) > 1:
+        return None
+    shared = set.intersection(*(set(found.figures) for found in known))
+    means = {f: [sum(v) / len(v) for v in zip(*(found.figures[f] for found in known), strict=True)] for f in shared}
+    return LeftOut.of(known[0].references, means)
 
 
 def _controls(dataset: str, protocol: str, records: Sequence[Record]) -> list[Row]:
@@ -358,22 +397,22 @@ def _controls(dataset: str, protocol: str, records: Sequence[Record]) -> list[Ro
     ]
 
 
-def _ranked(rows: Sequence[Row]) -> list[Row]:
-    """Best main score first, each row in its place; the records behind a mean follow it, unranked."""
+def _ranked(rows: Sequence[Row], headline: str) -> list[Row]:
+    """Best headline figure first, each row in its place; the records behind a mean follow it, unranked."""
     behind = {key for row in rows for key in row.members}
     ordered: list[Row] = []
     rank = 0
-    for row in sorted((row for row in rows if not row.key or row.key not in behind), key=_height):
+    for row in sorted((row for row in rows if not row.key or row.key not in behind), key=lambda row: _height(row, headline)):
         rank += row.ranked
         ordered.append(replace(row, rank=rank if row.ranked else None))
         ordered += sorted((r for r in rows if r.key in row.members), key=lambda r: (r.seeds, r.key))
     return ordered
 
 
-def _height(row: Row) -> tuple[bool, float, str, str]:
-    main = row.figures.get("main")
+def _height(row: Row, headline: str) -> tuple[bool, float, str, str]:
+    value = row.figures.get(headline)
     comparable = row.ranked or row.kind == "control"
-    return (not comparable, -main if main is not None else float("inf"), row.name, row.key)
+    return (not comparable, -value if value is not None else float("inf"), row.name, row.key)
 
 
 def _reported(records: Sequence[Record], dataset: str) -> tuple[Reported, ...]:

@@ -97,7 +97,7 @@ def write(folder: Path, record: Mapping[str, Any], rows: pd.DataFrame, model: An
         recipe=_settings((record.get("cards") or {}).get("model") or {}, trained=bool(record.get("training"))),
         training=[(k.replace("_", " "), _short(v)) for k, v in (record.get("training") or {}).items() if v is not None],
         environment=_environment(record),
-        hashes=[(k, v) for k, v in _flat(record.get("hashes") or {}) if v and not k.startswith("pictures_by_reference")],
+        hashes=[(k, v) for k, v in _flat(record.get("hashes") or {}) if v and "pictures_by_reference" not in k],
     )
     write_text(folder / PAGE, page)
     return [*written, folder / PAGE]

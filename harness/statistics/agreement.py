@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.errors import BadRequest, listed, near
-from harness.statistics.correlations import Clustered, Floats, Ints, numbered, pearson, spearman, spearman_within
+from harness.statistics.correlations import Clustered, Floats, Ints, kendall, numbered, pearson, spearman, spearman_within
 from harness.statistics.fits import FITS, Fit, fit_curve
-from harness.statistics.intervals import Interval, fisher_interval, pooled_units, unit_limit
+from harness.statistics.intervals import Interval, fisher_interval
+from harness.statistics.leftout import LeftOut, groups
 
 FEW_REFERENCES = 10
 
@@ -55,6 +56,8 @@ class Agreement:
     srcc_within: float | None = None
     """Mean over references of the SRCC among a reference's own images."""
     notes: tuple[str, ...] = ()
+    left_out: LeftOut | None = None
+    """srcc, plcc and krcc without each reference: what a later paired comparison needs. Not part of `json`."""
 
     def json(self) -> dict[str, Any]:
         """Plain values for JSON: numbers, text, lists, null; never NaN."""
@@ -103,8 +106,7 @@ def agreement(
     x, y, unit, units = columns.values["scores"], columns.values["labels"], columns.unit, columns.units
     known = reference_ids is not None and not isinstance(reference_ids, str)
     notes = _constant_notes(x, y)
-    whole = Clustered(x, y, unit if unit is not None else np.zeros(len(x), np.int64), max(units, 1))
-    srcc, plcc, krcc = spearman(x, y), pearson(x, y), whole.krcc()
+    srcc, plcc, krcc = spearman(x, y), pearson(x, y), kendall(x, y)
     curve = fit_curve(x, y, fit)
     fitted = plcc_fitted = rmse = None
     if not isinstance(curve, str):
@@ -112,6 +114,7 @@ def agreement(
         plcc_fitted, rmse = pearson(fitted, y), float(np.sqrt(np.mean((curve.values - y) ** 2)))
         notes += [f"the best {fit} is {curve.note}"] if curve.note else []
     ci: dict[str, Interval | None] = dict.fromkeys(("srcc", "plcc", "plcc_fitted", "krcc", "main"))
+    left_out = None
     if intervals and unit is None:
         notes.append("no intervals: they need the reference of every image (reference_id)")
     elif intervals and units < 2:
@@ -119,10 +122,11 @@ def agreement(
     elif intervals and unit is not None:
         if not known:
             notes.append("intervals take every image as independent")
-        pooled = pooled_units(unit, units, unit_limit(len(x)))
-        if pooled[1] < units:
-            whole = Clustered(x, y, *pooled)
-        ci = _intervals(whole, fitted, (srcc, plcc, plcc_fitted, krcc), confidence)
+        left, names = groups(unit, columns.ids)
+        whole = Clustered(x, y, left, len(names))
+        deleted = {"srcc": whole.srcc_without_each(), "plcc": whole.plcc_without_each(), "krcc": whole.krcc_without_each()}
+        ci = _intervals(whole, fitted, (srcc, plcc, plcc_fitted, krcc), deleted, confidence)
+        left_out = LeftOut.of(names, deleted)
         if np.isfinite(srcc) and ci["srcc"] is None:
             notes.append("no intervals: without one of the references, scores or labels are constant")
     within: float | None = None
@@ -148,6 +152,7 @@ def agreement(
         few_references=unit is not None and units < FEW_REFERENCES,
         srcc_within=within,
         notes=tuple(notes),
+        left_out=left_out if known else None,
     )
 
 
@@ -226,15 +231,21 @@ def _constant_notes(x: Floats, y: Floats) -> list[str]:
 
 
 def _intervals(
-    whole: Clustered, fitted: Floats | None, figures: tuple[float, float, float | None, float], confidence: float
+    whole: Clustered,
+    fitted: Floats | None,
+    figures: tuple[float, float, float | None, float],
+    deleted: Mapping[str, Floats],
+    confidence: float,
 ) -> dict[str, Interval | None]:
     srcc, plcc, plcc_fitted, krcc = figures
-    srcc_without, plcc_without = whole.srcc_without_each(), whole.plcc_without_each()
-    ci = {"srcc": fisher_interval(srcc, srcc_without, confidence), "plcc": fisher_interval(plcc, plcc_without, confidence)}
-    ci["plcc_fitted"] = None
+    fitted_interval = None
     if fitted is not None and plcc_fitted is not None:
         without = Clustered(fitted, whole.y, whole.unit, whole.units).plcc_without_each()
-        ci["plcc_fitted"] = fisher_interval(plcc_fitted, without, confidence)
-    ci["krcc"] = fisher_interval(krcc, whole.krcc_without_each(), confidence)
-    ci["main"] = fisher_interval(plcc + srcc, plcc_without + srcc_without, confidence, reach=2.0)
-    return ci
+        fitted_interval = fisher_interval(plcc_fitted, without, confidence)
+    return {
+        "srcc": fisher_interval(srcc, deleted["srcc"], confidence),
+        "plcc": fisher_interval(plcc, deleted["plcc"], confidence),
+        "plcc_fitted": fitted_interval,
+        "krcc": fisher_interval(krcc, deleted["krcc"], confidence),
+        "main": fisher_interval(plcc + srcc, deleted["plcc"] + deleted["srcc"], confidence, reach=2.0),
+    }

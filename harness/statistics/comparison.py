@@ -33,6 +33,7 @@ Statistic = Literal["srcc", "plcc", "krcc", "main"]
 Method = Literal["auto", "jackknife", "bootstrap"]
 STATISTICS: tuple[str, ...] = ("srcc", "plcc", "krcc", "main")
 REACH = {"srcc": 1.0, "plcc": 1.0, "krcc": 1.0, "main": 2.0}
+"""Largest value of the figures that have a Fisher scale."""
 BOOTSTRAP_FROM = 100
 """References from which `auto` draws bootstrap samples instead of leaving out one reference at a time."""
 _MOST_UNITS = 1000
@@ -236,7 +237,7 @@ def _figures(
 
 
 def _difference(statistic: str, a: _Figures, b: _Figures, confidence: float, references: int) -> Difference:
-    va, vb, reach = a.estimate[statistic], b.estimate[statistic], REACH[statistic]
+    va, vb, reach = a.estimate[statistic], b.estimate[statistic], REACH.get(statistic)
     known = Difference(statistic, _defined(va), _defined(vb), _defined(va - vb), references=references)
     da, db = a.deleted[statistic], b.deleted[statistic]
     if known.difference is None or len(da) < 2 or not (np.isfinite(da).all() and np.isfinite(db).all()):
@@ -245,8 +246,8 @@ def _difference(statistic: str, a: _Figures, b: _Figures, confidence: float, ref
         return _with(known, (0.0, 0.0), 1.0, "jackknife", None)
     error = None
     # Perfect agreement has no finite z: then the figures themselves are compared.
-    on_z = not (is_perfect(va, reach) or is_perfect(vb, reach))
-    if on_z:
+    on_z = reach is not None and not (is_perfect(va, reach) or is_perfect(vb, reach))
+    if reach is not None and on_z:
         za, zb = fisher(va, da, reach), fisher(vb, db, reach)
         left_out = jackknife(za[0] - zb[0], za[1] - zb[1])
         error = left_out.error
@@ -256,7 +257,7 @@ def _difference(statistic: str, a: _Figures, b: _Figures, confidence: float, ref
         if len(drawn) >= len(a.drawn[statistic]) / 2:
             ci, p_value = bootstrap_interval(va - vb, drawn, da - db, confidence)
             return _with(known, ci, p_value, "bootstrap", error)
-    if not on_z:
+    if reach is None or not on_z:
         left_out = jackknife(va - vb, da - db)
         return _with(known, left_out.interval(confidence), left_out.p_value(), "jackknife", None)
     middle = (za[0] + zb[0]) / 2
@@ -378,16 +379,30 @@ def best_group(
     people = columns.values.pop("labels")
     pooled = pooled_units(unit, units, min(unit_limit(len(people)), _MOST_UNITS))
     figures = {name: _figures(x, people, *pooled, [statistic]) for name, x in columns.values.items()}
-    value = {name: _defined(f.estimate[statistic]) for name, f in figures.items()}
-    ranked = sorted(figures, key=lambda name: -np.inf if value[name] is None else -(value[name] or 0.0))
-    ranked.sort(key=lambda name: value[name] is None)
-    defined = [name for name in ranked if value[name] is not None]
+    return standings(
+        {name: (_defined(f.estimate[statistic]), f.deleted[statistic]) for name, f in figures.items()},
+        statistic,
+        confidence=confidence,
+    )
+
+
+def standings(figures: Mapping[str, tuple[float | None, Floats]], statistic: str, *, confidence: float = 0.95) -> list[Standing]:
+    """`best_group` from each model's figure on all images and with each reference left out, the same references for all.
+
+    This is all that a record needs to keep. 2AFC scores, which are means and no correlations, are compared as they are.
+    """
+    known = {
+        name: _Figures({statistic: np.nan if value is None else value}, {statistic: deleted}, {})
+        for name, (value, deleted) in figures.items()
+    }
+    defined = sorted((name for name, (v, _) in figures.items() if v is not None), key=lambda name: -(figures[name][0] or 0.0))
     p_values = {
-        name: _difference(statistic, figures[defined[0]], figures[name], confidence, units).p_value for name in defined[1:]
+        name: _difference(statistic, known[defined[0]], known[name], confidence, len(figures[name][1])).p_value
+        for name in defined[1:]
     }
     tested = [name for name, p in p_values.items() if p is not None]
     adjusted = dict(zip(tested, holm([p_values[name] or 0.0 for name in tested]), strict=True))
     return [
-        Standing(name, value[name], adjusted.get(name), name in defined and adjusted.get(name, 1.0) > 1 - confidence)
-        for name in ranked
+        Standing(name, figures[name][0], adjusted.get(name), name in defined and adjusted.get(name, 1.0) > 1 - confidence)
+        for name in (*defined, *(name for name in figures if name not in defined))
     ]

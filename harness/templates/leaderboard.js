@@ -4,6 +4,7 @@
   const find = document.getElementById("find");
   const dataset = document.getElementById("dataset");
   const ranked = document.getElementById("ranked");
+  const best = document.getElementById("best");
   const controls = document.getElementById("controls");
   const count = document.getElementById("count");
 
@@ -16,6 +17,7 @@
       row.hidden = !words.every((word) => row.dataset.words.includes(word))
         || (dataset.value !== "" && here !== dataset.value)
         || (ranked.checked && row.classList.contains("unranked"))
+        || (best.checked && !row.classList.contains("in-best-group"))
         || (!controls.checked && control);
       shown += !row.hidden;
     }
@@ -48,7 +50,7 @@
     table.querySelector("caption .order").textContent = `, sorted by ${header.textContent.trim()}, ${order}`;
   };
 
-  for (const input of [find, dataset, ranked, controls]) input.addEventListener("input", filter);
+  for (const input of [find, dataset, ranked, best, controls]) input.addEventListener("input", filter);
   for (const button of document.querySelectorAll("thead button")) button.addEventListener("click", () => sort(button.closest("th")));
 
   const theme = document.getElementById("theme");

@@ -76,6 +76,24 @@ def test_datasets_unranked_rows_and_controls_can_be_hidden(page: Path, tmp_path:
     assert back == 14
 
 
+def test_the_best_group_is_marked_bold_and_can_be_shown_alone(page: Path, tmp_path: Path) -> None:
+    alone, bold, weights, last, back = works(
+        tmp_path,
+        page,
+        "set('dataset', 'toy'); set('best', true); const alone = visible();"
+        "const bold = [...document.querySelectorAll('tr.in-best-group td.best .figure')];"
+        "const weights = bold.map((e) => getComputedStyle(e).fontWeight);"
+        "const t = table('toy--held-out'); press(t, 'p'); press(t, 'p'); const p = column(t, 'p'); set('best', false);"
+        "return [alone, bold.length, weights, p.filter(Boolean), visible().length]",
+    )
+    assert alone == ["net"]
+    assert bold == 4
+    assert set(weights) == {"700"}
+    assert [float(p) for p in last] == sorted(float(p) for p in last)
+    assert float(last[-1]) == 1.0
+    assert back == 11
+
+
 def test_intervals_are_drawn_to_scale(page: Path, tmp_path: Path) -> None:
     drawn = works(
         tmp_path,

@@ -1,0 +1,179 @@
+"""A record's figures from its scores and the dataset's labels, and from nothing else.
+
+Scores and labels are turned to higher-is-better by their cards before anything is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.datasets import Dataset
+from harness.errors import BadRequest
+from harness.registry import ModelCard
+from harness.statistics.agreement import Agreement, agreement
+from harness.statistics.correlations import Floats, numbered
+from harness.statistics.discrimination import agreeing, monotonicity, outlier_ratio, pair_analysis
+from harness.statistics.intervals import jackknife
+from harness.statistics.leftout import LeftOut, groups
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Scores = Sequence[tuple[str, float]]
+"""(name, score) as scores.csv holds them."""
+
+
+class _Labelled(NamedTuple):
+    rows: pd.DataFrame
+    """The table's rows that have a label, in the scores' order."""
+    scores: Floats
+    labels: Floats
+
+
+def _labelled(card: ModelCard, data: Dataset, scores: Scores) -> _Labelled | None:
+    if not scores:
+        return None
+    rows = data.table.set_index("name", drop=False).loc[[name for name, _ in scores]]
+    known = rows["score"].notna().to_numpy()
+    if not known.any():
+        return None
+    sign = 1.0 if card.higher_is_better else -1.0
+    values = sign * np.array([score for _, score in scores])
+    return _Labelled(rows[known], values[known], oriented_labels(data, rows[known]))
+
+
+def oriented_labels(data: Dataset, rows: pd.DataFrame) -> Floats:
+    """(n,): people's scores of these rows, higher is better."""
+    labels = rows["score"].to_numpy(dtype=float)
+    return labels if data.higher_is_better else -labels
+
+
+def measure(card: ModelCard, data: Dataset, scores: Scores) -> Agreement | None:
+    """Agreement of the scores with the dataset's labels; None where no labels are known."""
+    found = _labelled(card, data, scores)
+    return None if found is None else agreement(found.scores, found.labels, _references(found.rows))
+
+
+def _references(rows: pd.DataFrame) -> list[str] | None:
+    """The rows' reference ids; None where a table of labels alone does not give them."""
+    return list(rows["reference_id"]) if (rows["reference_id"] != "").any() else None
+
+
+class Measured(NamedTuple):
+    """What a record says about one part, as plain values."""
+
+    figures: dict[str, Any]
+    """Agreement, the 2AFC score, and `discrimination`."""
+    without_each_reference: dict[str, Any] | None
+    """`LeftOut.json` of the same figures."""
+
+
+def measured(card: ModelCard, data: Dataset, scores: Scores) -> Measured | None:
+    """Every figure of the scores; None where no labels are known."""
+    found = _labelled(card, data, scores)
+    if found is None:
+        return None
+    ids = _references(found.rows)
+    figures = agreement(found.scores, found.labels, ids)
+    left_out = figures.left_out
+    document = figures.json() | {"score_2afc": None}
+    if ids is not None and (pairs := _pairs(found)) is not None:
+        unit, names = groups(*numbered(ids))
+        document["score_2afc"], deleted = pairs.score, pairs.without_each(unit, len(names))
+        document["ci"]["score_2afc"] = pairs.interval(deleted)
+        left_out = LeftOut.of(names, {**(left_out.figures if left_out else {}), "score_2afc": deleted})
+    document["discrimination"] = discrimination(data, found.rows, found.scores)
+    return Measured(document, left_out.json() if left_out else None)
+
+
+class _Pairs(NamedTuple):
+    """Pairs of distorted images that people chose between."""
+
+    first: NDArray[np.int64]
+    """(k,): the row of each pair's first image."""
+    shares: Floats
+    """(k,): of the raters who agree with the scores."""
+
+    @property
+    def score(self) -> float:
+        return float(self.shares.mean())
+
+    def without_each(self, unit: NDArray[np.int64], units: int) -> Floats:
+        mine = unit[self.first]
+        count = len(mine) - np.bincount(mine, minlength=units)
+        with np.errstate(invalid="ignore"):
+            return np.asarray((self.shares.sum() - np.bincount(mine, self.shares, units)) / count)
+
+    def interval(self, deleted: Floats) -> list[float] | None:
+        return list(jackknife(self.score, deleted).interval(0.95)) if len(deleted) > 1 and np.isfinite(deleted).all() else None
+
+
+def _pairs(found: _Labelled) -> _Pairs | None:
+    if "pair" not in found.rows:
+        return None
+    pair, _ = numbered(found.rows["pair"])
+    order = np.argsort(pair, kind="stable")
+    starts = np.flatnonzero(np.diff(pair[order], prepend=-1))
+    # `--limit` may cut a pair in two.
+    whole = starts[np.diff(starts, append=len(order)) == 2]
+    if not len(whole):
+        return None
+    first, second = order[whole], order[whole + 1]
+    return _Pairs(first, agreeing(-found.scores[first], -found.scores[second], found.labels[second]))
+
+
+def discrimination(data: Dataset, rows: pd.DataFrame, scores: Floats) -> dict[str, Any]:
+    """Figures that need more than labels, for labelled rows and their scores (n,), higher is better, as plain values.
+
+    What the dataset does not have the data for is None, and `not_defined` says why.
+    """
+    labels, missing = oriented_labels(data, rows), []
+    deviations, raters = rows.get("std"), rows.get("raters")
+    counts = raters if raters is not None else data.card.raters or None
+    pairs = outliers = steps = None
+    needed = (("each label's standard deviation over raters", deviations), ("the number of raters", counts))
+    absent = [what for what, values in needed if not _whole(values)]
+    if absent:
+        missing.append(f"pair analysis and outlier ratio: the dataset does not give {' and '.join(absent)}")
+    else:
+        pairs = pair_analysis(scores, labels, deviations, counts)
+        outliers = outlier_ratio(scores, labels, deviations, counts)
+    if rows["level"].notna().all() and (rows[["distortion", "reference_id"]] != "").all(axis=None):
+        steps = monotonicity(scores, list(rows["reference_id"]), list(rows["distortion"]), rows["level"].to_numpy(dtype=float))
+    else:
+        missing.append("monotonicity: the dataset does not give every image a kind and a level of distortion")
+    return {
+        "pair_analysis": pairs and pairs.json(),
+        "outlier_ratio": outliers,
+        "monotonicity": steps and steps.json(),
+        "not_defined": missing,
+    }
+
+
+def _whole(values: pd.Series | int | None) -> bool:
+    return isinstance(values, int) or (values is not None and bool(values.notna().all()))
+
+
+def controls(data: Dataset, rows: pd.DataFrame) -> dict[str, Any]:
+    """What the table alone achieves on these rows: rows that show how much of the labels needs no picture.
+
+    `cell`: an oracle that knows each image's kind and level and answers with that cell's mean label;
+    `level`: the level's number alone, mildest first.
+    """
+    figures = {}
+    ids = list(rows["reference_id"])
+    for control in data.card.controls:
+        if control == "cell":
+            guess = data.table.groupby(["distortion", "level"])["score"].mean()
+            values = guess.loc[list(zip(rows["distortion"], rows["level"], strict=True))].to_numpy()
+            values = values if data.higher_is_better else -values
+        elif control == "level":
+            values = -rows["level"].to_numpy(dtype=float)
+        else:
+            raise BadRequest(f"{data.card.path}: no control called {control!r} (there are cell and level)")
+        figures[control] = agreement(values, oriented_labels(data, rows), ids).json()
+    return figures

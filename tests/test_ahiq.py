@@ -139,7 +139,7 @@ def test_scores_do_not_depend_on_how_many_crops_are_in_work_at_once(tiny: AHIQ, 
     reference, distorted = crops(48, 7)
     whole = tiny.score(reference, distorted)
     monkeypatch.setattr("harness.models.ahiq._PIXELS_ON_CPU", 2 * 48 * 48)
-    monkeypatch.setattr("harness.models.ahiq._BAGS_AT_ONCE", 1)
+    monkeypatch.setattr("harness.models.deform._SAMPLES_ON_CPU", 1)
     assert (tiny.score(reference, distorted) - whole).abs().max() < 1e-6
     assert (tiny.score_embedded(tiny.embed(reference), distorted, torch.arange(7)) - whole).abs().max() < 1e-6
 

@@ -21,11 +21,10 @@ from harness.models.base import Model, check_pair
 from harness.models.deform import Places, as_map, deform_conv, places, upsampled_conv
 from harness.models.filling import fill
 from harness.models.products import by_onednn
+from harness.models.winograd import Conv3x3
 
 _HEADS = {"regressor_model_state_dict": "regressor", "deform_net_model_state_dict": "deform_net"}
 _PARTS = ("vit", "resnet50", "deform_net", "regressor")
-_BAGS_AT_ONCE = 1 << 25
-"""Sampled values that the deformable convolution holds at once: 128 MiB."""
 _PIXELS_ON_CPU, _PIXELS_ON_GPU = 1 << 18, 1 << 22
 """Pixels of all images that a scoring call has in work at once: 4 and 82 crops of 224."""
 
@@ -190,9 +189,8 @@ class AHIQ(Model, nn.Module):
 
     def _fused(self, maps: Tensor, where: Places, index: Tensor) -> Tensor:
         """CNN maps deformed at the places that `index` names for each, and shrunk to the ViT's grid: (N, L, C')."""
-        step = max(1, _BAGS_AT_ONCE // (9 * maps[0].numel()))
-        slices = [slice(i, i + step) for i in range(0, len(maps), step)]
-        return torch.cat([self.deform_net(maps[s], Places(*(part.index_select(0, index[s]) for part in where))) for s in slices])
+        fused: Tensor = self.deform_net(maps, Places(*(part.index_select(0, index) for part in where)))
+        return fused
 
     def _maps(self, reduced: Tensor, term: Tensor) -> Maps:
         quality, weight = self.regressor(reduced, term)
@@ -275,9 +273,8 @@ class _DeformFusion(nn.Module):
         self.conv_offset = nn.Conv2d(tokens, 18, 3, 1, 1)
         # Holds the weights of torchvision's DeformConv2d, whose defaults are those of a convolution.
         self.deform = nn.Conv2d(channels, channels, 3, 1, 1)
-        self.conv1 = nn.Sequential(
-            nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, channels, 3, patch_size // 8, 1)
-        )
+        last = Conv3x3(width, channels) if patch_size == 8 else nn.Conv2d(width, channels, 3, 2, 1)
+        self.conv1 = nn.Sequential(nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU(), last)
 
     def forward(self, maps: Tensor, where: Places) -> Tensor:
         fused: Tensor = self.conv1(deform_conv(maps, where, self.deform))
@@ -289,8 +286,8 @@ class _Regressor(nn.Module):
         super().__init__()
         reduced, wide, narrow, last = widths
         self.down_channel = nn.Conv2d(channels, reduced, 1)
-        self.feat_smoothing = nn.Sequential(nn.Conv2d(3 * reduced, wide, 3, 1, 1), nn.ReLU(), nn.Conv2d(wide, narrow, 3, 1, 1))
-        self.conv1 = nn.Sequential(nn.Conv2d(narrow, last, 3, 1, 1), nn.ReLU())
+        self.feat_smoothing = nn.Sequential(Conv3x3(3 * reduced, wide), nn.ReLU(), Conv3x3(wide, narrow))
+        self.conv1 = nn.Sequential(Conv3x3(narrow, last), nn.ReLU())
         self.conv = nn.Sequential(nn.Conv2d(last, 1, 1))
         self.conv_attent = nn.Sequential(nn.Conv2d(last, 1, 1), nn.Sigmoid())
 
@@ -308,17 +305,25 @@ class _Regressor(nn.Module):
     def reference_term(self, reduced: Tensor) -> Tensor:
         """The references' part of the first convolution, its bias included."""
         first = self._first()
-        minus, _, plus = first.weight.chunk(3, 1)
-        return F.conv2d(reduced, plus - minus, first.bias, padding=1)
+        return first.using(reduced, "reference", _reference_kernel, first.bias)
 
     def forward(self, reduced: Tensor, term: Tensor) -> tuple[Tensor, Tensor]:
         """Quality and weight maps (N, g, g)."""
-        one, two, _ = self._first().weight.chunk(3, 1)
-        x = F.relu(F.conv2d(reduced, one + two, padding=1) + term)
+        x = F.relu(self._first().using(reduced, "distorted", _distorted_kernel, None) + term)
         x = self.conv1(self.feat_smoothing[2](x))
         return self.conv(x).squeeze(1), self.conv_attent(x).squeeze(1)
 
-    def _first(self) -> nn.Conv2d:
+    def _first(self) -> Conv3x3:
         first = self.feat_smoothing[0]
-        assert isinstance(first, nn.Conv2d)
+        assert isinstance(first, Conv3x3)
         return first
+
+
+def _reference_kernel(weight: Tensor) -> Tensor:
+    minus, _, plus = weight.chunk(3, 1)
+    return plus - minus
+
+
+def _distorted_kernel(weight: Tensor) -> Tensor:
+    one, two, _ = weight.chunk(3, 1)
+    return one + two

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,7 +114,7 @@ class Scorer:
         """The results of a chunk whose pictures are decoded: one reference, and an image per pair."""
         places = self._places(chunk[0], reference.pixels)
         if callable(getattr(self.model, "score_uint8", None)):
-            values = np.array([[self._uint8(reference, d, place) for d in distorted] for place in places])
+            values = np.array([self._uint8(reference, distorted, place) for place in places])
         else:
             pixels = places[0].height * places[0].width
             together = max(1, _PIXELS_AT_ONCE // (pixels * self.batch))
@@ -128,8 +129,12 @@ class Scorer:
             raise Fault(f"the model gave scores that are no finite numbers: {listed(bad)}; what was scored before is kept")
         return results
 
-    def _uint8(self, reference: images.Decoded, distorted: images.Decoded, place: Crop) -> float:
-        return float(self.model.score_uint8(_cut(reference.pixels, place), _cut(distorted.pixels, place)))
+    def _uint8(self, reference: images.Decoded, distorted: Sequence[images.Decoded], place: Crop) -> list[float]:
+        still = _cut(reference.pixels, place)
+        score = partial(self.model.score_uint8, still)
+        if len(distorted) > 1 and callable(getattr(self.model, "embed_uint8", None)):
+            score = partial(self.model.score_embedded_uint8, self.model.embed_uint8(still))
+        return [float(score(_cut(picture.pixels, place))) for picture in distorted]
 
     def _decode(self, chunk: Sequence[Pair]) -> tuple[Sequence[Pair], images.Decoded, list[images.Decoded]]:
         reference = images.read_hashed(chunk[0].reference)

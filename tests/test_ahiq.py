@@ -158,7 +158,7 @@ def test_the_maps_are_behind_the_score(tiny: AHIQ):
 # Kernels
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 7), st.integers(1, 7), st.sampled_from([0.0, 0.4, 3.0, 40.0]))
 def test_the_deformable_convolution_is_torchvisions(maps: int, channels: int, height: int, width: int, reach: float):
     torch.manual_seed(height * 8 + width)

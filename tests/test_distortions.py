@@ -76,7 +76,7 @@ def test_a_kind_gives_the_same_picture_again_and_leaves_its_input_alone(kind: st
     assert (first != image).any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(KINDS),
     level=st.integers(1, 5),

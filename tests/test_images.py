@@ -22,6 +22,12 @@ def saved(path: Path, image: Image.Image, **options: object) -> Path:
     return path
 
 
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
 @pytest.mark.parametrize("ending", ["png", "bmp", "webp", "tiff"])
 def test_a_lossless_picture_comes_back_as_it_was(tmp_path: Path, ending: str):
     pixels = picture(0)
@@ -29,6 +35,32 @@ def test_a_lossless_picture_comes_back_as_it_was(tmp_path: Path, ending: str):
     assert np.array_equal(images.read(path), pixels)
     assert images.read_hashed(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert images.size(path) == pixels.shape[:2]
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 1), (2, 3), (64, 81), (5, 6), (7, 11)])
+def test_a_plain_bmp_has_the_pixels_that_pillow_gives(size: tuple[int, int]):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    data = encoded(Image.fromarray(pixels), "BMP")
+    assert images._is_plain_bmp(data)
+    assert np.array_equal(images.decode(data, "x.bmp"), pixels)
+
+
+@given(st.data())
+@settings(max_examples=150)
+def test_a_bmp_whatever_its_header_says_is_read_as_pillow_reads_it_or_refused(data: st.DataObject):
+    broken = bytearray(encoded(Image.fromarray(picture(0, 6, 5)), "BMP"))
+    for _ in range(data.draw(st.integers(1, 3))):
+        broken[data.draw(st.integers(0, 53))] = data.draw(st.integers(0, 255))
+    try:
+        pixels = images.decode(bytes(broken), "x.bmp")
+    except BadRequest:
+        return
+    assert np.array_equal(pixels, by_pillow(bytes(broken)))
 
 
 def test_grey_palette_one_bit_and_opaque_alpha_become_rgb(tmp_path: Path):
@@ -59,11 +91,6 @@ def hand_made_png(side: int, depth: int) -> bytes:
 
 
 def refused() -> dict[str, tuple[bytes, str]]:
-    def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-        out = io.BytesIO()
-        image.save(out, kind, **options)
-        return out.getvalue()
-
     colour = Image.fromarray(picture(0))
     clear = colour.convert("RGBA")
     clear.putalpha(200)

@@ -12,7 +12,7 @@ from small import distorted, picture
 
 from harness.errors import BadRequest
 from harness.models.luma import rows_of, rows_uint8
-from harness.models.ssim import C1, C2, MSSSIM, SCALE_WEIGHTS, SSIM, ms_ssim, shrink, similarity, ssim
+from harness.models.ssim import C1, C2, MSSSIM, SCALE_WEIGHTS, SSIM, Reference, mean_ssim, ms_ssim, shrink, ssim
 
 SMALL = picture(1), distorted(picture(1), "noise", 2, 1)
 LARGE = picture(2, 200, 240), distorted(picture(2, 200, 240), "noise", 3, 2)
@@ -147,6 +147,28 @@ def test_threads_working_side_by_side_give_the_same_bits(name):
         assert list(pool.map(lambda pair: model.score_uint8(*pair), pairs * 3)) == alone * 3
 
 
+@pytest.mark.parametrize("name", models())
+def test_a_reference_that_is_kept_gives_the_same_bits_for_each_of_its_images(name, monkeypatch):
+    model = models()[name]
+    others = [distorted(LARGE[0], kind, level, level) for kind in ("noise", "fade") for level in (1, 3)]
+    alone = [model.score_uint8(LARGE[0], other) for other in others]
+    kept, another = model.embed_uint8(LARGE[0]), model.embed_uint8(others[0])
+    assert [model.score_embedded_uint8(kept, other) for other in others] == alone
+    assert model.score_embedded_uint8(another, others[0]) == 1
+    monkeypatch.setattr("harness.models.ssim._KEPT_PIXELS", 0)
+    assert [model.score_embedded_uint8(model.embed_uint8(LARGE[0]), other) for other in others] == alone
+    for wrong in (LARGE[1][1:], LARGE[1].astype(np.float32)):
+        with pytest.raises(BadRequest, match="distorted: expected"):
+            model.score_embedded_uint8(kept, wrong)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_bands_of_a_large_picture_join_without_a_seam(keep, monkeypatch):
+    monkeypatch.setattr("harness.models.luma._BAND_PIXELS", 1 << 12)
+    x, y = greys(LARGE)
+    assert mean_ssim(Reference(rows_of(x), keep), rows_of(y)) == pytest.approx(by_definition(x, y)[0].mean(), abs=1e-6)
+
+
 def test_opencvs_thread_count_changes_no_bit():
     program = (
         "import sys, cv2; cv2.setNumThreads(int(sys.argv[1])); from small import *; from harness.models.ssim import *;"
@@ -201,10 +223,10 @@ def test_images_smaller_than_the_window_are_refused(name):
         model.score(tensor(image[:, 1:]), tensor(image[:, 1:]))
 
 
-def test_similarity_leaves_its_arguments_alone():
+def test_planes_that_are_compared_stay_as_they_were():
     x, y = greys(SMALL)
     before = x.copy(), y.copy()
-    similarity(rows_of(x), rows_of(y))
+    mean_ssim(Reference(rows_of(x)), rows_of(y))
     assert (x == before[0]).all()
     assert (y == before[1]).all()
 

@@ -8,6 +8,8 @@ Optional abilities are declared by being there:
 
 `score_uint8(reference, distorted) -> float`
     the same number straight from two (H, W, 3) uint8 arrays, for metrics that need no tensors.
+`embed_uint8(reference) -> embedding` and `score_embedded_uint8(embedding, distorted) -> float`
+    the bits of `score_uint8`, where a part of the work is the reference's alone and can be done once.
 `embed(reference) -> embedding` and `score_embedded(embedding, distorted, index) -> (N,)`
     reuse of a reference's features: row i of `distorted` (N, 3, H, W) is compared with row `index[i]` of the
     (R, 3, H, W) reference batch that was embedded.

@@ -23,7 +23,7 @@ WEIGHTS = np.array([0.298936021293775, 0.587043074451121, 0.114020904255103], np
 
 
 class Rows(NamedTuple):
-    """A plane that is made some rows at a time: the whole would be larger than the processor's caches."""
+    """A plane that is made some rows at a time, so that large pictures need no large memory."""
 
     height: int
     width: int
@@ -44,7 +44,8 @@ class Rows(NamedTuple):
         return plane
 
 
-_BAND_PIXELS = 1 << 15
+_BAND_PIXELS = 1 << 18
+"""A filter repeats its overlap in every band: a picture of ordinary size is one."""
 _BAND_ROWS = 32
 _kept = threading.local()
 

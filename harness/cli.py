@@ -154,8 +154,7 @@ def run(
     ]
     if seeds is not None:
         requests = [one for request in requests for one in campaign.of_seeds(request, _seeds(seeds, seed))]
-    further = [word.strip() for word in (test_on or "").split(",") if word.strip()]
-    outcomes, faults = campaign.run_all(requests, further, _say(quiet), keep_shared=keep_shared)
+    outcomes, faults = campaign.run_all(requests, _words(test_on), _say(quiet), keep_shared=keep_shared)
     results = [summary.result(outcome.folder, outcome.record) for outcome in outcomes]
     if as_json:
         click.echo(json.dumps(results, indent=2, ensure_ascii=False))
@@ -278,6 +277,66 @@ def compare(
         say=_say(quiet),
     )
     click.echo(json.dumps(contrast.as_json(found), indent=2) if as_json else contrast.text(found))
+
+
+@cli.command()
+@click.argument("members", nargs=-1, required=True, metavar="MEMBER...")
+@click.option("--dataset", required=True, metavar="NAME|TABLE.csv", help="Fitted on its validation part, else on all of it.")
+@_with("root")
+@click.option("--protocol", metavar="NAME", help="Which images train, validate and test.")
+@click.option("--test-on", metavar="A,B,...", help="Further datasets to report on, whole.")
+@click.option("--trials", default=1000, show_default=True, type=click.IntRange(1), metavar="N", help="Weightings to try.")
+@click.option("--objective", default="main", show_default=True, type=click.Choice(["main", "srcc", "plcc"]))
+@click.option(
+    "--method", default="searched", show_default=True, type=click.Choice(["mean", "greedy", "least-squares", "searched"]),
+    help="Which blend becomes the card.",
+)  # fmt: skip
+@click.option("--scalings", default="raw,z,ecdf,logistic", show_default=True, metavar="A,B,...", help="Scalings to try.")
+@click.option("--crops", metavar="A,B,...", help="Croppings to try too, for members that take crops: five, nine, grid, ...")
+@click.option("--lower-is-better", "lower", multiple=True, metavar="MEMBER", help="A score file's polarity; repeatable.")
+@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Trials side by side; default: one per core.")
+@click.option("--out", required=True, metavar="CARD.toml", help="The ensemble's card.")
+@_with("runs", "cards", "device", "seed", "offline", "workers", "batch", "mlflow", "quiet", "json", "debug")
+def ensemble(
+    members: Sequence[str],
+    dataset: str,
+    root: str | None,
+    protocol: str | None,
+    test_on: str | None,
+    trials: int,
+    objective: Any,
+    method: str,
+    scalings: str,
+    crops: str | None,
+    lower: Sequence[str],
+    concurrency: int | None,
+    out: str,
+    runs: str,
+    cards: Sequence[str],
+    device: str | None,
+    seed: int,
+    offline: bool,
+    workers: int,
+    batch: int,
+    mlflow_uri: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Find a blend of MEMBERs (models, runs' folders, files of name,score), and write it as a model's card."""
+    from harness.ensembling.run import Wish
+    from harness.ensembling.run import ensemble as make
+    from harness.run import Request
+
+    request = Request(
+        "", dataset, root=root, protocol=protocol, seed=seed, device=device, workers=workers, batch=batch, offline=offline,
+        cards=tuple(cards), runs=runs, mlflow_uri=mlflow_uri, quiet=quiet,
+    )  # fmt: skip
+    wish = Wish(
+        out, test_on=_words(test_on), trials=trials, aim=objective, method=method, scalings=_words(scalings), crops=_words(crops),
+        lower=tuple(lower), concurrency=concurrency,
+    )  # fmt: skip
+    made = make(members, request, wish, _say(quiet))
+    click.echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if as_json else str(made))
 
 
 @cli.command()
@@ -626,11 +685,16 @@ def _settings(pairs: Sequence[str]) -> dict[str, str]:
     return settings
 
 
+<<<<<<< HEAD
 def _seeds(text: str, seed: int) -> list[int]:
     words = [word.strip() for word in text.split(",")]
     if seed or not all(word.isdecimal() for word in words):
         raise BadRequest(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2, and no --seed beside it")
     return [int(word) for word in words]
+=======
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+>>>>>>> 5b426d1 (Ensembles: a search by Ray Tune, honest tables, and cards that are models)
 
 
 def _say(quiet: bool) -> Callable[[str], None]:

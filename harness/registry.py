@@ -41,7 +41,7 @@ class Weights:
     tag: str = ""
     """The maker's own name of these weights, such as `vit_base_patch8_224.augreg_in21k_ft_in1k`."""
     sources: tuple[str, ...] = ()
-    """Addresses, tried in order: https://... or hf://owner/repository/file."""
+    """Addresses, tried in order: https://..., hf://owner/repository/file, or beside:path, relative to the card's folder."""
     sha256: str = ""
     """Empty: recorded on first use, checked afterwards."""
     bytes: int = 0
@@ -114,6 +114,17 @@ class Cropping:
 
 
 @dataclass(frozen=True)
+class Tunable:
+    """The values that a setting may be given by a search: a range of numbers, or choices."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    """Drawn evenly on the logarithm."""
+    choices: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """One model: a metric, or a network with its weights and recipe."""
 
@@ -131,6 +142,8 @@ class ModelCard:
     identical: float | None = None
     """The score of a pair of identical images where the formula gives infinity."""
     trained_on: tuple[str, ...] = ()
+    trained_split: str = ""
+    """sha256 of the only split of those that anything in it was trained or fitted on: that split's test part was not seen."""
     requires: tuple[str, ...] = ()
     """Import names that the class needs beyond the harness's own dependencies."""
     extra: str = ""
@@ -138,6 +151,8 @@ class ModelCard:
     model: Mapping[str, Any] = field(default_factory=dict)
     protocol: Cropping = field(default_factory=Cropping)
     recipe: Recipe | None = None
+    tunable: Mapping[str, Tunable] = field(default_factory=dict)
+    """Settings that a search may change, by dotted path: `"recipe.rate" = { low = 1e-4, high = 1e-2, log = true }`."""
     weights: tuple[Weights, ...] = ()
     published: tuple[Published, ...] = ()
     path: str = ""

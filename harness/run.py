@@ -118,7 +118,7 @@ def plan(request: Request, data: Dataset | None = None) -> Plan:
     """
     card = _card(request)
     data = data or datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
-    if not table.has_pictures(data.table) and not request.scores:
+    if not table.has_pictures(data.table) and not request.scores and not _scores_only(card):
         raise BadRequest(f"{data.name}: a table without pictures serves score files only (--scores FILE --name NAME)")
     name, protocol = data.protocol(request.protocol)
     trained = card.recipe is not None and request.weights is None
@@ -153,6 +153,12 @@ def plan(request: Request, data: Dataset | None = None) -> Plan:
     return Plan(request, card, data, name, parts, found, trained, facts, folder)
 
 
+def _scores_only(card: ModelCard) -> bool:
+    """Whether the model is an ensemble of score files, which needs no pictures."""
+    members = card.model.get("members") or ()
+    return bool(members) and not any(member.get("class") for member in members)
+
+
 def _card(request: Request) -> ModelCard:
     if not request.scores:
         return registry.apply_set(registry.find_model(request.model, request.cards), request.settings)
@@ -178,7 +184,7 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
 
         Tracker(request.mlflow_uri, request.runs, todo.folder, say).catch_up(record)
         return Outcome(todo.folder, record, found=True)
-    if not request.scores:
+    if table.has_pictures(todo.data.table) and not request.scores:
         wanted = ("train", *SCORED_PARTS) if todo.trained else SCORED_PARTS
         table.require_files(todo.rows(*wanted), todo.data.name)
     with runs.locked(todo.folder, say):
@@ -210,7 +216,8 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         training = _train(todo, model, device, tracker, say) if todo.trained else None
         if model is not None and hasattr(model, "to"):
             model.to(device)
-        scoring = _score(todo, model, device, say) if model is not None else _take(todo)
+        pictures = model is not None and table.has_pictures(todo.data.table)
+        scoring = _score(todo, model, device, say) if pictures else _take(todo, model)
         record = _record(todo, model, now, training, scoring)
         report.of_run(todo.folder, record, todo.data.table, model, say)
         write_json(todo.folder / "record.json", record)
@@ -288,15 +295,20 @@ def scorer_of(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -
     return Scorer(model, todo.card.protocol, todo.card.identical, request.seed, device, request.batch, request.workers, say)
 
 
-def _take(todo: Plan) -> _Scoring:
-    """Put the scores of a file where scoring would have put them."""
+def _take(todo: Plan, model: Any) -> _Scoring:
+    """Put the scores of a file, or of an ensemble of files, where scoring would have put them."""
     request, rows = todo.request, todo.rows(*SCORED_PARTS)
-    assert request.scores is not None
+    file = runs.ScoreFile(todo.folder)
+    if request.scores is None:
+        file.resume([])
+        names = list(rows["name"])
+        results = [Scored(name, score, False, "", "", ()) for name, score in zip(names, model.of_names(names), strict=True)]
+        file.append(results, list(todo.parts[rows.index]))
+        return _Scoring(0.0, 0, None)
     given = external.read_scores(request.scores)
     if not request.inner:
         external.refuse_unmatched(given["name"], rows["name"], todo.data.table["name"], (request.scores, todo.data.name))
     scores = given[given["name"].isin(rows["name"])].set_index("name")["score"]
-    file = runs.ScoreFile(todo.folder)
     file.resume([])
     kept = rows[rows["name"].isin(scores.index)]
     if kept.empty:
@@ -324,7 +336,8 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command(todo.request),
         "partial": todo.request.limit is not None,
-        "seen": todo.data.name in (set(todo.card.trained_on) | set(todo.found.trained_on)),
+        "seen": todo.data.name in (set(todo.card.trained_on) | set(todo.found.trained_on))
+        and todo.card.trained_split != todo.facts["split"],
         "random_weights": todo.found.random and any(entry.use == "always" for entry in todo.card.weights),
         "trained_on": trained_on,
         "metrics": {part: values.figures if values else None for part, values in found.items()},

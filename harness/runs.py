@@ -37,6 +37,8 @@ _PROSE = (
     "licence",
     "extra_data",
     "trained_on",
+    "trained_split",
+    "tunable",
     "requires",
     "extra",
     "published",
@@ -85,10 +87,11 @@ def key_of(facts: Mapping[str, Any]) -> str:
 
 def folder_of(runs: str | Path, dataset: str, model: str, key: str) -> Path:
     """`runs/<dataset>/<model>/<key>`, names made safe for any file system."""
-    return Path(runs) / _safe(dataset) / _safe(model) / key
+    return Path(runs) / safe_name(dataset) / safe_name(model) / key
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
+    """`name` as a file or folder name that any file system takes."""
     return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).strip(". ") or "unnamed"
 
 

@@ -86,6 +86,20 @@ class Scorer:
         if own and self.protocol.crop_size not in (0, own):
             raise BadRequest(f"protocol.crop_size = {self.protocol.crop_size}, but this model takes {own}x{own} crops only")
         self.threads = self.workers or os.cpu_count() or 1
+        # A model made of others: each member is scored under its own cropping, as if alone; None stands for a file's scores.
+        self.parts: list[Scorer | None] = [
+            None
+            if m.model is None
+            else Scorer(m.model, m.protocol, m.identical, self.seed, self.device, self.batch, self.workers, self.say)
+            for m in getattr(self.model, "members", ())
+        ]
+
+    @property
+    def on_uint8(self) -> bool:
+        """Whether the model, or each of its members, scores arrays one by one, so that chunks may be scored side by side."""
+        if self.parts:
+            return all(part is None or part.on_uint8 for part in self.parts)
+        return callable(getattr(self.model, "score_uint8", None))
 
     def chunks(self, pairs: Sequence[Pair]) -> list[list[Pair]]:
         """The pairs cut into chunks: grouped by reference in order of first appearance, table order within."""
@@ -99,19 +113,21 @@ class Scorer:
 
         Raises BadRequest for pictures that cannot be scored, Fault naming the images whose score is not finite.
         """
-        on_uint8 = callable(getattr(self.model, "score_uint8", None))
         with ThreadPoolExecutor(self.threads) as pool:
-            if on_uint8:
+            if self.on_uint8:
                 yield from _ahead(pool, lambda chunk: self.score_decoded(*self._decode(chunk)), chunks, self.threads + 1)
             else:
                 for decoded in _ahead(pool, self._decode, chunks, self.threads + 1):
                     yield self.score_decoded(*decoded)
-        self._embedded = None
+        for scorer in (self, *filter(None, self.parts)):
+            scorer._embedded = None
 
     def score_decoded(
         self, chunk: Sequence[Pair], reference: images.Decoded, distorted: Sequence[images.Decoded]
     ) -> list[Scored]:
         """The results of a chunk whose pictures are decoded: one reference, and an image per pair."""
+        if self.parts:
+            return _finite(self._combined(chunk, reference, distorted))
         places = self._places(chunk[0], reference.pixels)
         if callable(getattr(self.model, "score_uint8", None)):
             values = np.array([self._uint8(reference, distorted, place) for place in places])
@@ -120,14 +136,23 @@ class Scorer:
             together = max(1, _PIXELS_AT_ONCE // (pixels * self.batch))
             groups = [places[i : i + together] for i in range(0, len(places), together)]
             values = np.concatenate([self._forward(chunk[0], reference, distorted, groups, i) for i in range(len(groups))])
-        results = [
-            self._scored(pair, reference, picture, places, [float(v) for v in values[:, i]])
-            for i, (pair, picture) in enumerate(zip(chunk, distorted, strict=True))
+        return _finite(
+            [
+                self._scored(pair, reference, picture, places, [float(v) for v in values[:, i]])
+                for i, (pair, picture) in enumerate(zip(chunk, distorted, strict=True))
+            ]
+        )
+
+    def _combined(self, chunk: Sequence[Pair], reference: images.Decoded, distorted: Sequence[images.Decoded]) -> list[Scored]:
+        names = [pair.name for pair in chunk]
+        each = [part.score_decoded(chunk, reference, distorted) if part else None for part in self.parts]
+        known = [[r.score for r in rows] if rows else m.known(names) for rows, m in zip(each, self.model.members, strict=True)]
+        identical = [any(rows[i].identical for rows in each if rows) for i in range(len(chunk))]
+        scores = self.model.combine(np.array(known, dtype=np.float64))
+        return [
+            Scored(name, float(score), same, picture.sha256, reference.sha256, ())
+            for name, score, same, picture in zip(names, scores, identical, distorted, strict=True)
         ]
-        bad = [f"{r.name} ({r.score})" for r in results if not math.isfinite(r.score)]
-        if bad:
-            raise Fault(f"the model gave scores that are no finite numbers: {listed(bad)}; what was scored before is kept")
-        return results
 
     def _uint8(self, reference: images.Decoded, distorted: Sequence[images.Decoded], place: Crop) -> list[float]:
         still = _cut(reference.pixels, place)
@@ -221,6 +246,13 @@ class Scorer:
         mean = math.fsum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
         each = tuple(CropScore(place, value) for place, value in zip(places, values, strict=True))
         return Scored(pair.name, mean, identical, distorted.sha256, reference.sha256, each)
+
+
+def _finite(results: list[Scored]) -> list[Scored]:
+    bad = [f"{r.name} ({r.score})" for r in results if not math.isfinite(r.score)]
+    if bad:
+        raise Fault(f"the model gave scores that are no finite numbers: {listed(bad)}; what was scored before is kept")
+    return results
 
 
 def pairs_of(table: pd.DataFrame) -> list[Pair]:

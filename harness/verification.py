@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import devices, models, runs
+from harness.datasets.table import has_pictures
 from harness.errors import BadRequest, HarnessError, listed
 from harness.files import sha256_file, sha256_json
 from harness.measurement import measure
@@ -165,8 +166,8 @@ def _again(
     folder: Path, record: Mapping[str, Any], todo: Plan, sample: int | None, say: Callable[[str], None], *, train: bool
 ) -> tuple[int, list[Finding], list[str]]:
     scores = {n: s for n, s, _ in runs.ScoreFile(folder).read()}
-    if todo.request.scores:
-        return len(scores), _measured(record, todo, scores), []
+    if todo.request.scores or not has_pictures(todo.data.table):
+        return len(scores), _measured(record, todo, scores) + _files_findings(todo, scores), []
     kept = folder / WEIGHTS
     if not record["training"] or kept.is_file():
         results, now = _scored_again(record, todo, kept, sample, say)
@@ -226,6 +227,15 @@ def _trained_findings(
         f"promised: scores differ by up to {worst:.3g}; {shown}"
     )
     return [Finding("scores", f"a new training does not give the figures: {text}") for text in outside], [remark]
+
+
+def _files_findings(todo: Plan, scores: Mapping[str, float]) -> list[Finding]:
+    """Whether an ensemble of score files gives the record's scores again."""
+    if todo.request.scores:
+        return []
+    fresh = models.build(todo.card, todo.found, todo.request.seed).of_names(list(scores))
+    changed = [name for name, now in zip(scores, fresh, strict=True) if now != scores[name]]
+    return [Finding("scores", f"{len(changed)} of {len(scores)} scores do not repeat: {listed(changed, 5)}")] if changed else []
 
 
 def _picture_findings(

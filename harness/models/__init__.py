@@ -52,7 +52,7 @@ def build(card: ModelCard, found: Found | None, seed: int = 0) -> Any:
     except TypeError as error:
         raise BadRequest(f"{card.path}: [model] does not fit {card.class_}: {error}") from None
     with _seeded(seed):
-        model = made(**card.model)
+        model = made.from_card(card) if hasattr(made, "from_card") else made(**card.model)
     if not callable(getattr(model, "score", None)):
         raise BadRequest(f"{card.path}: {card.class_} has no score(reference, distorted)")
     if bool(getattr(model, "higher_is_better", card.higher_is_better)) != card.higher_is_better:

@@ -15,6 +15,10 @@ Optional abilities are declared by being there:
     (R, 3, H, W) reference batch that was embedded.
 `forward(reference, distorted, index=None) -> (N,)`
     differentiable, for a `torch.nn.Module` that can be trained. `index` as above (None: row by row).
+`from_card(card)`
+    a class method that constructs from the whole card, where its place matters.
+`members` and `combine(values) -> (n,)`
+    a model made of others (`harness.models.ensemble`): each is scored under its own cropping, (members, n), then combined.
 """
 
 from __future__ import annotations

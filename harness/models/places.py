@@ -15,7 +15,7 @@ import re
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -126,6 +126,16 @@ def local_source(source: str) -> Path:
     with contextlib.suppress(metadata.PackageNotFoundError):
         return Path(str(metadata.distribution(package).locate_file(inside)))
     return Path(package) / inside
+
+
+def placed(entry: Weights, card: str) -> Weights:
+    """The entry with each `beside:path` source as a file's, the path relative to the card's folder; first, the file beside it."""
+    if not any(source.startswith("beside:") for source in entry.sources):
+        return entry
+    folder = Path(card).absolute().parent
+    beside = [folder / file_name(entry), *(folder / s.removeprefix("beside:") for s in entry.sources if s.startswith("beside:"))]
+    others = (source for source in entry.sources if not source.startswith("beside:"))
+    return replace(entry, sources=(*(Path(os.path.normpath(path)).as_uri() for path in beside), *others))
 
 
 # Which file is the right one

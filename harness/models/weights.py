@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def find(
     holds all the always-needed parts, or `random`. $HF_HUB_OFFLINE counts as `offline`. Raises one BadRequest that
     lists everything missing with the ways to provide it, and everything that is not the file it should be.
     """
+    card = _placed(card)
     word, file = _asked(card, weights)
     always = {entry.name: entry for entry in card.weights if entry.use == "always"}
     wanted = always if file is None else {name: always[name] for name in needed_parts(file, always)}
@@ -117,6 +118,9 @@ def fill(model: Any, found: Found) -> None:
             if not state:
                 held = listed(sorted({key.partition(".")[0] for key in shared}), 5)
                 raise BadRequest(f"{path}: holds nothing for {part} (no key begins with '{part}.'; they begin with {held})")
+        elif path.suffix.lower() == ".csv":
+            _load(model, "load_scores", path, part, path)
+            continue
         else:
             state = read_state(path)
         _load(model, "load_part", path, part, state)
@@ -138,6 +142,7 @@ def get(
     another cache is copied from there. Raises BadRequest for an unknown word, Fault naming every file that could not
     be had; those that could are kept.
     """
+    card = _placed(card)
     _known_word(card, use)
     entries = [entry for entry in card.weights if use is None or entry.use in ("always", use)]
     problems: list[str] = []
@@ -165,7 +170,7 @@ def get(
 def check(card: ModelCard) -> list[tuple[Weights, Path | None, str | None, str]]:
     """Every file of a card: where it is, its sha256, and in words whether it is the right one. Asks no network."""
     rows: list[tuple[Weights, Path | None, str | None, str]] = []
-    for entry in card.weights:
+    for entry in _placed(card).weights:
         found = locate(entry)
         if found.path is not None:
             status = "ok" if found.known else "found; its sha256 will be recorded at the first use"
@@ -176,6 +181,11 @@ def check(card: ModelCard) -> list[tuple[Weights, Path | None, str | None, str]]
 
 
 # What is asked for
+
+
+def _placed(card: ModelCard) -> ModelCard:
+    """The card with `beside:` sources as files: those of an ensemble lie beside it, else where they were when it was made."""
+    return replace(card, weights=tuple(places.placed(entry, card.path) for entry in card.weights))
 
 
 def _asked(card: ModelCard, weights: str | Path | None) -> tuple[str | None, Path | None]:

@@ -1,0 +1,150 @@
+"""Blends: a weighted sum of scaled members, and the three ways to find one without a search.
+
+Sources are rows of a matrix of scores (sources, n), turned to higher-is-better. A member may have several sources, one for
+each way of cropping; a blend takes at most one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.ensembling.figures import Objective, objective
+from harness.errors import BadRequest
+from harness.models import scaling
+from harness.models.scaling import Scaling
+from harness.statistics.correlations import Floats, Ints
+
+_ROUNDS = 50
+"""Of greedy selection; more would give weights finer than 1/50."""
+
+
+@dataclass(frozen=True)
+class Blend:
+    """`intercept` + sum of weight * scaling(source)."""
+
+    sources: tuple[int, ...]
+    scalings: tuple[Scaling, ...]
+    weights: tuple[float, ...]
+    intercept: float = 0.0
+
+    def __call__(self, scores: Floats) -> Floats:
+        """Blended scores (n,) of `scores` (sources, n)."""
+        total = np.full(scores.shape[1], self.intercept)
+        for source, scale, weight in zip(self.sources, self.scalings, self.weights, strict=True):
+            total += weight * scale(scores[source])
+        return total
+
+    def calibrated(self, scores: Floats, labels: Floats) -> Blend:
+        """The same blend in the labels' units: the least-squares line through its scores, where that rises.
+
+        Correlations do not change by it, but blends that were fitted on different images become comparable.
+        """
+        blended = self(scores)
+        centred = blended - blended.mean()
+        squares = float(centred @ centred)
+        slope = float(centred @ labels) / squares if squares > 0 else 0.0
+        if slope <= 0:
+            return self
+        intercept = float(labels.mean()) + slope * (self.intercept - float(blended.mean()))
+        return replace(self, weights=tuple(slope * w for w in self.weights), intercept=intercept)
+
+
+@dataclass
+class Fits:
+    """Scores (sources, n) and labels (n,) that everything is fitted to, and each source's scalings, fitted once."""
+
+    scores: Floats
+    labels: Floats
+    _known: dict[tuple[int, str], Scaling | None] = field(default_factory=dict, repr=False)
+
+    def scaling(self, source: int, kind: str) -> Scaling | None:
+        """The source's scaling of that kind; None where there is none, or where it makes all scores equal."""
+        if (source, kind) not in self._known:
+            row = self.scores[source]
+            fitted = scaling.fit(kind, row, self.labels)
+            self._known[source, kind] = fitted if fitted is not None and np.ptp(fitted(row)) > 0 else None
+        return self._known[source, kind]
+
+
+class Columns(NamedTuple):
+    """All the scaled sources that blends may be made of, fitted on some images."""
+
+    values: Floats
+    """(columns, n)"""
+    source: Ints
+    """(columns,)"""
+    scalings: tuple[Scaling, ...]
+    by_member: tuple[tuple[int, ...], ...]
+    """The columns of each member that there is anything to gain from."""
+    spread: Floats
+    """(columns,): what a share is divided by to become a weight; 1 for raw."""
+
+
+def columns(fits: Fits, member_of: Sequence[int], kinds: Sequence[str]) -> Columns:
+    """Every source under every scaling of `kinds` that could be fitted."""
+    known = [(s, fits.scaling(s, kind)) for s in range(len(fits.scores)) for kind in kinds]
+    kept = [(s, fitted) for s, fitted in known if fitted is not None]
+    source, scalings = [s for s, _ in kept], tuple(fitted for _, fitted in kept)
+    values = [fitted(fits.scores[s]) for s, fitted in kept]
+    members = max(member_of) + 1
+    by_member = tuple(tuple(c for c, s in enumerate(source) if member_of[s] == m) for m in range(members))
+    spread = [1.0 if s.kind == "raw" else float(v.std()) for v, s in zip(values, scalings, strict=True)]
+    return Columns(np.stack(values), np.array(source), scalings, by_member, np.array(spread))
+
+
+def mean(fits: Fits, own: Sequence[int]) -> Blend:
+    """Equal weights on the members' z-scores. `own`: each member's first source."""
+    scaled = _scaled(fits, own, "z")
+    return _kept(scaled, np.full(len(scaled), 1 / len(scaled))).calibrated(fits.scores, fits.labels)
+
+
+def greedy(fits: Fits, own: Sequence[int], aim: Objective) -> Blend:
+    """Forward selection with replacement (Caruana et al. 2004): the member that helps most is added, again and again.
+
+    The blend of the best round is taken, of two equal ones the earlier.
+    """
+    scaled = _scaled(fits, own, "logistic")
+    values = np.stack([scale(fits.scores[source]) for source, scale in scaled.items()])
+    counts, total = np.zeros(len(values)), np.zeros(values.shape[1])
+    best, best_counts = -np.inf, counts
+    for _ in range(_ROUNDS):
+        figures = objective(aim, total + values, fits.labels)
+        chosen = int(figures.argmax())
+        counts, total = counts + (np.arange(len(values)) == chosen), total + values[chosen]
+        if figures[chosen] > best:
+            best, best_counts = float(figures[chosen]), counts
+    weights = best_counts / best_counts.sum()
+    return _kept(scaled, weights).calibrated(fits.scores, fits.labels)
+
+
+def least_squares(fits: Fits, own: Sequence[int]) -> Blend:
+    """The non-negative weights and the intercept that predict the labels best (Lawson & Hanson 1974)."""
+    from scipy.optimize import nnls
+
+    scaled = _scaled(fits, own, "logistic")
+    values = np.stack([scale(fits.scores[source]) for source, scale in scaled.items()])
+    centre = values.mean(axis=1)
+    spread = values.std(axis=1)
+    weights = nnls(((values - centre[:, None]) / spread[:, None]).T, fits.labels - fits.labels.mean())[0] / spread
+    if not weights.any():
+        # No member predicts anything: the least wrong blend is then a constant, which ranks nothing.
+        return mean(fits, own)
+    return _kept(scaled, weights).calibrated(fits.scores, fits.labels)
+
+
+def _scaled(fits: Fits, own: Sequence[int], kind: str) -> dict[int, Scaling]:
+    """Each member's own source that varies, scaled by `kind`, or by z where there is no such fit."""
+    fitted = {s: fits.scaling(s, kind) or fits.scaling(s, "z") for s in own}
+    known = {s: scale for s, scale in fitted.items() if scale is not None}
+    if not known:
+        raise BadRequest("every member gives all fitting images one score: there is nothing to blend")
+    return known
+
+
+def _kept(scaled: Mapping[int, Scaling], weights: Floats) -> Blend:
+    kept = [(s, scale, float(w)) for (s, scale), w in zip(scaled.items(), weights, strict=True) if w > 0]
+    return Blend(tuple(s for s, _, _ in kept), tuple(scale for _, scale, _ in kept), tuple(w for _, _, w in kept))

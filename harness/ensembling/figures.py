@@ -1,0 +1,48 @@
+"""SRCC, PLCC and the main score of many blends at once: rows of one matrix against the same labels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from harness.statistics.correlations import Floats, midranks
+
+Objective = Literal["main", "srcc", "plcc"]
+OBJECTIVES: tuple[Objective, ...] = ("main", "srcc", "plcc")
+
+
+def objective(name: Objective, values: Floats, labels: Floats) -> Floats:
+    """The objective (rows,) of `values` (rows, n) against `labels` (n,); -inf where it is not defined (constant values)."""
+    total = np.zeros(len(values))
+    if name in ("main", "plcc"):
+        total += correlation(values, labels)
+    if name in ("main", "srcc"):
+        total += correlation(ranks(values), midranks(labels))
+    return np.where(np.isfinite(total), total, -np.inf)
+
+
+def correlation(values: Floats, labels: Floats) -> Floats:
+    """Pearson's correlation (rows,) of each row of `values` (rows, n) with `labels` (n,); NaN for a constant row."""
+    centred = values - values.mean(axis=1, keepdims=True)
+    people = labels - labels.mean()
+    squares = np.einsum("ij,ij->i", centred, centred)
+    # A constant row's mean may miss its value by a rounding, which must not pass for variation.
+    squares[squares <= 1e-24 * np.einsum("ij,ij->i", values, values)] = 0.0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(centred @ people / np.sqrt(squares * (people @ people)))
+
+
+def ranks(values: Floats) -> Floats:
+    """Mid-ranks within each row of `values` (rows, n)."""
+    order = np.argsort(values, axis=1)
+    ordered = np.take_along_axis(values, order, axis=1)
+    new = np.ones(values.shape, dtype=bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    run = np.cumsum(new.ravel()) - 1
+    starts = np.flatnonzero(new)
+    length = np.diff(np.append(starts, new.size))
+    middle = starts % values.shape[1] + (length + 1) / 2
+    out = np.empty(values.shape)
+    np.put_along_axis(out, order, middle[run].reshape(values.shape), axis=1)
+    return out

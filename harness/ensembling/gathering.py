@@ -1,0 +1,351 @@
+"""Members' scores, side by side: what is run already is found, what is not is run first, score files are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from harness import datasets, external, runs
+from harness.datasets import Dataset, splits, table
+from harness.datasets.content import independent_rows
+from harness.errors import BadRequest, listed
+from harness.files import sha256_file, sha256_json
+from harness.models.ensemble import FILE, SCORES
+from harness.run import Outcome, Plan, Request, execute, plan
+from harness.statistics.correlations import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WEIGHTS = "weights.safetensors"
+
+
+class WeightFile(NamedTuple):
+    """A file that fills a member: which part of it, its facts as a card's `[[weights]]` entry has them, and where it is."""
+
+    part: str
+    facts: Mapping[str, Any]
+    path: Path | None
+    """None: found by its entry's own sources."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One member under one cropping."""
+
+    member: int
+    name: str
+    """Of the member, and of its cropping where that is not its card's: `ahiq-tiny (five)`."""
+    scores: Mapping[str, float]
+    """Higher is better, of the dataset that everything is fitted on."""
+    higher_is_better: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the ensemble's card keeps of a model: class, version, identical, model, protocol, requires, extra, record."""
+    files: tuple[WeightFile, ...] = ()
+    card: Mapping[str, Any] = field(default_factory=dict)
+    """The member's resolved card; empty for a file of scores."""
+    trained_on: tuple[str, ...] = ()
+    again: Request | None = None
+    """How the same model scores another dataset."""
+    file: Path | None = None
+    """Of a member that exists only as scores."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images of one dataset and part, and what every source gives them."""
+
+    dataset: str
+    part: str
+    names: list[str]
+    labels: Floats
+    """Higher is better."""
+    references: list[str]
+    scores: Floats
+    """(sources, n), higher is better."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All that an ensemble is made from. `fitting` is all that anything is fitted to; `tests` only report."""
+
+    sources: list[Source]
+    fitting: Images
+    tests: list[Images]
+    protocol: str
+    split: str
+    whole: bool
+    """Whether the protocol has no validation part, so that the fitting images are the whole dataset."""
+
+    @property
+    def member_of(self) -> list[int]:
+        """The member of each source."""
+        return [source.member for source in self.sources]
+
+
+def gather(
+    words: Sequence[str],
+    wish: Request,
+    *,
+    test_on: Sequence[str] = (),
+    crops: Sequence[str] = (),
+    lower: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> Gathered:
+    """The scores of members `words` on `wish.dataset` and on the datasets of `test_on`.
+
+    `wish` says how models are run (its model is set here). `crops`: croppings under which models with crops are scored too.
+    `lower`: names of score files that are lower-is-better. All requests are checked before the first work begins.
+    """
+    words = list(dict.fromkeys(words))
+    if not words:
+        raise BadRequest("an ensemble needs members: models' names, runs' folders, or CSV files of name,score")
+    data = datasets.load_dataset(wish.dataset, wish.root, cards=wish.cards, quiet=wish.quiet)
+    name, protocol = data.protocol(wish.protocol)
+    wish = replace(wish, protocol=name, repeat=0)
+    if protocol.repeats > 1:
+        say(f"{data.name}: fitted and tested on the first of the {protocol.repeats} splits of {name}")
+    parts = splits.split(data.table, protocol, seed=wish.seed)
+    whole = not (parts == "validation").any()
+    others = [datasets.load_dataset(other, cards=wish.cards, quiet=wish.quiet) for other in test_on]
+    sources = _Members(data, parts, wish, crops, lower, say).all(words)
+    fitted = "test" if whole else "validation"
+    fitting = _images(data, data.table[parts == fitted], "fitting" if whole else "validation", sources)
+    tests = [] if whole else [_images(data, data.table[parts == "test"], "test", sources)]
+    seen = parts.where(parts != "test", "train") if whole else parts
+    tests += [_elsewhere(data, seen, other, sources, wish, say) for other in others]
+    return Gathered(sources, fitting, [t for t in tests if t.names], name, splits.split_hash(data.table, parts), whole)
+
+
+class _Members:
+    """Turns words into sources on one dataset."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        parts: pd.Series,
+        wish: Request,
+        crops: Sequence[str],
+        lower: Sequence[str],
+        say: Callable[[str], None],
+    ) -> None:
+        self.data, self.parts, self.wish, self.crops, self.lower, self.say = data, parts, wish, list(crops), set(lower), say
+        self.split = splits.split_hash(data.table, parts)
+
+    def all(self, words: Sequence[str]) -> list[Source]:
+        problems: list[str] = []
+        planned: list[tuple[str, Plan | Outcome | Path]] = []
+        for word in words:
+            try:
+                planned.append((word, self._planned(word)))
+            except BadRequest as error:
+                problems.append(str(error))
+        stems = {Path(word).stem for word, todo in planned if isinstance(todo, Path)}
+        unknown = sorted(self.lower - {word for word, todo in planned if isinstance(todo, Path)} - stems)
+        problems += [f"--lower-is-better {listed(unknown)}: no such file of scores among the members"] if unknown else []
+        if problems:
+            raise BadRequest("\n".join(problems))
+        names: list[str] = []
+        sources: list[Source] = []
+        for member, (word, todo) in enumerate(planned):
+            found = self._of_file(member, word, todo) if isinstance(todo, Path) else self._of_model(member, todo)
+            base, count = found[0].name, names.count(found[0].name)
+            names.append(base)
+            # Two seeds of one model are two members.
+            sources += [replace(s, name=s.name.replace(base, f"{base}-{count + 1}", 1)) if count else s for s in found]
+        return sources
+
+    def _planned(self, word: str) -> Plan | Outcome | Path:
+        path = Path(word)
+        if path.suffix.lower() in (".csv", ".tsv"):
+            return path
+        if not (path / "record.json").is_file():
+            return plan(replace(self.wish, model=word), self.data)
+        record = runs.read_record(path)
+        assert record is not None
+        if record["repeats"] is not None:
+            raise BadRequest(
+                f"{word}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}"
+            )
+        if record["request"].get("scores"):
+            raise BadRequest(f"{word}: its scores came from a file; name that file ({record['request']['scores']})")
+        same = record["dataset"] == self.data.name
+        if same and record["hashes"]["split"] == self.split and not record["partial"]:
+            return Outcome(path, record, found=True)
+        if same and record["training"]:
+            raise BadRequest(
+                f"{word}: it was trained on another split of {self.data.name} ({record['protocol']}), so that what is fitted and "
+                f"tested here may be what it was trained on; use its own (--protocol {record['protocol']})"
+            )
+        return plan(_again(Outcome(path, record, found=True), self.wish), self.data)
+
+    def _of_file(self, member: int, word: str, path: Path) -> list[Source]:
+        frame = external.read_scores(path)
+        sign = -1.0 if {word, path.stem} & self.lower else 1.0
+        scores = {n: sign * float(s) for n, s in zip(frame["name"], frame["score"], strict=True)}
+        entry = {"file": f"{runs.safe_name(path.stem)}.csv", "sha256": sha256_file(path)}
+        return [Source(member, path.stem, scores, sign > 0, {}, (WeightFile(SCORES, entry, path),), file=path)]
+
+    def _of_model(self, member: int, todo: Plan | Outcome) -> list[Source]:
+        first = self._done(todo)
+        own = first.record["cards"]["model"]["protocol"]["crops"]
+        sources = [_source(member, first.record["model"], first, self.wish)]
+        if own == "whole" and self.crops:
+            self.say(f"{first.record['model']}: takes whole images, so other croppings are not tried")
+        for other in self.crops if own != "whole" else ():
+            if other != own:
+                again = _again(first, self.wish)
+                again = replace(again, settings={**again.settings, "protocol.crops": other})
+                outcome = self._done(plan(again, self.data))
+                sources.append(_source(member, f"{first.record['model']} ({other})", outcome, self.wish))
+        return sources
+
+    def _done(self, todo: Plan | Outcome) -> Outcome:
+        if isinstance(todo, Outcome):
+            return todo
+        if runs.read_record(todo.folder) is None:
+            self.say(f"{todo.card.name}: no finished run on {self.data.name} under {todo.protocol}; running it first")
+        return execute(todo, self.say)
+
+
+def _again(outcome: Outcome, wish: Request) -> Request:
+    """The model of a finished run, with the weights that it was tested with, on the wish's dataset."""
+    asked = outcome.record["request"]
+    weights = str(outcome.folder / WEIGHTS) if outcome.record["training"] else asked["weights"]
+    return replace(wish, model=asked["model"], weights=weights, settings=dict(asked["settings"]))
+
+
+def _source(member: int, name: str, outcome: Outcome, wish: Request) -> Source:
+    record = json.loads(json.dumps(outcome.record))
+    card, identity = record["cards"]["model"], record["identity"]
+    sign = 1.0 if card["higher_is_better"] else -1.0
+    scores = {n: sign * score for n, score, _ in runs.ScoreFile(outcome.folder).read()}
+    if record["random_weights"] and not record["training"]:
+        raise BadRequest(
+            f"{outcome.folder}: parts of {name} keep random weights: an ensemble of it could not be rebuilt from files"
+        )
+    facts = {
+        "class": card["class_"],
+        "version": identity["version"],
+        "identical": card["identical"],
+        "requires": card["requires"],
+        "extra": card["extra"],
+        "record": record["key"],
+        "model": card["model"],
+        "protocol": card["protocol"],
+    }
+    trained_on = [*record["trained_on"], *([record["dataset"]] if record["training"] else [])]
+    return Source(
+        member,
+        name,
+        scores,
+        card["higher_is_better"],
+        facts,
+        tuple(_weight_files(name, outcome.folder, record)),
+        card,
+        tuple(dict.fromkeys(trained_on)),
+        _again(outcome, wish),
+    )
+
+
+def _weight_files(name: str, folder: Path, record: Mapping[str, Any]) -> list[WeightFile]:
+    if record["training"]:
+        path = folder / WEIGHTS
+        if not path.is_file():
+            raise BadRequest(f"{path}: not there, so the trained model is lost; train it again: {record['command']}")
+        digest = record["hashes"]["trained_weights"]
+        facts = {"file": f"{runs.safe_name(record['model'])}-{digest[:8]}.safetensors", "sha256": digest}
+        return [WeightFile(FILE, facts, path)]
+    entries = {entry["name"]: entry for entry in record["cards"]["model"]["weights"]}
+    files = []
+    for part, digest in record["hashes"]["weights"].items():
+        if part == "file":
+            path = Path(record["request"]["weights"])
+            facts = {"file": f"{runs.safe_name(record['model'])}-{digest[:8]}{path.suffix}", "sha256": digest}
+            files.append(WeightFile(FILE, facts, path))
+        elif record["cards"]["model"]["model"].get("backbone"):
+            raise BadRequest(
+                f"{folder}: {name} took its {part} from --set model.backbone=FILE, which a card cannot say; "
+                "give one file that holds the whole model with --weights FILE"
+            )
+        else:
+            entry = {k: v for k, v in entries[part].items() if k not in ("name", "use", "note") and v not in ("", [], 0)}
+            files.append(WeightFile(part, {**entry, "sha256": digest}, None))
+    return files
+
+
+def _images(data: Dataset, rows: pd.DataFrame, part: str, sources: Sequence[Source], note: str = "") -> Images:
+    known = rows[rows["score"].notna()]
+    scores = [source.scores for source in sources]
+    return _joined(data, known, part, sources, scores, note)
+
+
+def _joined(
+    data: Dataset,
+    rows: pd.DataFrame,
+    part: str,
+    sources: Sequence[Source],
+    scores: Sequence[Mapping[str, float]],
+    note: str,
+) -> Images:
+    names = list(rows["name"])
+    lines = []
+    for source, given in zip(sources, scores, strict=True):
+        absent = [name for name in names if name not in given]
+        if absent:
+            lines.append(
+                f"{source.name}: no score for {len(absent)} of {len(names)} images of {data.name} ({part}): {listed(absent, 5)}"
+            )
+    if lines:
+        raise BadRequest("\n".join([*lines, "names are joined exactly; every member needs a score of every labelled image"]))
+    if names and not (rows["reference_id"] != "").all():
+        raise BadRequest(f"{data.name}: ensembles need the reference of every image (reference_id): they are judged by reference")
+    labels = rows["score"].to_numpy(dtype=float)
+    values = np.array([[given[name] for name in names] for given in scores], dtype=np.float64)
+    return Images(data.name, part, names, labels if data.higher_is_better else -labels, list(rows["reference_id"]), values, note)
+
+
+def _elsewhere(
+    data: Dataset, seen: pd.Series, other: Dataset, sources: Sequence[Source], wish: Request, say: Callable[[str], None]
+) -> Images:
+    """Another dataset, without references whose content was fitted or trained on here."""
+    independent = independent_rows(data, seen, other)
+    if independent.note:
+        say(f"{other.name}: {independent.note}")
+    rows = other.table[independent.keep & other.table["score"].notna()]
+    if rows.empty:
+        raise BadRequest(f"{other.name}: no labelled image to test on")
+    scores: list[Mapping[str, float]] = []
+    for source in sources:
+        if source.again is None:
+            scores.append(source.scores)
+            continue
+        if not table.has_pictures(other.table):
+            raise BadRequest(
+                f"{source.name} is a model, but {other.name} is a table without pictures: members must be score files"
+            )
+        request = replace(
+            source.again,
+            dataset=other.card.path if other.card.path.endswith(".csv") else other.name,
+            root=None,
+            protocol="full" if "full" in other.card.protocols else None,
+            exclude=tuple(sorted(independent.shared)),
+            remark=independent.note,
+        )
+        outcome = execute(plan(request, other), say)
+        sign = 1.0 if source.higher_is_better else -1.0
+        scores.append({n: sign * score for n, score, _ in runs.ScoreFile(outcome.folder).read()})
+    return _joined(other, rows, "test", sources, scores, independent.note)
+
+
+def fitting_hash(gathered: Gathered) -> str:
+    """sha256 of all that anything is fitted to: names, references, labels and every source's scores."""
+    images = gathered.fitting
+    rows = sorted(zip(images.names, images.references, images.labels.tolist(), images.scores.T.tolist(), strict=True))
+    return sha256_json([list(row) for row in rows])

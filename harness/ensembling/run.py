@@ -1,0 +1,203 @@
+"""One ensemble from words to card: gather, scale, search, assess, write; to be read in one sitting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import runs
+from harness.ensembling import card, report
+from harness.ensembling.assessment import METHODS, Row, assess, best_member, out_of_fold, scaled_alone
+from harness.ensembling.blends import Blend
+from harness.ensembling.candidates import planned
+from harness.ensembling.chains import Sample, folds, sample
+from harness.ensembling.figures import Objective
+from harness.ensembling.gathering import Gathered, fitting_hash, gather
+from harness.ensembling.search import Found, search
+from harness.errors import BadRequest
+from harness.files import sha256_json, write_json
+from harness.models.scaling import KINDS
+from harness.run import Request
+from harness.statistics.correlations import Ints
+
+VERSION = 1
+"""Raised by hand whenever the search gives other blends for the same request."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of the search; how members are run is a `harness.run.Request`."""
+
+    out: str
+    test_on: tuple[str, ...] = ()
+    trials: int = 1000
+    aim: Objective = "main"
+    method: str = "searched"
+    """Which of the four blends becomes the card."""
+    scalings: tuple[str, ...] = KINDS
+    crops: tuple[str, ...] = ()
+    lower: tuple[str, ...] = ()
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What came out: the card, the blends by method, and every row of the tables."""
+
+    card: Path
+    folder: Path
+    """Where the search, its trace and the results are kept."""
+    names: list[str]
+    best: str
+    """The member that was best on the fitting images."""
+    blends: dict[str, Blend]
+    rows: list[Row]
+    notes: list[str]
+    aim: Objective
+
+    def json(self) -> dict[str, Any]:
+        """The document of `harness ensemble --json`."""
+        return {
+            "card": str(self.card),
+            "best_member": self.best,
+            "folder": str(self.folder),
+            "results": [row.json() for row in self.rows],
+        }
+
+    def __str__(self) -> str:
+        return report.text(self.rows, self.best, self.notes)
+
+
+def ensemble(words: Sequence[str], request: Request, wish: Wish, say: Callable[[str], None] = print) -> Ensemble:
+    """Find the ensemble of members `words`, write its card to `wish.out`, and tell what it gained."""
+    _refuse(wish)
+    gathered = gather(words, request, test_on=wish.test_on, crops=wish.crops, lower=wish.lower, say=say)
+    card.refuse(wish.out, gathered)
+    names = [source.name for source in gathered.sources]
+    images = gathered.fitting
+    held_out = folds(images.references, request.seed)
+    _remark(gathered, say)
+
+    samples = _samples(gathered, held_out, wish)
+    found, folder = _search(gathered, samples, request, wish, say)
+    blends = {**samples[0].simple, "searched": found.blends[0].calibrated(images.scores, images.labels)}
+
+    best = best_member(gathered, wish.aim)
+    rows = []
+    if held_out:
+        blended = {
+            method: out_of_fold(_of_folds(method, samples, found, gathered, held_out), held_out, images.scores)
+            for method in METHODS
+        }
+        controls = [scaled_alone(best, images.scores[:, rows], images.labels[rows]) for rows in _outside(held_out)]
+        rows += assess(images, names, blended, best, out_of_fold(controls, held_out, images.scores))
+    control = scaled_alone(best, images.scores, images.labels)
+    for tested in gathered.tests:
+        blended = {method: blends[method](tested.scores) for method in METHODS}
+        rows += assess(tested, names, blended, best, control(tested.scores))
+
+    facts = {"method": wish.method, "objective": wish.aim, "trials": wish.trials, "seed": request.seed, "search": VERSION}
+    card.write(wish.out, blends[wish.method], gathered, facts, command(words, request, wish))
+    notes = [
+        f"{wish.out}: {wish.method}: {report.blend_text(blends[wish.method], names)}",
+        *(f"{tested.dataset}: {tested.note}" for tested in gathered.tests if tested.note),
+    ]
+    made = Ensemble(Path(wish.out), folder, names, names[best], blends, rows, notes, wish.aim)
+    report.write_trace(folder, found.trace, wish.aim)
+    write_json(folder / "ensemble.json", made.json() | {"request": facts, "members": names})
+    return made
+
+
+def command(words: Sequence[str], request: Request, wish: Wish) -> list[str]:
+    """The command line that makes this ensemble again."""
+    line = ["harness", "ensemble", *words, "--dataset", request.dataset]
+    for option, value, usual in (
+        ("--protocol", request.protocol, None),
+        ("--trials", wish.trials, 1000),
+        ("--objective", wish.aim, "main"),
+        ("--method", wish.method, "searched"),
+        ("--scalings", ",".join(wish.scalings), ",".join(KINDS)),
+        ("--crops", ",".join(wish.crops), ""),
+        ("--seed", request.seed, 0),
+    ):
+        line += [option, str(value)] if value != usual else []
+    for option, values in (("--lower-is-better", wish.lower), ("--cards", request.cards)):
+        for value in values:
+            line += [option, value]
+    return [*line, "--out", wish.out]
+
+
+def _refuse(wish: Wish) -> None:
+    problems = []
+    if wish.trials < 1:
+        problems.append("--trials: at least one")
+    if unknown := [k for k in wish.scalings if k not in KINDS]:
+        problems.append(f"--scalings {','.join(unknown)}: there are {', '.join(KINDS)}")
+    if wish.method not in METHODS:
+        problems.append(f"--method {wish.method}: there are {', '.join(METHODS)}")
+    if problems:
+        raise BadRequest("\n".join(problems))
+
+
+def _remark(gathered: Gathered, say: Callable[[str], None]) -> None:
+    images = gathered.fitting
+    if not images.names:
+        raise BadRequest(f"{images.dataset}: no labelled image to fit on under {gathered.protocol}")
+    for source, row in zip(gathered.sources, images.scores, strict=True):
+        if np.ptp(row) > 0 and np.corrcoef(row, images.labels)[0, 1] < -0.2:
+            say(f"warning: {source.name} falls where people's scores rise; if lower is better: --lower-is-better {source.name}")
+    known = len(set(images.references))
+    if known == 1:
+        say("warning: one reference to fit on: what blends gain there cannot be estimated, and is not shown")
+    elif known < 10:
+        say(f"{images.dataset}: {known} references to fit on: what is found there may not hold elsewhere")
+
+
+def _samples(gathered: Gathered, held_out: Sequence[Ints], wish: Wish) -> list[Sample]:
+    """All fitting images, and for each fold those outside it."""
+    images = gathered.fitting
+    everything = np.arange(len(images.names))
+    return [
+        sample(images.scores[:, rows], images.labels[rows], gathered.member_of, wish.scalings, wish.aim)
+        for rows in (everything, *_outside(held_out))
+    ]
+
+
+def _search(
+    gathered: Gathered, samples: list[Sample], request: Request, wish: Wish, say: Callable[[str], None]
+) -> tuple[Found, Path]:
+    """The search's outcome, found finished or taken up in the folder that its content names."""
+    identity = {
+        "fitting": fitting_hash(gathered),
+        "member_of": gathered.member_of,
+        "aim": wish.aim,
+        "trials": wish.trials,
+        "scalings": list(wish.scalings),
+        "seed": request.seed,
+        "version": VERSION,
+    }
+    folder = runs.folder_of(request.runs, gathered.fitting.dataset, "ensembles", sha256_json(identity)[:16])
+    plan = planned(wish.trials)
+    with runs.locked(folder, say):
+        found = search(samples, plan, request.seed, wish.aim, folder, concurrency=wish.concurrency, say=say)
+    return found, folder
+
+
+def _of_folds(method: str, samples: Sequence[Sample], found: Found, gathered: Gathered, held_out: Sequence[Ints]) -> list[Blend]:
+    """The method's blend of each fold, in the labels' units, so that folds can be put together."""
+    if method != "searched":
+        return [s.simple[method] for s in samples[1:]]
+    images = gathered.fitting
+    return [
+        blend.calibrated(images.scores[:, rows], images.labels[rows])
+        for blend, rows in zip(found.blends[1:], _outside(held_out), strict=True)
+    ]
+
+
+def _outside(held_out: Sequence[Ints]) -> list[Ints]:
+    """For each fold, the images that it does not hold out."""
+    return [np.sort(np.concatenate([other for other in held_out if other is not fold])) for fold in held_out]

@@ -1,0 +1,212 @@
+"""An ensemble: a weighted sum of members' scores, each brought to one scale by a scaling that was frozen when it was made.
+
+A card's `[model]` table holds everything: the members' classes and settings, their croppings, scalings and weights
+(`harness ensemble` writes such cards). Each member is scored under its own cropping (`harness.scoring.Scorer`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness import registry
+from harness.errors import BadRequest, listed
+from harness.models import build, scaling, version_of
+from harness.models.base import Model
+from harness.models.scaling import Scaling
+from harness.registry import Cropping, ModelCard
+from harness.statistics.correlations import Floats
+
+if TYPE_CHECKING:
+    import torch
+
+KEYS = (
+    "name",
+    "higher_is_better",
+    "weight",
+    "scaling",
+    "class",
+    "version",
+    "identical",
+    "model",
+    "protocol",
+    "requires",
+    "extra",
+    "record",
+)
+SCORES, FILE = "scores", "file"
+"""Names of parts: `member/scores` is filled by a file of scores, `member/file` by one of weights."""
+
+
+@dataclass
+class Member:
+    """One member: a model under its cropping, or scores that exist only as a file (`model` is None)."""
+
+    name: str
+    model: Any
+    protocol: Cropping
+    identical: float | None
+    sign: float
+    """-1.0 where lower scores are better."""
+    scaling: Scaling
+    weight: float
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """By image name, for a member without a model."""
+
+    def known(self, names: Sequence[str]) -> list[float]:
+        """The file's scores of these images. Raises BadRequest naming those that it lacks."""
+        absent = [name for name in names if name not in self.scores]
+        if absent:
+            raise BadRequest(
+                f"{self.name} exists only as a file of scores, with none for {len(absent)} of these images: {listed(absent, 5)}; "
+                "only the images that it names can be scored with it"
+            )
+        return [self.scores[name] for name in names]
+
+
+class Ensemble(Model):
+    """`intercept` + sum over members of weight * scaling(score turned to higher-is-better).
+
+    `members`: tables as in a card's `[[model.members]]`; `fitted`: what they were fitted on, for people and for the key.
+    """
+
+    version = 1
+    higher_is_better = True
+
+    def __init__(
+        self,
+        members: Sequence[Mapping[str, Any]],
+        intercept: float = 0.0,
+        fitted: Mapping[str, Any] | None = None,
+        *,
+        path: str = "",
+    ) -> None:
+        where = path or "an ensemble"
+        if not members:
+            raise BadRequest(f"{where}: [model] has no members")
+        names = [str(table.get("name")) for table in members]
+        if len(set(names)) < len(names):
+            raise BadRequest(f"{where}: members of one name: {listed(sorted({n for n in names if names.count(n) > 1}))}")
+        self.intercept = float(intercept)
+        self.members = [_member(table, where, path) for table in members]
+        self.minimum_size = max((int(getattr(m.model, "minimum_size", 1)) for m in self.members), default=1)
+        found = {m.name: m.model.details for m in self.members if getattr(m.model, "details", None)}
+        self.details = found or None
+
+    @classmethod
+    def from_card(cls, card: ModelCard) -> Ensemble:
+        """Built from a whole card, whose place tells where members' own modules lie."""
+        return cls(**card.model, path=card.path)
+
+    def combine(self, values: Floats) -> Floats:
+        """Scores (n,) of the ensemble from the members' own scores (members, n)."""
+        # One member after the other, so that an image's score does not depend on how many are scored with it.
+        total = np.full(np.shape(values)[1], self.intercept)
+        for member, row in zip(self.members, values, strict=True):
+            total += member.weight * member.scaling(member.sign * np.asarray(row, dtype=np.float64))
+        return total
+
+    def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:
+        """Scores (N,) of uncropped batches, for members that take any size; float32 RGB in [0, 1], (N, 3, H, W)."""
+        import torch
+
+        rows = []
+        for member in self.members:
+            if member.model is None:
+                raise BadRequest(f"{member.name} exists only as a file of scores: it cannot score pictures")
+            scores = member.model.score(reference, distorted).double().cpu().numpy()
+            rows.append(np.where(np.isposinf(scores), member.identical, scores) if member.identical is not None else scores)
+        return torch.from_numpy(self.combine(np.stack(rows))).float().to(distorted.device)
+
+    def load_part(self, part: str, state: Mapping[str, torch.Tensor]) -> None:
+        """Fill `member/part`, or all of a member from one file (`member/file`)."""
+        name, _, inner = part.rpartition("/")
+        model = self._named(name, part).model
+        if inner == FILE:
+            (getattr(model, "load_state", None) or model.load_state_dict)(state)
+        else:
+            model.load_part(inner, state)
+
+    def load_scores(self, part: str, path: Path) -> None:
+        """Take the scores of `member/scores` from a file of name,score."""
+        from harness.external import read_scores
+
+        member = self._named(part.rpartition("/")[0], part)
+        frame = read_scores(path)
+        member.scores = {name: float(score) for name, score in zip(frame["name"], frame["score"], strict=True)}
+
+    def of_names(self, names: Sequence[str]) -> list[float]:
+        """Scores of images by name, where every member is a file of scores. Raises BadRequest for names that one lacks."""
+        return [float(v) for v in self.combine(np.array([member.known(names) for member in self.members]))]
+
+    def _named(self, name: str, part: str) -> Member:
+        for member in self.members:
+            if member.name == name:
+                return member
+        raise BadRequest(
+            f"[[weights]] name = {part!r}: the ensemble has no such member (it has {listed([m.name for m in self.members])})"
+        )
+
+    def eval(self) -> Ensemble:
+        """All members that know the difference in evaluation mode."""
+        for member in self.members:
+            if callable(getattr(member.model, "eval", None)):
+                member.model.eval()
+        return self
+
+    def to(self, device: str) -> Ensemble:
+        """All members that can be moved on `device`."""
+        for member in self.members:
+            if hasattr(member.model, "to"):
+                member.model.to(device)
+        return self
+
+    def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """The parameters of all members that are networks."""
+        for member in self.members:
+            if callable(getattr(member.model, "named_parameters", None)):
+                yield from ((f"{member.name}.{name}", parameter) for name, parameter in member.model.named_parameters())
+
+
+def _member(table: Mapping[str, Any], where: str, path: str) -> Member:
+    name = str(table.get("name"))
+    place = f"{where}: member {name!r}"
+    unknown = sorted(set(table) - set(KEYS))
+    absent = [key for key in ("name", "higher_is_better", "weight", "scaling") if key not in table]
+    if unknown or absent:
+        words = [f"{what} keys {listed(keys)}" for what, keys in (("unknown", unknown), ("missing", absent)) if keys]
+        raise BadRequest(f"{place}: {' and '.join(words)}")
+    card = member_card(table, path)
+    model = None
+    if card is not None:
+        if "version" in table and (now := version_of(card)) != table["version"]:
+            raise BadRequest(
+                f"{place}: its numbers are others since this ensemble was made (version {table['version']} then, {now} now), "
+                "so its frozen scaling does not fit any more; make the ensemble anew"
+            )
+        model = build(card, None)
+    return Member(
+        name,
+        model,
+        card.protocol if card is not None else Cropping(),
+        card.identical if card is not None else None,
+        1.0 if table["higher_is_better"] else -1.0,
+        scaling.of_table(table["scaling"], place),
+        float(table["weight"]),
+    )
+
+
+def member_card(table: Mapping[str, Any], path: str) -> ModelCard | None:
+    """A member's own card, from its table in the ensemble's; None for one that exists only as a file of scores."""
+    if not table.get("class"):
+        return None
+    kept = {
+        k: table[k]
+        for k in ("name", "class", "higher_is_better", "identical", "model", "protocol", "requires", "extra")
+        if k in table
+    }
+    return registry.parse_card(ModelCard, {"title": str(table["name"]), **kept}, path)

@@ -1,0 +1,89 @@
+"""Bringing members' scores to one scale before they are blended: fitted once, then frozen as plain numbers.
+
+raw        the scores as they are
+z          less their mean, over their standard deviation
+ecdf       the share of the fitting scores below (ties half), straight lines between at most `KNOTS` of them
+logistic   the four-parameter logistic that predicts the labels best (`harness.statistics.fits`)
+
+Only `logistic` looks at labels. All are applied to scores that were turned to higher-is-better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.errors import BadRequest, listed, near
+from harness.statistics.correlations import Floats, midranks
+from harness.statistics.fits import fit_curve
+
+KINDS = ("raw", "z", "ecdf", "logistic")
+KNOTS = 101
+_PARAMETERS = {"raw": (0,), "z": (2,), "logistic": (4,)}
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A frozen scaling. `parameters`: of z, mean and deviation; of logistic, b1..b4 of `fit_curve`; of ecdf, the knots in
+    rising order and then their shares."""
+
+    kind: str
+    parameters: tuple[float, ...] = ()
+
+    def __call__(self, scores: Floats) -> Floats:
+        """The scaled `scores` (n,); beyond the fitted range ecdf stays at its ends and logistic goes on to its plateaus."""
+        if self.kind == "raw":
+            return np.asarray(scores, dtype=np.float64)
+        if self.kind == "z":
+            mean, deviation = self.parameters
+            return np.asarray((scores - mean) / deviation)
+        if self.kind == "ecdf":
+            half = len(self.parameters) // 2
+            return np.asarray(np.interp(scores, self.parameters[:half], self.parameters[half:]))
+        high, low, place, width = self.parameters
+        # exp of the negative magnitude never overflows.
+        t = (np.asarray(scores, dtype=np.float64) - place) / width
+        e = np.exp(-np.abs(t))
+        return np.asarray(low + (high - low) * np.where(t >= 0, 1.0, e) / (1 + e))
+
+    def table(self) -> dict[str, Any]:
+        """As a card keeps it."""
+        return {"kind": self.kind, "parameters": list(self.parameters)}
+
+
+def of_table(table: Mapping[str, Any], where: str) -> Scaling:
+    """The scaling that a card keeps; `where` names its place in errors."""
+    kind, parameters = table.get("kind"), table.get("parameters", ())
+    if kind not in KINDS:
+        raise BadRequest(f"{where}: scaling.kind = {kind!r} is none of {listed(KINDS)}{near(str(kind), KINDS)}")
+    try:
+        values = tuple(float(v) for v in parameters)
+    except (TypeError, ValueError):
+        raise BadRequest(f"{where}: scaling.parameters should be numbers") from None
+    fits = len(values) % 2 == 0 and len(values) >= 4 if kind == "ecdf" else len(values) in _PARAMETERS[kind]
+    if not fits or not np.isfinite(values).all() or (kind in ("z", "logistic") and values[-1] == 0):
+        raise BadRequest(f"{where}: a scaling of kind {kind!r} cannot have the parameters {listed(values, 5)}")
+    return Scaling(kind, values)
+
+
+def fit(kind: str, scores: Floats, labels: Floats) -> Scaling | None:
+    """The scaling of `kind` fitted to `scores` (n,) and `labels` (n,), both higher-is-better; None where there is none.
+
+    There is none but raw for constant scores, and no logistic where its fit has no minimum.
+    """
+    if kind == "raw":
+        return Scaling("raw")
+    if np.ptp(scores) == 0:
+        return None
+    if kind == "z":
+        return Scaling("z", (float(scores.mean()), float(scores.std())))
+    if kind == "ecdf":
+        known, first = np.unique(scores, return_index=True)
+        shares = ((midranks(scores) - 0.5) / len(scores))[first]
+        kept = np.unique(np.linspace(0, len(known) - 1, min(len(known), KNOTS)).round().astype(np.int64))
+        return Scaling("ecdf", (*map(float, known[kept]), *map(float, shares[kept])))
+    curve = fit_curve(scores, labels, "logistic4")
+    return None if isinstance(curve, str) else Scaling("logistic", curve.parameters)

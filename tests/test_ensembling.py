@@ -1,0 +1,330 @@
+"""Ensembles without Ray: figures, scalings, blends, chains of candidates, cards, and how a model of models is scored."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small import picture, write_network, write_table
+
+from harness import registry
+from harness.ensembling import blends, candidates, card, chains, figures
+from harness.ensembling.assessment import out_of_fold
+from harness.errors import BadRequest
+from harness.models import load_model, scaling
+from harness.models.ensemble import Ensemble
+from harness.registry import Cropping
+from harness.scoring import Scorer, pairs_of
+from harness.statistics.correlations import midranks, pearson, spearman
+
+KINDS = scaling.KINDS
+numbers = st.lists(st.sampled_from([-2.0, -0.5, 0.0, 0.25, 1.0, 3.0, 1e6]), min_size=3, max_size=30)
+
+
+def members(seed: int = 0, n: int = 120) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Three members whose errors are independent, on unlike scales: scores (3, n), labels (n,), references of ten images."""
+    draw = np.random.default_rng(seed)
+    labels = draw.normal(size=n)
+    noisy = labels + draw.normal(0, [[0.5], [0.6], [1.5]], (3, n))
+    return np.stack([noisy[0], np.exp(noisy[1]), 1000 * noisy[2] ** 3]), labels, [f"r{i // 10}" for i in range(n)]
+
+
+# Figures
+
+
+@given(st.lists(numbers, min_size=1, max_size=4).filter(lambda rows: len({len(r) for r in rows}) == 1))
+def test_ranks_of_many_rows_are_the_mid_ranks_of_each(rows: list[list[float]]):
+    values = np.array(rows)
+    assert figures.ranks(values).tolist() == [midranks(row).tolist() for row in values]
+
+
+@given(numbers)
+def test_the_objective_is_the_sum_of_the_statistics_rooms_own_figures(row: list[float]):
+    values, labels = np.array([row]), np.arange(len(row)) ** 1.5
+    expected = spearman(values[0], labels) + pearson(values[0], labels)
+    found = figures.objective("main", values, labels)[0]
+    assert found == pytest.approx(expected) if np.isfinite(expected) else found == -np.inf
+
+
+# Scalings
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scaling_never_falls_and_survives_its_card(kind: str):
+    scores, labels, _ = members()
+    for row in scores:
+        fitted = scaling.fit(kind, row, labels)
+        assert fitted is not None
+        wide = np.linspace(row.min() - 5, row.max() + 5, 500)
+        assert (np.diff(fitted(wide)) >= 0).all()
+        again = scaling.of_table(tomllib.loads(card.toml({"s": fitted.table()}))["s"], "a card")
+        assert again == fitted
+        assert again(wide).tolist() == fitted(wide).tolist()
+
+
+def test_scalings_are_what_they_are_called():
+    scores, labels, _ = members()
+    z = scaling.fit("z", scores[0], labels)
+    assert z is not None
+    assert (z(scores[0]).mean(), z(scores[0]).std()) == (pytest.approx(0, abs=1e-12), pytest.approx(1))
+    few = np.array([3.0, 1.0, 1.0, 2.0])
+    ecdf = scaling.fit("ecdf", few, few)
+    assert ecdf is not None
+    assert ecdf(few).tolist() == [0.875, 0.25, 0.25, 0.625]
+    logistic = scaling.fit("logistic", scores[1], labels)
+    assert logistic is not None
+    assert pearson(logistic(scores[1]), labels) > pearson(scores[1], labels)
+    assert scaling.fit("z", np.ones(5), np.arange(5.0)) is None
+
+
+@pytest.mark.parametrize(
+    "table", [{"kind": "zz"}, {"kind": "z", "parameters": [1.0]}, {"kind": "z", "parameters": [1.0, 0.0]}, {"kind": "logistic"},
+              {"kind": "ecdf", "parameters": [1, 2, 3]}, {"kind": "raw", "parameters": ["x"]}],
+)  # fmt: skip
+def test_a_damaged_scaling_is_refused_with_its_place(table: dict):
+    with pytest.raises(BadRequest, match=r"best\.toml"):
+        scaling.of_table(table, "best.toml")
+
+
+# Blends that need no search
+
+
+def test_least_squares_has_no_negative_weight_and_leaves_a_useless_member_out():
+    scores, labels, _ = members()
+    misleading = -labels + np.random.default_rng(5).normal(0, 0.3, len(labels))
+    blend = blends.least_squares(blends.Fits(np.vstack([scores, misleading[None]]), labels), [0, 1, 2, 3])
+    assert all(w > 0 for w in blend.weights)
+    alone = [pearson(s, labels) for s in scores]
+    assert pearson(blend(np.vstack([scores, misleading[None]])), labels) > max(alone)
+
+
+def test_greedy_selection_is_never_worse_than_its_best_member_on_what_it_was_fitted_to():
+    for seed in range(3):
+        scores, labels, _ = members(seed)
+        fitted = [scaling.fit("logistic", row, labels) for row in scores]
+        best = max(pearson(f(row), labels) + spearman(f(row), labels) for f, row in zip(fitted, scores, strict=True) if f)
+        blended = blends.greedy(blends.Fits(scores, labels), [0, 1, 2], "main")(scores)
+        assert pearson(blended, labels) + spearman(blended, labels) >= best - 1e-12
+
+
+def test_a_calibrated_blend_is_in_the_labels_units_and_ranks_as_before():
+    scores, labels, _ = members()
+    blend = blends.Blend((0, 1), (scaling.Scaling("raw"), scaling.Scaling("raw")), (2.0, 3.0))
+    calibrated = blend.calibrated(scores, 7 + 3 * labels)
+    assert calibrated(scores).mean() == pytest.approx((7 + 3 * labels).mean())
+    assert spearman(calibrated(scores), labels) == spearman(blend(scores), labels)
+
+
+# Candidates and chains
+
+
+@given(st.integers(1, 5000))
+def test_a_plan_judges_exactly_as_many_candidates_as_were_asked_for(trials: int):
+    assert candidates.planned(trials).total == trials
+
+
+def walked(chain: chains.Chain) -> chains.Chain:
+    while not chain.done:
+        chain.advance()
+    return chain
+
+
+@functools.cache
+def samples_of(seed: int) -> list[chains.Sample]:
+    scores, labels, references = members()
+    samples = [chains.sample(scores, labels, [0, 1, 2], KINDS, "main")]
+    for fold in chains.folds(references, seed):
+        rows = np.setdiff1d(np.arange(len(labels)), fold)
+        samples.append(chains.sample(scores[:, rows], labels[rows], [0, 1, 2], KINDS, "main"))
+    return samples
+
+
+def chain_of(number: int = 0, seed: int = 0) -> chains.Chain:
+    return chains.Chain(seed, number, candidates.planned(200).sizes[number], samples_of(0), "main")
+
+
+def test_a_chain_is_a_function_of_the_seed_wherever_it_is_cut_off():
+    whole = walked(chain_of(1))
+    first = chain_of(1)
+    first.advance()
+    second = chain_of(1)
+    second.take_up(json.loads(json.dumps(first.state())))
+    assert walked(second).state() == whole.state()
+    assert walked(chain_of(1, seed=1)).state() != whole.state()
+    assert walked(chain_of(2)).state() != whole.state()
+
+
+def test_a_judged_candidate_is_the_blend_that_it_becomes():
+    chain = walked(chain_of())
+    scores, labels, _ = members()
+    blend = candidates.as_blend(chain.best[0], chain.samples[0].columns)
+    assert figures.objective("main", blend(scores)[None], labels)[0] == pytest.approx(chain.figures[0], abs=1e-12)
+    assert max(map(max, chain.trace)) == chain.figures[0]
+
+
+def test_the_first_chain_is_at_least_as_good_as_all_that_needs_no_search():
+    chain = walked(chain_of())
+    scores, labels, _ = members()
+    for blend in chain.samples[0].simple.values():
+        assert chain.figures[0] >= figures.objective("main", blend(scores)[None], labels)[0] - 1e-12
+
+
+def test_a_member_with_several_croppings_takes_part_with_one_of_them():
+    scores, labels, _ = members()
+    columns = blends.columns(blends.Fits(scores, labels), [0, 1, 1], ("z", "ecdf"))
+    batch = candidates.first(0, 0, 500, columns)
+    batch = candidates.varied(0, 0, 1, 500, columns, candidates.Batch(batch.column[:1], batch.share[:1]))
+    for row in range(500):
+        blend = candidates.as_blend(candidates.Batch(batch.column[row : row + 1], batch.share[row : row + 1]), columns)
+        assert not {1, 2} <= set(blend.sources)
+        assert blend.sources
+        assert sum(batch.share[row]) == pytest.approx(1)
+
+
+def test_folds_hold_out_whole_references_each_once():
+    references = [f"r{i % 7}" for i in range(70)]
+    held_out = chains.folds(references, 0)
+    assert sorted(int(i) for fold in held_out for i in fold) == list(range(70))
+    assert len(held_out) == 5
+    for fold in held_out:
+        inside = {references[i] for i in fold}
+        assert not inside & {references[i] for i in range(70) if i not in fold}
+    assert chains.folds(["r"] * 5, 0) == []
+
+
+def test_an_images_own_label_takes_no_part_in_its_out_of_fold_score():
+    scores, labels, references = members()
+    held_out = chains.folds(references, 0)
+
+    def estimated(people: np.ndarray) -> np.ndarray:
+        everything = np.arange(len(people))
+        outside = [np.setdiff1d(everything, fold) for fold in held_out]
+        samples = [chains.sample(scores[:, rows], people[rows], [0, 1, 2], KINDS, "main") for rows in outside]
+        chain = walked(chains.Chain(0, 0, (40, 40), samples, "main"))
+        found = [candidates.as_blend(best, s.columns) for best, s in zip(chain.best, samples, strict=True)]
+        return out_of_fold(found, held_out, scores)
+
+    changed = labels.copy()
+    changed[held_out[2]] = np.random.default_rng(9).permutation(changed[held_out[2]]) + 100
+    before, after = estimated(labels), estimated(changed)
+    assert before[held_out[2]].tolist() == after[held_out[2]].tolist()
+    assert before[held_out[0]].tolist() != after[held_out[0]].tolist()
+
+
+# Cards
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+plain = st.one_of(st.booleans(), st.integers(-(2**53), 2**53), finite, st.text(), st.lists(finite, max_size=40))
+keys = st.text(min_size=1, max_size=8)
+
+
+def nested(inner: st.SearchStrategy) -> st.SearchStrategy:
+    filled = inner.filter(bool)
+    return st.dictionaries(keys, st.one_of(plain, filled, st.lists(filled, min_size=1, max_size=3)), max_size=4)
+
+
+tables = st.recursive(st.dictionaries(keys, plain, max_size=4), nested, max_leaves=8)
+
+
+@given(tables)
+def test_what_is_written_as_toml_is_read_back_as_it_was(table: dict):
+    assert tomllib.loads(card.toml(table)) == table
+
+
+def ensemble_of(*tables: dict, **more: object) -> Ensemble:
+    return Ensemble(list(tables), **more)
+
+
+RAW = {"kind": "raw", "parameters": []}
+PSNR = {
+    "name": "psnr",
+    "class": "harness.models.psnr:PSNR",
+    "higher_is_better": True,
+    "weight": 2.0,
+    "scaling": RAW,
+    "identical": 120.0,
+}
+FILE = {"name": "file", "higher_is_better": False, "weight": 3.0, "scaling": {"kind": "z", "parameters": [-2.0, 0.5]}}
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        ({**PSNR, "wieght": 1}, "unknown keys wieght"),
+        ({k: v for k, v in PSNR.items() if k != "weight"}, "missing keys weight"),
+        ({**PSNR, "version": 99}, "make the ensemble anew"),
+        ({**PSNR, "model": {"colour": "red"}}, "neither 'rgb' nor 'luma'"),
+    ],
+)
+def test_a_members_table_that_cannot_be_followed_is_refused(member: dict, message: str):
+    with pytest.raises(BadRequest, match=message):
+        ensemble_of(member)
+    with pytest.raises(BadRequest, match="members of one name"):
+        ensemble_of(PSNR, PSNR)
+
+
+def test_an_ensemble_adds_its_members_scaled_scores_turned_round(tmp_path: Path):
+    model = ensemble_of(PSNR, FILE, intercept=1.0)
+    # The file's scores are lower-is-better: -5 -> 5 -> (5 + 2) / .5 = 14.
+    assert model.combine(np.array([[30.0], [-5.0]])).tolist() == [1 + 2 * 30 + 3 * 14]
+    (tmp_path / "scores.csv").write_text("name,score\na.png,-5\n", encoding="utf-8")
+    model.load_scores("file/scores", tmp_path / "scores.csv")
+    assert model.members[1].known(["a.png"]) == [-5.0]
+    with pytest.raises(BadRequest, match=r"none for 1 of these images: b\.png"):
+        model.members[1].known(["a.png", "b.png"])
+
+
+def test_each_member_is_scored_under_its_own_cropping_as_if_alone(tmp_path: Path):
+    from harness.datasets.table import read_csv
+
+    table = read_csv(write_table(tmp_path / "data", references=2, levels=2))
+    cards = write_network(tmp_path / "cards")
+    network = {
+        "name": "small", "class": "small_network:Small", "higher_is_better": True, "weight": 0.5, "scaling": RAW,
+        "model": {"width": 4}, "protocol": {"crops": "five", "crop_size": 0},
+    }  # fmt: skip
+    text = card.toml(
+        {"name": "both", "title": "Both", "class": card.CLASS, "higher_is_better": True, "model": {"members": [PSNR, network]}}
+    )
+    (cards / "both.toml").write_text(text, encoding="utf-8")
+    both = load_model("both", cards=[cards], seed=3)
+    pairs = pairs_of(table)
+
+    def scored(model: object, crops: str, identical: float | None = None) -> dict[str, float]:
+        scorer = Scorer(model, Cropping(crops), identical, batch=3)
+        return {r.name: r.score for chunk in scorer.score(scorer.chunks(pairs)) for r in chunk}
+
+    alone = scored(both.members[0].model, "whole", 120.0), scored(both.members[1].model, "five")
+    together = scored(both, "whole")
+    assert together == {name: 2.0 * alone[0][name] + 0.5 * alone[1][name] for name in together}
+    assert len(set(together.values())) == len(pairs)
+
+
+def test_identical_pictures_have_the_members_ceiling(tmp_path: Path):
+    from harness.scoring import score_pair
+
+    model = ensemble_of({**PSNR, "weight": 1.0})
+    same = picture(0)
+    assert score_pair(model, same, same) == 120.0
+
+
+def test_only_settings_that_exist_and_no_paths_are_part_of_a_cards_key(tmp_path: Path):
+    from harness import runs
+
+    table = {"name": "e", "title": "E", "class": card.CLASS, "higher_is_better": True, "model": {"members": [PSNR]}}
+    parsed = registry.parse_card(
+        registry.ModelCard, {**table, "weights": [{"name": "psnr/file", "sources": ["beside:a/b"]}]}, "e.toml"
+    )
+    facts = {"version": 1, "weights": {}, "trained": False, "table": "", "split": "", "protocol": "", "seed": 0}
+    other = registry.parse_card(registry.ModelCard, {**table, "trained_on": ["x"], "trained_split": "y"}, "elsewhere/e.toml")
+    assert runs.key_of(runs.identity(parsed, **facts)) == runs.key_of(runs.identity(other, **facts))
+    heavier = {**table, "model": {"members": [{**PSNR, "weight": 2.5}]}}
+    changed = registry.parse_card(registry.ModelCard, heavier, "e.toml")
+    assert runs.key_of(runs.identity(parsed, **facts)) != runs.key_of(runs.identity(changed, **facts))

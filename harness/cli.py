@@ -685,16 +685,15 @@ def _settings(pairs: Sequence[str]) -> dict[str, str]:
     return settings
 
 
-<<<<<<< HEAD
 def _seeds(text: str, seed: int) -> list[int]:
     words = [word.strip() for word in text.split(",")]
     if seed or not all(word.isdecimal() for word in words):
         raise BadRequest(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2, and no --seed beside it")
     return [int(word) for word in words]
-=======
+
+
 def _words(text: str | None) -> tuple[str, ...]:
     return tuple(word.strip() for word in (text or "").split(",") if word.strip())
->>>>>>> 5b426d1 (Ensembles: a search by Ray Tune, honest tables, and cards that are models)
 
 
 def _say(quiet: bool) -> Callable[[str], None]:

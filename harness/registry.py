@@ -228,6 +228,8 @@ class DatasetCard:
     content: Mapping[str, str] = field(default_factory=dict)
     """What a reference shows, by its id, in words shared by all cards (`kodim03`): references of two datasets with one
     word are not independent. The key `*` is the rule for all others, `{}` in it their id; by default `<card>/{}`."""
+    related: tuple[str, ...] = ()
+    """Other datasets that share labels or pictures with this one, beyond what `content` tells."""
     controls: tuple[str, ...] = ()
     """Control rows computed from the table alone: `cell` (oracle of kind and level), `level`."""
     path: str = ""

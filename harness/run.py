@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import datasets, devices, external, models, registry, runs
 from harness.datasets import Dataset, splits, table
+from harness.datasets.content import related
 from harness.datasets.manifest import manifest_hash
 from harness.errors import BadRequest, listed
 from harness.files import sha256_file, sha256_json, sync, write_json
@@ -338,6 +339,7 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "partial": todo.request.limit is not None,
         "seen": todo.data.name in (set(todo.card.trained_on) | set(todo.found.trained_on))
         and todo.card.trained_split != todo.facts["split"],
+        "contaminated_by": _contaminated_by(todo, trained_on),
         "random_weights": todo.found.random and any(entry.use == "always" for entry in todo.card.weights),
         "trained_on": trained_on,
         "metrics": {part: values.figures if values else None for part, values in found.items()},
@@ -370,6 +372,13 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         },
         "cards": {"model": asdict(todo.card) | {"path": ""}, "dataset": asdict(todo.data.card) | {"path": ""}},
     }
+
+
+def _contaminated_by(todo: Plan, trained_on: Sequence[str]) -> list[str]:
+    """What the model was trained on and shares pictures or labels with the tested dataset, which is not itself meant here."""
+    known = registry.load_cards("datasets", todo.request.cards)
+    others = [card for name in trained_on if name != todo.data.name and isinstance(card := known.get(name), registry.DatasetCard)]
+    return [card.name for card in others if related(todo.data.card, card, content_left_out=bool(todo.request.exclude))]
 
 
 def request_facts(request: Request) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def result(folder: Path, record: Mapping[str, Any], part: str = "test") -> dict[
         "key": record["key"],
         "repeats": record["repeats"],
         "seen": record["seen"],
+        "contaminated_by": record.get("contaminated_by") or [],
         "partial": record["partial"],
         "controls": record["controls"],
         "note": record["note"],
@@ -101,6 +102,10 @@ def _marks(row: Mapping[str, Any]) -> str:
     words = []
     if row["seen"]:
         words.append("seen: its weights were trained on this dataset")
+    if row["contaminated_by"]:
+        words.append(
+            f"contaminated: trained on {', '.join(row['contaminated_by'])}, which shares pictures or labels with this one"
+        )
     if row["partial"]:
         words.append("partial")
     if row["n"] is None:

@@ -10,11 +10,12 @@ import small
 from click.testing import CliRunner
 from miniatures import copy, tree
 
-from harness import registry, summary
+from harness import registry, runs, summary
 from harness.campaign import run_all
 from harness.cli import cli
 from harness.datasets import load_dataset, splits
-from harness.leaderboard.rows import board
+from harness.datasets.content import related
+from harness.leaderboard.rows import CONTAMINATED, board
 from harness.run import Request
 from harness.runs import ScoreFile
 
@@ -153,6 +154,35 @@ def test_further_test_sets_lose_the_references_that_were_trained_on(tmp_path, mo
     assert rows["csiq"]["n"] == 144
     assert rows["live"]["references"] == 29 - len(shared)
     assert rows["live"]["n"] == (~live.table["reference_id"].isin(shared)).sum()
+
+
+def test_weights_trained_on_a_dataset_of_the_same_pictures_or_labels_are_marked_contaminated(tmp_path, monkeypatch, network):
+    for name in ("tid2013", "tid2008", "csiq"):
+        copy(tree(name), tmp_path / "data" / name)
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> list[dict]:
+        result = CliRunner().invoke(
+            cli, ["run", "small", "--cards", network, *words, "--mlflow-uri", "off", "--quiet", "--json", "--workers", "1"]
+        )
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    trained = run("--dataset", "tid2013", "--test-on", "csiq")
+    weights = str(Path(trained[0]["run"]) / "weights.safetensors") if trained[0]["repeats"] is None else ""
+    weights = weights or str(Path(trained[0]["run"]).parent / trained[0]["repeats"][0]["run"] / "weights.safetensors")
+    (tested,) = run("--dataset", "tid2008", "--protocol", "full", "--weights", weights)
+    assert (tested["seen"], tested["contaminated_by"]) == (False, ["tid2013"])
+    assert [row["contaminated_by"] for row in trained] == [[], []]
+    table = summary.run_table([tested])
+    assert "contaminated: trained on tid2013" in table
+    (group,) = board([(None, runs.read_record(Path(tested["run"])))], "tid2008").groups
+    assert (group.rows[0].rank, CONTAMINATED in group.rows[0].marks) == (None, True)
+    demo, kadid = registry.find_dataset("demo"), registry.find_dataset("kadid10k")
+    assert related(kadid, demo)
+    assert related(demo, kadid)
+    assert not related(kadid, registry.find_dataset("csiq"))
 
 
 def test_testing_on_a_superset_of_what_was_trained_on_is_refused(tmp_path, monkeypatch, network):

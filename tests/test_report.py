@@ -71,6 +71,10 @@ def test_breakdowns_are_the_agreement_within_each_part_worst_first(tmp_path: Pat
             assert part.srcc == pytest.approx(stats.spearmanr(mine["score"], mine["label"])[0], abs=1e-12)
     assert [part.name for part in by_level(p)] == [f"level {n}" for n in range(1, 6)]
     blur = rows[rows["distortion"] == "blur"]
+    curve = fit_curve(p.score, p.label, "logistic4")
+    assert not isinstance(curve, str)
+    residual = (p.label - curve.values)[(rows["distortion"] == "blur").to_numpy()].mean()
+    assert next(part.residual for part in by_kind(p) if part.name == "blur") == pytest.approx(residual, abs=1e-9)
     expected = agreement(blur["score"], blur["label"], list(blur["reference_id"])).ci["srcc"]
     assert next(part.interval for part in by_kind(p) if part.name == "blur") == pytest.approx(expected)
 
@@ -185,6 +189,25 @@ def test_the_page_says_what_it_is_and_how_to_repeat_it(page: str) -> None:
     for words in ("Training loss", "SRCC within each kind of distortion", "SRCC within each reference", "numpy", "best epoch"):
         assert words in page
     assert "&lt;angles&gt;" in page
+
+
+def test_the_page_says_what_is_not_defined_and_why(tmp_path: Path) -> None:
+    place, record, rows = made(tmp_path, noise=0.5)
+    record["metrics"]["test"] |= {
+        "score_2afc": 0.6875,
+        "discrimination": {
+            "pair_analysis": None,
+            "outlier_ratio": None,
+            "monotonicity": {"steps": 0.9375, "series": 0.5, "count": 2, "by_kind": {}},
+            "not_defined": ["pair analysis and outlier ratio: no <raters>"],
+        },
+    }
+    shown = report.write(place, record, rows)[-1].read_text()
+    table = shown[shown.index("Beyond correlations") :]
+    for words in (".688", ".938", ".500", "no &lt;raters&gt;"):
+        assert words in table
+    assert table[: table.index("</table>")].count("not defined") == 4
+    assert "Beyond correlations" not in report.write(place, record | {"metrics": {"test": {}}}, rows)[-1].read_text()
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(page: str) -> None:

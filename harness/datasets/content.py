@@ -63,6 +63,16 @@ def independent_rows(train: Dataset, parts: pd.Series, test: Dataset, *, thumbna
     return Independent(keep, shared, f"without {dropped} that show what {train.name} trained on: {listed(sorted(shared))}")
 
 
+def related(test: DatasetCard, train: DatasetCard, *, content_left_out: bool = False) -> bool:
+    """Whether two datasets share labels or pictures, as far as their cards tell.
+
+    `content_left_out`: references that show what was trained on are not among the tested ones.
+    """
+    words = [{word for key, word in card.content.items() if key != "*"} for card in (test, train)]
+    shared = bool(words[0] & words[1]) and not content_left_out
+    return shared or train.name in test.related or test.name in train.related
+
+
 def shared_references(train: Dataset, train_ids: Collection[str], test: Dataset, *, thumbnails: bool = True) -> dict[str, str]:
     """Test references that show the same as one of `train_ids`, and what tells so (`kodim03`, or a correlation)."""
     known = {content_of(train.card, i): i for i in train_ids}

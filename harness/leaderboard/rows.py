@@ -22,6 +22,7 @@ Record = Mapping[str, Any]
 FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
 CONTROLS = {"cell": "oracle: knows kind and level", "level": "level alone"}
 SEEN = "seen"
+CONTAMINATED = "contaminated"
 RANDOM = "random weights"
 PARTIAL = "partial"
 FEW = "few references"
@@ -33,6 +34,7 @@ NO_FIT = "no fit"
 IDENTICAL = "identical pairs"
 LEGEND = {
     SEEN: "its weights were trained on this dataset: not a test, and not ranked",
+    CONTAMINATED: "its weights were trained on data that share pictures or labels with this dataset: not ranked",
     RANDOM: "some parts keep random weights",
     PARTIAL: "only some of the pairs were scored: not ranked, never averaged",
     FEW: "fewer than ten references: intervals are wide and rough",
@@ -45,7 +47,7 @@ LEGEND = {
     NOT_COMPARED: "not tested against the best row: one of the two has no figures without each reference (an older record, or "
     "medians over splits), or they were tested on other splits",
 }
-_UNRANKED = frozenset({SEEN, PARTIAL, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT})
+_UNRANKED = frozenset({SEEN, CONTAMINATED, PARTIAL, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT})
 
 
 @dataclass(frozen=True)
@@ -313,6 +315,7 @@ def _marks(record: Record, figures: Mapping[str, Any], usual: _Usual) -> tuple[s
     differs = _differs(record, usual)
     holds = {
         SEEN: record.get("seen"),
+        CONTAMINATED: record.get("contaminated_by"),
         RANDOM: record.get("random_weights"),
         **{mark: mark == differs for mark in (PARTIAL, OTHER_TABLE, OTHER_SPLIT)},
         NO_LABELS: not figures,

@@ -91,6 +91,7 @@ def write(folder: Path, record: Mapping[str, Any], rows: pd.DataFrame, model: An
         width=_WIDTH,
         figures=_figures(record),
         pictures={path.name: data_uri(path.read_bytes(), "image/png") for path in written},
+        further=_further(record),
         parts=[_part_table(what, found) for what, found in parts if found],
         worst=[] if p is None else _worst(p, rows, model),
         curve=p is not None and p.curve is not None,
@@ -139,6 +140,28 @@ def _figures(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def _further(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Figures beyond correlations, `not defined` where the dataset does not have what they need, and why."""
+    from harness.summary import number
+
+    test = _test(record)
+    found = test.get("discrimination")
+    if not found:
+        return []
+    pairs, steps = (found[what] or {} for what in ("pair_analysis", "monotonicity"))
+    rows = {
+        "different against similar pairs, AUC": pairs.get("different_similar"),
+        "better against worse, AUC": pairs.get("better_worse"),
+        "better image found": pairs.get("correct"),
+        "outlier ratio": found["outlier_ratio"],
+        "steps of level on which the score falls": steps.get("steps"),
+        "series of levels that fall throughout": steps.get("series"),
+    }
+    rows = {"2AFC score": test["score_2afc"], **rows} if test.get("score_2afc") is not None else rows
+    shown = [(name, number(value) or "not defined") for name, value in rows.items()]
+    return [*shown, *(("why not", reason) for reason in found["not_defined"])]
+
+
 def _drawn(value: float, interval: Sequence[float] | None, low: float = -1.0) -> tuple[float, ...]:
     """Where a correlation and its interval lie on a line from `low` to 1, in pixels."""
     ends = [value, *(interval or ())]
@@ -158,6 +181,7 @@ def _part_table(what: str, parts: Sequence[Part]) -> dict[str, Any]:
                 "n": part.n,
                 "references": part.references,
                 "value": number(part.srcc),
+                "residual": "" if part.residual is None else f"{part.residual:+.3g}",
                 "interval": f"{number(part.interval[0])} to {number(part.interval[1])}" if part.interval else "",
                 "drawn": None if part.srcc is None else _drawn(part.srcc, part.interval),
             }

@@ -64,6 +64,8 @@ class Part:
     references: int
     srcc: float | None
     interval: tuple[float, float] | None
+    residual: float | None = None
+    """Mean of label less fitted score, in the labels' units: how far these rows as a whole are misjudged."""
 
 
 def points(record: Mapping[str, Any], rows: pd.DataFrame) -> Points | None:
@@ -139,12 +141,13 @@ def _part(p: Points, name: str, mine: NDArray[np.bool_]) -> Part:
     x, y = p.score_sign * p.score[mine], p.label_sign * p.label[mine]
     unit, ids = numbered(p.reference_id[mine])
     srcc = spearman(x, y)
+    residual = None if p.curve is None else float(p.misjudgement[mine].mean())
     if not np.isfinite(srcc):
-        return Part(name, len(x), len(ids), None, None)
+        return Part(name, len(x), len(ids), None, None, residual)
     interval = None
     if len(ids) > 1:
         interval = fisher_interval(srcc, Clustered(x, y, unit, len(ids)).srcc_without_each(), 0.95)
-    return Part(name, len(x), len(ids), srcc, interval)
+    return Part(name, len(x), len(ids), srcc, interval, residual)
 
 
 def worst(p: Points, count: int = 10) -> list[int]:

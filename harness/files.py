@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
+import re
+import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +24,10 @@ _ADVICE = {
     errno.EACCES: "no permission to write there: choose another folder (--runs) or change its permissions",
     errno.EPERM: "no permission to write there: choose another folder (--runs) or change its permissions",
     errno.EROFS: "a read-only file system: choose another folder (--runs)",
+    errno.ENOENT: "the folder is gone (was it removed or moved while the work went on?); the same command begins it anew",
 }
+_LEFT_OVER = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp")
+_STALE = 24 * 3600.0
 
 
 @contextmanager
@@ -37,12 +44,14 @@ def writing(path: str | Path) -> Iterator[None]:
 def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; on success flush it to disk and rename it to `path`.
 
-    On any failure `path` is left as it was and the temporary file is removed. Raises Unwritable with advice.
+    On any failure `path` is left as it was and the temporary file is removed; what killed processes left of theirs is removed
+    when another process first writes to the folder. Raises Unwritable with advice.
     """
     target = Path(path)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        name = target.parent / f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+        _sweep_once(str(target.parent.absolute()))
+        name = target.parent / f".{target.name}.{_place()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
         try:
             text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
             with open(name, mode.replace("w", "x"), **text) as stream:  # type: ignore[call-overload]
@@ -54,6 +63,37 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         except BaseException:
             name.unlink(missing_ok=True)
             raise
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove the temporary files in `folder` whose writers are dead: processes of this machine, and any a day old."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if match := _LEFT_OVER.fullmatch(entry.name):
+                with suppress(OSError):
+                    here, old = match[1] == _place(), entry.stat().st_mtime < time.time() - _STALE
+                    if old or (here and not _alive(int(match[2]))):
+                        os.unlink(entry)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sweep_once(folder: str) -> None:
+    sweep(folder)
+
+
+def _alive(process: int) -> bool:
+    import psutil
+
+    return bool(psutil.pid_exists(process))
+
+
+@functools.cache
+def _place() -> str:
+    """Where process numbers mean the same: a machine, and a container on it (8 hexadecimal digits)."""
+    space = ""
+    with suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{socket.gethostname()}|{space}".encode()).hexdigest()[:8]
 
 
 def _sync_folder(folder: Path) -> None:
@@ -78,12 +118,16 @@ def write_json(path: str | Path, document: Any) -> None:
 
 
 def append_lines(path: str | Path, lines: str) -> None:
-    """Append whole lines in one write; a write cut short is taken back. `sync` flushes them to disk."""
+    """Append whole lines to a file that is there, in one write; a write cut short is taken back. `sync` flushes them to disk.
+
+    A file that is gone is not made again: it would lack its first lines. Raises Unwritable.
+    """
     if not lines.endswith("\n"):
         raise ValueError("only whole lines are appended")
     data = lines.encode("utf-8")
     with writing(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        # Windows would otherwise turn every line's end into two bytes.
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
         try:
             before = os.fstat(descriptor).st_size
             try:

@@ -8,6 +8,7 @@ spaces, real transparency, animations, and pictures above 100 million pixels.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import struct
@@ -24,6 +25,8 @@ from harness.errors import BadRequest, listed
 Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 100_000_000
+# Not all that Pillow opens: its readers of PostScript and metafiles start other programs on a file's content.
+_FORMATS = ("BMP", "DIB", "PNG", "JPEG", "MPO", "TIFF", "WEBP", "PPM", "GIF", "JPEG2000", "AVIF", "TGA", "QOI", "PCX", "SGI")
 _ORIENTATION = 0x0112
 
 
@@ -49,11 +52,18 @@ def read_hashed(path: str | Path) -> Decoded:
 def size(path: str | Path) -> tuple[int, int]:
     """(height, width) from the header alone; raises BadRequest when it is no picture."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
             width, height = image.size
             return height, width
     except Exception as error:
         raise BadRequest(f"{path}: {_reason(error)}") from None
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of _FORMATS that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _bytes(path: str | Path) -> bytes:
@@ -70,7 +80,7 @@ def decode(data: bytes, path: str | Path) -> Pixels:
     if _is_plain_bmp(data):
         return _decode_bmp(data)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
             _refuse(image, path)
             image.load()
             return _as_rgb(image, path)

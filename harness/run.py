@@ -16,7 +16,7 @@ from harness import datasets, devices, external, models, registry, runs
 from harness.datasets import Dataset, splits, table
 from harness.datasets.content import related
 from harness.datasets.manifest import manifest_hash
-from harness.errors import BadRequest, listed
+from harness.errors import BadRequest, Fault, listed
 from harness.files import sha256_file, sha256_json, sync, write_json
 from harness.measurement import controls, measured, oriented_labels
 from harness.models import weights as weight_files
@@ -219,6 +219,7 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
             model.to(device)
         pictures = model is not None and table.has_pictures(todo.data.table)
         scoring = _score(todo, model, device, say) if pictures else _take(todo, model)
+        runs.require_there(todo.folder)
         record = _record(todo, model, now, training, scoring)
         report.of_run(todo.folder, record, todo.data.table, model, say)
         write_json(todo.folder / "record.json", record)
@@ -286,6 +287,8 @@ def _score(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -> _
             identical += sum(r.identical for r in results)
             step(count)
     sync(file.path)
+    if [name for name, _, _ in file.read()] != [pair.name for chunk in chunks for pair in chunk]:
+        raise Fault(f"{file.path}: changed by something else while this run wrote to it; the same command puts it right")
     seconds = (time.monotonic() - begun) * len(rows) / fresh if fresh else 0.0
     return _Scoring(seconds, identical, warm.per_image(scorer, chunks))
 

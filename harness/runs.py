@@ -22,13 +22,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import processes
-from harness.errors import BadRequest, Fault
+from harness import processes, shapes
+from harness.errors import BadRequest, Fault, listed
 from harness.files import append_lines, sha256_json, write_json, write_text, writing
 from harness.registry import ModelCard
 from harness.scoring import Scored
 
 FORMAT = 1
+# Cut off between two removals, a folder must not look finished without its scores, nor resumable without its state's files.
+_FIRST_REMOVED = {"record.json": 0, "state.json": 1}
 _PROSE = (
     "title",
     "description",
@@ -133,7 +135,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadRequest(f"{path}: not a readable record ({error}); move it away, or repeat with --force") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
@@ -141,6 +143,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
             f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); "
             "choose another --runs, or repeat with --force"
         )
+    if wrong := list(shapes.problems(record)):
+        raise BadRequest(f"{path}: a damaged record ({listed(wrong, 5)}); move it away, or repeat with --force")
     return record
 
 
@@ -192,11 +196,19 @@ def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, f
         if before is not None and not force:
             say(f"{folder}: begun under other conditions ({difference(before, wanted)}); starting it anew")
         with writing(folder):
-            for entry in folder.iterdir():
+            for entry in sorted(folder.iterdir(), key=lambda entry: _FIRST_REMOVED.get(entry.name, len(_FIRST_REMOVED))):
                 if entry.name in ("lock", processes.FILE):
                     continue
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         write_json(state, wanted)
+
+
+def require_there(folder: Path) -> None:
+    """Refuse to go on where a run's folder was removed or moved under it; raises Fault."""
+    if not folder.is_dir():
+        raise Fault(
+            f"{folder}: the folder is gone (removed or moved while this run worked in it?); the same command begins it anew"
+        )
 
 
 def difference(before: Any, wanted: Any, path: str = "") -> str:
@@ -256,17 +268,24 @@ class ScoreFile:
 def _whole_rows(path: Path) -> list[list[str]]:
     """The rows below the header, without a last line that a kill cut short."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")
     except (FileNotFoundError, UnicodeDecodeError):
         return []
     except OSError as error:
         raise BadRequest(f"{path}: cannot be read: {error.strerror}") from None
-    rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+    # Not splitlines(): names may hold the other characters that it breaks lines at.
+    try:
+        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    except csv.Error:  # damaged: nothing in it can be trusted
+        return []
     return [row for row in rows[1:] if len(row) == 3]
 
 
 def csv_text(rows: Sequence[Sequence[str]]) -> str:
     """Rows as CSV lines ending in a newline."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
+    plain, quoted = (csv.writer(out, lineterminator="\n", quoting=q) for q in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    for row in rows:
+        # Unquoted, a name's carriage return (which the module leaves bare before Python 3.13) would end the line.
+        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
     return out.getvalue()

@@ -180,7 +180,8 @@ class Tracker:
         self._continued()
 
     def _keep_id(self, *, finished: bool) -> None:
-        write_json(self.folder / ID_FILE, {"uri": shown(self.uri), "run_id": self.run_id, "finished": finished})
+        if self.folder.is_dir():  # else it was removed under the run, and an id alone would be litter
+            write_json(self.folder / ID_FILE, {"uri": shown(self.uri), "run_id": self.run_id, "finished": finished})
 
     def _close_abandoned(self, experiment: str, place: str) -> None:
         """Whoever held this folder before us is gone (it is locked by us), so its run is not running any more."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from harness import images
+from harness import images, runs
 from harness.errors import BadRequest, Fault
 from harness.files import write_text
 from harness.images import Pixels
@@ -120,9 +120,12 @@ class Trainer:
                 if step + 1 - first == min(_STEPS_TO_ESTIMATE, self.steps - first):
                     self._estimate((time.monotonic() - begun) / (step + 1 - first) * (self.steps - step - 1))
                 epoch_ends = (step + 1) % self.epoch_steps == 0
+                saves = epoch_ends or time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS
+                if saves:
+                    runs.require_there(self.folder)
                 if epoch_ends:
                     self._end_epoch(state)
-                if epoch_ends or time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                if saves:
                     state["seconds"] += time.monotonic() - begun
                     begun = saved = time.monotonic()
                     self._save(optimizer, state)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,7 @@ def test_no_space_left_is_said_in_plain_words():
 
 
 def test_only_whole_lines_are_appended(tmp_path: Path):
+    (tmp_path / "x").touch()
     files.append_lines(tmp_path / "x", "a\nb\n")
     files.append_lines(tmp_path / "x", "c\n")
     assert (tmp_path / "x").read_text() == "a\nb\nc\n"
@@ -53,3 +57,59 @@ def test_json_with_nan_is_refused_rather_than_written(tmp_path: Path):
 def test_equal_documents_have_equal_hashes_whatever_the_order():
     assert files.sha256_json({"a": 1, "b": [1.5, None]}) == files.sha256_json({"b": [1.5, None], "a": 1})
     assert files.sha256_json({"a": 1}) != files.sha256_json({"a": 2})
+
+
+def left_over(folder: Path, name: str, process: int, place: str | None = None) -> Path:
+    path = folder / f".{name}.{place or files._place()}-{process}-0123abcd.tmp"
+    path.write_text("half")
+    return path
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path):
+    ended = subprocess.Popen([sys.executable, "-c", "pass"])
+    ended.wait()
+    dead, alive = left_over(tmp_path, "x.json", ended.pid), left_over(tmp_path, "x.json", os.getpid())
+    elsewhere, old = left_over(tmp_path, "y", ended.pid, "0" * 8), left_over(tmp_path, "z", os.getpid(), "1" * 8)
+    os.utime(old, (1e9, 1e9))
+    other = tmp_path / ".somebody.elses.tmp"
+    other.write_text("")
+    files.write_text(tmp_path / "x.json", "new")
+    assert not dead.exists()
+    assert not old.exists()
+    assert {alive, elsewhere, other, tmp_path / "x.json"} == set(tmp_path.iterdir())
+
+
+def test_a_file_that_is_gone_is_not_begun_anew_without_its_first_lines(tmp_path: Path):
+    with pytest.raises(Fault, match="the folder is gone"):
+        files.append_lines(tmp_path / "x", "a\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES])
+def test_a_write_that_the_system_refuses_leaves_the_earlier_file_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    target = tmp_path / "scores.csv"
+    files.write_text(target, "old\n")
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(Fault, match="cannot be written"):
+            files.write_text(target, "new\n")
+        patch.setattr(os, "write", refuse)
+        with pytest.raises(Fault, match="cannot be written"):
+            files.append_lines(target, "more\n")
+    assert target.read_text() == "old\n"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_disk_that_takes_half_of_a_line_takes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "x").write_text("a\n")
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[: len(data) // 2]))
+    with pytest.raises(Fault, match="no space left"):
+        files.append_lines(tmp_path / "x", "a whole line\n")
+    assert (tmp_path / "x").read_text() == "a\n"

@@ -144,3 +144,18 @@ def test_a_damaged_picture_is_read_or_refused_and_nothing_else(data: st.DataObje
         return
     assert pixels.dtype == np.uint8
     assert pixels.shape[2] == 3
+
+
+def test_a_postscript_file_called_png_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import subprocess
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    path = tmp_path / "x.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path, "EPS")
+    with pytest.raises(BadRequest, match="not a picture"):
+        images.read(path)
+    with pytest.raises(BadRequest, match="not a picture"):
+        images.size(path)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -139,26 +137,6 @@ def test_a_seed_and_a_setting_change_the_key_and_workers_do_not(world: World):
     assert world.run("psnr", "--seed", "1")[0]["key"] != base["key"]
     assert world.run("psnr", "--set", "protocol.crops=five", "--set", "protocol.crop_size=32")[0]["key"] != base["key"]
     assert world.run("psnr", "--limit", "10")[0]["key"] != base["key"]
-
-
-def test_ten_kills_and_reruns_end_with_the_scores_of_an_undisturbed_run(world: World):
-    (whole,) = world.run("small", "--protocol", "parts", runs="undisturbed")
-    words = world.words("run", "small", "--dataset", str(world.table), "--protocol", "parts", "--json", runs="killed")
-    draw = random.Random(0)
-    begun = time.monotonic()
-    subprocess.run(world.words("list"), capture_output=True, env=world.environment)
-    for _ in range(6):
-        process = subprocess.Popen(
-            words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=world.environment, cwd=world.folder
-        )
-        time.sleep(draw.uniform(1.5, 4.0))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert time.monotonic() - begun < 60
-    (result,) = world.run("small", "--protocol", "parts", runs="killed")
-    for file in ("scores.csv", "log.jsonl", "weights.safetensors"):
-        assert (Path(result["run"]) / file).read_bytes() == (Path(whole["run"]) / file).read_bytes()
-    assert result["key"] == whole["key"]
 
 
 def test_a_damaged_score_file_is_taken_up_at_the_last_whole_chunk(world: World):

@@ -22,7 +22,8 @@ from harness.leaderboard.rows import Board, board
 
 RECORDS = "records"
 PAGE = "index.html"
-KEPT = ("record.json", "scores.csv")
+KEPT = ("scores.csv", "record.json")
+"""In the order of copying: where there is a record, there are its scores."""
 Found = tuple[Path, dict[str, Any]]
 
 

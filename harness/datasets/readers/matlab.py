@@ -25,6 +25,7 @@ import pandas as pd
 from harness.datasets.findings import Findings, counted
 from harness.datasets.labels import read_labels, read_text
 from harness.datasets.layout import Tree, how_to_get, open_tree
+from harness.datasets.readers.matfile import read_vector
 from harness.errors import BadRequest, listed
 from harness.registry import DatasetCard, parse_table
 
@@ -158,17 +159,11 @@ def _from_list(tree: Tree, found: Findings, vectors: Vectors, file: str) -> pd.D
 
 def load_vector(path: str | Path, variable: str) -> list[Any] | None:
     """A vector of numbers or texts from a .mat file, flat; None where it cannot be read. Nothing in it is executed."""
-    from scipy.io import loadmat
-
     try:
         if Path(path).stat().st_size > _LARGEST_MAT:
             return None
-        values = loadmat(str(path), variable_names=[variable], struct_as_record=True)[variable]
-        flat = np.asarray(values).ravel()
-        if flat.dtype == object:
-            return [str(np.asarray(cell).ravel()[0]) if np.asarray(cell).size else "" for cell in flat]
-        return list(flat) if flat.dtype.kind in "fiu" else [str(v).strip() for v in flat]
-    except Exception:  # whatever a broken file drives scipy's parser into means the same: it cannot be read
+        return read_vector(Path(path).read_bytes(), variable)
+    except (OSError, ValueError, RecursionError, OverflowError):
         return None
 
 

@@ -1,0 +1,92 @@
+"""What a record must hold so that others can read it: a damaged record.json is one clear line, and no KeyError later.
+
+A shape is a type, a tuple of shapes (one of them), a list of one shape (every element's) or of several (each element's), or a
+table of shapes by key. `*` stands for all other keys of a table, and a key ending in `?` may be absent. Keys that no shape names
+are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+_NUMBER = (int, float)
+_INTERVALS = {"*": ([_NUMBER, _NUMBER], None)}
+_FIGURES = {
+    "n": (_NUMBER, None),
+    **{
+        f"{name}?": (_NUMBER, None)
+        for name in ("references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within")
+    },
+    "ci?": (_INTERVALS, None),
+    "range?": (_INTERVALS, None),
+    "confidence?": (_NUMBER, None),
+    "few_references?": (bool, None),
+    "fit_problem?": (str, None),
+}
+_PUBLISHED = {"dataset": str, "source": str, "status": str, "*": (str, _NUMBER, None)}
+RECORD = {
+    **dict.fromkeys(("key", "model", "dataset", "protocol", "split", "created", "command"), str),
+    **dict.fromkeys(("partial", "seen", "random_weights"), bool),
+    "seed": int,
+    "trained_on": [str],
+    "metrics": {"*": (_FIGURES, None)},
+    "controls": ({"*": _FIGURES}, None),
+    "repeats": ([{"run": str, "repeat": int}], None),
+    "training": ({"*": (_NUMBER, str, None)}, None),
+    "history": ([{"epoch": int, "*": (_NUMBER, str, None)}], None),
+    "seconds": (_NUMBER, None),
+    "pairs_per_second": (_NUMBER, None),
+    "conditions": {"*": (str, _NUMBER, {"*": str}, None)},
+    "note?": (str, None),
+    "identity": ({"card": {"higher_is_better": bool}}, {"first": dict}),
+    "hashes": {"*": (str, {"*": str}, None)},
+    "cards": {
+        "model": {"name": str, "title?": (str, None), "published?": ([_PUBLISHED], None)},
+        "dataset": {"name": str, "title?": (str, None), "note?": (str, None), "label?": (str, None), "protocols": {"*": dict}},
+    },
+}
+
+
+def problems(value: Any, shape: Any = RECORD, path: str = "") -> Iterator[str]:
+    """Where a document, read from JSON, has not the shape: `metrics.test.n is text`."""
+    if isinstance(shape, tuple):
+        if all(any(problems(value, one, path)) for one in shape):
+            # Of the alternatives, the one for this kind of value tells best.
+            fitting = [one for one in shape if _kind(one) is type(value)] or [shape[0]]
+            yield from problems(value, fitting[0], path)
+    elif isinstance(shape, dict):
+        if not isinstance(value, dict):
+            yield f"{path or 'it'} is {_called(value)}, not a table"
+            return
+        names = {key.rstrip("?"): key for key in shape if key != "*"}
+        yield from (
+            f"{path}{'.' if path else ''}{name} is missing" for name, key in names.items() if name == key and name not in value
+        )
+        for name, entry in value.items():
+            inner = shape[names[name]] if name in names else shape.get("*")
+            if inner is not None:
+                yield from problems(entry, inner, f"{path}{'.' if path else ''}{name}")
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            yield f"{path} is {_called(value)}, not a list"
+            return
+        if len(shape) > 1 and len(value) != len(shape):
+            yield f"{path} has {len(value)} elements, not {len(shape)}"
+            return
+        for place, entry in enumerate(value):
+            yield from problems(entry, shape[place % len(shape)], f"{path}[{place}]")
+    elif shape is None:
+        if value is not None:
+            yield f"{path} is {_called(value)}"
+    elif not isinstance(value, shape) or (isinstance(value, bool) and shape is not bool):
+        yield f"{path} is {_called(value)}"
+
+
+def _kind(shape: Any) -> type:
+    return shape if isinstance(shape, type) else type(shape)
+
+
+def _called(value: Any) -> str:
+    words = {str: "text", int: "a number", float: "a number", bool: "true or false", dict: "a table", list: "a list"}
+    return words.get(type(value), "null")

@@ -185,7 +185,7 @@ def repeated(folder: Path, model: str, count: int = 3) -> tuple[Path, dict[str, 
     values = {f: sorted(e[f] for e in each) for f in ("n", "references", "srcc", "plcc", "krcc", "main")}
     first = children[0][1]["identity"]
     keys = [e["run"] for e in each]
-    key = runs.key_of({"children": keys, "first": first})
+    key = runs.key_of({"repeats": keys, "first": first})
     lines = [
         [name, float(score), f"test@{n}"]
         for n, (place, _) in enumerate(children)

@@ -338,6 +338,9 @@ def test_repeats_give_medians_and_ranges_and_no_interval(world: World):
     assert result["ci"] == {"srcc": None, "plcc": None}
     rows = (Path(result["run"]) / "scores.csv").read_text().splitlines()[1:]
     assert {row.rsplit(",", 1)[1] for row in rows} == {f"test@{r}" for r in range(10)}
+    boards = ["--boards", str(world.folder / "boards of repeats")]
+    subprocess.run([*HARNESS, "leaderboard", *boards, "--add", result["run"]], check=True, capture_output=True)
+    assert subprocess.run([*HARNESS, "leaderboard", "--check", *boards]).returncode == 0
 
 
 def test_a_trained_model_is_tested_on_further_datasets_without_the_content_it_was_trained_on(world: World):

@@ -174,8 +174,8 @@ def contradictions(folder: Path, record: dict[str, Any]) -> list[str]:
     place = runs.folder_of("", record["dataset"], record["model"], record["key"])
     if folder.parts[-3:] != place.parts:
         problems.append(f"belongs under {place.as_posix()}")
-    if record.get("identity") and _key(record) != record["key"]:
-        problems.append(f"its key is {record['key']}, its identity gives {_key(record)}")
+    if record.get("identity") and (key := runs.key_of(record["identity"])) != record["key"]:
+        problems.append(f"its key is {record['key']}, its identity gives {key}")
     rows = runs.ScoreFile(folder).read()
     if (record.get("hashes") or {}).get("scores") != sha256_json([[n, repr(s), p] for n, s, p in rows]):
         problems.append("scores.csv is not the one that was measured")
@@ -191,13 +191,6 @@ def contradictions(folder: Path, record: dict[str, Any]) -> list[str]:
         if None not in (srcc, plcc, main) and abs(main - srcc - plcc) > 1e-12:
             problems.append(f"{part}: main {main!r} is not plcc + srcc = {plcc + srcc!r}")
     return problems
-
-
-def _key(record: dict[str, Any]) -> str:
-    identity = record["identity"]
-    if not record.get("repeats"):
-        return runs.key_of(identity)
-    return runs.key_of({"children": list(dict.fromkeys(identity["repeats"])), "first": identity["first"]})
 
 
 def _files(root: Path) -> dict[Path, str]:

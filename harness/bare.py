@@ -109,5 +109,8 @@ def write_scores(path: str, results: Sequence[Result]) -> None:
 
 def as_json(pair: Pair, scored: Scored) -> dict[str, Any]:
     """One object of `harness score --json`."""
-    crops = [{"top": c.crop.top, "left": c.crop.left, "score": c.score} for c in scored.crops]
+    crops = [
+        {"top": c.crop.top, "left": c.crop.left, "score": c.score, **({"mirrored": True} if c.crop.mirrored else {})}
+        for c in scored.crops
+    ]
     return {"reference": pair.reference, "distorted": pair.distorted, "name": pair.name, "score": scored.score, "crops": crops}

@@ -27,6 +27,8 @@ class Crop(NamedTuple):
     height: int
     width: int
     weight: int
+    mirrored: bool = False
+    """Seen left to right."""
 
 
 def check(protocol: str) -> None:

@@ -111,6 +111,8 @@ class Cropping:
     crops: str = "whole"
     crop_size: int = 0
     """0: the model's own, or the whole image."""
+    mirrored: bool = False
+    """Whether every crop is also scored left to right, in both images, and counts as one more crop."""
 
 
 @dataclass(frozen=True)

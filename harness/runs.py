@@ -69,6 +69,8 @@ def identity(
     if not trained:
         facts.pop("recipe")
     facts["model"] = {k: v for k, v in facts["model"].items() if k != "backbone" or v in ("", "random")}
+    # A setting younger than the keys there are: where it is off, they stay what they were.
+    facts["protocol"] = {k: v for k, v in facts["protocol"].items() if k != "mirrored" or v}
     return {
         "card": facts,
         "version": version,

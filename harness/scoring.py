@@ -185,6 +185,8 @@ class Scorer:
             raise BadRequest(f"{pair.name}: {error}") from None
         if min(places[0].height, places[0].width) < smallest:
             raise BadRequest(f"{pair.name}: {width}x{height} is too small: this model needs at least {smallest} pixels a side")
+        if self.protocol.mirrored:
+            places += [place._replace(mirrored=True) for place in places]
         return places
 
     def _forward(
@@ -297,7 +299,8 @@ def _as_pixels(picture: Any) -> Pixels:
 
 
 def _cut(pixels: Pixels, place: Crop) -> Pixels:
-    return pixels[place.top : place.top + place.height, place.left : place.left + place.width]
+    window = pixels[place.top : place.top + place.height, place.left : place.left + place.width]
+    return np.ascontiguousarray(window[:, ::-1]) if place.mirrored else window
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Sequence[Any], depth: int) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from PIL import Image
 from small import picture, write_table
 
 import harness
+from harness import registry, runs
 from harness.datasets import load_dataset
 from harness.errors import BadRequest, Fault
 from harness.models.base import Model
@@ -158,3 +159,36 @@ def test_pictures_of_several_sizes_are_scored_side_by_side(tmp_path: Path):
         Image.fromarray(np.roll(picture(i, height, width), 1, 0)).save(tmp_path / f"d{i}.png")
         pairs.append(Pair(f"d{i}", str(tmp_path / f"d{i}.png"), str(tmp_path / f"r{i}.png"), f"r{i}"))
     assert len(scores(Distance(), pairs, "grid")) == 3
+
+
+class Lopsided(Model):
+    """Looks at the left half alone, so that a mirrored crop has another score."""
+
+    crop_size = 24
+
+    def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:
+        return -(reference - distorted).abs()[..., :12].mean((1, 2, 3))
+
+
+def test_mirrored_crops_count_as_further_crops_and_leave_symmetric_models_alone(pairs: list[Pair]):
+    def under(model: Model, mirrored: bool) -> list[float]:
+        scorer = Scorer(model, Cropping("five", mirrored=mirrored))
+        return [r.score for chunk in scorer.score(scorer.chunks(pairs)) for r in chunk]
+
+    assert under(Plain(), True) == pytest.approx(under(Plain(), False), abs=1e-6)
+    # The mean of the left half and of the mirrored left half, which is the right half, is the mean of the whole.
+    assert under(Lopsided(), True) == pytest.approx(under(Plain(), False), abs=1e-6)
+    assert under(Lopsided(), False) != pytest.approx(under(Plain(), False), abs=1e-3)
+    embedding = Distance()
+    assert under(embedding, True) == pytest.approx(under(Plain(), False), abs=1e-6)
+    assert embedding.embedded == 3 * 5 * 2
+
+
+def test_mirroring_is_part_of_a_key_only_where_it_is_asked_for():
+    def facts(settings: dict[str, str]) -> dict[str, object]:
+        card = registry.apply_set(registry.find_model("psnr"), settings)
+        return runs.identity(card, version=1, weights={}, trained=False, table="", split="", protocol="full", seed=0)
+
+    assert "mirrored" not in facts({})["card"]["protocol"]
+    assert facts({"protocol.mirrored": "false"}) == facts({})
+    assert facts({"protocol.mirrored": "true"})["card"]["protocol"]["mirrored"] is True

@@ -221,6 +221,11 @@ def test_seeds_are_averaged_and_their_records_follow(tmp_path: Path) -> None:
     assert rows[1].figures["srcc"] == pytest.approx(sum(values) / 3)
     assert rows[1].spread["srcc"] == (min(values), max(values))
     assert text.seeds(rows[1]) == "3 seeds: 0, 1, 2"
+    tables = text.latex(board(leaderboard.collect([tmp_path]), "toy"))
+    assert [line.partition(" &")[0] for line in tables.splitlines() if line.startswith("net")] == [
+        "net, 3 seeds: 0, 1, 2",
+        *(f"net, seed {seed}" for seed in (0, 1, 2)),
+    ]
 
 
 def test_partial_records_are_never_averaged(tmp_path: Path) -> None:

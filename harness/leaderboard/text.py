@@ -75,8 +75,10 @@ def latex(board: Board) -> str:
             rf"Model & SRCC [{group.confidence:.0%} interval] & PLCC & KRCC & Main & Pairs \\".replace("%", r"\%"),
             r"\midrule",
         ]
+        behind = {key for row in group.rows for key in row.members}
         for row in group.rows:
-            name = _tex(_name(row)) + (rf" \textsuperscript{{{_tex(', '.join(row.marks))}}}" if row.marks else "")
+            about = f", {seeds(row)}" if row.kind == "seeds" else f", seed {seeds(row)}" if row.key in behind else ""
+            name = _tex(_name(row) + about) + (rf" \textsuperscript{{{_tex(', '.join(row.marks))}}}" if row.marks else "")
             name = rf"\textit{{{name}}}" if row.kind == "control" else name
             figures = [_first(row, _LATEX), *(_figure(row, f, _LATEX) for f in ("plcc", "krcc", "main"))]
             shown = [f.replace("-", "$-$") or "--" for f in figures]

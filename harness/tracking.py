@@ -111,6 +111,22 @@ class Tracker:
         """Add a submission's files and tags to the MLflow run of this folder's record, or to a new run called `name`."""
         self._attempt(lambda: self._attach(name, dataset, files, tags), "this submission")
 
+    def family(
+        self,
+        name: str,
+        dataset: str,
+        parameters: Mapping[str, Any],
+        children: Mapping[str, Mapping[str, Any]],
+        files: Sequence[Path],
+    ) -> None:
+        """A run called `name` with `parameters` and `files`, and under it a run for each of `children` with its figures.
+
+        A folder whose family is there already has nothing added.
+        """
+        if not self.working or _kept(self.folder, self.uri).get("finished"):
+            return
+        self._attempt(lambda: self._family(name, dataset, parameters, children, files), "this ensemble")
+
     def _attempt(self, action: Callable[[], None], what: str = "this run") -> None:
         """Do `action` within the patience; on any failure warn once and stop mirroring."""
         if not self.working:
@@ -258,6 +274,36 @@ class Tracker:
             client.set_tag(run_id, _key(f"harness.{key}"), _value(value))
         if made:
             client.set_terminated(run_id, "FINISHED")
+
+    def _family(
+        self,
+        name: str,
+        dataset: str,
+        parameters: Mapping[str, Any],
+        children: Mapping[str, Mapping[str, Any]],
+        files: Sequence[Path],
+    ) -> None:
+        from mlflow.entities import Metric
+
+        client = self._client = _client(self.uri)
+        experiment, source = (
+            self._experiment(f"harness/{dataset}"),
+            {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"},
+        )
+        self.run_id = parent = str(client.create_run(experiment, run_name=name, tags=source).info.run_id)
+        self._log_parameters(parameters)
+        for path in files:
+            client.log_artifact(parent, str(path))
+        now = int(time.time() * 1000)
+        for child, record in children.items():
+            tags = {**source, "mlflow.parentRunId": parent}
+            run_id = client.create_run(experiment, run_name=f"{name}: {child}", tags=tags).info.run_id
+            numbers = [Metric(_key(k), v, now, 0) for k, v in figures(record).items()]
+            for some in _cut(numbers, _METRICS_AT_ONCE):
+                client.log_batch(run_id, metrics=some)
+            client.set_terminated(run_id, "FINISHED")
+        self._finish("FINISHED")
+        self.run_id = None
 
     def _finish(self, status: str) -> None:
         self._flush()

@@ -367,3 +367,24 @@ def test_a_submission_is_attached_to_the_run_of_its_record_or_to_one_of_its_own(
     assert late.info.status == "FINISHED"
     assert late.data.tags["harness.submission.ntire2022-fr.test"] == "cd" * 32
     assert mirror.said == []
+
+
+def test_an_ensemble_is_a_run_with_one_below_it_for_each_blend_and_is_shown_once(mirror: Mirror, folder: Path) -> None:
+    (folder / "trace.csv").write_text("chain,step\n")
+    children = {
+        name: {"split": "test", "metrics": {"test": {"srcc": 0.5 + i / 10}}} for i, name in enumerate(("mean", "searched"))
+    }
+    for _ in range(2):
+        with mirror.tracker(folder) as tracker:
+            tracker.family("ensemble best", "demo", {"trials": 1000}, children, [folder / "trace.csv"])
+    parent = mirror.run(folder)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params == {"trials": "1000"}
+    assert [f.path for f in mirror.client.list_artifacts(parent.info.run_id)] == ["trace.csv"]
+    below = mirror.client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    assert {r.info.run_name: r.data.metrics["test.srcc"] for r in below} == {
+        "ensemble best: mean": 0.5,
+        "ensemble best: searched": 0.6,
+    }
+    assert {r.info.status for r in below} == {"FINISHED"}
+    assert mirror.said == []

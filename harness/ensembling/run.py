@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from harness.files import sha256_json, write_json
 from harness.models.scaling import KINDS
 from harness.run import Request
 from harness.statistics.correlations import Ints
+from harness.tracking import Tracker
 
 VERSION = 1
 """Raised by hand whenever the search gives other blends for the same request."""
@@ -107,9 +108,23 @@ def ensemble(words: Sequence[str], request: Request, wish: Wish, say: Callable[[
         *(f"{tested.dataset}: {tested.note}" for tested in gathered.tests if tested.note),
     ]
     made = Ensemble(Path(wish.out), folder, names, names[best], blends, rows, notes, wish.aim)
-    report.write_trace(folder, found.trace, wish.aim)
+    files = report.write_trace(folder, found.trace, wish.aim)
     write_json(folder / "ensemble.json", made.json() | {"request": facts, "members": names})
+    _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, [made.card, *files], request, say)
     return made
+
+
+def _mirror(
+    made: Ensemble, facts: Mapping[str, Any], files: Sequence[Path], request: Request, say: Callable[[str], None]
+) -> None:
+    """MLflow: a run for the ensemble, and one below it for each blend that was kept; candidates are in the trace."""
+    children: dict[str, Any] = {method: {"split": "test", "metrics": {}} for method in METHODS}
+    for row in made.rows:
+        if row.kind == "blend":
+            part = row.part if row.dataset == made.rows[0].dataset else f"{row.dataset}.{row.part}"
+            children[row.member]["metrics"][part] = row.figures.json()
+    with Tracker(request.mlflow_uri, request.runs, made.folder, say) as tracker:
+        tracker.family(f"ensemble {made.card.stem}", made.folder.parent.parent.name, facts, children, files)
 
 
 def command(words: Sequence[str], request: Request, wish: Wish) -> list[str]:

@@ -1,6 +1,6 @@
 """Ensembles on real scores: nine metrics on KADID-10k and CSIQ, searched on the one, reported on the other, both ways.
 
-    python benchmarks/crossval.py DIR [--out FOLDER] [--trials N] [--seed N]
+    python benchmarks/crossval.py DIR [--out FOLDER] [--trials N] [--objective main|srcc|plcc] [--seed N]
 
 DIR holds `kadid10k.VQMT.csv` and `csiq.VQMT.csv` (github.com/SmilingWolf/VQMTCrossVal). What is prepared, a table of labels, a
 card for each and a file of scores for each metric, goes to FOLDER with the cards and tables of results.
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("--out", type=Path, default=Path("crossval"))
     parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--objective", default="main", choices=("main", "srcc", "plcc"))
     parser.add_argument("--seed", type=int, default=0)
     wished = parser.parse_args()
 
@@ -70,7 +71,9 @@ def main() -> None:
     names = [card for card, _ in LABELS.values()]
     for fitted, tested in (names, names[::-1]):
         request = Request("", fitted, seed=wished.seed, cards=(str(wished.out),), runs=str(wished.out / "runs"), mlflow_uri="off")
-        wish = Wish(str(wished.out / f"from-{fitted}.toml"), test_on=(tested,), trials=wished.trials, lower=METRICS)
+        wish = Wish(
+            str(wished.out / f"from-{fitted}.toml"), test_on=(tested,), trials=wished.trials, aim=wished.objective, lower=METRICS
+        )
         print(ensemble(files, request, wish), flush=True)
 
 

@@ -73,6 +73,8 @@ def cost_of(record: Mapping[str, Any], cards: Sequence[str] = ()) -> Cost:
 def _counted(card: ModelCard, data: DatasetCard) -> Cost:
     from harness import crops, models
 
+    if card.model.get("members"):
+        return _counted_together(card, data)
     model = models.build(card, None)
     if not callable(getattr(model, "parameters", None)):
         return Cost(0, 0, None, None, "a metric without parameters; no matrix products to count")
@@ -86,6 +88,20 @@ def _counted(card: ModelCard, data: DatasetCard) -> Cost:
     if size:
         return Cost(sum(sizes.values()), moved, _flop(model, size, size), None, "")
     return Cost(sum(sizes.values()), moved, None, None, f"images of {data.name} have no one size")
+
+
+def _counted_together(card: ModelCard, data: DatasetCard) -> Cost:
+    """An ensemble's cost is its members', each with its own crops."""
+    from harness.models.ensemble import member_card
+
+    own = [member for table in card.model["members"] if (member := member_card(table, card.path)) is not None]
+    costs = [_counted(member, data) for member in own]
+    parameters = sum(cost.parameters or 0 for cost in costs)
+    networks = [cost for cost in costs if cost.parameters]
+    known = [cost.flop_per_crop * cost.crops for cost in networks if cost.flop_per_crop is not None and cost.crops]
+    total = sum(known) if known and len(known) == len(networks) else None
+    note = "" if total is not None or not networks else "operations: not all of its members' could be counted"
+    return Cost(parameters, 0, total, None if total is None else 1, note)
 
 
 def _flop(model: Any, height: int, width: int) -> float:
@@ -185,7 +201,8 @@ def _cost_facts(made: Submission, cost: Cost) -> dict[str, str]:
     facts = {"Parameters": "" if cost.parameters is None else f"{cost.parameters:,} ({cost.trained or 0:,} of them trained)"}
     if cost.flop_per_crop is not None:
         each = cost.flop_per_crop / 1e9
-        whole = f"{each * cost.crops:,.4g} GFLOP per image: {cost.crops} crops of {each:,.4g}" if cost.crops else ""
+        whole = f"{each * cost.crops:,.4g} GFLOP per image" if cost.crops else ""
+        whole += f": {cost.crops} crops of {each:,.4g}" if whole and cost.crops != 1 else ""
         facts["Operations"] = (
             f"{whole or f'{each:,.4g} GFLOP per crop'}, both images of a pair (2 per multiply-add; matrix products, convolutions "
             "with deformable ones, attention; nothing elementwise; a reference's features are counted for each of its images)"

@@ -288,7 +288,8 @@ def compare(
 @_with("root")
 @click.option("--protocol", metavar="NAME", help="Which images train, validate and test.")
 @click.option("--test-on", metavar="A,B,...", help="Further datasets to report on, whole.")
-@click.option("--trials", default=1000, show_default=True, type=click.IntRange(1), metavar="N", help="Weightings to try.")
+@click.option("--trials", type=click.IntRange(1), metavar="N", help="Weightings to try [1000]; of --tune recipe, trainings [8].")
+@click.option("--tune", type=click.Choice(["recipe"]), help="Train one MEMBER under settings that its card has tunable.")
 @click.option("--objective", default="main", show_default=True, type=click.Choice(["main", "srcc", "plcc"]))
 @click.option(
     "--method", default="searched", show_default=True, type=click.Choice(["mean", "greedy", "least-squares", "searched"]),
@@ -297,7 +298,7 @@ def compare(
 @click.option("--scalings", default="raw,z,ecdf,logistic", show_default=True, metavar="A,B,...", help="Scalings to try.")
 @click.option("--crops", metavar="A,B,...", help="Croppings to try too, for members that take crops: five, nine, grid, ...")
 @click.option("--lower-is-better", "lower", multiple=True, metavar="MEMBER", help="A score file's polarity; repeatable.")
-@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Trials side by side; default: one per core.")
+@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Side by side; default: one per core, trainings 1.")
 @click.option("--out", required=True, metavar="CARD.toml", help="The ensemble's card.")
 @_with("runs", "cards", "device", "seed", "offline", "workers", "batch", "mlflow", "quiet", "json", "debug")
 def ensemble(
@@ -306,7 +307,8 @@ def ensemble(
     root: str | None,
     protocol: str | None,
     test_on: str | None,
-    trials: int,
+    trials: int | None,
+    tune: str | None,
     objective: Any,
     method: str,
     scalings: str,
@@ -334,9 +336,17 @@ def ensemble(
         "", dataset, root=root, protocol=protocol, seed=seed, device=device, workers=workers, batch=batch, offline=offline,
         cards=tuple(cards), runs=runs, mlflow_uri=mlflow_uri, quiet=quiet,
     )  # fmt: skip
+    if tune:
+        from harness.ensembling.recipe import tune_recipe
+
+        tuned = tune_recipe(
+            members, request, out, trials=trials or 8, aim=objective, concurrency=concurrency or 1, say=_say(quiet)
+        )  # fmt: skip
+        click.echo(json.dumps(tuned.json(), indent=2, ensure_ascii=False) if as_json else str(tuned))
+        return
     wish = Wish(
-        out, test_on=_words(test_on), trials=trials, aim=objective, method=method, scalings=_words(scalings), crops=_words(crops),
-        lower=tuple(lower), concurrency=concurrency,
+        out, test_on=_words(test_on), trials=trials or 1000, aim=objective, method=method, scalings=_words(scalings),
+        crops=_words(crops), lower=tuple(lower), concurrency=concurrency,
     )  # fmt: skip
     made = make(members, request, wish, _say(quiet))
     click.echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if as_json else str(made))

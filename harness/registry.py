@@ -408,6 +408,8 @@ def _build(kind: type[Any], table: Mapping[str, Any], path: str, prefix: str, pr
 def _convert(hint: Any, value: Any, path: str, key: str, problems: list[str]) -> Any:
     """`value` as the type that `hint` asks for; a mismatch is appended to `problems`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
     if origin in (typing.Union, types.UnionType):
         return _convert(next(a for a in arguments if a is not type(None)), value, path, key, problems)
     if origin is Literal:

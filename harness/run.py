@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.models.weights import Found
-    from harness.tracking import Tracker
     from harness.training import Trained
 
 SCORED_PARTS = ("validation", "test")
@@ -214,7 +213,7 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     runs.prepare(todo.folder, todo.facts, now, force=request.force, say=say)
     with Tracker(request.mlflow_uri, request.runs, todo.folder, say) as tracker:
         tracker.begin(f"{todo.card.name} on {todo.data.name}", _parameters(todo), _dataset_facts(todo))
-        training = _train(todo, model, device, tracker, say) if todo.trained else None
+        training = _train(todo, model, device, tracker.epoch, say) if todo.trained else None
         if model is not None and hasattr(model, "to"):
             model.to(device)
         pictures = model is not None and table.has_pictures(todo.data.table)
@@ -227,7 +226,19 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     return record
 
 
-def _train(todo: Plan, model: Any, device: str, tracker: Tracker, say: Callable[[str], None]) -> Trained:
+def train(todo: Plan, on_epoch: Callable[[dict[str, Any]], None], say: Callable[[str], None]) -> Trained:
+    """Only a plan's training, in the folder where `execute` then goes on from it under the same conditions."""
+    model = models.build(todo.card, todo.found, todo.request.seed)
+    device = devices.choose(todo.request.device, model)
+    with runs.locked(todo.folder, say):
+        now = runs.conditions(device, devices.threads(model), todo.request.batch)
+        runs.prepare(todo.folder, todo.facts, now, force=False, say=say)
+        return _train(todo, model, device, on_epoch, say)
+
+
+def _train(
+    todo: Plan, model: Any, device: str, on_epoch: Callable[[dict[str, Any]], None], say: Callable[[str], None]
+) -> Trained:
     from harness.training import Trainer
 
     rows, validation = todo.rows("train"), todo.rows("validation")
@@ -251,7 +262,7 @@ def _train(todo: Plan, model: Any, device: str, tracker: Tracker, say: Callable[
         },
         say=say,
         quiet=todo.request.quiet,
-        on_epoch=tracker.epoch,
+        on_epoch=on_epoch,
     )
     return trainer.train()
 

@@ -405,3 +405,62 @@ def test_real_metrics_gain_from_being_blended(shared: Path, ray: None, tmp_path:
         assert rows[dataset, "searched"]["gain"]["plcc"]["verdict"] == "gain"
         # Nothing is claimed that a score's own scaling brings.
         assert rows[dataset, "DSSIM, scaled"]["srcc"] == pytest.approx(dssim["srcc"], abs=0.02)
+
+
+# Recipes
+
+
+def test_a_recipe_is_tuned_by_real_trainings_that_are_found_again_and_the_best_is_a_card(ray: None, tmp_path: Path):
+    table = write_table(tmp_path / "data", references=6, levels=2)
+    card = write_network(tmp_path / "cards") / "small.toml"
+    tunable = (
+        '[tunable]\n"recipe.rate" = { low = 1e-3, high = 1e-1, log = true }\n"recipe.flip" = { choices = ["none", "both"] }\n'
+    )
+    card.write_text(card.read_text(encoding="utf-8").replace("epochs = 6", "epochs = 2") + tunable, encoding="utf-8")
+    out = tmp_path / "cards" / "tuned.toml"
+    line = ["ensemble", "small", "--tune", "recipe", "--dataset", str(table), "--protocol", "parts", "--trials", "3"]
+    line += [
+        "--cards",
+        str(tmp_path / "cards"),
+        "--out",
+        str(out),
+        "--runs",
+        str(tmp_path / "runs"),
+        "--mlflow-uri",
+        "off",
+        "--json",
+    ]
+    first = json.loads(call(*line))
+    assert len(first["trials"]) == 3
+    assert first["trials"][0]["settings"] == {"recipe.rate": 0.01, "recipe.flip": "both"}
+    assert first["best"]["figure"] == max(t["figure"] for t in first["trials"] if not t["stopped"])
+    validation = next(r for r in first["results"] if r["part"] == "validation")
+    assert validation["main"] == pytest.approx(first["best"]["figure"], abs=1e-6)
+    recipe = _table(out)["recipe"]
+    assert {f"recipe.{k}": recipe[k] for k in ("rate", "flip")} == first["best"]["settings"]
+
+    weights = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("table/small/*/checkpoint.safetensors")}
+    text = out.read_bytes()
+    assert json.loads(call(*line)) == first
+    assert out.read_bytes() == text
+    assert weights == {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("table/small/*/checkpoint.safetensors")}
+    assert weights
+
+
+@pytest.mark.parametrize(
+    ("tunable", "message"),
+    [
+        ("", r"no \[tunable\] table"),
+        ('"recipe.rat" = { low = 1, high = 2 }', "did you mean 'recipe.rate'"),
+        ('"recipe.rate" = { low = 1 }', "either low and high, or choices"),
+        ('"recipe.rate" = { low = 0, high = 1, log = true }', "above 0"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(tmp_path: Path, tunable: str, message: str):
+    import re
+
+    card = write_network(tmp_path / "cards") / "small.toml"
+    card.write_text(card.read_text(encoding="utf-8") + f"[tunable]\n{tunable}\n", encoding="utf-8")
+    line = ["ensemble", "small", "--tune", "recipe", "--dataset", str(write_table(tmp_path / "data", references=4, levels=1))]
+    told = call(*line, "--cards", str(tmp_path / "cards"), "--out", str(tmp_path / "cards" / "t.toml"), status=2)
+    assert re.search(message, told)

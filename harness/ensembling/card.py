@@ -21,20 +21,22 @@ CLASS = "harness.models.ensemble:Ensemble"
 
 
 def refuse(path: str | Path, gathered: Gathered) -> None:
-    """Raise BadRequest for a place where the card could not be used: before anything is searched."""
+    """Raise BadRequest for a place where the ensemble's card could not be used: before anything is searched."""
+    refuse_place(path, {s.name: s.facts["class"] for s in gathered.sources if "class" in s.facts})
+
+
+def refuse_place(path: str | Path, classes: Mapping[str, str]) -> None:
+    """Raise BadRequest where a card at `path` would not find the `classes` of the models that it names."""
     path = Path(path)
     if path.suffix != ".toml":
         raise BadRequest(f"--out {path}: a card's name ends in .toml")
-    for source in gathered.sources:
-        name = source.facts.get("class")
-        if name is None:
-            continue
+    for name, made_by in classes.items():
         try:
-            registry.resolve(name, str(path))
+            registry.resolve(made_by, str(path))
         except BadRequest:
             raise BadRequest(
-                f"--out {path}: {source.name}'s class {name} lies beside its own card, and would not be found from there; "
-                "write the ensemble's card into that folder of cards"
+                f"--out {path}: {name}'s class {made_by} lies beside its own card, and would not be found from there; "
+                "write the card into that folder of cards"
             ) from None
 
 

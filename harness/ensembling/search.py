@@ -31,6 +31,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 
 
@@ -112,7 +113,7 @@ def _run(
             self.chain.take_up(json.loads(Path(checkpoint, "chain.json").read_text(encoding="utf-8")))
 
     place = folder / NAME
-    with _quiet():
+    with quiet():
         trainable = tune.with_parameters(Batches, shared=list(samples))
         trainable = tune.with_resources(trainable, {"cpu": 1})
         tuner = None
@@ -157,7 +158,7 @@ def environment() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No talk of Tune's beside the harness's own."""
     loggers = [logging.getLogger(name) for name in ("ray.tune", "ray.train", "ray.air")]
     levels = [logger.level for logger in loggers]

@@ -135,7 +135,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / "record.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise BadRequest(f"{path}: not a readable record ({error}); move it away, or repeat with --force") from None

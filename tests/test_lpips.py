@@ -144,10 +144,13 @@ def test_inputs_out_of_range_or_size_are_refused(named):
         model.score_embedded(model.embed(REFERENCE), DISTORTED[..., :-8], torch.tensor([0, 1]))
 
 
+# One file fills the whole of ST-LPIPS: it has tests of its own below.
+in_parts = pytest.mark.parametrize("named", [n for n in MAKERS if not n.startswith("st-")], indirect=True, scope="module")
+
+
+@in_parts
 def test_heads_and_trunk_are_filled_strictly(named):
-    name, model = named
-    if name.startswith("st-"):
-        pytest.skip("one file fills the whole network")
+    model = named[1]
     state = model.trunk.state_dict()
     model.load_part("trunk", state | {"classifier.1.weight": torch.zeros(2)})
     first = next(iter(state))
@@ -163,10 +166,9 @@ def test_heads_and_trunk_are_filled_strictly(named):
         model.load_part("head", heads)
 
 
+@in_parts
 def test_authors_whole_network_fills_the_model(named):
     name, model = named
-    if name.startswith("st-"):
-        pytest.skip("tested from the authors' file")
     fresh = MAKERS[name]()
     fresh.load_state({key: value.clone() for key, value in authors_state(model).items()})
     assert torch.equal(fresh.eval().score(REFERENCE, DISTORTED), model.score(REFERENCE, DISTORTED))

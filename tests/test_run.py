@@ -1,7 +1,13 @@
-"""The whole path through the command line, in real processes, on a world made in seconds."""
+"""The whole path through the command line, on a world made in seconds.
+
+Kills, waiting for one another, bad requests and a command's first call are real processes; what only prepares or repeats is
+called in this one.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -12,6 +18,7 @@ from pathlib import Path
 import pytest
 from small import write_network, write_table
 
+from harness.cli import main
 from harness.summary import number
 
 HARNESS = [sys.executable, "-m", "harness.cli"]
@@ -29,16 +36,28 @@ class World:
     def words(self, *words: str, runs: str = "runs") -> list[str]:
         return [*HARNESS, *words, "--runs", str(self.folder / runs), "--cards", str(self.cards), "--mlflow-uri", "off"]
 
-    def call(self, *words: str, runs: str = "runs", status: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            self.words(*words, runs=runs), capture_output=True, text=True, env=self.environment, cwd=self.folder
-        )
+    def call(self, *words: str, runs: str = "runs", status: int = 0, process: bool = False) -> subprocess.CompletedProcess[str]:
+        """The command's end, in a process of its own where that is part of the claim."""
+        command = self.words(*words, runs=runs)
+        if process:
+            done = subprocess.run(command, capture_output=True, text=True, env=self.environment, cwd=self.folder)
+        else:
+            done = self.here(command)
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr
         return done
 
-    def run(self, *words: str, runs: str = "runs") -> list[dict]:
-        return json.loads(self.call("run", *words, "--dataset", str(self.table), "--json", runs=runs).stdout)
+    def here(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.chdir(self.folder)
+            patch.setenv("HARNESS_CACHE", self.environment["HARNESS_CACHE"])
+            with pytest.raises(SystemExit) as ended:
+                main(command[len(HARNESS) :])
+        return subprocess.CompletedProcess(command, int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+    def run(self, *words: str, runs: str = "runs", process: bool = False) -> list[dict]:
+        return json.loads(self.call("run", *words, "--dataset", str(self.table), "--json", runs=runs, process=process).stdout)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +72,7 @@ FIELDS = {
 
 
 def test_metrics_are_scored_measured_and_recorded_with_every_field(world: World):
-    results = world.run("psnr", "ssim")
+    results = world.run("psnr", "ssim", process=True)
     assert [r["model"] for r in results] == ["psnr", "ssim"]
     for result in results:
         assert set(result) >= FIELDS
@@ -84,7 +103,7 @@ def test_scores_are_those_of_scipy_and_of_the_function(world: World):
 def test_asking_again_finds_the_finished_record_and_does_no_work(world: World):
     (first,) = world.run("ssim")
     before = {p: p.stat().st_mtime_ns for p in Path(first["run"]).iterdir()}
-    done = world.call("run", "ssim", "--dataset", str(world.table))
+    done = world.call("run", "ssim", "--dataset", str(world.table), process=True)
     assert "found" in done.stderr
     assert before == {p: p.stat().st_mtime_ns for p in Path(first["run"]).iterdir()}
     world.call("run", "ssim", "--dataset", str(world.table), "--force")
@@ -106,7 +125,7 @@ def test_a_shuffled_table_has_the_same_key_and_the_same_scores(world: World):
 
 
 def test_a_model_of_the_users_own_trains_and_is_tested_from_its_folder_of_cards(world: World):
-    (result,) = world.run("small", "--protocol", "parts")
+    (result,) = world.run("small", "--protocol", "parts", process=True)
     assert result["n"] == 12
     record = json.loads((Path(result["run"]) / "record.json").read_text())
     assert record["training"]["steps"] == 60
@@ -140,12 +159,12 @@ def test_a_seed_and_a_setting_change_the_key_and_workers_do_not(world: World):
 
 
 def test_a_damaged_score_file_is_taken_up_at_the_last_whole_chunk(world: World):
-    (whole,) = world.run("psnr", runs="cut")
+    (whole,) = world.run("psnr", runs="cut", process=True)
     folder = Path(whole["run"])
     rows = (folder / "scores.csv").read_bytes()
     (folder / "record.json").unlink()
     (folder / "scores.csv").write_bytes(rows[: len(rows) // 2])
-    done = world.call("run", "psnr", "--dataset", str(world.table), runs="cut")
+    done = world.call("run", "psnr", "--dataset", str(world.table), runs="cut", process=True)
     assert "are there already" in done.stderr
     assert (folder / "scores.csv").read_bytes() == rows
 
@@ -183,6 +202,7 @@ BAD = {
     "a protocol without training": (["run", "small", "--dataset", "TABLE"], "no training part"),
     "a device that is not there": (["run", "small", "--dataset", "TABLE", "--protocol", "parts", "--device", "cuda:7"], "cuda:7"),
     "a table that is not there": (["run", "psnr", "--dataset", "none.csv"], "no such file"),
+    "a picture for a table": (["run", "psnr", "--dataset", "PICTURE"], "not a table"),
     "two pictures too few": (["score", "psnr"], "REFERENCE DISTORTED"),
     "an unknown option": (["run", "psnr", "--data", "x"], "--data"),
 }
@@ -191,7 +211,8 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_request_gets_one_clear_message_and_status_2(world: World, kind: str, tmp_path: Path):
     words, message = BAD[kind]
-    words = [str(world.table) if w == "TABLE" else w for w in words]
+    places = {"TABLE": str(world.table), "PICTURE": str(world.folder / "data é" / "r0.png")}
+    words = [places.get(word, word) for word in words]
     done = subprocess.run(
         [*HARNESS, *words, *(["--runs", str(tmp_path)] if words[0] == "run" else []), "--cards", str(world.cards)],
         capture_output=True, text=True, env=world.environment, cwd=world.folder,
@@ -202,11 +223,24 @@ def test_a_bad_request_gets_one_clear_message_and_status_2(world: World, kind: s
     assert not list(tmp_path.rglob("record.json"))
 
 
+def test_a_runs_folder_that_is_a_file_or_of_another_version_is_told_with_status_2(world: World):
+    (world.folder / "a file").write_text("")
+    done = world.call("run", "psnr", "--dataset", str(world.table), runs="a file", status=2)
+    assert "a file/table/psnr" in done.stderr
+    assert "cannot be written" in done.stderr
+    (whole,) = world.run("psnr", runs="another")
+    record = Path(whole["run"]) / "record.json"
+    record.write_text(record.read_text().replace('"format": 1', '"format": 99'))
+    done = world.call("run", "psnr", "--dataset", str(world.table), runs="another", status=2)
+    assert "another version of the harness (format 99" in done.stderr
+    assert '"format": 99' in record.read_text()
+
+
 def test_a_truncated_picture_stops_its_run_alone_and_keeps_what_was_scored(world: World):
     table = write_table(world.folder / "broken")
     victim = world.folder / "broken" / "r5_fade_3.png"
     victim.write_bytes(victim.read_bytes()[:100])
-    done = world.call("run", "psnr", "--dataset", str(table), runs="broken-runs", status=2)
+    done = world.call("run", "psnr", "--dataset", str(table), runs="broken-runs", status=2, process=True)
     assert "r5_fade_3.png" in done.stderr
     (scores,) = (world.folder / "broken-runs").rglob("scores.csv")
     assert len(scores.read_text().splitlines()) > 20

@@ -65,6 +65,8 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
 
     if name.lower().endswith((".csv", ".tsv")):
         return of_table(name, root)
+    if os.sep in name and not name.endswith(".toml") and Path(name).exists():
+        raise BadRequest(f"{name}: not a table: --dataset takes a card's name, or a file ending in .csv or .tsv")
     card = registry.find_dataset(name, cards)
     reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
     read = registry.resolve(reader, card.path)

@@ -409,6 +409,20 @@ def test_added_records_are_copied_with_their_scores_and_nothing_else(tmp_path: P
     assert leaderboard.collect([tmp_path / "boards" / "records"]) == [(copied, record)]
 
 
+def test_an_added_record_takes_the_place_of_the_same_of_an_older_version(tmp_path: Path) -> None:
+    old, record = make(tmp_path / "runs", "net", trained=True)
+    other, _ = make(tmp_path / "runs", "net", trained=True, seed=1)
+    identity = record["identity"] | {"version": 2}
+    new = old.with_name(runs.key_of(identity))
+    shutil.copytree(old, new)
+    edit(new / "record.json", identity=identity, key=new.name)
+    leaderboard.add([old, other], tmp_path / "boards")
+    (kept,) = leaderboard.add([new], tmp_path / "boards")
+    assert {folder.name for folder in kept.parent.iterdir()} == {new.name, other.name}
+    leaderboard.add([old], tmp_path / "boards")
+    assert len(list(kept.parent.iterdir())) == 3
+
+
 def test_adding_what_is_not_finished_copies_nothing(tmp_path: Path) -> None:
     place, _ = make(tmp_path / "runs", "net")
     with pytest.raises(BadRequest, match="no finished record"):

@@ -92,6 +92,7 @@ def _chosen(name: str | None, runs_folder: str | Path, boards: str | Path) -> li
 def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> list[Path]:
     """Copy finished records (record.json and scores.csv) under `boards`; returns their folders there. `write` then builds.
 
+    A committed record that differs from an added one in the version of the model's class alone, an older one, gives way to it.
     Raises BadRequest for folders without a finished record, before anything is copied.
     """
     found: list[tuple[Path, dict[str, Any]]] = []
@@ -112,8 +113,21 @@ def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> l
         for name in KEPT:
             with atomic(place / name) as stream, open(folder / name, "rb") as source:
                 shutil.copyfileobj(source, stream)
+        for older in sorted(path for path in place.parent.iterdir() if path.is_dir()):
+            if older != place and _is_older(older, record):
+                shutil.rmtree(older)
         places.append(place)
     return places
+
+
+def _is_older(folder: Path, record: dict[str, Any]) -> bool:
+    """Whether the record in `folder` is what an older version of the same class gave to the same request."""
+    other = runs.read_record(folder)
+    now, before = (entry and entry.get("identity") for entry in (record, other))
+    if not now or not before or "version" not in now or "version" not in before:
+        return False
+    same = {**now, "version": None} == {**before, "version": None}
+    return same and int(before["version"]) < int(now["version"])
 
 
 def write(boards: str | Path = "leaderboards") -> list[Path]:

@@ -206,6 +206,26 @@ def test_ahiq_tiny_is_submitted_with_weights_twice_with_the_same_bytes(world: Wo
     assert str(world.folder) not in text
 
 
+def test_an_ensemble_is_submitted_like_any_model_and_its_fact_sheet_names_and_counts_its_members(world: World, tmp_path: Path):
+    member = 'name = "{0}"\nclass = "{1}"\nhigher_is_better = true\nweight = {2}\nscaling = {{ kind = "raw", parameters = [] }}\n'
+    network = member.format("small", "small_network:Small", 0.5) + 'model = { width = 4 }\nprotocol = { crops = "five" }\n'
+    psnr = member.format("psnr", "harness.models.psnr:PSNR", 2.0) + "identical = 120.0\n"
+    card = world.cards / "both.toml"
+    head = 'name = "both"\ntitle = "Both"\nclass = "harness.models.ensemble:Ensemble"\nhigher_is_better = true\n'
+    write_text(card, f"{head}[[model.members]]\n{psnr}[[model.members]]\n{network}")
+    sheet = tmp_path / "sheet.md"
+    first = world.submit(str(card), "--factsheet", str(sheet))
+    card.unlink()
+    _, scores = recorded(first["run"])
+    assert lines_of(first) == [f"{name},{scores[name]:.6f}" for name in NAMES]
+    _, alone = recorded(world.submit("psnr")["run"])
+    assert len({round(scores[name] - 2 * alone[name], 9) for name in NAMES}) > 1
+    text = sheet.read_text(encoding="utf-8")
+    assert "- Ensemble: of 2: psnr, small" in text
+    # 3 x 4 filters of 5 x 5 and their biases, two for each of four channels of the norm, and the head.
+    assert "- Parameters: 317 " in text
+
+
 def test_lower_is_better_scores_are_turned_round_and_the_readme_is_filled_from_the_card(world: World):
     data = world.submit("distance", "--description", "two\nlines — naïve “quotes”")
     _, scores = recorded(data["run"])

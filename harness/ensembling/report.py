@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from harness.ensembling.assessment import METHODS, Row
 from harness.ensembling.blends import Blend
@@ -77,13 +76,13 @@ def blend_text(blend: Blend, names: Sequence[str]) -> str:
 
 def write_trace(folder: Path, trace: Sequence[Sequence[Sequence[float]]], aim: Objective) -> list[Path]:
     """trace.csv (a row per candidate, in the order of chains and steps) and trace.png in `folder`."""
-    rows: list[Any] = [("chain", "step", "candidate", aim, "best")]
+    rows: list[tuple[str, ...]] = [("chain", "step", "candidate", aim, "best")]
     for chain, steps in enumerate(trace):
         best = float("-inf")
         for step, figures in enumerate(steps):
             for place, figure in enumerate(figures):
                 best = max(best, figure)
-                rows.append((chain, step, place, repr(figure), repr(best)))
+                rows.append((str(chain), str(step), str(place), repr(figure), repr(best)))
     write_text(folder / "trace.csv", csv_text(rows))
     return [folder / "trace.csv", _plot(folder / "trace.png", trace, aim)]
 

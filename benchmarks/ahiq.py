@@ -328,7 +328,7 @@ def bf16(patch: int, rounds: int) -> None:
 
 def cpu() -> str:
     """The processor's name and what matters of it."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     facts = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
     named = {key.strip(): value.strip() for key, value in facts.items()}
     flags = named.get("flags", "").split()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def read_pairs(path: str, root: str | None = None) -> list[Pair]:
         for name, distorted, reference, reference_id in zip(names, frame["distorted"], frame["reference"], ids, strict=True)
     ]
     problems = [f"{path}: names that occur more than once: {listed(twice)}"] if twice else []
-    missing = sorted({p for pair in pairs for p in (pair.distorted, pair.reference) if not Path(p).is_file()})
+    missing = sorted({p for pair in pairs for p in (pair.distorted, pair.reference) if not os.path.isfile(p)})
     problems += [f"{path}: {len(missing)} pictures are missing: {listed(missing)}"] if missing else []
     if problems:
         raise BadRequest("\n".join(problems))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -163,5 +164,5 @@ def check_same_size(reference: Pixels, distorted: Pixels, name: str) -> None:
 
 def missing(paths: Sequence[str]) -> str | None:
     """One line naming the files among `paths` that do not exist, or None."""
-    absent = [p for p in dict.fromkeys(paths) if not Path(p).is_file()]
+    absent = [p for p in dict.fromkeys(paths) if not os.path.isfile(p)]
     return f"{len(absent)} missing files: {listed(absent)}" if absent else None

@@ -145,8 +145,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
             f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); "
             "choose another --runs, or repeat with --force"
         )
-    if wrong := list(shapes.problems(record)):
-        raise BadRequest(f"{path}: a damaged record ({listed(wrong, 5)}); move it away, or repeat with --force")
+    if not shapes.fits(record):
+        wrong = listed(list(shapes.problems(record)), 5)
+        raise BadRequest(f"{path}: a damaged record ({wrong}); move it away, or repeat with --force")
     return record
 
 

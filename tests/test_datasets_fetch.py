@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import tarfile
+import tracemalloc
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -285,3 +286,22 @@ def test_a_damaged_archive_is_a_clear_fault_or_unpacks_inside(tmp_path, data):
             raise
     assert not list(tmp_path.glob("one*"))
     assert not list(inside.glob(".unpacking*"))
+
+
+def test_a_tar_whose_headers_swell_is_refused_before_they_fill_the_memory(tmp_path: Path):
+    import gzip
+
+    from harness.datasets.archives import unpack
+
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, 64 << 20
+    path = tmp_path / "x.tar.gz"
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(header.tobuf(format=tarfile.USTAR_FORMAT))
+        for _ in range(64):
+            stream.write(b"0" * (1 << 20))
+    tracemalloc.start()
+    with pytest.raises(Fault, match="a header of"):
+        unpack(path, tmp_path / "out")
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()

@@ -329,7 +329,8 @@ def test_a_members_own_module_must_be_found_from_the_card(pictures: tuple[Path, 
 def started(folder: Path, *more: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "COLUMNS": "200"}
     return subprocess.Popen(
-        [sys.executable, "-m", "harness.cli", *words(folder, "card.toml", *more)],
+        # From where one stands, as the default is.
+        [sys.executable, "-m", "harness.cli", *words(folder, "card.toml", *more, "--runs", "runs")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder,
     )  # fmt: skip
 

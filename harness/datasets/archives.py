@@ -14,7 +14,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from harness.errors import Fault
 from harness.files import writing
@@ -26,6 +26,7 @@ MOST_SWELLING = 200
 _SMALL = 64 << 20
 _SPARE = 256 << 20
 _BLOCK = 1 << 20
+_LARGEST_HEADER = 1 << 20
 _ZIP, _TAR = (".zip",), (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 Progress = Callable[[str, int, int], None]
@@ -110,10 +111,25 @@ def _zipped(path: Path) -> Iterator[tuple[str, int, int, IO[bytes]]]:
                 yield info.filename, info.file_size, announced, stream
 
 
+class _Member(tarfile.TarInfo):
+    """An entry whose headers are bounded: tarfile reads a header of any announced size into memory."""
+
+    def _proc_member(self, archive: Any) -> Any:
+        # The entry point that tarfile's source names for subclasses.
+        headers = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+        if self.type in headers and self.size > _LARGEST_HEADER:
+            raise ValueError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
 def _tarred(path: Path) -> Iterator[tuple[str, int, int, IO[bytes]]]:
-    with tarfile.open(path, "r|*") as archive:
+    with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
+        skipped = passed = 0
         for member in archive:
             if member.isdir() or _shadow(member.name):
+                skipped, passed = skipped + 1, passed + member.size
+                if skipped > MOST_ENTRIES or passed > _SMALL:
+                    raise Fault(f"{path}: more folders or macOS leftovers than any dataset has; not unpacked")
                 continue
             if not member.isreg() or member.issparse():
                 raise Fault(f"{path}: {member.name} is a link or no ordinary file; not unpacked")

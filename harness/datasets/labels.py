@@ -82,6 +82,8 @@ def read_labels(
             raise BadRequest(f"{path}: no header with columns for name and score")
         start, places = 0, {column: i for i, column in enumerate(columns) if column != "-"}
     parts = _composed(compose) if "name" not in places else []
+    if "score" not in places or ("name" not in places and not parts):
+        raise BadRequest(f"{path}: its columns give no name or no score (the card's columns or compose)")
     header = [cell.strip().lower() for cell in lines[start - 1][1]] if start else []
     sources = {field: header.index(field) for field in parts}
     known = {key.lower(): value for key, value in (spellings or {}).items()}

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from harness.errors import BadRequest
 
-_LARGEST_PART = 32 << 20
+_LARGEST_PART = 8 << 20
 _MOST_COLUMNS = 1024
 
 
@@ -35,7 +35,7 @@ def read_sheet(path: str | Path, sheet: str = "all_by_image") -> list[tuple[int,
     except OSError as error:
         raise BadRequest(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # zipfile and expat raise whatever a broken file drives them into
-        raise BadRequest(f"{path}: not a readable spreadsheet (.xlsx): {error}") from None
+        raise BadRequest(f"{path}: not a readable spreadsheet (.xlsx): {str(error)[:200]}") from None
 
 
 def _part(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:

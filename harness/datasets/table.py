@@ -10,6 +10,7 @@ table without pictures (name, score) serves score files only.
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -148,7 +149,7 @@ def has_pictures(frame: pd.DataFrame) -> bool:
 def require_files(frame: pd.DataFrame, what: str) -> None:
     """Refuse a table some of whose pictures are not there, naming up to 20 of them and the count."""
     paths: Sequence[str] = [*dict.fromkeys(frame["reference"]), *frame["distorted"]]
-    absent = [p for p in paths if not Path(p).is_file()]
+    absent = [p for p in paths if not os.path.isfile(p)]
     if absent:
         raise BadRequest(f"{what}: {len(absent)} of {len(paths)} pictures are missing: {listed(absent)}")
 

@@ -112,7 +112,7 @@ def _run(
         def load_checkpoint(self, checkpoint: Any) -> None:
             self.chain.take_up(json.loads(Path(checkpoint, "chain.json").read_text(encoding="utf-8")))
 
-    place = folder / NAME
+    place = folder.absolute() / NAME  # Ray takes a relative path for an address without a scheme
     with quiet():
         trainable = tune.with_parameters(Batches, shared=list(samples))
         trainable = tune.with_resources(trainable, {"cpu": 1})
@@ -132,7 +132,7 @@ def _run(
                 tune_config=tune.TuneConfig(metric="best", mode="max", reuse_actors=True, max_concurrent_trials=cpus),
                 run_config=tune.RunConfig(
                     name=NAME,
-                    storage_path=str(folder.absolute()),
+                    storage_path=str(place.parent),
                     verbose=0,
                     checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
                 ),

@@ -81,6 +81,7 @@ def scenarios(base: Path, epochs: int = 25) -> list[Scenario]:
         mirrored(base, [*small, "--set", "recipe.epochs=8"], trained),
         submission(base),
         boards(base),
+        ensembling(base),
         Scenario("as started by a person", [*small, *longer, *off], essential=trained, start=fresh),
     ]
 
@@ -156,6 +157,17 @@ def boards(base: Path) -> Scenario:
     )
 
 
+def ensembling(base: Path) -> Scenario:
+    """A search over two score files, in Ray: real processes, because Ray starts more of them."""
+    from test_ensembling_run import write_scores
+
+    source = write_scores(base / "ensemble")
+    words = ["ensemble", str(source / "quick.csv"), str(source / "slow.csv"), "--lower-is-better", "slow"]
+    words += ["--dataset", str(source / "people.csv"), "--protocol", "parts", "--trials", "500"]
+    words += ["--out", "card.toml", "--runs", "runs", "--mlflow-uri", "off", "--quiet"]
+    return Scenario("ensembling", words, essential=["card.toml"], start=fresh, patience=90.0)
+
+
 @dataclass
 class Tally:
     """What the trials of one scenario met."""
@@ -211,7 +223,7 @@ def disturbed(scenario: Scenario, folder: Path, seconds: float, wanted: signal.S
         child.wait()
     elif status not in (0, 130, 143, -wanted):
         problems.append(f"ended with status {status}: {_last(child)}")
-    if left := child.relatives():
+    if left := child.relatives(scenario.patience):
         problems.append(f"{len(left)} processes compute on")
     return problems + damage(folder)
 
@@ -289,8 +301,8 @@ def main() -> int:
     rows, losses = [], []
     with scratch("harness-kills-") as base:
         chosen = [s for s in scenarios(base, 5 if asked.quick else 25) if not asked.only or s.name in asked.only]
-        # New interpreters cost seconds each: one in twenty.
-        shares = [0.05 if s.start is fresh else 1.0 for s in chosen]
+        # New interpreters cost seconds each: fewer of them.
+        shares = [0.2 if s.start is fresh else 1.0 for s in chosen]
         for scenario, share in zip(chosen, shares, strict=True):
             count = max(1, round(asked.trials * share / sum(shares)))
             begun = time.monotonic()

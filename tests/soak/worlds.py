@@ -171,6 +171,8 @@ class Scenario:
     """Wildcards of what must be there in the end, bit for bit that of an undisturbed run."""
     check: Callable[[Path], list[str]] = lambda folder: []
     start: Start = forked
+    patience: float = 10.0
+    """Seconds that processes of its session may take to notice that it is gone."""
 
 
 def damage(folder: Path) -> list[str]:

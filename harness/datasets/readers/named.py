@@ -69,11 +69,16 @@ class Part:
     pairs: int = 0
     """How many pairs the part has; another number is a warning."""
 
-    def expression(self, where: str) -> re.Pattern[str]:
+    def expressions(self, where: str) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
+        """Of names, and of folders where they matter; raises BadRequest for what is no regular expression."""
         try:
-            return re.compile(self.pattern, re.IGNORECASE)
-        except re.error as error:
+            names = re.compile(self.pattern, re.IGNORECASE)
+        except (re.error, RecursionError, OverflowError) as error:
             raise BadRequest(f"{where}: pattern is no regular expression: {error}") from None
+        try:
+            return names, re.compile(self.folders, re.IGNORECASE) if self.folders else None
+        except (re.error, RecursionError, OverflowError) as error:
+            raise BadRequest(f"{where}: folders is no regular expression: {error}") from None
 
 
 def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.DataFrame:
@@ -109,8 +114,7 @@ class _Reading:
     part: Part
 
     def __post_init__(self) -> None:
-        self.match = self.part.expression(self.card.path or self.card.name)
-        self.within = re.compile(self.part.folders, re.IGNORECASE) if self.part.folders else None
+        self.match, self.within = self.part.expressions(self.card.path or self.card.name)
         self.on_disk = self.tree.full_match(self.match, self.within)
         self.called = f"{self.name}: " if self.name else ""
 
@@ -343,4 +347,4 @@ def _stem(name: str) -> str:
 
 
 def _number(text: str | None) -> float:
-    return float(text) if text and text.isdigit() else math.nan
+    return float(text) if text and text.isdecimal() else math.nan

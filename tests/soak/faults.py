@@ -1,0 +1,231 @@
+"""Disks and permissions that fail under a run: a clear error, what was there before intact, and a rerun that finishes.
+
+    python tests/soak/faults.py [--trials 40]
+
+Full disks are small tmpfs mounts, and read-only folders are file systems mounted so; both need root on Linux. Without it the
+same happens through a limit on the size of files (RLIMIT_FSIZE) and mode bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from worlds import Child, Scenario, damage, differences, forked, results, scratch, table, undisturbed, warm
+
+
+def mounted(folder: Path, kilobytes: int) -> bool:
+    """Mount a tmpfs of that size at `folder`; False where that is not allowed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return False
+    words = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+    return subprocess.run(words, capture_output=True).returncode == 0
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, kilobytes: int) -> Iterator[bool]:
+    """`folder` as a disk of its own of that size, while inside; yields whether it is one."""
+    there = mounted(folder, kilobytes)
+    try:
+        yield there
+    finally:
+        if there:
+            subprocess.run(["umount", "-l", str(folder)], check=True, capture_output=True)
+
+
+def said(child: Child, status: int | None, *wanted: str) -> list[str]:
+    """What is wrong with how a command ended: it should end with status 1 or 2 and say why in one message."""
+    text = child.output.read_text(encoding="utf-8")
+    problems = [] if status in (1, 2) else [f"status {status}: {text[-400:]}"]
+    problems += ["a traceback was shown"] if "Traceback" in text else []
+    problems += ["called a defect"] if "this is a defect" in text else []
+    return problems + ([] if any(word in text for word in wanted) else [f"does not say {' or '.join(wanted)}: {text[-400:]}"])
+
+
+def no_space(scenario: Scenario, base: Path, draw: random.Random, need: int) -> list[str]:
+    """The disk that the runs lie on is full at some moment; with space again the same command finishes."""
+    whole = undisturbed_once(scenario, base)
+    folder = base / f"full-{draw.random()}"
+    folder.mkdir()
+    runs = folder / "runs"
+    kilobytes = draw.randint(4, max(8, int(need * 0.95)))
+    with small_disk(runs, kilobytes) as real:
+        child = forked(scenario.words, folder) if real else limited(scenario, folder, kilobytes << 10)
+        status = child.wait(600)
+        problems = said(child, status, "no space left", "File too large")
+        problems += damage(folder)
+        if real:
+            kept = base / f"kept-{draw.random()}"
+            shutil.copytree(runs, kept)
+    if real:
+        shutil.rmtree(runs)
+        shutil.move(kept, runs)
+    return problems + again(scenario, folder, whole)
+
+
+def limited(scenario: Scenario, folder: Path, most: int) -> Child:
+    """The command with no file allowed beyond `most` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(most, 20 << 10), before[1]))
+    try:
+        return forked(scenario.words, folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+_WHOLE: dict[str, object] = {}
+
+
+def undisturbed_once(scenario: Scenario, base: Path):
+    if scenario.name not in _WHOLE:
+        _WHOLE[scenario.name] = undisturbed(scenario, base / f"undisturbed {scenario.name}")
+    return _WHOLE[scenario.name]
+
+
+def again(scenario: Scenario, folder: Path, whole) -> list[str]:
+    """The same command, now undisturbed, against the undisturbed run."""
+    (folder / "output.txt").unlink(missing_ok=True)
+    child = forked(scenario.words, folder)
+    status = child.wait(600)
+    if status != 0:
+        return [f"the rerun ends with status {status}: {child.output.read_text(encoding='utf-8')[-400:]}"]
+    left = [f"left over: {path.name}" for path in folder.rglob("*.tmp")]
+    return left + damage(folder) + differences(whole.results, results(folder), whole.volatile)
+
+
+def read_only(scenario: Scenario, base: Path, draw: random.Random) -> list[str]:
+    """A finished run in a folder that then becomes read-only: another run says so, and the first stays as it was."""
+    whole = undisturbed_once(scenario, base)
+    folder = base / f"read-only-{draw.random()}"
+    folder.mkdir()
+    runs = folder / "runs"
+    with small_disk(runs, 64 << 10) as real:
+        problems = [] if forked(scenario.words, folder).wait(600) == 0 else ["the first run failed"]
+        if not real and (sys.platform == "win32" or os.geteuid() == 0):
+            return ["root without mounts: cannot be tried here"]
+        close = ["mount", "-o", "remount,ro", str(runs)] if real else ["chmod", "-R", "a-w", str(runs)]
+        subprocess.run(close, check=True, capture_output=True)
+        (folder / "output.txt").unlink()
+        child = forked([*scenario.words, "--seed", "1"], folder)
+        problems += said(child, child.wait(600), "read-only", "no permission")
+        (folder / "output.txt").unlink()
+        found = forked(scenario.words, folder)
+        problems += (
+            [] if found.wait(600) == 0 else [f"a finished run is not found: {found.output.read_text(encoding='utf-8')[-300:]}"]
+        )
+        problems += differences(whole.results, results(folder), whole.volatile)
+        if not real:
+            subprocess.run(["chmod", "-R", "u+w", str(runs)], check=True)
+    return problems
+
+
+def vanishing(scenario: Scenario, base: Path, draw: random.Random) -> list[str]:
+    """The run's folder is removed at a random moment."""
+    whole = undisturbed_once(scenario, base)
+    folder = base / f"gone-{draw.random()}"
+    folder.mkdir()
+    while True:
+        child = forked(scenario.words, folder)
+        child.wait(whole.seconds * draw.random())
+        while child.poll() is None and not list(folder.glob("runs/*/*/*/state.json")):
+            time.sleep(0.005)
+        if child.poll() is None:
+            break
+        shutil.rmtree(folder / "runs")  # it had finished: there is nothing to take away from under it
+    with contextlib.suppress(OSError):
+        shutil.rmtree(folder / "runs")
+    status = child.wait(600)
+    # Removed after its last look, a run may still end well, its files being written by then.
+    problems = [] if status == 0 else said(child, status, "gone", "cannot be written", "no such", "No such file")
+    return problems + again(scenario, folder, whole)
+
+
+def two_at_once(scenario: Scenario, base: Path, draw: random.Random) -> list[str]:
+    """Two processes start the same run; one works, and the other waits for it or, when it is killed, takes over."""
+    whole = undisturbed_once(scenario, base)
+    folder = base / f"two-{draw.random()}"
+    folder.mkdir()
+    first = forked(scenario.words, folder)
+    first.wait(whole.seconds * draw.random() * 0.7)
+    (folder / "second").mkdir()
+    words = [str(folder / "runs") if word == "runs" else word for word in scenario.words if word != "--quiet"]
+    second = forked(words, folder / "second")
+    second.wait(whole.seconds * draw.random())
+    killed = first.poll() is None and draw.random() < 0.5
+    if killed:
+        first.send(signal.SIGKILL)
+    problems = [] if first.wait(600) == (-signal.SIGKILL if killed else 0) else [f"the first ended with {first.status}"]
+    problems += [] if second.wait(600) == 0 else [f"the second: {second.output.read_text(encoding='utf-8')[-400:]}"]
+    text = second.output.read_text(encoding="utf-8")
+    waited, took = "works on this run; waiting for it" in text, "recorded in" in text
+    problems += [f"it waited and did not say for whom: {text[-300:]}"] if waited and f"process {first.pid} on" not in text else []
+    problems += ["both did the work"] if took and not killed and first.status == 0 and not waited and "found" in text else []
+    shutil.rmtree(folder / "second")
+    return problems + differences(whole.results, results(folder), whole.volatile) + damage(folder)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=40, help="of all faults together")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    warm()
+    from small import write_network, write_table
+
+    with scratch("harness-faults-") as base:
+        data, cards = write_table(base / "data"), write_network(base / "cards")
+        words = [
+            "run",
+            "small",
+            "--dataset",
+            str(data),
+            "--protocol",
+            "parts",
+            "--cards",
+            str(cards),
+            "--runs",
+            "runs",
+            "--quiet",
+        ]
+        scenario = Scenario(
+            "training and testing",
+            [*words, "--mlflow-uri", "off", "--set", "recipe.epochs=12"],
+            essential=[f"runs/table/small/*/{name}" for name in ("scores.csv", "weights.safetensors", "log.jsonl")],
+        )
+        whole = undisturbed_once(scenario, base)
+        need = sum(len(v) if isinstance(v, bytes) else len(str(v)) for v in whole.results.values()) >> 10  # type: ignore[attr-defined]
+        faults = {
+            "no space left": lambda draw: no_space(scenario, base, draw, need),
+            "a read-only folder": lambda draw: read_only(scenario, base, draw),
+            "the run's folder vanishes": lambda draw: vanishing(scenario, base, draw),
+            "two processes on one run, half of the holders killed": lambda draw: two_at_once(scenario, base, draw),
+        }
+        rows, losses = [], []
+        for name, fault in faults.items():
+            count = max(1, asked.trials // len(faults))
+            found = []
+            for trial in range(count):
+                found += [f"{name}, trial {trial}: {p}" for p in fault(random.Random(f"{asked.seed}|{name}|{trial}"))]
+            print("\n".join([f"{name}: done", *found]), file=sys.stderr, flush=True)
+            rows.append([name, count, len(found)])
+            losses += found
+    print(table(rows, ["fault", "trials", "losses"]))
+    return 1 if losses else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Promises of docs/reliability.md that need no soak: no secrets in records, versions that changed, bits that repeat."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import write_network, write_table
+
+from harness import campaign, verification
+from harness.datasets.archives import unpack
+from harness.download import SourceFailed, download
+from harness.errors import Fault
+from harness.registry import Cropping
+from harness.run import Request
+from harness.scoring import Pair, Scorer
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def test_no_secret_of_the_environment_or_of_an_address_gets_into_what_a_run_leaves(tmp_path: Path):
+    table = write_table(tmp_path / "däta mit Leerzeichen", references=2, levels=2)
+    secret = "planted-4f1c9e"
+    environment = {**os.environ, "HF_TOKEN": secret, "MLFLOW_TRACKING_TOKEN": secret, "AWS_SECRET_ACCESS_KEY": secret}
+    words = ["run", "psnr", "--dataset", str(table), "--runs", "läufe hier", "--debug"]
+    words += ["--mlflow-uri", f"sqlite:///{tmp_path / 'mlflow ü.db'}?token={secret}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", *words],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    assert secret not in done.stdout + done.stderr
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and "report.html" not in path.name]
+    assert {"record.json", "scores.csv", "state.json"} <= {path.name for path in left}
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_no_number_stops_the_record_and_names_its_images(tmp_path: Path, value: float):
+    write_table(tmp_path, references=1, levels=2)
+
+    class Broken:
+        higher_is_better = True
+
+        def score_uint8(self, reference: np.ndarray, distorted: np.ndarray) -> float:
+            return value if distorted.std() < reference.std() else 1.0
+
+    pairs = [Pair(f"r0_{k}_1.png", str(tmp_path / f"r0_{k}_1.png"), str(tmp_path / "r0.png"), "r0") for k in ("noise", "fade")]
+    scorer = Scorer(Broken(), Cropping())
+    with pytest.raises(Fault, match=r"r0_fade_1\.png"):
+        list(scorer.score(scorer.chunks(pairs)))
+
+
+def test_scores_are_the_same_whatever_the_threads_and_batches_and_a_changed_library_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import torch
+
+    monkeypatch.setenv("HARNESS_CARDS", str(write_network(tmp_path / "cards")))
+    table = write_table(tmp_path / "data")
+    base = Request("small", str(table), protocol="parts", runs=str(tmp_path / "trained"), mlflow_uri="off", quiet=True)
+    (trained,), _ = campaign.run_all([base], say=quiet)
+    weights = str(trained.folder / "weights.safetensors")
+    found, threads = {}, torch.get_num_threads()
+    for label, batch, workers, count in (("a", 8, 1, 1), ("b", 8, 4, 1), ("c", 1, 2, 1), ("d", 8, 1, 2), ("e", 8, 1, 1)):
+        torch.set_num_threads(count)
+        for model, given in (("psnr", None), ("ssim", None), ("small", weights)):
+            request = Request(
+                model, str(table), protocol="parts", runs=str(tmp_path / label), mlflow_uri="off", quiet=True,
+                weights=given, batch=batch, workers=workers,
+            )  # fmt: skip
+            (outcome,), faults = campaign.run_all([request], say=quiet)
+            assert not faults
+            lines = (outcome.folder / "scores.csv").read_text(encoding="utf-8").splitlines()[1:]
+            found[label, model] = {line.split(",")[0]: float(line.split(",")[1]) for line in lines}
+    torch.set_num_threads(threads)
+    for label in "bcde":
+        assert found[label, "psnr"] == found["a", "psnr"]
+        assert found[label, "ssim"] == found["a", "ssim"]
+        assert found[label, "small"] == pytest.approx(found["a", "small"], abs=1e-5)
+    # Decoding threads and a second run change no bit of a network either.
+    assert found["b", "small"] == found["e", "small"] == found["a", "small"]
+
+    record = json.loads((trained.folder / "record.json").read_text(encoding="utf-8"))
+    record["conditions"]["libraries"]["torch"] = "0.0.1"
+    (trained.folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    verdict = verification.verify(trained.folder, say=quiet)
+    assert verdict.ok
+    assert "libraries.torch was 0.0.1" in verification.text(verdict)
+
+
+def test_nothing_is_fetched_but_over_https(tmp_path: Path):
+    with pytest.raises(SourceFailed, match="only https"):
+        download("http://127.0.0.1:9/x", tmp_path / "x", lambda part: None)
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_archive_with_a_link_leaves_nothing_behind(tmp_path: Path):
+    import tarfile
+
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        entry = tarfile.TarInfo("way-out")
+        entry.type, entry.linkname = tarfile.SYMTYPE, "../.."
+        archive.addfile(entry)
+    (tmp_path / "in").mkdir()
+    with pytest.raises(Fault, match="link"):
+        unpack(tmp_path / "x.tar", tmp_path / "in")
+    assert not list((tmp_path / "in").iterdir())

@@ -6,16 +6,21 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import models, registry
 from harness.devices import choose
 from harness.errors import BadRequest, listed
 from harness.files import write_text
+from harness.models import weights as weight_files
 from harness.progress import progress
 from harness.scoring import Pair, Scored, Scorer
+
+if TYPE_CHECKING:
+    from harness.cluster.crew import Crew
 
 Result = tuple[Pair, Scored]
 
@@ -59,6 +64,7 @@ def _names(paths: list[str]) -> list[str]:
     return short if len(set(short)) == len(short) else paths
 
 
+@contextmanager
 def scorer(
     model: str,
     pairs: Sequence[Pair],
@@ -70,10 +76,11 @@ def scorer(
     seed: int = 0,
     offline: bool = False,
     workers: int = 0,
+    ray: str | None = None,
     batch: int = 8,
     say: Callable[[str], None] = print,
-) -> Scorer:
-    """A model ready to score these pairs under its card's cropping.
+) -> Iterator[Scorer | Crew]:
+    """A model ready to score these pairs under its card's cropping, here, or in `workers` processes or on the cluster `ray`.
 
     Raises BadRequest for a model that would have to be trained first: the released AHIQ code scores with random heads then.
     """
@@ -82,20 +89,31 @@ def scorer(
             f"{model} scores nothing before it is trained: give its weights with --weights (a run's weights.safetensors, "
             "a word such as released where the card has it), or train it with `harness run`"
         )
-    loaded = models.load_model(model, weights, settings, cards=cards, offline=offline, seed=seed)
     card = registry.apply_set(registry.find_model(model, cards), settings or {})
-    where = choose(device, loaded)
-    if hasattr(loaded, "to"):
-        loaded.to(where)
+    found = weight_files.find(card, weights, offline=offline)
+    loaded = models.build(card, found, seed)
     most = max(Counter(pair.reference for pair in pairs).values())
-    return Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), workers, say)
+    if workers < 2 and not ray:
+        where = choose(device, loaded)
+        if hasattr(loaded, "to"):
+            loaded.to(where)
+        yield Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), say=say)
+        return
+    from harness.cluster.crew import hands
+    from harness.cluster.worker import Job
+
+    with (
+        hands(loaded, ray, workers, device) as found_hands,
+        found_hands.crew(Job(card, found, seed, min(batch, most)), say) as crew,
+    ):
+        yield crew
 
 
-def score(scorer: Scorer, pairs: Sequence[Pair], *, quiet: bool = False) -> list[Result]:
+def score(scorer: Scorer | Crew, pairs: Sequence[Pair], *, quiet: bool = False) -> list[Result]:
     """Every pair with its result, in the pairs' order."""
     done: dict[str, Scored] = {}
     with progress("scoring", len(pairs), unit="pairs", quiet=quiet) as step:
-        for results in scorer.score(scorer.chunks(pairs)):
+        for _, results in scorer.each(dict(enumerate(scorer.chunks(pairs)))):
             done |= {r.name: r for r in results}
             step(len(done))
     return [(pair, done[pair.name]) for pair in pairs]

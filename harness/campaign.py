@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness import datasets, runs
+from harness.cluster.session import kept
 from harness.datasets.content import independent_rows
 from harness.errors import BadRequest, HarnessError
 from harness.files import sha256_json, write_json, write_text
@@ -40,14 +41,15 @@ def run_all(
     plans = _without_idle_seeds(plans, say)
     outcomes: list[Outcome] = []
     faults: list[HarnessError] = []
-    for todo in plans:
-        try:
-            first = _one(todo, say, first_split_only=bool(test_on))
-            outcomes.append(first)
-            for name in test_on:
-                outcomes.append(_one(_further(todo, first, name, say, keep_shared=keep_shared), say))  # noqa: PERF401 -- a fault must not lose those before
-        except HarnessError as error:
-            faults.append(type(error)(f"{todo.card.name}: {error}"))
+    with kept():
+        for todo in plans:
+            try:
+                first = _one(todo, say, first_split_only=bool(test_on))
+                outcomes.append(first)
+                for name in test_on:
+                    outcomes.append(_one(_further(todo, first, name, say, keep_shared=keep_shared), say))  # noqa: PERF401 -- a fault must not lose those before
+            except HarnessError as error:
+                faults.append(type(error)(f"{todo.card.name}: {error}"))
     return outcomes, faults
 
 

@@ -24,7 +24,15 @@ _OPTIONS: dict[str, Callable[[F], F]] = {
     "seed": click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seeds all choices."),
     "offline": click.option("--offline", is_flag=True, help="Never touch the network."),
     "limit": click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N pairs of each scored part (marked)."),
-    "workers": click.option("--workers", default=0, type=click.IntRange(0), metavar="N", help="Threads; 0: one per core."),
+    "workers": click.option(
+        "--workers",
+        default=0,
+        type=click.IntRange(0),
+        metavar="N",
+        help="Processes that share the work; 0 or 1: this one, a thread per core.",
+    ),
+    "threads": click.option("--workers", default=0, type=click.IntRange(0), metavar="N", help="Threads; 0: one per core."),
+    "ray": click.option("--ray", metavar="ADDRESS", help="Work on a running Ray cluster: host:port, or auto."),
     "batch": click.option("--batch", default=8, show_default=True, type=click.IntRange(1), help="Images at once."),
     "mlflow": click.option("--mlflow-uri", metavar="URI", help="MLflow server; default: sqlite beside the runs; off: none."),
     "quiet": click.option("--quiet", is_flag=True, help="No progress and no remarks."),
@@ -93,7 +101,7 @@ def show(name: str, cards: Sequence[str], as_json: bool) -> None:
 @_with("set")
 @click.option("--force", is_flag=True, help="Compute again what is finished.")
 @click.option("--seeds", metavar="0,1,...", help="Several seeds: a run for each, and their mean and spread.")
-@_with("runs", "cards", "device", "seed", "offline", "limit", "workers", "batch", "mlflow", "quiet", "json", "debug")
+@_with("runs", "cards", "device", "seed", "offline", "limit", "workers", "ray", "batch", "mlflow", "quiet", "json", "debug")
 def run(
     models: Sequence[str],
     scores: str | None,
@@ -117,6 +125,7 @@ def run(
     offline: bool,
     limit: int | None,
     workers: int,
+    ray: str | None,
     batch: int,
     mlflow_uri: str | None,
     quiet: bool,
@@ -143,6 +152,7 @@ def run(
             force=force,
             device=device,
             workers=workers,
+            ray=ray,
             batch=batch,
             offline=offline,
             cards=tuple(cards),
@@ -174,7 +184,7 @@ def run(
 @click.argument("pictures", nargs=-1, metavar="[REFERENCE DISTORTED]")
 @click.option("--pairs", metavar="FILE.csv", help="A table with columns reference, distorted and optionally name.")
 @click.option("--out", metavar="FILE.csv", help="Write name,score there.")
-@_with("root", "weights", "set", "cards", "device", "seed", "offline", "workers", "batch", "quiet", "json", "debug")
+@_with("root", "weights", "set", "cards", "device", "seed", "offline", "workers", "ray", "batch", "quiet", "json", "debug")
 def score(
     model: str,
     pictures: Sequence[str],
@@ -188,6 +198,7 @@ def score(
     seed: int,
     offline: bool,
     workers: int,
+    ray: str | None,
     batch: int,
     quiet: bool,
     as_json: bool,
@@ -198,11 +209,12 @@ def score(
     if (len(pictures) != 2) == (pairs is None):
         raise BadRequest("give either REFERENCE DISTORTED or --pairs FILE.csv")
     table = bare.read_pairs(pairs, root) if pairs else bare.one_pair(*pictures)
-    scorer = bare.scorer(
+    making = bare.scorer(
         model, table, weights=weights, settings=_settings(settings), cards=cards, device=device, seed=seed, offline=offline,
-        workers=workers, batch=batch, say=_say(quiet),
+        workers=workers, ray=ray, batch=batch, say=_say(quiet),
     )  # fmt: skip
-    results = bare.score(scorer, table, quiet=quiet)
+    with making as scorer:
+        results = bare.score(scorer, table, quiet=quiet)
     if out:
         bare.write_scores(out, results)
         _say(quiet)(f"{len(results)} scores written to {out}")
@@ -356,7 +368,7 @@ def ensemble(
 @click.argument("run_folder", metavar="RUN")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="Score only about N images again.")
 @click.option("--no-training", is_flag=True, help="Of a trained record without its weights, check all but the scores.")
-@_with("root", "cards", "device", "offline", "workers", "quiet", "json", "debug")
+@_with("root", "cards", "device", "offline", "workers", "ray", "quiet", "json", "debug")
 def verify(
     run_folder: str,
     sample: int | None,
@@ -366,6 +378,7 @@ def verify(
     device: str | None,
     offline: bool,
     workers: int,
+    ray: str | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -381,6 +394,7 @@ def verify(
         device=device,
         offline=offline,
         workers=workers,
+        ray=ray,
         quiet=quiet,
         say=_say(quiet),
     )
@@ -461,7 +475,7 @@ def data_() -> None:
 @click.argument("name")
 @click.option("--full", is_flag=True, help="Decode every picture, and leave a manifest.")
 @click.option("--strict", is_flag=True, help="Warnings count as faults.")
-@_with("root", "cards", "workers", "quiet", "json", "debug")
+@_with("root", "cards", "threads", "quiet", "json", "debug")
 def data_check(
     name: str, full: bool, strict: bool, root: str | None, cards: Sequence[str], workers: int, quiet: bool, as_json: bool
 ) -> None:
@@ -518,7 +532,7 @@ def data_show(name: str, reference: str | None, out: str | None, root: str | Non
 @_with("weights", "set")
 @click.option("--force", is_flag=True, help="Score again what is scored.")
 @click.option("--strict", is_flag=True, help="Exit status 1 for warnings.")
-@_with("runs", "cards", "device", "seed", "offline", "workers", "batch", "mlflow", "quiet", "json", "debug")
+@_with("runs", "cards", "device", "seed", "offline", "workers", "ray", "batch", "mlflow", "quiet", "json", "debug")
 def submit(
     model: str,
     challenge: str,
@@ -538,6 +552,7 @@ def submit(
     seed: int,
     offline: bool,
     workers: int,
+    ray: str | None,
     batch: int,
     mlflow_uri: str | None,
     quiet: bool,
@@ -549,7 +564,7 @@ def submit(
 
     wish = Request(
         "", "", root=root, weights=weights, settings=_settings(settings), force=force, runs=runs, cards=tuple(cards),
-        device=device, seed=seed, offline=offline, workers=workers, batch=batch, mlflow_uri=mlflow_uri, quiet=quiet,
+        device=device, seed=seed, offline=offline, workers=workers, ray=ray, batch=batch, mlflow_uri=mlflow_uri, quiet=quiet,
     )  # fmt: skip
     made = make(model, challenge, phase, out, wish, description=description, say=_say(quiet))
     if factsheet:

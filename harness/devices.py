@@ -11,7 +11,7 @@ from harness.errors import BadRequest
 def choose(asked: str | None, model: Any) -> str:
     """What was asked, else a GPU if there is one and the model uses torch; raises BadRequest for one that is not there."""
     torch = sys.modules.get("torch")
-    if torch is None or _on_uint8(model):
+    if torch is None or on_uint8(model):
         return "cpu"
     device = asked or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -24,8 +24,9 @@ def choose(asked: str | None, model: Any) -> str:
 def threads(model: Any) -> int:
     """Torch's threads; 1 for metrics on uint8, whose bits do not depend on how many work side by side."""
     torch = sys.modules.get("torch")
-    return 1 if torch is None or _on_uint8(model) else int(torch.get_num_threads())
+    return 1 if torch is None or on_uint8(model) else int(torch.get_num_threads())
 
 
-def _on_uint8(model: Any) -> bool:
+def on_uint8(model: Any) -> bool:
+    """Whether the model works on decoded pictures, on the CPU, without torch."""
     return callable(getattr(model, "score_uint8", None))

@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness import datasets, devices, external, models, registry, runs
+from harness import datasets, devices, external, models, processes, registry, runs
 from harness.datasets import Dataset, splits, table
 from harness.datasets.content import related
 from harness.datasets.manifest import manifest_hash
-from harness.errors import BadRequest, Fault, listed
-from harness.files import sha256_file, sha256_json, sync, write_json
+from harness.errors import BadRequest, listed
+from harness.files import sha256_file, sha256_json, write_json
 from harness.measurement import controls, measured, oriented_labels
 from harness.models import weights as weight_files
 from harness.progress import progress
 from harness.registry import ModelCard
 from harness.scoring import BATCH, Scored, Scorer, pairs_of
-from harness.timing import WarmTime
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.cluster.crew import Crew, Hands
     from harness.models.weights import Found
     from harness.training import Trained
 
@@ -52,6 +53,9 @@ class Request:
     force: bool = False
     device: str | None = None
     workers: int = 0
+    """2 or more: local processes that share the work; else this one, with a thread per core."""
+    ray: str | None = None
+    """A running Ray cluster that does the work: `host:port` or `auto`."""
     batch: int = BATCH
     offline: bool = False
     cards: tuple[str, ...] = ()
@@ -188,6 +192,7 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
         wanted = ("train", *SCORED_PARTS) if todo.trained else SCORED_PARTS
         table.require_files(todo.rows(*wanted), todo.data.name)
     with runs.locked(todo.folder, say):
+        processes.end_leftovers(todo.folder, say)
         if not request.force and (record := runs.read_record(todo.folder)) is not None:
             return Outcome(todo.folder, record, found=True)
         return Outcome(todo.folder, _work(todo, say), found=False)
@@ -208,16 +213,19 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
             "figures" + (f" ({note})" if note else "")
         )
     model = None if request.scores else models.build(todo.card, todo.found, request.seed)
-    device = devices.choose(request.device, model)
-    now = runs.conditions(device, devices.threads(model), request.batch)
-    runs.prepare(todo.folder, todo.facts, now, force=request.force, say=say)
-    with Tracker(request.mlflow_uri, request.runs, todo.folder, say) as tracker:
+    with ExitStack() as stack:
+        hands = stack.enter_context(hands_of(todo, model))
+        device = devices.choose("cpu" if hands else request.device, model)
+        now = conditions_of(todo, model, device, hands)
+        runs.prepare(todo.folder, todo.facts, now, force=request.force, say=say)
+        tracker = stack.enter_context(Tracker(request.mlflow_uri, request.runs, todo.folder, say))
         tracker.begin(f"{todo.card.name} on {todo.data.name}", _parameters(todo), _dataset_facts(todo))
-        training = _train(todo, model, device, tracker.epoch, say) if todo.trained else None
+        training = _train(todo, model, device, hands, tracker.epoch, say) if todo.trained else None
         if model is not None and hasattr(model, "to"):
             model.to(device)
         pictures = model is not None and table.has_pictures(todo.data.table)
-        scoring = _score(todo, model, device, say) if pictures else _take(todo, model)
+        found = weight_files.Found({}, todo.folder / "weights.safetensors", {}, (), False) if training else todo.found
+        scoring = _score(todo, model, device, hands, found, say) if pictures else _take(todo, model)
         runs.require_there(todo.folder)
         record = _record(todo, model, now, training, scoring)
         report.of_run(todo.folder, record, todo.data.table, model, say)
@@ -233,38 +241,65 @@ def train(todo: Plan, on_epoch: Callable[[dict[str, Any]], None], say: Callable[
     with runs.locked(todo.folder, say):
         now = runs.conditions(device, devices.threads(model), todo.request.batch)
         runs.prepare(todo.folder, todo.facts, now, force=False, say=say)
-        return _train(todo, model, device, on_epoch, say)
+        return _train(todo, model, device, None, on_epoch, say)
+
+
+def hands_of(todo: Plan, model: Any) -> AbstractContextManager[Hands | None]:
+    """The workers that the request asks for; None where this process does the work by itself."""
+    request = todo.request
+    if model is None or (request.workers < 2 and not request.ray):
+        return nullcontext()
+    from harness.cluster.crew import hands
+
+    return hands(model, request.ray, request.workers, request.device, folder=todo.folder)
+
+
+def conditions_of(todo: Plan, model: Any, device: str, hands: Hands | None) -> dict[str, Any]:
+    """Under which conditions the request's bits repeat (`harness.runs.conditions`)."""
+    if hands is None:
+        return runs.conditions(device, devices.threads(model), todo.request.batch)
+    return hands.conditions(todo.request.batch, model, todo.card.recipe if todo.trained else None)
 
 
 def _train(
-    todo: Plan, model: Any, device: str, on_epoch: Callable[[dict[str, Any]], None], say: Callable[[str], None]
+    todo: Plan,
+    model: Any,
+    device: str,
+    hands: Hands | None,
+    on_epoch: Callable[[dict[str, Any]], None],
+    say: Callable[[str], None],
 ) -> Trained:
-    from harness.training import Trainer
+    from harness.cluster.worker import Job
+    from harness.models.checkpoints import read_state
+    from harness.training import WEIGHTS, Trainer
 
+    request = todo.request
     rows, validation = todo.rows("train"), todo.rows("validation")
-    assert todo.card.recipe is not None
-    trainer = Trainer(
-        model,
-        todo.card.recipe,
-        rows,
-        oriented_labels(todo.data, rows),
-        (pairs_of(validation), oriented_labels(todo.data, validation)),
-        todo.card.protocol.crop_size or getattr(model, "crop_size", None),
-        todo.folder,
-        seed=todo.request.seed,
-        device=device,
-        batch=todo.request.batch,
-        metadata={
+    arguments: dict[str, Any] = {
+        "recipe": todo.card.recipe,
+        "table": rows,
+        "labels": oriented_labels(todo.data, rows),
+        "validation": (pairs_of(validation), oriented_labels(todo.data, validation)),
+        "crop_size": todo.card.protocol.crop_size or getattr(model, "crop_size", None),
+        "folder": todo.folder,
+        "seed": request.seed,
+        "batch": request.batch,
+        "metadata": {
             "model": todo.card.name,
             "trained_on": ",".join(sorted({*todo.found.trained_on, todo.data.name})),
             "protocol": todo.protocol,
             "key": todo.key,
         },
-        say=say,
-        quiet=todo.request.quiet,
-        on_epoch=on_epoch,
-    )
-    return trainer.train()
+    }
+    if hands is not None and (team := hands.team(model, todo.card.recipe)) is not None:
+        from harness.cluster import training
+
+        job = Job(todo.card, todo.found, request.seed, request.batch)
+        trained = training.train(hands.session, team, job, arguments, say=say, quiet=request.quiet, on_epoch=on_epoch)
+        model.load_state_dict(read_state(todo.folder / WEIGHTS))
+        model.eval()
+        return trained
+    return Trainer(model, **arguments, device=device, say=say, quiet=request.quiet, on_epoch=on_epoch).train()
 
 
 class _Scoring(NamedTuple):
@@ -277,37 +312,50 @@ class _Scoring(NamedTuple):
     """Seconds per image, warm."""
 
 
-def _score(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -> _Scoring:
+def _score(todo: Plan, model: Any, device: str, hands: Hands | None, found: Found, say: Callable[[str], None]) -> _Scoring:
     """Score what scores.csv lacks."""
+    with scorer_of(todo, model, device, hands, found, say) as scorer:
+        return _score_with(scorer, todo, say)
+
+
+def _score_with(scorer: Scorer | Crew, todo: Plan, say: Callable[[str], None]) -> _Scoring:
     request = todo.request
     rows = todo.rows(*SCORED_PARTS)
     part_of = dict(zip(rows["name"], todo.parts[rows.index], strict=True))
-    scorer = scorer_of(todo, model, device, say)
     chunks = scorer.chunks(pairs_of(rows))
     file = runs.ScoreFile(todo.folder)
-    done = file.resume([[pair.name for pair in chunk] for chunk in chunks])
+    names = [[pair.name for pair in chunk] for chunk in chunks]
+    done = file.resume(names)
     if done:
-        say(f"{todo.card.name}: {sum(map(len, chunks[:done]))} of {len(rows)} scores are there already")
-    count = sum(map(len, chunks[:done]))
-    fresh, begun, identical, warm = len(rows) - count, time.monotonic(), 0, WarmTime()
+        say(f"{todo.card.name}: {sum(len(names[n]) for n in done)} of {len(rows)} scores are there already")
+    left = {number: chunk for number, chunk in enumerate(chunks) if number not in done}
+    count = sum(len(names[n]) for n in done)
+    fresh, begun, identical = len(rows) - count, time.monotonic(), 0
     with progress(f"{todo.card.name} on {todo.data.name}", len(rows), done=count, unit="pairs", quiet=request.quiet) as step:
-        for results in scorer.score(chunks[done:]):
-            warm.chunk(len(results))
+        for _, results in scorer.each(left):
             file.append(results, [part_of[r.name] for r in results])
             count += len(results)
             identical += sum(r.identical for r in results)
             step(count)
-    sync(file.path)
-    if [name for name, _, _ in file.read()] != [pair.name for chunk in chunks for pair in chunk]:
-        raise Fault(f"{file.path}: changed by something else while this run wrote to it; the same command puts it right")
+    file.finish(names)
     seconds = (time.monotonic() - begun) * len(rows) / fresh if fresh else 0.0
-    return _Scoring(seconds, identical, warm.per_image(scorer, chunks))
+    return _Scoring(seconds, identical, scorer.seconds_per_image(chunks))
 
 
-def scorer_of(todo: Plan, model: Any, device: str, say: Callable[[str], None]) -> Scorer:
-    """The plan's scorer: the card's cropping, and the request's seed, batch and workers."""
-    request = todo.request
-    return Scorer(model, todo.card.protocol, todo.card.identical, request.seed, device, request.batch, request.workers, say)
+@contextmanager
+def scorer_of(
+    todo: Plan, model: Any, device: str, hands: Hands | None, found: Found, say: Callable[[str], None]
+) -> Iterator[Scorer | Crew]:
+    """The plan's scorer, here or by workers: the card's cropping, the request's seed and batch; `found` fills the model."""
+    card, request = todo.card, todo.request
+    here = Scorer(model, card.protocol, card.identical, request.seed, device, request.batch, say=say)
+    if hands is None:
+        yield here
+        return
+    from harness.cluster.worker import Job
+
+    with hands.crew(Job(card, found, request.seed, request.batch), say) as crew:
+        yield crew
 
 
 def _take(todo: Plan, model: Any) -> _Scoring:
@@ -398,7 +446,7 @@ def _contaminated_by(todo: Plan, trained_on: Sequence[str]) -> list[str]:
 def request_facts(request: Request) -> dict[str, Any]:
     """What the user asked for, as far as it can be asked again: no paths of this machine but those of given files."""
     facts = asdict(request)
-    here = ("root", "device", "workers", "offline", "cards", "runs", "mlflow_uri", "quiet", "force")
+    here = ("root", "device", "workers", "ray", "offline", "cards", "runs", "mlflow_uri", "quiet", "force")
     return {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items() if k not in here}
 
 

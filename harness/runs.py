@@ -24,7 +24,7 @@ from typing import Any
 
 from harness import processes, shapes
 from harness.errors import BadRequest, Fault, listed
-from harness.files import append_lines, sha256_json, write_json, write_text, writing
+from harness.files import append_lines, sha256_json, sync, write_json, write_text, writing
 from harness.registry import ModelCard
 from harness.scoring import Scored
 
@@ -236,20 +236,37 @@ class ScoreFile:
         self.path = folder / "scores.csv"
         self.pictures = folder / "pictures.csv"
 
-    def resume(self, chunks: Sequence[Sequence[str]]) -> int:
-        """How many leading chunks (of names) are already there whole; whatever follows them is cut off."""
+    def resume(self, chunks: Sequence[Sequence[str]]) -> set[int]:
+        """Which chunks (of names) are already there whole; anything else in the files is dropped.
+
+        Workers finish chunks in any order, so what a kill left need not be the first ones.
+        """
         rows, pictures = _whole_rows(self.path), _whole_rows(self.pictures)
-        kept = 0
-        done = 0
-        for number, chunk in enumerate(chunks, 1):
-            names = list(chunk)
-            end = kept + len(names)
-            if [r[0] for r in rows[kept:end]] != names or [r[0] for r in pictures[kept:end]] != names:
-                break
-            kept, done = end, number
-        write_text(self.path, csv_text([self.HEADER, *rows[:kept]]))
-        write_text(self.pictures, csv_text([self.PICTURES, *pictures[:kept]]))
+        places = [{row[0]: at for at, row in enumerate(found)} for found in (rows, pictures)]
+
+        def whole(chunk: Sequence[str]) -> bool:
+            starts = [at.get(chunk[0], -1) for at in places]
+            ends = zip((rows, pictures), starts, strict=True)
+            return all(s >= 0 and [r[0] for r in found[s : s + len(chunk)]] == list(chunk) for found, s in ends)
+
+        done = {number for number, chunk in enumerate(chunks) if whole(chunk)}
+        self._write(rows, pictures, [name for number in sorted(done) for name in chunks[number]])
         return done
+
+    def finish(self, chunks: Sequence[Sequence[str]]) -> None:
+        """Put the rows into the chunks' order, and everything on disk: the same bytes whoever finished first."""
+        rows, pictures = _whole_rows(self.path), _whole_rows(self.pictures)
+        order = [name for chunk in chunks for name in chunk]
+        if any(sorted(r[0] for r in found) != sorted(order) for found in (rows, pictures)):
+            raise Fault(f"{self.path}: changed by something else while this run wrote to it; the same command puts it right")
+        if [r[0] for r in rows] != order or [r[0] for r in pictures] != order:
+            self._write(rows, pictures, order)
+        sync(self.path)
+
+    def _write(self, rows: list[list[str]], pictures: list[list[str]], order: Sequence[str]) -> None:
+        for path, header, found in ((self.path, self.HEADER, rows), (self.pictures, self.PICTURES, pictures)):
+            by_name = {row[0]: row for row in found}
+            write_text(path, csv_text([header, *(by_name[name] for name in order)]))
 
     def append(self, results: Sequence[Scored], parts: Sequence[str]) -> None:
         """One chunk's rows, in one write each; floats with all their digits."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +24,7 @@ from harness.crops import Crop
 from harness.errors import BadRequest, Fault, listed
 from harness.images import Pixels
 from harness.registry import Cropping
+from harness.timing import WarmTime
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +79,7 @@ class Scorer:
     """Decoding threads (and scoring threads, for metrics on uint8); 0: one per core."""
     say: Callable[[str], None] = print
     _embedded: tuple[str, list[Any]] | None = field(default=None, repr=False)
+    warm: WarmTime = field(default_factory=WarmTime, repr=False)
 
     def __post_init__(self) -> None:
         cropping.check(self.protocol.crops)
@@ -102,11 +104,8 @@ class Scorer:
         return callable(getattr(self.model, "score_uint8", None))
 
     def chunks(self, pairs: Sequence[Pair]) -> list[list[Pair]]:
-        """The pairs cut into chunks: grouped by reference in order of first appearance, table order within."""
-        groups: dict[str, list[Pair]] = {}
-        for pair in pairs:
-            groups.setdefault(pair.reference, []).append(pair)
-        return [group[i : i + self.batch] for group in groups.values() for i in range(0, len(group), self.batch)]
+        """The pairs, cut into chunks."""
+        return cut(pairs, self.batch)
 
     def score(self, chunks: Sequence[Sequence[Pair]]) -> Iterator[list[Scored]]:
         """The results of each chunk, in the chunks' order.
@@ -121,6 +120,17 @@ class Scorer:
                     yield self.score_decoded(*decoded)
         for scorer in (self, *filter(None, self.parts)):
             scorer._embedded = None
+
+    def each(self, chunks: Mapping[int, Sequence[Pair]]) -> Iterator[tuple[int, list[Scored]]]:
+        """Chunks by their numbers, with their results, as they are finished: here in the order given."""
+        self.warm = WarmTime()
+        for number, results in zip(chunks, self.score(list(chunks.values())), strict=True):
+            self.warm.chunk(len(results))
+            yield number, results
+
+    def seconds_per_image(self, chunks: Sequence[Sequence[Pair]]) -> float | None:
+        """Of the warm model, one image after the other, from the chunks that `each` went through."""
+        return self.warm.per_image(self, chunks)
 
     def score_decoded(
         self, chunk: Sequence[Pair], reference: images.Decoded, distorted: Sequence[images.Decoded]
@@ -255,6 +265,14 @@ def _finite(results: list[Scored]) -> list[Scored]:
     if bad:
         raise Fault(f"the model gave scores that are no finite numbers: {listed(bad)}; what was scored before is kept")
     return results
+
+
+def cut(pairs: Sequence[Pair], batch: int) -> list[list[Pair]]:
+    """The pairs in chunks of up to `batch`, grouped by reference in order of first appearance, table order within."""
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(pair.reference, []).append(pair)
+    return [group[i : i + batch] for group in groups.values() for i in range(0, len(group), batch)]
 
 
 def pairs_of(table: pd.DataFrame) -> list[Pair]:

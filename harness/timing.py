@@ -16,14 +16,18 @@ class WarmTime:
     def __init__(self) -> None:
         self._first = self._last = 0.0
         self._images = -1
+        self.last: float | None = None
+        """Seconds from the chunk before the last to the last."""
 
     def chunk(self, images: int) -> None:
         """A chunk of so many images has just been finished."""
-        self._last = time.monotonic()
+        now = time.monotonic()
         if self._images < 0:
-            self._first, self._images = self._last, 0
+            self._first, self._images = now, 0
         else:
             self._images += images
+            self.last = now - self._last
+        self._last = now
 
     def per_image(self, scorer: Scorer, chunks: Sequence[Sequence[Pair]]) -> float | None:
         """Seconds per image, decoding included; where fewer than two chunks were scored, of one image scored once more."""

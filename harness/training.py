@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +27,7 @@ from harness.errors import BadRequest, Fault
 from harness.files import write_text
 from harness.images import Pixels
 from harness.models.checkpoints import read_metadata, read_state, save_state
-from harness.progress import duration, progress
+from harness.progress import Step, duration, progress
 from harness.registry import Cropping, Recipe
 from harness.scoring import Pair, Scorer
 from harness.statistics.agreement import agreement
@@ -59,6 +60,27 @@ class Trained:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+class Alone:
+    """The team of a trainer that works by itself; `harness.cluster.training.Team` is one of several processes."""
+
+    rank, size = 0, 1
+
+    def share(self, items: Sequence[Any]) -> Sequence[Any]:
+        """This member's part of what all have."""
+        return items
+
+    def meet(self, model: torch.nn.Module) -> None:
+        """Begin from the same bits."""
+
+    def combine(self, parameters: Sequence[torch.nn.Parameter], loss: float, share: float) -> float:
+        """Turn gradients of a part of the batch into the whole batch's; `share`: of its images. Returns the whole's loss."""
+        return loss
+
+    def together(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The sum over all members."""
+        return values
+
+
 @dataclass
 class Trainer:
     """One training run in `folder`.
@@ -81,6 +103,9 @@ class Trainer:
     say: Callable[[str], None] = print
     quiet: bool = False
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None
+    team: Alone = field(default_factory=Alone)
+    """Members share each batch by whole groups; the first of them writes."""
+    shown: Callable[..., AbstractContextManager[Step]] = progress
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, torch.nn.Module):
@@ -99,6 +124,12 @@ class Trainer:
         self.steps = self.recipe.epochs * self.epoch_steps
         self.takes_index = "index" in inspect.signature(self.model.forward).parameters
         self.decoded = _Decoded(_CACHE_BYTES)
+        self.sizes: dict[str, tuple[int, int]] = {}
+
+    @property
+    def writes(self) -> bool:
+        """Whether this member of the team keeps the folder."""
+        return self.team.rank == 0
 
     def train(self) -> Trained:
         """Train to the end, from the folder's checkpoint if there is one, and leave the chosen weights in the model."""
@@ -110,8 +141,9 @@ class Trainer:
             raise BadRequest("recipe.frozen freezes every parameter: nothing is left to train")
         optimizer = self._optimizer(trainable)
         state = self._resume(optimizer)
+        self.team.meet(self.model)
         begun, saved, first = time.monotonic(), time.monotonic(), state["step"]
-        with progress("training", self.steps, done=first, unit="steps", quiet=self.quiet) as step_done:
+        with self.shown("training", self.steps, done=first, unit="steps", quiet=self.quiet) as step_done:
             for step, (reference, distorted, index, target) in self._batches(first):
                 self._train_mode()
                 loss = self._step(optimizer, trainable, step, reference, distorted, index, target)
@@ -183,24 +215,33 @@ class Trainer:
             group["lr"] = self.rate(step)
         optimizer.zero_grad(set_to_none=True)
         devices = [torch.device(self.device)] if self.device != "cpu" else []
+        value = 0.0
         # A model with dropout draws from torch's global generator: seeded by the step, and given back as it was.
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(_number(self.seed, "dropout", step) % 2**63)
-            predicted = (
-                self.model(reference, distorted, index=index) if self.takes_index else self.model(reference[index], distorted)
-            )
-            losses = {"mse": torch.nn.functional.mse_loss, "l1": torch.nn.functional.l1_loss}
-            loss = losses[self.recipe.loss](predicted, target)
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.manual_seed(_number(self.seed, f"dropout {self.team.rank}" if self.team.rank else "dropout", step) % 2**63)
+            if len(index):
+                value = self._backward(reference, distorted, index, target)
+        value = self.team.combine(trainable, value, len(index) / self._rows(step))
         if self.recipe.clip:
             torch.nn.utils.clip_grad_norm_(trainable, self.recipe.clip)
         optimizer.step()
-        value = float(loss.detach())
         if not math.isfinite(value):
             raise Fault(
                 f"the loss became {value} at step {step + 1}; try a lower rate (--set recipe.rate={self.recipe.rate / 3:.1g})"
             )
         return value
+
+    def _backward(self, reference: torch.Tensor, distorted: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> float:
+        """Gradients of the mean loss over these images; returns the loss."""
+        predicted = self.model(reference, distorted, index=index) if self.takes_index else self.model(reference[index], distorted)
+        losses = {"mse": torch.nn.functional.mse_loss, "l1": torch.nn.functional.l1_loss}
+        loss = losses[self.recipe.loss](predicted, target)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def _rows(self, step: int) -> int:
+        """Distorted images of a step's whole batch."""
+        return sum(len(group.rows) for group in self.groups(step))
 
     def groups(self, number: int) -> list[Group]:
         """The groups of batch `number`: passes over the training part follow one another, each in an order of its own."""
@@ -227,18 +268,24 @@ class Trainer:
                 yield step, tuple(t.to(self.device, non_blocking=True) for t in batch)
 
     def _batch(self, step: int, groups: Sequence[Group]) -> tuple[torch.Tensor, ...]:
-        """reference (G, 3, S, S) and distorted (N, 3, S, S) float32 in [0, 1], index (N,), target (N,)."""
+        """reference (G, 3, S, S) and distorted (N, 3, S, S) float32 in [0, 1], index (N,), target (N,): this member's share."""
         draw = _generator(self.seed, "crops", step)
-        still, moved, index, target = [], [], [], []
+        still: list[Pixels] = []
+        moved: list[Pixels] = []
+        index, target = [], []
+        mine = set(self.team.share(range(len(groups))))
         for number, group in enumerate(groups):
-            reference = self.decoded[group.reference]
-            height, width = reference.shape[:2]
+            height, width = self._size(group.reference)
             size = self.crop_size
             if size and min(height, width) < size:
                 raise BadRequest(f"{group.reference}: {width}x{height} is smaller than the {size}x{size} training crop")
             rows, columns = (size, size) if size else (height, width)
             top, left = (int(draw.integers(0, extent + 1)) for extent in (height - rows, width - columns))
             flips = [bool(draw.random() < self.recipe.flip_probability) for _ in range(2)]
+            if number not in mine:
+                # Drawn all the same: a group's crop may not depend on who has it.
+                continue
+            reference = self.decoded[group.reference]
 
             def cut(pixels: Pixels, where: tuple[slice, slice] = (slice(top, top + rows), slice(left, left + columns))) -> Pixels:
                 return self._flip(pixels[where], flips)  # noqa: B023
@@ -248,9 +295,15 @@ class Trainer:
                 picture = self.decoded[self.pairs[row][1]]
                 images.check_same_size(reference, picture, self.pairs[row][1])
                 moved.append(cut(picture))
-                index.append(number)
+                index.append(len(still) - 1)
                 target.append(self.targets[row])
-        return _tensor(still), _tensor(moved), torch.tensor(index), torch.tensor(np.array(target))
+        return _tensor(still), _tensor(moved), torch.tensor(index), torch.tensor(np.array(target, dtype=np.float32))
+
+    def _size(self, reference: str) -> tuple[int, int]:
+        if reference not in self.sizes:
+            height, width = self.decoded[reference].shape[:2]
+            self.sizes[reference] = height, width
+        return self.sizes[reference]
 
     def _flip(self, pixels: Pixels, flips: Sequence[bool]) -> Pixels:
         horizontal = self.recipe.flip in ("horizontal", "both") and flips[0]
@@ -270,15 +323,17 @@ class Trainer:
             for figure in ("srcc", "plcc", "main"):
                 state["best"][figure] = max(state["best"].get(figure, -math.inf), entry[figure])
         state["history"].append(entry)
-        write_text(self.folder / LOG, "".join(json.dumps(e) + "\n" for e in state["history"]))
-        self.on_epoch(entry)
+        if self.writes:
+            write_text(self.folder / LOG, "".join(json.dumps(e) + "\n" for e in state["history"]))
+            self.on_epoch(entry)
 
     def _validate(self, pairs: Sequence[Pair], labels: np.ndarray[Any, Any]) -> dict[str, float]:
         self.model.eval()
         cropping = Cropping(crops=self.recipe.validation_crops, crop_size=self.crop_size or 0)
         scorer = Scorer(self.model, cropping, seed=self.seed, device=self.device, batch=self.batch, say=self.say)
-        scores = {r.name: r.score for chunk in scorer.score(scorer.chunks(pairs)) for r in chunk}
-        figures = agreement([scores[p.name] for p in pairs], labels, intervals=False)
+        chunks = self.team.share(scorer.chunks(pairs))
+        scores = {r.name: r.score for chunk in scorer.score(chunks) for r in chunk}
+        figures = agreement(self.team.together(np.array([scores.get(p.name, 0.0) for p in pairs])), labels, intervals=False)
         srcc, plcc = figures.srcc or 0.0, figures.plcc or 0.0
         return {"srcc": srcc, "plcc": plcc, "main": srcc + plcc}
 
@@ -298,6 +353,8 @@ class Trainer:
         self.say(text)
 
     def _save(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        if not self.writes:
+            return
         tensors = {f"model.{k}": v for k, v in self._trained_state().items()}
         for number, entries in optimizer.state_dict()["state"].items():
             tensors |= {f"moments.{number}.{k}": torch.as_tensor(v) for k, v in entries.items()}
@@ -327,10 +384,12 @@ class Trainer:
         return {**fresh, **state}
 
     def _save_weights(self, file: str) -> None:
+        if not self.writes:
+            return
         save_state(self.folder / file, self.model.state_dict(), dict(self.metadata))
 
     def _choose(self, state: Mapping[str, Any]) -> None:
-        if state["best_epoch"] is not None:
+        if state["best_epoch"] is not None and self.writes:
             self.model.load_state_dict(read_state(self.folder / BEST))
         self.model.eval()
         self._save_weights(WEIGHTS)
@@ -363,4 +422,6 @@ def _generator(seed: int, what: str, number: int) -> np.random.Generator:
 
 
 def _tensor(cuts: Sequence[Pixels]) -> torch.Tensor:
+    if not cuts:
+        return torch.empty(0, 3, 0, 0)
     return torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).float().div_(255)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from harness.run import (
     SCORED_PARTS,
     Plan,
     Request,
+    conditions_of,
     execute,
+    hands_of,
     hashed_pictures,
     pictures_by_reference,
     plan,
@@ -77,6 +80,7 @@ def verify(
     device: str | None = None,
     offline: bool = False,
     workers: int = 0,
+    ray: str | None = None,
     quiet: bool = True,
     say: Callable[[str], None] = print,
 ) -> Verdict:
@@ -96,7 +100,8 @@ def verify(
         )
     with tempfile.TemporaryDirectory(prefix="harness-verify-") as scratch:
         asked = Request(
-            **request_of(record), root=root, cards=tuple(cards), device=device, offline=offline, workers=workers, runs=scratch,
+            **request_of(record), root=root, cards=tuple(cards), device=device, offline=offline, workers=workers, ray=ray,
+            runs=scratch,
             mlflow_uri="off", quiet=quiet,
         )  # fmt: skip
         findings = own_contradictions(folder, record)
@@ -171,10 +176,12 @@ def _again(
     kept = folder / WEIGHTS
     if not record["training"] or kept.is_file():
         results, now = _scored_again(record, todo, kept, sample, say)
-        fresh, exact = {r.name: r.score for r in results}, now == record["conditions"]
+        # Who trained the weights that are here changes nothing in what they score.
+        before, now = ({k: v for k, v in c.items() if k != "training"} for c in (record["conditions"], now))
+        fresh, exact = {r.name: r.score for r in results}, now == before
         pictures = [(r.name, r.distorted, r.reference) for r in results]
         findings = _score_findings(scores, fresh, exact=exact)
-        remarks = [] if exact else [f"other conditions: {runs.difference(record['conditions'], now)}"]
+        remarks = [] if exact else [f"other conditions: {runs.difference(before, now)}"]
     elif train:
         say(f"the record keeps no weights: training it again (it took {record['training']['seconds']:.0f} s)")
         again = execute(todo, say)
@@ -195,16 +202,18 @@ def _scored_again(
     """The results of scoring with the weights at hand, and the conditions of that."""
     found = Found({}, kept, {}, (), False) if record["training"] else todo.found
     model = models.build(todo.card, found, todo.request.seed)
-    device = devices.choose(todo.request.device, model)
-    now = runs.conditions(device, devices.threads(model), todo.request.batch)
-    scorer = scorer_of(todo, model, device, say)
-    if hasattr(model, "to"):
-        model.to(device)
-    chunks = scorer.chunks(pairs_of(todo.rows(*SCORED_PARTS)))
-    if sample is not None:
-        images = sum(map(len, chunks))
-        chunks = chunks[:: max(1, images // sample)]
-    return [r for chunk in scorer.score(chunks) for r in chunk], now
+    with ExitStack() as stack:
+        hands = stack.enter_context(hands_of(todo, model))
+        device = devices.choose("cpu" if hands else todo.request.device, model)
+        now = conditions_of(todo, model, device, hands)
+        if hasattr(model, "to"):
+            model.to(device)
+        scorer = stack.enter_context(scorer_of(todo, model, device, hands, found, say))
+        chunks = scorer.chunks(pairs_of(todo.rows(*SCORED_PARTS)))
+        if sample is not None:
+            images = sum(map(len, chunks))
+            chunks = chunks[:: max(1, images // sample)]
+        return [r for _, results in scorer.each(dict(enumerate(chunks))) for r in results], now
 
 
 def _trained_findings(

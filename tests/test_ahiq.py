@@ -462,8 +462,8 @@ def test_every_impossible_setting_is_named():
 
 
 def test_nothing_is_scored_with_untrained_heads():
-    with pytest.raises(BadRequest, match="give its weights with --weights"):
-        bare.scorer("ahiq-tiny", [])
+    with pytest.raises(BadRequest, match="give its weights with --weights"), bare.scorer("ahiq-tiny", []):
+        pass
 
 
 def test_the_released_horizontal_flip_turns_rows_and_both_ways_are_offered():

@@ -28,11 +28,11 @@ def test_whatever_a_picture_is_called_its_score_is_read_back_and_resumed(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], score: float
 ):
     file = runs.ScoreFile(tmp_path_factory.mktemp("run"))
-    assert file.resume([names]) == 0
+    assert file.resume([names]) == set()
     file.append([scored(n, score) for n in names], ["test"] * len(names))
     assert file.read() == [(n, score, "test") for n in names]
     assert [row[0] for row in file.picture_hashes()] == names
-    assert file.resume([names, ["another"]]) == 1
+    assert file.resume([names, ["another"]]) == {0}
 
 
 def test_a_folder_whose_clearing_was_cut_off_never_looks_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -16,8 +16,10 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +36,14 @@ _QUIET = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Ray's switch for machines whose firewall asks: all of its ports are bound to 127.0.0.1, on every system."""
+_LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
+}
+"""Ray's switch for machines whose firewall asks: all of its ports are bound to 127.0.0.1, on every system. And torch's."""
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _SECONDS_TO_REACH = 5.0
+_SECONDS_TO_RELEASE = 10.0
 _token = ""
 
 
@@ -59,6 +65,8 @@ class Session:
     place: str | None = None
     """Where a Ray that was started here keeps its files."""
     folders: list[Path] = field(default_factory=list)
+    released: float = -_SECONDS_TO_RELEASE
+    """When workers of ours were last ended: what they had is free a moment later."""
 
     def nodes(self) -> list[Node]:
         """The machines that are there now, those with the most first."""
@@ -75,6 +83,14 @@ class Session:
         ray: Any = importlib.import_module("ray")
         there = ray.available_resources()
         return int(there.get("CPU", 0)), int(there.get("GPU", 0))
+
+    def require(self, cpus: int, gpus: int = 0) -> None:
+        """Raise BadRequest unless so much is free now."""
+        while cpus > self.free()[0] or gpus > self.free()[1]:
+            if time.monotonic() - self.released > _SECONDS_TO_RELEASE:
+                amounts = " and ".join(f"{n} {kind}s" for n, kind in ((cpus, "CPU"), (gpus, "GPU")) if n)
+                raise BadRequest(f"{amounts} asked for, but there is {self.described()}")
+            time.sleep(0.1)
 
     def described(self) -> str:
         """`2 nodes with 4 CPUs (2 free)`, for people who asked for more."""
@@ -133,10 +149,7 @@ def session(
 def _using(found: Session, address: str | None, cpus: int | None, gpus: int | None, folder: Path | None) -> Iterator[Session]:
     if found.address != (address or ""):
         raise BadRequest("this process works with one Ray already: a run cannot use another one at the same time")
-    free = found.free()
-    for wanted, there, kind in ((cpus, free[0], "CPUs"), (gpus, free[1], "GPUs")):
-        if wanted and wanted > there:
-            raise BadRequest(f"{wanted} {kind} asked for, but Ray has {found.described()}")
+    found.require(cpus or 0, gpus or 0)
     if folder is None or folder in found.folders:
         yield found
         return
@@ -157,15 +170,13 @@ def cores() -> int:
 
 def _refuse_more_than_there_is(cpus: int | None) -> None:
     if cpus and cpus > cores():
-        raise BadRequest(f"{cpus} CPUs asked for, but this machine has {cores()}")
+        raise BadRequest(f"{cpus} CPUs asked for, but this machine has {cores()} CPUs")
 
 
 @contextlib.contextmanager
 def _opened(address: str | None) -> Iterator[Session]:
     """Connect, and at the end take everything away again that the connection brought."""
     global _open
-    if address is not None:
-        _refuse_unreachable(address)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(_QUIET | (_LOOPBACK if address is None else {}), _secret(address)))
         stack.enter_context(_limits())
@@ -173,13 +184,14 @@ def _opened(address: str | None) -> Iterator[Session]:
         ray = importlib.import_module("ray")
         if ray.is_initialized():
             raise BadRequest("Ray is in use in this process already: shut it down first (ray.shutdown())")
-        stack.enter_context(_as_environment_says(local=address is None))
+        where, loopback = _reached(address) if address is not None else ("", True)
+        stack.enter_context(_as_environment_says(loopback=loopback, guarded=address is None))
         found = Session(address or "", None if address else stack.enter_context(_short_folder()))
         stack.callback(_shutdown, ray, found)
         if found.place is not None:
             _start(ray, found.place)
         else:
-            _join(ray, found.address)
+            _join(ray, where)
         _open = found
         # Ray has put its own handler of SIGTERM in place of ours.
         _on_sigterm()
@@ -205,27 +217,44 @@ def _join(ray: Any, address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        hint = "; its token goes into RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH" if "token" in str(error).lower() else ""
-        raise BadRequest(f"--ray {address}: cannot join it: {_first_line(error)}{hint}") from error
+        hint = "if it asks for a token, that goes into RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        raise BadRequest(f"--ray {address}: cannot join it: {_first_line(error)} ({hint})") from error
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _refuse_unreachable(address: str) -> None:
-    """Ray itself would try for a minute."""
+def _reached(address: str) -> tuple[str, bool]:
+    """The cluster's host:port, and whether it is to be had on this machine's loopback alone.
+
+    Raises BadRequest where nobody answers: Ray itself would try for many minutes.
+    """
     if "://" in address:
         raise BadRequest(f"--ray {address}: give the cluster's own address (host:port, or auto), from a machine of the cluster")
+    services: Any = importlib.import_module("ray._private.services")
     if address == AUTO:
-        return
+        try:
+            address = services.canonicalize_bootstrap_address_or_die(AUTO)
+        except (ConnectionError, ValueError) as error:
+            raise BadRequest(f"--ray auto: no cluster found on this machine ({_first_line(error)}); give its host:port") from None
     host, _, port = address.rpartition(":")
+    host = host.strip("[]")
     if not host or not port.isdigit():
         raise BadRequest(f"--ray {address}: expected host:port, or auto for the cluster on this machine")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_REACH).close()
-    except (OSError, OverflowError) as error:
-        raise BadRequest(f"--ray {address}: nobody answers there ({error}); is the cluster running?") from None
+    hosts = [host]
+    if host in ("localhost", "127.0.0.1", "::1"):
+        # Ray takes these for the machine's name to the outside, where a cluster of the loopback does not answer.
+        hosts.insert(0, services.get_node_ip_address())
+    refused = ""
+    for one in hosts:
+        try:
+            socket.create_connection((one, int(port)), timeout=_SECONDS_TO_REACH).close()
+        except (OSError, OverflowError) as error:
+            refused = str(error)
+            continue
+        return f"{host}:{port}", len(hosts) > 1 and one == host
+    raise BadRequest(f"--ray {address}: nobody answers there ({refused}); is the cluster running?")
 
 
 def _shutdown(ray: Any, found: Session) -> None:
@@ -263,7 +292,7 @@ def _environment(*changes: dict[str, str]) -> Iterator[None]:
     """Changes for Ray and its processes; afterwards every variable of Ray's is as it was, also those that it set itself."""
 
     def rays() -> dict[str, str]:
-        return {k: v for k, v in os.environ.items() if k.startswith("RAY_") or k == "PYTHONBREAKPOINT"}
+        return {k: v for k, v in os.environ.items() if k.startswith("RAY_") or k in ("PYTHONBREAKPOINT", "GLOO_SOCKET_IFNAME")}
 
     before = rays()
     for change in changes:
@@ -277,15 +306,15 @@ def _environment(*changes: dict[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _as_environment_says(*, local: bool) -> Iterator[None]:
+def _as_environment_says(*, loopback: bool, guarded: bool) -> Iterator[None]:
     """Ray reads some of its environment once, on import: an import that came earlier is told again."""
     constants: Any = importlib.import_module("ray._private.ray_constants")
     raylet: Any = importlib.import_module("ray._raylet")
     before = getattr(constants, "ENABLE_RAY_CLUSTER", None)
-    if local and before is not None:
+    if loopback and before is not None:
         constants.ENABLE_RAY_CLUSTER = False
     _read_again(raylet)
-    if local and _unguarded(raylet):
+    if guarded and _unguarded(raylet):
         raise Fault("Ray would start without asking for a token (this version cannot): ray>=2.52 is needed")
     try:
         yield

@@ -1,0 +1,281 @@
+"""Training shared out over a cluster with Ray Train: the recipe, the batch and the checkpoints are those of one process.
+
+Each step's batch is split by whole groups (a reference and its images). Every member computes the gradients of its part,
+weighted by its share of the images; their sum is the gradient of the mean over the whole batch, so all members take the
+same step. What differs from one process is the order in which fp32 sums are taken (docs/scale.md).
+
+The gradients are summed by hand and not by DistributedDataParallel, which takes the plain mean over members and cannot
+have one of them without images, as the last batch of a pass may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from harness import models
+from harness.cluster.crew import portable
+from harness.cluster.session import Session
+from harness.cluster.share import Share
+from harness.cluster.worker import Job, share_threads
+from harness.errors import BadRequest, Fault, HarnessError
+from harness.progress import Step, progress
+from harness.training import Alone, Trained, Trainer
+
+_SCRATCH = "ray"
+"""Ray Train's own notes, inside the run's folder, because every node must see them."""
+_RESTARTS = 3
+_SECONDS_BETWEEN_NEWS = 1.0
+_HOURS_APART = 6
+"""How long members wait for one another: one may be writing or validating."""
+
+
+class Team(Alone):
+    """Members of a torch process group."""
+
+    def __init__(self, device: str) -> None:
+        self.rank, self.size, self.device = dist.get_rank(), dist.get_world_size(), device
+
+    def share(self, items: Sequence[Any]) -> Sequence[Any]:
+        """A contiguous part; members' parts differ by one item at most, and may be empty."""
+        return items[len(items) * self.rank // self.size : len(items) * (self.rank + 1) // self.size]
+
+    def meet(self, model: torch.nn.Module) -> None:
+        """Take the first member's parameters and buffers."""
+        for tensor in model.state_dict().values():
+            same = tensor.contiguous()
+            dist.broadcast(same, 0)
+            tensor.copy_(same)
+
+    def combine(self, parameters: Sequence[torch.nn.Parameter], loss: float, share: float) -> float:
+        """Sum gradients and losses over the members, each weighted by its share; in one exchange."""
+        sizes = [p.numel() for p in parameters]
+        packed = torch.zeros(sum(sizes) + len(sizes) + 1, device=self.device)
+        gradients, there = torch.split(packed[: sum(sizes)], sizes), packed[sum(sizes) : -1]
+        for number, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+            if parameter.grad is not None:
+                gradient.copy_(parameter.grad.flatten()).mul_(share)
+                there[number] = 1
+        packed[-1] = loss * share
+        dist.all_reduce(packed)
+        # A parameter that no image reached has no gradient in one process either, and its moments then stay as they are.
+        for parameter, gradient, count in zip(parameters, gradients, there.tolist(), strict=True):
+            parameter.grad = torch.empty_like(parameter).copy_(gradient.view_as(parameter)) if count else None
+        return float(packed[-1])
+
+    def together(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The sum over all members."""
+        tensor = torch.from_numpy(values).to(self.device)
+        dist.all_reduce(tensor)
+        return tensor.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What every member of the team needs: the model's job, and the trainer's arguments that are plain data."""
+
+    job: Job
+    arguments: Mapping[str, Any]
+    threads: int
+
+
+class Relay:
+    """An actor beside the driver that carries news from the first member, and the error that must not be tried again."""
+
+    def __init__(self) -> None:
+        self.news: list[tuple[str, Any]] = []
+        self.failed = False
+
+    def tell(self, what: str, content: Any) -> None:
+        """Add a piece of news."""
+        self.news.append((what, content))
+        self.failed = self.failed or what == "error"
+
+    def take(self) -> list[tuple[str, Any]]:
+        """What came since the last call."""
+        news, self.news = self.news, []
+        return news
+
+    def has_failed(self) -> bool:
+        """Whether a member met an error that another try would meet again."""
+        return self.failed
+
+
+def team_of(model: Any, recipe_references: int, share: Share) -> int:
+    """How many members can share the training of this model without changing its recipe."""
+    return 1 if _mixes_its_batch(model) else min(share.workers, recipe_references)
+
+
+def _mixes_its_batch(model: Any) -> bool:
+    """Whether an image's features depend on the others of its batch, as training BatchNorm makes them."""
+    kinds = (torch.nn.modules.batchnorm._BatchNorm,)
+    return isinstance(model, torch.nn.Module) and any(isinstance(m, kinds) for m in model.modules())
+
+
+def train(
+    found: Session,
+    share: Share,
+    job: Job,
+    arguments: Mapping[str, Any],
+    *,
+    say: Callable[[str], None],
+    quiet: bool,
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> Trained:
+    """Train on `share.workers` workers; the chosen weights lie in the folder afterwards, as one process leaves them.
+
+    `arguments`: of `harness.training.Trainer`, but for the model and what it calls. Raises what the trainer raised.
+    """
+    ray: Any = importlib.import_module("ray")
+    folder = Path(arguments["folder"]).resolve()
+    scratch = folder / _SCRATCH
+    relay = ray.remote(Relay).options(num_cpus=0).remote()
+    lesson = Lesson(portable(job), {**arguments, "folder": folder}, share.threads)
+    fitting = _Fitting(share, lesson, relay, scratch)
+    fitting.start()
+    try:
+        return _listen(ray, found, fitting, relay, say=say, quiet=quiet, on_epoch=on_epoch)
+    finally:
+        found.released = time.monotonic()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _Fitting(threading.Thread):
+    """Ray Train's own loop, in a thread: in the main one it would take Ctrl-C for itself."""
+
+    def __init__(self, share: Share, lesson: Lesson, relay: Any, scratch: Path) -> None:
+        super().__init__(daemon=True)
+        self.share, self.lesson, self.relay, self.scratch = share, lesson, relay, scratch
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Fit."""
+        train: Any = importlib.import_module("ray.train")
+        kit: Any = importlib.import_module("ray.train.torch")
+        gpu = bool(self.share.gpus)
+        each = {"CPU": self.share.threads, **({"GPU": 1} if gpu else {})}
+        try:
+            kit.TorchTrainer(
+                member,
+                train_loop_config={"lesson": self.lesson, "relay": self.relay},
+                scaling_config=train.ScalingConfig(num_workers=self.share.workers, use_gpu=gpu, resources_per_worker=each),
+                torch_config=kit.TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=_HOURS_APART * 3600),
+                run_config=train.RunConfig(
+                    name="training", storage_path=str(self.scratch), failure_config=train.FailureConfig(max_failures=_RESTARTS)
+                ),
+            ).fit()
+        except BaseException as error:
+            self.error = error
+
+
+def member(config: Mapping[str, Any]) -> None:
+    """One member's part; Ray Train calls it in every worker, and again after a worker was lost."""
+    ray: Any = importlib.import_module("ray")
+    kit: Any = importlib.import_module("ray.train.torch")
+    lesson, relay = config["lesson"], config["relay"]
+    if ray.get(relay.has_failed.remote()):
+        return
+    share_threads(lesson.threads)
+    device = str(kit.get_device())
+    team = Team(device)
+
+    def tell(what: str) -> Callable[[Any], None]:
+        return lambda content: ray.get(relay.tell.remote(what, content)) if team.rank == 0 else None
+
+    try:
+        _refuse_another_folder(lesson.arguments["folder"])
+        model = models.build(lesson.job.card, lesson.job.found, lesson.job.seed)
+        trainer = Trainer(
+            model,
+            **lesson.arguments,
+            device=device,
+            say=tell("say"),
+            on_epoch=tell("epoch"),
+            team=team,
+            shown=_Shown(tell("progress")),
+        )
+        trained = trainer.train()
+        tell("trained")(trained)
+    except HarnessError as error:
+        ray.get(relay.tell.remote("error", error))
+        raise
+
+
+def _refuse_another_folder(folder: Path) -> None:
+    if not (folder / "state.json").is_file():
+        raise BadRequest(f"{folder}: not to be seen from every node; --runs must be a folder that the nodes share")
+
+
+class _Shown:
+    """Stands in for `harness.progress.progress` in a member: tells the driver, which shows it."""
+
+    def __init__(self, tell: Callable[[Any], None]) -> None:
+        self.tell = tell
+
+    @contextlib.contextmanager
+    def __call__(self, what: str, total: int, *, done: int = 0, unit: str = "", quiet: bool = False) -> Iterator[Step]:
+        """As `progress`."""
+        told = 0.0
+
+        def step(count: int, text: str = "") -> None:
+            nonlocal told
+            if time.monotonic() - told > _SECONDS_BETWEEN_NEWS or count == total:
+                told = time.monotonic()
+                self.tell((count, total, text))
+
+        self.tell((done, total, ""))
+        yield step
+
+
+def _listen(
+    ray: Any,
+    found: Session,
+    fitting: _Fitting,
+    relay: Any,
+    *,
+    say: Callable[[str], None],
+    quiet: bool,
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> Trained:
+    """Show the news until the training has ended; returns what it left."""
+    trained: Trained | None = None
+    error: HarnessError | None = None
+    with contextlib.ExitStack() as stack:
+        step: Step | None = None
+        ended = False
+        while not ended:
+            fitting.join(_SECONDS_BETWEEN_NEWS / 2)
+            ended = not fitting.is_alive()
+            for what, content in ray.get(relay.take.remote()):
+                if what == "say":
+                    say(content)
+                elif what == "epoch":
+                    on_epoch(content)
+                elif what == "progress":
+                    count, total, text = content
+                    if step is None:
+                        found.record()
+                        step = stack.enter_context(progress("training", total, done=count, unit="steps", quiet=quiet))
+                    step(count, text)
+                elif what == "error":
+                    error = error or content
+                else:
+                    trained = content
+    ray.kill(relay)
+    if error is not None:
+        raise error
+    if trained is None:
+        why = str(fitting.error or "it ended without a word").strip().splitlines()
+        raise Fault(f"the training over Ray failed: {why[-1]}; the same command goes on from the last checkpoint")
+    return trained

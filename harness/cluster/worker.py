@@ -1,0 +1,79 @@
+"""What works on the other side: one model on one device, in a process that Ray placed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from harness import models, runs
+from harness.models.weights import Found
+from harness.registry import ModelCard
+from harness.scoring import Pair, Scored, Scorer
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model to be built where it works, from its card and files; paths are absolute, and the same everywhere."""
+
+    card: ModelCard
+    found: Found
+    seed: int
+    batch: int
+
+
+class Done(NamedTuple):
+    """A finished chunk."""
+
+    results: list[Scored]
+    seconds: float | None
+    """Since the chunk before it; None for the first of a shard, which waited for its pictures."""
+    said: list[str]
+
+
+class Worker:
+    """An actor: asked for its facts first, then to build its model, then to score one shard after another."""
+
+    def __init__(self, job: Job, device: str, threads: int) -> None:
+        self.job, self.device, self.threads = job, device, threads
+        self.said: list[str] = []
+
+    def process(self) -> int:
+        """The process id: an answer means that there was a place for the worker."""
+        return os.getpid()
+
+    def build(self) -> None:
+        """Make the model and put it on the device."""
+        model = models.build(self.job.card, self.job.found, self.job.seed)
+        share_threads(self.threads)
+        if hasattr(model, "to"):
+            model.to(self.device)
+        self.scorer = Scorer(
+            model, self.job.card.protocol, self.job.card.identical, self.job.seed, self.device, self.job.batch,
+            self.threads, self.said.append,
+        )  # fmt: skip
+
+    def score(self, chunks: Sequence[Sequence[Pair]]) -> Iterator[Done]:
+        """The chunks of a shard, each as soon as it is finished."""
+        for _, results in self.scorer.each(dict(enumerate(chunks))):
+            said, self.said[:] = list(self.said), []
+            yield Done(results, self.scorer.warm.last, said)
+
+    def seconds_per_image(self, chunks: Sequence[Sequence[Pair]]) -> float | None:
+        """Of the warm model, from one image scored once more."""
+        return self.scorer.seconds_per_image(chunks)
+
+
+def share_threads(threads: int) -> None:
+    """Keep every library of this process to its share of the cores."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(max(1, threads))
+    if (cv2 := sys.modules.get("cv2")) is not None:
+        cv2.setNumThreads(max(1, threads))
+
+
+def facts() -> dict[str, Any]:
+    """Under which conditions this node works, as far as the node decides them (`harness.runs.conditions`)."""
+    return runs.conditions("", 0, 0)

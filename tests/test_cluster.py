@@ -1,0 +1,357 @@
+"""The same work over a real Ray: one cluster of two nodes for all of these tests, and local Rays that are killed.
+
+All are in one file, so that a single test process starts the cluster (pytest -n 2 --dist loadfile).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from PIL import Image
+from small import write_network, write_table
+
+from harness import runs
+from harness.campaign import run_all
+from harness.cluster.session import kept, session
+from harness.errors import BadRequest, Fault
+from harness.models.checkpoints import read_metadata, read_state
+from harness.run import Request, run
+from harness.training import CHECKPOINT
+from harness.verification import verify
+
+HARNESS = [sys.executable, "-m", "harness.cli"]
+
+SLOW = '''
+import os
+import time
+
+import torch
+
+from harness.models.base import Model
+
+
+class Slow(Model):
+    """Takes its time, and writes down the process that scored: (process, images) a line."""
+
+    crop_size = 32
+
+    def __init__(self, log="", delay=0.0, hold=""):
+        self.log, self.delay, self.hold = log, delay, hold
+
+    def score(self, reference, distorted):
+        if self.log:
+            with open(self.log, "a") as stream:
+                stream.write(f"{os.getpid()} {len(distorted)}\\n")
+        time.sleep(self.delay)
+        while self.hold and os.path.exists(self.hold):
+            time.sleep(0.02)
+        if float(reference.max()) == 0:
+            os._exit(7)
+        if float(reference.min()) == 1:
+            raise OSError("the disk is on fire")
+        return -(reference - distorted).abs().mean((1, 2, 3))
+'''
+
+SLOW_CARD = """
+name = "slow"
+title = "A slow model of the tests"
+class = "slow_model:Slow"
+higher_is_better = true
+
+[model]
+log = ""
+delay = 0.0
+hold = ""
+
+[protocol]
+crops = "random1"
+"""
+
+
+class World:
+    """Tables, a folder of cards with classes beside them, and runs made by one process to compare with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.table = write_table(folder / "data", levels=2)
+        self.cards = write_network(folder / "cards")
+        (self.cards / "slow_model.py").write_text(SLOW, encoding="utf-8")
+        (self.cards / "slow.toml").write_text(SLOW_CARD, encoding="utf-8")
+        self.said: list[str] = []
+
+    def request(self, model: str, runs: str, **options: object) -> Request:
+        given = {"dataset": str(self.table), "batch": 2, **options}
+        return Request(model, cards=(str(self.cards),), runs=str(self.folder / runs), mlflow_uri="off", quiet=True, **given)
+
+    def run(self, model: str, runs: str, **options: object) -> Path:
+        return run(self.request(model, runs, **options), self.said.append).folder
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in ("scores.csv", "pictures.csv"))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Workers on one CPU have one thread; bits repeat only under the same number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[subprocess.Popen[str]]:
+    place = f"/tmp/harness-test-{os.getpid()}"
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(16),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("two_nodes.py")), place],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
+    )  # fmt: skip
+    process.token = environment["RAY_AUTH_TOKEN"]  # type: ignore[attr-defined]
+    yield process
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait(60)
+    subprocess.run(["rm", "-rf", place], check=False)
+
+
+@pytest.fixture(scope="module")
+def address(nodes: subprocess.Popen[str], one_thread: None) -> Iterator[str]:
+    """The cluster's address, joined once for all tests of this module that use it."""
+    assert nodes.stdout is not None
+    found = nodes.stdout.readline().strip()
+    before = {k: os.environ.get(k) for k in ("RAY_AUTH_TOKEN", "GLOO_SOCKET_IFNAME")}
+    os.environ["RAY_AUTH_TOKEN"] = nodes.token  # type: ignore[attr-defined]
+    with kept(), session(found):
+        yield found
+    for name, value in before.items():
+        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def test_scores_over_two_nodes_are_those_of_one_process_and_verify(world: World, address: str):
+    for model in ("psnr", "ssim", "slow"):
+        here, there = world.run(model, "here"), world.run(model, "there", ray=address)
+        assert same_bytes(here, there), model
+        conditions = [runs.read_record(folder)["conditions"] for folder in (here, there)]
+        assert conditions[0] == conditions[1]
+    assert verify(there, cards=[str(world.cards)], ray=address, say=world.said.append).ok
+
+
+def test_training_over_two_nodes_follows_one_process_within_the_derived_tolerance_and_each_takes_up_the_others_checkpoint(
+    world: World, address: str
+):
+    """docs/scale.md derives the tolerance from fp32 rounding: 5e-6 of loss after 20 steps, here epochs of one step."""
+    settings = {"recipe.epochs": "20", "recipe.steps_per_epoch": "1", "recipe.validate_every": "10"}
+    options = {"protocol": "parts", "settings": settings}
+    here, there = world.run("ahiq-tiny", "here", **options), world.run("ahiq-tiny", "there", ray=address, **options)
+    one, many = (runs.read_record(folder) for folder in (here, there))
+    losses = [[entry["loss"] for entry in record["history"]] for record in (one, many)]
+    assert len(losses[0]) == 20
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], abs=5e-6)
+    assert many["conditions"]["training"] == {"workers": 2, "threads": 1}
+    assert one["key"] == many["key"]
+    tensors = [read_state(folder / CHECKPOINT) for folder in (here, there)]
+    assert tensors[0].keys() == tensors[1].keys()
+    steps = [json.loads(read_metadata(folder / CHECKPOINT)["state"])["step"] for folder in (here, there)]
+    assert steps == [20, 20]
+    assert verify(there, cards=[str(world.cards)], say=world.said.append).ok
+
+
+def test_a_model_whose_images_depend_on_their_batch_is_trained_by_one_member(world: World, address: str):
+    settings = {"recipe.epochs": "2", "recipe.steps_per_epoch": "2"}
+    options = {"protocol": "parts", "settings": settings}
+    here, there = world.run("small", "here", **options), world.run("small", "there", ray=address, **options)
+    assert runs.read_record(there)["conditions"]["training"] == {"workers": 1, "threads": 1}
+    assert same_bytes(here, there)
+    assert (here / "weights.safetensors").read_bytes() == (there / "weights.safetensors").read_bytes()
+
+
+def test_what_a_model_or_a_trainer_refuses_reaches_the_driver_with_its_words_and_type(world: World, address: str):
+    table = write_table(world.folder / "broken", references=4, levels=2)
+    victim = table.parent / "r3_fade_2.png"
+    victim.write_bytes(victim.read_bytes()[:100])
+    with pytest.raises(BadRequest, match=r"r3_fade_2\.png"):
+        world.run("slow", "broken", ray=address, dataset=str(table))
+    (scores,) = (world.folder / "broken").rglob("scores.csv")
+    assert len(scores.read_text().splitlines()) > 8
+    with pytest.raises(Fault, match="try a lower rate"):
+        world.run(
+            "ahiq-tiny", "broken", ray=address, protocol="parts",
+            settings={"recipe.rate": "1e30", "recipe.optimizer": "sgd", "recipe.clip": "0", "recipe.warmup": "0"},
+        )  # fmt: skip
+    with pytest.raises(BadRequest, match=r"3 workers.*2 nodes with 2 CPUs.*at most --workers 2"):
+        world.run("psnr", "broken", ray=address, workers=3)
+    with pytest.raises(BadRequest, match="no GPU"):
+        world.run("slow", "broken", ray=address, device="cuda")
+
+
+@pytest.mark.parametrize(("colour", "words"), [(0, "its process is gone"), (255, "OSError: the disk is on fire")])
+def test_images_that_no_worker_survives_end_the_run_with_the_reason_and_keep_the_others(
+    world: World, address: str, colour: int, words: str
+):
+    table = write_table(world.folder / f"poison-{colour}", references=3, levels=1)
+    Image.new("RGB", (80, 64), (colour,) * 3).save(table.parent / "r2.png")
+    with pytest.raises(Fault, match=rf"3 workers failed on the same images \(r2_noise_1\.png.*{words}"):
+        world.run("slow", f"poison-{colour}", ray=address, dataset=str(table))
+    (scores,) = (world.folder / f"poison-{colour}").rglob("scores.csv")
+    assert [line.split(",")[0][:2] for line in scores.read_text().splitlines()[1:]] == ["r0", "r0", "r1", "r1"]
+
+
+def ours(process: psutil.Process) -> list[psutil.Process]:
+    return process.children(recursive=True)
+
+
+def gone(processes: Sequence[psutil.Process], seconds: float = 10.0) -> list[str]:
+    """The names of those that are still there after so many seconds."""
+    deadline = time.monotonic() + seconds
+    alive = list(processes)
+    while alive and time.monotonic() < deadline:
+        alive = [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        time.sleep(0.1)
+    return [p.name() for p in alive]
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def soon(there: Callable[[], object], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_a_killed_worker_is_replaced_and_a_killed_node_done_without_and_only_their_unfinished_chunks_are_redone(
+    world: World, nodes: subprocess.Popen[str], address: str
+):
+    """Last of those with the cluster: the second node stays dead."""
+    log, hold = world.folder / "slow.log", world.folder / "hold"
+    settings = {"model.log": str(log), "model.hold": str(hold)}
+    here = world.run("slow", "here", settings=settings)
+    alone = lines(log)
+    log.unlink()
+    hold.touch()
+
+    def strike() -> None:
+        soon(lambda: len({line.split()[0] for line in lines(log)}) == 2)
+        first = int(lines(log)[0].split()[0])
+        os.kill(first, signal.SIGKILL)
+        killed.append(first)
+        soon(lambda: len({line.split()[0] for line in lines(log)}) == 3)
+        assert nodes.stdin is not None
+        assert nodes.stdout is not None
+        nodes.stdin.write("kill\n")
+        nodes.stdin.flush()
+        killed.append(nodes.stdout.readline().strip())
+        hold.unlink()
+
+    killed: list[object] = []
+    striker = threading.Thread(target=strike)
+    striker.start()
+    there = world.run("slow", "there", ray=address, settings=settings)
+    striker.join(60)
+    assert killed[1] == "killed"
+    assert same_bytes(here, there)
+    assert len({line.split()[0] for line in lines(log)}) >= 3
+    assert len(lines(log)) <= len(alone) + 6
+    assert any("unfinished chunks go to others" in text for text in world.said)
+
+
+def test_a_ray_of_ones_own_is_quiet_guarded_and_put_away_and_serves_several_requests(
+    world: World, one_thread: None, capfd: pytest.CaptureFixture[str]
+):
+    before, handlers = dict(os.environ), [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    table = write_table(world.folder / "half-broken", references=2, levels=2)
+    (table.parent / "r1_fade_2.png").write_bytes(b"nothing")
+    with kept(), session() as ray:
+        everyone = ours(psutil.Process())
+        assert {p.name() for p in everyone} >= {"raylet", "gcs_server"}
+        ports = [c for p in everyone for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        assert ports
+        assert {c.laddr.ip.removeprefix("::ffff:") for c in ports} == {"127.0.0.1"}
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        requests = [
+            world.request("slow", "local", workers=2),
+            world.request("psnr", "local", workers=2, dataset=str(table)),
+            world.request("ssim", "local", workers=2),
+        ]
+        outcomes, faults = run_all(requests, say=world.said.append)
+        assert [o.record["model"] for o in outcomes] == ["slow", "ssim"]
+        assert "r1_fade_2.png" in str(faults[0])
+        assert isinstance(faults[0], BadRequest)
+        with session() as again:
+            assert again is ray
+        everyone = list({*everyone, *ours(psutil.Process())})
+    assert gone(everyone) == []
+    assert dict(os.environ) == before
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert not list(world.folder.rglob("processes.json"))
+    for outcome in outcomes:
+        assert same_bytes(outcome.folder, world.run(outcome.record["model"], "here"))
+    assert capfd.readouterr().err == ""
+
+
+def test_no_process_outlives_ctrl_c_sigterm_or_a_kill_and_the_next_start_ends_what_a_kill_left(world: World):
+    """Three runs side by side, each in a process of its own and cut off while its workers score."""
+    cut: dict[signal.Signals, tuple[subprocess.Popen[str], Path]] = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        log = world.folder / f"{number.name}.log"
+        words = ["run", "slow", "--dataset", str(world.table), "--runs", str(world.folder / number.name), "--batch", "2"]
+        words += ["--cards", str(world.cards), "--mlflow-uri", "off", "--workers", "2"]
+        words += ["--set", f"model.log={log}", "--set", "model.delay=0.5"]
+        cut[number] = subprocess.Popen([*HARNESS, *words], stderr=subprocess.PIPE, text=True), log
+    for number, (process, log) in cut.items():
+        soon(lambda log=log: len(lines(log)) >= 3)
+        family = ours(psutil.Process(process.pid))
+        workers = {line.split()[0] for line in lines(log)}
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert "Traceback" not in errors
+        (scores,) = (world.folder / number.name).rglob("scores.csv")
+        record = scores.with_name("processes.json")
+        if number is signal.SIGKILL:
+            assert gone([p for p in family if str(p.pid) in workers]) == []
+            assert record.exists()
+            count = len(lines(log))
+            time.sleep(1.1)
+            assert len(lines(log)) == count
+        else:
+            assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+            assert gone(family) == []
+            assert not record.exists()
+    request = world.request("slow", "SIGKILL", settings={"model.log": str(log), "model.delay": "0.5"})
+    said: list[str] = []
+    before = len(lines(log))
+    outcome = run(replace(request, workers=0), said.append)
+    assert gone(family) == []
+    assert not record.exists()
+    assert same_bytes(outcome.folder, world.run("slow", "here"))
+    assert len(lines(log)) - before <= 12

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -320,38 +319,36 @@ def test_a_ray_of_ones_own_is_quiet_guarded_and_put_away_and_serves_several_requ
 
 
 def test_no_process_outlives_ctrl_c_sigterm_or_a_kill_and_the_next_start_ends_what_a_kill_left(world: World):
-    """Three runs side by side, each in a process of its own and cut off while its workers score."""
-    cut: dict[signal.Signals, tuple[subprocess.Popen[str], Path]] = {}
+    """Three runs side by side, each in a process of its own and cut off while both of its workers score."""
+    cut: dict[signal.Signals, subprocess.Popen[str]] = {}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        log = world.folder / f"{number.name}.log"
+        log, hold = (world.folder / f"{number.name}.{what}" for what in ("log", "hold"))
+        hold.touch()
         words = ["run", "slow", "--dataset", str(world.table), "--runs", str(world.folder / number.name), "--batch", "2"]
         words += ["--cards", str(world.cards), "--mlflow-uri", "off", "--workers", "2"]
-        words += ["--set", f"model.log={log}", "--set", "model.delay=0.5"]
-        cut[number] = subprocess.Popen([*HARNESS, *words], stderr=subprocess.PIPE, text=True), log
-    for number, (process, log) in cut.items():
-        soon(lambda log=log: len(lines(log)) >= 3)
+        words += ["--set", f"model.log={log}", "--set", f"model.hold={hold}"]
+        cut[number] = subprocess.Popen([*HARNESS, *words], stderr=subprocess.PIPE, text=True)
+    for number, process in cut.items():
+        log, hold = (world.folder / f"{number.name}.{what}" for what in ("log", "hold"))
+        soon(lambda log=log: len(lines(log)) == 2)
         family = ours(psutil.Process(process.pid))
         workers = {line.split()[0] for line in lines(log)}
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         assert "Traceback" not in errors
-        (scores,) = (world.folder / number.name).rglob("scores.csv")
-        record = scores.with_name("processes.json")
+        (record,) = [path.with_name("processes.json") for path in (world.folder / number.name).rglob("scores.csv")]
         if number is signal.SIGKILL:
             assert gone([p for p in family if str(p.pid) in workers]) == []
             assert record.exists()
-            count = len(lines(log))
-            time.sleep(1.1)
-            assert len(lines(log)) == count
         else:
             assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
             assert gone(family) == []
             assert not record.exists()
-    request = world.request("slow", "SIGKILL", settings={"model.log": str(log), "model.delay": "0.5"})
-    said: list[str] = []
-    before = len(lines(log))
-    outcome = run(replace(request, workers=0), said.append)
+        hold.unlink()
+        time.sleep(0.3)
+        assert len(lines(log)) == 2, "somebody computes on"
+    request = world.request("slow", "SIGKILL", settings={"model.log": str(log), "model.hold": str(hold)})
+    outcome = run(request, world.said.append)
     assert gone(family) == []
     assert not record.exists()
     assert same_bytes(outcome.folder, world.run("slow", "here"))
-    assert len(lines(log)) - before <= 12

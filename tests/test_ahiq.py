@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from plain_ahiq import GOLDEN, SMALL, TINY, Plain, by_rule, crops, plain, rule_state
 from torch import Tensor, nn
 
-from harness import bare, registry
+from harness import bare, models, registry
 from harness.errors import BadRequest
 from harness.models import products
 from harness.models.ahiq import AHIQ
@@ -534,3 +534,15 @@ def test_ports_numbers_that_moved_are_both_shown_and_remembered_ones_are_marked(
     ports = [p.srcc for p in published if "pyiqa" in p.source and p.dataset == "tid2013"]
     assert ports == [0.7075, 0.6479]
     assert {p.status for p in published if "memory" in p.source} == {"unverified"}
+
+
+def test_a_seed_gives_the_network_that_it_always_gave():
+    parameters = dict(models.build(registry.find_model("ahiq-tiny"), None, 0).named_parameters())
+    first = {
+        "vit.blocks.0.attn.qkv.weight": 0.0263231,
+        "deform_net.conv1.0.weight": 0.0435966,
+        "deform_net.conv1.2.weight": 0.0305544,
+        "regressor.feat_smoothing.0.weight": 0.0116741,
+        "regressor.conv_attent.0.weight": 0.0335028,
+    }
+    assert {name: float(parameters[name].detach().flatten()[0]) for name in first} == pytest.approx(first, abs=1e-6)

@@ -273,8 +273,10 @@ class _DeformFusion(nn.Module):
         self.conv_offset = nn.Conv2d(tokens, 18, 3, 1, 1)
         # Holds the weights of torchvision's DeformConv2d, whose defaults are those of a convolution.
         self.deform = nn.Conv2d(channels, channels, 3, 1, 1)
+        # Made in the order of the draws that fill them, so that a seed gives the network that it always gave.
+        first = nn.Conv2d(channels, width, 3, 2, 1)
         last = Conv3x3(width, channels) if patch_size == 8 else nn.Conv2d(width, channels, 3, 2, 1)
-        self.conv1 = nn.Sequential(nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU(), last)
+        self.conv1 = nn.Sequential(first, nn.ReLU(), last)
 
     def forward(self, maps: Tensor, where: Places) -> Tensor:
         fused: Tensor = self.conv1(deform_conv(maps, where, self.deform))

@@ -37,7 +37,7 @@ RECORD = {
     "history": ([{"epoch": int, "*": (_NUMBER, str, None)}], None),
     "seconds": (_NUMBER, None),
     "pairs_per_second": (_NUMBER, None),
-    "conditions": {"*": (str, _NUMBER, {"*": str}, None)},
+    "conditions": {"*": (str, _NUMBER, {"*": (str, _NUMBER, None)}, None)},
     "note?": (str, None),
     "without_each_reference?": ({"references": [str], "*": [_NUMBER]}, None),
     "identity": ({"card": {"higher_is_better": bool}}, {"first": dict}),

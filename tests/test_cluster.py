@@ -153,6 +153,41 @@ def address(nodes: subprocess.Popen[str], one_thread: None) -> Iterator[str]:
         os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
+def test_a_ray_of_ones_own_is_quiet_guarded_and_put_away_and_serves_several_requests(
+    world: World, one_thread: None, capfd: pytest.CaptureFixture[str]
+):
+    """First of all: the others keep this process joined to their cluster."""
+    before, handlers = dict(os.environ), [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    table = write_table(world.folder / "half-broken", references=2, levels=2)
+    (table.parent / "r1_fade_2.png").write_bytes(b"nothing")
+    with kept(), session() as ray:
+        everyone = ours(psutil.Process())
+        assert {p.name() for p in everyone} >= {"raylet", "gcs_server"}
+        ports = [c for p in everyone for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        assert ports
+        assert {c.laddr.ip.removeprefix("::ffff:") for c in ports} == {"127.0.0.1"}
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        requests = [
+            world.request("slow", "local", workers=2),
+            world.request("psnr", "local", workers=2, dataset=str(table)),
+            world.request("ssim", "local", workers=2),
+        ]
+        outcomes, faults = run_all(requests, say=world.said.append)
+        assert [o.record["model"] for o in outcomes] == ["slow", "ssim"]
+        assert "r1_fade_2.png" in str(faults[0])
+        assert isinstance(faults[0], BadRequest)
+        with session() as again:
+            assert again is ray
+        everyone = list({*everyone, *ours(psutil.Process())})
+    assert gone(everyone) == []
+    assert dict(os.environ) == before
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert not list(world.folder.rglob("processes.json"))
+    for outcome in outcomes:
+        assert same_bytes(outcome.folder, world.run(outcome.record["model"], "here"))
+    assert capfd.readouterr().err == ""
+
+
 def test_scores_over_two_nodes_are_those_of_one_process_and_verify(world: World, address: str):
     for model in ("psnr", "ssim", "slow"):
         here, there = world.run(model, "here"), world.run(model, "there", ray=address)
@@ -221,7 +256,8 @@ def test_images_that_no_worker_survives_end_the_run_with_the_reason_and_keep_the
     with pytest.raises(Fault, match=rf"3 workers failed on the same images \(r2_noise_1\.png.*{words}"):
         world.run("slow", f"poison-{colour}", ray=address, dataset=str(table))
     (scores,) = (world.folder / f"poison-{colour}").rglob("scores.csv")
-    assert [line.split(",")[0][:2] for line in scores.read_text().splitlines()[1:]] == ["r0", "r0", "r1", "r1"]
+    # In whatever order they came back.
+    assert sorted(line.split(",")[0][:2] for line in scores.read_text().splitlines()[1:]) == ["r0", "r0", "r1", "r1"]
 
 
 def ours(process: psutil.Process) -> list[psutil.Process]:
@@ -283,40 +319,6 @@ def test_a_killed_worker_is_replaced_and_a_killed_node_done_without_and_only_the
     assert len({line.split()[0] for line in lines(log)}) >= 3
     assert len(lines(log)) <= len(alone) + 6
     assert any("unfinished chunks go to others" in text for text in world.said)
-
-
-def test_a_ray_of_ones_own_is_quiet_guarded_and_put_away_and_serves_several_requests(
-    world: World, one_thread: None, capfd: pytest.CaptureFixture[str]
-):
-    before, handlers = dict(os.environ), [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
-    table = write_table(world.folder / "half-broken", references=2, levels=2)
-    (table.parent / "r1_fade_2.png").write_bytes(b"nothing")
-    with kept(), session() as ray:
-        everyone = ours(psutil.Process())
-        assert {p.name() for p in everyone} >= {"raylet", "gcs_server"}
-        ports = [c for p in everyone for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-        assert ports
-        assert {c.laddr.ip.removeprefix("::ffff:") for c in ports} == {"127.0.0.1"}
-        assert os.environ["RAY_AUTH_MODE"] == "token"
-        requests = [
-            world.request("slow", "local", workers=2),
-            world.request("psnr", "local", workers=2, dataset=str(table)),
-            world.request("ssim", "local", workers=2),
-        ]
-        outcomes, faults = run_all(requests, say=world.said.append)
-        assert [o.record["model"] for o in outcomes] == ["slow", "ssim"]
-        assert "r1_fade_2.png" in str(faults[0])
-        assert isinstance(faults[0], BadRequest)
-        with session() as again:
-            assert again is ray
-        everyone = list({*everyone, *ours(psutil.Process())})
-    assert gone(everyone) == []
-    assert dict(os.environ) == before
-    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
-    assert not list(world.folder.rglob("processes.json"))
-    for outcome in outcomes:
-        assert same_bytes(outcome.folder, world.run(outcome.record["model"], "here"))
-    assert capfd.readouterr().err == ""
 
 
 def test_no_process_outlives_ctrl_c_sigterm_or_a_kill_and_the_next_start_ends_what_a_kill_left(world: World):

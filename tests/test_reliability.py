@@ -74,7 +74,7 @@ def test_scores_are_the_same_whatever_the_threads_and_batches_and_a_changed_libr
     (trained,), _ = campaign.run_all([base], say=quiet)
     weights = str(trained.folder / "weights.safetensors")
     found, threads = {}, torch.get_num_threads()
-    for label, batch, workers, count in (("a", 8, 1, 1), ("b", 8, 4, 1), ("c", 1, 2, 1), ("d", 8, 1, 2), ("e", 8, 1, 1)):
+    for label, batch, workers, count in (("a", 8, 1, 1), ("b", 8, 0, 1), ("c", 1, 0, 1), ("d", 8, 0, 2), ("e", 8, 1, 1)):
         torch.set_num_threads(count)
         for model, given in (("psnr", None), ("ssim", None), ("small", weights)):
             request = Request(

@@ -235,7 +235,8 @@ def test_what_a_model_or_a_trainer_refuses_reaches_the_driver_with_its_words_and
     with pytest.raises(BadRequest, match=r"r3_fade_2\.png"):
         world.run("slow", "broken", ray=address, dataset=str(table))
     (scores,) = (world.folder / "broken").rglob("scores.csv")
-    assert len(scores.read_text().splitlines()) > 8
+    # What had come back is kept, a header and whole chunks of two: how much that is depends on who was quicker.
+    assert len(scores.read_text().splitlines()) % 2 == 1
     with pytest.raises(Fault, match="try a lower rate"):
         world.run(
             "ahiq-tiny", "broken", ray=address, protocol="parts",

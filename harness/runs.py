@@ -11,6 +11,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import platform
 import re
@@ -134,7 +135,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """The folder's finished record, or None. Raises BadRequest for one that another version wrote or that is damaged."""
     path = folder / "record.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -149,6 +150,13 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         wrong = listed(list(shapes.problems(record)), 5)
         raise BadRequest(f"{path}: a damaged record ({wrong}); move it away, or repeat with --force")
     return record
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
 
 
 def all_records(runs: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -116,6 +116,13 @@ def test_a_damaged_record_is_named_and_never_a_traceback(tmp_path: Path, text: s
         runs.read_record(tmp_path)
 
 
+@pytest.mark.parametrize("number", ["1e999", "NaN", "-Infinity"])
+def test_a_record_with_a_number_that_is_none_is_refused(tmp_path: Path, number: str):
+    (tmp_path / "record.json").write_text(f'{{"format": 1, "identity": {{"rate": {number}}}}}', encoding="utf-8")
+    with pytest.raises(BadRequest, match="no finite number"):
+        runs.read_record(tmp_path)
+
+
 def test_libraries_that_changed_start_a_run_anew_and_say_which(tmp_path: Path):
     now = runs.conditions("cpu", 1, 8)
     before = json.loads(json.dumps(now))

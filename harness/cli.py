@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
+from harness import stopping
 from harness.errors import BadRequest, HarnessError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -728,48 +727,42 @@ def _say(quiet: bool) -> Callable[[str], None]:
     return (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
 
 
-@contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Left at its default, SIGTERM (a cluster's "your time is up") would end the process without its finally blocks."""
-    if threading.current_thread() is not threading.main_thread():  # only there can it be set
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `harness` command: 0 done, 1 a fault, 2 a bad request, 130 after Ctrl-C, 143 after SIGTERM."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
-        with _stopped_by_sigterm():
+        with stopping.heard():
             status = cli.main(words, prog_name="harness", standalone_mode=False)
-        sys.exit(status if isinstance(status, int) else 0)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        if debug:
+    except BaseException as error:
+        # On its way a stop may have been turned into an error of some library's.
+        stopped = stopping.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt | click.Abort) else None)
+        if (debug and not isinstance(error, click.ClickException)) or (stopped is None and isinstance(error, SystemExit)):
             raise
-        click.echo("harness: stopped; the same command goes on from here", err=True)
-        sys.exit(130)
-    except HarnessError as error:
-        if debug:
-            raise
-        click.echo(f"harness: {error}", err=True)
-        sys.exit(error.exit_status)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        if debug:
-            raise
-        click.echo(f"harness: {type(error).__name__}: {error} (this is a defect; --debug shows where)", err=True)
-        sys.exit(1)
+        sys.exit(_stopped(stopped) if stopped else _failed(error))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _stopped(number: int) -> int:
+    click.echo("harness: stopped; the same command goes on from here", err=True)
+    return 128 + number
+
+
+def _failed(error: BaseException) -> int:
+    """Tell the user; the exit status."""
+    match error:
+        case click.ClickException():
+            error.show()
+            return 2
+        case HarnessError():
+            click.echo(f"harness: {error}", err=True)
+            return error.exit_status
+        case BrokenPipeError():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        case _:
+            click.echo(f"harness: {type(error).__name__}: {error} (this is a defect; --debug shows where)", err=True)
+            return 1
 
 
 if __name__ == "__main__":

@@ -339,7 +339,7 @@ def checkpointed(folder: Path, process: subprocess.Popen[str]) -> list[psutil.Pr
     """Wait until the search has left something to go on from; the process's children then."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
-        if list((folder / "runs").glob("*/ensembles/*/tune/*/checkpoint_*/chain.json")):
+        if list((folder / "runs").glob("*/ensembles/*/chains/*.json")):
             return psutil.Process(process.pid).children(recursive=True)
         time.sleep(0.02)
     pytest.fail(f"the search left no checkpoint: {process.communicate()[1]}")

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import processes
+from harness import processes, stopping
 from harness.errors import BadRequest, Fault
 
 AUTO = "auto"
@@ -194,7 +194,7 @@ def _opened(address: str | None) -> Iterator[Session]:
             _join(ray, where)
         _open = found
         # Ray has put its own handler of SIGTERM in place of ours.
-        _on_sigterm()
+        stopping.listen()
         yield found
 
 
@@ -366,37 +366,17 @@ def _limits() -> Iterator[None]:
             faulthandler.disable()
 
 
-_terminations: list[int] = []
-
-
-def _terminated(number: int, frame: Any) -> None:
-    _terminations.append(number)
-    raise SystemExit(128 + number)
-
-
-def _on_sigterm() -> None:
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminated)
-
-
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM unwinds the stack, so that everything is put away; the caller's own handler is back afterwards."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    _on_sigterm()
-    _terminations.clear()
-    try:
-        yield
-    except SystemExit as error:
-        # Ray turns what a handler raises inside it into a status of its own, and its own handler gives the bare number.
-        if _terminations or error.code == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM) from None
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    """Ctrl-C and SIGTERM unwind the stack, so that everything is put away."""
+    with stopping.heard():
+        try:
+            yield
+        except SystemExit as error:
+            # Ray turns what a handler raises inside it into a status of its own, and its own handler gives the bare number.
+            if signal.SIGTERM in (stopping.received(), error.code):
+                raise SystemExit(128 + signal.SIGTERM) from None
+            raise
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The search as Ray Tune runs it: a trial is a chain of batches, an actor takes chain after chain, the arrays are put once.
 
-Killed and asked again, the search goes on from the last step of every chain: Tune's own state lies in the search's folder.
+Killed and asked again, the search goes on from the last step of every chain, which the harness keeps itself: Tune's own state is
+not written atomically, and a kill at the wrong moment leaves one that Tune cannot take up.
 """
 
 from __future__ import annotations
@@ -23,13 +24,12 @@ from harness.ensembling.figures import Objective
 from harness.errors import Fault
 from harness.files import write_json
 
-NAME, DONE = "tune", "search.json"
+NAME, DONE, CHAINS = "tune", "search.json", "chains"
 _ENVIRONMENT = {
     # Ctrl-C is the harness's: Tune would go on for the rest of its trials' steps.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Its loggers bring TensorBoard in, which takes longer than the search.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
@@ -54,8 +54,8 @@ def search(
 ) -> Found:
     """The best blend of `plan.total` candidates on each of `samples`, a function of the seed alone.
 
-    `folder` keeps Tune's state; a search that was cut off there goes on, a finished one is found. `concurrency`: chains side by
-    side; None: one per core. Raises Fault where a chain failed.
+    `folder` keeps each chain's last step; a search that was cut off there goes on, a finished one is found. `concurrency`: chains
+    side by side; None: one per core. Raises Fault where a chain failed.
     """
     states = _finished(folder / DONE)
     if states is None:
@@ -63,7 +63,7 @@ def search(
         with session(cpus=cpus, folder=folder), environment():
             states = _run(samples, plan, seed, aim, folder, cpus, say)
         write_json(folder / DONE, states)
-        shutil.rmtree(folder / NAME, ignore_errors=True)
+        shutil.rmtree(folder / CHAINS, ignore_errors=True)
     walked = []
     for number, state in enumerate(states):
         chain = Chain(seed, number, plan.sizes[number], samples, aim)
@@ -83,19 +83,36 @@ def _finished(path: Path) -> list[dict[str, Any]] | None:
     return None
 
 
+def _kept(folder: Path, plan: Plan) -> dict[int, dict[str, Any]]:
+    """Where each chain stood when the search was cut off, by number."""
+    kept = {}
+    for number in range(len(plan.sizes)):
+        with contextlib.suppress(OSError, ValueError):
+            kept[number] = json.loads((folder / CHAINS / f"{number}.json").read_text(encoding="utf-8"))
+    return kept
+
+
 def _run(
     samples: Sequence[Sample], plan: Plan, seed: int, aim: Objective, folder: Path, cpus: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Each chain's last state, by number."""
     from ray import tune
 
-    class Batches(tune.Trainable):
-        """A chain as Tune sees it: a step judges a batch, a checkpoint is the chain's state."""
+    states = _kept(folder, plan)
+    if states:
+        say("the search goes on where it was cut off")
+    left = [number for number, sizes in enumerate(plan.sizes) if states.get(number, {}).get("step") != len(sizes)]
 
-        def setup(self, config: dict[str, Any], shared: Any = None) -> None:
-            if shared is not None:
-                self.shared = shared
-            self.chain = Chain(seed, config["chain"], plan.sizes[config["chain"]], self.shared, aim)
+    class Batches(tune.Trainable):
+        """A chain as Tune sees it: a step judges a batch."""
+
+        def setup(self, config: dict[str, Any], given: Any = None) -> None:
+            if given is not None:
+                self.samples, self.begun = given
+            number = config["chain"]
+            self.chain = Chain(seed, number, plan.sizes[number], self.samples, aim)
+            if number in self.begun:
+                self.chain.take_up(self.begun[number])
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.setup(new_config)
@@ -106,42 +123,35 @@ def _run(
             # Tune's own state is JSON; text keeps it from flattening a thousand numbers into columns.
             return {"state": json.dumps(self.chain.state()), "best": self.chain.figures[0], "done": self.chain.done}
 
-        def save_checkpoint(self, checkpoint_dir: str) -> None:
-            Path(checkpoint_dir, "chain.json").write_text(json.dumps(self.chain.state()), encoding="utf-8")
-
-        def load_checkpoint(self, checkpoint: Any) -> None:
-            self.chain.take_up(json.loads(Path(checkpoint, "chain.json").read_text(encoding="utf-8")))
+    class Keeper(tune.Callback):
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+            number = trial.config["chain"]
+            states[number] = json.loads(result["state"])
+            write_json(folder / CHAINS / f"{number}.json", states[number])
 
     place = folder.absolute() / NAME  # Ray takes a relative path for an address without a scheme
-    with quiet():
-        trainable = tune.with_parameters(Batches, shared=list(samples))
-        trainable = tune.with_resources(trainable, {"cpu": 1})
-        tuner = None
-        if tune.Tuner.can_restore(str(place)):
-            try:
-                tuner = tune.Tuner.restore(str(place), trainable, resume_unfinished=True, restart_errored=True)
-                say("the search goes on where it was cut off")
-            except Exception as error:
-                why = (str(error).splitlines() or [type(error).__name__])[0]
-                say(f"{place}: an earlier search cannot be taken up ({why}); starting it anew")
-        if tuner is None:
-            shutil.rmtree(place, ignore_errors=True)
+    (folder / CHAINS).mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+    if left:
+        with quiet():
+            trainable = tune.with_parameters(Batches, given=(list(samples), dict(states)))
             tuner = tune.Tuner(
-                trainable,
-                param_space={"chain": tune.grid_search(list(range(len(plan.sizes))))},
+                tune.with_resources(trainable, {"cpu": 1}),
+                param_space={"chain": tune.grid_search(left)},
                 tune_config=tune.TuneConfig(metric="best", mode="max", reuse_actors=True, max_concurrent_trials=cpus),
                 run_config=tune.RunConfig(
                     name=NAME,
                     storage_path=str(place.parent),
                     verbose=0,
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    callbacks=[Keeper()],
                 ),
             )
-        results = tuner.fit()
-    if results.errors:
-        raise Fault(f"the search failed: {str(results.errors[0]).strip().splitlines()[-1]} (what is finished is kept in {place})")
-    each = [results[i] for i in range(len(results))]
-    states = {(r.config or {})["chain"]: json.loads((r.metrics or {})["state"]) for r in each}
+            results = tuner.fit()
+        shutil.rmtree(place, ignore_errors=True)
+        if results.errors:
+            why = str(results.errors[0]).strip().splitlines()[-1]
+            raise Fault(f"the search failed: {why} (what is finished is kept in {folder / CHAINS})")
     return [states[number] for number in sorted(states)]
 
 

@@ -238,7 +238,11 @@ def finished(scenario: Scenario, folder: Path, whole: Undisturbed) -> list[str]:
     if status != 0:
         return [f"the rerun {'hangs' if status is None else f'ends with status {status}'}: {_last(child)}"]
     said = child.output.read_text(encoding="utf-8")
-    problems = [f"a traceback was shown: {said[-500:]}"] if "Traceback" in said and scenario.start is forked else []
+    # The file holds what the killed ones said, too.
+    shown = said.find("Traceback")
+    problems = (
+        [f"a traceback was shown: {said[max(0, shown - 300) : shown + 1500]}"] if shown >= 0 and scenario.start is forked else []
+    )
     problems += [f"left over: {path.relative_to(folder)}" for path in folder.rglob("*.tmp")]
     problems += damage(folder) + scenario.check(folder)
     return problems + differences(whole.results, results(folder), whole.volatile)

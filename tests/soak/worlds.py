@@ -102,6 +102,7 @@ def warm() -> None:
     import harness.training  # noqa: F401
 
     torch.set_num_threads(1)
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # brings torch._dynamo in, the longest of all imports
 
 
 def forked(words: Sequence[str], folder: Path) -> Child:

@@ -1,0 +1,63 @@
+"""Ctrl-C and SIGTERM end the work wherever they come, and its finally blocks run."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+BOTH = pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+PRELUDE = """
+import os, signal, sys, time
+from harness import cli
+
+def stop():
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(0.01)
+
+def work(*_, **__):
+    try:
+        BODY
+    finally:
+        print("put away")
+
+cli.cli.main = work
+cli.main(["list"])
+"""
+
+
+def ended(body: str, number: int) -> tuple[int, str, str]:
+    """Status, output and errors of a command whose work is `body`, in a process of its own."""
+    source = PRELUDE.replace("BODY", body.replace("\n", "\n        "))
+    done = subprocess.run([sys.executable, "-c", source, str(int(number))], capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+STOPPED = "harness: stopped; the same command goes on from here\n"
+
+
+@BOTH
+def test_a_stop_ends_the_command_with_its_status_and_one_line(number: int, status: int):
+    assert ended("stop()", number) == (status, "put away\n", STOPPED)
+
+
+@BOTH
+def test_a_stop_that_comes_inside_a_destructor_is_not_lost(number: int, status: int):
+    body = "class Late:\n    def __del__(self): stop()\nlate = Late()\ndel late\ntime.sleep(30)"
+    assert ended(body, number) == (status, "put away\n", STOPPED)
+
+
+@BOTH
+def test_a_stop_that_a_library_turns_into_an_error_of_its_own_is_still_a_stop(number: int, status: int):
+    body = "try: stop()\nexcept BaseException as error: raise RuntimeError('cannot import this') from error"
+    assert ended(body, number) == (status, "put away\n", STOPPED)
+
+
+def test_another_exception_in_a_destructor_is_told_as_python_tells_it():
+    body = "class Bad:\n    def __del__(self): 1 / 0\nbad = Bad()\ndel bad"
+    status, _, errors = ended(body, signal.SIGTERM)
+    assert status == 0
+    assert "Exception ignored in" in errors
+    assert "ZeroDivisionError" in errors

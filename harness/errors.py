@@ -11,6 +11,10 @@ class HarnessError(Exception):
 
     exit_status = 1
 
+    def __str__(self) -> str:
+        # It may quote names from archives and files of others: bytes that are no text, codes that would steer a terminal.
+        return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in super().__str__())
+
 
 class Fault(HarnessError):
     """The command ran and met a fault: a failed run, a broken tree, a record that does not verify."""

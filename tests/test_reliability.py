@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from small import write_network, write_table
 from harness import campaign, verification
 from harness.datasets.archives import unpack
 from harness.download import SourceFailed, download
-from harness.errors import Fault
+from harness.errors import BadRequest, Fault
 from harness.registry import Cropping
 from harness.run import Request
 from harness.scoring import Pair, Scorer
@@ -118,3 +119,15 @@ def test_an_archive_with_a_link_leaves_nothing_behind(tmp_path: Path):
     with pytest.raises(Fault, match="link"):
         unpack(tmp_path / "x.tar", tmp_path / "in")
     assert not list((tmp_path / "in").iterdir())
+
+
+def test_a_name_of_an_archive_that_is_no_text_or_steers_a_terminal_is_shown_escaped(tmp_path: Path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        link = tarfile.TarInfo("\udcffx")
+        link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
+        archive.addfile(link)
+    with pytest.raises(Fault) as refused:
+        unpack(path, tmp_path / "inside")
+    assert str(refused.value) == f"{path}: \\udcffx is a link or no ordinary file; not unpacked"
+    assert str(BadRequest("a\x1b[31m\udc80 café\nnext")) == "a\\x1b[31m\\udc80 café\nnext"

@@ -43,6 +43,7 @@ _LOOPBACK = {
 """Ray's switch for machines whose firewall asks: all of its ports are bound to 127.0.0.1, on every system. And torch's."""
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _SECONDS_TO_REACH = 5.0
+_SECONDS_TO_START = 60.0
 _SECONDS_TO_RELEASE = 10.0
 _token = ""
 
@@ -188,14 +189,35 @@ def _opened(address: str | None) -> Iterator[Session]:
         stack.enter_context(_as_environment_says(loopback=loopback, guarded=address is None))
         found = Session(address or "", None if address else stack.enter_context(_short_folder()))
         stack.callback(_shutdown, ray, found)
-        if found.place is not None:
-            _start(ray, found.place)
-        else:
-            _join(ray, where)
+        _listening(lambda: _join(ray, where) if found.place is None else _start(ray, found.place))
         _open = found
-        # Ray has put its own handler of SIGTERM in place of ours.
-        stopping.listen()
         yield found
+
+
+def _listening(work: Callable[[], None]) -> None:
+    """Call `work`, which connects, in a thread beside: on its way Ray puts a handler in place that aborts at SIGTERM."""
+    failed: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    try:
+        running = True
+        while running:
+            thread.join(0.01)
+            running = thread.is_alive()
+            stopping.listen()
+    except BaseException:
+        with _deaf():
+            thread.join(_SECONDS_TO_START)  # half of a start could not be put away
+        raise
+    if failed:
+        raise failed[0]
 
 
 def _start(ray: Any, place: str) -> None:

@@ -181,7 +181,7 @@ class Tally:
 
 def soak(scenario: Scenario, trials: int, base: Path, draw: random.Random, times: int = 2) -> tuple[Undisturbed, Tally]:
     """`trials` signals to a scenario's command, spread over its whole time."""
-    whole = undisturbed(scenario, base / "u", times)
+    whole = undisturbed(scenario, base, times)
     tally = Tally()
     moments = spread(draw, trials)
     number = 0
@@ -264,7 +264,7 @@ def progress_kills(base: Path, count: int, draw: random.Random) -> tuple[Undistu
     words += ["--mlflow-uri", "off", "--quiet", "--set", "recipe.epochs=40", "--batch", "1"]
     essential = [f"runs/table/small/*/{name}" for name in ("scores.csv", "pictures.csv", "weights.safetensors", "log.jsonl")]
     scenario = Scenario("ten SIGKILLs over train and test", words, essential=essential, start=fresh)
-    whole = undisturbed(scenario, base / "u")
+    whole = undisturbed(scenario, base)
     goals = sorted(round(moment * (40 + 18)) for moment in spread(draw, count))
     folder, tally = base / "killed", Tally()
     folder.mkdir()

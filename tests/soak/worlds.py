@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import json
 import os
@@ -177,9 +178,12 @@ class Scenario:
 
 
 def damage(folder: Path) -> list[str]:
-    """Files below `folder` that are neither absent, nor whole, nor fit to go on from; and locks that block."""
+    """Files below `folder` that are neither absent, nor whole, nor fit to go on from; and locks that block.
+
+    `tune` holds Ray Tune's own notes, which are never read again and removed by the next start.
+    """
     found = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".tmp")):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".tmp") and "tune" not in p.parts):
         try:
             _look(path)
         except Exception as error:
@@ -239,7 +243,12 @@ def results(folder: Path) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
-        if path.name in ("lock", ".lock", "output.txt") or "mlartifacts" in name or path.name.startswith("mlflow.db"):
+        if (
+            path.name in ("lock", ".lock", "output.txt")
+            or "tune" in path.parts
+            or "mlartifacts" in name
+            or path.name.startswith("mlflow.db")
+        ):
             continue
         if path.suffix == ".json":
             kept[name] = _still(json.loads(path.read_text(encoding="utf-8")))
@@ -258,10 +267,16 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], volatile: s
     """Files that one of two finished commands left and the other left otherwise."""
     names = {*before, *after}
     return [
-        f"{name}: {'missing' if name not in after else 'left over' if name not in before else 'differs'}"
+        f"{name}: {'missing' if name not in after else 'left over' if name not in before else _how(before[name], after[name])}"
         for name in sorted(names)
         if name not in before or name not in after or (name not in volatile and before[name] != after[name])
     ]
+
+
+def _how(before: Any, after: Any) -> str:
+    texts = [t.decode("utf-8", "replace") if isinstance(t, bytes) else json.dumps(t, indent=1) for t in (before, after)]
+    lines = list(difflib.unified_diff(*(t.splitlines() for t in texts), lineterm="", n=0))
+    return "differs: " + " | ".join(line[:200] for line in lines[2:10])
 
 
 @dataclass
@@ -277,7 +292,7 @@ class Undisturbed:
 def undisturbed(scenario: Scenario, base: Path, times: int = 2) -> Undisturbed:
     """Run a scenario without disturbing it; raises RuntimeError when it fails, or what is essential does not repeat.
 
-    Run once, only what is essential is compared later.
+    Run once, only what is essential is compared later. The folders lie beside those of the trials: relative paths are alike.
     """
     both = []
     for number in range(times):

@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -188,36 +189,26 @@ def _opened(address: str | None) -> Iterator[Session]:
         where, loopback = _reached(address) if address is not None else ("", True)
         stack.enter_context(_as_environment_says(loopback=loopback, guarded=address is None))
         found = Session(address or "", None if address else stack.enter_context(_short_folder()))
+        # Linux ends Ray's processes with the thread that started them: it is there until the shutdown.
+        beside = stack.enter_context(ThreadPoolExecutor(1))
         stack.callback(_shutdown, ray, found)
-        _listening(lambda: _join(ray, where) if found.place is None else _start(ray, found.place))
+        _listening(beside.submit(_join, ray, where) if found.place is None else beside.submit(_start, ray, found.place))
         _open = found
         yield found
 
 
-def _listening(work: Callable[[], None]) -> None:
-    """Call `work`, which connects, in a thread beside: on its way Ray puts a handler in place that aborts at SIGTERM."""
-    failed: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
+def _listening(connecting: Future[None]) -> None:
+    """Wait for a connection made in another thread: on its way Ray puts a handler in place that aborts at SIGTERM."""
     try:
         running = True
         while running:
-            thread.join(0.01)
-            running = thread.is_alive()
+            running = bool(wait([connecting], 0.01).not_done)
             stopping.listen()
     except BaseException:
         with _deaf():
-            thread.join(_SECONDS_TO_START)  # half of a start could not be put away
+            wait([connecting], _SECONDS_TO_START)  # half of a start could not be put away
         raise
-    if failed:
-        raise failed[0]
+    connecting.result()
 
 
 def _start(ray: Any, place: str) -> None:

@@ -1,6 +1,6 @@
 """The same work over a real Ray: one cluster of two nodes for all of these tests, and local Rays that are killed.
 
-All are in one file, so that a single test process starts the cluster (pytest -n 2 --dist loadfile).
+All are in one file, so that a single test process starts the cluster (pytest --dist loadfile).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from small import picture, write_network, write_table
 
 from harness import registry
-from harness.ensembling import blends, candidates, card, chains, figures
+from harness.ensembling import blends, candidates, card, chains, figures, search
 from harness.ensembling.assessment import out_of_fold
 from harness.errors import BadRequest
 from harness.models import load_model, scaling
@@ -328,3 +328,11 @@ def test_only_settings_that_exist_and_no_paths_are_part_of_a_cards_key(tmp_path:
     heavier = {**table, "model": {"members": [{**PSNR, "weight": 2.5}]}}
     changed = registry.parse_card(registry.ModelCard, heavier, "e.toml")
     assert runs.key_of(runs.identity(parsed, **facts)) != runs.key_of(runs.identity(changed, **facts))
+
+
+def test_a_chain_whose_kept_state_is_damaged_begins_anew_and_the_others_go_on(tmp_path: Path):
+    plan = candidates.planned(200, chains=3)
+    (tmp_path / search.CHAINS).mkdir()
+    for number, text in enumerate(["", '{"step": 2', '{"step": 2}']):
+        (tmp_path / search.CHAINS / f"{number}.json").write_text(text, encoding="utf-8")
+    assert search._kept(tmp_path, plan) == {2: {"step": 2}}

@@ -61,3 +61,25 @@ def test_another_exception_in_a_destructor_is_told_as_python_tells_it():
     assert status == 0
     assert "Exception ignored in" in errors
     assert "ZeroDivisionError" in errors
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a library's own handler, as C sets it")
+def test_a_stop_is_heard_while_a_library_that_connects_puts_a_handler_of_its_own_in_place():
+    source = """
+import ctypes, os, signal, time
+from concurrent.futures import ThreadPoolExecutor
+from harness import stopping
+from harness.cluster import session
+
+def connect():
+    ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(0))  # 0: the default, which ends the process
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+    print("connected")
+
+with stopping.heard(), ThreadPoolExecutor(1) as beside:
+    session._listening(beside.submit(connect))
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "connected\n", "")

@@ -150,13 +150,28 @@ def bootstrap_interval(estimate: float, drawn: Floats, deleted: Floats, confiden
 
     def percentile(level: float) -> float:
         a = shift + ndtri(level)
-        return float(ndtr(shift + a / (1 - acceleration * a)))
+        # Past its pole the correction has no meaning: the level lies beyond every draw.
+        return float(ndtr(shift + a / (1 - acceleration * a))) if acceleration * a < 1 else float(a > 0)
 
     ends = np.quantile(drawn, [percentile((1 - confidence) / 2), percentile((1 + confidence) / 2)])
-    w = ndtri(_share_below(drawn, 0.0)) - shift
-    one_sided = float(ndtr(w / (1 + acceleration * w) - shift))
-    p_value = min(1.0, max(2 * min(one_sided, 1 - one_sided), 2 / (count + 1)))
+    sign = float(np.sign(estimate))
+    z = _normal_quantile_of_zero(np.sort(sign * drawn)) - sign * shift
+    one_sided = float(z > 0)
+    if np.isfinite(z) and (bend := 1 + sign * acceleration * z) > 0:
+        one_sided = float(ndtr(z / bend - sign * shift))
+    p_value = 1.0 if sign == 0 else min(1.0, max(2 * one_sided, 2 / (count + 1)))
     return (float(min(ends[0], estimate)), float(max(ends[1], estimate))), p_value
+
+
+def _normal_quantile_of_zero(values: Floats) -> float:
+    """Where 0 lies among sorted `values` as `np.quantile` interpolates between them, on the scale of the normal distribution."""
+    from scipy.special import ndtri
+
+    below = int(np.searchsorted(values, 0.0, side="right"))
+    if below in (0, len(values)):
+        return -np.inf if below == 0 else np.inf
+    left, right = values[below - 1], values[below]
+    return float(ndtri((below - 1 - left / (right - left)) / (len(values) - 1)))
 
 
 def _share_below(drawn: Floats, value: float) -> float:

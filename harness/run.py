@@ -183,7 +183,7 @@ def run(request: Request, say: Callable[[str], None] = print) -> Outcome:
 def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
     """Do what a plan says, unless its record is there."""
     request = todo.request
-    if not request.force and (record := runs.read_record(todo.folder)) is not None:
+    if not request.force and (record := runs.finished(todo.folder)) is not None:
         from harness.tracking import Tracker
 
         Tracker(request.mlflow_uri, request.runs, todo.folder, say).catch_up(record)
@@ -193,8 +193,10 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
         table.require_files(todo.rows(*wanted), todo.data.name)
     with runs.locked(todo.folder, say):
         processes.end_leftovers(todo.folder, say)
-        if not request.force and (record := runs.read_record(todo.folder)) is not None:
-            return Outcome(todo.folder, record, found=True)
+        if not request.force:
+            if (record := runs.finished(todo.folder)) is not None:
+                return Outcome(todo.folder, record, found=True)
+            runs.withdraw(todo.folder, say)
         return Outcome(todo.folder, _work(todo, say), found=False)
 
 

@@ -152,6 +152,21 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The folder's record, unless it or the scores behind it are not there. Raises BadRequest as `read_record` does."""
+    record = read_record(folder)
+    return record if record is not None and all((folder / name).is_file() for name in ("scores.csv", "pictures.csv")) else None
+
+
+def withdraw(folder: Path, say: Callable[[str], None]) -> None:
+    """Remove a record whose scores are gone, so that the run counts as cut off; call with the folder locked."""
+    path = folder / "record.json"
+    if path.is_file():
+        say(f"{folder}: its record is there and its scores are not; doing what is missing")
+        with writing(path):
+            path.unlink()
+
+
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import runs
+from harness.errors import Unwritable
 from harness.files import atomic, write_text
 
 if TYPE_CHECKING:
@@ -30,10 +31,12 @@ def of_run(
 ) -> list[Path]:
     """The report of the finished run in `folder`; `table` is the dataset's (`harness.datasets.table`).
 
-    A report that cannot be made costs a warning: the record is there already.
+    A report that cannot be made costs a warning; raises Unwritable where it cannot be written, as the record then cannot either.
     """
     try:
         return write(folder, record, frame(table, runs.ScoreFile(folder).read()), model)
+    except Unwritable:
+        raise
     except Exception as error:
         say(f"warning: no report of {folder}: {type(error).__name__}: {error}".splitlines()[0])
         return []

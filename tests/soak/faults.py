@@ -50,7 +50,7 @@ def said(child: Child, status: int | None, *wanted: str) -> list[str]:
     text = child.output.read_text(encoding="utf-8")
     problems = [] if status in (1, 2) else [f"status {status}: {text[-400:]}"]
     problems += ["a traceback was shown"] if "Traceback" in text else []
-    problems += ["called a defect"] if "this is a defect" in text else []
+    problems += [f"called a defect: {text[-400:]}"] if "this is a defect" in text else []
     return problems + ([] if any(word in text for word in wanted) else [f"does not say {' or '.join(wanted)}: {text[-400:]}"])
 
 
@@ -151,7 +151,8 @@ def vanishing(scenario: Scenario, base: Path, draw: random.Random) -> list[str]:
     status = child.wait(600)
     # Removed after its last look, a run may still end well, its files being written by then.
     problems = [] if status == 0 else said(child, status, "gone", "cannot be written", "no such", "No such file")
-    return problems + again(scenario, folder, whole)
+    # What a finished run no longer needs may be gone for good.
+    return problems + [problem for problem in again(scenario, folder, whole) if not problem.endswith("state.json: missing")]
 
 
 def two_at_once(scenario: Scenario, base: Path, draw: random.Random) -> list[str]:

@@ -17,7 +17,7 @@ from harness import datasets, devices, external, models, processes, registry, ru
 from harness.datasets import Dataset, splits, table
 from harness.datasets.content import related
 from harness.datasets.manifest import manifest_hash
-from harness.errors import BadRequest, listed
+from harness.errors import BadRequest, Fault, listed
 from harness.files import sha256_file, sha256_json, write_json
 from harness.measurement import controls, measured, oriented_labels
 from harness.models import weights as weight_files
@@ -197,7 +197,12 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
             if (record := runs.finished(todo.folder)) is not None:
                 return Outcome(todo.folder, record, found=True)
             runs.withdraw(todo.folder, say)
-        return Outcome(todo.folder, _work(todo, say), found=False)
+        try:
+            return Outcome(todo.folder, _work(todo, say), found=False)
+        except FileNotFoundError as error:
+            if error.filename and Path(error.filename).is_relative_to(todo.folder):
+                raise Fault(f"{error.filename} is gone: removed while the run worked; the same command goes on") from error
+            raise
 
 
 def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from small import write_network, write_table
 from harness import campaign, verification
 from harness.datasets.archives import unpack
 from harness.download import SourceFailed, download
-from harness.errors import BadRequest, Fault
+from harness.errors import BadRequest, Fault, Unwritable
 from harness.registry import Cropping
-from harness.run import Request
+from harness.run import Plan, Request, run
 from harness.scoring import Pair, Scorer
 
 
@@ -131,3 +131,46 @@ def test_a_name_of_an_archive_that_is_no_text_or_steers_a_terminal_is_shown_esca
         unpack(path, tmp_path / "inside")
     assert str(refused.value) == f"{path}: \\udcffx is a link or no ordinary file; not unpacked"
     assert str(BadRequest("a\x1b[31m\udc80 café\nnext")) == "a\\x1b[31m\\udc80 café\nnext"
+
+
+def asked(tmp_path: Path, model: str = "psnr") -> Request:
+    table = write_table(tmp_path / "data", references=2, levels=2)
+    return Request(model, dataset=str(table), runs=str(tmp_path / "runs"), mlflow_uri="off", quiet=True)
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "pictures.csv"])
+def test_a_record_whose_scores_are_gone_is_no_finished_run_and_is_made_again(tmp_path: Path, name: str):
+    request = asked(tmp_path)
+    first = run(request, quiet)
+    before = {n: (first.folder / n).read_bytes() for n in ("scores.csv", "pictures.csv")}
+    (first.folder / name).unlink()
+    said: list[str] = []
+    again = run(request, said.append)
+    assert not again.found
+    assert any("its record is there and its scores are not" in line for line in said)
+    assert {n: (first.folder / n).read_bytes() for n in before} == before
+    assert again.record["metrics"] == first.record["metrics"]
+    assert run(request, quiet).found
+
+
+def test_a_file_that_is_taken_away_while_a_run_works_is_a_fault_and_no_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def taken_away(todo: Plan, *_: object) -> None:
+        (todo.folder / "weights.safetensors").read_bytes()
+
+    monkeypatch.setattr("harness.run._record", taken_away)
+    with pytest.raises(Fault, match=r"weights\.safetensors is gone: removed while the run worked"):
+        run(asked(tmp_path), quiet)
+
+
+def test_a_report_that_finds_no_space_ends_the_run_and_the_next_one_finishes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise Unwritable("report.html: no space left")
+
+    request = asked(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.report.write", full)
+        with pytest.raises(Unwritable, match="no space left"):
+            run(request, quiet)
+    outcome = run(request, quiet)
+    assert not outcome.found
+    assert (outcome.folder / "report.html").is_file()

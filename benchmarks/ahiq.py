@@ -11,6 +11,7 @@ code; `pyiqa` takes part where it can be imported. Memory is the largest residen
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import resource
@@ -30,7 +31,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from harness.models import products
+from harness.models import linear, products, winograd
 from harness.models.ahiq import AHIQ
 from harness.models.deform import deform_conv, places
 
@@ -84,8 +85,10 @@ class Straightforward(nn.Module):
         reduced = []
         for tokens, maps in ((moved, moved_maps), (still, still_maps)):
             offsets = self.deform_net.conv_offset(F.interpolate(still, size=maps.shape[-2:], mode="nearest"))
-            deform = self.deform_net.deform
-            deformed = deform_conv(maps, places(offsets), deform) if self.gathered else self.deform(maps, offsets)
+            if self.gathered:
+                deformed = deform_conv(maps, places(offsets), self.deform.weight, self.deform.bias)
+            else:
+                deformed = self.deform(maps, offsets)
             reduced.append(head.down_channel(torch.cat([tokens, self.deform_net.conv1(deformed)], 1)))
         d, r = reduced
         x = head.conv1(head.feat_smoothing(torch.cat([d - r, d, r], 1)))
@@ -229,18 +232,27 @@ def steps(patch: int, rounds: int) -> None:
         with torch.inference_mode() if used_only else torch.no_grad():
             return peer(*pictures(2, number).split(1))
 
-    def without(number: int) -> Tensor:
-        with mock.patch.object(products, "worthwhile", return_value=False):
-            return model.score(*pictures(2, number).split(1))
+    def without(*ways: Any) -> Callable[[int], Tensor]:
+        def inside(number: int) -> Tensor:
+            with contextlib.ExitStack() as stack:
+                for owner, name in ways:
+                    stack.enter_context(mock.patch.object(owner, name, lambda *_: False))
+                return model.score(*pictures(2, number).split(1))
 
+        return inside
+
+    onednn, packing, fewer = (products, "worthwhile"), (linear, "available"), (winograd, "pays")
     contenders: dict[str, Callable[[int], Any]] = {
         "whole backbones": lambda n: variant(False, False, n),
         "used blocks only, inference mode": lambda n: variant(True, False, n),
         "deformable convolution as gather and product": lambda n: variant(True, True, n),
-        "offsets once and before enlarging, head's first layer split, norms folded": without,
+        "offsets once and before enlarging, head's first layer split, norms folded": without(onednn, packing, fewer),
+        "Winograd's convolutions": without(onednn, packing),
     }
     if products.worthwhile():
-        contenders["matrix products by oneDNN"] = lambda n: model.score(*pictures(2, n).split(1))
+        contenders["matrix products by oneDNN"] = without(packing)
+    if linear.available():
+        contenders["their weights laid out once"] = without()
     times, _ = compare(contenders, rounds)
     names = list(contenders)
     rows, previous = [], names[0]

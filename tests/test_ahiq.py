@@ -166,7 +166,7 @@ def test_the_deformable_convolution_is_torchvisions(maps: int, channels: int, he
     x = torch.randn(maps, channels, height, width)
     offsets = torch.randn(maps, 18, height, width) * reach
     expected = torchvision.ops.deform_conv2d(x, offsets, conv.weight, conv.bias, padding=1)
-    assert (deform_conv(x, places(offsets), conv) - expected).abs().max() < 2e-5
+    assert (deform_conv(x, places(offsets), conv.weight, conv.bias) - expected).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("trained_map", [True, False])
@@ -177,7 +177,7 @@ def test_gradients_through_the_deformable_convolution_are_torchvisions(trained_m
     offsets = (torch.randn(3, 18, 8, 7) * 2).requires_grad_()
     wanted = [offsets, conv.weight, conv.bias, *([x] if trained_map else [])]
     pull = torch.randn(3, 5, 8, 7)
-    own = torch.autograd.grad((deform_conv(x, places(offsets), conv) * pull).sum(), wanted)
+    own = torch.autograd.grad((deform_conv(x, places(offsets), conv.weight, conv.bias) * pull).sum(), wanted)
     expected = torchvision.ops.deform_conv2d(x, offsets, conv.weight, conv.bias, padding=1)
     for ours, theirs in zip(own, torch.autograd.grad((expected * pull).sum(), wanted), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4)
@@ -186,7 +186,7 @@ def test_gradients_through_the_deformable_convolution_are_torchvisions(trained_m
 def test_offsets_beyond_all_bounds_look_at_nothing():
     conv = nn.Conv2d(2, 3, 3, 1, 1)
     offsets = torch.full((1, 18, 4, 4), 1e30)
-    out = deform_conv(torch.ones(1, 2, 4, 4), places(offsets), conv)
+    out = deform_conv(torch.ones(1, 2, 4, 4), places(offsets), conv.weight, conv.bias)
     assert torch.equal(out, conv.bias.reshape(1, 3, 1, 1).expand(1, 3, 4, 4))
 
 

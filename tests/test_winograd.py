@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.models.ahiq import AHIQ
-from harness.models.winograd import Conv3x3, conv3x3, pays, transformed
+from harness.models.winograd import Conv3x3, conv3x3, transformed
 
 
 def conv(inputs: int = 128, outputs: int = 136, seed: int = 0) -> Conv3x3:
@@ -30,17 +30,25 @@ def test_any_size_of_map_gives_the_direct_convolutions_values(height: int, width
     assert (fast - truth).abs().max() < 5e-5 * truth.std()
 
 
-def test_wide_layers_take_the_fast_way_and_narrow_small_or_trained_ones_do_not():
-    x, weight = maps(128, 28, 28), torch.rand(128, 128, 3, 3)
-    assert pays(x, weight)
-    assert not pays(x[:, :64], weight[:, :64])
-    assert not pays(x[..., :6, :6], weight)
-    assert not pays(x, weight.requires_grad_())
-    assert not pays(x.double(), weight.double())
+def test_wide_layers_take_the_fast_way_and_narrow_small_or_trained_ones_do_not(monkeypatch: pytest.MonkeyPatch):
+    taken: list[int] = []
+    monkeypatch.setattr("harness.models.winograd.conv3x3", lambda x, *rest: taken.append(1) or conv3x3(x, *rest))
+
+    def fast(layer: Conv3x3, x: torch.Tensor) -> bool:
+        taken.clear()
+        layer(x)
+        return bool(taken)
+
+    wide, narrow, double = conv(), conv(64), conv().double()
     with torch.inference_mode():
-        assert pays(x, weight)
+        assert fast(wide, maps(128, 28, 28))
+        assert not fast(narrow, maps(64, 28, 28))
+        assert not fast(wide, maps(128, 6, 6))
+        assert not fast(double, maps(128, 28, 28).double())
         with torch.autocast("cpu", torch.bfloat16):
-            assert not pays(x, weight)
+            assert not fast(wide, maps(128, 28, 28))
+    assert not fast(conv(), maps(128, 28, 28))
+    assert fast(conv().requires_grad_(False), maps(128, 28, 28))
 
 
 def test_the_layer_follows_its_weight_through_every_way_of_changing_it():
@@ -78,4 +86,4 @@ def test_the_released_networks_wide_layers_are_of_this_kind_and_its_state_dict_i
     kinds = [name for name, module in eight.named_modules() if isinstance(module, Conv3x3)]
     assert kinds == ["deform_net.conv1.2", "regressor.feat_smoothing.0", "regressor.feat_smoothing.2", "regressor.conv1.0"]
     assert not isinstance(sixteen.deform_net.conv1[2], Conv3x3)
-    assert not [key for key in eight.state_dict() if "kept" in key]
+    assert not [key for key in eight.state_dict() if "prepared" in key]

@@ -18,15 +18,16 @@ from torch import Tensor, nn
 from harness.errors import BadRequest, near
 from harness.models.backbones import ResNet, ViT
 from harness.models.base import Model, check_pair
-from harness.models.deform import Places, as_map, deform_conv, places, upsampled_conv
+from harness.models.deform import DeformConv, Places, as_map, places, upsampled_conv
 from harness.models.filling import fill
 from harness.models.products import by_onednn
 from harness.models.winograd import Conv3x3
 
 _HEADS = {"regressor_model_state_dict": "regressor", "deform_net_model_state_dict": "deform_net"}
 _PARTS = ("vit", "resnet50", "deform_net", "regressor")
-_PIXELS_ON_CPU, _PIXELS_ON_GPU = 1 << 18, 1 << 22
-"""Pixels of all images that a scoring call has in work at once: 4 and 82 crops of 224."""
+_PIXELS_ON_CPU, _PIXELS_ON_GPU = 1 << 17, 1 << 22
+"""Pixels of all images that a scoring call has in work at once: 2 and 82 crops of 224. On a CPU more gains nothing, and
+arrays of over 32 MB would be given back to the system and asked for again at each layer."""
 
 
 class Embedding(NamedTuple):
@@ -271,15 +272,14 @@ class _DeformFusion(nn.Module):
     def __init__(self, tokens: int, channels: int, width: int, patch_size: int) -> None:
         super().__init__()
         self.conv_offset = nn.Conv2d(tokens, 18, 3, 1, 1)
-        # Holds the weights of torchvision's DeformConv2d, whose defaults are those of a convolution.
-        self.deform = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.deform = DeformConv(channels, channels)
         # Made in the order of the draws that fill them, so that a seed gives the network that it always gave.
         first = nn.Conv2d(channels, width, 3, 2, 1)
         last = Conv3x3(width, channels) if patch_size == 8 else nn.Conv2d(width, channels, 3, 2, 1)
         self.conv1 = nn.Sequential(first, nn.ReLU(), last)
 
     def forward(self, maps: Tensor, where: Places) -> Tensor:
-        fused: Tensor = self.conv1(deform_conv(maps, where, self.deform))
+        fused: Tensor = self.conv1(self.deform(maps, where))
         return fused.flatten(2).transpose(1, 2)
 
 

@@ -6,12 +6,15 @@ sampled at them, such as the distorted images of one reference. Everything here 
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.models import linear
+from harness.models.prepared import Prepared, pays
 from harness.models.products import by_onednn
 
 _SAMPLES_ON_CPU, _SAMPLES_ON_GPU = 1 << 22, 1 << 25
@@ -51,27 +54,50 @@ def places(offsets: Tensor) -> Places:
     return Places(torch.stack(pixels, -1).reshape(n, -1, 4), torch.stack(weights, -1).reshape(n, -1, 4))
 
 
-def deform_conv(x: Tensor, where: Places, conv: nn.Conv2d) -> Tensor:
-    """`conv`'s weights at the places of each map of `x` (N, C, H, W), one row of `where` per map."""
+class DeformConv(nn.Conv2d):
+    """Holds the weights of torchvision's DeformConv2d, whose defaults are those of a convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+        self._prepared = Prepared()
+
+    def forward(self, x: Tensor, where: Places) -> Tensor:  # type: ignore[override]
+        """(N, I, H, W) at one row of places for each map -> (N, O, H, W)."""
+        return deform_conv(x, where, self.weight, self.bias, self._prepared)
+
+
+def deform_conv(x: Tensor, where: Places, weight: Tensor, bias: Tensor | None, prepared: Prepared | None = None) -> Tensor:
+    """`weight` (O, I, 3, 3) at the places of each map of `x` (N, I, H, W), one row of `where` per map: (N, O, H, W).
+
+    `prepared`, where given, keeps the weight as the product wants it.
+    """
     n, channels, height, width = x.shape
     first = torch.arange(n, device=x.device, dtype=torch.int32)[:, None, None] * (height * width)
     table = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    pixels, weights = (where.pixels + first).reshape(-1, 4), where.weights.reshape(-1, 4).to(x.dtype)
-    weight = conv.weight.permute(0, 2, 3, 1).reshape(conv.out_channels, -1)
-    if not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, weights, weight))):
+    pixels, shares = (where.pixels + first).reshape(-1, 4), where.weights.reshape(-1, 4).to(x.dtype)
+    if not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, shares, weight))):
+        if prepared is not None and pays(x, weight) and linear.available():
+            packed = prepared("matrix", weight, lambda weight: linear.packed(_matrix(weight)))
+            product = functools.partial(linear.multiply, matrix=packed, bias=bias)
+        else:
+            product = functools.partial(F.linear, weight=_matrix(weight), bias=bias)
         # On a CPU a few rows at a time stay in the cache between the gather and the product.
         step = 9 * max(1, (_SAMPLES_ON_CPU if x.device.type == "cpu" else _SAMPLES_ON_GPU) // (9 * channels))
         parts = []
         for i in range(0, len(pixels), step):
-            rows = F.embedding_bag(pixels[i : i + step], table, per_sample_weights=weights[i : i + step], mode="sum")
-            parts.append(F.linear(rows.reshape(-1, 9 * channels), weight, conv.bias))
+            rows = F.embedding_bag(pixels[i : i + step], table, per_sample_weights=shares[i : i + step], mode="sum")
+            parts.append(product(rows.reshape(-1, 9 * channels)))
         return as_map(torch.cat(parts).reshape(n, height * width, -1), height, width)
-    bags = F.embedding_bag(pixels, table.detach(), per_sample_weights=weights, mode="sum")
+    bags = F.embedding_bag(pixels, table.detach(), per_sample_weights=shares, mode="sum")
     if table.requires_grad and torch.is_grad_enabled():
-        bags = _TableGradient.apply(bags, table, pixels, weights.detach())
+        bags = _TableGradient.apply(bags, table, pixels, shares.detach())
     columns = bags.reshape(n, height * width, -1)
-    out = _Product.apply(columns, weight.to(columns.dtype))
-    return as_map(out if conv.bias is None else out + conv.bias.to(out.dtype), height, width)
+    out = _Product.apply(columns, _matrix(weight).to(columns.dtype))
+    return as_map(out if bias is None else out + bias.to(out.dtype), height, width)
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
 
 
 def as_map(tokens: Tensor, height: int, width: int) -> Tensor:

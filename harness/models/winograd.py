@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_SMALLEST = 128
-"""Channels from which the matrix products outweigh the transforms."""
+from harness.models.prepared import Prepared, pays
+
+_SMALLEST_MAP = 8
+"""Sides below which most of the outermost tiles would be thrown away."""
 _INPUT = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -36,14 +38,11 @@ _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, 
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution of stride 1 and padding 1 that takes the faster way where there is one.
-
-    Transformed kernels are kept, and made anew when the weight has changed: they follow from it alone.
-    """
+    """A 3x3 convolution of stride 1 and padding 1 that takes the faster way where there is one."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
-        self._kept: dict[str, tuple[tuple[int, int], Tensor]] = {}
+        self._prepared = Prepared()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, I, H, W) -> (N, O, H, W)."""
@@ -51,25 +50,9 @@ class Conv3x3(nn.Conv2d):
 
     def using(self, x: Tensor, name: str, kernel: Callable[[Tensor], Tensor], bias: Tensor | None) -> Tensor:
         """The convolution with `kernel(weight)`, called `name`, in place of the weight."""
-        if not pays(x, self.weight) or self.weight.is_inference():
+        if not pays(x, self.weight) or min(x.shape[-2:]) < _SMALLEST_MAP:
             return F.conv2d(x, kernel(self.weight), bias, padding=1)
-        # In-place changes raise the version; a new storage moves the pointer.
-        state = self.weight.data_ptr(), self.weight._version
-        if name not in self._kept or self._kept[name][0] != state:
-            self._kept[name] = state, transformed(kernel(self.weight))
-        return conv3x3(x, self._kept[name][1], bias)
-
-
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether `conv3x3` is the faster way, and an exact one: fp32 inference on a CPU, wide layers, maps of some size."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
-        and min(weight.shape[:2]) >= _SMALLEST
-        and min(x.shape[-2:]) >= 8
-    )
+        return conv3x3(x, self._prepared(name, self.weight, lambda weight: transformed(kernel(weight))), bias)
 
 
 def transformed(weight: Tensor) -> Tensor:

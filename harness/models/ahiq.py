@@ -182,7 +182,11 @@ class AHIQ(Model, nn.Module):
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """ViT tokens (N, L, C) and CNN maps (N, C', S/4, S/4) of images in [0, 1]."""
         x = (x - 0.5) / 0.5
-        return self.vit(x), self.resnet50(x)
+        frozen = not any(p.requires_grad for trunk in (self.vit, self.resnet50) for p in trunk.parameters())
+        if torch.is_grad_enabled() and not frozen:
+            return self.vit(x), self.resnet50(x)
+        tokens, maps = zip(*((self.vit(x[s]), self.resnet50(x[s])) for s in self._slices(len(x), x.device)), strict=True)
+        return (tokens[0], maps[0]) if len(tokens) == 1 else (torch.cat(tokens), torch.cat(maps))
 
     def _places(self, tokens: Tensor) -> Places:
         offsets = upsampled_conv(tokens, self.deform_net.conv_offset, self.grid, self.crop_size // 4)

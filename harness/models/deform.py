@@ -7,6 +7,7 @@ sampled at them, such as the distorted images of one reference. Everything here 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -75,25 +76,46 @@ def deform_conv(x: Tensor, where: Places, weight: Tensor, bias: Tensor | None, p
     first = torch.arange(n, device=x.device, dtype=torch.int32)[:, None, None] * (height * width)
     table = x.permute(0, 2, 3, 1).reshape(-1, channels)
     pixels, shares = (where.pixels + first).reshape(-1, 4), where.weights.reshape(-1, 4).to(x.dtype)
-    if not (torch.is_grad_enabled() and any(t.requires_grad for t in (x, shares, weight))):
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, shares, weight)):
+        out = _Deformed.apply(table, pixels, shares, _matrix(weight).to(x.dtype), bias)
+    else:
         if prepared is not None and pays(x, weight) and linear.available():
             packed = prepared("matrix", weight, lambda weight: linear.packed(_matrix(weight)))
             product = functools.partial(linear.multiply, matrix=packed, bias=bias)
         else:
             product = functools.partial(F.linear, weight=_matrix(weight), bias=bias)
-        # On a CPU a few rows at a time stay in the cache between the gather and the product.
-        step = 9 * max(1, (_SAMPLES_ON_CPU if x.device.type == "cpu" else _SAMPLES_ON_GPU) // (9 * channels))
-        parts = []
-        for i in range(0, len(pixels), step):
-            rows = F.embedding_bag(pixels[i : i + step], table, per_sample_weights=shares[i : i + step], mode="sum")
-            parts.append(product(rows.reshape(-1, 9 * channels)))
-        return as_map(torch.cat(parts).reshape(n, height * width, -1), height, width)
-    bags = F.embedding_bag(pixels, table.detach(), per_sample_weights=shares, mode="sum")
-    if table.requires_grad and torch.is_grad_enabled():
-        bags = _TableGradient.apply(bags, table, pixels, shares.detach())
-    columns = bags.reshape(n, height * width, -1)
-    out = _Product.apply(columns, _matrix(weight).to(columns.dtype))
-    return as_map(out if bias is None else out + bias.to(out.dtype), height, width)
+        out = _products(table, pixels, shares, product)
+    return as_map(out.reshape(n, height * width, -1), height, width)
+
+
+def _parts(table: Tensor, pixels: Tensor) -> list[slice]:
+    """Some output pixels' samples at a time: on a CPU they stay in the cache between the gather and the product."""
+    most = _SAMPLES_ON_CPU if table.device.type == "cpu" else _SAMPLES_ON_GPU
+    step = 9 * max(1, most // (9 * table.shape[1]))
+    return [slice(i, i + step) for i in range(0, len(pixels), step)]
+
+
+def _gathered(table: Tensor, pixels: Tensor, shares: Tensor) -> Tensor:
+    """The nine samples of each output pixel, side by side."""
+    rows = F.embedding_bag(pixels, table, per_sample_weights=shares, mode="sum")
+    return rows.reshape(-1, 9 * table.shape[1])
+
+
+def _products(table: Tensor, pixels: Tensor, shares: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
+    """`product` of all samples, one row for each output pixel."""
+    out = None
+    for part in _parts(table, pixels):
+        some = product(_gathered(table, pixels[part], shares[part]))
+        if out is None:
+            out = some.new_empty(len(pixels) // 9, some.shape[1])
+        out[_rows(part)] = some
+    assert out is not None
+    return out
+
+
+def _rows(part: slice) -> slice:
+    """The output pixels of a part of the samples."""
+    return slice(part.start // 9, part.stop // 9)
 
 
 def _matrix(weight: Tensor) -> Tensor:
@@ -122,39 +144,55 @@ def upsampled_conv(tokens: Tensor, conv: nn.Conv2d, grid: int, size: int) -> Ten
     return out if conv.bias is None else out + conv.bias[:, None, None]
 
 
-class _Product(torch.autograd.Function):
-    """x @ weight.T, with the products of the gradient, which runs outside of the forward's settings, by oneDNN too."""
+class _Deformed(torch.autograd.Function):
+    """The product over gathered samples. Its gradients gather them again and take their products by oneDNN too.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return F.linear(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        with by_onednn(x.device):
-            for_x = gradient @ weight if ctx.needs_input_grad[0] else None
-            for_weight = gradient.flatten(0, 1).T @ x.flatten(0, 1) if ctx.needs_input_grad[1] else None
-        return for_x, for_weight
-
-
-class _TableGradient(torch.autograd.Function):
-    """Hands `bags` through, and sends to `table` the gradient that embedding_bag would, in a fraction of its time.
-
-    A row's gradient sums the samples that looked at it: bags again, with the roles exchanged.
+    For eight maps of the released network the samples are 0.7 GB, and their gradient as much: neither is kept, but for
+    the gradient where the maps are trained as well.
     """
 
     @staticmethod
-    def forward(ctx: Any, bags: Tensor, table: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(pixels, weights)
-        ctx.rows = len(table)
-        return bags.view_as(bags)
+    def forward(ctx: Any, table: Tensor, pixels: Tensor, shares: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(table, pixels, shares, weight)
+        out = _products(table, pixels, shares, functools.partial(F.linear, weight=weight))
+        return out if bias is None else out.add_(bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        pixels, weights = ctx.saved_tensors
-        looked_at, order = pixels.flatten().sort(stable=True)
-        first = torch.searchsorted(looked_at, torch.arange(ctx.rows, device=pixels.device, dtype=torch.int32))
-        rows = F.embedding_bag(order // 4, gradient, first, per_sample_weights=weights.flatten()[order], mode="sum")
-        return gradient, rows, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        table, pixels, shares, weight = ctx.saved_tensors
+        for_table, _, for_shares, for_weight, for_bias = ctx.needs_input_grad
+        of_samples: list[Tensor] = []
+        of_shares: list[Tensor] = []
+        of_weight: Tensor | None = None
+        for part in _parts(table, pixels):
+            rows = gradient[_rows(part)]
+            with torch.enable_grad():
+                own = shares[part].detach().requires_grad_(for_shares)
+                samples = _gathered(table.detach(), pixels[part], own)
+            with by_onednn(table.device):
+                if for_weight:
+                    kept = samples.detach()
+                    of_weight = rows.T @ kept if of_weight is None else of_weight.addmm_(rows.T, kept)
+                if for_shares or for_table:
+                    change = rows @ weight
+                    if for_shares:
+                        of_shares += torch.autograd.grad(samples, own, change)
+                    if for_table:
+                        of_samples.append(change)
+        return (
+            _of_table(torch.cat(of_samples).reshape(-1, table.shape[1]), len(table), pixels, shares) if for_table else None,
+            None,
+            torch.cat(of_shares) if for_shares else None,
+            of_weight,
+            gradient.sum(0) if for_bias else None,
+        )
+
+
+def _of_table(gradient: Tensor, rows: int, pixels: Tensor, shares: Tensor) -> Tensor:
+    """The gradient that embedding_bag would send to its table, in a fraction of its time.
+
+    A row's gradient sums the samples that looked at it: bags again, with the roles exchanged.
+    """
+    looked_at, order = pixels.flatten().sort(stable=True)
+    first = torch.searchsorted(looked_at, torch.arange(rows, device=pixels.device, dtype=torch.int32))
+    return F.embedding_bag(order // 4, gradient, first, per_sample_weights=shares.flatten()[order], mode="sum")

@@ -75,15 +75,23 @@ def rows_of(plane: Plane) -> Rows:
 
 def rows_uint8(image: NDArray[np.uint8], colour: int | None) -> Rows:
     """One colour (0, 1, 2), or with None the luma, of an (H, W, 3) uint8 picture."""
-    import cv2
 
     def fill(rows: slice, out: Plane) -> None:
         if colour is None:
-            luma(cv2.split(image[rows]), out)
+            luma((_channel(image[rows], c) for c in range(3)), out)
         else:
-            np.copyto(out, image[rows, :, colour])
+            np.copyto(out, _channel(image[rows], colour))
 
     return Rows(image.shape[0], image.shape[1], fill)
+
+
+def _channel(image: NDArray[np.uint8], colour: int) -> NDArray[np.uint8]:
+    """One colour (H, W) of an (H, W, 3) picture, good until this thread asks for another."""
+    import cv2
+
+    height, width = image.shape[:2]
+    out = scratch("channel", height, width).view(np.uint8).reshape(-1)[: height * width].reshape(height, width)
+    return np.asarray(cv2.extractChannel(image, colour, dst=out), np.uint8)
 
 
 def rows_tensor(image: torch.Tensor, colour: int | None) -> Rows:
@@ -103,12 +111,16 @@ def rows_tensor(image: torch.Tensor, colour: int | None) -> Rows:
 
 
 def luma(colours: Iterable[NDArray[Any]], out: Plane) -> None:
-    """Writes grey, whole numbers in 0..255, of red, green and blue planes (H, W) in 0..255, uint8 or float32."""
-    red, green, blue = colours
+    """Writes grey, whole numbers in 0..255, of red, green and blue planes (H, W) in 0..255, uint8 or float32.
+
+    Each plane is done with before the next is asked for.
+    """
     part = scratch("luma", *out.shape)
-    np.multiply(red, WEIGHTS[0], out=out)
-    out += np.multiply(green, WEIGHTS[1], out=part)
-    out += np.multiply(blue, WEIGHTS[2], out=part)
+    for i, (colour, weight) in enumerate(zip(colours, WEIGHTS, strict=True)):
+        if i == 0:
+            np.multiply(colour, weight, out=out)
+        else:
+            out += np.multiply(colour, weight, out=part)
     np.rint(out, out=out)
 
 

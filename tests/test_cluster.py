@@ -120,8 +120,11 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[subprocess.Popen[str]]:
     place = f"/tmp/harness-test-{os.getpid()}"
+    # Ray notes a cluster's address where its own clusters are kept, which on a new machine is not there yet.
+    Path(place, "ray").mkdir(parents=True)
     environment = {
         **os.environ,
+        "RAY_TMPDIR": place,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

@@ -169,8 +169,12 @@ def test_the_deformable_convolution_is_torchvisions(maps: int, channels: int, he
     assert (deform_conv(x, places(offsets), conv.weight, conv.bias) - expected).abs().max() < 2e-5
 
 
+@pytest.mark.parametrize("pixels_at_once", [1 << 20, 10, 1])
 @pytest.mark.parametrize("trained_map", [True, False])
-def test_gradients_through_the_deformable_convolution_are_torchvisions(trained_map: bool):
+def test_gradients_through_the_deformable_convolution_are_torchvisions(
+    monkeypatch: pytest.MonkeyPatch, trained_map: bool, pixels_at_once: int
+):
+    monkeypatch.setattr("harness.models.deform._SAMPLES_ON_CPU", 9 * 6 * pixels_at_once)
     torch.manual_seed(0)
     conv = nn.Conv2d(6, 5, 3, 1, 1)
     x = torch.randn(3, 6, 8, 7, requires_grad=trained_map)

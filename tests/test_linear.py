@@ -88,6 +88,17 @@ def test_the_layer_follows_its_weight_through_every_way_of_changing_it():
     assert right()
 
 
+def test_a_weight_in_the_memory_of_one_that_is_gone_is_not_taken_for_it():
+    prepared, places, weight = Prepared(), set(), torch.zeros(64, 64)
+    for number in range(1, 50):
+        assert prepared("whole", weight, torch.clone).mean() == number - 1
+        places.add(weight.data_ptr())
+        # Two changes between two uses: the second may get the first one's memory back.
+        weight = None
+        weight = torch.full((64, 64), float(number))
+    assert len(places) > 1
+
+
 def test_a_copy_of_a_layer_has_the_same_state_and_keeps_nothing_of_the_first():
     one, x = layer(), rows(3, 192)
     with torch.inference_mode():

@@ -28,15 +28,16 @@ class Prepared:
     """Tensors that follow from a weight alone, by name; a copy starts empty."""
 
     def __init__(self) -> None:
-        self._made: dict[str, tuple[tuple[int, int], Tensor]] = {}
+        self._made: dict[str, tuple[tuple[int, int], Tensor, Tensor]] = {}
 
     def __call__(self, name: str, weight: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
         """`make(weight)`, made anew when the weight has changed."""
         # In-place changes raise the version; a new storage moves the pointer.
         state = weight.data_ptr(), weight._version
         if name not in self._made or self._made[name][0] != state:
-            self._made[name] = state, make(weight)
-        return self._made[name][1]
+            # The weight is held with what was made of it, so that no other can come to lie where it lay.
+            self._made[name] = state, weight.detach(), make(weight)
+        return self._made[name][2]
 
     def __reduce__(self) -> tuple[type[Prepared], tuple[()]]:
         return Prepared, ()

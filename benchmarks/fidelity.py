@@ -17,9 +17,9 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 import harness
-from harness.errors import HarnessError
 from harness.files import write_text
 from harness.models import adapters, build
+from harness.runtime.errors import HarnessError
 
 PAIRS = ("I03", "I04", "I06", "I08", "I19")
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness import models, registry
 from harness.devices import choose
-from harness.errors import BadRequest, listed
 from harness.files import write_text
 from harness.models import weights as weight_files
-from harness.progress import progress
+from harness.runtime.errors import BadRequest, listed
+from harness.runtime.progress import progress
 from harness.scoring import Pair, Scored, Scorer
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import Any
 from harness import datasets, runs
 from harness.cluster.session import kept
 from harness.datasets.content import independent_rows
-from harness.errors import BadRequest, HarnessError
 from harness.files import sha256_json, write_json, write_text
 from harness.measurement import measured
 from harness.run import Outcome, Plan, Request, command, execute, plan
+from harness.runtime.errors import BadRequest, HarnessError
 
 WEIGHTS = "weights.safetensors"
 FIGURES = ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")

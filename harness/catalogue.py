@@ -8,8 +8,8 @@ from typing import Any
 
 from harness import registry
 from harness.challenges import ChallengeCard
-from harness.errors import BadRequest, near
 from harness.registry import Card, DatasetCard, ModelCard
+from harness.runtime.errors import BadRequest, near
 
 
 def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = False) -> list[dict[str, Any]]:

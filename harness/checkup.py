@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry, runs
-from harness.errors import HarnessError
+from harness.runtime.errors import HarnessError
 
 REQUIRED = (
     "torch",

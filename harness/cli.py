@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from harness import stopping
-from harness.errors import BadRequest, HarnessError
+from harness.runtime import signals
+from harness.runtime.errors import BadRequest, HarnessError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -496,7 +496,7 @@ def data_get(name: str, root: str | None, cards: Sequence[str], offline: bool, q
     """Download dataset NAME where it has a public address, else print how to obtain it."""
     from harness import registry
     from harness.datasets import fetch
-    from harness.progress import counted
+    from harness.runtime.progress import counted
 
     with counted(f"downloading {name}", unit="bytes", quiet=quiet) as step:
         lines = fetch.get(
@@ -670,7 +670,7 @@ def weights_get(name: str, use: str | None, cards: Sequence[str], quiet: bool) -
     """Fetch the weights of model NAME."""
     from harness import registry
     from harness.models import weights
-    from harness.progress import counted
+    from harness.runtime.progress import counted
 
     with counted(f"weights of {name}", unit="bytes", quiet=quiet) as step:
         for path in weights.get(registry.find_model(name, cards), use, progress=lambda file, done, total: step(done, total)):
@@ -732,11 +732,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
-        with stopping.heard():
+        with signals.heard():
             status = cli.main(words, prog_name="harness", standalone_mode=False)
     except BaseException as error:
         # On its way a stop may have been turned into an error of some library's.
-        stopped = stopping.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt | click.Abort) else None)
+        stopped = signals.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt | click.Abort) else None)
         if (debug and not isinstance(error, click.ClickException)) or (stopped is None and isinstance(error, SystemExit)):
             raise
         sys.exit(_stopped(stopped) if stopped else _failed(error))

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness import datasets, registry
-from harness.errors import BadRequest, listed
 from harness.measurement import discrimination, oriented_labels
 from harness.members import Member, member
+from harness.runtime.errors import BadRequest, listed
 from harness.statistics.comparison import Comparison, Difference, compare
 from harness.statistics.planning import references_needed
 from harness.summary import number, probability

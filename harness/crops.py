@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.errors import BadRequest, near
+from harness.runtime.errors import BadRequest, near
 
 NAMED = ("whole", "five", "nine", "grid", "random20")
 

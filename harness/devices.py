@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 
 
 def choose(asked: str | None, model: Any) -> str:

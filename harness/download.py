@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from harness import files
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 
 ANSWER_WITHIN = 10.0
 """Seconds in which a host has to begin its answer, name look-up and redirections included; also for each later read."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from harness.datasets import table
-from harness.errors import BadRequest, listed, near
 from harness.files import sha256_json
+from harness.runtime.errors import BadRequest, listed, near
 from harness.statistics.agreement import Agreement, agreement
 from harness.statistics.fits import Fit
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from harness.errors import Unwritable
+from harness.runtime.errors import Unwritable
 
 _ADVICE = {
     errno.ENOSPC: "no space left: free some and run the same command again; what is finished is kept",

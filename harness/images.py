@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from harness.errors import BadRequest, listed
+from harness.runtime.errors import BadRequest, listed
 
 Pixels = npt.NDArray[np.uint8]
 

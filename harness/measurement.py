@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets import Dataset
-from harness.errors import BadRequest
 from harness.registry import ModelCard
+from harness.runtime.errors import BadRequest
 from harness.statistics.agreement import Agreement, agreement
 from harness.statistics.correlations import Floats, numbered
 from harness.statistics.discrimination import agreeing, monotonicity, outlier_ratio, pair_analysis

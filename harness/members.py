@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import runs
-from harness.errors import BadRequest, listed
 from harness.external import read_scores
+from harness.runtime.errors import BadRequest, listed
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from harness.challenges import ChallengeCard
-from harness.errors import BadRequest, listed, near
+from harness.runtime.errors import BadRequest, listed, near
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import runs
-from harness.errors import Fault, HarnessError
 from harness.files import write_json
 from harness.measurement import controls, measured
 from harness.run import SCORED_PARTS, Request, plan
+from harness.runtime.errors import Fault, HarnessError
 from harness.verification import identity_differences, own_contradictions, request_of
 
 _SAME = 1e-9

@@ -17,12 +17,12 @@ from harness import datasets, devices, external, models, processes, registry, ru
 from harness.datasets import Dataset, splits, table
 from harness.datasets.content import related
 from harness.datasets.manifest import manifest_hash
-from harness.errors import BadRequest, Fault, listed
 from harness.files import sha256_file, sha256_json, write_json
 from harness.measurement import controls, measured, oriented_labels
 from harness.models import weights as weight_files
-from harness.progress import progress
 from harness.registry import ModelCard
+from harness.runtime.errors import BadRequest, Fault, listed
+from harness.runtime.progress import progress
 from harness.scoring import BATCH, Scored, Scorer, pairs_of
 
 if TYPE_CHECKING:

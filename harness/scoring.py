@@ -21,9 +21,9 @@ import numpy as np
 from harness import crops as cropping
 from harness import images
 from harness.crops import Crop
-from harness.errors import BadRequest, Fault, listed
 from harness.images import Pixels
 from harness.registry import Cropping
+from harness.runtime.errors import BadRequest, Fault, listed
 from harness.timing import WarmTime
 
 if TYPE_CHECKING:

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from harness import images, runs
-from harness.errors import BadRequest, Fault
 from harness.files import write_text
 from harness.images import Pixels
 from harness.models.checkpoints import read_metadata, read_state, save_state
-from harness.progress import Step, duration, progress
 from harness.registry import Cropping, Recipe
+from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.progress import Step, duration, progress
 from harness.scoring import Pair, Scorer
 from harness.statistics.agreement import agreement
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from harness import devices, models, runs
 from harness.datasets.table import has_pictures
-from harness.errors import BadRequest, HarnessError, listed
 from harness.files import sha256_file, sha256_json
 from harness.measurement import measure
 from harness.models.weights import Found
@@ -29,6 +28,7 @@ from harness.run import (
     scorer_of,
     training_pictures,
 )
+from harness.runtime.errors import BadRequest, HarnessError, listed
 from harness.scoring import Scored, pairs_of
 
 WEIGHTS = "weights.safetensors"

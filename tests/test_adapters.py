@@ -12,8 +12,8 @@ from small import distorted, picture
 
 import harness.models
 from harness import registry
-from harness.errors import BadRequest
 from harness.models import adapters
+from harness.runtime.errors import BadRequest
 
 OFFLINE = {
     "piq": [name for name, entry in adapters.PIQ.items() if entry.function],

@@ -16,7 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 from harness.statistics.agreement import agreement
 from harness.statistics.correlations import Clustered, codes, kendall, midranks, pearson, spearman
 from harness.statistics.fits import fit_curve

@@ -19,11 +19,11 @@ from plain_ahiq import GOLDEN, SMALL, TINY, Plain, by_rule, crops, plain, rule_s
 from torch import Tensor, nn
 
 from harness import bare, models, registry
-from harness.errors import BadRequest
 from harness.models import products
 from harness.models.ahiq import AHIQ
 from harness.models.backbones import BatchNorm
 from harness.models.deform import deform_conv, places, upsampled_conv
+from harness.runtime.errors import BadRequest
 from harness.training import Trainer
 
 

@@ -23,8 +23,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import BadRequest
 from harness.models.checkpoints import names, read_metadata, read_state, save_state
+from harness.runtime.errors import BadRequest
 
 FORMATS = ("safetensors", "zip", "legacy")
 

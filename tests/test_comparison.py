@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 from harness.statistics.comparison import Difference, best_group, compare, williams_steiger
 from harness.statistics.intervals import bootstrap_interval, cluster_draws, holm
 from harness.statistics.planning import references_needed

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import crops
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 
 
 def places(

@@ -19,7 +19,7 @@ from harness import registry
 from harness.datasets import headers, load_dataset
 from harness.datasets.check import Report, check
 from harness.datasets.manifest import manifest_hash
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 
 NAMES = [name for name in miniatures.TREES if "," not in name]
 
@@ -482,7 +482,7 @@ def test_a_broken_tree_leaves_no_manifest(tmp_path):
 
 def test_a_manifest_goes_to_the_cache_where_the_dataset_cannot_be_written(tmp_path, monkeypatch):
     from harness.datasets import manifest
-    from harness.errors import Fault
+    from harness.runtime.errors import Fault
 
     root = copy(tree("kadid10k"), tmp_path / "kadid")
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))

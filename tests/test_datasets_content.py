@@ -15,7 +15,7 @@ from harness import images, registry
 from harness.datasets import Dataset, load_dataset, splits
 from harness.datasets.content import content_of, independent_rows, shared_references, thumbnail
 from harness.datasets.sheet import contact_sheet
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 
 
 def data(name: str) -> Dataset:

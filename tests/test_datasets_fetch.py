@@ -20,8 +20,8 @@ from harness import download, registry
 from harness.datasets import archives, load_dataset
 from harness.datasets.archives import unpack
 from harness.datasets.fetch import get
-from harness.errors import Fault
 from harness.registry import Download
+from harness.runtime.errors import Fault
 
 
 class Answer(io.BytesIO):

@@ -14,7 +14,7 @@ from miniatures import spreadsheet
 
 from harness.datasets.labels import parse_number, read_labels, read_numbers
 from harness.datasets.spreadsheet import read_sheet
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 
 FAST = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

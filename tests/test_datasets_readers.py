@@ -17,7 +17,7 @@ from miniatures import LIVE_COUNTS, copy, replace, text, tree
 
 from harness import registry
 from harness.datasets import Dataset, load_dataset, splits, table
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 
 EXPECTED = {
     "tid2013": (100, 5, True),

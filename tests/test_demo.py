@@ -19,7 +19,7 @@ import pytest
 from harness import images, registry
 from harness.datasets import demo, distortions
 from harness.datasets.splits import split
-from harness.errors import BadRequest, Fault
+from harness.runtime.errors import BadRequest, Fault
 
 REFERENCES = ("coffee", "rocket")
 KINDS = ("gaussian_blur", "white_noise", "jpeg", "mean_shift")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import harness.statistics.discrimination as discrimination
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 from harness.statistics.discrimination import monotonicity, outlier_ratio, pair_analysis, score_2afc
 
 LABELS, DEVIATION = [0.0, 1.0, 3.0, 4.0], [2.0] * 4

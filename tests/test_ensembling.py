@@ -16,10 +16,10 @@ from small import picture, write_network, write_table
 from harness import registry
 from harness.ensembling import blends, candidates, card, chains, figures, search
 from harness.ensembling.assessment import out_of_fold
-from harness.errors import BadRequest
 from harness.models import load_model, scaling
 from harness.models.ensemble import Ensemble
 from harness.registry import Cropping
+from harness.runtime.errors import BadRequest
 from harness.scoring import Scorer, pairs_of
 from harness.statistics.correlations import midranks, pearson, spearman
 

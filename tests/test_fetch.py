@@ -23,10 +23,10 @@ import safetensors.torch
 import torch
 
 from harness import download as fetching
-from harness.errors import BadRequest, Fault
 from harness.models.fetch import FetchFailed, address, fetch, open_https
 from harness.models.places import weights_folder
 from harness.registry import Weights
+from harness.runtime.errors import BadRequest, Fault
 
 CONTENT = safetensors.torch.save({"a": torch.arange(3000.0)})
 SHA = hashlib.sha256(CONTENT).hexdigest()

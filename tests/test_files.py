@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import files
-from harness.errors import Fault
+from harness.runtime.errors import Fault
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path):

@@ -14,7 +14,7 @@ from PIL import Image
 from small import picture
 
 from harness import images
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:

@@ -18,7 +18,6 @@ from record_factory import PUBLISHED, begun, labels, make, pairs, repeated
 from scipy import stats
 
 from harness import leaderboard, runs
-from harness.errors import BadRequest
 from harness.leaderboard import text
 from harness.leaderboard.best import COMPARED, NOT_COMPARED
 from harness.leaderboard.rows import (
@@ -33,6 +32,7 @@ from harness.leaderboard.rows import (
     Row,
     board,
 )
+from harness.runtime.errors import BadRequest
 from harness.statistics.comparison import best_group
 
 

@@ -8,11 +8,11 @@ import torch
 from small import distorted, picture
 
 import harness
-from harness.errors import BadRequest
 from harness.models import trunks
 from harness.models.dists import DISTS
 from harness.models.lpips import LPIPS, FeatureMetric
 from harness.models.stlpips import STLPIPS
+from harness.runtime.errors import BadRequest
 
 # Values of the authors' own packages (lpips 0.1.4, DISTS-pytorch 0.1) and, for ST-LPIPS, of this one at its first match with
 # the published table, for the pair and the drawn weights below.

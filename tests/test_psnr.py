@@ -8,9 +8,9 @@ import torch
 from small import distorted, picture
 
 import harness
-from harness.errors import BadRequest
 from harness.models.luma import rows_tensor, rows_uint8
 from harness.models.psnr import PSNR, psnr_of_error
+from harness.runtime.errors import BadRequest
 
 PAIR = picture(1), distorted(picture(1), "noise", 2, 1)
 GOLDEN = {"rgb": 23.539122, "luma": 27.009462}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small import write_network
 
 from harness import registry
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 
 METRIC = 'name = "mine"\ntitle = "Mine"\nclass = "pkg.mod:Mine"\nhigher_is_better = true\n'
 

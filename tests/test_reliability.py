@@ -17,9 +17,9 @@ from small import write_network, write_table
 from harness import campaign, verification
 from harness.datasets.archives import unpack
 from harness.download import SourceFailed, download
-from harness.errors import BadRequest, Fault, Unwritable
 from harness.registry import Cropping
 from harness.run import Plan, Request, run
+from harness.runtime.errors import BadRequest, Fault, Unwritable
 from harness.scoring import Pair, Scorer
 
 

@@ -10,9 +10,9 @@ import pytest
 from small import write_table
 
 from harness import leaderboard
-from harness.errors import Fault
 from harness.remeasurement import measure_again, measure_all_again
 from harness.run import Request, run
+from harness.runtime.errors import Fault
 
 
 @pytest.fixture

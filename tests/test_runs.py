@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import leaderboard, runs
-from harness.errors import BadRequest, Fault
+from harness.runtime.errors import BadRequest, Fault
 from harness.scoring import Scored
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)

@@ -12,9 +12,9 @@ from small import picture, write_table
 import harness
 from harness import registry, runs
 from harness.datasets import load_dataset
-from harness.errors import BadRequest, Fault
 from harness.models.base import Model
 from harness.registry import Cropping
+from harness.runtime.errors import BadRequest, Fault
 from harness.scoring import Pair, Scorer, pairs_of
 
 

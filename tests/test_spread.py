@@ -17,8 +17,8 @@ from harness import processes
 from harness.cluster.crew import _shards
 from harness.cluster.session import Node, cores
 from harness.cluster.share import Share, divide
-from harness.errors import BadRequest
 from harness.runs import ScoreFile
+from harness.runtime.errors import BadRequest
 from harness.scoring import Pair, Scored
 
 HARNESS = [sys.executable, "-m", "harness.cli"]

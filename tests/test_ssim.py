@@ -10,9 +10,9 @@ import torch
 from scipy.ndimage import correlate1d
 from small import distorted, picture
 
-from harness.errors import BadRequest
 from harness.models.luma import rows_of, rows_uint8
 from harness.models.ssim import C1, C2, MSSSIM, SCALE_WEIGHTS, SSIM, Reference, mean_ssim, ms_ssim, shrink, ssim
+from harness.runtime.errors import BadRequest
 
 SMALL = picture(1), distorted(picture(1), "noise", 2, 1)
 LARGE = picture(2, 200, 240), distorted(picture(2, 200, 240), "noise", 3, 2)

@@ -18,8 +18,8 @@ import pytest
 from challenge import CARD, NAMES, good, link, made_scores, output_text, raw_zip, readme_text, save
 
 from harness import cli
-from harness.errors import BadRequest
 from harness.files import write_text
+from harness.runtime.errors import BadRequest
 from harness.submission import check as checking
 from harness.submission import container
 from harness.submission.check import Report, check, fix

@@ -16,8 +16,8 @@ from challenge import CARD, NAMES, SCORES, good, made_labels, made_scores, save,
 from miniatures import generator
 
 from harness import cli, registry
-from harness.errors import BadRequest, Fault
 from harness.files import write_text
+from harness.runtime.errors import BadRequest, Fault
 from harness.submission import board, factsheet, names
 from harness.submission.check import check
 from harness.submission.leak import audit, explained_by_type

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from small import write_table
 
 from harness.datasets import load_dataset, splits, table
-from harness.errors import BadRequest
 from harness.registry import Protocol, find_dataset
+from harness.runtime.errors import BadRequest
 
 
 def csv(path: Path, text: str) -> Path:

@@ -8,9 +8,9 @@ import torch
 from small import write_network, write_table
 
 from harness.datasets import load_dataset, splits
-from harness.errors import BadRequest, Fault
 from harness.models import load_model
 from harness.registry import Protocol, apply_set, find_model
+from harness.runtime.errors import BadRequest, Fault
 from harness.scoring import pairs_of
 from harness.training import LOG, WEIGHTS, Trainer
 

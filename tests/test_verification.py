@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from small import write_network, write_table
 
-from harness.errors import BadRequest
 from harness.run import Request, run
+from harness.runtime.errors import BadRequest
 from harness.verification import verify
 
 

@@ -17,11 +17,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from harness.errors import BadRequest, Fault
 from harness.models.base import Model
 from harness.models.checkpoints import read_state, save_state
 from harness.models.weights import Found, check, fill, find, get, needed_parts, weights_folder
 from harness.registry import ModelCard, Weights
+from harness.runtime.errors import BadRequest, Fault
 
 VIT = {"blocks.0": torch.arange(3.0), "norm": torch.ones(1)}
 RESNET = {"conv1": torch.arange(2.0)}

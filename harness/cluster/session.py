@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import processes, stopping
-from harness.errors import BadRequest, Fault
+from harness import processes
+from harness.runtime import signals
+from harness.runtime.errors import BadRequest, Fault
 
 AUTO = "auto"
 _OBJECT_STORE = 512 << 20
@@ -203,7 +204,7 @@ def _listening(connecting: Future[None]) -> None:
         running = True
         while running:
             running = bool(wait([connecting], 0.01).not_done)
-            stopping.listen()
+            signals.listen()
     except BaseException:
         with _deaf():
             wait([connecting], _SECONDS_TO_START)  # half of a start could not be put away
@@ -382,12 +383,12 @@ def _limits() -> Iterator[None]:
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
     """Ctrl-C and SIGTERM unwind the stack, so that everything is put away."""
-    with stopping.heard():
+    with signals.heard():
         try:
             yield
         except SystemExit as error:
             # Ray turns what a handler raises inside it into a status of its own, and its own handler gives the bare number.
-            if signal.SIGTERM in (stopping.received(), error.code):
+            if signal.SIGTERM in (signals.received(), error.code):
                 raise SystemExit(128 + signal.SIGTERM) from None
             raise
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.cluster.session import Node
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from harness.cluster.crew import portable
 from harness.cluster.session import Session
 from harness.cluster.share import Share
 from harness.cluster.worker import Job, share_threads
-from harness.errors import BadRequest, Fault, HarnessError
-from harness.progress import Step, progress
+from harness.runtime.errors import BadRequest, Fault, HarnessError
+from harness.runtime.progress import Step, progress
 from harness.training import Alone, Trained, Trainer
 
 _SCRATCH = "ray"
@@ -218,7 +218,7 @@ def _refuse_another_folder(folder: Path) -> None:
 
 
 class _Shown:
-    """Stands in for `harness.progress.progress` in a member: tells the driver, which shows it."""
+    """Stands in for `harness.runtime.progress.progress` in a member: tells the driver, which shows it."""
 
     def __init__(self, tell: Callable[[Any], None]) -> None:
         self.tell = tell

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import registry
-from harness.errors import BadRequest, listed, near
-from harness.progress import counted
 from harness.registry import DatasetCard, Protocol
+from harness.runtime.errors import BadRequest, listed, near
+from harness.runtime.progress import counted
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from harness.errors import Fault
 from harness.files import writing
+from harness.runtime.errors import Fault
 
 MOST_ENTRIES = 2_000_000
 """BAPPS's training set has 600,000 files."""

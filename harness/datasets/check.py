@@ -20,10 +20,10 @@ from harness import registry
 from harness.datasets import Dataset, decoded, headers, manifest, splits, table
 from harness.datasets.findings import BrokenTree, Findings, Problem, counted
 from harness.datasets.layout import how_to_get
-from harness.errors import BadRequest, listed
 from harness.files import sha256_file
-from harness.progress import progress
 from harness.registry import DatasetCard
+from harness.runtime.errors import BadRequest, listed
+from harness.runtime.progress import progress
 
 T = TypeVar("T")
 R = TypeVar("R")

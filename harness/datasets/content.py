@@ -16,9 +16,9 @@ from PIL import Image
 from harness import images
 from harness.datasets import Dataset
 from harness.datasets.table import has_pictures
-from harness.errors import BadRequest, listed
 from harness.images import Pixels
 from harness.registry import DatasetCard
+from harness.runtime.errors import BadRequest, listed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,8 +15,8 @@ import pandas as pd
 from harness import images
 from harness.datasets.content import thumbnail
 from harness.datasets.findings import Findings, counted
-from harness.errors import BadRequest
 from harness.registry import DatasetCard
+from harness.runtime.errors import BadRequest
 
 _SIDE = 16
 _FEWEST = 3

@@ -29,8 +29,8 @@ import numpy as np
 from PIL import Image
 
 from harness.datasets import distortions
-from harness.errors import BadRequest, Fault, listed, near
 from harness.files import atomic, sha256_json, write_json
+from harness.runtime.errors import BadRequest, Fault, listed, near
 
 if TYPE_CHECKING:
     import pandas as pd

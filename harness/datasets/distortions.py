@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.datasets.color import LUMA, RGB_FROM_YCBCR, Floats, lab_from_rgb, rgb_from_lab
-from harness.errors import BadRequest, near
+from harness.runtime.errors import BadRequest, near
 
 VERSION = 1
 """Raised by hand whenever a picture of any kind changes."""

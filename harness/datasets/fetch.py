@@ -12,8 +12,8 @@ from harness.datasets import data_folder, data_root
 from harness.datasets.archives import is_archive, unpack
 from harness.datasets.layout import how_to_get
 from harness.download import Progress, SourceFailed, Transport, download
-from harness.errors import BadRequest, Fault
 from harness.registry import DatasetCard, Download
+from harness.runtime.errors import BadRequest, Fault
 
 _LEDGER = ".fetched.json"
 """In the dataset's folder: what was fetched, so that it is not fetched twice; hidden, so no reader meets it."""

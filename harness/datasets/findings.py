@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from harness.errors import BadRequest, listed
+from harness.runtime.errors import BadRequest, listed
 
 if TYPE_CHECKING:
     import pandas as pd

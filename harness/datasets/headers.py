@@ -11,7 +11,7 @@ import struct
 from typing import BinaryIO, NamedTuple
 
 from harness import images
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PROBES, _PROBE = 3, 256

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from harness.datasets.spreadsheet import is_spreadsheet, read_sheet
-from harness.errors import BadRequest, listed, near
+from harness.runtime.errors import BadRequest, listed, near
 
 LARGEST = 64 << 20
 """Bytes: the largest real label file has 2 MB."""

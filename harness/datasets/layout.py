@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from harness.errors import BadRequest
 from harness.registry import DatasetCard
+from harness.runtime.errors import BadRequest
 
 LOSSLESS = ("bmp", "png", "tif", "tiff", "ppm")
 """Formats that a mirror may have converted to without changing a pixel."""

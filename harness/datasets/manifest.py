@@ -15,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.errors import Fault
 from harness.files import sha256_json, write_json
 from harness.registry import DatasetCard
+from harness.runtime.errors import Fault
 
 FORMAT = 1
 

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from harness import images
 from harness.datasets import Dataset
 from harness.datasets.table import has_pictures
-from harness.errors import BadRequest, near
 from harness.files import atomic
+from harness.runtime.errors import BadRequest, near
 
 _CELL = 176
 _MARGIN = 8

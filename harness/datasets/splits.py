@@ -7,9 +7,9 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from harness.errors import BadRequest, listed
 from harness.files import sha256_json
 from harness.registry import Protocol
+from harness.runtime.errors import BadRequest, listed
 
 PARTS = ("train", "validation", "test")
 

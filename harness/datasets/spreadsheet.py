@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 
 _LARGEST_PART = 8 << 20
 _MOST_COLUMNS = 1024

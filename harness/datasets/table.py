@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.errors import BadRequest, listed, near
 from harness.files import sha256_json
+from harness.runtime.errors import BadRequest, listed, near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

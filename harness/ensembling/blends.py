@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.ensembling.figures import Objective, objective
-from harness.errors import BadRequest
 from harness.models import scaling
 from harness.models.scaling import Scaling
+from harness.runtime.errors import BadRequest
 from harness.statistics.correlations import Floats, Ints
 
 _ROUNDS = 50

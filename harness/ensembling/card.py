@@ -13,9 +13,9 @@ from typing import Any
 from harness import registry
 from harness.ensembling.blends import Blend
 from harness.ensembling.gathering import Gathered, Source, fitting_hash
-from harness.errors import BadRequest, Fault
 from harness.files import write_text
 from harness.registry import ModelCard
+from harness.runtime.errors import BadRequest, Fault
 
 CLASS = "harness.models.ensemble:Ensemble"
 

@@ -13,10 +13,10 @@ import numpy as np
 from harness import datasets, external, runs
 from harness.datasets import Dataset, splits, table
 from harness.datasets.content import independent_rows
-from harness.errors import BadRequest, listed
 from harness.files import sha256_file, sha256_json
 from harness.models.ensemble import FILE, SCORES
 from harness.run import Outcome, Plan, Request, execute, plan
+from harness.runtime.errors import BadRequest, listed
 from harness.statistics.correlations import Floats
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import runs
-from harness.errors import BadRequest, listed, near
 from harness.files import atomic, sha256_json, write_text, writing
 from harness.leaderboard import text
 from harness.leaderboard.page import page
 from harness.leaderboard.rows import Board, board
+from harness.runtime.errors import BadRequest, listed, near
 
 RECORDS = "records"
 PAGE = "index.html"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import registry
-from harness.errors import BadRequest
 from harness.registry import ModelCard
+from harness.runtime.errors import BadRequest
 
 if TYPE_CHECKING:
     from harness.models.weights import Found

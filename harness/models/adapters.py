@@ -20,9 +20,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from harness.errors import BadRequest, Fault, listed, near
 from harness.models.base import Model, check_pair
 from harness.registry import ModelCard
+from harness.runtime.errors import BadRequest, Fault, listed, near
 
 LIBRARIES = ("piq", "pyiqa")
 

@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.errors import BadRequest, near
 from harness.models.backbones import ResNet, ViT
 from harness.models.base import Model, check_pair
 from harness.models.deform import DeformConv, Places, as_map, places, upsampled_conv
 from harness.models.filling import fill
 from harness.models.products import by_onednn
 from harness.models.winograd import Conv3x3
+from harness.runtime.errors import BadRequest, near
 
 _HEADS = {"regressor_model_state_dict": "regressor", "deform_net_model_state_dict": "deform_net"}
 _PARTS = ("vit", "resnet50", "deform_net", "regressor")

@@ -61,7 +61,7 @@ def check_pair(reference: torch.Tensor, distorted: torch.Tensor, crop_size: int 
     """Refuse anything but two float32 RGB batches in [0, 1] of one shape, with one line that says what is wrong."""
     import torch
 
-    from harness.errors import BadRequest
+    from harness.runtime.errors import BadRequest
 
     for what, x in (("reference", reference), ("distorted", distorted)):
         if x.ndim != 4 or x.shape[1] != 3:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import files
-from harness.errors import BadRequest, listed
+from harness.runtime.errors import BadRequest, listed
 
 if TYPE_CHECKING:
     import torch

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness import registry
-from harness.errors import BadRequest, listed
 from harness.models import build, scaling, version_of
 from harness.models.base import Model
 from harness.models.scaling import Scaling
 from harness.registry import Cropping, ModelCard
+from harness.runtime.errors import BadRequest, listed
 from harness.statistics.correlations import Floats
 
 if TYPE_CHECKING:

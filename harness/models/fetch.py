@@ -12,10 +12,10 @@ from pathlib import Path
 
 from harness import files
 from harness.download import Progress, SourceFailed, Transport, download, open_https, put
-from harness.errors import BadRequest, Fault
 from harness.models import checkpoints
 from harness.models.places import expected_sha256, file_name, hub_parts, local_source, weights_folder
 from harness.registry import Weights
+from harness.runtime.errors import BadRequest, Fault
 
 __all__ = ["FetchFailed", "Progress", "Transport", "address", "adopt", "fetch", "open_https"]
 

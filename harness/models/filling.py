@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from harness.errors import BadRequest, listed
+from harness.runtime.errors import BadRequest, listed
 
 
 def fill(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str, ignored: tuple[str, ...], hint: str = "") -> None:

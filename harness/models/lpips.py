@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.errors import BadRequest, near
 from harness.models import trunks
 from harness.models.base import Model, check_pair
 from harness.models.filling import fill
+from harness.runtime.errors import BadRequest, near
 
 Embedding = list[Tensor]
 """Per layer the features (R, C, H', W') of R references, of length 1 at every place."""

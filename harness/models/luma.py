@@ -126,7 +126,7 @@ def luma(colours: Iterable[NDArray[Any]], out: Plane) -> None:
 
 def check_pair_uint8(reference: NDArray[Any], distorted: NDArray[Any], minimum_size: int = 1) -> None:
     """Refuse anything but two (H, W, 3) uint8 arrays of one shape, with one line that says what is wrong."""
-    from harness.errors import BadRequest
+    from harness.runtime.errors import BadRequest
 
     for what, x in (("reference", reference), ("distorted", distorted)):
         if x.ndim != 3 or x.shape[2] != 3 or x.dtype != np.uint8:

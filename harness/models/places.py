@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness import files
-from harness.errors import BadRequest, Fault
 from harness.models import checkpoints
 from harness.registry import Weights
+from harness.runtime.errors import BadRequest, Fault
 
 
 def weights_folder() -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import BadRequest, listed, near
+from harness.runtime.errors import BadRequest, listed, near
 from harness.statistics.correlations import Floats, midranks
 from harness.statistics.fits import fit_curve
 

@@ -11,9 +11,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from harness.errors import BadRequest, near
 from harness.models import trunks
 from harness.models.lpips import LPIPS
+from harness.runtime.errors import BadRequest, near
 
 
 class STLPIPS(LPIPS):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import runs
-from harness.errors import Unwritable
 from harness.files import atomic, write_text
+from harness.runtime.errors import Unwritable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness import crops, images
-from harness.errors import BadRequest
 from harness.images import Pixels
+from harness.runtime.errors import BadRequest
 
 SIDE = 320
 _QUALITY = 90

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.errors import BadRequest, listed, near
+from harness.runtime.errors import BadRequest, listed, near
 from harness.statistics.correlations import Clustered, Floats, Ints, kendall, numbered, pearson, spearman, spearman_within
 from harness.statistics.fits import FITS, Fit, fit_curve
 from harness.statistics.intervals import Interval, fisher_interval

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 from harness.statistics.agreement import FEW_REFERENCES, Columns, checked_columns
 from harness.statistics.correlations import Clustered, Floats, Ints, codes, midranks, numbered, pearson, spearman, spearman_within
 from harness.statistics.intervals import (

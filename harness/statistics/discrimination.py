@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.errors import BadRequest, listed
+from harness.runtime.errors import BadRequest, listed
 from harness.statistics.agreement import checked_columns
 from harness.statistics.correlations import Floats, Ints, numbered
 from harness.statistics.fits import Fit, fit_curve

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 from harness.statistics.comparison import REACH, Difference
 from harness.statistics.intervals import t_quantile
 

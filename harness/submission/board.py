@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import registry
-from harness.errors import BadRequest
 from harness.files import write_json
+from harness.runtime.errors import BadRequest
 from harness.summary import number, with_interval
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 from harness.submission.findings import Finding
 
 _LARGEST_CONTENTS = 1 << 20

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from harness import registry
 from harness.challenges import ChallengeCard
-from harness.errors import HarnessError
 from harness.files import write_text
 from harness.registry import DatasetCard, ModelCard
+from harness.runtime.errors import HarnessError
 from harness.submission.readme import seconds
 from harness.submission.submit import Submission, used_data
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.errors import listed
+from harness.runtime.errors import listed
 
 Severity = Literal["error", "warning", "information"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from harness.challenges import ChallengeCard
-from harness.errors import BadRequest, listed, near
+from harness.runtime.errors import BadRequest, listed, near
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from harness.challenges import ChallengeCard
-from harness.errors import BadRequest, Fault, listed
 from harness.files import sha256_file, write_text
+from harness.runtime.errors import BadRequest, Fault, listed
 from harness.statistics.correlations import Clustered, Floats, numbered, pearson, spearman
 from harness.statistics.fits import fit_curve
 from harness.statistics.intervals import Interval, fisher_interval

@@ -11,9 +11,9 @@ from typing import Any
 
 from harness import registry, runs
 from harness.challenges import ChallengeCard
-from harness.errors import BadRequest, Fault, listed
 from harness.files import atomic, sha256_file
 from harness.run import Outcome, Request, run
+from harness.runtime.errors import BadRequest, Fault, listed
 from harness.submission import board, container, lines, names, readme
 from harness.submission.check import check, inspect
 from harness.submission.findings import Finding, errors, warnings

@@ -645,7 +645,7 @@ TARGETS = [
 
 def attempt(target: Target, number: int, outcome: Outcome) -> str | None:
     """One case; returns what is wrong with how it ended, or None."""
-    from harness.errors import HarnessError
+    from harness.runtime.errors import HarnessError
 
     draw = random.Random(number)
     begun = time.process_time()

@@ -23,8 +23,8 @@ import pandas as pd
 from harness.datasets.findings import Findings, counted
 from harness.datasets.labels import Label, read_labels, read_numbers, unknown_columns
 from harness.datasets.layout import Tree, how_to_get, open_tree
-from harness.errors import BadRequest, listed
 from harness.registry import DatasetCard, parse_table
+from harness.runtime.errors import BadRequest, listed
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from harness import images
+from harness.imaging import decode
 from harness.models.dists import DISTS
 from harness.models.lpips import LPIPS
 from harness.models.psnr import PSNR
@@ -207,7 +207,7 @@ def decoding_groups(folder: Path) -> Iterator[Group]:
         paths = [folder / f"{name}.{suffix}" for name in ("reference", "distorted")]
         for path, image in zip(paths, (pair.reference, pair.distorted[0]), strict=True):
             cv2.imwrite(str(path), np.ascontiguousarray(image[:, :, ::-1]))
-        read = Contender(f"decoding two {suffix.upper()} files", lambda _, paths=paths: [images.read(p) for p in paths])
+        read = Contender(f"decoding two {suffix.upper()} files", lambda _, paths=paths: [decode.read(p) for p in paths])
         yield Group(
             f"scoring beside decoding, {suffix.upper()}",
             1,

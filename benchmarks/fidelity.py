@@ -17,7 +17,7 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 import harness
-from harness.files import write_text
+from harness.files.atomic import write_text
 from harness.models import adapters, build
 from harness.runtime.errors import HarnessError
 

@@ -21,7 +21,7 @@ from tabulate import tabulate
 
 from harness import leaderboard
 from harness.campaign import run_all
-from harness.files import write_text
+from harness.files.atomic import write_text
 from harness.leaderboard.rows import Group
 from harness.run import Request
 from harness.runs import csv_text

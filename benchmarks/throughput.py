@@ -29,8 +29,8 @@ import cv2
 import numpy as np
 from tabulate import tabulate
 
-from harness import images
 from harness.datasets import load_dataset
+from harness.imaging import decode
 from harness.registry import Cropping
 from harness.scoring import Scorer, pairs_of
 
@@ -66,7 +66,7 @@ def decode_only(table: Path, workers: int) -> float:
 
     def read(chunk: list[str]) -> None:
         for path in chunk:
-            images.read_hashed(path)
+            decode.read_hashed(path)
 
     scorer = Scorer(None, Cropping("whole"), workers=workers)
     chunks = [[c[0].reference, *(pair.distorted for pair in c)] for c in scorer.chunks(pairs_of(load_dataset(str(table)).table))]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import models, registry
 from harness.devices import choose
-from harness.files import write_text
+from harness.files.atomic import write_text
 from harness.models import weights as weight_files
 from harness.runtime.errors import BadRequest, listed
 from harness.runtime.progress import progress
@@ -35,7 +35,7 @@ def read_pairs(path: str, root: str | None = None) -> list[Pair]:
 
     Relative paths start at `root`, else at the table's folder. Raises BadRequest listing every problem.
     """
-    from harness.datasets.table import read_text_columns
+    from harness.files.text_table import read_text_columns
 
     frame = read_text_columns(Path(path))
     absent = [c for c in ("reference", "distorted") if c not in frame]

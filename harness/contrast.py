@@ -13,7 +13,7 @@ from harness.measurement import discrimination, oriented_labels
 from harness.members import Member, member
 from harness.runtime.errors import BadRequest, listed
 from harness.statistics.comparison import Comparison, Difference, compare
-from harness.statistics.planning import references_needed
+from harness.statistics.power import references_needed
 from harness.summary import number, probability
 
 PLANNED = (0.01, 0.02, 0.05)

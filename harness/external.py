@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.datasets import table
-from harness.files import sha256_json
+from harness.files.atomic import sha256_json
+from harness.files.text_table import numbers, read_text_columns
 from harness.runtime.errors import BadRequest, listed, near
 from harness.statistics.agreement import Agreement, agreement
-from harness.statistics.fits import Fit
+from harness.statistics.curve_fitting import Fit
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
@@ -19,14 +19,14 @@ def read_scores(path: str | Path) -> pd.DataFrame:
 
     Raises BadRequest listing every problem.
     """
-    frame = table.read_text_columns(Path(path))
+    frame = read_text_columns(Path(path))
     absent = [c for c in ("name", "score") if c not in frame]
     if absent:
         hints = "".join(near(c, frame.columns) for c in absent)
         raise BadRequest(f"{path}: missing columns {', '.join(absent)}{hints} (it has {', '.join(frame.columns)})")
     if frame.empty:
         raise BadRequest(f"{path}: no rows")
-    frame["score"], bad = table.numbers(frame["score"])
+    frame["score"], bad = numbers(frame["score"])
     problems = [f"{path}: score is not a finite number in {len(bad)} rows: {listed(bad)}"] if bad else []
     twice = list(frame["name"][frame["name"].duplicated()].unique())
     problems += [f"{path}: {len(twice)} names occur more than once: {listed(twice)}"] if twice else []

@@ -18,7 +18,7 @@ from harness.statistics.agreement import Agreement, agreement
 from harness.statistics.correlations import Floats, numbered
 from harness.statistics.discrimination import agreeing, monotonicity, outlier_ratio, pair_analysis
 from harness.statistics.intervals import jackknife
-from harness.statistics.leftout import LeftOut, groups
+from harness.statistics.leave_one_out import LeftOut, groups
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.files import write_json
+from harness.files.atomic import write_json
 
 if TYPE_CHECKING:
     import psutil

@@ -106,7 +106,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Cropping:
-    """How a model's test crops are taken (`harness.crops`)."""
+    """How a model's test crops are taken (`harness.imaging.crops`)."""
 
     crops: str = "whole"
     crop_size: int = 0
@@ -299,20 +299,20 @@ def find_model(name: str, extra: Sequence[str | Path] = ()) -> ModelCard:
     if colon and not name.endswith(".toml"):
         # A library's metrics are a card each, made on demand; importing its room here would turn the floors round.
         return typing.cast(ModelCard, resolve("harness.models.adapters:card", name)(library, metric))
-    return _find(ModelCard, "models", name, extra)
+    return find_card(ModelCard, "models", name, extra)
 
 
 def find_dataset(name: str, extra: Sequence[str | Path] = ()) -> DatasetCard:
     """The dataset card called `name`, or the card in the file `name` (ending in .toml)."""
-    return _find(DatasetCard, "datasets", name, extra)
+    return find_card(DatasetCard, "datasets", name, extra)
 
 
 def find_challenge(name: str, extra: Sequence[str | Path] = ()) -> ChallengeCard:
     """The challenge card called `name`, or the card in the file `name` (ending in .toml)."""
-    return _find(ChallengeCard, "challenges", name, extra)
+    return find_card(ChallengeCard, "challenges", name, extra)
 
 
-def _find(card_type: type[C], kind: str, name: str, extra: Sequence[str | Path]) -> C:
+def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Path]) -> C:
     if name.endswith(".toml"):
         return parse_card(card_type, _read_toml(Path(name)), name)
     # One broken card of somebody else's must not stop work with a good one, so only this name's file is read first.
@@ -360,7 +360,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
     """A card from its TOML table; raises BadRequest naming every unknown key, wrong type and missing field."""
     problems: list[str] = []
-    card = _build(card_type, {**table}, path, "", problems)
+    card = build_dataclass(card_type, {**table}, path, "", problems)
     if not problems and isinstance(card, ModelCard) and card.class_.count(":") != 1:
         problems.append(f"{path}: class = {card.class_!r} should read 'package.module:Class'")
     if not problems and isinstance(card, DatasetCard) and card.default_protocol not in card.protocols:
@@ -379,7 +379,7 @@ def parse_table(kind: type[T], table: Mapping[str, Any], path: str, prefix: str)
     Raises BadRequest naming every unknown key, wrong type and missing field.
     """
     problems: list[str] = []
-    built = _build(kind, table, path, prefix, problems)
+    built = build_dataclass(kind, table, path, prefix, problems)
     if problems:
         raise BadRequest("\n".join(problems))
     return typing.cast(T, built)
@@ -390,7 +390,7 @@ def _fields(kind: type[Any]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
     return {f.name.rstrip("_"): (f, hints[f.name]) for f in dataclasses.fields(kind) if f.name != "path"}
 
 
-def _build(kind: type[Any], table: Mapping[str, Any], path: str, prefix: str, problems: list[str]) -> Any:
+def build_dataclass(kind: type[Any], table: Mapping[str, Any], path: str, prefix: str, problems: list[str]) -> Any:
     known = _fields(kind)
     values: dict[str, Any] = {}
     for key, value in table.items():
@@ -428,18 +428,18 @@ def _convert(hint: Any, value: Any, path: str, key: str, problems: list[str]) ->
         return {k: _convert(arguments[1], v, path, f"{key}.{k}", problems) for k, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         nested: list[str] = []
-        built = _build(typing.cast(type, hint), value, path, f"{key}.", nested)
+        built = build_dataclass(typing.cast(type, hint), value, path, f"{key}.", nested)
         problems.extend(nested)
         return built
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    problems.append(f"{path}: {key} = {value!r} should be {_described(hint)}, is {_described(type(value))}")
+    problems.append(f"{path}: {key} = {value!r} should be {described(hint)}, is {described(type(value))}")
     return value
 
 
-def _described(hint: Any) -> str:
+def described(hint: Any) -> str:
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a table", list: "a list"}
     if hint in words:
         return words[hint]
@@ -469,15 +469,15 @@ def apply_set(card: ModelCard, settings: Mapping[str, Any]) -> ModelCard:
             try:
                 table[key] = _as_like(value, table[key])
             except ValueError:
-                problems.append(f"--set {path}={value}: should be {_described(type(table[key]))}, like {table[key]!r}")
+                problems.append(f"--set {path}={value}: should be {described(type(table[key]))}, like {table[key]!r}")
     if not problems:
         where = f"{card.path} with --set"
         changes: dict[str, Any] = {
             "model": tables["model"],
-            "protocol": _build(Cropping, tables["protocol"], where, "protocol.", problems),
+            "protocol": build_dataclass(Cropping, tables["protocol"], where, "protocol.", problems),
         }
         if card.recipe is not None:
-            changes["recipe"] = _build(Recipe, tables["recipe"], where, "recipe.", problems)
+            changes["recipe"] = build_dataclass(Recipe, tables["recipe"], where, "recipe.", problems)
         if not problems:
             return dataclasses.replace(card, **changes)
     raise BadRequest("\n".join(problems))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import runs
-from harness.files import write_json
+from harness.files.atomic import write_json
 from harness.measurement import controls, measured
 from harness.run import SCORED_PARTS, Request, plan
 from harness.runtime.errors import Fault, HarnessError

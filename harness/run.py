@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import datasets, devices, external, models, processes, registry, runs
-from harness.datasets import Dataset, splits, table
+from harness.datasets import Dataset, splits
 from harness.datasets.content import related
 from harness.datasets.manifest import manifest_hash
-from harness.files import sha256_file, sha256_json, write_json
+from harness.datasets.table import has_pictures, require_files, table_hash
+from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.measurement import controls, measured, oriented_labels
 from harness.models import weights as weight_files
 from harness.registry import ModelCard
@@ -122,7 +123,7 @@ def plan(request: Request, data: Dataset | None = None) -> Plan:
     """
     card = _card(request)
     data = data or datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
-    if not table.has_pictures(data.table) and not request.scores and not _scores_only(card):
+    if not has_pictures(data.table) and not request.scores and not _scores_only(card):
         raise BadRequest(f"{data.name}: a table without pictures serves score files only (--scores FILE --name NAME)")
     name, protocol = data.protocol(request.protocol)
     trained = card.recipe is not None and request.weights is None
@@ -147,7 +148,7 @@ def plan(request: Request, data: Dataset | None = None) -> Plan:
         version=0 if request.scores else models.version_of(card),
         weights=found.sha256,
         trained=trained,
-        table=table.table_hash(data.table[parts != ""]),
+        table=table_hash(data.table[parts != ""]),
         split=splits.split_hash(data.table, parts),
         protocol=name,
         seed=request.seed,
@@ -188,9 +189,9 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
 
         Tracker(request.mlflow_uri, request.runs, todo.folder, say).catch_up(record)
         return Outcome(todo.folder, record, found=True)
-    if table.has_pictures(todo.data.table) and not request.scores:
+    if has_pictures(todo.data.table) and not request.scores:
         wanted = ("train", *SCORED_PARTS) if todo.trained else SCORED_PARTS
-        table.require_files(todo.rows(*wanted), todo.data.name)
+        require_files(todo.rows(*wanted), todo.data.name)
     with runs.locked(todo.folder, say):
         processes.end_leftovers(todo.folder, say)
         if not request.force:
@@ -230,7 +231,7 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         training = _train(todo, model, device, hands, tracker.epoch, say) if todo.trained else None
         if model is not None and hasattr(model, "to"):
             model.to(device)
-        pictures = model is not None and table.has_pictures(todo.data.table)
+        pictures = model is not None and has_pictures(todo.data.table)
         found = weight_files.Found({}, todo.folder / "weights.safetensors", {}, (), False) if training else todo.found
         scoring = _score(todo, model, device, hands, found, say) if pictures else _take(todo, model)
         runs.require_there(todo.folder)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from harness import crops as cropping
-from harness import images
-from harness.crops import Crop
-from harness.images import Pixels
+from harness.imaging import crops as cropping
+from harness.imaging import decode
+from harness.imaging.crops import Crop
+from harness.imaging.decode import Pixels
 from harness.registry import Cropping
 from harness.runtime.errors import BadRequest, Fault, listed
 from harness.timing import WarmTime
@@ -133,7 +133,7 @@ class Scorer:
         return self.warm.per_image(self, chunks)
 
     def score_decoded(
-        self, chunk: Sequence[Pair], reference: images.Decoded, distorted: Sequence[images.Decoded]
+        self, chunk: Sequence[Pair], reference: decode.Decoded, distorted: Sequence[decode.Decoded]
     ) -> list[Scored]:
         """The results of a chunk whose pictures are decoded: one reference, and an image per pair."""
         if self.parts:
@@ -153,7 +153,7 @@ class Scorer:
             ]
         )
 
-    def _combined(self, chunk: Sequence[Pair], reference: images.Decoded, distorted: Sequence[images.Decoded]) -> list[Scored]:
+    def _combined(self, chunk: Sequence[Pair], reference: decode.Decoded, distorted: Sequence[decode.Decoded]) -> list[Scored]:
         names = [pair.name for pair in chunk]
         each = [part.score_decoded(chunk, reference, distorted) if part else None for part in self.parts]
         known = [[r.score for r in rows] if rows else m.known(names) for rows, m in zip(each, self.model.members, strict=True)]
@@ -164,18 +164,18 @@ class Scorer:
             for name, score, same, picture in zip(names, scores, identical, distorted, strict=True)
         ]
 
-    def _uint8(self, reference: images.Decoded, distorted: Sequence[images.Decoded], place: Crop) -> list[float]:
+    def _uint8(self, reference: decode.Decoded, distorted: Sequence[decode.Decoded], place: Crop) -> list[float]:
         still = _cut(reference.pixels, place)
         score = partial(self.model.score_uint8, still)
         if len(distorted) > 1 and callable(getattr(self.model, "embed_uint8", None)):
             score = partial(self.model.score_embedded_uint8, self.model.embed_uint8(still))
         return [float(score(_cut(picture.pixels, place))) for picture in distorted]
 
-    def _decode(self, chunk: Sequence[Pair]) -> tuple[Sequence[Pair], images.Decoded, list[images.Decoded]]:
-        reference = images.read_hashed(chunk[0].reference)
-        distorted = [images.read_hashed(pair.distorted) for pair in chunk]
+    def _decode(self, chunk: Sequence[Pair]) -> tuple[Sequence[Pair], decode.Decoded, list[decode.Decoded]]:
+        reference = decode.read_hashed(chunk[0].reference)
+        distorted = [decode.read_hashed(pair.distorted) for pair in chunk]
         for pair, picture in zip(chunk, distorted, strict=True):
-            images.check_same_size(reference.pixels, picture.pixels, pair.name)
+            decode.check_same_size(reference.pixels, picture.pixels, pair.name)
         return chunk, reference, distorted
 
     def _places(self, pair: Pair, pixels: Pixels) -> list[Crop]:
@@ -200,7 +200,7 @@ class Scorer:
         return places
 
     def _forward(
-        self, pair: Pair, reference: images.Decoded, distorted: Sequence[images.Decoded], groups: list[list[Crop]], number: int
+        self, pair: Pair, reference: decode.Decoded, distorted: Sequence[decode.Decoded], groups: list[list[Crop]], number: int
     ) -> np.ndarray[Any, Any]:
         """Scores (crops of the group, distorted images) of one group of crops."""
         import torch
@@ -217,7 +217,7 @@ class Scorer:
                 scores = self._halving(lambda rows: self.model.score(still[index[rows]], moved[rows]), len(moved))
         return scores.float().cpu().numpy().reshape(len(group), len(distorted))
 
-    def _embedding(self, pair: Pair, reference: images.Decoded, groups: list[list[Crop]], number: int) -> Any:
+    def _embedding(self, pair: Pair, reference: decode.Decoded, groups: list[list[Crop]], number: int) -> Any:
         """The reference's features for a group of crops, kept until another reference, or another cut of its crops, comes."""
         key = f"{pair.reference}|{reference.sha256}|{len(groups[0])}"
         if self._embedded is None or self._embedded[0] != key:
@@ -249,7 +249,7 @@ class Scorer:
                 self.say(f"not enough memory for {step} crops at once; going on with {-(-rows // pieces)}")
 
     def _scored(
-        self, pair: Pair, reference: images.Decoded, distorted: images.Decoded, places: list[Crop], values: list[float]
+        self, pair: Pair, reference: decode.Decoded, distorted: decode.Decoded, places: list[Crop], values: list[float]
     ) -> Scored:
         identical = self.identical is not None and any(v == math.inf for v in values)
         if identical:
@@ -300,9 +300,9 @@ def score_pair(
         protocol = Cropping(crops=protocol)
     scorer = Scorer(model, protocol, identical=getattr(model, "identical", None), seed=seed, batch=1)
     if isinstance(reference, np.ndarray) or isinstance(distorted, np.ndarray):
-        still, moved = (images.Decoded(_as_pixels(x), "") for x in (reference, distorted))
+        still, moved = (decode.Decoded(_as_pixels(x), "") for x in (reference, distorted))
         pair = Pair("the distorted image", "", "", "" if isinstance(reference, np.ndarray) else Path(reference).stem)
-        images.check_same_size(still.pixels, moved.pixels, pair.name)
+        decode.check_same_size(still.pixels, moved.pixels, pair.name)
         return scorer.score_decoded([pair], still, [moved])[0].score
     pair = Pair(str(distorted), str(distorted), str(reference), Path(reference).stem)
     return next(scorer.score([[pair]]))[0].score
@@ -310,7 +310,7 @@ def score_pair(
 
 def _as_pixels(picture: Any) -> Pixels:
     if not isinstance(picture, np.ndarray):
-        return images.read(picture)
+        return decode.read(picture)
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise BadRequest(f"expected (H, W, 3) uint8 RGB, got {picture.shape} {picture.dtype}")
     return picture

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from harness.files import write_json
+from harness.files.atomic import write_json
 
 ID_FILE = "mlflow.json"
 PICTURES = ("*.png", "report.html")

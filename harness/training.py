@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from harness import images, runs
-from harness.files import write_text
-from harness.images import Pixels
+from harness import runs
+from harness.files.atomic import write_text
+from harness.imaging import decode
+from harness.imaging.decode import Pixels
 from harness.models.checkpoints import read_metadata, read_state, save_state
 from harness.registry import Cropping, Recipe
 from harness.runtime.errors import BadRequest, Fault
@@ -293,7 +294,7 @@ class Trainer:
             still.append(cut(reference))
             for row in group.rows:
                 picture = self.decoded[self.pairs[row][1]]
-                images.check_same_size(reference, picture, self.pairs[row][1])
+                decode.check_same_size(reference, picture, self.pairs[row][1])
                 moved.append(cut(picture))
                 index.append(len(still) - 1)
                 target.append(self.targets[row])
@@ -406,7 +407,7 @@ class _Decoded:
         if path in self.kept:
             self.kept.move_to_end(path)
             return self.kept[path]
-        pixels = self.kept[path] = images.read(path)
+        pixels = self.kept[path] = decode.read(path)
         self.bytes += pixels.nbytes
         while self.bytes > self.limit and len(self.kept) > 1:
             self.bytes -= self.kept.popitem(last=False)[1].nbytes

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness import devices, models, runs
 from harness.datasets.table import has_pictures
-from harness.files import sha256_file, sha256_json
+from harness.files.atomic import sha256_file, sha256_json
 from harness.measurement import measure
 from harness.models.weights import Found
 from harness.run import (

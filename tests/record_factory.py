@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from harness import runs
-from harness.files import sha256_json, write_json, write_text
+from harness.files.atomic import sha256_json, write_json, write_text
 from harness.registry import DatasetCard, ModelCard, Protocol, Published
 from harness.statistics.agreement import agreement
 

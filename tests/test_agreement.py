@@ -19,7 +19,7 @@ from scipy import optimize, special, stats
 from harness.runtime.errors import BadRequest
 from harness.statistics.agreement import agreement
 from harness.statistics.correlations import Clustered, codes, kendall, midranks, pearson, spearman
-from harness.statistics.fits import fit_curve
+from harness.statistics.curve_fitting import fit_curve
 from harness.statistics.intervals import cluster_draws, fisher, fisher_interval, jackknife, pooled_units, unit_limit
 
 SCIPY = {"srcc": stats.spearmanr, "plcc": stats.pearsonr, "krcc": stats.kendalltau}

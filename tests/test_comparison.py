@@ -14,7 +14,7 @@ from scipy import stats
 from harness.runtime.errors import BadRequest
 from harness.statistics.comparison import Difference, best_group, compare, williams_steiger
 from harness.statistics.intervals import bootstrap_interval, cluster_draws, holm
-from harness.statistics.planning import references_needed
+from harness.statistics.power import references_needed
 
 SCIPY = {"srcc": stats.spearmanr, "plcc": stats.pearsonr, "krcc": stats.kendalltau}
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import crops
+from harness.imaging import crops
 from harness.runtime.errors import BadRequest
 
 

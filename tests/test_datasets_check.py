@@ -16,9 +16,10 @@ from miniatures import copy, live_mats, live_vectors, noisy, replace, still, tex
 from PIL import Image
 
 from harness import registry
-from harness.datasets import headers, load_dataset
+from harness.datasets import load_dataset
 from harness.datasets.check import Report, check
 from harness.datasets.manifest import manifest_hash
+from harness.imaging import headers
 from harness.runtime.errors import BadRequest
 
 NAMES = [name for name in miniatures.TREES if "," not in name]

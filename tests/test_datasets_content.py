@@ -11,10 +11,11 @@ import pytest
 from miniatures import copy, still, text, tree, write
 from PIL import Image
 
-from harness import images, registry
+from harness import registry
 from harness.datasets import Dataset, load_dataset, splits
 from harness.datasets.content import content_of, independent_rows, shared_references, thumbnail
 from harness.datasets.sheet import contact_sheet
+from harness.imaging import decode
 from harness.runtime.errors import BadRequest
 
 
@@ -112,10 +113,10 @@ def test_a_thumbnail_is_a_unit_vector_and_a_flat_picture_is_like_no_other():
 def test_real_references_are_told_apart_by_a_wide_margin(shared):
     folders = [shared / "data/demo-references", shared / "data/tid2013-pairs/reference"]
     paths = [p for folder in folders for p in sorted(folder.glob("*.*")) if p.suffix in (".png", ".bmp")]
-    views = np.stack([thumbnail(images.read(p)) for p in paths])
+    views = np.stack([thumbnail(decode.read(p)) for p in paths])
     likeness = views @ views.T - np.eye(len(paths))
     assert likeness.max() < 0.8
-    half = np.stack([thumbnail(images.read(p)[::2, ::2]) for p in paths])
+    half = np.stack([thumbnail(decode.read(p)[::2, ::2]) for p in paths])
     assert (np.sum(views * half, axis=1) > 0.97).all()
 
 
@@ -143,7 +144,7 @@ def test_a_sheet_shows_the_reference_and_then_the_best_picture_whatever_the_dire
     best = rows.sort_values("score", ascending=not dataset.higher_is_better)["distorted"].iloc[0]
     cells = first_cells(out, 2)
     for cell, path in zip(cells, (rows["reference"].iloc[0], best), strict=True):
-        assert np.abs(cell[2:-2, 2:-2] - images.read(path)[2:-2, 2:-2]).mean() < 6
+        assert np.abs(cell[2:-2, 2:-2] - decode.read(path)[2:-2, 2:-2]).mean() < 6
 
 
 def test_a_sheet_of_many_pictures_spreads_over_the_scores(tmp_path):

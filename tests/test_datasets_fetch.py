@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import download, registry
+from harness import registry
 from harness.datasets import archives, load_dataset
 from harness.datasets.archives import unpack
 from harness.datasets.fetch import get
+from harness.files import download
 from harness.registry import Download
 from harness.runtime.errors import Fault
 

@@ -16,7 +16,8 @@ import pytest
 from miniatures import LIVE_COUNTS, copy, replace, text, tree
 
 from harness import registry
-from harness.datasets import Dataset, load_dataset, splits, table
+from harness.datasets import Dataset, load_dataset, splits
+from harness.datasets.table import has_pictures, require_files, table_hash
 from harness.runtime.errors import BadRequest
 
 EXPECTED = {
@@ -39,7 +40,7 @@ def test_each_archives_tree_is_listed_whole_with_its_direction(name):
     data = load_dataset(name, tree(name))
     frame = data.table
     assert (len(frame), frame["reference_id"].nunique(), data.higher_is_better) == EXPECTED[name]
-    table.require_files(frame, name)
+    require_files(frame, name)
     assert frame["name"].is_unique
     assert not frame["reference_id"].eq("").any()
 
@@ -187,18 +188,18 @@ def test_a_mirrors_tree_gives_the_same_table(tmp_path, name, change):
     root = copy(whole, tmp_path / "mirror")
     change(root)
     data = load_dataset(name, root).table
-    table.require_files(data, name)
+    require_files(data, name)
     original = load_dataset(name, whole).table
     if change is bmp_as_png:
         assert data[["name", "reference_id", "score"]].equals(original[["name", "reference_id", "score"]])
     else:
-        assert table.table_hash(data) == table.table_hash(original)
+        assert table_hash(data) == table_hash(original)
 
 
 def test_csiqs_spreadsheet_and_its_text_form_say_the_same(tmp_path):
     miniatures.csiq(tmp_path, labels="text")
     sheet, written = load_dataset("csiq", tree("csiq")), load_dataset("csiq", tmp_path)
-    assert table.table_hash(sheet.table) == table.table_hash(written.table)
+    assert table_hash(sheet.table) == table_hash(written.table)
     assert "std" in sheet.table
     assert "std" not in written.table
 
@@ -230,7 +231,7 @@ def test_lives_two_label_vectors_are_two_cards_and_pristine_copies_are_left_out_
     assert any("203 copies of references" in note and "dmos_new" in note for note in realigned.table.attrs["notes"])
     assert list(realigned.table["name"]) == list(first.table["name"])
     assert realigned.table["score"].max() > 100 > first.table["score"].max()
-    assert table.table_hash(realigned.table) != table.table_hash(first.table)
+    assert table_hash(realigned.table) != table_hash(first.table)
     row = realigned.table.set_index("name").loc["jp2k/img60.bmp"]
     assert row["reference_id"] == miniatures.LIVE_REFERENCES[59 % 29]
     assert row["std"] == 3.0
@@ -246,7 +247,7 @@ def test_lives_text_lists_serve_where_there_are_no_vectors(tmp_path):
         for n, r, s in zip(*(vectors[c] for c in ("name", "reference_id", "score")), strict=True)
     ]
     text(root / "csv/LIVE.txt", "\n".join(["dis_img_path,dis_type,ref_img_path,score", *lines]))
-    assert table.table_hash(load_dataset("live", root).table) == table.table_hash(vectors)
+    assert table_hash(load_dataset("live", root).table) == table_hash(vectors)
     with pytest.raises(BadRequest, match=r"no dmos\.mat|labels outside"):
         load_dataset("live-first", root)
 
@@ -288,7 +289,7 @@ def test_withheld_labels_are_unknown_and_a_users_own_file_fills_them(tmp_path):
 def test_label_files_alone_are_a_table_for_score_files(tmp_path):
     shutil.copy(tree("tid2013") / "mos_with_names.txt", tmp_path)
     data = load_dataset("tid2013", tmp_path)
-    assert not table.has_pictures(data.table)
+    assert not has_pictures(data.table)
     assert len(data.table) == 100
     assert any("labels alone" in note for note in data.table.attrs["notes"])
 
@@ -339,7 +340,7 @@ def test_a_dataset_in_a_known_layout_takes_one_card_and_no_code(tmp_path):
     data = load_dataset("toy", tmp_path / "data", cards=[tmp_path / "cards"])
     assert (len(data.table), data.table["reference_id"].nunique()) == (8, 2)
     assert set(data.table["distortion"]) == {"blur", "noise"}
-    table.require_files(data.table, "toy")
+    require_files(data.table, "toy")
 
 
 def test_an_unknown_layout_key_names_the_nearest(tmp_path):

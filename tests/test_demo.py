@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import images, registry
+from harness import registry
 from harness.datasets import demo, distortions
 from harness.datasets.splits import split
+from harness.imaging import decode
 from harness.runtime.errors import BadRequest, Fault
 
 REFERENCES = ("coffee", "rocket")
@@ -84,9 +85,9 @@ def test_the_table_has_a_row_for_each_picture(card: registry.DatasetCard, made: 
     row = table[table["name"] == "rocket_jpeg_2.bmp"].iloc[0]
     assert (row["reference_id"], row["distortion"], row["level"], row["score"]) == ("rocket", "jpeg", 2, 4.246)
     assert os.path.isabs(row["distorted"])
-    assert (images.read(row["reference"]) == demo.reference_image("rocket")).all()
+    assert (decode.read(row["reference"]) == demo.reference_image("rocket")).all()
     expected = distortions.distort(demo.reference_image("rocket"), "jpeg", 2, "rocket")
-    assert (images.read(row["distorted"]) == expected).all()
+    assert (decode.read(row["distorted"]) == expected).all()
 
 
 def test_rows_of_a_reference_lie_together_in_the_order_of_kinds_and_levels(card: registry.DatasetCard, made: Path) -> None:
@@ -284,7 +285,7 @@ def test_the_packaged_references_are_thirteen_colour_pictures_with_a_notice_each
 
 def test_the_packaged_references_are_the_pictures_that_were_chosen(shared: Path) -> None:
     for reference in demo.reference_ids():
-        original = images.read(shared / "data" / "demo-references" / f"{reference}.png")
+        original = decode.read(shared / "data" / "demo-references" / f"{reference}.png")
         assert (demo.reference_image(reference) == original).all()
 
 
@@ -341,9 +342,9 @@ def test_no_pair_of_the_whole_demonstration_equals_its_reference(card: registry.
     every = {(kind, level) for kind in distortions.KINDS for level in range(1, 6)}
     assert every - present == {("gaussian_blur", 1), ("mean_shift", 3), ("color_saturation_2", 1)}
     for path, pairs in whole.groupby("reference"):
-        reference = images.read(str(path)).astype(np.int16)
+        reference = decode.read(str(path)).astype(np.int16)
         for name, distorted in zip(pairs["name"], pairs["distorted"], strict=True):
-            assert np.abs(images.read(distorted) - reference).max() > 1, name
+            assert np.abs(decode.read(distorted) - reference).max() > 1, name
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from harness import download as fetching
+from harness.files import download as fetching
 from harness.models.fetch import FetchFailed, address, fetch, open_https
 from harness.models.places import weights_folder
 from harness.registry import Weights

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import files
+from harness.files import atomic
 from harness.runtime.errors import Fault
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path):
     target = tmp_path / "x.json"
-    files.write_text(target, "old")
+    atomic.write_text(target, "old")
 
     def cut_short() -> None:
-        with files.atomic(target, "w") as stream:
+        with atomic.atomic(target, "w") as stream:
             stream.write("half")
             raise RuntimeError
 
@@ -30,37 +30,37 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path):
 def test_a_folder_that_cannot_be_written_is_named_with_advice(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(Fault, match="cannot be written"):
-        files.write_text(tmp_path / "file" / "x", "text")
+        atomic.write_text(tmp_path / "file" / "x", "text")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_no_space_left_is_said_in_plain_words():
     with pytest.raises(Fault, match="no space left"):
-        files.append_lines("/dev/full", "x\n")
+        atomic.append_lines("/dev/full", "x\n")
 
 
 def test_only_whole_lines_are_appended(tmp_path: Path):
     (tmp_path / "x").touch()
-    files.append_lines(tmp_path / "x", "a\nb\n")
-    files.append_lines(tmp_path / "x", "c\n")
+    atomic.append_lines(tmp_path / "x", "a\nb\n")
+    atomic.append_lines(tmp_path / "x", "c\n")
     assert (tmp_path / "x").read_text() == "a\nb\nc\n"
     with pytest.raises(ValueError, match="whole lines"):
-        files.append_lines(tmp_path / "x", "d")
+        atomic.append_lines(tmp_path / "x", "d")
 
 
 def test_json_with_nan_is_refused_rather_than_written(tmp_path: Path):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        files.write_json(tmp_path / "x", {"a": float("nan")})
+        atomic.write_json(tmp_path / "x", {"a": float("nan")})
     assert not list(tmp_path.iterdir())
 
 
 def test_equal_documents_have_equal_hashes_whatever_the_order():
-    assert files.sha256_json({"a": 1, "b": [1.5, None]}) == files.sha256_json({"b": [1.5, None], "a": 1})
-    assert files.sha256_json({"a": 1}) != files.sha256_json({"a": 2})
+    assert atomic.sha256_json({"a": 1, "b": [1.5, None]}) == atomic.sha256_json({"b": [1.5, None], "a": 1})
+    assert atomic.sha256_json({"a": 1}) != atomic.sha256_json({"a": 2})
 
 
 def left_over(folder: Path, name: str, process: int, place: str | None = None) -> Path:
-    path = folder / f".{name}.{place or files._place()}-{process}-0123abcd.tmp"
+    path = folder / f".{name}.{place or atomic._place()}-{process}-0123abcd.tmp"
     path.write_text("half")
     return path
 
@@ -73,7 +73,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
     os.utime(old, (1e9, 1e9))
     other = tmp_path / ".somebody.elses.tmp"
     other.write_text("")
-    files.write_text(tmp_path / "x.json", "new")
+    atomic.write_text(tmp_path / "x.json", "new")
     assert not dead.exists()
     assert not old.exists()
     assert {alive, elsewhere, other, tmp_path / "x.json"} == set(tmp_path.iterdir())
@@ -81,7 +81,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
 
 def test_a_file_that_is_gone_is_not_begun_anew_without_its_first_lines(tmp_path: Path):
     with pytest.raises(Fault, match="the folder is gone"):
-        files.append_lines(tmp_path / "x", "a\n")
+        atomic.append_lines(tmp_path / "x", "a\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -90,7 +90,7 @@ def test_a_write_that_the_system_refuses_leaves_the_earlier_file_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ):
     target = tmp_path / "scores.csv"
-    files.write_text(target, "old\n")
+    atomic.write_text(target, "old\n")
 
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -98,10 +98,10 @@ def test_a_write_that_the_system_refuses_leaves_the_earlier_file_and_says_why(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse)
         with pytest.raises(Fault, match="cannot be written"):
-            files.write_text(target, "new\n")
+            atomic.write_text(target, "new\n")
         patch.setattr(os, "write", refuse)
         with pytest.raises(Fault, match="cannot be written"):
-            files.append_lines(target, "more\n")
+            atomic.append_lines(target, "more\n")
     assert target.read_text() == "old\n"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -111,5 +111,5 @@ def test_a_disk_that_takes_half_of_a_line_takes_none(tmp_path: Path, monkeypatch
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[: len(data) // 2]))
     with pytest.raises(Fault, match="no space left"):
-        files.append_lines(tmp_path / "x", "a whole line\n")
+        atomic.append_lines(tmp_path / "x", "a whole line\n")
     assert (tmp_path / "x").read_text() == "a\n"

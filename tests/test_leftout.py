@@ -12,7 +12,7 @@ from scipy import stats
 
 from harness.statistics.agreement import agreement
 from harness.statistics.comparison import best_group, standings
-from harness.statistics.leftout import LeftOut
+from harness.statistics.leave_one_out import LeftOut
 
 
 def made(references: int, images: int = 6, seed: int = 0):

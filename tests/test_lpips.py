@@ -299,7 +299,7 @@ def test_st_lpips_is_filled_strictly_from_the_authors_file(net):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "official"), [("st-lpips", 0.5798), ("st-lpips-vgg", 0.6757)])
 def test_st_lpips_of_a_tid2013_pair(name, official, shared):
-    from harness.images import read
+    from harness.imaging.decode import read
 
     stlpips_file("alex")
     folder = shared / "data" / "tid2013-pairs"

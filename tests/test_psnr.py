@@ -112,7 +112,7 @@ def test_an_unknown_colour_is_refused():
 
 
 def test_official_values_of_tid2013_pairs(shared):
-    from harness.images import read
+    from harness.imaging.decode import read
 
     folder = shared / "data" / "tid2013-pairs"
     official = {"I03": 21.11, "I04": 20.99, "I06": 27.01, "I08": 23.30, "I19": 21.62}

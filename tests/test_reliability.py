@@ -16,7 +16,7 @@ from small import write_network, write_table
 
 from harness import campaign, verification
 from harness.datasets.archives import unpack
-from harness.download import SourceFailed, download
+from harness.files.download import SourceFailed, download
 from harness.registry import Cropping
 from harness.run import Plan, Request, run
 from harness.runtime.errors import BadRequest, Fault, Unwritable

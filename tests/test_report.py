@@ -21,7 +21,7 @@ from harness.report import figures
 from harness.report.pictures import maps_of, show
 from harness.report.table import by_kind, by_level, by_reference, points, worst
 from harness.statistics.agreement import agreement
-from harness.statistics.fits import FITS, fit_curve
+from harness.statistics.curve_fitting import FITS, fit_curve
 
 
 def made(tmp_path: Path, **options: Any) -> tuple[Path, dict[str, Any], pd.DataFrame]:

@@ -89,11 +89,11 @@ def test_the_score_is_the_mean_over_crops_weighted_by_how_often_a_place_is_drawn
 
 
 def test_a_pair_of_arrays_scores_like_its_files(pairs: list[Pair]):
-    from harness import images
+    from harness.imaging import decode
 
     model = harness.load_model("ssim")
     pair = pairs[0]
-    still, moved = images.read(pair.reference), images.read(pair.distorted)
+    still, moved = decode.read(pair.reference), decode.read(pair.distorted)
     assert harness.score_pair(model, pair.reference, pair.distorted) == harness.score_pair(model, still, moved)
     assert harness.score_pair(Plain(), pair.reference, pair.distorted, protocol="five") == pytest.approx(
         harness.score_pair(Plain(), still, moved, protocol="five")

@@ -238,7 +238,7 @@ def test_unknown_settings_are_refused(wrong):
 
 
 def test_official_values_of_tid2013_pairs(shared):
-    from harness.images import read
+    from harness.imaging.decode import read
 
     folder = shared / "data" / "tid2013-pairs"
     names = ["I03", "I04", "I06", "I08", "I19"]

@@ -17,7 +17,7 @@ from miniatures import noisy, still, write
 from small import write_network, write_table
 
 from harness import cli, models, registry, tracking
-from harness.files import write_text
+from harness.files.atomic import write_text
 from harness.models import weights as weight_files
 from harness.submission import submit as submitting
 

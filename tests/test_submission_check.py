@@ -18,7 +18,7 @@ import pytest
 from challenge import CARD, NAMES, good, link, made_scores, output_text, raw_zip, readme_text, save
 
 from harness import cli
-from harness.files import write_text
+from harness.files.atomic import write_text
 from harness.runtime.errors import BadRequest
 from harness.submission import check as checking
 from harness.submission import container

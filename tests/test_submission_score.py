@@ -16,7 +16,7 @@ from challenge import CARD, NAMES, SCORES, good, made_labels, made_scores, save,
 from miniatures import generator
 
 from harness import cli, registry
-from harness.files import write_text
+from harness.files.atomic import write_text
 from harness.runtime.errors import BadRequest, Fault
 from harness.submission import board, factsheet, names
 from harness.submission.check import check

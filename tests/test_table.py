@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import write_table
 
-from harness.datasets import load_dataset, splits, table
+from harness.datasets import load_dataset, splits
+from harness.datasets.table import complete, read_csv, require_files, table_hash
 from harness.registry import Protocol, find_dataset
 from harness.runtime.errors import BadRequest
 
@@ -31,7 +32,7 @@ def test_a_table_of_pairs_becomes_a_dataset_with_paths_beside_it(tmp_path: Path)
 def test_separators_line_ends_marks_and_a_missing_last_newline_do_not_matter(tmp_path: Path, separator: str, end: str):
     rows = [["distorted", "reference", "score"], ["a.png", "r.png", "1"], ["b.png", "r.png", "2.5"]]
     text = "\ufeff" + end.join(separator.join(row) for row in rows)
-    frame = table.read_csv(csv(tmp_path / "t.csv", text))
+    frame = read_csv(csv(tmp_path / "t.csv", text))
     assert list(frame["score"]) == [1.0, 2.5]
     assert list(frame["name"]) == ["a.png", "b.png"]
     assert list(frame["reference_id"]) == ["r", "r"]
@@ -54,14 +55,14 @@ def test_separators_line_ends_marks_and_a_missing_last_newline_do_not_matter(tmp
 )
 def test_a_bad_table_gets_one_clear_message(tmp_path: Path, text: str, words: str):
     with pytest.raises(BadRequest, match=words):
-        table.read_csv(csv(tmp_path / "t.csv", text))
+        read_csv(csv(tmp_path / "t.csv", text))
 
 
 def test_missing_pictures_are_all_listed_up_to_twenty_and_counted(tmp_path: Path):
     rows = "\n".join(f"d{i}.png,r.png,{i}" for i in range(30))
-    frame = table.read_csv(csv(tmp_path / "t.csv", f"distorted,reference,score\n{rows}\n"))
+    frame = read_csv(csv(tmp_path / "t.csv", f"distorted,reference,score\n{rows}\n"))
     with pytest.raises(BadRequest, match="31 of 31 pictures are missing") as caught:
-        table.require_files(frame, "t")
+        require_files(frame, "t")
     assert str(caught.value).endswith("and 11 more")
 
 
@@ -71,7 +72,7 @@ def test_any_text_is_a_table_or_a_bad_request(tmp_path_factory: pytest.TempPathF
     path = tmp_path_factory.mktemp("fuzz") / "t.csv"
     path.write_text("distorted,reference,score\n" + text, encoding="utf-8", newline="")
     try:
-        frame = table.read_csv(path)
+        frame = read_csv(path)
     except BadRequest:
         return
     assert frame["name"].is_unique
@@ -91,7 +92,7 @@ def frame(references: int, per: int = 4) -> pd.DataFrame:
         for r in range(references)
         for i in range(per)
     ]
-    return table.complete(pd.DataFrame(rows), "test")
+    return complete(pd.DataFrame(rows), "test")
 
 
 @pytest.mark.parametrize("split", ["hash", "random"])
@@ -133,11 +134,11 @@ def test_a_reference_in_two_parts_of_a_table_is_refused():
 
 def test_hashes_ignore_the_order_of_rows_and_see_labels_names_and_pairing():
     rows = frame(5)
-    assert table.table_hash(rows) == table.table_hash(rows.sample(frac=1, random_state=1))
+    assert table_hash(rows) == table_hash(rows.sample(frac=1, random_state=1))
     for column, value in (("score", 9.5), ("name", "x"), ("reference_id", "x")):
         changed = rows.copy()
         changed.loc[3, column] = value
-        assert table.table_hash(changed) != table.table_hash(rows)
+        assert table_hash(changed) != table_hash(rows)
 
 
 def test_pipal_local_split_is_the_documented_rule():

@@ -343,11 +343,11 @@ def test_a_defective_file_is_refused_and_its_sum_is_not_recorded(folder: Path) -
 
 
 def test_a_file_is_hashed_once_until_it_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness import files
+    from harness.files import atomic
 
     hashed: list[str] = []
-    real = files.sha256_file
-    monkeypatch.setattr(files, "sha256_file", lambda path: (hashed.append(Path(path).name), real(path))[1])
+    real = atomic.sha256_file
+    monkeypatch.setattr(atomic, "sha256_file", lambda path: (hashed.append(Path(path).name), real(path))[1])
     stock(folder)
     find(card(), offline=True)
     find(card(), offline=True)
@@ -374,7 +374,7 @@ def test_a_folder_that_may_only_be_read_serves(folder: Path, monkeypatch: pytest
     def refuse(path: Path, document: Any) -> None:
         raise Fault(f"{path}: cannot be written")
 
-    monkeypatch.setattr("harness.files.write_json", refuse)
+    monkeypatch.setattr("harness.files.atomic.write_json", refuse)
     assert set(find(card(), offline=True).parts) == {"vit", "resnet50"}
 
 

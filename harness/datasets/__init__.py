@@ -61,7 +61,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
     `root` is the folder of its files; unless `quiet`, long preparations show their progress. Raises BadRequest when it is
     unknown, absent or broken.
     """
-    from harness.datasets import table
+    from harness.datasets.table import complete
 
     if name.lower().endswith((".csv", ".tsv")):
         return of_table(name, root)
@@ -73,7 +73,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
     with counted(f"preparing {card.name}", unit="pictures", quiet=quiet) as step:
         progress = {"progress": step} if "progress" in inspect.signature(read).parameters else {}
         frame = read(card, data_root(card.folder or card.name, root), **card.layout, **progress)
-    return Dataset(card, table.complete(frame, card.name))
+    return Dataset(card, complete(frame, card.name))
 
 
 def of_table(path: str | Path, root: str | Path | None = None, *, higher_is_better: bool = True) -> Dataset:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from harness.files import writing
+from harness.files.atomic import writing
 from harness.runtime.errors import Fault
 
 MOST_ENTRIES = 2_000_000

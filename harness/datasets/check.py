@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 
 from harness import registry
-from harness.datasets import Dataset, decoded, headers, manifest, splits, table
+from harness.datasets import Dataset, decoded, manifest, splits
 from harness.datasets.findings import BrokenTree, Findings, Problem, counted
 from harness.datasets.layout import how_to_get
-from harness.files import sha256_file
+from harness.datasets.table import complete, has_pictures
+from harness.files.atomic import sha256_file
+from harness.imaging import headers
 from harness.registry import DatasetCard
 from harness.runtime.errors import BadRequest, listed
 from harness.runtime.progress import progress
@@ -98,7 +100,7 @@ def check(card: DatasetCard, root: Path | None, *, full: bool = False, workers: 
         _counts(card, frame, found, report)
         _labels(card, frame, found)
         _protocols(card, frame, report)
-        if table.has_pictures(frame):
+        if has_pictures(frame):
             _pictures(card, root, frame, found, report, workers or min(16, 4 * (os.cpu_count() or 1)), quiet)
         elif root is not None and not found.failed:
             found.error(f"labels, but none of the {len(frame):,} pictures", root, how_to_get(card))
@@ -126,7 +128,7 @@ def _read(card: DatasetCard, root: Path | None, found: Findings, report: Report)
         return None
     files = frame.attrs.get("label_files", [])
     try:
-        frame = table.complete(frame, card.name)
+        frame = complete(frame, card.name)
     except BadRequest as error:
         for line in str(error).splitlines():
             found.error(line, root or card.name)
@@ -140,7 +142,7 @@ def _counts(card: DatasetCard, frame: pd.DataFrame, found: Findings, report: Rep
     parts = card.protocols[card.default_protocol].parts
     rows = frame[frame["part"].isin(parts)] if parts else frame
     report.pairs, report.references = len(frame), int(frame["reference_id"].nunique())
-    if table.has_pictures(frame):
+    if has_pictures(frame):
         report.pictures = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in frame["distorted"]])
     where = str(report.root or report.pictures or card.name)
     if rows.empty:
@@ -151,7 +153,7 @@ def _counts(card: DatasetCard, frame: pd.DataFrame, found: Findings, report: Rep
         if expected and have != expected and not rows.empty:
             found.warning(f"{have:,} {what}, the card says {expected:,}", where, "a part of the dataset, or another edition?")
     report.counts.append(Count("label rows", None, int(frame["score"].notna().sum())))
-    if table.has_pictures(frame) and report.root is not None:
+    if has_pictures(frame) and report.root is not None:
         folders = [os.path.relpath(os.path.dirname(path), report.root) for path in frame["distorted"]]
         by_folder = pd.Series(folders).value_counts().sort_index()
         report.counts += [Count(f"labelled pictures in {folder}", None, int(n)) for folder, n in by_folder.items()][:40]

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from harness import images
 from harness.datasets import Dataset
 from harness.datasets.table import has_pictures
-from harness.images import Pixels
+from harness.imaging import decode
+from harness.imaging.decode import Pixels
 from harness.registry import DatasetCard
 from harness.runtime.errors import BadRequest, listed
 
@@ -111,7 +111,7 @@ def _thumbnails(data: Dataset, ids: Collection[str]) -> dict[str, npt.NDArray[np
     made = {}
     for reference in ids:
         try:
-            made[reference] = thumbnail(images.read(paths[reference]))
+            made[reference] = thumbnail(decode.read(paths[reference]))
         except BadRequest:
             continue  # a missing or broken reference is the run's and the check's to report
     return made

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness import images
 from harness.datasets.content import thumbnail
 from harness.datasets.findings import Findings, counted
+from harness.imaging import decode
 from harness.registry import DatasetCard
 from harness.runtime.errors import BadRequest
 
@@ -119,11 +119,11 @@ def _pairing(rows: pd.DataFrame, result: Decoded, found: Findings, where: str) -
         found.error(counted(wrong, "pictures look like another reference than theirs", len(rows)), where, "wrong pairing")
 
 
-def _read(path: str, skip: Collection[str], part: Decoded) -> images.Pixels | None:
+def _read(path: str, skip: Collection[str], part: Decoded) -> decode.Pixels | None:
     if path in skip:
         return None
     try:
-        picture = images.read_hashed(path)
+        picture = decode.read_hashed(path)
     except BadRequest as error:
         part.broken[path] = str(error).removeprefix(f"{path}: ")
         return None
@@ -131,7 +131,7 @@ def _read(path: str, skip: Collection[str], part: Decoded) -> images.Pixels | No
     return picture.pixels
 
 
-def _psnr(reference: images.Pixels, distorted: images.Pixels) -> float:
+def _psnr(reference: decode.Pixels, distorted: decode.Pixels) -> float:
     difference = reference.astype(np.int16) - distorted
     error = float(np.mean(np.square(difference, dtype=np.int32)))
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)

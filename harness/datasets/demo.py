@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from harness.datasets import distortions
-from harness.files import atomic, sha256_json, write_json
+from harness.files.atomic import atomic, sha256_json, write_json
 from harness.runtime.errors import BadRequest, Fault, listed, near
 
 if TYPE_CHECKING:

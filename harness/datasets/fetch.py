@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness import files
 from harness.datasets import data_folder, data_root
 from harness.datasets.archives import is_archive, unpack
 from harness.datasets.layout import how_to_get
-from harness.download import Progress, SourceFailed, Transport, download
+from harness.files import atomic
+from harness.files.download import Progress, SourceFailed, Transport, download
 from harness.registry import DatasetCard, Download
 from harness.runtime.errors import BadRequest, Fault
 
@@ -76,7 +76,7 @@ def _one(entry: Download, folder: Path, progress: Progress | None, transport: Tr
     def accept(part: Path) -> None:
         if entry.bytes and part.stat().st_size != entry.bytes:
             raise SourceFailed(f"{part.stat().st_size:,} bytes came, the card says {entry.bytes:,}")
-        digests.append(files.sha256_file(part))
+        digests.append(atomic.sha256_file(part))
         if entry.sha256 and digests[-1] != entry.sha256.lower():
             raise SourceFailed(f"what came has the sha256 {digests[-1]}, the card says {entry.sha256}")
 
@@ -101,7 +101,7 @@ def _one(entry: Download, folder: Path, progress: Progress | None, transport: Tr
     if archive:
         facts["files"] = unpack(target, folder, progress)
         line += f", {facts['files']:,} files unpacked"
-    files.write_json(folder / _LEDGER, {**_read_ledger(folder), entry.file: facts})
+    atomic.write_json(folder / _LEDGER, {**_read_ledger(folder), entry.file: facts})
     if archive:
         target.unlink()
     elif target.suffix.lower() in (".rar", ".7z"):

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.files import sha256_json, write_json
+from harness.files.atomic import sha256_json, write_json
 from harness.registry import DatasetCard
 from harness.runtime.errors import Fault
 

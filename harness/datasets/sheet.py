@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from harness import images
 from harness.datasets import Dataset
 from harness.datasets.table import has_pictures
-from harness.files import atomic
+from harness.files.atomic import atomic
+from harness.imaging import decode
 from harness.runtime.errors import BadRequest, near
 
 _CELL = 176
@@ -89,7 +89,7 @@ def _draw(title: str, cells: list[tuple[str, list[str]]]) -> Image.Image:
 
 
 def _thumbnail(path: str) -> Image.Image:
-    picture = Image.fromarray(images.read(path))
+    picture = Image.fromarray(decode.read(path))
     scale = _CELL / max(picture.size)
     # Enlarging must not smooth: blur would look like the distortion that a person came to see.
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from harness.files import sha256_json
+from harness.files.atomic import sha256_json
 from harness.registry import Protocol
 from harness.runtime.errors import BadRequest, listed
 

@@ -9,14 +9,14 @@ table without pictures (name, score) serves score files only.
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from harness.files import sha256_json
+from harness.files.atomic import sha256_json
+from harness.files.text_table import numbers, read_text_columns
 from harness.runtime.errors import BadRequest, listed, near
 
 if TYPE_CHECKING:
@@ -65,41 +65,6 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
     if problems:
         raise BadRequest("\n".join(problems))
     return complete(frame, str(path))
-
-
-def read_text_columns(path: Path) -> pd.DataFrame:
-    """A CSV's columns as text, stripped; comma, semicolon or tab; any line ends; a byte order mark is ignored."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise BadRequest(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise BadRequest(f"{path}: cannot be read: {error.strerror}") from None
-    head = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=head.count)
-    try:
-        rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise BadRequest(f"{path}: not a readable CSV: {error}") from None
-    if not rows:
-        raise BadRequest(f"{path}: an empty file")
-    header = [cell.strip() for cell in rows[0]]
-    twice = sorted({c for c in header if header.count(c) > 1})
-    if twice:
-        raise BadRequest(f"{path}: columns named twice: {', '.join(map(repr, twice))}")
-    ragged = [i + 2 for i, row in enumerate(rows[1:]) if len(row) != len(header)]
-    if ragged:
-        raise BadRequest(f"{path}: {len(header)} columns in the first line, another number in rows {listed(ragged)}")
-    cells = [[cell.strip() for cell in row] for row in rows[1:]]
-    return pd.DataFrame(cells, columns=header, dtype=object)
-
-
-def numbers(column: pd.Series) -> tuple[pd.Series, list[str]]:
-    values = pd.to_numeric(column, errors="coerce").astype(float)
-    bad = ~values.map(lambda v: v - v == 0)
-    return values, [f"row {i + 2} ({column[i]!r})" for i in column.index[bad]]
 
 
 def _short_names(paths: pd.Series) -> list[str]:

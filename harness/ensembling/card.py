@@ -13,7 +13,7 @@ from typing import Any
 from harness import registry
 from harness.ensembling.blends import Blend
 from harness.ensembling.gathering import Gathered, Source, fitting_hash
-from harness.files import write_text
+from harness.files.atomic import write_text
 from harness.registry import ModelCard
 from harness.runtime.errors import BadRequest, Fault
 

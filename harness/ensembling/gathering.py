@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from harness import datasets, external, runs
-from harness.datasets import Dataset, splits, table
+from harness.datasets import Dataset, splits
 from harness.datasets.content import independent_rows
-from harness.files import sha256_file, sha256_json
+from harness.datasets.table import has_pictures
+from harness.files.atomic import sha256_file, sha256_json
 from harness.models.ensemble import FILE, SCORES
 from harness.run import Outcome, Plan, Request, execute, plan
 from harness.runtime.errors import BadRequest, listed
@@ -326,7 +327,7 @@ def _elsewhere(
         if source.again is None:
             scores.append(source.scores)
             continue
-        if not table.has_pictures(other.table):
+        if not has_pictures(other.table):
             raise BadRequest(
                 f"{source.name} is a model, but {other.name} is a table without pictures: members must be score files"
             )

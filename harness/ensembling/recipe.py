@@ -21,7 +21,7 @@ from harness.cluster.session import cores, session
 from harness.ensembling import card as cards
 from harness.ensembling.figures import Objective
 from harness.ensembling.search import environment, quiet
-from harness.files import sha256_json, write_json, write_text
+from harness.files.atomic import sha256_json, write_json, write_text
 from harness.registry import ModelCard, Tunable
 from harness.run import Outcome, Plan, Request, execute, plan, train
 from harness.runtime.errors import BadRequest, Fault, listed, near

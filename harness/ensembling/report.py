@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.ensembling.assessment import METHODS, Row
 from harness.ensembling.blends import Blend
 from harness.ensembling.figures import Objective
-from harness.files import atomic, write_text
+from harness.files.atomic import atomic, write_text
 from harness.runs import csv_text
 from harness.summary import number, with_interval
 

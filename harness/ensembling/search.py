@@ -21,7 +21,7 @@ from harness.ensembling.blends import Blend
 from harness.ensembling.candidates import Plan, as_blend
 from harness.ensembling.chains import Chain, Sample
 from harness.ensembling.figures import Objective
-from harness.files import write_json
+from harness.files.atomic import write_json
 from harness.runtime.errors import Fault
 
 NAME, DONE, CHAINS = "tune", "search.json", "chains"

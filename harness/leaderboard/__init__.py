@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import runs
-from harness.files import atomic, sha256_json, write_text, writing
+from harness.files.atomic import atomic, sha256_json, write_text, writing
 from harness.leaderboard import text
 from harness.leaderboard.page import page
 from harness.leaderboard.rows import Board, board

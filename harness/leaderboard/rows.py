@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from harness.files import sha256_json
+from harness.files.atomic import sha256_json
 from harness.leaderboard.best import NOT_COMPARED, with_best
-from harness.statistics.leftout import LeftOut
+from harness.statistics.leave_one_out import LeftOut
 
 Record = Mapping[str, Any]
 FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness import files
+from harness.files import atomic
 from harness.runtime.errors import BadRequest, listed
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def save_state(path: str | Path, state: Mapping[str, torch.Tensor], metadata: Ma
         place += size_of[name]
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
-    with files.atomic(path) as stream:
+    with atomic.atomic(path) as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
         for name in order:
             stream.write(_bytes(state[name]))

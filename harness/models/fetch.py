@@ -1,4 +1,4 @@
-"""Weight files fetched over https into the weights folder (`harness.download` does the fetching).
+"""Weight files fetched over https into the weights folder (`harness.files.download` does the fetching).
 
 A file gets its name only when it is whole and has the sha256 that is expected of it.
 """
@@ -10,8 +10,8 @@ import re
 import urllib.parse
 from pathlib import Path
 
-from harness import files
-from harness.download import Progress, SourceFailed, Transport, download, open_https, put
+from harness.files import atomic
+from harness.files.download import Progress, SourceFailed, Transport, download, open_https, put
 from harness.models import checkpoints
 from harness.models.places import expected_sha256, file_name, hub_parts, local_source, weights_folder
 from harness.registry import Weights
@@ -40,7 +40,7 @@ def fetch(
     FetchFailed naming every source and what went wrong there, Fault when the folder cannot be written.
     """
     target = weights_folder() / file_name(entry)
-    with files.writing(target):
+    with atomic.writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     unreachable = set() if unreachable is None else unreachable
     problems: list[str] = []
@@ -109,7 +109,7 @@ def adopt(source: Path, target: Path) -> None:
         original = open(source, "rb")  # noqa: SIM115
     except OSError as error:
         raise Fault(f"{source}: cannot be read: {error.strerror}") from error
-    with original, files.atomic(target) as copy:
+    with original, atomic.atomic(target) as copy:
         while block := original.read(_BLOCK):
             copy.write(block)
 
@@ -119,5 +119,5 @@ def _accept(part: Path, entry: Weights) -> None:
     expected, whence = expected_sha256(entry)
     if not expected:
         checkpoints.names(part)
-    elif (digest := files.sha256_file(part)) != expected:
+    elif (digest := atomic.sha256_file(part)) != expected:
         raise SourceFailed(f"what came has the sha256 {digest}, but {whence} {expected}")

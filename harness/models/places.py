@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness import files
+from harness.files import atomic
 from harness.models import checkpoints
 from harness.registry import Weights
 from harness.runtime.errors import BadRequest, Fault
@@ -211,7 +211,7 @@ def record(entry: Weights, digest: str) -> None:
     """Write down a file's sha256 at its first use, under its name in the weights folder; an earlier record stays."""
     # A folder that may only be read (an administrator's) serves as well; every run's record keeps the sha256 too.
     with contextlib.suppress(Fault):
-        files.write_json(ledger_path(), dict(sorted({file_name(entry): digest, **_ledger()}.items())))
+        atomic.write_json(ledger_path(), dict(sorted({file_name(entry): digest, **_ledger()}.items())))
 
 
 def sha256_of(path: Path) -> str:
@@ -227,7 +227,7 @@ def sha256_of(path: Path) -> str:
     kept = memory.get(key)
     if isinstance(kept, list) and kept[:2] == now and len(kept) == 3 and re.fullmatch("[0-9a-f]{64}", str(kept[2])):
         return str(kept[2])
-    digest = files.sha256_file(path)
+    digest = atomic.sha256_file(path)
     with contextlib.suppress(Fault):
-        files.write_json(memory_path, {k: v for k, v in memory.items() if os.path.isfile(k)} | {key: [*now, digest]})
+        atomic.write_json(memory_path, {k: v for k, v in memory.items() if os.path.isfile(k)} | {key: [*now, digest]})
     return digest

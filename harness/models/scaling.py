@@ -3,7 +3,7 @@
 raw        the scores as they are
 z          less their mean, over their standard deviation
 ecdf       the share of the fitting scores below (ties half), straight lines between at most `KNOTS` of them
-logistic   the four-parameter logistic that predicts the labels best (`harness.statistics.fits`)
+logistic   the four-parameter logistic that predicts the labels best (`harness.statistics.curve_fitting`)
 
 Only `logistic` looks at labels. All are applied to scores that were turned to higher-is-better.
 """
@@ -18,7 +18,7 @@ import numpy as np
 
 from harness.runtime.errors import BadRequest, listed, near
 from harness.statistics.correlations import Floats, midranks
-from harness.statistics.fits import fit_curve
+from harness.statistics.curve_fitting import fit_curve
 
 KINDS = ("raw", "z", "ecdf", "logistic")
 KNOTS = 101

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import runs
-from harness.files import atomic, write_text
+from harness.files.atomic import atomic, write_text
 from harness.runtime.errors import Unwritable
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness import crops, images
-from harness.images import Pixels
+from harness.imaging import crops, decode
+from harness.imaging.decode import Pixels
 from harness.runtime.errors import BadRequest
 
 SIDE = 320
@@ -60,7 +60,7 @@ def show(pairs: Sequence[tuple[str, str]], model: Any = None) -> list[Shown]:
 
 def _read(path: str) -> Pixels | None:
     try:
-        return images.read(path)
+        return decode.read(path)
     except BadRequest:
         return None
 

@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike
 
 from harness.runtime.errors import BadRequest, listed, near
 from harness.statistics.correlations import Clustered, Floats, Ints, kendall, numbered, pearson, spearman, spearman_within
-from harness.statistics.fits import FITS, Fit, fit_curve
+from harness.statistics.curve_fitting import FITS, Fit, fit_curve
 from harness.statistics.intervals import Interval, fisher_interval
-from harness.statistics.leftout import LeftOut, groups
+from harness.statistics.leave_one_out import LeftOut, groups
 
 FEW_REFERENCES = 10
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from harness.runtime.errors import BadRequest, listed
 from harness.statistics.agreement import checked_columns
 from harness.statistics.correlations import Floats, Ints, numbered
-from harness.statistics.fits import Fit, fit_curve
+from harness.statistics.curve_fitting import Fit, fit_curve
 from harness.statistics.intervals import generator
 
 _MOST_PAIRS = 12_500_000

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import registry
-from harness.files import write_json
+from harness.files.atomic import write_json
 from harness.runtime.errors import BadRequest
 from harness.summary import number, with_interval
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import registry
 from harness.challenges import ChallengeCard
-from harness.files import atomic, sha256_file
+from harness.files.atomic import atomic, sha256_file
 from harness.runtime.errors import BadRequest, listed, near
 from harness.submission import container, lines, names, readme
 from harness.submission.findings import Finding, Severity, errors, warnings

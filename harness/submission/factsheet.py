@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from harness import registry
 from harness.challenges import ChallengeCard
-from harness.files import write_text
+from harness.files.atomic import write_text
 from harness.registry import DatasetCard, ModelCard
 from harness.runtime.errors import HarnessError
 from harness.submission.readme import seconds
@@ -71,7 +71,8 @@ def cost_of(record: Mapping[str, Any], cards: Sequence[str] = ()) -> Cost:
 
 
 def _counted(card: ModelCard, data: DatasetCard) -> Cost:
-    from harness import crops, models
+    from harness import models
+    from harness.imaging import crops
 
     if card.model.get("members"):
         return _counted_together(card, data)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from harness.challenges import ChallengeCard
-from harness.files import sha256_file, write_text
+from harness.files.atomic import sha256_file, write_text
 from harness.runtime.errors import BadRequest, Fault, listed
 from harness.statistics.correlations import Clustered, Floats, numbered, pearson, spearman
-from harness.statistics.fits import fit_curve
+from harness.statistics.curve_fitting import fit_curve
 from harness.statistics.intervals import Interval, fisher_interval
 from harness.submission.check import Report, candidates, check, inspect, wanted_files
 from harness.submission.findings import errors
@@ -143,7 +143,7 @@ def read_labels(place: Path) -> tuple[dict[str, float], str]:
     With or without a header (name,score). Raises BadRequest listing all unreadable lines and names labelled twice.
     """
     from harness.datasets import labels
-    from harness.files import sha256_json
+    from harness.files.atomic import sha256_json
 
     files = [place]
     if place.is_dir():

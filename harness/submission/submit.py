@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import registry, runs
 from harness.challenges import ChallengeCard
-from harness.files import atomic, sha256_file
+from harness.files.atomic import atomic, sha256_file
 from harness.run import Outcome, Request, run
 from harness.runtime.errors import BadRequest, Fault, listed
 from harness.submission import board, container, lines, names, readme

@@ -203,9 +203,9 @@ def layouts(draw: random.Random, folder: Path) -> None:
     place[key] = value
     card = registry.parse_card(registry.DatasetCard, document, str(folder / "card.toml"))
     reader = registry.resolve(f"harness.datasets.readers:{card.reader}", card.path)
-    from harness.datasets import table
+    from harness.datasets.table import complete
 
-    table.complete(reader(card, miniatures.tree(name), **card.layout), datasets.__name__)
+    complete(reader(card, miniatures.tree(name), **card.layout), datasets.__name__)
 
 
 # Label files
@@ -309,7 +309,8 @@ _SCORES = ("name,score,reference_id\n" + "".join(f"n{i},{i * 0.37},r{i // 3}\n" 
 
 def tables(draw: random.Random, folder: Path) -> None:
     from harness import bare
-    from harness.datasets import splits, table
+    from harness.datasets import splits
+    from harness.datasets.table import read_csv, table_hash
 
     path = folder / "table.csv"
     path.write_bytes(
@@ -318,8 +319,8 @@ def tables(draw: random.Random, folder: Path) -> None:
     if draw.random() < 0.2:
         bare.read_pairs(str(path))
         return
-    frame = table.read_csv(path)
-    table.table_hash(frame)
+    frame = read_csv(path)
+    table_hash(frame)
     from harness import datasets
 
     protocols = datasets._table_card(path).protocols
@@ -614,18 +615,17 @@ def bombs() -> list[bytes]:
 
 
 def pictures(draw: random.Random, folder: Path) -> None:
-    from harness import images
-    from harness.datasets import headers
+    from harness.imaging import decode, headers
 
     good = draw.choice(_pictures())
     data = good if draw.random() < 0.05 else damaged(draw, good)
     path = folder / f"x.{draw.choice(('png', 'bmp', 'jpg', 'tif', 'gif', 'txt', 'eps'))}"
     path.write_bytes(data)
-    with contextlib.suppress(images.BadRequest):
-        images.size(path)
-    with contextlib.suppress(images.BadRequest):
+    with contextlib.suppress(decode.BadRequest):
+        decode.size(path)
+    with contextlib.suppress(decode.BadRequest):
         headers.look(str(path))
-    images.read_hashed(path)
+    decode.read_hashed(path)
 
 
 TARGETS = [

@@ -116,12 +116,13 @@ def rows_of_labels(count: int, folder: Path) -> Measured:
         (folder / name).write_text("name,score,reference_id\n" + "\n".join(lines) + "\n", encoding="utf-8")
     del reference, label, score
     from harness import datasets, external
-    from harness.datasets import splits, table
+    from harness.datasets import splits
+    from harness.datasets.table import table_hash
 
     rows: Measured = []
     data = timed(f"{count:,} rows listed", lambda: datasets.load_dataset(str(folder / "labels.csv")), rows)
     parts = timed("split by reference", lambda: splits.split(data.table, data.card.protocols["by-reference"]), rows)
-    timed("hashes of table and split", lambda: (table.table_hash(data.table), splits.split_hash(data.table, parts)), rows)
+    timed("hashes of table and split", lambda: (table_hash(data.table), splits.split_hash(data.table, parts)), rows)
     given = timed("as many scores read", lambda: external.read_scores(folder / "scores.csv"), rows)
     figures = timed(
         "agreement with intervals",

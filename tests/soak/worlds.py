@@ -193,7 +193,7 @@ def damage(folder: Path) -> list[str]:
 
 def _look(path: Path) -> None:
     from harness import runs
-    from harness.files import sha256_json
+    from harness.files.atomic import sha256_json
 
     if path.name in ("lock", ".lock"):
         import fcntl

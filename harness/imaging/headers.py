@@ -10,7 +10,7 @@ import os
 import struct
 from typing import BinaryIO, NamedTuple
 
-from harness import images
+from harness.imaging import decode
 from harness.runtime.errors import BadRequest
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -59,14 +59,14 @@ def _size(path: str, stream: BinaryIO, head: bytes, size: int) -> tuple[int, int
             raise BadRequest(f"cut off: {size:,} bytes of at least {needed:,}")
         return abs(height), width
     try:
-        return images.size(path)
+        return decode.size(path)
     except BadRequest as error:
         raise BadRequest(str(error).removeprefix(f"{path}: ")) from None
 
 
 def _decode(path: str) -> None:
     try:
-        images.read(path)
+        decode.read(path)
     except BadRequest as error:
         raise BadRequest(str(error).removeprefix(f"{path}: ")) from None
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from harness import files
+from harness.files import atomic
 from harness.runtime.errors import BadRequest
 
 ANSWER_WITHIN = 10.0
@@ -92,7 +92,7 @@ def open_https(request: urllib.request.Request, timeout: float) -> Response:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
     """Hold the folder's download lock, which dies with its holder; False where the system has no such lock."""
-    with files.writing(folder):
+    with atomic.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         stream = open(folder / ".lock", "ab")  # noqa: SIM115
     with stream:
@@ -160,7 +160,7 @@ def put(part: Path, target: Path, accept: Callable[[Path], None]) -> None:
     except (SourceFailed, BadRequest):
         part.unlink(missing_ok=True)
         raise
-    with files.writing(target):
+    with atomic.writing(target):
         os.replace(part, target)
 
 
@@ -192,8 +192,8 @@ def _receive(wanted: _Wanted) -> None:
     try:
         have, total = _judged(answer, have, wanted)
         tag = answer.headers.get("ETag") or ""
-        files.write_json(_origin_path(wanted.part), {"url": wanted.url, "tag": "" if tag.startswith("W/") else tag})
-        with files.writing(wanted.part):
+        atomic.write_json(_origin_path(wanted.part), {"url": wanted.url, "tag": "" if tag.startswith("W/") else tag})
+        with atomic.writing(wanted.part):
             stream = open(wanted.part, "ab" if have else "wb")  # noqa: SIM115
         with stream:
             _copy(answer, stream, wanted, have, total)
@@ -277,7 +277,7 @@ def _copy(answer: Response, stream: IO[bytes], wanted: _Wanted, have: int, total
             raise SourceFailed(f"cut after {have} bytes: {_told(error)}", again=have > start) from error
         if not block:
             break
-        with files.writing(wanted.part):
+        with atomic.writing(wanted.part):
             stream.write(block)
             stream.flush()
         have += len(block)
@@ -291,5 +291,5 @@ def _copy(answer: Response, stream: IO[bytes], wanted: _Wanted, have: int, total
             mark, since = have, time.monotonic()
     if have < total:
         raise SourceFailed(f"cut after {have} of {total} bytes", again=have > start)
-    with files.writing(wanted.part):
+    with atomic.writing(wanted.part):
         os.fsync(stream.fileno())

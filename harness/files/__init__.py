@@ -1,0 +1,1 @@
+"""Reading and writing files: atomic writes, text tables, tables of scores, downloads."""

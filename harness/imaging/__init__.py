@@ -1,0 +1,1 @@
+"""Decoding images, reading their headers, and where crops lie."""

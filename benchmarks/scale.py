@@ -29,11 +29,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from tabulate import tabulate
 
-from harness import models, registry
+from harness import models
 from harness.cluster import crew as crews
 from harness.cluster.session import kept, session
 from harness.cluster.worker import Job
-from harness.models import weights
+from harness.models import find_model, weights
 from harness.runs import processor
 from harness.scoring import Pair, Scorer
 
@@ -57,7 +57,7 @@ def pictures(folder: Path, references: int, images: int) -> list[Pair]:
 
 def job_of(name: str, folder: Path) -> Job:
     """The card's model; a network with random weights, which cost what trained ones cost."""
-    card = replace(registry.find_model(name), recipe=None)
+    card = replace(find_model(name), recipe=None)
     found = weights.find(card)
     if any(entry.use == "always" for entry in card.weights) or name.startswith("ahiq"):
         file = folder / f"{name}.safetensors"

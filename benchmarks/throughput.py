@@ -29,9 +29,9 @@ import cv2
 import numpy as np
 from tabulate import tabulate
 
+from harness.cards.schema import Cropping
 from harness.datasets import load_dataset
 from harness.imaging import decode
-from harness.registry import Cropping
 from harness.scoring import Scorer, pairs_of
 
 HEIGHT, WIDTH, REFERENCES = 384, 512, 25

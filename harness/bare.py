@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import models, registry
+from harness import models
+from harness.cards.overrides import apply_set
 from harness.devices import choose
 from harness.files.atomic import write_text
+from harness.models import find_model
 from harness.models import weights as weight_files
 from harness.runtime.errors import BadRequest, listed
 from harness.runtime.progress import progress
@@ -84,12 +86,12 @@ def scorer(
 
     Raises BadRequest for a model that would have to be trained first: the released AHIQ code scores with random heads then.
     """
-    if weights is None and registry.find_model(model, cards).recipe is not None:
+    if weights is None and find_model(model, cards).recipe is not None:
         raise BadRequest(
             f"{model} scores nothing before it is trained: give its weights with --weights (a run's weights.safetensors, "
             "a word such as released where the card has it), or train it with `harness run`"
         )
-    card = registry.apply_set(registry.find_model(model, cards), settings or {})
+    card = apply_set(find_model(model, cards), settings or {})
     found = weight_files.find(card, weights, offline=offline)
     loaded = models.build(card, found, seed)
     most = max(Counter(pair.reference for pair in pairs).values())

@@ -6,17 +6,18 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness import registry
-from harness.challenges import ChallengeCard
-from harness.registry import Card, DatasetCard, ModelCard
+from harness.cards.challenge import ChallengeCard
+from harness.cards.loading import find_challenge, find_dataset, load_cards
+from harness.cards.schema import KINDS, Card, DatasetCard, ModelCard
+from harness.models import find_model
 from harness.runtime.errors import BadRequest, near
 
 
 def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = False) -> list[dict[str, Any]]:
     """One row a card: kind, name, title and what one chooses by; `everything`: also the metrics of installed libraries."""
     rows: list[dict[str, Any]] = []
-    for each in [kind] if kind else list(registry.KINDS):
-        for card in registry.load_cards(each, cards).values():
+    for each in [kind] if kind else list(KINDS):
+        for card in load_cards(each, cards).values():
             row: dict[str, Any] = {"kind": each.removesuffix("s"), "name": card.name, "title": card.title}
             if isinstance(card, ModelCard):
                 row |= {"trained": card.recipe is not None, "needs": _needs(card)}
@@ -74,13 +75,13 @@ def _cell(value: Any) -> str:
 def card(name: str, cards: Sequence[str] = ()) -> Card:
     """The model's, dataset's or challenge's card of that name."""
     finders: dict[str, Callable[..., Card]] = {
-        "models": registry.find_model,
-        "datasets": registry.find_dataset,
-        "challenges": registry.find_challenge,
+        "models": find_model,
+        "datasets": find_dataset,
+        "challenges": find_challenge,
     }
     known: list[str] = []
     for kind, find in finders.items():
-        names = list(registry.load_cards(kind, cards))
+        names = list(load_cards(kind, cards))
         known += names
         if name in names or (kind == "models" and ":" in name):
             return find(name, cards)
@@ -118,7 +119,7 @@ def weights_listing(name: str, cards: Sequence[str] = ()) -> list[dict[str, Any]
     from harness.models import weights
 
     rows = []
-    for entry, path, sha256, status in weights.check(registry.find_model(name, cards)):
+    for entry, path, sha256, status in weights.check(find_model(name, cards)):
         row = {"part": entry.name, "use": entry.use, "file": entry.file, "tag": entry.tag, "path": str(path) if path else None}
         rows.append({**row, "sha256": sha256, "status": status, "ok": path is not None})
     return rows

@@ -10,7 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import registry, runs
+from harness import runs
+from harness.cards.loading import load_cards
+from harness.cards.schema import KINDS
 from harness.runtime.errors import HarnessError
 
 REQUIRED = (
@@ -38,7 +40,7 @@ def facts(runs_folder: str) -> dict[str, Any]:
 
     cards: dict[str, Any] = {}
     try:
-        cards = {kind: len(registry.load_cards(kind)) for kind in registry.KINDS}
+        cards = {kind: len(load_cards(kind)) for kind in KINDS}
         card_problem = ""
     except HarnessError as error:
         card_problem = str(error)

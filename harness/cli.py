@@ -479,10 +479,11 @@ def data_check(
     name: str, full: bool, strict: bool, root: str | None, cards: Sequence[str], workers: int, quiet: bool, as_json: bool
 ) -> None:
     """What was expected of dataset NAME, what is there, what is missing, and how to mend it."""
-    from harness import datasets, registry
+    from harness import datasets
+    from harness.cards.loading import find_dataset
     from harness.datasets.check import check
 
-    card = registry.find_dataset(name, cards)
+    card = find_dataset(name, cards)
     report = check(card, datasets.data_root(card.folder or card.name, root), full=full, workers=workers or None, quiet=quiet)
     click.echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else report.text())
     if not report.ok or (strict and report.problems):
@@ -494,14 +495,12 @@ def data_check(
 @_with("root", "cards", "offline", "quiet", "debug")
 def data_get(name: str, root: str | None, cards: Sequence[str], offline: bool, quiet: bool) -> None:
     """Download dataset NAME where it has a public address, else print how to obtain it."""
-    from harness import registry
+    from harness.cards.loading import find_dataset
     from harness.datasets import fetch
     from harness.runtime.progress import counted
 
     with counted(f"downloading {name}", unit="bytes", quiet=quiet) as step:
-        lines = fetch.get(
-            registry.find_dataset(name, cards), root, progress=lambda file, done, total: step(done, total), offline=offline
-        )
+        lines = fetch.get(find_dataset(name, cards), root, progress=lambda file, done, total: step(done, total), offline=offline)
     click.echo("\n".join(lines))
 
 
@@ -668,12 +667,11 @@ def weights_() -> None:
 @_with("cards", "quiet", "debug")
 def weights_get(name: str, use: str | None, cards: Sequence[str], quiet: bool) -> None:
     """Fetch the weights of model NAME."""
-    from harness import registry
-    from harness.models import weights
+    from harness.models import find_model, weights
     from harness.runtime.progress import counted
 
     with counted(f"weights of {name}", unit="bytes", quiet=quiet) as step:
-        for path in weights.get(registry.find_model(name, cards), use, progress=lambda file, done, total: step(done, total)):
+        for path in weights.get(find_model(name, cards), use, progress=lambda file, done, total: step(done, total)):
             click.echo(str(path))
 
 

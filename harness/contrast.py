@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness import datasets, registry
+from harness import datasets
+from harness.cards.loading import find_dataset
 from harness.measurement import discrimination, oriented_labels
 from harness.members import Member, member
 from harness.runtime.errors import BadRequest, listed
@@ -57,7 +58,7 @@ def compare_members(
     that only one of the two has, unless `inner`.
     """
     if dataset is not None and protocol is None and not dataset.lower().endswith((".csv", ".tsv")):
-        protocol = registry.find_dataset(dataset, cards).default_protocol
+        protocol = find_dataset(dataset, cards).default_protocol
     members = [
         member(word, dataset=dataset, protocol=protocol, runs_folder=runs, lower_is_better=which in lower, say=say)
         for which, word in (("a", a), ("b", b))

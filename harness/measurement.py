@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.cards.schema import ModelCard
 from harness.datasets import Dataset
-from harness.registry import ModelCard
 from harness.runtime.errors import BadRequest
 from harness.statistics.agreement import Agreement, agreement
 from harness.statistics.correlations import Floats, numbered

@@ -13,15 +13,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness import datasets, devices, external, models, processes, registry, runs
+from harness import datasets, devices, external, models, processes, runs
+from harness.cards.loading import load_cards
+from harness.cards.overrides import apply_set
+from harness.cards.schema import DatasetCard, ModelCard
 from harness.datasets import Dataset, splits
 from harness.datasets.content import related
 from harness.datasets.manifest import manifest_hash
 from harness.datasets.table import has_pictures, require_files, table_hash
 from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.measurement import controls, measured, oriented_labels
+from harness.models import find_model
 from harness.models import weights as weight_files
-from harness.registry import ModelCard
 from harness.runtime.errors import BadRequest, Fault, listed
 from harness.runtime.progress import progress
 from harness.scoring import BATCH, Scored, Scorer, pairs_of
@@ -166,7 +169,7 @@ def _scores_only(card: ModelCard) -> bool:
 
 def _card(request: Request) -> ModelCard:
     if not request.scores:
-        return registry.apply_set(registry.find_model(request.model, request.cards), request.settings)
+        return apply_set(find_model(request.model, request.cards), request.settings)
     return ModelCard(
         name=request.model,
         title=f"{request.model} (scores from a file)",
@@ -446,8 +449,8 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
 
 def _contaminated_by(todo: Plan, trained_on: Sequence[str]) -> list[str]:
     """What the model was trained on and shares pictures or labels with the tested dataset, which is not itself meant here."""
-    known = registry.load_cards("datasets", todo.request.cards)
-    others = [card for name in trained_on if name != todo.data.name and isinstance(card := known.get(name), registry.DatasetCard)]
+    known = load_cards("datasets", todo.request.cards)
+    others = [card for name in trained_on if name != todo.data.name and isinstance(card := known.get(name), DatasetCard)]
     return [card.name for card in others if related(todo.data.card, card, content_left_out=bool(todo.request.exclude))]
 
 

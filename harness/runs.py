@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import processes, shapes
+from harness.cards.schema import ModelCard
 from harness.files.atomic import append_lines, sha256_json, sync, write_json, write_text, writing
-from harness.registry import ModelCard
 from harness.runtime.errors import BadRequest, Fault, listed
 from harness.scoring import Scored
 

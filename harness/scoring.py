@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from harness.cards.schema import Cropping
 from harness.imaging import crops as cropping
 from harness.imaging import decode
 from harness.imaging.crops import Crop
 from harness.imaging.decode import Pixels
-from harness.registry import Cropping
 from harness.runtime.errors import BadRequest, Fault, listed
 from harness.timing import WarmTime
 

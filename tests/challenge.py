@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from miniatures import generator, noisy, still, write
 
-from harness import registry
+from harness.cards.loading import find_challenge
 from harness.submission import container, lines, names, readme
 
 SIDE = 48
-CARD = registry.find_challenge("ntire2022-fr")
+CARD = find_challenge("ntire2022-fr")
 NAMES = names.all_names(CARD, "test")
 assert NAMES is not None
 FACTS = readme.Facts(runtime=0.12, cpu=False, extra_data=True, description="a method: with a colon")

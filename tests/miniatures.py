@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from harness import registry
+from harness.cards.loading import find_dataset
 
 HEIGHT, WIDTH = 12, 16
 
@@ -250,7 +250,7 @@ def spreadsheet(path: Path, sheets: dict[str, list[list[object]]]) -> None:
 
 
 def _pipal_part(name: str, part: str) -> dict[str, list[str]]:
-    layout = registry.find_dataset(name).layout["parts"][part]
+    layout = find_dataset(name).layout["parts"][part]
     return {"references": layout["references"], "types": layout["types"]}
 
 

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from harness import runs
+from harness.cards.schema import DatasetCard, ModelCard, Protocol, Published
 from harness.files.atomic import sha256_json, write_json, write_text
-from harness.registry import DatasetCard, ModelCard, Protocol, Published
 from harness.statistics.agreement import agreement
 
 LEVELS, KINDS = 5, ("blur", "noise", "jpeg")

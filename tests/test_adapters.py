@@ -11,7 +11,7 @@ import torch
 from small import distorted, picture
 
 import harness.models
-from harness import registry
+from harness.cards.overrides import apply_set
 from harness.models import adapters
 from harness.runtime.errors import BadRequest
 
@@ -36,7 +36,7 @@ DISTORTED = tensor(
 
 def build(name: str, **options) -> adapters._Adapter:
     card = adapters.card(*name.split(":"))
-    return harness.models.build(registry.apply_set(card, {f"model.{k}": v for k, v in options.items()}), None)
+    return harness.models.build(apply_set(card, {f"model.{k}": v for k, v in options.items()}), None)
 
 
 def needs(library: str) -> None:

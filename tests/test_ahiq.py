@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from plain_ahiq import GOLDEN, SMALL, TINY, Plain, by_rule, crops, plain, rule_state
 from torch import Tensor, nn
 
-from harness import bare, models, registry
-from harness.models import products
+from harness import bare, models
+from harness.cards.overrides import apply_set
+from harness.cards.schema import Cropping, ModelCard
+from harness.models import find_model, products
 from harness.models.ahiq import AHIQ
 from harness.models.backbones import BatchNorm
 from harness.models.deform import deform_conv, places, upsampled_conv
@@ -478,15 +480,15 @@ def test_the_released_horizontal_flip_turns_rows_and_both_ways_are_offered():
         "both": pixels[::-1, ::-1],
         "none": pixels,
     }.items():
-        recipe = registry.apply_set(card("ahiq"), {"recipe.flip": flip}).recipe
+        recipe = apply_set(card("ahiq"), {"recipe.flip": flip}).recipe
         assert (Trainer._flip(SimpleNamespace(recipe=recipe), pixels, [True, True]) == expected).all()
 
 
 # Cards
 
 
-def card(name: str) -> registry.ModelCard:
-    return registry.find_model(name)
+def card(name: str) -> ModelCard:
+    return find_model(name)
 
 
 @pytest.mark.parametrize(("name", "patch"), [("ahiq", 8), ("ahiq-p16", 16), ("ahiq-paper", 8)])
@@ -514,7 +516,7 @@ def test_the_recipe_is_the_released_one_and_the_papers_is_a_card_of_its_own():
         assert (recipe.flip, recipe.flip_probability) == ("vertical", 0.5)
         assert recipe.frozen == ("vit", "resnet50")
         assert (recipe.validation_crops, recipe.selection) == ("five", "srcc-or-plcc")
-        assert card(name).protocol == registry.Cropping("random20", 224)
+        assert card(name).protocol == Cropping("random20", 224)
     ours, papers = card("ahiq").recipe, card("ahiq-paper").recipe
     assert ours is not None
     assert papers is not None
@@ -541,7 +543,7 @@ def test_ports_numbers_that_moved_are_both_shown_and_remembered_ones_are_marked(
 
 
 def test_a_seed_gives_the_network_that_it_always_gave():
-    parameters = dict(models.build(registry.find_model("ahiq-tiny"), None, 0).named_parameters())
+    parameters = dict(models.build(find_model("ahiq-tiny"), None, 0).named_parameters())
     first = {
         "vit.blocks.0.attn.qkv.weight": 0.0263231,
         "deform_net.conv1.0.weight": 0.0435966,

@@ -15,7 +15,7 @@ import pytest
 from miniatures import copy, live_mats, live_vectors, noisy, replace, still, text, tree, write
 from PIL import Image
 
-from harness import registry
+from harness.cards.loading import find_dataset
 from harness.datasets import load_dataset
 from harness.datasets.check import Report, check
 from harness.datasets.manifest import manifest_hash
@@ -26,7 +26,7 @@ NAMES = [name for name in miniatures.TREES if "," not in name]
 
 
 def checked(name: str, root: Path, full: bool = False) -> Report:
-    return check(registry.find_dataset(name), root, full=full, workers=1)
+    return check(find_dataset(name), root, full=full, workers=1)
 
 
 def errors(report: Report) -> str:
@@ -37,7 +37,7 @@ def errors(report: Report) -> str:
 def test_a_complete_miniature_passes_and_a_smaller_size_is_only_a_warning(name):
     report = checked(name, tree(name))
     assert report.ok, errors(report)
-    card, found = registry.find_dataset(name), report.json()
+    card, found = find_dataset(name), report.json()
     assert list(found) == ["dataset", "ok", "references", "pairs", "problems"]
     assert (found["dataset"], found["ok"]) == (name, True)
     json.dumps(found, allow_nan=False)
@@ -457,7 +457,7 @@ def test_one_reference_under_two_names_would_leak_across_a_split(tmp_path):
 
 
 def test_a_full_check_leaves_a_manifest_whose_hash_two_mirrors_share_and_any_change_voids(tmp_path):
-    card = registry.find_dataset("kadid10k")
+    card = find_dataset("kadid10k")
     root = copy(tree("kadid10k"), tmp_path / "one")
     assert manifest_hash(card, root) is None
     assert checked("kadid10k", root).manifest is None
@@ -535,7 +535,7 @@ def test_a_picture_with_bytes_after_its_end_is_whole(tmp_path):
 
 
 def test_check_says_where_an_absent_dataset_comes_from():
-    report = check(registry.find_dataset("live"), None)
+    report = check(find_dataset("live"), None)
     assert not report.ok
     assert "form on the home page" in report.text()
 
@@ -548,7 +548,7 @@ def test_a_users_own_reader_is_checked_like_the_shipped_ones(tmp_path):
         write(tmp_path / f"d{i}.png", noisy(still("own"), 4 * i + 4, "own", i))
         lines.append(f"d{i}.png,r.png,{4 - i}")
     text(tmp_path / "pairs.csv", "\n".join(lines))
-    card = registry.find_dataset(str(tmp_path / "own.toml"))
+    card = find_dataset(str(tmp_path / "own.toml"))
     assert check(card, tmp_path, full=True).ok
     text(tmp_path / "pairs.csv", "\n".join([*lines, "d9.png,r.png,x"]))
     assert "score is not a finite number" in errors(check(card, tmp_path))

@@ -11,7 +11,7 @@ import pytest
 from miniatures import copy, still, text, tree, write
 from PIL import Image
 
-from harness import registry
+from harness.cards.loading import find_dataset
 from harness.datasets import Dataset, load_dataset, splits
 from harness.datasets.content import content_of, independent_rows, shared_references, thumbnail
 from harness.datasets.sheet import contact_sheet
@@ -31,13 +31,13 @@ def everything(dataset: Dataset) -> pd.Series:
 
 
 def test_the_kodak_pictures_of_live_and_tid_are_one_content():
-    live, first = registry.find_dataset("live"), registry.find_dataset("live-first")
-    tid13, tid8 = registry.find_dataset("tid2013"), registry.find_dataset("tid2008")
+    live, first = find_dataset("live"), find_dataset("live-first")
+    tid13, tid8 = find_dataset("tid2013"), find_dataset("tid2008")
     for name, number in (("caps", 3), ("sailing4", 11), ("lighthouse2", 21), ("paintedhouse", 24)):
         assert content_of(live, name) == content_of(first, name) == content_of(tid13, f"I{number:02d}") == f"kodim{number:02d}"
     assert content_of(tid13, "I25") == content_of(tid8, "I25") == "tid/I25"
     assert content_of(live, "monarch") == content_of(first, "monarch") == "live/monarch"
-    assert content_of(registry.find_dataset("kadid10k"), "I03") == "kadid10k/I03"
+    assert content_of(find_dataset("kadid10k"), "I03") == "kadid10k/I03"
     kodak = [c for c in live.content.values() if c.startswith("kodim")]
     assert len(kodak) == len(set(kodak)) == 19
     assert set(live.content) - {"*"} <= set(miniatures.LIVE_REFERENCES)

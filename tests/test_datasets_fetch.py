@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import registry
+from harness.cards.loading import find_dataset
+from harness.cards.schema import Download
 from harness.datasets import archives, load_dataset
 from harness.datasets.archives import unpack
 from harness.datasets.fetch import get
 from harness.files import download
-from harness.registry import Download
 from harness.runtime.errors import Fault
 
 
@@ -80,7 +80,7 @@ def csiq_web(**more: int) -> Web:
 
 
 def test_a_dataset_with_public_addresses_is_downloaded_unpacked_and_readable(tmp_path):
-    card, web, steps = registry.find_dataset("csiq"), csiq_web(), []
+    card, web, steps = find_dataset("csiq"), csiq_web(), []
     lines = get(card, tmp_path / "csiq", transport=web, progress=lambda *step: steps.append(step))
     assert [name for name, _ in web.asked] == ["src_imgs.zip", "dst_imgs.zip", "csiq.DMOS.xlsx"]
     assert len(load_dataset("csiq", tmp_path / "csiq").table) == 144
@@ -92,7 +92,7 @@ def test_a_dataset_with_public_addresses_is_downloaded_unpacked_and_readable(tmp
 
 
 def test_what_was_fetched_is_not_fetched_again(tmp_path):
-    card, web = registry.find_dataset("csiq"), csiq_web()
+    card, web = find_dataset("csiq"), csiq_web()
     get(card, tmp_path, transport=web)
     again = Web({})
     assert all("fetched before" in line for line in get(card, tmp_path, transport=again)[:-1])
@@ -101,7 +101,7 @@ def test_what_was_fetched_is_not_fetched_again(tmp_path):
 
 def test_a_cut_download_is_continued_where_it_stopped(tmp_path):
     web = csiq_web(cuts=2)
-    get(registry.find_dataset("csiq"), tmp_path, transport=web)
+    get(find_dataset("csiq"), tmp_path, transport=web)
     ranges = [r for name, r in web.asked if name == "src_imgs.zip"]
     assert ranges[0] is None
     assert [r is not None for r in ranges[1:]] == [True] * 2
@@ -112,7 +112,7 @@ def test_files_that_cannot_be_had_are_all_named_after_the_others_are_there(tmp_p
     web = csiq_web()
     del web.files["src_imgs.zip"], web.files["csiq.DMOS.xlsx"]
     with pytest.raises(Fault) as caught:
-        get(registry.find_dataset("csiq"), tmp_path, transport=web)
+        get(find_dataset("csiq"), tmp_path, transport=web)
     message = str(caught.value)
     assert message.count("HTTP status 404") == 2
     assert "there: dst_imgs.zip" in message
@@ -121,7 +121,7 @@ def test_files_that_cannot_be_had_are_all_named_after_the_others_are_there(tmp_p
 
 
 def test_a_file_with_another_sha256_or_size_than_the_cards_is_refused(tmp_path):
-    card = registry.find_dataset("csiq")
+    card = find_dataset("csiq")
     for wrong in ({"sha256": "0" * 64}, {"bytes": 7}):
         entry = dataclasses.replace(card.downloads[2], **wrong)
         with pytest.raises(Fault, match="the card says"):
@@ -133,7 +133,7 @@ def test_a_file_with_another_sha256_or_size_than_the_cards_is_refused(tmp_path):
 
 
 def test_only_https_and_plain_file_names_are_followed(tmp_path):
-    card = registry.find_dataset("csiq")
+    card = find_dataset("csiq")
     for url, file in (("http://a.example/x.zip", "x.zip"), ("https://a.example/x", "../x"), ("https://a.example/x", "")):
         web = Web({"x.zip": b"", "x": b""})
         with pytest.raises(Fault, match=r"only https|no file name"):
@@ -143,7 +143,7 @@ def test_only_https_and_plain_file_names_are_followed(tmp_path):
 
 @pytest.mark.parametrize("name", ["pipal", "live", "tid2013", "pipal-ntire2022"])
 def test_without_a_public_address_the_steps_are_told_and_nothing_is_asked(name, tmp_path):
-    card, web = registry.find_dataset(name), Web({})
+    card, web = find_dataset(name), Web({})
     lines = get(card, tmp_path, transport=web)
     assert "no public address" in lines[0]
     assert " ".join(card.get.split())[:40] in lines[1]
@@ -152,7 +152,7 @@ def test_without_a_public_address_the_steps_are_told_and_nothing_is_asked(name, 
 
 
 def test_a_dataset_that_somebody_put_there_whole_is_left_alone(tmp_path):
-    card = dataclasses.replace(registry.find_dataset("csiq"), pairs=144)
+    card = dataclasses.replace(find_dataset("csiq"), pairs=144)
     web = csiq_web()
     assert "already, whole" in get(card, miniatures.copy(miniatures.tree("csiq"), tmp_path / "csiq"), transport=web)[0]
     assert not web.asked
@@ -160,13 +160,13 @@ def test_a_dataset_that_somebody_put_there_whole_is_left_alone(tmp_path):
 
 def test_offline_nothing_is_asked(tmp_path):
     web = csiq_web()
-    assert "offline" in get(registry.find_dataset("csiq"), tmp_path, transport=web, offline=True)[0]
+    assert "offline" in get(find_dataset("csiq"), tmp_path, transport=web, offline=True)[0]
     assert not web.asked
 
 
 def test_a_dataset_goes_to_the_data_folder_by_default(tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
-    get(registry.find_dataset("csiq"), transport=csiq_web())
+    get(find_dataset("csiq"), transport=csiq_web())
     assert len(load_dataset("csiq").table) == 144
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from miniatures import LIVE_COUNTS, copy, replace, text, tree
 
-from harness import registry
+from harness.cards import loading
+from harness.cards.loading import load_cards
 from harness.datasets import Dataset, load_dataset, splits
 from harness.datasets.table import has_pictures, require_files, table_hash
 from harness.runtime.errors import BadRequest
@@ -46,7 +47,7 @@ def test_each_archives_tree_is_listed_whole_with_its_direction(name):
 
 
 def test_every_shipped_card_of_a_real_dataset_has_a_miniature():
-    cards = {name for name, card in registry.load_cards("datasets").items() if card.reader in ("lists", "live", "triplets")}
+    cards = {name for name, card in load_cards("datasets").items() if card.reader in ("lists", "live", "triplets")}
     assert cards == set(EXPECTED)
 
 
@@ -353,13 +354,13 @@ def test_an_unknown_layout_key_names_the_nearest(tmp_path):
 # Protocols
 
 
-PROTOCOLS = [(name, protocol) for name in EXPECTED for protocol in registry.find_dataset(name).protocols]
+PROTOCOLS = [(name, protocol) for name in EXPECTED for protocol in loading.find_dataset(name).protocols]
 
 
 @pytest.mark.parametrize(("name", "protocol"), PROTOCOLS)
 def test_every_protocol_splits_by_reference_with_a_hash_that_the_rows_order_does_not_change(name, protocol):
     frame = load_dataset(name, tree(name)).table
-    spec = registry.find_dataset(name).protocols[protocol]
+    spec = loading.find_dataset(name).protocols[protocol]
     parts = splits.split(frame, spec)
     assert (parts == "test").any()
     assert (frame[parts != ""].assign(p=parts).groupby("reference_id")["p"].nunique() == 1).all()
@@ -381,7 +382,7 @@ def test_pipals_local_split_is_160_20_20_references_and_never_the_challenges():
 
 
 def test_the_challenges_pictures_are_those_that_the_organisers_name():
-    from harness.registry import find_dataset
+    from harness.cards.loading import find_dataset
 
     validation = find_dataset("pipal").layout["parts"]["ntire2021-validation"]
     test = find_dataset("pipal-ntire2022").layout["parts"]["test"]

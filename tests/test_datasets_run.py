@@ -10,8 +10,9 @@ import small
 from click.testing import CliRunner
 from miniatures import copy, tree
 
-from harness import registry, runs, summary
+from harness import runs, summary
 from harness.campaign import run_all
+from harness.cards.loading import find_dataset
 from harness.cli import cli
 from harness.datasets import load_dataset, splits
 from harness.datasets.content import related
@@ -20,7 +21,7 @@ from harness.run import Request
 from harness.runs import ScoreFile
 
 NAMES = ["tid2013", "tid2008", "kadid10k", "live", "live-first", "csiq", "pipal", "pipal-ntire2022", "pieapp", "mdid", "bapps"]
-CASES = [(name, protocol) for name in NAMES for protocol in registry.find_dataset(name).protocols]
+CASES = [(name, protocol) for name in NAMES for protocol in find_dataset(name).protocols]
 CASES.remove(("live-first", "by-reference"))  # the pictures and the splits of live
 
 
@@ -45,7 +46,7 @@ def record(name: str, protocol: str, model: str, folder: Path, limit: int | None
 @pytest.mark.parametrize(("name", "protocol"), CASES)
 def test_psnr_runs_on_every_miniature_under_every_protocol(name, protocol, folder):
     done = record(name, protocol, "psnr", folder)
-    spec = registry.find_dataset(name).protocols[protocol]
+    spec = find_dataset(name).protocols[protocol]
     frame = load_dataset(name, root_of(name, protocol)).table
     parts = splits.split(frame, spec)
     figures = done["metrics"]["test"]
@@ -120,7 +121,7 @@ def test_pipals_srcc_within_references_stands_beside_the_pooled_one(folder):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ssim_runs_on_every_miniature(name, folder):
-    full = next(p for p, spec in registry.find_dataset(name).protocols.items() if spec.split == "full")
+    full = next(p for p, spec in find_dataset(name).protocols.items() if spec.split == "full")
     figures = record(name, full, "ssim", folder, limit=12)["metrics"]["test"]
     assert figures is None or figures["n"] == 12
 
@@ -179,10 +180,10 @@ def test_weights_trained_on_a_dataset_of_the_same_pictures_or_labels_are_marked_
     assert "contaminated: trained on tid2013" in table
     (group,) = board([(None, runs.read_record(Path(tested["run"])))], "tid2008").groups
     assert (group.rows[0].rank, CONTAMINATED in group.rows[0].marks) == (None, True)
-    demo, kadid = registry.find_dataset("demo"), registry.find_dataset("kadid10k")
+    demo, kadid = find_dataset("demo"), find_dataset("kadid10k")
     assert related(kadid, demo)
     assert related(demo, kadid)
-    assert not related(kadid, registry.find_dataset("csiq"))
+    assert not related(kadid, find_dataset("csiq"))
 
 
 def test_testing_on_a_superset_of_what_was_trained_on_is_refused(tmp_path, monkeypatch, network):
@@ -191,7 +192,7 @@ def test_testing_on_a_superset_of_what_was_trained_on_is_refused(tmp_path, monke
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     card = Path(network) / "tid-all.toml"
-    shipped = Path(registry.find_dataset("tid2013").path).read_text()
+    shipped = Path(find_dataset("tid2013").path).read_text()
     everything = shipped.replace('name = "tid2013"', 'name = "tid-all"\nfolder = "tid2013"').replace(
         "train = 0.6\nvalidation = 0.2", "train = 0.8\nvalidation = 0.0"
     )

@@ -16,7 +16,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import registry
+from harness.cards import loading
+from harness.cards.loading import find_dataset
+from harness.cards.plugins import resolve
+from harness.cards.schema import DatasetCard
 from harness.datasets import demo, distortions
 from harness.datasets.splits import split
 from harness.imaging import decode
@@ -28,11 +31,11 @@ PAIRS = 2 * (4 * 5 - 2)
 
 
 @pytest.fixture(scope="module")
-def card() -> registry.DatasetCard:
-    return registry.find_dataset("demo")
+def card() -> DatasetCard:
+    return find_dataset("demo")
 
 
-def small(card: registry.DatasetCard, root: Path, progress: demo.Progress | None = None) -> pd.DataFrame:
+def small(card: DatasetCard, root: Path, progress: demo.Progress | None = None) -> pd.DataFrame:
     return demo.read(card, root, progress, references=REFERENCES, kinds=KINDS)
 
 
@@ -46,7 +49,7 @@ def content(root: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def made(card: registry.DatasetCard, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(card: DatasetCard, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("made")
     small(card, root)
     return root
@@ -63,19 +66,19 @@ def worker(root: Path) -> subprocess.Popen[str]:
     """A process that makes the small set under `root` and says how far it is."""
     code = f"""if True:
         from pathlib import Path
-        from harness import registry
+        from harness.cards import loading
         from harness.datasets import demo
         table = demo.read(
-            registry.find_dataset("demo"), Path({str(root)!r}),
+            loading.find_dataset("demo"), Path({str(root)!r}),
             lambda done, total: print(done, total, flush=True), references={REFERENCES!r}, kinds={KINDS!r},
         )
         print("pairs", len(table), flush=True)
     """
-    here = Path(registry.__file__).parent.parent
+    here = Path(loading.__file__).parents[2]
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=here)
 
 
-def test_the_table_has_a_row_for_each_picture(card: registry.DatasetCard, made: Path) -> None:
+def test_the_table_has_a_row_for_each_picture(card: DatasetCard, made: Path) -> None:
     table = small(card, made)
     assert list(table) == ["name", "distorted", "reference", "reference_id", "distortion", "level", "score"]
     assert len(table) == PAIRS
@@ -90,7 +93,7 @@ def test_the_table_has_a_row_for_each_picture(card: registry.DatasetCard, made: 
     assert (decode.read(row["distorted"]) == expected).all()
 
 
-def test_rows_of_a_reference_lie_together_in_the_order_of_kinds_and_levels(card: registry.DatasetCard, made: Path) -> None:
+def test_rows_of_a_reference_lie_together_in_the_order_of_kinds_and_levels(card: DatasetCard, made: Path) -> None:
     table = small(card, made)
     order = [
         (r, distortions.KINDS.index(k), v) for r, k, v in zip(table.reference_id, table.distortion, table.level, strict=True)
@@ -98,7 +101,7 @@ def test_rows_of_a_reference_lie_together_in_the_order_of_kinds_and_levels(card:
     assert order == sorted(order)
 
 
-def test_pairs_that_equal_their_reference_are_dropped_and_never_written(card: registry.DatasetCard, made: Path) -> None:
+def test_pairs_that_equal_their_reference_are_dropped_and_never_written(card: DatasetCard, made: Path) -> None:
     names = set(small(card, made)["name"])
     gone = {f"{r}_{cell}.bmp" for r in REFERENCES for cell in ("gaussian_blur_1", "mean_shift_3")}
     assert not gone & (names | set(content(made)))
@@ -106,7 +109,7 @@ def test_pairs_that_equal_their_reference_are_dropped_and_never_written(card: re
 
 
 def test_a_pair_that_differs_by_one_grey_level_is_dropped(
-    card: registry.DatasetCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    card: DatasetCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def one_pixel(image: np.ndarray, kind: str, level: int, seed_name: str) -> np.ndarray:
         result = image.astype(int)
@@ -119,7 +122,7 @@ def test_a_pair_that_differs_by_one_grey_level_is_dropped(
     assert list(table["level"]) == [4, 5]
 
 
-def test_labels_are_the_means_of_the_packaged_table_and_higher_is_better(card: registry.DatasetCard, made: Path) -> None:
+def test_labels_are_the_means_of_the_packaged_table_and_higher_is_better(card: DatasetCard, made: Path) -> None:
     table = small(card, made)
     assert card.higher_is_better
     assert card.label == "prior_dmos"
@@ -139,7 +142,7 @@ def test_the_labels_are_those_of_the_real_database(shared: Path) -> None:
         assert demo.priors()[distortions.KINDS[kind - 1]][level - 1] == pytest.approx(mean, abs=0.001)
 
 
-def test_a_second_reading_makes_nothing_and_is_fast(card: registry.DatasetCard, made: Path) -> None:
+def test_a_second_reading_makes_nothing_and_is_fast(card: DatasetCard, made: Path) -> None:
     before = files(made)
     calls: list[tuple[int, int]] = []
     began = time.process_time()
@@ -150,7 +153,7 @@ def test_a_second_reading_makes_nothing_and_is_fast(card: registry.DatasetCard, 
     assert files(made) == before
 
 
-def test_progress_counts_every_picture_in_the_callers_thread(card: registry.DatasetCard, tmp_path: Path) -> None:
+def test_progress_counts_every_picture_in_the_callers_thread(card: DatasetCard, tmp_path: Path) -> None:
     import threading
 
     calls = []
@@ -160,7 +163,7 @@ def test_progress_counts_every_picture_in_the_callers_thread(card: registry.Data
     assert calls == [((i, 10), threading.main_thread()) for i in range(1, 11)]
 
 
-def test_missing_and_truncated_pictures_are_made_again_and_no_others(card: registry.DatasetCard, cache: Path) -> None:
+def test_missing_and_truncated_pictures_are_made_again_and_no_others(card: DatasetCard, cache: Path) -> None:
     before = files(cache)
     (folder,) = cache.glob("demo-*")
     (folder / "distorted" / "coffee_jpeg_3.bmp").unlink()
@@ -175,9 +178,7 @@ def test_missing_and_truncated_pictures_are_made_again_and_no_others(card: regis
 
 
 @pytest.mark.parametrize("damage", [None, "", "{}", "[1]", '{"dropped": [1]}', '{"dropped": {"x": null}}', "\0\1"])
-def test_a_lost_or_damaged_manifest_costs_only_the_dropped_pairs(
-    card: registry.DatasetCard, cache: Path, damage: str | None
-) -> None:
+def test_a_lost_or_damaged_manifest_costs_only_the_dropped_pairs(card: DatasetCard, cache: Path, damage: str | None) -> None:
     before = files(cache)
     (manifest,) = cache.glob("demo-*/manifest.json")
     good = manifest.read_bytes()
@@ -192,7 +193,7 @@ def test_a_lost_or_damaged_manifest_costs_only_the_dropped_pairs(
     assert manifest.read_bytes() == good
 
 
-def test_a_killed_generation_is_taken_up_where_it_stopped(card: registry.DatasetCard, made: Path, tmp_path: Path) -> None:
+def test_a_killed_generation_is_taken_up_where_it_stopped(card: DatasetCard, made: Path, tmp_path: Path) -> None:
     process = worker(tmp_path)
     assert process.stdout is not None
     for line in process.stdout:
@@ -219,7 +220,7 @@ def test_two_processes_at_once_end_with_the_same_pictures(made: Path, tmp_path: 
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_what_a_killed_process_left_behind_is_removed_after_an_hour(card: registry.DatasetCard, cache: Path) -> None:
+def test_what_a_killed_process_left_behind_is_removed_after_an_hour(card: DatasetCard, cache: Path) -> None:
     (folder,) = cache.glob("demo-*/distorted")
     old, new = folder / ".old.bmp.1.tmp", folder / ".new.bmp.2.tmp"
     for path, age in ((old, 4000), (new, 60)):
@@ -230,7 +231,7 @@ def test_what_a_killed_process_left_behind_is_removed_after_an_hour(card: regist
     assert new.exists()
 
 
-def test_other_pictures_go_to_another_folder(card: registry.DatasetCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_pictures_go_to_another_folder(card: DatasetCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     demo.read(card, tmp_path, references=["wine"], kinds=["darken"])
     monkeypatch.setattr(distortions, "VERSION", distortions.VERSION + 1)
     calls: list[tuple[int, int]] = []
@@ -240,7 +241,7 @@ def test_other_pictures_go_to_another_folder(card: registry.DatasetCard, tmp_pat
 
 
 def test_without_a_root_the_cache_is_where_the_environment_says(
-    card: registry.DatasetCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    card: DatasetCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "mine"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -252,13 +253,13 @@ def test_without_a_root_the_cache_is_where_the_environment_says(
     assert demo.cache_folder().is_relative_to(Path.home())
 
 
-def test_a_cache_that_cannot_be_written_is_a_fault_that_names_the_way_out(card: registry.DatasetCard, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_a_fault_that_names_the_way_out(card: DatasetCard, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Fault, match=r"file.*cannot be written: Not a directory; name another folder .*--root, \$HARNESS_CACHE"):
         small(card, tmp_path / "file")
 
 
-def test_unknown_references_and_kinds_of_a_users_card_are_named(card: registry.DatasetCard, tmp_path: Path) -> None:
+def test_unknown_references_and_kinds_of_a_users_card_are_named(card: DatasetCard, tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="no reference called 'rockett'; did you mean 'rocket'"):
         demo.read(card, tmp_path, references=["rockett"])
     with pytest.raises(BadRequest, match="no kind called 'blur'"):
@@ -305,7 +306,7 @@ def every_pair() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["reference_id", "distortion", "level"]).assign(part="")
 
 
-def test_the_card_holds_out_references_and_in_the_headline_kinds_as_well(card: registry.DatasetCard) -> None:
+def test_the_card_holds_out_references_and_in_the_headline_kinds_as_well(card: DatasetCard) -> None:
     table = every_pair()
     parts = split(table, card.protocols["held-out-references"])
     by_reference = parts.groupby(table["reference_id"]).unique()
@@ -318,16 +319,16 @@ def test_the_card_holds_out_references_and_in_the_headline_kinds_as_well(card: r
     assert set(table["reference_id"][headline == "test"]) == set(table["reference_id"][parts == "test"])
 
 
-def test_the_card_says_that_it_is_a_demonstration_and_whose_means_the_labels_are(card: registry.DatasetCard) -> None:
+def test_the_card_says_that_it_is_a_demonstration_and_whose_means_the_labels_are(card: DatasetCard) -> None:
     assert "a demonstration" in card.note
     assert "KADID-10k's mean per kind and level, not per-image opinions" in card.note
     assert card.controls == ("cell", "level")
     assert card.default_protocol == "held-out-references"
-    assert registry.resolve(card.reader, card.path) is demo.read
+    assert resolve(card.reader, card.path) is demo.read
 
 
 @pytest.fixture(scope="module")
-def whole(card: registry.DatasetCard, tmp_path_factory: pytest.TempPathFactory) -> Iterator[pd.DataFrame]:
+def whole(card: DatasetCard, tmp_path_factory: pytest.TempPathFactory) -> Iterator[pd.DataFrame]:
     root = tmp_path_factory.mktemp("whole")
     yield demo.read(card, root)
     # 400 MB that pytest would keep for three sessions.
@@ -335,7 +336,7 @@ def whole(card: registry.DatasetCard, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.slow
-def test_no_pair_of_the_whole_demonstration_equals_its_reference(card: registry.DatasetCard, whole: pd.DataFrame) -> None:
+def test_no_pair_of_the_whole_demonstration_equals_its_reference(card: DatasetCard, whole: pd.DataFrame) -> None:
     assert len(whole) == card.pairs == 1586
     assert whole["reference_id"].nunique() == card.references == 13
     present = set(zip(whole["distortion"], whole["level"], strict=True))
@@ -348,7 +349,7 @@ def test_no_pair_of_the_whole_demonstration_equals_its_reference(card: registry.
 
 
 @pytest.mark.slow
-def test_the_whole_demonstration_is_listed_fast(card: registry.DatasetCard, whole: pd.DataFrame) -> None:
+def test_the_whole_demonstration_is_listed_fast(card: DatasetCard, whole: pd.DataFrame) -> None:
     root = Path(whole["distorted"][0]).parents[2]
     began = time.process_time()
     assert demo.read(card, root).equals(whole)

@@ -13,12 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import picture, write_network, write_table
 
-from harness import registry
+from harness.cards.schema import Cropping, ModelCard, parse_card
 from harness.ensembling import blends, candidates, card, chains, figures, search
 from harness.ensembling.assessment import out_of_fold
 from harness.models import load_model, scaling
 from harness.models.ensemble import Ensemble
-from harness.registry import Cropping
 from harness.runtime.errors import BadRequest
 from harness.scoring import Scorer, pairs_of
 from harness.statistics.correlations import midranks, pearson, spearman
@@ -319,14 +318,12 @@ def test_only_settings_that_exist_and_no_paths_are_part_of_a_cards_key(tmp_path:
     from harness import runs
 
     table = {"name": "e", "title": "E", "class": card.CLASS, "higher_is_better": True, "model": {"members": [PSNR]}}
-    parsed = registry.parse_card(
-        registry.ModelCard, {**table, "weights": [{"name": "psnr/file", "sources": ["beside:a/b"]}]}, "e.toml"
-    )
+    parsed = parse_card(ModelCard, {**table, "weights": [{"name": "psnr/file", "sources": ["beside:a/b"]}]}, "e.toml")
     facts = {"version": 1, "weights": {}, "trained": False, "table": "", "split": "", "protocol": "", "seed": 0}
-    other = registry.parse_card(registry.ModelCard, {**table, "trained_on": ["x"], "trained_split": "y"}, "elsewhere/e.toml")
+    other = parse_card(ModelCard, {**table, "trained_on": ["x"], "trained_split": "y"}, "elsewhere/e.toml")
     assert runs.key_of(runs.identity(parsed, **facts)) == runs.key_of(runs.identity(other, **facts))
     heavier = {**table, "model": {"members": [{**PSNR, "weight": 2.5}]}}
-    changed = registry.parse_card(registry.ModelCard, heavier, "e.toml")
+    changed = parse_card(ModelCard, heavier, "e.toml")
     assert runs.key_of(runs.identity(parsed, **facts)) != runs.key_of(runs.identity(changed, **facts))
 
 

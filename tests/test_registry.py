@@ -11,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import write_network
 
-from harness import registry
+from harness.cards.loading import find_dataset, load_cards
+from harness.cards.overrides import apply_set
+from harness.cards.plugins import resolve
+from harness.cards.schema import KINDS, ModelCard, parse_card
+from harness.models import find_model
 from harness.runtime.errors import BadRequest
 
 METRIC = 'name = "mine"\ntitle = "Mine"\nclass = "pkg.mod:Mine"\nhigher_is_better = true\n'
@@ -24,8 +28,8 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def test_every_shipped_card_is_read_and_named_after_its_file():
-    for kind in registry.KINDS:
-        cards = registry.load_cards(kind)
+    for kind in KINDS:
+        cards = load_cards(kind)
         assert cards
         assert all(Path(card.path).stem == name for name, card in cards.items())
 
@@ -34,7 +38,7 @@ def test_all_problems_of_a_card_are_named_with_file_key_and_the_nearest_known_ke
     text = 'name = "mine"\ntitel = "Mine"\nclass = "pkg.mod:Mine"\nhigher_is_better = "yes"\n[recipe]\nepochs = 1.5\n'
     write(tmp_path, "mine.toml", text)
     with pytest.raises(BadRequest) as caught:
-        registry.find_model("mine", [tmp_path])
+        find_model("mine", [tmp_path])
     message = str(caught.value)
     assert message.count(str(tmp_path / "mine.toml")) == len(message.splitlines()) >= 5
     for words in (
@@ -50,44 +54,44 @@ def test_all_problems_of_a_card_are_named_with_file_key_and_the_nearest_known_ke
 def test_a_duplicate_name_names_both_files(tmp_path: Path):
     write(tmp_path, "psnr.toml", METRIC.replace("mine", "psnr"))
     with pytest.raises(BadRequest, match=r"already taken by .*psnr\.toml"):
-        registry.find_model("psnr", [tmp_path])
+        find_model("psnr", [tmp_path])
     with pytest.raises(BadRequest, match="already taken"):
-        registry.load_cards("models", [tmp_path])
+        load_cards("models", [tmp_path])
 
 
 def test_an_unknown_name_lists_near_names_and_the_folders_searched(tmp_path: Path):
     with pytest.raises(BadRequest, match="'psnr'") as caught:
-        registry.find_model("pnsr", [tmp_path])
+        find_model("pnsr", [tmp_path])
     assert str(tmp_path) in str(caught.value)
 
 
 def test_a_broken_card_of_somebody_else_does_not_stop_work_with_a_good_one(tmp_path: Path):
     write(write(tmp_path, "bad.toml", "name = "), "mine.toml", METRIC)
-    assert registry.find_model("mine", [tmp_path]).title == "Mine"
+    assert find_model("mine", [tmp_path]).title == "Mine"
     with pytest.raises(BadRequest, match=r"bad\.toml"):
-        registry.load_cards("models", [tmp_path])
+        load_cards("models", [tmp_path])
 
 
 def test_cards_come_from_the_option_and_the_environment_but_never_from_the_current_folder(tmp_path, monkeypatch):
     write(tmp_path / "here", "mine.toml", METRIC)
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(BadRequest):
-        registry.find_model("mine")
+        find_model("mine")
     monkeypatch.setenv("HARNESS_CARDS", str(tmp_path / "here"))
-    assert registry.find_model("mine").name == "mine"
+    assert find_model("mine").name == "mine"
 
 
 def test_a_folder_of_both_kinds_is_told_apart_by_what_the_cards_say(tmp_path: Path):
     write_network(tmp_path)
     table = 'name="t"\ntitle="T"\nreader="harness.datasets:read_table"\nhigher_is_better=true\ndefault_protocol="full"\n'
     write(tmp_path, "t.toml", table + '[protocols.full]\nsplit="full"\n[layout]\ntable="table.csv"\n')
-    assert registry.find_dataset("t", [tmp_path]).protocols["full"].split == "full"
-    assert "t" not in registry.load_cards("models", [tmp_path])
+    assert find_dataset("t", [tmp_path]).protocols["full"].split == "full"
+    assert "t" not in load_cards("models", [tmp_path])
 
 
 def test_set_reads_text_as_the_type_that_the_card_has(tmp_path: Path):
-    card = registry.find_model("small", [write_network(tmp_path)])
-    changed = registry.apply_set(
+    card = find_model("small", [write_network(tmp_path)])
+    changed = apply_set(
         card,
         {"model.width": "8", "protocol.crops": "grid", "recipe.rate": "1", "recipe.betas": "0.5,0.9", "recipe.frozen": "head"},
     )
@@ -99,17 +103,17 @@ def test_set_reads_text_as_the_type_that_the_card_has(tmp_path: Path):
 
 
 def test_set_names_every_unknown_key_and_wrong_value(tmp_path: Path):
-    card = registry.find_model("small", [write_network(tmp_path)])
+    card = find_model("small", [write_network(tmp_path)])
     with pytest.raises(BadRequest) as caught:
-        registry.apply_set(card, {"model.widht": "8", "recipe.epochs": "many", "crops": "five"})
+        apply_set(card, {"model.widht": "8", "recipe.epochs": "many", "crops": "five"})
     message = str(caught.value)
     assert "model.width" in message
     assert "recipe.epochs=many: should be a whole number" in message
     assert "--set crops" in message
     with pytest.raises(BadRequest, match="no recipe"):
-        registry.apply_set(registry.find_model("psnr"), {"recipe.epochs": "1"})
+        apply_set(find_model("psnr"), {"recipe.epochs": "1"})
     with pytest.raises(BadRequest, match="none of"):
-        registry.apply_set(card, {"recipe.loss": "hinge"})
+        apply_set(card, {"recipe.loss": "hinge"})
 
 
 def test_listing_and_showing_never_import_torch():
@@ -129,7 +133,7 @@ def test_listing_and_showing_never_import_torch():
 )
 def test_any_table_is_a_card_or_a_bad_request(table):
     with contextlib.suppress(BadRequest):
-        registry.parse_card(registry.ModelCard, table, "x.toml")
+        parse_card(ModelCard, table, "x.toml")
 
 
 def test_an_installed_package_can_announce_cards(tmp_path: Path):
@@ -142,7 +146,7 @@ def test_an_installed_package_can_announce_cards(tmp_path: Path):
         "entry_points.txt",
         "[harness.cards]\nmine = my_cards\n",
     )
-    code = "from harness.registry import find_model; print(find_model('mine').title)"
+    code = "from harness.cards.loading import find_model; print(find_model('mine').title)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
     )
@@ -151,12 +155,12 @@ def test_an_installed_package_can_announce_cards(tmp_path: Path):
 
 def test_a_class_beside_its_card_is_found_and_a_wrong_one_named_with_the_card(tmp_path: Path):
     write(write(tmp_path, "mine.toml", METRIC.replace("pkg.mod", "beside_the_card")), "beside_the_card.py", "class Mine: ...\n")
-    card = registry.find_model("mine", [tmp_path])
-    assert registry.resolve(card.class_, card.path).__name__ == "Mine"
+    card = find_model("mine", [tmp_path])
+    assert resolve(card.class_, card.path).__name__ == "Mine"
     with pytest.raises(BadRequest, match=r"mine\.toml: cannot import 'no_such_module'"):
-        registry.resolve("no_such_module:X", card.path)
+        resolve("no_such_module:X", card.path)
     with pytest.raises(BadRequest, match="did you mean 'Mine'"):
-        registry.resolve("beside_the_card:Mime", card.path)
+        resolve("beside_the_card:Mime", card.path)
 
 
 def test_two_folders_may_each_hold_a_module_of_one_name(tmp_path: Path):
@@ -166,5 +170,5 @@ def test_two_folders_may_each_hold_a_module_of_one_name(tmp_path: Path):
             "twice.py",
             f"class Mine:\n    word = {word!r}\n",
         )
-    cards = [registry.find_model("mine", [tmp_path / folder]) for folder in ("a", "b")]
-    assert [registry.resolve(card.class_, card.path).word for card in cards] == ["First", "Second"]
+    cards = [find_model("mine", [tmp_path / folder]) for folder in ("a", "b")]
+    assert [resolve(card.class_, card.path).word for card in cards] == ["First", "Second"]

@@ -15,9 +15,9 @@ import pytest
 from small import write_network, write_table
 
 from harness import campaign, verification
+from harness.cards.schema import Cropping
 from harness.datasets.archives import unpack
 from harness.files.download import SourceFailed, download
-from harness.registry import Cropping
 from harness.run import Plan, Request, run
 from harness.runtime.errors import BadRequest, Fault, Unwritable
 from harness.scoring import Pair, Scorer

@@ -68,7 +68,7 @@ def test_a_stop_is_heard_while_a_library_that_connects_puts_a_handler_of_its_own
     source = """
 import ctypes, os, signal, time
 from concurrent.futures import ThreadPoolExecutor
-from harness import stopping
+from harness.runtime import signals
 from harness.cluster import session
 
 def connect():

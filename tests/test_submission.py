@@ -16,8 +16,11 @@ from challenge import CARD, NAMES, write_tree
 from miniatures import noisy, still, write
 from small import write_network, write_table
 
-from harness import cli, models, registry, tracking
+from harness import cli, models, tracking
+from harness.cards.loading import find_challenge, find_dataset
+from harness.cards.overrides import apply_set
 from harness.files.atomic import write_text
+from harness.models import find_model
 from harness.models import weights as weight_files
 from harness.submission import submit as submitting
 
@@ -123,10 +126,10 @@ def test_the_cards_names_are_those_of_the_datasets_and_the_boards_figures_add_up
         ("ntire2022-fr", "test", "pipal-ntire2022", "test"),
         ("ntire2021", "validation", "pipal", "ntire2021-validation"),
     ):
-        about = registry.find_challenge(challenge).phases[phase]
-        layout = registry.find_dataset(dataset).layout["parts"][part]
+        about = find_challenge(challenge).phases[phase]
+        layout = find_dataset(dataset).layout["parts"][part]
         assert (about.dataset, list(about.references), list(about.types)) == (dataset, layout["references"], layout["types"])
-        assert about.protocol in registry.find_dataset(dataset).protocols
+        assert about.protocol in find_dataset(dataset).protocols
     assert len(NAMES) == 1650
     assert len(CARD.board) == 8
     for row in CARD.board:
@@ -186,7 +189,7 @@ def test_a_submission_that_was_cut_off_is_taken_up_and_ends_with_the_same_scores
 
 def test_ahiq_tiny_is_submitted_with_weights_twice_with_the_same_bytes(world: World):
     smaller = {"model.vit_depth": "1", "model.cnn_planes": "8", "model.fusion_width": "16"}
-    model = models.build(registry.apply_set(registry.find_model("ahiq-tiny"), smaller), None, seed=3)
+    model = models.build(apply_set(find_model("ahiq-tiny"), smaller), None, seed=3)
     weights = world.folder / "tiny.safetensors"
     weight_files.save_state(weights, model.state_dict(), {"trained_on": "pipal"})
     words = ["ahiq-tiny", "--weights", str(weights), "--batch", "66"]

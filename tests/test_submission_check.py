@@ -296,7 +296,7 @@ def test_tied_scores_are_counted_and_the_first_is_named(tmp_path: Path):
 
 
 def test_the_phase_is_told_by_the_names_and_images_of_another_are_named(tmp_path: Path):
-    card = checking.registry.find_challenge("ntire2021")
+    card = checking.find_challenge("ntire2021")
     other = checking.names.all_names(card, "validation")
     assert other is not None
     files = good({name: float(i % 997) for i, name in enumerate(other)})

@@ -8,7 +8,7 @@ from challenge import CARD, FACTS, NAMES
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from harness.challenges import Lines
+from harness.cards.challenge import Lines
 from harness.submission import lines, readme
 from harness.submission.names import Names
 from harness.submission.text import ascii_line, decoded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,7 +16,10 @@ import pytest
 from challenge import CARD, NAMES, SCORES, good, made_labels, made_scores, save, strength, write_tree
 from miniatures import generator
 
-from harness import cli, registry
+from harness import cli
+from harness.cards.challenge import ChallengeCard
+from harness.cards.loading import find_challenge
+from harness.cards.schema import parse_card
 from harness.files.atomic import write_text
 from harness.runtime.errors import BadRequest, Fault
 from harness.submission import board, factsheet, names
@@ -63,7 +67,7 @@ def test_the_score_of_2022_is_scipys_spearman_and_raw_pearson(files: Path):
 def test_the_score_of_2021_takes_plcc_after_numpys_third_order_polynomial(tmp_path: Path):
     from scipy import stats
 
-    card = registry.find_challenge("ntire2021")
+    card = find_challenge("ntire2021")
     listed = names.all_names(card, "validation")
     assert listed is not None
     truth = {name: float(np.log(strength(name))) for name in listed}
@@ -81,10 +85,10 @@ def test_the_score_of_2021_takes_plcc_after_numpys_third_order_polynomial(tmp_pa
 def test_classes_are_scored_each_on_its_own_images():
     from scipy import stats
 
-    card = registry.find_challenge("ntire2022-fr")
+    card = find_challenge("ntire2022-fr")
     text = Path(card.path).read_text(encoding="utf-8").replace("(?P<kind>10)_(?P<type>\\d", "10_(?P<kind>\\d)(?P<type>")
     text = text.replace("_{kind}_", "_10_{kind}")
-    parsed = registry.parse_card(registry.ChallengeCard, tomllib.loads(text), "x")
+    parsed = parse_card(ChallengeCard, tomllib.loads(text), "x")
     kinds = {name: names.parts_of(parsed, name).kind for name in NAMES}
     assert set(kinds.values()) == set("01234567")
     chosen = [name for name in NAMES if kinds[name] == "3"]
@@ -101,7 +105,7 @@ def test_absolute_values_are_taken_where_the_card_says_so_and_a_wrong_sign_is_to
     assert wrong.ci["main"] == pytest.approx(right.ci["main"], abs=1e-9)
     assert "SRCC is negative" in wrong.note
     assert not right.note
-    signed = registry.dataclasses.replace(CARD, scoring=registry.dataclasses.replace(CARD.scoring, absolute=False))
+    signed = dataclasses.replace(CARD, scoring=dataclasses.replace(CARD.scoring, absolute=False))
     assert figures(signed, -x, y, ids).main == pytest.approx(-right.main, abs=1e-12)
     constant = figures(CARD, x, np.zeros_like(y), ids)
     assert (constant.main, constant.srcc, constant.n) == (None, None, 1650)

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import write_table
 
+from harness.cards.loading import find_dataset
+from harness.cards.schema import Protocol
 from harness.datasets import load_dataset, splits
 from harness.datasets.table import complete, read_csv, require_files, table_hash
-from harness.registry import Protocol, find_dataset
 from harness.runtime.errors import BadRequest
 
 

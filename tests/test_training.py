@@ -7,9 +7,10 @@ import pytest
 import torch
 from small import write_network, write_table
 
+from harness.cards.overrides import apply_set
+from harness.cards.schema import Protocol
 from harness.datasets import load_dataset, splits
-from harness.models import load_model
-from harness.registry import Protocol, apply_set, find_model
+from harness.models import find_model, load_model
 from harness.runtime.errors import BadRequest, Fault
 from harness.scoring import pairs_of
 from harness.training import LOG, WEIGHTS, Trainer

@@ -17,10 +17,10 @@ import pytest
 import safetensors.torch
 import torch
 
+from harness.cards.schema import ModelCard, Weights
 from harness.models.base import Model
 from harness.models.checkpoints import read_state, save_state
 from harness.models.weights import Found, check, fill, find, get, needed_parts, weights_folder
-from harness.registry import ModelCard, Weights
 from harness.runtime.errors import BadRequest, Fault
 
 VIT = {"blocks.0": torch.arange(3.0), "norm": torch.ones(1)}
@@ -109,9 +109,9 @@ def test_nothing_imports_torch_before_the_files_are_there(folder: Path) -> None:
     stock(folder)
     code = """
 import sys
-from harness.errors import BadRequest
+from harness.runtime.errors import BadRequest
 from harness.models.weights import find, check
-from harness.registry import ModelCard, Weights
+from harness.cards.schema import ModelCard, Weights
 card = ModelCard("m", "M", "x:X", True, weights=(Weights("vit", file="vit.safetensors"), Weights("h", file="heads.pth")))
 assert find(card, offline=True).parts.keys() == {"vit", "h"}
 assert len(check(card)) == 2

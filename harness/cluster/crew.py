@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import runs
+from harness.cards.schema import Recipe
 from harness.cluster.session import Node, Session, cores, session
 from harness.cluster.share import Share, divide
 from harness.cluster.worker import Done, Job, Worker, facts
 from harness.devices import on_uint8, threads
 from harness.models.weights import Found
-from harness.registry import Recipe
 from harness.runtime.errors import BadRequest, Fault, HarnessError, listed
 from harness.scoring import Pair, Scored, cut
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness import models, runs
+from harness.cards.schema import ModelCard
 from harness.models.weights import Found
-from harness.registry import ModelCard
 from harness.scoring import Pair, Scored, Scorer
 
 

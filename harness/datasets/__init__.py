@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import registry
-from harness.registry import DatasetCard, Protocol
+from harness.cards.loading import find_dataset
+from harness.cards.plugins import resolve
+from harness.cards.schema import DatasetCard, Protocol
 from harness.runtime.errors import BadRequest, listed, near
 from harness.runtime.progress import counted
 
@@ -67,9 +68,9 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
         return of_table(name, root)
     if os.sep in name and not name.endswith(".toml") and Path(name).exists():
         raise BadRequest(f"{name}: not a table: --dataset takes a card's name, or a file ending in .csv or .tsv")
-    card = registry.find_dataset(name, cards)
+    card = find_dataset(name, cards)
     reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
-    read = registry.resolve(reader, card.path)
+    read = resolve(reader, card.path)
     with counted(f"preparing {card.name}", unit="pictures", quiet=quiet) as step:
         progress = {"progress": step} if "progress" in inspect.signature(read).parameters else {}
         frame = read(card, data_root(card.folder or card.name, root), **card.layout, **progress)

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
-from harness import registry
+from harness.cards.plugins import resolve
+from harness.cards.schema import DatasetCard
 from harness.datasets import Dataset, decoded, manifest, splits
 from harness.datasets.findings import BrokenTree, Findings, Problem, counted
 from harness.datasets.layout import how_to_get
 from harness.datasets.table import complete, has_pictures
 from harness.files.atomic import sha256_file
 from harness.imaging import headers
-from harness.registry import DatasetCard
 from harness.runtime.errors import BadRequest, listed
 from harness.runtime.progress import progress
 
@@ -111,7 +111,7 @@ def check(card: DatasetCard, root: Path | None, *, full: bool = False, workers: 
 
 
 def _read(card: DatasetCard, root: Path | None, found: Findings, report: Report) -> pd.DataFrame | None:
-    reader = registry.resolve(card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}", card.path)
+    reader = resolve(card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}", card.path)
     try:
         frame: pd.DataFrame | None = reader(card, root, **card.layout)
         assert frame is not None

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from harness.cards.schema import DatasetCard
 from harness.datasets import Dataset
 from harness.datasets.table import has_pictures
 from harness.imaging import decode
 from harness.imaging.decode import Pixels
-from harness.registry import DatasetCard
 from harness.runtime.errors import BadRequest, listed
 
 if TYPE_CHECKING:

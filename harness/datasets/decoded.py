@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harness.cards.schema import DatasetCard
 from harness.datasets.content import thumbnail
 from harness.datasets.findings import Findings, counted
 from harness.imaging import decode
-from harness.registry import DatasetCard
 from harness.runtime.errors import BadRequest
 
 _SIDE = 16

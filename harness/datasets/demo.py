@@ -35,7 +35,7 @@ from harness.runtime.errors import BadRequest, Fault, listed, near
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.registry import DatasetCard
+    from harness.cards.schema import DatasetCard
 
 SIDE = 288
 """Height and width of every picture, in pixels."""

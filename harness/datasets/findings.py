@@ -11,7 +11,7 @@ from harness.runtime.errors import BadRequest, listed
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.registry import DatasetCard
+    from harness.cards.schema import DatasetCard
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from harness.registry import DatasetCard
+from harness.cards.schema import DatasetCard
 from harness.runtime.errors import BadRequest
 
 LOSSLESS = ("bmp", "png", "tif", "tiff", "ppm")

@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from harness.cards.schema import DatasetCard
 from harness.files.atomic import sha256_json, write_json
-from harness.registry import DatasetCard
 from harness.runtime.errors import Fault
 
 FORMAT = 1

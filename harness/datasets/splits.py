@@ -7,8 +7,8 @@ import hashlib
 import numpy as np
 import pandas as pd
 
+from harness.cards.schema import Protocol
 from harness.files.atomic import sha256_json
-from harness.registry import Protocol
 from harness.runtime.errors import BadRequest, listed
 
 PARTS = ("train", "validation", "test")

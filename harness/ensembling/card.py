@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import registry
+from harness.cards.plugins import resolve
+from harness.cards.schema import ModelCard, parse_card
 from harness.ensembling.blends import Blend
 from harness.ensembling.gathering import Gathered, Source, fitting_hash
 from harness.files.atomic import write_text
-from harness.registry import ModelCard
 from harness.runtime.errors import BadRequest, Fault
 
 CLASS = "harness.models.ensemble:Ensemble"
@@ -32,7 +32,7 @@ def refuse_place(path: str | Path, classes: Mapping[str, str]) -> None:
         raise BadRequest(f"--out {path}: a card's name ends in .toml")
     for name, made_by in classes.items():
         try:
-            registry.resolve(made_by, str(path))
+            resolve(made_by, str(path))
         except BadRequest:
             raise BadRequest(
                 f"--out {path}: {name}'s class {made_by} lies beside its own card, and would not be found from there; "
@@ -45,7 +45,7 @@ def write(path: str | Path, blend: Blend, gathered: Gathered, facts: Mapping[str
     path = Path(path)
     text = f"# Made by: {shlex.join(command)}\n\n" + toml(table(path, blend, gathered, facts))
     # What is written must be what a run reads.
-    registry.parse_card(ModelCard, tomllib.loads(text), str(path))
+    parse_card(ModelCard, tomllib.loads(text), str(path))
     write_text(path, text)
     if not path.is_file():
         raise Fault(f"{path}: was not written")

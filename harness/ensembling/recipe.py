@@ -16,13 +16,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import datasets, registry, runs, summary
+from harness import datasets, runs, summary
+from harness.cards.schema import ModelCard, Tunable
 from harness.cluster.session import cores, session
 from harness.ensembling import card as cards
 from harness.ensembling.figures import Objective
 from harness.ensembling.search import environment, quiet
 from harness.files.atomic import sha256_json, write_json, write_text
-from harness.registry import ModelCard, Tunable
+from harness.models import find_model
 from harness.run import Outcome, Plan, Request, execute, plan, train
 from harness.runtime.errors import BadRequest, Fault, listed, near
 
@@ -109,7 +110,7 @@ def tune_recipe(
     if len(words) != 1:
         raise BadRequest(f"--tune recipe takes one model, not {len(words)}")
     request = replace(request, model=words[0], quiet=True)
-    model = registry.find_model(words[0], request.cards)
+    model = find_model(words[0], request.cards)
     space = _space(model)
     cards.refuse_place(out, {model.name: model.class_})
     data = datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
@@ -129,7 +130,7 @@ def tune_recipe(
     path = Path(out)
     write_text(path, f"# {model.name} with settings found by: {' '.join(_command(request, out, trials, aim, concurrency))}\n\n"
                + cards.toml(_table(path, outcome, model)))  # fmt: skip
-    registry.find_model(str(path))
+    find_model(str(path))
     return Tuned(path, model.name, aim, tried, best, outcome)
 
 

@@ -10,12 +10,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import registry
-from harness.registry import ModelCard
+from harness.cards.loading import find_card
+from harness.cards.overrides import apply_set
+from harness.cards.plugins import resolve
+from harness.cards.schema import ModelCard
 from harness.runtime.errors import BadRequest
 
 if TYPE_CHECKING:
     from harness.models.weights import Found
+
+
+def find_model(name: str, extra: Sequence[str | Path] = ()) -> ModelCard:
+    """The model card called `name`, the card in the file `name` (ending in .toml), or a library's metric (`pyiqa:gmsd`)."""
+    library, colon, metric = name.partition(":")
+    if colon and not name.endswith(".toml"):
+        from harness.models import adapters
+
+        return adapters.card(library, metric)
+    return find_card(ModelCard, "models", name, extra)
 
 
 def load_model(
@@ -34,7 +46,7 @@ def load_model(
     """
     from harness.models import weights as files
 
-    card = registry.apply_set(registry.find_model(name, cards), set or {})
+    card = apply_set(find_model(name, cards), set or {})
     return build(card, files.find(card, weights, offline=offline), seed)
 
 
@@ -46,7 +58,7 @@ def build(card: ModelCard, found: Found | None, seed: int = 0) -> Any:
     if absent:
         how = f"pip install 'iqa-harness[{card.extra}]'" if card.extra else f"pip install {' '.join(absent)}"
         raise BadRequest(f"{card.name} needs {', '.join(absent)}, which is not installed: {how}")
-    made = registry.resolve(card.class_, card.path)
+    made = resolve(card.class_, card.path)
     try:
         inspect.signature(made).bind(**card.model)
     except TypeError as error:
@@ -67,7 +79,7 @@ def build(card: ModelCard, found: Found | None, seed: int = 0) -> Any:
 
 def version_of(card: ModelCard) -> int:
     """The class's `version`, raised by hand when its numbers change."""
-    return int(getattr(registry.resolve(card.class_, card.path), "version", 1))
+    return int(getattr(resolve(card.class_, card.path), "version", 1))
 
 
 @contextlib.contextmanager

@@ -20,8 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from harness.cards.schema import ModelCard
 from harness.models.base import Model, check_pair
-from harness.registry import ModelCard
 from harness.runtime.errors import BadRequest, Fault, listed, near
 
 LIBRARIES = ("piq", "pyiqa")

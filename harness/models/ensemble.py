@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import registry
+from harness.cards.schema import Cropping, ModelCard, parse_card
 from harness.models import build, scaling, version_of
 from harness.models.base import Model
 from harness.models.scaling import Scaling
-from harness.registry import Cropping, ModelCard
 from harness.runtime.errors import BadRequest, listed
 from harness.statistics.correlations import Floats
 
@@ -209,4 +208,4 @@ def member_card(table: Mapping[str, Any], path: str) -> ModelCard | None:
         for k in ("name", "class", "higher_is_better", "identical", "model", "protocol", "requires", "extra")
         if k in table
     }
-    return registry.parse_card(ModelCard, {"title": str(table["name"]), **kept}, path)
+    return parse_card(ModelCard, {"title": str(table["name"]), **kept}, path)

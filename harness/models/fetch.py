@@ -10,11 +10,11 @@ import re
 import urllib.parse
 from pathlib import Path
 
+from harness.cards.schema import Weights
 from harness.files import atomic
 from harness.files.download import Progress, SourceFailed, Transport, download, open_https, put
 from harness.models import checkpoints
 from harness.models.places import expected_sha256, file_name, hub_parts, local_source, weights_folder
-from harness.registry import Weights
 from harness.runtime.errors import BadRequest, Fault
 
 __all__ = ["FetchFailed", "Progress", "Transport", "address", "adopt", "fetch", "open_https"]

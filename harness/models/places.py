@@ -20,9 +20,9 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from harness.cards.schema import Weights
 from harness.files import atomic
 from harness.models import checkpoints
-from harness.registry import Weights
 from harness.runtime.errors import BadRequest, Fault
 
 

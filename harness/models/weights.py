@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.cards.schema import ModelCard, Weights
 from harness.models import places
 from harness.models.checkpoints import names, read_metadata, read_state, save_state
 from harness.models.fetch import FetchFailed, Progress, Transport, adopt, fetch, open_https
 from harness.models.places import Located, file_name, locate, weights_folder
-from harness.registry import ModelCard, Weights
 from harness.runtime.errors import BadRequest, Fault, HarnessError, listed, near
 
 __all__ = [

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import registry
+from harness.cards.loading import find_challenge, load_cards
 from harness.files.atomic import write_json
 from harness.runtime.errors import BadRequest
 from harness.summary import number, with_interval
@@ -87,7 +87,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def is_challenge(name: str | None, cards: Sequence[str] = ()) -> bool:
     """Whether `name` is a challenge, whose board `show` shows."""
-    return name is not None and name in registry.load_cards("challenges", cards)
+    return name is not None and name in load_cards("challenges", cards)
 
 
 def numbers(name: str, runs: str | Path, cards: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ def numbers(name: str, runs: str | Path, cards: Sequence[str] = ()) -> list[dict
 
     Phases in the card's order, best main score first in each; a row without one is placed by SRCC + PLCC, then last.
     """
-    card = registry.find_challenge(name, cards)
+    card = find_challenge(name, cards)
     rows = [
         {
             "challenge": card.name,
@@ -138,7 +138,7 @@ def show(name: str, runs: str | Path, cards: Sequence[str] = ()) -> str:
     """The board for a terminal, a table for each phase that has rows."""
     from tabulate import tabulate
 
-    card = registry.find_challenge(name, cards)
+    card = find_challenge(name, cards)
     rows = numbers(name, runs, cards)
     parts = [f"{card.name}: {card.title}"]
     figures = [f"{figure} {kind}" for kind in ("reported", "measured") for figure in ("main", "PLCC", "SRCC")]

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import registry
-from harness.challenges import ChallengeCard
+from harness.cards.challenge import ChallengeCard
+from harness.cards.loading import find_challenge, load_cards
 from harness.files.atomic import atomic, sha256_file
+from harness.models import find_model
 from harness.runtime.errors import BadRequest, listed, near
 from harness.submission import container, lines, names, readme
 from harness.submission.findings import Finding, Severity, errors, warnings
@@ -191,10 +192,10 @@ def wanted_files(card: ChallengeCard) -> dict[str, int]:
 def candidates(challenge: str | None, phase: str | None, cards: Sequence[str]) -> list[ChallengeCard]:
     """The challenges that a submission may be for; raises BadRequest where none has such a phase."""
     if challenge is not None:
-        card = registry.find_challenge(challenge, cards)
+        card = find_challenge(challenge, cards)
         names.phase_named(card, phase)
         return [card]
-    found = [card for card in registry.load_cards("challenges", cards).values() if isinstance(card, ChallengeCard)]
+    found = [card for card in load_cards("challenges", cards).values() if isinstance(card, ChallengeCard)]
     fit = [card for card in found if phase in (None, *card.phases)]
     if not fit:
         phases = sorted({p for card in found for p in card.phases})
@@ -319,7 +320,7 @@ def _psnr(report: Report, root: str, cards: Sequence[str], say: Callable[[str], 
     rows = data.table[data.table["name"].isin(set(report.scores))]
     require_files(rows, data.name)
     pairs = pairs_of(rows)
-    card = registry.find_model("psnr")
+    card = find_model("psnr")
     scorer = Scorer(models.build(card, None), card.protocol, card.identical, say=say)
     return {r.name: r.score for results in scorer.score(scorer.chunks(pairs)) for r in results}
 

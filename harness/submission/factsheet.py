@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness import registry
-from harness.challenges import ChallengeCard
+from harness.cards.challenge import ChallengeCard
+from harness.cards.loading import find_dataset
+from harness.cards.overrides import apply_set
+from harness.cards.schema import DatasetCard, ModelCard
 from harness.files.atomic import write_text
-from harness.registry import DatasetCard, ModelCard
+from harness.models import find_model
 from harness.runtime.errors import HarnessError
 from harness.submission.readme import seconds
 from harness.submission.submit import Submission, used_data
@@ -63,8 +65,8 @@ def cost_of(record: Mapping[str, Any], cards: Sequence[str] = ()) -> Cost:
     if asked.get("scores"):
         return Cost(None, None, None, None, "the scores came from a file: there is no model here")
     try:
-        card = registry.apply_set(registry.find_model(asked["model"], cards), asked["settings"])
-        data = registry.find_dataset(record["dataset"], cards)
+        card = apply_set(find_model(asked["model"], cards), asked["settings"])
+        data = find_dataset(record["dataset"], cards)
         return _counted(card, data)
     except (HarnessError, ImportError, RuntimeError) as error:
         return Cost(None, None, None, None, f"could not be counted: {str(error).splitlines()[0]}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.challenges import ChallengeCard
+from harness.cards.challenge import ChallengeCard
 from harness.statistics.correlations import Floats, Ints, numbered
 from harness.statistics.intervals import generator
 from harness.submission.names import parts_of

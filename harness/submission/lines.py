@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from harness.challenges import Lines
+from harness.cards.challenge import Lines
 from harness.submission.findings import Finding
 from harness.submission.names import Names
 from harness.submission.text import Kind, Tally

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from harness.challenges import ChallengeCard
+from harness.cards.challenge import ChallengeCard
 from harness.runtime.errors import BadRequest, listed, near
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from harness.challenges import ReadmeField
+from harness.cards.challenge import ReadmeField
 from harness.submission.findings import Finding
 from harness.submission.text import Kind, Tally, ascii_line
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.challenges import ChallengeCard
+from harness.cards.challenge import ChallengeCard
 from harness.files.atomic import sha256_file, write_text
 from harness.runtime.errors import BadRequest, Fault, listed
 from harness.statistics.correlations import Clustered, Floats, numbered, pearson, spearman

@@ -9,9 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import registry, runs
-from harness.challenges import ChallengeCard
+from harness import runs
+from harness.cards.challenge import ChallengeCard
+from harness.cards.loading import find_challenge
+from harness.cards.overrides import apply_set
 from harness.files.atomic import atomic, sha256_file
+from harness.models import find_model
 from harness.run import Outcome, Request, run
 from harness.runtime.errors import BadRequest, Fault, listed
 from harness.submission import board, container, lines, names, readme
@@ -77,7 +80,7 @@ def submit(
     zip is a pure function of the record and the challenge's card (and the description, where one is given). Raises BadRequest
     for what cannot be asked, Fault where the scores make no valid submission; then nothing is written.
     """
-    card = registry.find_challenge(challenge, wish.cards)
+    card = find_challenge(challenge, wish.cards)
     phase = names.phase_named(card, phase)
     outcome = _record(word, card, phase, wish, say)
     files = contents(card, outcome.folder, outcome.record, description)
@@ -191,7 +194,7 @@ def _checked(outcome: Outcome, card: ChallengeCard, phase: str) -> Outcome:
 
 def _with_training(request: Request, say: Callable[[str], None]) -> Request:
     """With the weights of the newest run that trained this very model, where it needs training and none were given."""
-    model = registry.apply_set(registry.find_model(request.model, request.cards), request.settings)
+    model = apply_set(find_model(request.model, request.cards), request.settings)
     if model.recipe is None or request.weights is not None:
         return request
     wanted = {k: v for k, v in model.model.items() if k != "backbone"}

@@ -135,9 +135,9 @@ def text_damaged(draw: random.Random, good: bytes) -> bytes:
 
 
 def toml_cards(folders: Sequence[str]) -> list[tuple[str, bytes]]:
-    from harness import registry
+    from harness.cards.loading import card_folders
 
-    places = {folder for kind in ("models", "datasets") if kind in folders for folder in registry.card_folders(kind)}
+    places = {folder for kind in ("models", "datasets") if kind in folders for folder in card_folders(kind)}
     return [(path.stem, path.read_bytes()) for folder in sorted(places) for path in sorted(folder.glob("*.toml"))]
 
 
@@ -147,18 +147,20 @@ def _cards() -> list[tuple[str, bytes]]:
 
 
 def cards(draw: random.Random, folder: Path) -> None:
-    from harness import registry
+    from harness.cards.loading import find_challenge, find_dataset
+    from harness.cards.overrides import apply_set
+    from harness.models import find_model
 
     good = draw.choice(_cards())[1]
     path = folder / "card.toml"
     path.write_bytes(text_damaged(draw, good))
     if b"\nphases" in good or b"[phases" in good:
-        registry.find_challenge(str(path))
+        find_challenge(str(path))
     elif b"\nreader" in good:
-        registry.find_dataset(str(path))
+        find_dataset(str(path))
     else:
-        card = registry.find_model(str(path))
-        registry.apply_set(card, {draw.choice(("protocol.crops", "recipe.epochs", "recipe.betas", "model.x", "x")): "five"})
+        card = find_model(str(path))
+        apply_set(card, {draw.choice(("protocol.crops", "recipe.epochs", "recipe.betas", "model.x", "x")): "five"})
 
 
 _VALUES: tuple[Any, ...] = (
@@ -189,7 +191,9 @@ def layouts(draw: random.Random, folder: Path) -> None:
 
     import miniatures
 
-    from harness import datasets, registry
+    from harness import datasets
+    from harness.cards.plugins import resolve
+    from harness.cards.schema import DatasetCard, parse_card
 
     name = draw.choice(("tid2013", "kadid10k", "csiq", "pieapp", "mdid", "live"))
     good = next(text for stem, text in _cards() if stem == name)
@@ -201,8 +205,8 @@ def layouts(draw: random.Random, folder: Path) -> None:
     if isinstance(place[key], str) and draw.random() < 0.6:
         value = text_damaged(draw, place[key].encode()).decode("utf-8", "replace")
     place[key] = value
-    card = registry.parse_card(registry.DatasetCard, document, str(folder / "card.toml"))
-    reader = registry.resolve(f"harness.datasets.readers:{card.reader}", card.path)
+    card = parse_card(DatasetCard, document, str(folder / "card.toml"))
+    reader = resolve(f"harness.datasets.readers:{card.reader}", card.path)
     from harness.datasets.table import complete
 
     complete(reader(card, miniatures.tree(name), **card.layout), datasets.__name__)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.registry import DatasetCard
+    from harness.cards.schema import DatasetCard
 
 __all__ = ["lists", "live", "triplets"]
 

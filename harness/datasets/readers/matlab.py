@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.cards.schema import DatasetCard, parse_table
 from harness.datasets.findings import Findings, counted
 from harness.datasets.labels import read_labels, read_text
 from harness.datasets.layout import Tree, how_to_get, open_tree
 from harness.datasets.readers.matfile import read_vector
-from harness.registry import DatasetCard, parse_table
 from harness.runtime.errors import BadRequest, listed
 
 _LARGEST_MAT = 4 << 20

@@ -20,10 +20,10 @@ from typing import Any
 
 import pandas as pd
 
+from harness.cards.schema import DatasetCard, parse_table
 from harness.datasets.findings import Findings, counted
 from harness.datasets.labels import Label, read_labels, read_numbers, unknown_columns
 from harness.datasets.layout import Tree, how_to_get, open_tree
-from harness.registry import DatasetCard, parse_table
 from harness.runtime.errors import BadRequest, listed
 
 

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.cards.schema import DatasetCard, parse_table
 from harness.datasets.findings import Findings, counted
 from harness.datasets.layout import how_to_get, open_tree
-from harness.registry import DatasetCard, parse_table
 
 _FOLDERS = ("ref", "p0", "p1", "judge")
 _LARGEST_VOTE = 4096

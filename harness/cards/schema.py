@@ -1,30 +1,15 @@
-"""Cards: what a model or a dataset is, read from TOML into frozen dataclasses.
-
-Cards live in the project's `models/` and `datasets/` (inside the wheel: `harness/cards/...`), in folders that
-the user names (`--cards DIR`, `$HARNESS_CARDS`) and in folders that installed packages announce (entry point
-group `harness.cards`, each naming a module whose folder holds `models/` and `datasets/`). Nothing here imports
-torch, pandas or any model's code.
-"""
+"""What cards hold: the frozen dataclasses of models and datasets, and how a TOML table becomes one of them."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
-import importlib
-import importlib.util
-import os
-import sys
-import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata, resources
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from harness.challenges import ChallengeCard
+from harness.cards.challenge import ChallengeCard
 from harness.runtime.errors import BadRequest, listed, near
 
 
@@ -238,123 +223,15 @@ class DatasetCard:
 
 
 Card = ModelCard | DatasetCard | ChallengeCard
+
+
 KINDS: dict[str, type[Card]] = {"models": ModelCard, "datasets": DatasetCard, "challenges": ChallengeCard}
-FOLDERS = {"models": "models", "datasets": "datasets", "challenges": "datasets"}
-"""Where cards of a kind lie."""
+
+
 C = TypeVar("C", ModelCard, DatasetCard, ChallengeCard)
+
+
 T = TypeVar("T")
-
-
-def card_folders(kind: str, extra: Sequence[str | Path] = ()) -> list[Path]:
-    """Folders searched for cards of `kind`, the project's own first.
-
-    A user's folder may hold `models/` and `datasets/` or be one flat folder of cards.
-    """
-    place = FOLDERS[kind]
-    shipped = Path(str(resources.files("harness"))) / "cards" / place
-    folders = [shipped if shipped.is_dir() else Path(__file__).parent.parent / place]
-    for module in _announced(tuple(sys.path)):
-        spec = importlib.util.find_spec(module)
-        folders += [Path(found) / place for found in (spec.submodule_search_locations or [] if spec else [])]
-    named = [*extra, *filter(None, os.environ.get("HARNESS_CARDS", "").split(os.pathsep))]
-    for name in named:
-        root = Path(name)
-        if not root.is_dir():
-            raise BadRequest(f"{root}: no such folder of cards (--cards or $HARNESS_CARDS)")
-        nested = any((root / other).is_dir() for other in FOLDERS.values())
-        folders.append(root / place if nested else root)
-    return list(dict.fromkeys(folders))
-
-
-@functools.cache
-def _announced(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Modules that installed packages announce; reading all packages' metadata takes a twentieth of a second."""
-    return tuple(point.module for point in metadata.entry_points(group="harness.cards"))
-
-
-def load_cards(kind: str, extra: Sequence[str | Path] = ()) -> dict[str, Card]:
-    """All cards of a kind by name. Every problem of every card is in the one error that this raises."""
-    cards: dict[str, Card] = {}
-    problems: list[str] = []
-    for path in _card_files(kind, extra):
-        try:
-            table = _read_toml(path)
-            if _kind_of(table) != kind:
-                continue
-            card: Card = parse_card(typing.cast(Any, KINDS[kind]), table, str(path))
-        except BadRequest as error:
-            problems.append(str(error))
-            continue
-        if card.name in cards:
-            problems.append(f"{path}: name = {card.name!r} is already taken by {cards[card.name].path}")
-        cards.setdefault(card.name, card)
-    if problems:
-        raise BadRequest("\n".join(problems))
-    return dict(sorted(cards.items()))
-
-
-def find_model(name: str, extra: Sequence[str | Path] = ()) -> ModelCard:
-    """The model card called `name`, the card in the file `name` (ending in .toml), or a library's metric (`pyiqa:gmsd`)."""
-    library, colon, metric = name.partition(":")
-    if colon and not name.endswith(".toml"):
-        # A library's metrics are a card each, made on demand; importing its room here would turn the floors round.
-        return typing.cast(ModelCard, resolve("harness.models.adapters:card", name)(library, metric))
-    return find_card(ModelCard, "models", name, extra)
-
-
-def find_dataset(name: str, extra: Sequence[str | Path] = ()) -> DatasetCard:
-    """The dataset card called `name`, or the card in the file `name` (ending in .toml)."""
-    return find_card(DatasetCard, "datasets", name, extra)
-
-
-def find_challenge(name: str, extra: Sequence[str | Path] = ()) -> ChallengeCard:
-    """The challenge card called `name`, or the card in the file `name` (ending in .toml)."""
-    return find_card(ChallengeCard, "challenges", name, extra)
-
-
-def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Path]) -> C:
-    if name.endswith(".toml"):
-        return parse_card(card_type, _read_toml(Path(name)), name)
-    # One broken card of somebody else's must not stop work with a good one, so only this name's file is read first.
-    for path in _card_files(kind, extra):
-        if path.stem == name and path.is_file():
-            table = _read_toml(path)
-            if (_kind_of(table) == "challenges") != (kind == "challenges"):
-                continue
-            card = parse_card(card_type, table, str(path))
-            if card.name == name:
-                _refuse_duplicates(kind, name, extra)
-                return card
-    cards = load_cards(kind, extra)
-    if name in cards:
-        return typing.cast(C, cards[name])
-    searched = ", ".join(str(folder) for folder in card_folders(kind, extra))
-    raise BadRequest(f"no {kind[:-1]} called {name!r}{near(name, cards)} (searched {searched}; `harness list {kind}` shows all)")
-
-
-def _refuse_duplicates(kind: str, name: str, extra: Sequence[str | Path]) -> None:
-    twins = [path for path in _card_files(kind, extra) if path.stem == name and _kind_of(_read_toml(path)) == kind]
-    if len(twins) > 1:
-        raise BadRequest(f"{twins[1]}: name = {name!r} is already taken by {twins[0]}")
-
-
-def _card_files(kind: str, extra: Sequence[str | Path]) -> Iterator[Path]:
-    for folder in card_folders(kind, extra):
-        yield from sorted(folder.glob("*.toml"))
-
-
-def _kind_of(table: Mapping[str, Any]) -> str:
-    # A flat folder holds all kinds: a challenge has phases, a dataset says how it is read, a model names its class.
-    return "challenges" if "phases" in table else "datasets" if "reader" in table else "models"
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadRequest(f"{path}: no such card") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadRequest(f"{path}: not a readable TOML card: {error}") from None
 
 
 def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
@@ -446,102 +323,3 @@ def described(hint: Any) -> str:
     if typing.get_origin(hint) is tuple:
         return "a list"
     return "a table" if dataclasses.is_dataclass(hint) or typing.get_origin(hint) is not None else str(hint)
-
-
-def apply_set(card: ModelCard, settings: Mapping[str, Any]) -> ModelCard:
-    """The card with `--set` values put in: dotted paths into `model.*`, `recipe.*` and `protocol.*`.
-
-    Text values are read as the type that the card has there. Raises BadRequest naming every bad path or value.
-    """
-    tables: dict[str, dict[str, Any]] = {"model": dict(card.model), "protocol": dataclasses.asdict(card.protocol)}
-    if card.recipe is not None:
-        tables["recipe"] = dataclasses.asdict(card.recipe)
-    problems: list[str] = []
-    for path, value in settings.items():
-        head, _, key = path.partition(".")
-        table = tables.get(head)
-        if head == "recipe" and card.recipe is None:
-            problems.append(f"--set {path}: {card.name} has no recipe (it is not trained)")
-        elif table is None or not key or key not in table:
-            known = [f"{h}.{k}" for h, t in tables.items() for k in t]
-            problems.append(f"--set {path}: {card.name} has no such setting{near(path, known)} (it has {listed(known)})")
-        else:
-            try:
-                table[key] = _as_like(value, table[key])
-            except ValueError:
-                problems.append(f"--set {path}={value}: should be {described(type(table[key]))}, like {table[key]!r}")
-    if not problems:
-        where = f"{card.path} with --set"
-        changes: dict[str, Any] = {
-            "model": tables["model"],
-            "protocol": build_dataclass(Cropping, tables["protocol"], where, "protocol.", problems),
-        }
-        if card.recipe is not None:
-            changes["recipe"] = build_dataclass(Recipe, tables["recipe"], where, "recipe.", problems)
-        if not problems:
-            return dataclasses.replace(card, **changes)
-    raise BadRequest("\n".join(problems))
-
-
-def _as_like(value: Any, current: Any) -> Any:
-    if not isinstance(value, str) or isinstance(current, str):
-        if isinstance(current, str) and not isinstance(value, str | os.PathLike):
-            raise ValueError
-        return str(value) if isinstance(current, str) else value
-    if isinstance(current, bool):
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if value.lower() not in words:
-            raise ValueError
-        return words[value.lower()]
-    if isinstance(current, tuple | list):
-        items = [item.strip() for item in value.strip("[]").split(",") if item.strip()]
-        return type(current)(_as_like(item.strip("\"'"), current[0] if current else "") for item in items)
-    if isinstance(current, int):
-        return int(value)
-    return float(value) if isinstance(current, float) else value
-
-
-def _module_beside(name: str, card: Path) -> str | None:
-    """Import the module that lies beside the card, or in the folder above; returns the name that it is imported under.
-
-    None where Python's own path has it, or nothing lies there. The name tells folders apart: two users' folders may each
-    hold a `model.py`.
-    """
-    if importlib.util.find_spec(name) is not None or not card.name:
-        return None
-    for folder in (card.parent, card.parent.parent):
-        for file in (folder / f"{name}.py", folder / name / "__init__.py"):
-            if file.is_file():
-                unique = f"{name}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
-                if unique not in sys.modules:
-                    spec = importlib.util.spec_from_file_location(unique, file)
-                    assert spec is not None
-                    assert spec.loader is not None
-                    module = importlib.util.module_from_spec(spec)
-                    sys.modules[unique] = module
-                    try:
-                        spec.loader.exec_module(module)
-                    except BaseException:
-                        del sys.modules[unique]
-                        raise
-                return unique
-    return None
-
-
-def resolve(reference: str, what: str) -> Callable[..., Any]:
-    """The object that `package.module:name` names; `what` is the path of the card that names it.
-
-    A module that is not installed is looked for beside the card, and in the folder above. Raises BadRequest naming the card.
-    """
-    module_name, _, attribute = reference.partition(":")
-    try:
-        first, dot, rest = module_name.partition(".")
-        beside = _module_beside(first, Path(what))
-        module = importlib.import_module(beside + dot + rest if beside else module_name)
-    except ImportError as error:
-        raise BadRequest(f"{what}: cannot import {module_name!r}: {error}") from error
-    try:
-        return typing.cast(Callable[..., Any], getattr(module, attribute))
-    except AttributeError:
-        known = [n for n in vars(module) if not n.startswith("_")]
-        raise BadRequest(f"{what}: {module_name} has no {attribute!r}{near(attribute, known)}") from None

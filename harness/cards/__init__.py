@@ -1,0 +1,1 @@
+"""Cards: what a model, a dataset or a challenge is, as data."""

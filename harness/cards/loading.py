@@ -1,0 +1,131 @@
+"""Finding and reading cards: TOML files into the frozen dataclasses of `harness.cards.schema`.
+
+Cards live in the project's `models/` and `datasets/` (inside the wheel: `harness/cards/...`), in folders that
+the user names (`--cards DIR`, `$HARNESS_CARDS`) and in folders that installed packages announce (entry point
+group `harness.cards`, each naming a module whose folder holds `models/` and `datasets/`). Nothing here imports
+torch, pandas or any model's code.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import sys
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from harness.cards.challenge import ChallengeCard
+from harness.cards.schema import KINDS, C, Card, DatasetCard, parse_card
+from harness.runtime.errors import BadRequest, near
+
+FOLDERS = {"models": "models", "datasets": "datasets", "challenges": "datasets"}
+"""Where cards of a kind lie."""
+
+
+def card_folders(kind: str, extra: Sequence[str | Path] = ()) -> list[Path]:
+    """Folders searched for cards of `kind`, the project's own first.
+
+    A user's folder may hold `models/` and `datasets/` or be one flat folder of cards.
+    """
+    place = FOLDERS[kind]
+    shipped = Path(str(resources.files("harness"))) / "cards" / place
+    folders = [shipped if shipped.is_dir() else Path(__file__).parents[2] / place]
+    for module in _announced(tuple(sys.path)):
+        spec = importlib.util.find_spec(module)
+        folders += [Path(found) / place for found in (spec.submodule_search_locations or [] if spec else [])]
+    named = [*extra, *filter(None, os.environ.get("HARNESS_CARDS", "").split(os.pathsep))]
+    for name in named:
+        root = Path(name)
+        if not root.is_dir():
+            raise BadRequest(f"{root}: no such folder of cards (--cards or $HARNESS_CARDS)")
+        nested = any((root / other).is_dir() for other in FOLDERS.values())
+        folders.append(root / place if nested else root)
+    return list(dict.fromkeys(folders))
+
+
+@functools.cache
+def _announced(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Modules that installed packages announce; reading all packages' metadata takes a twentieth of a second."""
+    return tuple(point.module for point in metadata.entry_points(group="harness.cards"))
+
+
+def load_cards(kind: str, extra: Sequence[str | Path] = ()) -> dict[str, Card]:
+    """All cards of a kind by name. Every problem of every card is in the one error that this raises."""
+    cards: dict[str, Card] = {}
+    problems: list[str] = []
+    for path in _card_files(kind, extra):
+        try:
+            table = _read_toml(path)
+            if _kind_of(table) != kind:
+                continue
+            card: Card = parse_card(typing.cast(Any, KINDS[kind]), table, str(path))
+        except BadRequest as error:
+            problems.append(str(error))
+            continue
+        if card.name in cards:
+            problems.append(f"{path}: name = {card.name!r} is already taken by {cards[card.name].path}")
+        cards.setdefault(card.name, card)
+    if problems:
+        raise BadRequest("\n".join(problems))
+    return dict(sorted(cards.items()))
+
+
+def find_dataset(name: str, extra: Sequence[str | Path] = ()) -> DatasetCard:
+    """The dataset card called `name`, or the card in the file `name` (ending in .toml)."""
+    return find_card(DatasetCard, "datasets", name, extra)
+
+
+def find_challenge(name: str, extra: Sequence[str | Path] = ()) -> ChallengeCard:
+    """The challenge card called `name`, or the card in the file `name` (ending in .toml)."""
+    return find_card(ChallengeCard, "challenges", name, extra)
+
+
+def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Path]) -> C:
+    if name.endswith(".toml"):
+        return parse_card(card_type, _read_toml(Path(name)), name)
+    # One broken card of somebody else's must not stop work with a good one, so only this name's file is read first.
+    for path in _card_files(kind, extra):
+        if path.stem == name and path.is_file():
+            table = _read_toml(path)
+            if (_kind_of(table) == "challenges") != (kind == "challenges"):
+                continue
+            card = parse_card(card_type, table, str(path))
+            if card.name == name:
+                _refuse_duplicates(kind, name, extra)
+                return card
+    cards = load_cards(kind, extra)
+    if name in cards:
+        return typing.cast(C, cards[name])
+    searched = ", ".join(str(folder) for folder in card_folders(kind, extra))
+    raise BadRequest(f"no {kind[:-1]} called {name!r}{near(name, cards)} (searched {searched}; `harness list {kind}` shows all)")
+
+
+def _refuse_duplicates(kind: str, name: str, extra: Sequence[str | Path]) -> None:
+    twins = [path for path in _card_files(kind, extra) if path.stem == name and _kind_of(_read_toml(path)) == kind]
+    if len(twins) > 1:
+        raise BadRequest(f"{twins[1]}: name = {name!r} is already taken by {twins[0]}")
+
+
+def _card_files(kind: str, extra: Sequence[str | Path]) -> Iterator[Path]:
+    for folder in card_folders(kind, extra):
+        yield from sorted(folder.glob("*.toml"))
+
+
+def _kind_of(table: Mapping[str, Any]) -> str:
+    # A flat folder holds all kinds: a challenge has phases, a dataset says how it is read, a model names its class.
+    return "challenges" if "phases" in table else "datasets" if "reader" in table else "models"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadRequest(f"{path}: no such card") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadRequest(f"{path}: not a readable TOML card: {error}") from None

@@ -1,0 +1,64 @@
+"""`--set`: values put into a model's card by dotted paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from harness.cards.schema import Cropping, ModelCard, Recipe, build_dataclass, described
+from harness.runtime.errors import BadRequest, listed, near
+
+
+def apply_set(card: ModelCard, settings: Mapping[str, Any]) -> ModelCard:
+    """The card with `--set` values put in: dotted paths into `model.*`, `recipe.*` and `protocol.*`.
+
+    Text values are read as the type that the card has there. Raises BadRequest naming every bad path or value.
+    """
+    tables: dict[str, dict[str, Any]] = {"model": dict(card.model), "protocol": dataclasses.asdict(card.protocol)}
+    if card.recipe is not None:
+        tables["recipe"] = dataclasses.asdict(card.recipe)
+    problems: list[str] = []
+    for path, value in settings.items():
+        head, _, key = path.partition(".")
+        table = tables.get(head)
+        if head == "recipe" and card.recipe is None:
+            problems.append(f"--set {path}: {card.name} has no recipe (it is not trained)")
+        elif table is None or not key or key not in table:
+            known = [f"{h}.{k}" for h, t in tables.items() for k in t]
+            problems.append(f"--set {path}: {card.name} has no such setting{near(path, known)} (it has {listed(known)})")
+        else:
+            try:
+                table[key] = _as_like(value, table[key])
+            except ValueError:
+                problems.append(f"--set {path}={value}: should be {described(type(table[key]))}, like {table[key]!r}")
+    if not problems:
+        where = f"{card.path} with --set"
+        changes: dict[str, Any] = {
+            "model": tables["model"],
+            "protocol": build_dataclass(Cropping, tables["protocol"], where, "protocol.", problems),
+        }
+        if card.recipe is not None:
+            changes["recipe"] = build_dataclass(Recipe, tables["recipe"], where, "recipe.", problems)
+        if not problems:
+            return dataclasses.replace(card, **changes)
+    raise BadRequest("\n".join(problems))
+
+
+def _as_like(value: Any, current: Any) -> Any:
+    if not isinstance(value, str) or isinstance(current, str):
+        if isinstance(current, str) and not isinstance(value, str | os.PathLike):
+            raise ValueError
+        return str(value) if isinstance(current, str) else value
+    if isinstance(current, bool):
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if value.lower() not in words:
+            raise ValueError
+        return words[value.lower()]
+    if isinstance(current, tuple | list):
+        items = [item.strip() for item in value.strip("[]").split(",") if item.strip()]
+        return type(current)(_as_like(item.strip("\"'"), current[0] if current else "") for item in items)
+    if isinstance(current, int):
+        return int(value)
+    return float(value) if isinstance(current, float) else value

@@ -31,9 +31,10 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from harness.models import linear, products, winograd
-from harness.models.ahiq import AHIQ
-from harness.models.deform import deform_conv, places
+from harness.models.ahiq.deform_conv import deform_conv, places
+from harness.models.ahiq.model import AHIQ
+from harness.models.kernels import linear, winograd
+from harness.models.kernels import onednn as onednn_products
 
 PARTS = ("pair", "ten", "steps", "training", "memory", "bf16")
 AIMS = {
@@ -241,7 +242,7 @@ def steps(patch: int, rounds: int) -> None:
 
         return inside
 
-    onednn, packing, fewer = (products, "worthwhile"), (linear, "available"), (winograd, "pays")
+    onednn, packing, fewer = (onednn_products, "worthwhile"), (linear, "available"), (winograd, "pays")
     contenders: dict[str, Callable[[int], Any]] = {
         "whole backbones": lambda n: variant(False, False, n),
         "used blocks only, inference mode": lambda n: variant(True, False, n),
@@ -249,7 +250,7 @@ def steps(patch: int, rounds: int) -> None:
         "offsets once and before enlarging, head's first layer split, norms folded": without(onednn, packing, fewer),
         "Winograd's convolutions": without(onednn, packing),
     }
-    if products.worthwhile():
+    if onednn_products.worthwhile():
         contenders["matrix products by oneDNN"] = without(packing)
     if linear.available():
         contenders["their weights laid out once"] = without()

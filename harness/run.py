@@ -281,7 +281,7 @@ def _train(
     say: Callable[[str], None],
 ) -> Trained:
     from harness.cluster.worker import Job
-    from harness.models.checkpoints import read_state
+    from harness.models.weights.checkpoint import read_state
     from harness.training import WEIGHTS, Trainer
 
     request = todo.request

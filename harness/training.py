@@ -27,7 +27,7 @@ from harness.cards.schema import Cropping, Recipe
 from harness.files.atomic import write_text
 from harness.imaging import decode
 from harness.imaging.decode import Pixels
-from harness.models.checkpoints import read_metadata, read_state, save_state
+from harness.models.weights.checkpoint import read_metadata, read_state, save_state
 from harness.runtime.errors import BadRequest, Fault
 from harness.runtime.progress import Step, duration, progress
 from harness.scoring import Pair, Scorer

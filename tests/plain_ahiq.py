@@ -144,7 +144,7 @@ def crops(size: int, count: int, salt: str = "") -> tuple[Tensor, Tensor]:
 
 
 def _write() -> None:
-    from harness.models.ahiq import AHIQ
+    from harness.models.ahiq.model import AHIQ
 
     scores = {}
     with torch.no_grad():

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from harness import bare, models
 from harness.cards.overrides import apply_set
 from harness.cards.schema import Cropping, ModelCard
-from harness.models import find_model, products
-from harness.models.ahiq import AHIQ
-from harness.models.backbones import BatchNorm
-from harness.models.deform import deform_conv, places, upsampled_conv
+from harness.models import find_model
+from harness.models.ahiq.backbones import BatchNorm
+from harness.models.ahiq.deform_conv import deform_conv, places, upsampled_conv
+from harness.models.ahiq.model import AHIQ
+from harness.models.kernels import onednn
 from harness.runtime.errors import BadRequest
 from harness.training import Trainer
 
@@ -140,8 +141,8 @@ def test_an_embedded_reference_gives_the_scores_of_its_pairs(configuration: dict
 def test_scores_do_not_depend_on_how_many_crops_are_in_work_at_once(tiny: AHIQ, monkeypatch: pytest.MonkeyPatch):
     reference, distorted = crops(48, 7)
     whole = tiny.score(reference, distorted)
-    monkeypatch.setattr("harness.models.ahiq._PIXELS_ON_CPU", 2 * 48 * 48)
-    monkeypatch.setattr("harness.models.deform._SAMPLES_ON_CPU", 1)
+    monkeypatch.setattr("harness.models.ahiq.model._PIXELS_ON_CPU", 2 * 48 * 48)
+    monkeypatch.setattr("harness.models.ahiq.deform_conv._SAMPLES_ON_CPU", 1)
     assert (tiny.score(reference, distorted) - whole).abs().max() < 1e-6
     assert (tiny.score_embedded(tiny.embed(reference), distorted, torch.arange(7)) - whole).abs().max() < 1e-6
 
@@ -176,7 +177,7 @@ def test_the_deformable_convolution_is_torchvisions(maps: int, channels: int, he
 def test_gradients_through_the_deformable_convolution_are_torchvisions(
     monkeypatch: pytest.MonkeyPatch, trained_map: bool, pixels_at_once: int
 ):
-    monkeypatch.setattr("harness.models.deform._SAMPLES_ON_CPU", 9 * 6 * pixels_at_once)
+    monkeypatch.setattr("harness.models.ahiq.deform_conv._SAMPLES_ON_CPU", 9 * 6 * pixels_at_once)
     torch.manual_seed(0)
     conv = nn.Conv2d(6, 5, 3, 1, 1)
     x = torch.randn(3, 6, 8, 7, requires_grad=trained_map)
@@ -227,49 +228,49 @@ def test_a_folded_norm_is_torchs_in_eval_mode():
 def test_scores_agree_with_and_without_onednns_products(tiny: AHIQ, monkeypatch: pytest.MonkeyPatch, allowed: bool):
     expected = tiny.score(*crops(48, 2))
     # Where the trial forbids it, allowing it would change the numbers; there only the fallback is left to test.
-    monkeypatch.setattr(products, "worthwhile", lambda own=products.worthwhile: allowed and own())
+    monkeypatch.setattr(onednn, "worthwhile", lambda own=onednn.worthwhile: allowed and own())
     assert (tiny.score(*crops(48, 2)) - expected).abs().max() < 1e-5
 
 
 def test_the_trial_tells_fp32_from_bf16():
     a, b = torch.randn(2, 256, 512, generator=torch.Generator().manual_seed(1))
     truth = a.double() @ b.double().T
-    assert products.accurate(a @ b.T, truth)
-    assert not products.accurate((a.bfloat16() @ b.bfloat16().T).float(), truth)
-    assert not products.accurate(a.bfloat16().float() @ b.bfloat16().float().T, truth)
+    assert onednn.accurate(a @ b.T, truth)
+    assert not onednn.accurate((a.bfloat16() @ b.bfloat16().T).float(), truth)
+    assert not onednn.accurate(a.bfloat16().float() @ b.bfloat16().float().T, truth)
 
 
 def test_the_permission_for_onednn_is_given_back_whatever_happens(monkeypatch: pytest.MonkeyPatch):
     set_to = ["ieee"]
-    monkeypatch.setattr(products, "worthwhile", lambda: True)
-    monkeypatch.setattr(products, "_permission", lambda value: (set_to.append(value), set_to[-2])[1])
+    monkeypatch.setattr(onednn, "worthwhile", lambda: True)
+    monkeypatch.setattr(onednn, "_permission", lambda value: (set_to.append(value), set_to[-2])[1])
     cpu = torch.device("cpu")
 
     def interrupted() -> None:
-        with products.by_onednn(cpu), products.by_onednn(cpu):
+        with onednn.by_onednn(cpu), onednn.by_onednn(cpu):
             assert set_to[-1] == "bf16"
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert set_to == ["ieee", "bf16", "ieee"]
-    with products.by_onednn(torch.device("meta")):
+    with onednn.by_onednn(torch.device("meta")):
         assert set_to[-1] == "ieee"
 
 
 def test_two_threads_at_once_leave_the_permission_as_it_was(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(products, "worthwhile", lambda: True)
+    monkeypatch.setattr(onednn, "worthwhile", lambda: True)
     before = torch.backends.mkldnn.matmul.fp32_precision
     inside, leave = threading.Barrier(2), threading.Event()
 
     def first() -> None:
-        with products.by_onednn(torch.device("cpu")):
+        with onednn.by_onednn(torch.device("cpu")):
             inside.wait(10)
         leave.set()
 
     thread = threading.Thread(target=first)
     thread.start()
-    with products.by_onednn(torch.device("cpu")):
+    with onednn.by_onednn(torch.device("cpu")):
         inside.wait(10)
         assert leave.wait(10)
         assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"

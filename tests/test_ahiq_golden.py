@@ -20,7 +20,7 @@ from PIL import Image
 from plain_ahiq import by_rule
 from torch import Tensor
 
-from harness.models.ahiq import AHIQ
+from harness.models.ahiq.model import AHIQ
 
 ALL = bool(os.environ.get("HARNESS_ALL_CROPS"))
 NAMES = ("I03.bmp", "I04.bmp", "I06.bmp", "I08.bmp", "I19.bmp")

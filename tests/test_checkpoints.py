@@ -23,7 +23,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.models.checkpoints import names, read_metadata, read_state, save_state
+from harness.models.weights.checkpoint import names, read_metadata, read_state, save_state
 from harness.runtime.errors import BadRequest
 
 FORMATS = ("safetensors", "zip", "legacy")
@@ -70,7 +70,7 @@ def test_names_are_read_without_torch(tmp_path: Path, form: str) -> None:
     path = write(tmp_path, form)
     assert set(tensors()) <= set(names(path))
     code = (
-        "import sys; from harness.models.checkpoints import names, read_metadata\n"
+        "import sys; from harness.models.weights.checkpoint import names, read_metadata\n"
         f"assert 'vit.blocks.0.weight' in names({str(path)!r}); read_metadata({str(path)!r})\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )

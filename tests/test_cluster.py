@@ -25,7 +25,7 @@ from small import write_network, write_table
 from harness import runs
 from harness.campaign import run_all
 from harness.cluster.session import kept, session
-from harness.models.checkpoints import read_metadata, read_state
+from harness.models.weights.checkpoint import read_metadata, read_state
 from harness.run import Request, run
 from harness.runtime.errors import BadRequest, Fault
 from harness.training import CHECKPOINT

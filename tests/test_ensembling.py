@@ -16,13 +16,13 @@ from small import picture, write_network, write_table
 from harness.cards.schema import Cropping, ModelCard, parse_card
 from harness.ensembling import blends, candidates, card, chains, figures, search
 from harness.ensembling.assessment import out_of_fold
-from harness.models import load_model, scaling
+from harness.models import load_model, score_scaling
 from harness.models.ensemble import Ensemble
 from harness.runtime.errors import BadRequest
 from harness.scoring import Scorer, pairs_of
 from harness.statistics.correlations import midranks, pearson, spearman
 
-KINDS = scaling.KINDS
+KINDS = score_scaling.KINDS
 numbers = st.lists(st.sampled_from([-2.0, -0.5, 0.0, 0.25, 1.0, 3.0, 1e6]), min_size=3, max_size=30)
 
 
@@ -58,28 +58,28 @@ def test_the_objective_is_the_sum_of_the_statistics_rooms_own_figures(row: list[
 def test_a_scaling_never_falls_and_survives_its_card(kind: str):
     scores, labels, _ = members()
     for row in scores:
-        fitted = scaling.fit(kind, row, labels)
+        fitted = score_scaling.fit(kind, row, labels)
         assert fitted is not None
         wide = np.linspace(row.min() - 5, row.max() + 5, 500)
         assert (np.diff(fitted(wide)) >= 0).all()
-        again = scaling.of_table(tomllib.loads(card.toml({"s": fitted.table()}))["s"], "a card")
+        again = score_scaling.of_table(tomllib.loads(card.toml({"s": fitted.table()}))["s"], "a card")
         assert again == fitted
         assert again(wide).tolist() == fitted(wide).tolist()
 
 
 def test_scalings_are_what_they_are_called():
     scores, labels, _ = members()
-    z = scaling.fit("z", scores[0], labels)
+    z = score_scaling.fit("z", scores[0], labels)
     assert z is not None
     assert (z(scores[0]).mean(), z(scores[0]).std()) == (pytest.approx(0, abs=1e-12), pytest.approx(1))
     few = np.array([3.0, 1.0, 1.0, 2.0])
-    ecdf = scaling.fit("ecdf", few, few)
+    ecdf = score_scaling.fit("ecdf", few, few)
     assert ecdf is not None
     assert ecdf(few).tolist() == [0.875, 0.25, 0.25, 0.625]
-    logistic = scaling.fit("logistic", scores[1], labels)
+    logistic = score_scaling.fit("logistic", scores[1], labels)
     assert logistic is not None
     assert pearson(logistic(scores[1]), labels) > pearson(scores[1], labels)
-    assert scaling.fit("z", np.ones(5), np.arange(5.0)) is None
+    assert score_scaling.fit("z", np.ones(5), np.arange(5.0)) is None
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_scalings_are_what_they_are_called():
 )  # fmt: skip
 def test_a_damaged_scaling_is_refused_with_its_place(table: dict):
     with pytest.raises(BadRequest, match=r"best\.toml"):
-        scaling.of_table(table, "best.toml")
+        score_scaling.of_table(table, "best.toml")
 
 
 # Blends that need no search
@@ -106,7 +106,7 @@ def test_least_squares_has_no_negative_weight_and_leaves_a_useless_member_out():
 def test_greedy_selection_is_never_worse_than_its_best_member_on_what_it_was_fitted_to():
     for seed in range(3):
         scores, labels, _ = members(seed)
-        fitted = [scaling.fit("logistic", row, labels) for row in scores]
+        fitted = [score_scaling.fit("logistic", row, labels) for row in scores]
         best = max(pearson(f(row), labels) + spearman(f(row), labels) for f, row in zip(fitted, scores, strict=True) if f)
         blended = blends.greedy(blends.Fits(scores, labels), [0, 1, 2], "main")(scores)
         assert pearson(blended, labels) + spearman(blended, labels) >= best - 1e-12
@@ -114,7 +114,7 @@ def test_greedy_selection_is_never_worse_than_its_best_member_on_what_it_was_fit
 
 def test_a_calibrated_blend_is_in_the_labels_units_and_ranks_as_before():
     scores, labels, _ = members()
-    blend = blends.Blend((0, 1), (scaling.Scaling("raw"), scaling.Scaling("raw")), (2.0, 3.0))
+    blend = blends.Blend((0, 1), (score_scaling.Scaling("raw"), score_scaling.Scaling("raw")), (2.0, 3.0))
     calibrated = blend.calibrated(scores, 7 + 3 * labels)
     assert calibrated(scores).mean() == pytest.approx((7 + 3 * labels).mean())
     assert spearman(calibrated(scores), labels) == spearman(blend(scores), labels)

@@ -24,8 +24,8 @@ import torch
 
 from harness.cards.schema import Weights
 from harness.files import download as fetching
-from harness.models.fetch import FetchFailed, address, fetch, open_https
-from harness.models.places import weights_folder
+from harness.models.weights.locate import weights_folder
+from harness.models.weights.sources import FetchFailed, address, fetch, open_https
 from harness.runtime.errors import BadRequest, Fault
 
 CONTENT = safetensors.torch.save({"a": torch.arange(3000.0)})

@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.models import deform, linear
-from harness.models.linear import Linear
-from harness.models.prepared import Prepared
+from harness.models.ahiq import deform_conv
+from harness.models.kernels import linear
+from harness.models.kernels.linear import Linear
+from harness.models.kernels.weight_cache import Prepared
 
 needs_operators = pytest.mark.skipif(not linear.available(), reason="this torch lacks oneDNN's packed products")
 
@@ -149,8 +150,8 @@ def test_operators_that_are_gone_or_multiply_otherwise_are_not_used(monkeypatch:
 def test_a_wide_deformable_convolution_gives_the_same_numbers_over_a_packed_weight(monkeypatch: pytest.MonkeyPatch):
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        conv = deform.DeformConv(128, 144)
-    x, where = rows(2, 128, 6, 6), deform.places(2 * rows(2, 18, 6, 6))
+        conv = deform_conv.DeformConv(128, 144)
+    x, where = rows(2, 128, 6, 6), deform_conv.places(2 * rows(2, 18, 6, 6))
     with torch.inference_mode():
         fast = conv(x, where)
         monkeypatch.setattr(linear, "available", lambda: False)

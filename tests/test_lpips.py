@@ -8,10 +8,9 @@ import torch
 from small import distorted, picture
 
 import harness
-from harness.models import trunks
+from harness.models import feature_extractors
 from harness.models.dists import DISTS
-from harness.models.lpips import LPIPS, FeatureMetric
-from harness.models.stlpips import STLPIPS
+from harness.models.lpips import LPIPS, STLPIPS, FeatureMetric
 from harness.runtime.errors import BadRequest
 
 # Values of the authors' own packages (lpips 0.1.4, DISTS-pytorch 0.1) and, for ST-LPIPS, of this one at its first match with
@@ -229,7 +228,7 @@ def test_absent_weights_are_named_with_the_ways_to_provide_them(name, tmp_path, 
         monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     if name == "st-lpips":
-        monkeypatch.setattr("harness.models.places.local_source", lambda source: tmp_path / "absent")
+        monkeypatch.setattr("harness.models.weights.locate.local_source", lambda source: tmp_path / "absent")
     with pytest.raises(BadRequest, match="weight files are not on this machine") as error:
         harness.load_model(name)
     assert "harness weights get" in str(error.value)
@@ -249,7 +248,7 @@ def test_unknown_settings_are_refused(wrong):
         wrong()
 
 
-@pytest.mark.parametrize(("net", "make"), [("alexnet", trunks.alexnet), ("vgg16", trunks.vgg16)])
+@pytest.mark.parametrize(("net", "make"), [("alexnet", feature_extractors.alexnet), ("vgg16", feature_extractors.vgg16)])
 def test_trunks_are_torchvisions(net, make):
     theirs, ours = torchvisions(net), make()
     ours.features.load_state_dict(theirs.state_dict())
@@ -263,11 +262,11 @@ def test_blurs_weigh_by_one_two_one_at_every_second_place():
     kernel = torch.from_numpy(np.outer(row, row))
     padded = np.pad(x.numpy(), ((0, 0), (0, 0), (2, 2), (2, 2)), mode="reflect")
     want = [[(padded[..., i : i + 3, j : j + 3] * kernel.numpy()).sum((2, 3)) for j in range(0, 10, 2)] for i in range(0, 11, 2)]
-    np.testing.assert_allclose(trunks.Blur()(x).numpy(), np.moveaxis(np.array(want), (0, 1), (2, 3)), atol=1e-12)
+    np.testing.assert_allclose(feature_extractors.Blur()(x).numpy(), np.moveaxis(np.array(want), (0, 1), (2, 3)), atol=1e-12)
 
 
 def stlpips_file(net: str):
-    from harness.models.places import local_source
+    from harness.models.weights.locate import local_source
 
     path = local_source(f"wheel:stlpips_pytorch/weights/vST0.0/{net}_shift_tolerant.pth")
     if not path.is_file():
@@ -277,7 +276,7 @@ def stlpips_file(net: str):
 
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_st_lpips_is_filled_strictly_from_the_authors_file(net):
-    from harness.models.checkpoints import read_state
+    from harness.models.weights.checkpoint import read_state
 
     state = read_state(stlpips_file(net))
     model = STLPIPS(net)

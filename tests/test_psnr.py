@@ -8,7 +8,7 @@ import torch
 from small import distorted, picture
 
 import harness
-from harness.models.luma import rows_tensor, rows_uint8
+from harness.models.planes import rows_tensor, rows_uint8
 from harness.models.psnr import PSNR, psnr_of_error
 from harness.runtime.errors import BadRequest
 

@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import correlate1d
 from small import distorted, picture
 
-from harness.models.luma import rows_of, rows_uint8
+from harness.models.planes import rows_of, rows_uint8
 from harness.models.ssim import C1, C2, MSSSIM, SCALE_WEIGHTS, SSIM, Reference, mean_ssim, ms_ssim, shrink, ssim
 from harness.runtime.errors import BadRequest
 
@@ -164,7 +164,7 @@ def test_a_reference_that_is_kept_gives_the_same_bits_for_each_of_its_images(nam
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_bands_of_a_large_picture_join_without_a_seam(keep, monkeypatch):
-    monkeypatch.setattr("harness.models.luma._BAND_PIXELS", 1 << 12)
+    monkeypatch.setattr("harness.models.planes._BAND_PIXELS", 1 << 12)
     x, y = greys(LARGE)
     assert mean_ssim(Reference(rows_of(x), keep), rows_of(y)) == pytest.approx(by_definition(x, y)[0].mean(), abs=1e-6)
 

@@ -78,7 +78,7 @@ def connect():
     time.sleep(0.5)
     print("connected")
 
-with stopping.heard(), ThreadPoolExecutor(1) as beside:
+with signals.heard(), ThreadPoolExecutor(1) as beside:
     session._listening(beside.submit(connect))
 """
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)

@@ -19,8 +19,8 @@ import torch
 
 from harness.cards.schema import ModelCard, Weights
 from harness.models.base import Model
-from harness.models.checkpoints import read_state, save_state
 from harness.models.weights import Found, check, fill, find, get, needed_parts, weights_folder
+from harness.models.weights.checkpoint import read_state, save_state
 from harness.runtime.errors import BadRequest, Fault
 
 VIT = {"blocks.0": torch.arange(3.0), "norm": torch.ones(1)}

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.models.ahiq import AHIQ
-from harness.models.winograd import Conv3x3, conv3x3, transformed
+from harness.models.ahiq.model import AHIQ
+from harness.models.kernels.winograd import Conv3x3, conv3x3, transformed
 
 
 def conv(inputs: int = 128, outputs: int = 136, seed: int = 0) -> Conv3x3:
@@ -32,7 +32,7 @@ def test_any_size_of_map_gives_the_direct_convolutions_values(height: int, width
 
 def test_wide_layers_take_the_fast_way_and_narrow_small_or_trained_ones_do_not(monkeypatch: pytest.MonkeyPatch):
     taken: list[int] = []
-    monkeypatch.setattr("harness.models.winograd.conv3x3", lambda x, *rest: taken.append(1) or conv3x3(x, *rest))
+    monkeypatch.setattr("harness.models.kernels.winograd.conv3x3", lambda x, *rest: taken.append(1) or conv3x3(x, *rest))
 
     def fast(layer: Conv3x3, x: torch.Tensor) -> bool:
         taken.clear()

@@ -41,12 +41,17 @@ def _module_beside(name: str, card: Path) -> str | None:
     return None
 
 
+_MOVED = {"harness.models.stlpips": "harness.models.lpips"}
+"""Modules of the harness that cards and records name by an earlier path."""
+
+
 def resolve(reference: str, what: str) -> Callable[..., Any]:
     """The object that `package.module:name` names; `what` is the path of the card that names it.
 
     A module that is not installed is looked for beside the card, and in the folder above. Raises BadRequest naming the card.
     """
     module_name, _, attribute = reference.partition(":")
+    module_name = _MOVED.get(module_name, module_name)
     try:
         first, dot, rest = module_name.partition(".")
         beside = _module_beside(first, Path(what))

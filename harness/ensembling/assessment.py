@@ -14,8 +14,8 @@ import numpy as np
 from harness.ensembling.blends import Blend
 from harness.ensembling.figures import Objective
 from harness.ensembling.gathering import Gathered, Images
-from harness.models import scaling
-from harness.models.scaling import Scaling
+from harness.models import score_scaling
+from harness.models.score_scaling import Scaling
 from harness.statistics.agreement import Agreement, agreement
 from harness.statistics.comparison import Difference, compare
 from harness.statistics.correlations import Floats, Ints
@@ -76,7 +76,7 @@ class Row:
 
 def scaled_alone(source: int, scores: Floats, labels: Floats) -> Blend:
     """The blend of one member, through its fitted logistic (or as it is, where there is none)."""
-    fitted = scaling.fit("logistic", scores[source], labels) or Scaling("raw")
+    fitted = score_scaling.fit("logistic", scores[source], labels) or Scaling("raw")
     return Blend((source,), (fitted,), (1.0,)).calibrated(scores, labels)
 
 

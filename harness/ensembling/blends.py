@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.ensembling.figures import Objective, objective
-from harness.models import scaling
-from harness.models.scaling import Scaling
+from harness.models import score_scaling
+from harness.models.score_scaling import Scaling
 from harness.runtime.errors import BadRequest
 from harness.statistics.correlations import Floats, Ints
 
@@ -65,7 +65,7 @@ class Fits:
         """The source's scaling of that kind; None where there is none, or where it makes all scores equal."""
         if (source, kind) not in self._known:
             row = self.scores[source]
-            fitted = scaling.fit(kind, row, self.labels)
+            fitted = score_scaling.fit(kind, row, self.labels)
             self._known[source, kind] = fitted if fitted is not None and np.ptp(fitted(row)) > 0 else None
         return self._known[source, kind]
 

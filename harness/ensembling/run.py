@@ -19,7 +19,7 @@ from harness.ensembling.figures import Objective
 from harness.ensembling.gathering import Gathered, fitting_hash, gather
 from harness.ensembling.search import Found, search
 from harness.files.atomic import sha256_json, write_json
-from harness.models.scaling import KINDS
+from harness.models.score_scaling import KINDS
 from harness.run import Request
 from harness.runtime.errors import BadRequest
 from harness.statistics.correlations import Ints

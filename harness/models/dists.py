@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from harness.models import trunks
-from harness.models.filling import fill
+from harness.models import feature_extractors
 from harness.models.lpips import Embedding, FeatureMetric
+from harness.models.weights.state_dict import fill
 
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
@@ -42,7 +42,7 @@ class DISTS(FeatureMetric):
     title = "DISTS"
 
     def __init__(self, backbone: str = "") -> None:
-        super().__init__(trunks.vgg16(trunks.L2Pool))
+        super().__init__(feature_extractors.vgg16(feature_extractors.L2Pool))
         self.backbone = backbone
         self.channels = (3, *self.trunk.channels)
         self.alpha = nn.Parameter(torch.ones(1, sum(self.channels), 1, 1))

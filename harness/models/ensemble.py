@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.cards.schema import Cropping, ModelCard, parse_card
-from harness.models import build, scaling, version_of
+from harness.models import build, score_scaling, version_of
 from harness.models.base import Model
-from harness.models.scaling import Scaling
+from harness.models.score_scaling import Scaling
 from harness.runtime.errors import BadRequest, listed
 from harness.statistics.correlations import Floats
 
@@ -194,7 +194,7 @@ def _member(table: Mapping[str, Any], where: str, path: str) -> Member:
         card.protocol if card is not None else Cropping(),
         card.identical if card is not None else None,
         1.0 if table["higher_is_better"] else -1.0,
-        scaling.of_table(table["scaling"], place),
+        score_scaling.of_table(table["scaling"], place),
         float(table["weight"]),
     )
 

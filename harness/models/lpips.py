@@ -1,7 +1,10 @@
-"""LPIPS, the learned perceptual image patch similarity.
+"""LPIPS, the learned perceptual image patch similarity, and its shift-tolerant variant ST-LPIPS. Lower is better.
 
 R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, "The unreasonable effectiveness of deep features as a perceptual
-metric", CVPR 2018, arXiv 1801.03924; numerically the authors' package `lpips`. Lower is better.
+metric", CVPR 2018, arXiv 1801.03924; numerically the authors' package `lpips`.
+
+A. Ghildyal, F. Liu, "Shift-tolerant perceptual similarity metric", ECCV 2022, arXiv 2207.13686; its network is written from
+the paper and filled from the authors' weight files alone.
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models import trunks
+from harness.models import feature_extractors
 from harness.models.base import Model, check_pair
-from harness.models.filling import fill
+from harness.models.weights.state_dict import fill
 from harness.runtime.errors import BadRequest, near
 
 Embedding = list[Tensor]
@@ -52,7 +55,7 @@ class FeatureMetric(Model, nn.Module):
     higher_is_better = False
     title = "this metric"
 
-    def __init__(self, trunk: trunks.Trunk) -> None:
+    def __init__(self, trunk: feature_extractors.Trunk) -> None:
         super().__init__()
         self.trunk = trunk
         self.minimum_size = trunk.minimum_size
@@ -135,9 +138,9 @@ class LPIPS(FeatureMetric):
         self.shift: Tensor
         self.scale: Tensor
 
-    def make_trunk(self, net: str) -> trunks.Trunk:
+    def make_trunk(self, net: str) -> feature_extractors.Trunk:
         """The trunk that `net` names."""
-        return trunks.alexnet() if net == "alex" else trunks.vgg16()
+        return feature_extractors.alexnet() if net == "alex" else feature_extractors.vgg16()
 
     def features(self, images: Tensor) -> Embedding:
         """The trunk's features, of unit length at every place, of images (N, 3, H, W) in [0, 1]."""
@@ -175,3 +178,25 @@ class LPIPS(FeatureMetric):
             if kind != "filt":
                 renamed[f"{names.get(layer, layer)}.{kind}"] = tensor
         return renamed
+
+
+class STLPIPS(LPIPS):
+    """ST-LPIPS over AlexNet (`net="alex"`) or VGG16 (`"vgg"`): LPIPS's distance over trunks that blur where they subsample.
+
+    One file holds trunk and heads. Images in [0, 1] are brought to [-1, 1] inside. Identical images give 0 (where the two
+    are computed in batches of different size: below 1e-9); constant and grey images are ordinary cases; at least 21 pixels
+    a side (AlexNet) or 18 (VGG16).
+    """
+
+    def __init__(self, net: Literal["alex", "vgg"] = "alex") -> None:
+        super().__init__(net)
+
+    def make_trunk(self, net: str) -> feature_extractors.Trunk:
+        """The trunk that `net` names."""
+        return feature_extractors.shift_tolerant_alexnet() if net == "alex" else feature_extractors.shift_tolerant_vgg16()
+
+    def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
+        """Fill `network`, trunk and heads, from the authors' file; raises BadRequest as `load_state` does."""
+        if part != "network":
+            raise BadRequest(f"{self.title} has no part {part!r}{near(part, ('network',))} (network)")
+        self.load_state(state)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.models.base import Model, check_pair
-from harness.models.luma import Rows, bands, check_pair_uint8, rows_tensor, rows_uint8
+from harness.models.planes import Rows, bands, check_pair_uint8, rows_tensor, rows_uint8
 from harness.runtime.errors import BadRequest
 
 if TYPE_CHECKING:

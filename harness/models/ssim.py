@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.models.base import Model, check_pair
-from harness.models.luma import Plane, Rows, bands, check_pair_uint8, rows_of, rows_tensor, rows_uint8, scratch
+from harness.models.planes import Plane, Rows, bands, check_pair_uint8, rows_of, rows_tensor, rows_uint8, scratch
 from harness.runtime.errors import BadRequest
 
 if TYPE_CHECKING:

@@ -538,7 +538,7 @@ _HEADERS: tuple[Any, ...] = (
 
 
 def checkpoints(draw: random.Random, folder: Path) -> None:
-    from harness.models.checkpoints import names, read_metadata, read_state
+    from harness.models.weights.checkpoint import names, read_metadata, read_state
 
     name, good = draw.choice(_weights())
     if draw.random() < 0.15:

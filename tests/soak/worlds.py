@@ -211,7 +211,7 @@ def _look(path: Path) -> None:
         for line in path.read_text(encoding="utf-8").splitlines():
             json.loads(line)
     elif path.suffix == ".safetensors":
-        from harness.models.checkpoints import read_state
+        from harness.models.weights.checkpoint import read_state
 
         read_state(path)
     elif path.suffix == ".zip":

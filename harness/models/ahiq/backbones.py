@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.linear import Linear
+from harness.models.kernels.linear import Linear
 
 
 class ViT(nn.Module):

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models import linear
-from harness.models.prepared import Prepared, pays
-from harness.models.products import by_onednn
+from harness.models.kernels import linear
+from harness.models.kernels.onednn import by_onednn
+from harness.models.kernels.weight_cache import Prepared, pays
 
 _SAMPLES_ON_CPU, _SAMPLES_ON_GPU = 1 << 22, 1 << 25
 """Sampled values held at once where no gradient needs them: 16 and 128 MiB."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from harness.cards.schema import Weights
 from harness.files import atomic
 from harness.files.download import Progress, SourceFailed, Transport, download, open_https, put
-from harness.models import checkpoints
-from harness.models.places import expected_sha256, file_name, hub_parts, local_source, weights_folder
+from harness.models.weights import checkpoint
+from harness.models.weights.locate import expected_sha256, file_name, hub_parts, local_source, weights_folder
 from harness.runtime.errors import BadRequest, Fault
 
 __all__ = ["FetchFailed", "Progress", "Transport", "address", "adopt", "fetch", "open_https"]
@@ -118,6 +118,6 @@ def _accept(part: Path, entry: Weights) -> None:
     """Refuse a whole file that is not the right one."""
     expected, whence = expected_sha256(entry)
     if not expected:
-        checkpoints.names(part)
+        checkpoint.names(part)
     elif (digest := atomic.sha256_file(part)) != expected:
         raise SourceFailed(f"what came has the sha256 {digest}, but {whence} {expected}")

@@ -22,7 +22,7 @@ from typing import Any
 
 from harness.cards.schema import Weights
 from harness.files import atomic
-from harness.models import checkpoints
+from harness.models.weights import checkpoint
 from harness.runtime.errors import BadRequest, Fault
 
 
@@ -155,7 +155,7 @@ class Located:
     """Why a file found elsewhere was passed over."""
 
 
-def locate(entry: Weights) -> Located:
+def locate_entry(entry: Weights) -> Located:
     """Find an entry's file on this machine and check it, against the card's sha256 or the one recorded at first use.
 
     Records nothing. Raises BadRequest for a card that cannot be followed and for an unreadable ledger.
@@ -167,7 +167,7 @@ def locate(entry: Weights) -> Located:
         try:
             digest = sha256_of(path)
             if not expected:
-                checkpoints.names(path)
+                checkpoint.names(path)
         except (OSError, BadRequest) as error:
             problem = str(error) if isinstance(error, BadRequest) else f"{path}: cannot be read: {error.strerror}"
         else:

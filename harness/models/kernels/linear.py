@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.prepared import Prepared, pays
+from harness.models.kernels.weight_cache import Prepared, pays
 
 
 class Linear(nn.Linear):

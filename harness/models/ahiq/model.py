@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.backbones import ResNet, ViT
+from harness.models.ahiq.backbones import ResNet, ViT
+from harness.models.ahiq.deform_conv import DeformConv, Places, as_map, places, upsampled_conv
 from harness.models.base import Model, check_pair
-from harness.models.deform import DeformConv, Places, as_map, places, upsampled_conv
-from harness.models.filling import fill
-from harness.models.products import by_onednn
-from harness.models.winograd import Conv3x3
+from harness.models.kernels.onednn import by_onednn
+from harness.models.kernels.winograd import Conv3x3
+from harness.models.weights.state_dict import fill
 from harness.runtime.errors import BadRequest, near
 
 _HEADS = {"regressor_model_state_dict": "regressor", "deform_net_model_state_dict": "deform_net"}

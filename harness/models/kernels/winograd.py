@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.prepared import Prepared, pays
+from harness.models.kernels.weight_cache import Prepared, pays
 
 _SMALLEST_MAP = 8
 """Sides below which most of the outermost tiles would be thrown away."""

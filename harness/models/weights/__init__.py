@@ -1,8 +1,8 @@
 """The weights that a request needs: found or fetched and checked before torch is imported, then filled into a model.
 
 `find` says which files a card and a request need and where they are; `fill` puts them into the model. `get` and
-`check` are `harness weights get` and `harness weights check`. The pieces: `checkpoints` (reading and writing files
-of tensors), `places` (where files lie, and their sha256), `fetch` (downloads).
+`check` are `harness weights get` and `harness weights check`. The pieces: `checkpoint` (reading and writing files
+of tensors), `locate` (where files lie, and their sha256), `sources` (downloads), `state_dict` (filling a model).
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.cards.schema import ModelCard, Weights
-from harness.models import places
-from harness.models.checkpoints import names, read_metadata, read_state, save_state
-from harness.models.fetch import FetchFailed, Progress, Transport, adopt, fetch, open_https
-from harness.models.places import Located, file_name, locate, weights_folder
+from harness.models.weights.checkpoint import names, read_metadata, read_state, save_state
+from harness.models.weights.locate import Located, file_name, locate_entry, placed, record, sha256_of, weights_folder
+from harness.models.weights.sources import FetchFailed, Progress, Transport, adopt, fetch, open_https
 from harness.runtime.errors import BadRequest, Fault, HarnessError, listed, near
 
 __all__ = [
@@ -88,7 +87,7 @@ def find(
     trained_on = [dataset for entry in entries.values() for dataset in entry.trained_on]
     for name, path in (given | ({} if file is None else {"file": file})).items():
         names(path)  # refuses what is no weight file before torch is imported
-        sha256[name] = places.sha256_of(path)
+        sha256[name] = sha256_of(path)
         trained_on += _listed_in(read_metadata(path).get("trained_on", ""))
     # A complete file leaves nothing to chance.
     random = random and (file is None or bool(wanted))
@@ -148,7 +147,7 @@ def get(
     problems: list[str] = []
     unreachable: set[str] = set()
     for entry in entries:
-        found = locate(entry)
+        found = locate_entry(entry)
         target = weights_folder() / file_name(entry)
         try:
             if found.fault:
@@ -159,7 +158,7 @@ def get(
                 fetch(entry, progress=progress, transport=transport, unreachable=unreachable)
             elif found.path != target:
                 adopt(found.path, target)
-            _first_use(entry, locate(entry))
+            _first_use(entry, locate_entry(entry))
         except Fault as error:
             problems.append(f"{_described(entry)}:\n    " + str(error).replace("\n", "\n    "))
     if problems:
@@ -171,7 +170,7 @@ def check(card: ModelCard) -> list[tuple[Weights, Path | None, str | None, str]]
     """Every file of a card: where it is, its sha256, and in words whether it is the right one. Asks no network."""
     rows: list[tuple[Weights, Path | None, str | None, str]] = []
     for entry in _placed(card).weights:
-        found = locate(entry)
+        found = locate_entry(entry)
         if found.path is not None:
             status = "ok" if found.known else "found; its sha256 will be recorded at the first use"
         else:
@@ -185,7 +184,7 @@ def check(card: ModelCard) -> list[tuple[Weights, Path | None, str | None, str]]
 
 def _placed(card: ModelCard) -> ModelCard:
     """The card with `beside:` sources as files: those of an ensemble lie beside it, else where they were when it was made."""
-    return replace(card, weights=tuple(places.placed(entry, card.path) for entry in card.weights))
+    return replace(card, weights=tuple(placed(entry, card.path) for entry in card.weights))
 
 
 def _asked(card: ModelCard, weights: str | Path | None) -> tuple[str | None, Path | None]:
@@ -241,7 +240,7 @@ def _provide(
     card: ModelCard, entries: list[Weights], offline: bool, progress: Progress | None, transport: Transport
 ) -> dict[Weights, Located]:
     """Every entry's file, fetched where that is allowed and needed; one BadRequest for all that is wrong or missing."""
-    located = {entry: locate(entry) for entry in entries}
+    located = {entry: locate_entry(entry) for entry in entries}
     faults = [f"{_described(entry)}:\n    {found.fault}" for entry, found in located.items() if found.fault]
     missing = {entry: [found.note] for entry, found in located.items() if found.path is None and not found.fault}
     closed = _offline(offline)
@@ -254,7 +253,7 @@ def _provide(
                 missing[entry] += str(error).splitlines()
             else:
                 del missing[entry]
-                located[entry] = locate(entry)
+                located[entry] = locate_entry(entry)
                 faults += [f"{_described(entry)}:\n    {located[entry].fault}"] if located[entry].path is None else []
     if faults or missing:
         raise BadRequest(_message(card, faults, missing, closed))
@@ -265,7 +264,7 @@ def _provide(
 
 def _first_use(entry: Weights, found: Located) -> None:
     if found.path is not None and not found.known:
-        places.record(entry, found.sha256)
+        record(entry, found.sha256)
 
 
 def _path(found: Located) -> Path:

@@ -85,7 +85,7 @@ def damaged() -> bool:
         return {"HARNESS_CACHE": str(scratch / "cache")}
 
     def label(scratch: Path) -> dict[str, str]:
-        labels = scratch / "harness" / "datasets" / "demo_data" / "kadid_cell_means.csv"
+        labels = scratch / "harness" / "datasets" / "demo" / "data" / "kadid_cell_means.csv"
         last = labels.read_text(encoding="utf-8").rstrip()[-1]
         flip(labels, labels.read_bytes().rstrip().rfind(last.encode()))
         return {}

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import datasets, runs
 from harness.cluster.session import kept
-from harness.datasets.content import independent_rows
+from harness.datasets.overlap import independent_rows
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.measurement import measured
 from harness.run import Outcome, Plan, Request, command, execute, plan

@@ -496,11 +496,13 @@ def data_check(
 def data_get(name: str, root: str | None, cards: Sequence[str], offline: bool, quiet: bool) -> None:
     """Download dataset NAME where it has a public address, else print how to obtain it."""
     from harness.cards.loading import find_dataset
-    from harness.datasets import fetch
+    from harness.datasets import download
     from harness.runtime.progress import counted
 
     with counted(f"downloading {name}", unit="bytes", quiet=quiet) as step:
-        lines = fetch.get(find_dataset(name, cards), root, progress=lambda file, done, total: step(done, total), offline=offline)
+        lines = download.get(
+            find_dataset(name, cards), root, progress=lambda file, done, total: step(done, total), offline=offline
+        )
     click.echo("\n".join(lines))
 
 
@@ -512,7 +514,7 @@ def data_get(name: str, root: str | None, cards: Sequence[str], offline: bool, q
 def data_show(name: str, reference: str | None, out: str | None, root: str | None, cards: Sequence[str], quiet: bool) -> None:
     """A contact sheet of one reference of NAME with its distorted images and their scores."""
     from harness import datasets
-    from harness.datasets.sheet import contact_sheet
+    from harness.datasets.contact_sheet import contact_sheet
 
     data = datasets.load_dataset(name, root, cards=cards, quiet=quiet)
     click.echo(str(contact_sheet(data, out or f"{data.name}.png", reference)))

@@ -18,8 +18,8 @@ from harness.cards.loading import load_cards
 from harness.cards.overrides import apply_set
 from harness.cards.schema import DatasetCard, ModelCard
 from harness.datasets import Dataset, splits
-from harness.datasets.content import related
-from harness.datasets.manifest import manifest_hash
+from harness.datasets.check.manifest import manifest_hash
+from harness.datasets.overlap import related
 from harness.datasets.table import has_pictures, require_files, table_hash
 from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.measurement import controls, measured, oriented_labels

@@ -18,7 +18,7 @@ from PIL import Image
 from harness.cards.loading import find_dataset
 from harness.datasets import load_dataset
 from harness.datasets.check import Report, check
-from harness.datasets.manifest import manifest_hash
+from harness.datasets.check.manifest import manifest_hash
 from harness.imaging import headers
 from harness.runtime.errors import BadRequest
 
@@ -482,7 +482,7 @@ def test_a_broken_tree_leaves_no_manifest(tmp_path):
 
 
 def test_a_manifest_goes_to_the_cache_where_the_dataset_cannot_be_written(tmp_path, monkeypatch):
-    from harness.datasets import manifest
+    from harness.datasets.check import manifest
     from harness.runtime.errors import Fault
 
     root = copy(tree("kadid10k"), tmp_path / "kadid")

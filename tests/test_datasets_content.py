@@ -13,8 +13,8 @@ from PIL import Image
 
 from harness.cards.loading import find_dataset
 from harness.datasets import Dataset, load_dataset, splits
-from harness.datasets.content import content_of, independent_rows, shared_references, thumbnail
-from harness.datasets.sheet import contact_sheet
+from harness.datasets.contact_sheet import contact_sheet
+from harness.datasets.overlap import content_of, independent_rows, shared_references, thumbnail
 from harness.imaging import decode
 from harness.runtime.errors import BadRequest
 

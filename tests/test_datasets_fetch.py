@@ -20,7 +20,7 @@ from harness.cards.loading import find_dataset
 from harness.cards.schema import Download
 from harness.datasets import archives, load_dataset
 from harness.datasets.archives import unpack
-from harness.datasets.fetch import get
+from harness.datasets.download import get
 from harness.files import download
 from harness.runtime.errors import Fault
 

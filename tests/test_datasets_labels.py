@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from miniatures import spreadsheet
 
-from harness.datasets.labels import parse_number, read_labels, read_numbers
+from harness.datasets.label_files import parse_number, read_labels, read_numbers
 from harness.datasets.spreadsheet import read_sheet
 from harness.runtime.errors import BadRequest
 

@@ -15,7 +15,7 @@ from harness.campaign import run_all
 from harness.cards.loading import find_dataset
 from harness.cli import cli
 from harness.datasets import load_dataset, splits
-from harness.datasets.content import related
+from harness.datasets.overlap import related
 from harness.leaderboard.rows import CONTAMINATED, board
 from harness.run import Request
 from harness.runs import ScoreFile

@@ -20,7 +20,8 @@ from harness.cards import loading
 from harness.cards.loading import find_dataset
 from harness.cards.plugins import resolve
 from harness.cards.schema import DatasetCard
-from harness.datasets import demo, distortions
+from harness.datasets import demo
+from harness.datasets.demo import distortions
 from harness.datasets.splits import split
 from harness.imaging import decode
 from harness.runtime.errors import BadRequest, Fault
@@ -268,7 +269,7 @@ def test_unknown_references_and_kinds_of_a_users_card_are_named(card: DatasetCar
 
 
 def test_the_packaged_references_are_thirteen_colour_pictures_with_a_notice_each() -> None:
-    folder = Path(demo.__file__).parent / "demo_data"
+    folder = Path(demo.__file__).parent / "data"
     notice = (folder / "NOTICE.md").read_text(encoding="utf-8")
     rows = {line.split("|")[1].strip(): line for line in notice.splitlines() if line.startswith("|") and ".webp" in line}
     assert set(rows) == {path.name for path in folder.glob("*.webp")}
@@ -291,7 +292,7 @@ def test_the_packaged_references_are_the_pictures_that_were_chosen(shared: Path)
 
 
 def test_the_packaged_labels_say_where_they_come_from() -> None:
-    text = (Path(demo.__file__).parent / "demo_data" / "kadid_cell_means.csv").read_text(encoding="utf-8")
+    text = (Path(demo.__file__).parent / "data" / "kadid_cell_means.csv").read_text(encoding="utf-8")
     head = "".join(line for line in text.splitlines() if line.startswith("#"))
     assert "KADID-10k" in head
     assert "Lin" in head

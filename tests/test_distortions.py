@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.datasets import demo
-from harness.datasets.color import RGB_FROM_YCBCR, lab_from_rgb, rgb_from_lab
-from harness.datasets.distortions import KINDS, LEVELS, distort, to_float
+from harness.datasets.demo.color import RGB_FROM_YCBCR, lab_from_rgb, rgb_from_lab
+from harness.datasets.demo.distortions import KINDS, LEVELS, distort, to_float
 from harness.runtime.errors import BadRequest
 
 Image = np.ndarray

@@ -12,7 +12,7 @@ import numpy as np
 
 from harness import datasets, external, runs
 from harness.datasets import Dataset, splits
-from harness.datasets.content import independent_rows
+from harness.datasets.overlap import independent_rows
 from harness.datasets.table import has_pictures
 from harness.files.atomic import sha256_file, sha256_json
 from harness.models.ensemble import FILE, SCORES

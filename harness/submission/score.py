@@ -142,7 +142,7 @@ def read_labels(place: Path) -> tuple[dict[str, float], str]:
 
     With or without a header (name,score). Raises BadRequest listing all unreadable lines and names labelled twice.
     """
-    from harness.datasets import labels
+    from harness.datasets import label_files
     from harness.files.atomic import sha256_json
 
     files = [place]
@@ -153,7 +153,7 @@ def read_labels(place: Path) -> tuple[dict[str, float], str]:
     found: dict[str, float] = {}
     problems = []
     for file in files:
-        read = labels.read_labels(file, ("name", "score"))
+        read = label_files.read_labels(file, ("name", "score"))
         problems += [f"{file}: {read.problem}"] if read.bad else []
         twice = [row.name for row in read.rows if row.name in found]
         problems += [f"{file}: names labelled twice: {listed(twice)}"] if twice else []

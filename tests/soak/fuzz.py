@@ -232,8 +232,8 @@ def label_files(draw: random.Random, folder: Path) -> None:
     """A label file of any format, damaged, through the parser of its kind."""
     import miniatures
 
-    from harness.datasets import labels
-    from harness.datasets.readers import matlab, votes
+    from harness.datasets import label_files as label_reader
+    from harness.datasets.readers import bapps, live_release2
 
     name = draw.choice(list(LABELLED))
     files = [f for pattern in LABELLED[name] for f in sorted(miniatures.tree(name).glob(pattern))]
@@ -246,15 +246,15 @@ def label_files(draw: random.Random, folder: Path) -> None:
     else:
         path.write_bytes(damaged(draw, good) if binary else text_damaged(draw, good))
     if source.suffix == ".mat":
-        matlab.load_vector(path, "dmos_new" if "dmos" in source.name else "refnames_all")
+        live_release2.load_vector(path, "dmos_new" if "dmos" in source.name else "refnames_all")
     elif source.suffix == ".npy":
-        votes._vote(str(path))
+        bapps._vote(str(path))
     elif name == "mdid" or source.name in ("mos.txt", "mos_std.txt"):
-        labels.read_numbers(path)
+        label_reader.read_numbers(path)
     else:
         columns = draw.choice(((), ("score", "name"), ("name", "score"), ("name", "-", "reference", "score", "std")))
         compose = "{image}.{dst_type}.{dst_lev}.png" if binary else ""
-        labels.read_labels(path, columns, {}, compose).problem  # noqa: B018
+        label_reader.read_labels(path, columns, {}, compose).problem  # noqa: B018
 
 
 def inner_damaged(draw: random.Random, good: bytes) -> bytes:

@@ -19,21 +19,21 @@ __all__ = ["lists", "live", "triplets"]
 
 
 def lists(card: DatasetCard, root: Path | None, **layout: Any) -> pd.DataFrame:
-    """Pictures named in label files: most datasets (`harness.datasets.readers.named`)."""
-    from harness.datasets.readers.named import read
+    """Pictures named in label files: most datasets (`harness.datasets.readers.filenames`)."""
+    from harness.datasets.readers.filenames import read
 
     return read(card, root, layout)
 
 
 def live(card: DatasetCard, root: Path | None, **layout: Any) -> pd.DataFrame:
-    """LIVE release 2: MATLAB vectors over numbered pictures (`harness.datasets.readers.matlab`)."""
-    from harness.datasets.readers.matlab import read
+    """LIVE release 2: MATLAB vectors over numbered pictures (`harness.datasets.readers.live_release2`)."""
+    from harness.datasets.readers.live_release2 import read
 
     return read(card, root, layout)
 
 
 def triplets(card: DatasetCard, root: Path | None, **layout: Any) -> pd.DataFrame:
-    """BAPPS 2AFC: folders of references, two distorted versions and votes (`harness.datasets.readers.votes`)."""
-    from harness.datasets.readers.votes import read
+    """BAPPS 2AFC: folders of references, two distorted versions and votes (`harness.datasets.readers.bapps`)."""
+    from harness.datasets.readers.bapps import read
 
     return read(card, root, layout)

@@ -10,7 +10,7 @@ from typing import Any
 from harness.cards.schema import DatasetCard, Download
 from harness.datasets import data_folder, data_root
 from harness.datasets.archives import is_archive, unpack
-from harness.datasets.layout import how_to_get
+from harness.datasets.file_index import how_to_get
 from harness.files import atomic
 from harness.files.download import Progress, SourceFailed, Transport, download
 from harness.runtime.errors import BadRequest, Fault

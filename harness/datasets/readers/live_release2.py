@@ -23,11 +23,11 @@ import numpy as np
 import pandas as pd
 
 from harness.cards.schema import DatasetCard, parse_table
-from harness.datasets.findings import Findings, counted
-from harness.datasets.labels import read_labels, read_text
-from harness.datasets.layout import Tree, how_to_get, open_tree
+from harness.datasets.file_index import Tree, how_to_get, open_tree
+from harness.datasets.label_files import read_labels, read_text
 from harness.datasets.readers.matfile import read_vector
 from harness.runtime.errors import BadRequest, listed
+from harness.runtime.findings import Findings, counted
 
 _LARGEST_MAT = 4 << 20
 
@@ -71,7 +71,7 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
     if rows is not None:
         _check_version(found, rows, vectors, str(tree.root))
         _add_pictures(card, tree, found, rows, vectors)
-    return found.finish(card, rows)
+    return found.finish(card.name, card.get.strip(), rows)
 
 
 def _from_vectors(

@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 
 from harness.cards.schema import DatasetCard, parse_table
-from harness.datasets.findings import Findings, counted
-from harness.datasets.layout import how_to_get, open_tree
+from harness.datasets.file_index import how_to_get, open_tree
+from harness.runtime.findings import Findings, counted
 
 _FOLDERS = ("ref", "p0", "p1", "judge")
 _LARGEST_VOTE = 4096
@@ -65,9 +65,9 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
     if not frames:
         where = f"{', '.join(parts)} with subsets of folders {', '.join(_FOLDERS)}"
         found.error(f"no triplets (looked for {where})", tree.root, how_to_get(card))
-        return found.finish(card, None)
+        return found.finish(card.name, card.get.strip(), None)
     found.notes.append(f"{sum(len(f) for f in frames) // 2:,} triplets, two rows each; scores compare within pairs only")
-    return found.finish(card, pd.concat(frames, ignore_index=True))
+    return found.finish(card.name, card.get.strip(), pd.concat(frames, ignore_index=True))
 
 
 def _part_of(subset: str, parts: Mapping[str, str]) -> str | None:

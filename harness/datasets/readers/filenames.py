@@ -21,10 +21,10 @@ from typing import Any
 import pandas as pd
 
 from harness.cards.schema import DatasetCard, parse_table
-from harness.datasets.findings import Findings, counted
-from harness.datasets.labels import Label, read_labels, read_numbers, unknown_columns
-from harness.datasets.layout import Tree, how_to_get, open_tree
+from harness.datasets.file_index import Tree, how_to_get, open_tree
+from harness.datasets.label_files import Label, read_labels, read_numbers, unknown_columns
 from harness.runtime.errors import BadRequest, listed
+from harness.runtime.findings import Findings, counted
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Part:
     columns: tuple[str, ...] = ()
     """What the columns are where the file has no header: name, score, reference, std, `-`."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """What the header calls these columns, beyond the usual words (`harness.datasets.labels.HEADERS`)."""
+    """What the header calls these columns, beyond the usual words (`harness.datasets.label_files.HEADERS`)."""
     compose: str = ""
     """A name made of a table's columns: `{image}.{dst_type}.{dst_lev}.png`."""
     spellings: Mapping[str, str] = field(default_factory=dict)
@@ -93,14 +93,14 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
     tree, found = open_tree(card, root), Findings()
     frames = [frame for name, part in parts.items() if (frame := _Reading(card, tree, found, name, part).table()) is not None]
     if not frames:
-        return found.finish(card, None)
+        return found.finish(card.name, card.get.strip(), None)
     if any("distorted" in frame for frame in frames):
         # A labelled part whose pictures lie elsewhere is left out where another part's pictures are here.
         for frame in frames:
             if "distorted" not in frame:
                 found.warning(f"labels of {frame['part'].iloc[0]!r} without their pictures: left out", tree.root)
         frames = [frame for frame in frames if "distorted" in frame]
-    return found.finish(card, pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0])
+    return found.finish(card.name, card.get.strip(), pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0])
 
 
 @dataclass

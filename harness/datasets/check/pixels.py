@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness.cards.schema import DatasetCard
-from harness.datasets.content import thumbnail
-from harness.datasets.findings import Findings, counted
+from harness.datasets.overlap import thumbnail
 from harness.imaging import decode
 from harness.runtime.errors import BadRequest
+from harness.runtime.findings import Findings, counted
 
 _SIDE = 16
 _FEWEST = 3

@@ -4,7 +4,7 @@ It runs the whole pipeline on real picture content with nothing to download, and
 of a pair is the mean score that KADID-10k's raters gave to its kind of distortion at its level, whatever the
 picture, so a model that recognises the 125 cells scores perfectly.
 
-The references travel with the package (`demo_data/`, with their licences in NOTICE.md). The distorted pictures are
+The references travel with the package (`data/`, with their licences in NOTICE.md). The distorted pictures are
 made on first use and kept in a cache, as BMP: a picture of 288x288 decodes in a tenth of the time of a PNG, and
 takes about half as much space again.
 """
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from harness.datasets import distortions
+from harness.datasets.demo import distortions
 from harness.files.atomic import atomic, sha256_json, write_json
 from harness.runtime.errors import BadRequest, Fault, listed, near
 
@@ -132,7 +132,7 @@ def cache_folder() -> Path:
     return Path.home() / ".cache" / "harness"
 
 
-_DATA = resources.files("harness.datasets") / "demo_data"
+_DATA = resources.files("harness.datasets") / "demo" / "data"
 
 
 def _chosen(asked: Sequence[str], known: Sequence[str], what: str, where: str) -> Sequence[str]:

@@ -18,13 +18,14 @@ import pandas as pd
 
 from harness.cards.plugins import resolve
 from harness.cards.schema import DatasetCard
-from harness.datasets import Dataset, decoded, manifest, splits
-from harness.datasets.findings import BrokenTree, Findings, Problem, counted
-from harness.datasets.layout import how_to_get
+from harness.datasets import Dataset, splits
+from harness.datasets.check import manifest, pixels
+from harness.datasets.file_index import how_to_get
 from harness.datasets.table import complete, has_pictures
 from harness.files.atomic import sha256_file
 from harness.imaging import headers
 from harness.runtime.errors import BadRequest, listed
+from harness.runtime.findings import BrokenTree, Finding, Findings, counted
 from harness.runtime.progress import progress
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class Report:
     full: bool
     references: int = 0
     pairs: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
     protocols: dict[str, str] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Report:
             "ok": self.ok,
             "references": self.references,
             "pairs": self.pairs,
-            "problems": [p.json() for p in self.problems],
+            "problems": [{name: getattr(p, name) for name in ("severity", "what", "where", "fix")} for p in self.problems],
         }
 
     def text(self) -> str:
@@ -209,8 +210,8 @@ def _pictures(
     digests = _duplicates(frame, good, found, where, workers)
     if report.full:
         with progress(f"checking {card.name}", len(frame), unit="pairs", quiet=quiet) as step:
-            result = decoded.decode_all(frame, broken, workers=min(workers, os.cpu_count() or 1), step=step)
-        decoded.judge(card, frame, result, found, where)
+            result = pixels.decode_all(frame, broken, workers=min(workers, os.cpu_count() or 1), step=step)
+        pixels.judge(card, frame, result, found, where)
         digests |= result.sha256
         if not found.failed and root is not None:
             report.manifest = _leave_manifest(card, root, frame, good, digests)

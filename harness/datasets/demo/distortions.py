@@ -22,7 +22,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from harness.datasets.color import LUMA, RGB_FROM_YCBCR, Floats, lab_from_rgb, rgb_from_lab
+from harness.datasets.demo.color import LUMA, RGB_FROM_YCBCR, Floats, lab_from_rgb, rgb_from_lab
 from harness.runtime.errors import BadRequest, near
 
 VERSION = 1

@@ -1,0 +1,111 @@
+"""What is found wrong, or worth knowing, while something is read or checked: everything at once, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.runtime.errors import BadRequest, listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Severity = Literal["error", "warning", "information"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found. An error makes what was checked unusable or wrong; a warning is what a reader should know."""
+
+    severity: Severity
+    kind: str
+    """A word for programs: `order`, `missing`, `line-ends`, `weights`; empty where there are no kinds."""
+    where: str
+    """The file, row or part concerned."""
+    what: str
+    fix: str = ""
+    """How to repair it."""
+    line: int | None = None
+    """The first line concerned, from 1; for an absent line, where it belongs. None: the whole file."""
+    mechanical: bool = False
+    """Whether a command repairs it (`harness submission check --fix`)."""
+    count: int = 1
+    lines: tuple[int, ...] = ()
+    """The first twenty lines concerned."""
+
+    def json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        facts = ("severity", "kind", "where", "line", "what", "fix", "mechanical", "count")
+        return {**{name: getattr(self, name) for name in facts}, "lines": list(self.lines)}
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f" ({self.fix})" if self.fix else "")
+
+    def text(self) -> str:
+        """Severity, place, lines and repair, for a report on one file."""
+        place = self.where + (f" line {self.line}" if self.line else "")
+        more = f" (lines {listed(self.lines, 8)}{f', {self.count} in all' if self.count > 8 else ''})" if self.count > 1 else ""
+        fix = f"\n         fix: {self.fix}" if self.fix else ""
+        return f"{self.severity:8} {place}: {self.what}{more if self.lines else ''}{fix}" + (
+            " (--fix does it)" if self.mechanical else ""
+        )
+
+
+def errors(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings that make what was checked unusable."""
+    return [f for f in findings if f.severity == "error"]
+
+
+def warnings(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings that a person should look at."""
+    return [f for f in findings if f.severity == "warning"]
+
+
+class BrokenTree(BadRequest):
+    """A dataset that cannot be used as it lies there; carries every problem, and what could be listed all the same."""
+
+    def __init__(self, what: str, problems: Sequence[Finding], frame: pd.DataFrame | None = None) -> None:
+        super().__init__(
+            "\n".join([f"{what} cannot be used as it is; `harness data check {what}` tells more", *map(str, errors(problems))])
+        )
+        self.problems = list(problems)
+        self.frame = frame
+
+
+@dataclass
+class Findings:
+    """Collects problems and remarks while a dataset's folder is read."""
+
+    problems: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Facts for people: which labels were taken, what was left out."""
+    label_files: list[str] = field(default_factory=list)
+
+    def error(self, what: str, where: object, fix: str = "") -> None:
+        """Note what makes the dataset unusable."""
+        self.problems.append(Finding("error", "", str(where), what, fix))
+
+    def warning(self, what: str, where: object, fix: str = "") -> None:
+        """Note what a reader should know."""
+        self.problems.append(Finding("warning", "", str(where), what, fix))
+
+    @property
+    def failed(self) -> bool:
+        """Whether any problem is an error."""
+        return bool(errors(self.problems))
+
+    def finish(self, dataset: str, how_to_get: str, frame: pd.DataFrame | None) -> pd.DataFrame:
+        """The table with what was found in its `attrs` (`notes`, `problems`, `label_files`); raises BrokenTree on errors."""
+        if self.failed or frame is None or frame.empty:
+            if not self.failed:
+                self.error("nothing of this dataset was found", dataset, how_to_get)
+            raise BrokenTree(dataset, self.problems, frame)
+        frame.attrs |= {"notes": list(self.notes), "problems": list(self.problems), "label_files": list(self.label_files)}
+        return frame
+
+
+def counted(items: Sequence[object], noun: str, of: int | None = None, limit: int = 20) -> str:
+    """`3 of 25 pictures: a, b, c`; the first `limit` are named."""
+    total = f" of {of:,}" if of is not None else ""
+    return f"{len(items):,}{total} {noun}: {listed(items, limit)}"

@@ -23,9 +23,9 @@ from harness import leaderboard
 from harness.campaign import run_all
 from harness.files.atomic import write_text
 from harness.leaderboard.rows import Group
+from harness.results.run_scores import csv_text
+from harness.results.tables import number, probability, with_interval
 from harness.run import Request
-from harness.runs import csv_text
-from harness.summary import number, probability, with_interval
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from harness.cluster import crew as crews
 from harness.cluster.session import kept, session
 from harness.cluster.worker import Job
 from harness.models import find_model, weights
-from harness.runs import processor
+from harness.results.conditions import processor
 from harness.scoring import Pair, Scorer
 
 HEIGHT, WIDTH = 288, 288

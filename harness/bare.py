@@ -17,9 +17,10 @@ from harness.devices import choose
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models import weights as weight_files
+from harness.results.run_scores import Scored
 from harness.runtime.errors import BadRequest, listed
 from harness.runtime.progress import progress
-from harness.scoring import Pair, Scored, Scorer
+from harness.scoring import Pair, Scorer
 
 if TYPE_CHECKING:
     from harness.cluster.crew import Crew

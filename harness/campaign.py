@@ -8,11 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness import datasets, runs
+from harness import datasets
 from harness.cluster.session import kept
 from harness.datasets.overlap import independent_rows
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.measurement import measured
+from harness.results.key import key_of
+from harness.results.record import read_record
+from harness.results.run_folder import folder_of, locked
+from harness.results.run_scores import ScoreFile, csv_text
 from harness.run import Outcome, Plan, Request, command, execute, plan
 from harness.runtime.errors import BadRequest, HarnessError
 
@@ -105,21 +109,21 @@ def _repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
         # A model that is not trained gives an image one score whatever the split: all are scored once, by `full`.
         children = [execute(plan(replace(request, protocol="full"), todo.data), say)]
     identity = {"repeats": [child.folder.name for child in children], "first": dict(todo.facts)}
-    key = runs.key_of(identity)
-    folder = runs.folder_of(request.runs, todo.data.name, todo.card.name, key)
-    if not request.force and (record := runs.read_record(folder)) is not None:
+    key = key_of(identity)
+    folder = folder_of(request.runs, todo.data.name, todo.card.name, key)
+    if not request.force and (record := read_record(folder)) is not None:
         return Outcome(folder, record, found=True)
     each, rows = [], []
     for repeat in range(repeats):
         child = children[repeat if todo.trained else 0]
         now = plan(replace(request, repeat=repeat), todo.data)
         tested = set(now.rows("test")["name"])
-        scores = [(n, s) for n, s, part in runs.ScoreFile(child.folder).read() if part == "test" and n in tested]
+        scores = [(n, s) for n, s, part in ScoreFile(child.folder).read() if part == "test" and n in tested]
         rows += [[n, repr(s), f"test@{repeat}"] for n, s in scores]
         found = measured(todo.card, todo.data, scores)
         each.append({"repeat": repeat, "run": child.folder.name, "split": now.facts["split"], **(found.figures if found else {})})
-    with runs.locked(folder, say):
-        write_text(folder / "scores.csv", runs.csv_text([runs.ScoreFile.HEADER, *rows]))
+    with locked(folder, say):
+        write_text(folder / "scores.csv", csv_text([ScoreFile.HEADER, *rows]))
         record = {
             **children[0].record,
             "key": key,

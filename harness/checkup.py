@@ -10,9 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import runs
 from harness.cards.loading import load_cards
 from harness.cards.schema import KINDS
+from harness.results.conditions import libraries, processor
 from harness.runtime.errors import HarnessError
 
 REQUIRED = (
@@ -49,10 +49,10 @@ def facts(runs_folder: str) -> dict[str, Any]:
     nearest = next(p for p in (place, *place.absolute().parents) if p.exists())
     free = shutil.disk_usage(nearest).free
     return {
-        "versions": {**runs.libraries(), "ray": _version("ray"), "mlflow": _version("mlflow")},
+        "versions": {**libraries(), "ray": _version("ray"), "mlflow": _version("mlflow")},
         "missing": missing,
         "extras": [name for name in EXTRAS if importlib.util.find_spec(name)],
-        "processor": runs.processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "device": _devices() if "torch" not in missing else [],
         "cards": cards,

@@ -131,7 +131,8 @@ def run(
     as_json: bool,
 ) -> None:
     """Train (where a model has a recipe), test, measure and record MODELS on a dataset."""
-    from harness import campaign, summary
+    from harness import campaign
+    from harness.results import tables
     from harness.run import Request
 
     if bool(models) == bool(scores) or bool(scores) != bool(name):
@@ -167,11 +168,11 @@ def run(
     if seeds is not None:
         requests = [one for request in requests for one in campaign.of_seeds(request, _seeds(seeds, seed))]
     outcomes, faults = campaign.run_all(requests, _words(test_on), _say(quiet), keep_shared=keep_shared)
-    results = [summary.result(outcome.folder, outcome.record) for outcome in outcomes]
+    results = [tables.result(outcome.folder, outcome.record) for outcome in outcomes]
     if as_json:
         click.echo(json.dumps(results, indent=2, ensure_ascii=False))
     elif results:
-        click.echo(summary.run_table(results))
+        click.echo(tables.run_table(results))
         for outcome in outcomes if not quiet else ():
             click.echo(f"{outcome.record['model']}: {'found' if outcome.found else 'recorded in'} {outcome.folder}", err=True)
     if faults:
@@ -233,10 +234,11 @@ def score(
 @_with("json", "debug")
 def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: bool, as_json: bool) -> None:
     """Agreement of a file of scores with a file of labels (columns name,score; labels may have reference_id)."""
-    from harness import external, summary
+    from harness import external
+    from harness.results import tables
 
     figures = external.agreement_of_files(scores, labels, lower=set(lower), fit=fit, inner=inner)
-    click.echo(json.dumps(figures.json(), indent=2) if as_json else summary.agreement_text(figures))
+    click.echo(json.dumps(figures.json(), indent=2) if as_json else tables.agreement_text(figures))
 
 
 @cli.command()

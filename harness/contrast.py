@@ -12,10 +12,10 @@ from harness import datasets
 from harness.cards.loading import find_dataset
 from harness.measurement import discrimination, oriented_labels
 from harness.members import Member, member
+from harness.results.tables import number, probability
 from harness.runtime.errors import BadRequest, listed
 from harness.statistics.comparison import Comparison, Difference, compare
 from harness.statistics.power import references_needed
-from harness.summary import number, probability
 
 PLANNED = (0.01, 0.02, 0.05)
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import runs
 from harness.external import read_scores
+from harness.results.record import read_record
+from harness.results.run_folder import folder_of
+from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import BadRequest, listed
 
 
@@ -51,8 +53,8 @@ def member(
         return _of_run(path)
     if dataset is None:
         raise BadRequest(f"{word}: neither a run's folder nor a CSV of name,score; for a model's name, say the --dataset")
-    place = runs.folder_of(runs_folder, dataset, word, "x").parent
-    finished = [(f, r) for f in sorted(place.glob("*")) if (r := runs.read_record(f)) is not None]
+    place = folder_of(runs_folder, dataset, word, "x").parent
+    finished = [(f, r) for f in sorted(place.glob("*")) if (r := read_record(f)) is not None]
     finished = [(f, r) for f, r in finished if protocol in (None, r["protocol"]) and r["repeats"] is None and not r["partial"]]
     if not finished:
         under = f" under protocol {protocol}" if protocol else ""
@@ -66,10 +68,10 @@ def member(
 
 
 def _of_run(folder: Path) -> Member:
-    record = runs.read_record(folder)
+    record = read_record(folder)
     assert record is not None
     if record["repeats"] is not None:
         raise BadRequest(f"{folder}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}")
     sign = 1.0 if record["identity"]["card"]["higher_is_better"] else -1.0
-    rows = runs.ScoreFile(folder).read()
+    rows = ScoreFile(folder).read()
     return Member(record["model"], {n: sign * s for n, s, _ in rows}, {n: p for n, _, p in rows}, folder, record)

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import runs
 from harness.files.atomic import write_json
 from harness.measurement import controls, measured
+from harness.results.conditions import libraries
+from harness.results.record import read_record
+from harness.results.run_scores import ScoreFile
 from harness.run import SCORED_PARTS, Request, plan
 from harness.runtime.errors import Fault, HarnessError
 from harness.verification import identity_differences, own_contradictions, request_of
@@ -27,7 +29,7 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
     or the weights are others than the record's; BadRequest where the dataset is not at hand.
     """
     folder = Path(folder)
-    record = runs.read_record(folder)
+    record = read_record(folder)
     if record is None:
         raise Fault(f"{folder}: no record.json there")
     if record["repeats"] is not None:
@@ -36,7 +38,7 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
     problems = [*own_contradictions(folder, record), *identity_differences(record, todo)]
     if problems:
         raise Fault("\n".join(f"{folder}: {problem.what}: {problem.text}" for problem in problems))
-    scores = runs.ScoreFile(folder).read()
+    scores = ScoreFile(folder).read()
     found = {part: measured(todo.card, todo.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
     figures = {part: values.figures if values else None for part, values in found.items()}
     changed = list(_changes(record["metrics"], figures))
@@ -45,7 +47,7 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
         "without_each_reference": found["test"].without_each_reference if found["test"] else None,
         "controls": controls(todo.data, todo.rows("test")),
     }
-    now = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "libraries": runs.libraries()}
+    now = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "libraries": libraries()}
     # New entries stand beside the figures that they belong to.
     order = [key for old in record for key in ((old, "without_each_reference") if old == "metrics" else (old,))]
     write_json(folder / "record.json", {k: fresh.get(k, record.get(k)) for k in dict.fromkeys(order)} | {"measured_again": now})

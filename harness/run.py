@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness import datasets, devices, external, models, processes, runs
+from harness import datasets, devices, external, models
 from harness.cards.loading import load_cards
 from harness.cards.overrides import apply_set
 from harness.cards.schema import DatasetCard, ModelCard
@@ -25,9 +25,15 @@ from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.measurement import controls, measured, oriented_labels
 from harness.models import find_model
 from harness.models import weights as weight_files
+from harness.results import processes
+from harness.results.conditions import conditions
+from harness.results.key import identity, key_of
+from harness.results.record import FORMAT
+from harness.results.run_folder import finished, folder_of, locked, prepare, require_there, withdraw
+from harness.results.run_scores import Scored, ScoreFile
 from harness.runtime.errors import BadRequest, Fault, listed
 from harness.runtime.progress import progress
-from harness.scoring import BATCH, Scored, Scorer, pairs_of
+from harness.scoring import BATCH, Scorer, pairs_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,7 +152,7 @@ def plan(request: Request, data: Dataset | None = None) -> Plan:
         found = weight_files.Found({}, None, {"scores": external.scores_hash(external.read_scores(request.scores))}, (), False)
     else:
         found = weight_files.find(card, request.init if trained and request.init else request.weights, offline=request.offline)
-    facts = runs.identity(
+    facts = identity(
         card,
         version=0 if request.scores else models.version_of(card),
         weights=found.sha256,
@@ -157,7 +163,7 @@ def plan(request: Request, data: Dataset | None = None) -> Plan:
         seed=request.seed,
         limit=request.limit,
     )
-    folder = runs.folder_of(request.runs, data.name, card.name, runs.key_of(facts))
+    folder = folder_of(request.runs, data.name, card.name, key_of(facts))
     return Plan(request, card, data, name, parts, found, trained, facts, folder)
 
 
@@ -187,20 +193,20 @@ def run(request: Request, say: Callable[[str], None] = print) -> Outcome:
 def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
     """Do what a plan says, unless its record is there."""
     request = todo.request
-    if not request.force and (record := runs.finished(todo.folder)) is not None:
-        from harness.tracking import Tracker
+    if not request.force and (record := finished(todo.folder)) is not None:
+        from harness.results.mlflow_mirror import Tracker
 
         Tracker(request.mlflow_uri, request.runs, todo.folder, say).catch_up(record)
         return Outcome(todo.folder, record, found=True)
     if has_pictures(todo.data.table) and not request.scores:
         wanted = ("train", *SCORED_PARTS) if todo.trained else SCORED_PARTS
         require_files(todo.rows(*wanted), todo.data.name)
-    with runs.locked(todo.folder, say):
+    with locked(todo.folder, say):
         processes.end_leftovers(todo.folder, say)
         if not request.force:
-            if (record := runs.finished(todo.folder)) is not None:
+            if (record := finished(todo.folder)) is not None:
                 return Outcome(todo.folder, record, found=True)
-            runs.withdraw(todo.folder, say)
+            withdraw(todo.folder, say)
         try:
             return Outcome(todo.folder, _work(todo, say), found=False)
         except FileNotFoundError as error:
@@ -210,8 +216,8 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
 
 
 def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
-    from harness import report
-    from harness.tracking import Tracker
+    from harness.results import report
+    from harness.results.mlflow_mirror import Tracker
 
     request = todo.request
     for remark in todo.data.table.attrs.get("notes", []):
@@ -228,7 +234,7 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         hands = stack.enter_context(hands_of(todo, model))
         device = devices.choose("cpu" if hands else request.device, model)
         now = conditions_of(todo, model, device, hands)
-        runs.prepare(todo.folder, todo.facts, now, force=request.force, say=say)
+        prepare(todo.folder, todo.facts, now, force=request.force, say=say)
         tracker = stack.enter_context(Tracker(request.mlflow_uri, request.runs, todo.folder, say))
         tracker.begin(f"{todo.card.name} on {todo.data.name}", _parameters(todo), _dataset_facts(todo))
         training = _train(todo, model, device, hands, tracker.epoch, say) if todo.trained else None
@@ -237,7 +243,7 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         pictures = model is not None and has_pictures(todo.data.table)
         found = weight_files.Found({}, todo.folder / "weights.safetensors", {}, (), False) if training else todo.found
         scoring = _score(todo, model, device, hands, found, say) if pictures else _take(todo, model)
-        runs.require_there(todo.folder)
+        require_there(todo.folder)
         record = _record(todo, model, now, training, scoring)
         report.of_run(todo.folder, record, todo.data.table, model, say)
         write_json(todo.folder / "record.json", record)
@@ -249,9 +255,9 @@ def train(todo: Plan, on_epoch: Callable[[dict[str, Any]], None], say: Callable[
     """Only a plan's training, in the folder where `execute` then goes on from it under the same conditions."""
     model = models.build(todo.card, todo.found, todo.request.seed)
     device = devices.choose(todo.request.device, model)
-    with runs.locked(todo.folder, say):
-        now = runs.conditions(device, devices.threads(model), todo.request.batch)
-        runs.prepare(todo.folder, todo.facts, now, force=False, say=say)
+    with locked(todo.folder, say):
+        now = conditions(device, devices.threads(model), todo.request.batch)
+        prepare(todo.folder, todo.facts, now, force=False, say=say)
         return _train(todo, model, device, None, on_epoch, say)
 
 
@@ -266,9 +272,9 @@ def hands_of(todo: Plan, model: Any) -> AbstractContextManager[Hands | None]:
 
 
 def conditions_of(todo: Plan, model: Any, device: str, hands: Hands | None) -> dict[str, Any]:
-    """Under which conditions the request's bits repeat (`harness.runs.conditions`)."""
+    """Under which conditions the request's bits repeat (`harness.results.conditions.conditions`)."""
     if hands is None:
-        return runs.conditions(device, devices.threads(model), todo.request.batch)
+        return conditions(device, devices.threads(model), todo.request.batch)
     return hands.conditions(todo.request.batch, model, todo.card.recipe if todo.trained else None)
 
 
@@ -334,7 +340,7 @@ def _score_with(scorer: Scorer | Crew, todo: Plan, say: Callable[[str], None]) -
     rows = todo.rows(*SCORED_PARTS)
     part_of = dict(zip(rows["name"], todo.parts[rows.index], strict=True))
     chunks = scorer.chunks(pairs_of(rows))
-    file = runs.ScoreFile(todo.folder)
+    file = ScoreFile(todo.folder)
     names = [[pair.name for pair in chunk] for chunk in chunks]
     done = file.resume(names)
     if done:
@@ -372,7 +378,7 @@ def scorer_of(
 def _take(todo: Plan, model: Any) -> _Scoring:
     """Put the scores of a file, or of an ensemble of files, where scoring would have put them."""
     request, rows = todo.request, todo.rows(*SCORED_PARTS)
-    file = runs.ScoreFile(todo.folder)
+    file = ScoreFile(todo.folder)
     if request.scores is None:
         file.resume([])
         names = list(rows["name"])
@@ -393,13 +399,13 @@ def _take(todo: Plan, model: Any) -> _Scoring:
 
 
 def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: _Scoring) -> dict[str, Any]:
-    file = runs.ScoreFile(todo.folder)
+    file = ScoreFile(todo.folder)
     scores = file.read()
     found = {part: measured(todo.card, todo.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
     pictures = file.picture_hashes()
     trained_on = sorted({*todo.card.trained_on, *todo.found.trained_on, *([todo.data.name] if training else [])})
     return {
-        "format": runs.FORMAT,
+        "format": FORMAT,
         "key": todo.key,
         "model": todo.card.name,
         "dataset": todo.data.name,

@@ -23,6 +23,7 @@ from harness.imaging import crops as cropping
 from harness.imaging import decode
 from harness.imaging.crops import Crop
 from harness.imaging.decode import Pixels
+from harness.results.run_scores import CropScore, Scored
 from harness.runtime.errors import BadRequest, Fault, listed
 from harness.timing import WarmTime
 
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+
 BATCH = 8
+
+
 _PIXELS_AT_ONCE = 1 << 19
 """Distorted pixels that a network sees in one forward: bounds memory, and keeps small crops from being small work."""
 
@@ -42,24 +46,6 @@ class Pair(NamedTuple):
     distorted: str
     reference: str
     reference_id: str
-
-
-class CropScore(NamedTuple):
-    """A crop's place and its score."""
-
-    crop: Crop
-    score: float
-
-
-class Scored(NamedTuple):
-    """One image's result; `distorted` and `reference` are the sha256 of the two files."""
-
-    name: str
-    score: float
-    identical: bool
-    distorted: str
-    reference: str
-    crops: tuple[CropScore, ...]
 
 
 @dataclass

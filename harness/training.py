@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from harness import runs
 from harness.cards.schema import Cropping, Recipe
 from harness.files.atomic import write_text
 from harness.imaging import decode
 from harness.imaging.decode import Pixels
 from harness.models.weights.checkpoint import read_metadata, read_state, save_state
+from harness.results.run_folder import require_there
 from harness.runtime.errors import BadRequest, Fault
 from harness.runtime.progress import Step, duration, progress
 from harness.scoring import Pair, Scorer
@@ -155,7 +155,7 @@ class Trainer:
                 epoch_ends = (step + 1) % self.epoch_steps == 0
                 saves = epoch_ends or time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS
                 if saves:
-                    runs.require_there(self.folder)
+                    require_there(self.folder)
                 if epoch_ends:
                     self._end_epoch(state)
                 if saves:

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import devices, models, runs
+from harness import devices, models
 from harness.datasets.table import has_pictures
 from harness.files.atomic import sha256_file, sha256_json
 from harness.measurement import measure
 from harness.models.weights import Found
+from harness.results import conditions
+from harness.results.key import key_of
+from harness.results.record import read_record
+from harness.results.run_scores import Scored, ScoreFile
 from harness.run import (
     SCORED_PARTS,
     Plan,
@@ -29,7 +33,7 @@ from harness.run import (
     training_pictures,
 )
 from harness.runtime.errors import BadRequest, HarnessError, listed
-from harness.scoring import Scored, pairs_of
+from harness.scoring import pairs_of
 
 WEIGHTS = "weights.safetensors"
 TOLERANCE = 1e-5
@@ -91,7 +95,7 @@ def verify(
     checked. Raises BadRequest when there is no record.
     """
     folder = Path(folder)
-    record = runs.read_record(folder)
+    record = read_record(folder)
     if record is None:
         raise BadRequest(f"{folder}: no record.json there")
     if record["repeats"] is not None:
@@ -130,9 +134,9 @@ def identity_differences(record: Mapping[str, Any], todo: Plan) -> list[Finding]
 def own_contradictions(folder: Path, record: Mapping[str, Any]) -> list[Finding]:
     """Where a record's folder disagrees with itself: key, scores, trained weights."""
     findings = []
-    if runs.key_of(record["identity"]) != record["key"]:
-        findings.append(Finding("record", f"its key is {record['key']}, its identity gives {runs.key_of(record['identity'])}"))
-    rows = runs.ScoreFile(folder).read()
+    if key_of(record["identity"]) != record["key"]:
+        findings.append(Finding("record", f"its key is {record['key']}, its identity gives {key_of(record['identity'])}"))
+    rows = ScoreFile(folder).read()
     if sha256_json([[n, repr(s), p] for n, s, p in rows]) != record["hashes"]["scores"]:
         findings.append(Finding("scores", "scores.csv is not the one that was measured"))
     weights = folder / WEIGHTS
@@ -170,7 +174,7 @@ def _training_findings(record: Mapping[str, Any], todo: Plan) -> list[Finding]:
 def _again(
     folder: Path, record: Mapping[str, Any], todo: Plan, sample: int | None, say: Callable[[str], None], *, train: bool
 ) -> tuple[int, list[Finding], list[str]]:
-    scores = {n: s for n, s, _ in runs.ScoreFile(folder).read()}
+    scores = {n: s for n, s, _ in ScoreFile(folder).read()}
     if todo.request.scores or not has_pictures(todo.data.table):
         return len(scores), _measured(record, todo, scores) + _files_findings(todo, scores), []
     kept = folder / WEIGHTS
@@ -181,12 +185,12 @@ def _again(
         fresh, exact = {r.name: r.score for r in results}, now == before
         pictures = [(r.name, r.distorted, r.reference) for r in results]
         findings = _score_findings(scores, fresh, exact=exact)
-        remarks = [] if exact else [f"other conditions: {runs.difference(before, now)}"]
+        remarks = [] if exact else [f"other conditions: {conditions.difference(before, now)}"]
     elif train:
         say(f"the record keeps no weights: training it again (it took {record['training']['seconds']:.0f} s)")
         again = execute(todo, say)
-        fresh = {n: s for n, s, _ in runs.ScoreFile(again.folder).read()}
-        pictures = runs.ScoreFile(again.folder).picture_hashes()
+        fresh = {n: s for n, s, _ in ScoreFile(again.folder).read()}
+        pictures = ScoreFile(again.folder).picture_hashes()
         findings, remarks = _trained_findings(record, again.record, scores, fresh)
     else:
         fresh, findings = {}, []
@@ -232,8 +236,8 @@ def _trained_findings(
     worst = max(abs(score - before[name]) for name, score in now.items())
     shown = ", ".join(f"{name} {figures.get(name)} and {fresh.get(name)}" for name in ("srcc", "plcc"))
     remark = (
-        f"trained again under other conditions ({runs.difference(record['conditions'], again['conditions'])}), where no bits are "
-        f"promised: scores differ by up to {worst:.3g}; {shown}"
+        f"trained again under other conditions ({conditions.difference(record['conditions'], again['conditions'])}), where no "
+        f"bits are promised: scores differ by up to {worst:.3g}; {shown}"
     )
     return [Finding("scores", f"a new training does not give the figures: {text}") for text in outside], [remark]
 
@@ -250,7 +254,7 @@ def _files_findings(todo: Plan, scores: Mapping[str, float]) -> list[Finding]:
 def _picture_findings(
     folder: Path, record: Mapping[str, Any], todo: Plan, pictures: Sequence[tuple[str, str, str]]
 ) -> list[Finding]:
-    before = {row[0]: row for row in runs.ScoreFile(folder).picture_hashes()}
+    before = {row[0]: row for row in ScoreFile(folder).picture_hashes()}
     if before:
         changed = [row[0] for row in pictures if row != before.get(row[0])]
         return [Finding("pictures", f"{len(changed)} pairs have other pictures: {listed(changed)}")] if changed else []

@@ -14,9 +14,13 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from harness import runs
 from harness.cards.schema import DatasetCard, ModelCard, Protocol, Published
 from harness.files.atomic import sha256_json, write_json, write_text
+from harness.results.key import identity as identity_of
+from harness.results.key import key_of
+from harness.results.record import FORMAT
+from harness.results.run_folder import folder_of
+from harness.results.run_scores import ScoreFile
 from harness.statistics.agreement import agreement
 
 LEVELS, KINDS = 5, ("blur", "noise", "jpeg")
@@ -101,7 +105,7 @@ def make(
         measured(tuple(map(float, values)), tuple(map(float, people)), ids)
         for values in (scores, people, [-level for _, _, _, level in rows])
     )
-    identity = runs.identity(
+    identity = identity_of(
         card,
         version=1,
         weights={},
@@ -113,13 +117,13 @@ def make(
         limit=limit,
         source=json.dumps(settings) if settings else "",
     )
-    key = runs.key_of(identity)
+    key = key_of(identity)
     words = ["harness", "run", model, "--dataset", dataset, *(["--seed", str(seed)] if seed else [])]
     words += [word for name, value in (settings or {}).items() for word in ("--set", f"{name}={value}")]
     lines = [[name, float(score), "test"] for (name, _, _, _), score in zip(rows, scores, strict=True)]
     epochs = [{"epoch": n, "loss": 1 / n, "rate": 1e-3 / n, "srcc": 0.2 * n, "plcc": 0.3 * n, "main": 0.5 * n} for n in (1, 2, 3)]
     record = {
-        "format": runs.FORMAT,
+        "format": FORMAT,
         "key": key,
         "model": model,
         "dataset": dataset,
@@ -161,7 +165,7 @@ def make(
         },
         "cards": {"model": asdict(card), "dataset": asdict(data)},
     }
-    place = runs.folder_of(folder, dataset, model, key)
+    place = folder_of(folder, dataset, model, key)
     write_json(place / "record.json", record)
     write_text(place / "scores.csv", "name,score,part\n" + "".join(f"{n},{s!r},{p}\n" for n, s, p in lines))
     return place, json.loads((place / "record.json").read_text())
@@ -171,7 +175,7 @@ def begun(folder: Path, model: str, dataset: str = "toy") -> Path:
     """A run that was cut off: state.json and no record."""
     place = folder / dataset / model / "feedfeedfeedfeed"
     identity = {"card": {"name": model}, "protocol": "held-out", "seed": 0}
-    write_json(place / "state.json", {"format": runs.FORMAT, "identity": identity, "conditions": {}})
+    write_json(place / "state.json", {"format": FORMAT, "identity": identity, "conditions": {}})
     return place
 
 
@@ -185,11 +189,9 @@ def repeated(folder: Path, model: str, count: int = 3) -> tuple[Path, dict[str, 
     values = {f: sorted(e[f] for e in each) for f in ("n", "references", "srcc", "plcc", "krcc", "main")}
     first = children[0][1]["identity"]
     keys = [e["run"] for e in each]
-    key = runs.key_of({"repeats": keys, "first": first})
+    key = key_of({"repeats": keys, "first": first})
     lines = [
-        [name, float(score), f"test@{n}"]
-        for n, (place, _) in enumerate(children)
-        for name, score, _ in runs.ScoreFile(place).read()
+        [name, float(score), f"test@{n}"] for n, (place, _) in enumerate(children) for name, score, _ in ScoreFile(place).read()
     ]
     record = children[0][1] | {
         "key": key,
@@ -204,7 +206,7 @@ def repeated(folder: Path, model: str, count: int = 3) -> tuple[Path, dict[str, 
         "identity": {"repeats": keys, "first": first},
         "hashes": children[0][1]["hashes"] | {"scores": sha256_json([[n, repr(s), p] for n, s, p in lines])},
     }
-    place = runs.folder_of(folder, "toy", model, key)
+    place = folder_of(folder, "toy", model, key)
     write_json(place / "record.json", record)
     write_text(place / "scores.csv", "name,score,part\n" + "".join(f"{n},{s!r},{p}\n" for n, s, p in lines))
     return place, record

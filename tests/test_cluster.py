@@ -22,10 +22,10 @@ import torch
 from PIL import Image
 from small import write_network, write_table
 
-from harness import runs
 from harness.campaign import run_all
 from harness.cluster.session import kept, session
 from harness.models.weights.checkpoint import read_metadata, read_state
+from harness.results.record import read_record
 from harness.run import Request, run
 from harness.runtime.errors import BadRequest, Fault
 from harness.training import CHECKPOINT
@@ -195,7 +195,7 @@ def test_scores_over_two_nodes_are_those_of_one_process_and_verify(world: World,
     for model in ("psnr", "ssim", "slow"):
         here, there = world.run(model, "here"), world.run(model, "there", ray=address)
         assert same_bytes(here, there), model
-        conditions = [runs.read_record(folder)["conditions"] for folder in (here, there)]
+        conditions = [read_record(folder)["conditions"] for folder in (here, there)]
         assert conditions[0] == conditions[1]
     assert verify(there, cards=[str(world.cards)], ray=address, say=world.said.append).ok
 
@@ -207,7 +207,7 @@ def test_training_over_two_nodes_follows_one_process_within_the_derived_toleranc
     settings = {"recipe.epochs": "20", "recipe.steps_per_epoch": "1", "recipe.validate_every": "10"}
     options = {"protocol": "parts", "settings": settings}
     here, there = world.run("ahiq-tiny", "here", **options), world.run("ahiq-tiny", "there", ray=address, **options)
-    one, many = (runs.read_record(folder) for folder in (here, there))
+    one, many = (read_record(folder) for folder in (here, there))
     losses = [[entry["loss"] for entry in record["history"]] for record in (one, many)]
     assert len(losses[0]) == 20
     assert losses[0] != losses[1]
@@ -226,7 +226,7 @@ def test_a_model_whose_images_depend_on_their_batch_is_trained_by_one_member(wor
     settings = {"recipe.epochs": "2", "recipe.steps_per_epoch": "2"}
     options = {"protocol": "parts", "settings": settings}
     here, there = world.run("small", "here", **options), world.run("small", "there", ray=address, **options)
-    assert runs.read_record(there)["conditions"]["training"] == {"workers": 1, "threads": 1}
+    assert read_record(there)["conditions"]["training"] == {"workers": 1, "threads": 1}
     assert same_bytes(here, there)
     assert (here / "weights.safetensors").read_bytes() == (there / "weights.safetensors").read_bytes()
 

@@ -10,15 +10,16 @@ import small
 from click.testing import CliRunner
 from miniatures import copy, tree
 
-from harness import runs, summary
 from harness.campaign import run_all
 from harness.cards.loading import find_dataset
 from harness.cli import cli
 from harness.datasets import load_dataset, splits
 from harness.datasets.overlap import related
 from harness.leaderboard.rows import CONTAMINATED, board
+from harness.results import tables
+from harness.results.record import read_record
+from harness.results.run_scores import ScoreFile
 from harness.run import Request
-from harness.runs import ScoreFile
 
 NAMES = ["tid2013", "tid2008", "kadid10k", "live", "live-first", "csiq", "pipal", "pipal-ntire2022", "pieapp", "mdid", "bapps"]
 CASES = [(name, protocol) for name in NAMES for protocol in find_dataset(name).protocols]
@@ -78,9 +79,9 @@ def test_bapps_is_measured_by_the_share_of_votes_for_the_version_that_the_model_
     assert figures["ci"]["score_2afc"][0] < mean < figures["ci"]["score_2afc"][1]
     assert left_out["references"] == list(shares)
     assert left_out["score_2afc"] == pytest.approx([(12 * mean - share) / 11 for share in shares.values()])
-    result = summary.result(place, done)
+    result = tables.result(place, done)
     assert result["score_2afc"] == figures["score_2afc"]
-    assert "2AFC" in summary.run_table([result])
+    assert "2AFC" in tables.run_table([result])
 
 
 def test_pair_analysis_is_defined_where_the_card_knows_how_many_raters_there_were(folder):
@@ -103,7 +104,7 @@ def test_a_test_part_without_labels_says_so_before_and_after(folder):
     (outcome,), faults = run_all([request], say=said.append)
     assert not faults
     assert any("people's scores of the 1,000 tested images are not here" in line and "val_labels.txt" in line for line in said)
-    table = summary.run_table([summary.result(outcome.folder, outcome.record)])
+    table = tables.run_table([tables.result(outcome.folder, outcome.record)])
     assert "psnr: no figures, because people's scores of the tested images are not here" in table
     assert "labels withheld" in table
 
@@ -112,9 +113,9 @@ def test_pipals_srcc_within_references_stands_beside_the_pooled_one(folder):
     request = Request("psnr", "pipal", str(root_of("pipal", "full")), "full", runs=str(folder), mlflow_uri="off", quiet=True)
     (outcome,), _ = run_all([request], say=lambda line: None)
     figures = outcome.record["metrics"]["test"]
-    table = summary.run_table([summary.result(outcome.folder, outcome.record)])
+    table = tables.run_table([tables.result(outcome.folder, outcome.record)])
     assert "SRCC within refs" in table
-    assert f" {summary.number(figures['srcc_within'])} " in table
+    assert f" {tables.number(figures['srcc_within'])} " in table
     (group,) = board([(outcome.folder, outcome.record)], "pipal").groups
     assert group.rows[0].figures["srcc_within"] == figures["srcc_within"]
 
@@ -176,9 +177,9 @@ def test_weights_trained_on_a_dataset_of_the_same_pictures_or_labels_are_marked_
     (tested,) = run("--dataset", "tid2008", "--protocol", "full", "--weights", weights)
     assert (tested["seen"], tested["contaminated_by"]) == (False, ["tid2013"])
     assert [row["contaminated_by"] for row in trained] == [[], []]
-    table = summary.run_table([tested])
+    table = tables.run_table([tested])
     assert "contaminated: trained on tid2013" in table
-    (group,) = board([(None, runs.read_record(Path(tested["run"])))], "tid2008").groups
+    (group,) = board([(None, read_record(Path(tested["run"])))], "tid2008").groups
     assert (group.rows[0].rank, CONTAMINATED in group.rows[0].marks) == (None, True)
     demo, kadid = find_dataset("demo"), find_dataset("kadid10k")
     assert related(kadid, demo)

@@ -19,9 +19,9 @@ import psutil
 import pytest
 from small import write_network, write_table
 
-from harness import runs
 from harness.cli import main
 from harness.cluster.session import kept
+from harness.results.record import read_record
 
 MEMBERS = ("quick", "slow")
 
@@ -152,7 +152,7 @@ def test_an_ensemble_of_score_files_runs_where_the_files_cover_the_names_and_ver
     assert [result[k] for k in ("srcc", "plcc", "krcc", "n")] == [searched[k] for k in ("srcc", "plcc", "krcc", "n")]
     assert not result["seen"]
     assert "repeats" in call("verify", result["run"])
-    record = runs.read_record(Path(result["run"]))
+    record = read_record(Path(result["run"]))
     assert record is not None
     assert set(record["hashes"]["weights"]) == {"quick/scores", "slow/scores"}
     table = folder / "pairs.csv"

@@ -17,7 +17,7 @@ import pytest
 from record_factory import PUBLISHED, begun, labels, make, pairs, repeated
 from scipy import stats
 
-from harness import leaderboard, runs
+from harness import leaderboard
 from harness.leaderboard import text
 from harness.leaderboard.best import COMPARED, NOT_COMPARED
 from harness.leaderboard.rows import (
@@ -32,6 +32,8 @@ from harness.leaderboard.rows import (
     Row,
     board,
 )
+from harness.results.key import key_of
+from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import BadRequest
 from harness.statistics.comparison import best_group
 
@@ -122,7 +124,7 @@ def test_figures_that_do_not_exist_are_blank_and_not_zero(tmp_path: Path) -> Non
 
 
 def scores_of(place: Path) -> list[float]:
-    return [score for _, score, _ in runs.ScoreFile(place).read()]
+    return [score for _, score, _ in ScoreFile(place).read()]
 
 
 def test_the_best_group_from_records_is_the_one_that_scores_and_labels_give(tmp_path: Path) -> None:
@@ -413,7 +415,7 @@ def test_an_added_record_takes_the_place_of_the_same_of_an_older_version(tmp_pat
     old, record = make(tmp_path / "runs", "net", trained=True)
     other, _ = make(tmp_path / "runs", "net", trained=True, seed=1)
     identity = record["identity"] | {"version": 2}
-    new = old.with_name(runs.key_of(identity))
+    new = old.with_name(key_of(identity))
     shutil.copytree(old, new)
     edit(new / "record.json", identity=identity, key=new.name)
     leaderboard.add([old, other], tmp_path / "boards")

@@ -146,7 +146,7 @@ def test_an_installed_package_can_announce_cards(tmp_path: Path):
         "entry_points.txt",
         "[harness.cards]\nmine = my_cards\n",
     )
-    code = "from harness.cards.loading import find_model; print(find_model('mine').title)"
+    code = "from harness.models import find_model; print(find_model('mine').title)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
     )

@@ -168,7 +168,7 @@ def test_a_report_that_finds_no_space_ends_the_run_and_the_next_one_finishes_it(
 
     request = asked(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("harness.report.write", full)
+        patch.setattr("harness.results.report.write", full)
         with pytest.raises(Unwritable, match="no space left"):
             run(request, quiet)
     outcome = run(request, quiet)

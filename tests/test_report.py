@@ -16,17 +16,17 @@ from PIL import Image
 from record_factory import Brightness, make, table_of
 from scipy import stats
 
-from harness import report, runs
-from harness.report import figures
-from harness.report.pictures import maps_of, show
-from harness.report.table import by_kind, by_level, by_reference, points, worst
+from harness.results import plots, report
+from harness.results.breakdown import by_kind, by_level, by_reference, points, worst
+from harness.results.run_scores import ScoreFile
+from harness.results.thumbnails import maps_of, show
 from harness.statistics.agreement import agreement
 from harness.statistics.curve_fitting import FITS, fit_curve
 
 
 def made(tmp_path: Path, **options: Any) -> tuple[Path, dict[str, Any], pd.DataFrame]:
     place, record = make(tmp_path, **options)
-    return place, record, report.frame(table_of(options.get("references", 12)), runs.ScoreFile(place).read())
+    return place, record, report.frame(table_of(options.get("references", 12)), ScoreFile(place).read())
 
 
 def opened(data: bytes) -> np.ndarray[Any, Any]:
@@ -111,14 +111,14 @@ def test_plots_are_pictures_of_the_points_and_the_same_bytes_each_time(tmp_path:
     assert p is not None
     assert (opened(before[0]) == (0xC2, 0x41, 0x0C)).all(axis=2).sum() > 100, "the fitted curve is missing"
     assert [path.read_bytes() for path in report.plots(place, record, rows)] == before
-    assert figures.scatter(p, "") != figures.scatter(points(record, rows.assign(score=rows["label"])), "")  # type: ignore[arg-type]
+    assert plots.scatter(p, "") != plots.scatter(points(record, rows.assign(score=rows["label"])), "")  # type: ignore[arg-type]
 
 
 def test_every_kind_has_its_panel(tmp_path: Path) -> None:
     _, record, rows = made(tmp_path)
     p = points(record, rows)
     assert p is not None
-    one, three = (opened(figures.by_kind(p, kinds)) for kinds in (["blur"], ["blur", "jpeg", "noise"]))
+    one, three = (opened(plots.by_kind(p, kinds)) for kinds in (["blur"], ["blur", "jpeg", "noise"]))
     assert three.shape[1] == pytest.approx(3 * one.shape[1], abs=3)
     blue = three[..., 2].astype(int) - three[..., 0] > 60
     thirds = np.array_split(blue, 3, axis=1)
@@ -134,7 +134,7 @@ def test_labels_withheld_give_a_report_without_pictures_of_agreement(tmp_path: P
 
 def test_training_without_validation_has_a_loss_alone() -> None:
     whole = [{"epoch": n, "loss": 1 / n, "srcc": 0.1 * n, "plcc": 0.1} for n in (1, 2, 3)]
-    with_curves, alone = (opened(figures.training(h)) for h in (whole, [{"epoch": 1, "loss": 0.0}]))
+    with_curves, alone = (opened(plots.training(h)) for h in (whole, [{"epoch": 1, "loss": 0.0}]))
     assert with_curves.shape[0] > alone.shape[0]
 
 
@@ -230,11 +230,11 @@ def test_nothing_of_matplotlibs_global_state_is_touched(tmp_path: Path) -> None:
     place, _ = make(tmp_path, "net", references=3)
     table_of(3).to_csv(tmp_path / "table.csv", index=False)
     code = (
-        "import sys, matplotlib; from pathlib import Path; import pandas as pd; from harness import report, runs\n"
+        "import sys, matplotlib; from pathlib import Path; import pandas as pd; from harness.results import record, report\n"
         "settings = lambda: list(dict.items(matplotlib.rcParams))  # without choosing a backend, as reading it would\n"
         "before = settings()\n"
         f"place = Path({str(place)!r})\n"
-        f"written = report.of_run(place, runs.read_record(place), pd.read_csv({str(tmp_path / 'table.csv')!r}))\n"
+        f"written = report.of_run(place, record.read_record(place), pd.read_csv({str(tmp_path / 'table.csv')!r}))\n"
         "assert len(written) == 3, written\n"
         "assert settings() == before\n"
         "loaded = {'matplotlib.pyplot', 'torch', 'mlflow', 'ray'} & set(sys.modules)\n"

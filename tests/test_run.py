@@ -19,7 +19,7 @@ import pytest
 from small import write_network, write_table
 
 from harness.cli import main
-from harness.summary import number
+from harness.results.tables import number
 
 HARNESS = [sys.executable, "-m", "harness.cli"]
 

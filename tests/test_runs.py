@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import leaderboard, runs
+from harness import leaderboard
+from harness.results.conditions import conditions
+from harness.results.record import read_record
+from harness.results.run_folder import locked, prepare, require_there
+from harness.results.run_scores import Scored, ScoreFile
 from harness.runtime.errors import BadRequest, Fault
-from harness.scoring import Scored
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
 
@@ -27,7 +30,7 @@ def scored(name: str, score: float = 0.1) -> Scored:
 def test_whatever_a_picture_is_called_its_score_is_read_back_and_resumed(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], score: float
 ):
-    file = runs.ScoreFile(tmp_path_factory.mktemp("run"))
+    file = ScoreFile(tmp_path_factory.mktemp("run"))
     assert file.resume([names]) == set()
     file.append([scored(n, score) for n in names], ["test"] * len(names))
     assert file.read() == [(n, score, "test") for n in names]
@@ -45,7 +48,7 @@ def test_a_folder_whose_clearing_was_cut_off_never_looks_finished(tmp_path: Path
         unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", counted)
-    runs.prepare(tmp_path, {"a": 1}, {}, force=True, say=print)
+    prepare(tmp_path, {"a": 1}, {}, force=True, say=print)
     assert removed[:2] == ["record.json", "state.json"]
     assert sorted(removed) == ["a.png", "record.json", "scores.csv", "state.json", "weights.safetensors"]
     assert os.listdir(tmp_path) == ["state.json"]
@@ -74,15 +77,15 @@ def test_a_committed_record_never_lies_there_without_its_scores(tmp_path: Path, 
     assert copied == ["scores.csv"]
     assert leaderboard.check(tmp_path / "boards") == []
     (place,) = leaderboard.add([folder], tmp_path / "boards")
-    assert runs.read_record(place) == record
+    assert read_record(place) == record
 
 
 def test_the_holder_of_a_run_is_named_and_a_dead_holders_lock_is_free(tmp_path: Path):
     if os.name != "posix":
         pytest.skip("locks that die with their holder are POSIX's")
     hold = (
-        "import sys, pathlib; from harness import runs\n"
-        "with runs.locked(pathlib.Path(sys.argv[1]), print): print('held', flush=True); sys.stdin.read()"
+        "import sys, pathlib; from harness.results import run_folder\n"
+        "with run_folder.locked(pathlib.Path(sys.argv[1]), print): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout is not None
@@ -93,46 +96,46 @@ def test_the_holder_of_a_run_is_named_and_a_dead_holders_lock_is_free(tmp_path: 
         said.append(text)
         holder.kill()
 
-    with runs.locked(tmp_path, say):
+    with locked(tmp_path, say):
         assert said == [f"{tmp_path}: process {holder.pid} on {os.uname().nodename} works on this run; waiting for it"]
     holder.wait()
 
 
 def test_a_folder_that_was_removed_under_its_run_is_an_error_that_says_so(tmp_path: Path):
-    file = runs.ScoreFile(tmp_path / "run")
+    file = ScoreFile(tmp_path / "run")
     (tmp_path / "run").mkdir()
     file.resume([["a"]])
     file.path.unlink()
     with pytest.raises(Fault, match="gone"):
         file.append([scored("a")], ["test"])
     with pytest.raises(Fault, match=r"gone.*begins it anew"):
-        runs.require_there(tmp_path / "nowhere")
+        require_there(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 1', "\xff", "[" * 100_000, '{"format": 7}', '{"format": 1}'])
 def test_a_damaged_record_is_named_and_never_a_traceback(tmp_path: Path, text: str):
     (tmp_path / "record.json").write_text(text, encoding="latin-1")
     with pytest.raises(BadRequest, match=r"record\.json"):
-        runs.read_record(tmp_path)
+        read_record(tmp_path)
 
 
 @pytest.mark.parametrize("number", ["1e999", "NaN", "-Infinity"])
 def test_a_record_with_a_number_that_is_none_is_refused(tmp_path: Path, number: str):
     (tmp_path / "record.json").write_text(f'{{"format": 1, "identity": {{"rate": {number}}}}}', encoding="utf-8")
     with pytest.raises(BadRequest, match="no finite number"):
-        runs.read_record(tmp_path)
+        read_record(tmp_path)
 
 
 def test_libraries_that_changed_start_a_run_anew_and_say_which(tmp_path: Path):
-    now = runs.conditions("cpu", 1, 8)
+    now = conditions("cpu", 1, 8)
     before = json.loads(json.dumps(now))
     before["libraries"]["torch"] = "0.0.1"
     said: list[str] = []
-    runs.prepare(tmp_path, {"a": 1}, before, force=False, say=said.append)
+    prepare(tmp_path, {"a": 1}, before, force=False, say=said.append)
     (tmp_path / "checkpoint.safetensors").write_bytes(b"of the old library")
-    runs.prepare(tmp_path, {"a": 1}, before, force=False, say=said.append)
+    prepare(tmp_path, {"a": 1}, before, force=False, say=said.append)
     assert not said
     assert (tmp_path / "checkpoint.safetensors").exists()
-    runs.prepare(tmp_path, {"a": 1}, now, force=False, say=said.append)
+    prepare(tmp_path, {"a": 1}, now, force=False, say=said.append)
     assert not (tmp_path / "checkpoint.safetensors").exists()
     assert "libraries.torch was 0.0.1" in said[0]

@@ -10,12 +10,12 @@ from PIL import Image
 from small import picture, write_table
 
 import harness
-from harness import runs
 from harness.cards.overrides import apply_set
 from harness.cards.schema import Cropping
 from harness.datasets import load_dataset
 from harness.models import find_model
 from harness.models.base import Model
+from harness.results.key import identity
 from harness.runtime.errors import BadRequest, Fault
 from harness.scoring import Pair, Scorer, pairs_of
 
@@ -189,7 +189,7 @@ def test_mirrored_crops_count_as_further_crops_and_leave_symmetric_models_alone(
 def test_mirroring_is_part_of_a_key_only_where_it_is_asked_for():
     def facts(settings: dict[str, str]) -> dict[str, object]:
         card = apply_set(find_model("psnr"), settings)
-        return runs.identity(card, version=1, weights={}, trained=False, table="", split="", protocol="full", seed=0)
+        return identity(card, version=1, weights={}, trained=False, table="", split="", protocol="full", seed=0)
 
     assert "mirrored" not in facts({})["card"]["protocol"]
     assert facts({"protocol.mirrored": "false"}) == facts({})

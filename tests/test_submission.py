@@ -16,12 +16,13 @@ from challenge import CARD, NAMES, write_tree
 from miniatures import noisy, still, write
 from small import write_network, write_table
 
-from harness import cli, models, tracking
+from harness import cli, models
 from harness.cards.loading import find_challenge, find_dataset
 from harness.cards.overrides import apply_set
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models import weights as weight_files
+from harness.results import mlflow_mirror
 from harness.submission import submit as submitting
 
 METRICS = '''
@@ -370,7 +371,7 @@ def test_a_submission_is_attached_to_its_mlflow_run_and_nothing_is_when_that_is_
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
     attached: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(tracking.Tracker, "attach", lambda self, *what: attached.append((self.uri, *what)))
+    monkeypatch.setattr(mlflow_mirror.Tracker, "attach", lambda self, *what: attached.append((self.uri, *what)))
     data = world.submit("psnr")
     ((uri, name, dataset, files, tags),) = attached
     assert (uri, name, dataset) == ("off", "psnr on pipal-ntire2022", "pipal-ntire2022")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness.tracking import Tracker, figures, shown
+from harness.results.mlflow_mirror import Tracker, figures, shown
 
 DATASET = {"name": "demo", "hash": "ab" * 32, "split": "cd" * 32, "train": 8, "validation": 2, "test": 3}
 EPOCHS = [{"epoch": n, "loss": 1.0 / n, "rate": 1e-3, "srcc": 0.1 * n, "plcc": 0.1 * n, "main": 0.2 * n} for n in (1, 2, 3)]
@@ -293,7 +293,7 @@ def test_a_server_that_dies_at_the_end_costs_one_warning(mirror: Mirror, folder:
 
 
 def test_a_driver_that_blocks_is_given_up(mirror: Mirror, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.tracking._PATIENCE_WITH_FILES", 0.05)
+    monkeypatch.setattr("harness.results.mlflow_mirror._PATIENCE_WITH_FILES", 0.05)
     tracker = mirror.tracker(folder)
     tracker._attempt(lambda: time.sleep(1))
     assert not tracker.working
@@ -302,7 +302,7 @@ def test_a_driver_that_blocks_is_given_up(mirror: Mirror, folder: Path, monkeypa
 
 def test_off_neither_imports_mlflow_nor_writes_anything(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from harness.tracking import Tracker\n"
+        "import sys; from pathlib import Path; from harness.results.mlflow_mirror import Tracker\n"
         "with Tracker('off', 'runs', Path('.'), print) as t:\n"
         "    t.begin('x', {}, {}); t.epoch({'epoch': 1, 'loss': 1.0}); t.end({'metrics': {}}); t.catch_up({})\n"
         "assert 'mlflow' not in sys.modules and not list(Path('.').iterdir())"
@@ -313,7 +313,7 @@ def test_off_neither_imports_mlflow_nor_writes_anything(tmp_path: Path) -> None:
 
 def test_nothing_is_printed_while_the_database_is_made(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from harness.tracking import Tracker\n"
+        "from pathlib import Path; from harness.results.mlflow_mirror import Tracker\n"
         "with Tracker(None, 'runs', Path('runs'), print) as t:\n"
         f"    t.begin('x', {{}}, {DATASET}); t.end({{'metrics': {{}}}})"
     )

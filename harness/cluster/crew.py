@@ -17,15 +17,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness import runs
 from harness.cards.schema import Recipe
 from harness.cluster.session import Node, Session, cores, session
 from harness.cluster.share import Share, divide
 from harness.cluster.worker import Done, Job, Worker, facts
 from harness.devices import on_uint8, threads
 from harness.models.weights import Found
+from harness.results.conditions import conditions as local_conditions
+from harness.results.run_scores import Scored
 from harness.runtime.errors import BadRequest, Fault, HarnessError, listed
-from harness.scoring import Pair, Scored, cut
+from harness.scoring import Pair, cut
 
 _SECONDS_TO_START = 60.0
 _TRIES = 3
@@ -44,11 +45,11 @@ class Hands:
     """What each node says of itself."""
 
     def conditions(self, batch: int, model: Any, recipe: Recipe | None) -> dict[str, Any]:
-        """`harness.runs.conditions` of the workers; where machines differ, each is named, and no bits are promised.
+        """`harness.results.conditions.conditions` of the workers; where machines differ, each is named, and no bits are promised.
 
         `recipe`: of a model that is trained, which then says by how many, too.
         """
-        now = runs.conditions(self.share.device, 1 if on_uint8(model) else max(1, self.share.threads), batch)
+        now = local_conditions(self.share.device, 1 if on_uint8(model) else max(1, self.share.threads), batch)
         for what in ("machine", "python"):
             now[what] = " | ".join(sorted({str(node[what]) for node in self.nodes}))
         if recipe is not None:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import processes
+from harness.results import processes
 from harness.runtime import signals
 from harness.runtime.errors import BadRequest, Fault
 
@@ -132,7 +132,7 @@ def session(
 
     `address`: `host:port` of a running cluster, or `auto` for the one on this machine; None: one is started here.
     `cpus`, `gpus`: how many must be there (a Ray that is started here knows all of the machine's). `folder`: the run's
-    folder, where the processes are written down until they are gone; `harness.processes.end_leftovers` ends what a kill
+    folder, where the processes are written down until they are gone; `harness.results.processes.end_leftovers` ends what a kill
     left. A session inside another is the same one. Raises BadRequest at once for what cannot be had, with what is there.
     """
     if _open is not None:

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from harness import models, runs
+from harness import models
 from harness.cards.schema import ModelCard
 from harness.models.weights import Found
-from harness.scoring import Pair, Scored, Scorer
+from harness.results.conditions import conditions
+from harness.results.run_scores import Scored
+from harness.scoring import Pair, Scorer
 
 
 @dataclass(frozen=True)
@@ -75,5 +77,5 @@ def share_threads(threads: int) -> None:
 
 
 def facts() -> dict[str, Any]:
-    """Under which conditions this node works, as far as the node decides them (`harness.runs.conditions`)."""
-    return runs.conditions("", 0, 0)
+    """Under which conditions this node works, as far as the node decides them (`harness.results.conditions.conditions`)."""
+    return conditions("", 0, 0)

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from harness import datasets, external, runs
+from harness import datasets, external
 from harness.datasets import Dataset, splits
 from harness.datasets.overlap import independent_rows
 from harness.datasets.table import has_pictures
 from harness.files.atomic import sha256_file, sha256_json
 from harness.models.ensemble import FILE, SCORES
+from harness.results.record import read_record
+from harness.results.run_folder import safe_name
+from harness.results.run_scores import ScoreFile
 from harness.run import Outcome, Plan, Request, execute, plan
 from harness.runtime.errors import BadRequest, listed
 from harness.statistics.correlations import Floats
@@ -168,7 +171,7 @@ class _Members:
             return path
         if not (path / "record.json").is_file():
             return plan(replace(self.wish, model=word), self.data)
-        record = runs.read_record(path)
+        record = read_record(path)
         assert record is not None
         if record["repeats"] is not None:
             raise BadRequest(
@@ -190,7 +193,7 @@ class _Members:
         frame = external.read_scores(path)
         sign = -1.0 if {word, path.stem} & self.lower else 1.0
         scores = {n: sign * float(s) for n, s in zip(frame["name"], frame["score"], strict=True)}
-        entry = {"file": f"{runs.safe_name(path.stem)}.csv", "sha256": sha256_file(path)}
+        entry = {"file": f"{safe_name(path.stem)}.csv", "sha256": sha256_file(path)}
         return [Source(member, path.stem, scores, sign > 0, {}, (WeightFile(SCORES, entry, path),), file=path)]
 
     def _of_model(self, member: int, todo: Plan | Outcome) -> list[Source]:
@@ -210,7 +213,7 @@ class _Members:
     def _done(self, todo: Plan | Outcome) -> Outcome:
         if isinstance(todo, Outcome):
             return todo
-        if runs.read_record(todo.folder) is None:
+        if read_record(todo.folder) is None:
             self.say(f"{todo.card.name}: no finished run on {self.data.name} under {todo.protocol}; running it first")
         return execute(todo, self.say)
 
@@ -226,7 +229,7 @@ def _source(member: int, name: str, outcome: Outcome, wish: Request) -> Source:
     record = json.loads(json.dumps(outcome.record))
     card, identity = record["cards"]["model"], record["identity"]
     sign = 1.0 if card["higher_is_better"] else -1.0
-    scores = {n: sign * score for n, score, _ in runs.ScoreFile(outcome.folder).read()}
+    scores = {n: sign * score for n, score, _ in ScoreFile(outcome.folder).read()}
     if record["random_weights"] and not record["training"]:
         raise BadRequest(
             f"{outcome.folder}: parts of {name} keep random weights: an ensemble of it could not be rebuilt from files"
@@ -261,14 +264,14 @@ def _weight_files(name: str, folder: Path, record: Mapping[str, Any]) -> list[We
         if not path.is_file():
             raise BadRequest(f"{path}: not there, so the trained model is lost; train it again: {record['command']}")
         digest = record["hashes"]["trained_weights"]
-        facts = {"file": f"{runs.safe_name(record['model'])}-{digest[:8]}.safetensors", "sha256": digest}
+        facts = {"file": f"{safe_name(record['model'])}-{digest[:8]}.safetensors", "sha256": digest}
         return [WeightFile(FILE, facts, path)]
     entries = {entry["name"]: entry for entry in record["cards"]["model"]["weights"]}
     files = []
     for part, digest in record["hashes"]["weights"].items():
         if part == "file":
             path = Path(record["request"]["weights"])
-            facts = {"file": f"{runs.safe_name(record['model'])}-{digest[:8]}{path.suffix}", "sha256": digest}
+            facts = {"file": f"{safe_name(record['model'])}-{digest[:8]}{path.suffix}", "sha256": digest}
             files.append(WeightFile(FILE, facts, path))
         elif record["cards"]["model"]["model"].get("backbone"):
             raise BadRequest(
@@ -341,7 +344,7 @@ def _elsewhere(
         )
         outcome = execute(plan(request, other), say)
         sign = 1.0 if source.higher_is_better else -1.0
-        scores.append({n: sign * score for n, score, _ in runs.ScoreFile(outcome.folder).read()})
+        scores.append({n: sign * score for n, score, _ in ScoreFile(outcome.folder).read()})
     return _joined(other, rows, "test", sources, scores, independent.note)
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import datasets, runs, summary
+from harness import datasets
 from harness.cards.schema import ModelCard, Tunable
 from harness.cluster.session import cores, session
 from harness.ensembling import card as cards
@@ -24,6 +24,8 @@ from harness.ensembling.figures import Objective
 from harness.ensembling.search import environment, quiet
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.models import find_model
+from harness.results import tables
+from harness.results.run_folder import folder_of, locked
 from harness.run import Outcome, Plan, Request, execute, plan, train
 from harness.runtime.errors import BadRequest, Fault, listed, near
 
@@ -60,7 +62,7 @@ class Tuned:
         """The document of `harness ensemble --tune recipe --json`."""
         results = []
         for part in ("validation", "test"):
-            row = summary.result(self.outcome.folder, self.outcome.record, part)
+            row = tables.result(self.outcome.folder, self.outcome.record, part)
             results.append({"dataset": row["dataset"], "part": part, "member": self.card.stem} | {
                 k: row[k] for k in ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "main", "ci")
             })  # fmt: skip
@@ -71,11 +73,11 @@ class Tuned:
 
         names = list(self.best.settings)
         rows = [
-            [str(i), *(_shown(t.settings[n]) for n in names), str(t.epochs), summary.number(t.figure), _state(t, t is self.best)]
+            [str(i), *(_shown(t.settings[n]) for n in names), str(t.epochs), tables.number(t.figure), _state(t, t is self.best)]
             for i, t in enumerate(self.trials)
         ]
         headers = ("trial", *names, "epochs", f"{self.aim} (validation)", "")
-        tested = summary.run_table([summary.result(self.outcome.folder, self.outcome.record)])
+        tested = tables.run_table([tables.result(self.outcome.folder, self.outcome.record)])
         notes = [
             "trial 0 has the card's own settings; the best is the best of those that were trained to the end",
             "its validation figure is the best of several and flatters it; the test part was looked at once, for this table",
@@ -204,12 +206,12 @@ def _tried(
             train(todo, report, lambda text: None)
 
     identity = {"first": first.key, "space": {k: asdict(v) for k, v in space.items()}, "trials": trials, "aim": aim}
-    folder = runs.folder_of(request.runs, first.data.name, "tuning", sha256_json(identity)[:16])
+    folder = folder_of(request.runs, first.data.name, "tuning", sha256_json(identity)[:16])
     every = recipe.validate_every
     say(f"{first.card.name}: {trials} trials of {', '.join(space)}, {concurrency} at a time; what is trained already is found")
     needs: dict[str, Any] = {"cpu": threads, **({"gpu": 1} if _on_gpu(request) else {})}
     with (
-        runs.locked(folder, say),
+        locked(folder, say),
         session(cpus=threads * concurrency, gpus=needs.get("gpu"), folder=folder),
         environment(),
         quiet(),

@@ -10,8 +10,8 @@ from harness.ensembling.assessment import METHODS, Row
 from harness.ensembling.blends import Blend
 from harness.ensembling.figures import Objective
 from harness.files.atomic import atomic, write_text
-from harness.runs import csv_text
-from harness.summary import number, with_interval
+from harness.results.run_scores import csv_text
+from harness.results.tables import number, with_interval
 
 _HEADERS = ("member", "SRCC [95 %]", "PLCC [95 %]", "PLCC fitted", "KRCC", "main")
 _NAMES = {"srcc": "SRCC", "plcc": "PLCC", "main": "main"}

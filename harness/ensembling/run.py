@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from harness import runs
 from harness.ensembling import card, report
 from harness.ensembling.assessment import METHODS, Row, assess, best_member, out_of_fold, scaled_alone
 from harness.ensembling.blends import Blend
@@ -20,10 +19,11 @@ from harness.ensembling.gathering import Gathered, fitting_hash, gather
 from harness.ensembling.search import Found, search
 from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
+from harness.results.mlflow_mirror import Tracker
+from harness.results.run_folder import folder_of, locked
 from harness.run import Request
 from harness.runtime.errors import BadRequest
 from harness.statistics.correlations import Ints
-from harness.tracking import Tracker
 
 VERSION = 1
 """Raised by hand whenever the search gives other blends for the same request."""
@@ -195,9 +195,9 @@ def _search(
         "seed": request.seed,
         "version": VERSION,
     }
-    folder = runs.folder_of(request.runs, gathered.fitting.dataset, "ensembles", sha256_json(identity)[:16])
+    folder = folder_of(request.runs, gathered.fitting.dataset, "ensembles", sha256_json(identity)[:16])
     plan = planned(wish.trials)
-    with runs.locked(folder, say):
+    with locked(folder, say):
         found = search(samples, plan, request.seed, wish.aim, folder, concurrency=wish.concurrency, say=say)
     return found, folder
 

@@ -13,11 +13,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import runs
 from harness.files.atomic import atomic, sha256_json, write_text, writing
 from harness.leaderboard import text
 from harness.leaderboard.page import page
 from harness.leaderboard.rows import Board, board
+from harness.results.key import key_of
+from harness.results.record import read_record
+from harness.results.run_folder import folder_of
+from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import BadRequest, listed, near
 
 RECORDS = "records"
@@ -39,7 +42,7 @@ def collect(places: Iterable[str | Path], *, unfinished: bool = False) -> list[F
     for place in places:
         for folder in sorted(path for path in Path(place).glob("*/*/*") if path.is_dir()):
             try:
-                record = runs.read_record(folder)
+                record = read_record(folder)
             except BadRequest as error:
                 problems.append(str(error))
                 continue
@@ -98,7 +101,7 @@ def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> l
     found: list[tuple[Path, dict[str, Any]]] = []
     problems = []
     for folder in map(Path, folders):
-        record = runs.read_record(folder)
+        record = read_record(folder)
         if record is None:
             problems.append(f"{folder}: no finished record there (it needs a record.json)")
         elif absent := [name for name in KEPT if not (folder / name).is_file()]:
@@ -109,7 +112,7 @@ def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> l
         raise BadRequest("\n".join(problems))
     places = []
     for folder, record in found:
-        place = runs.folder_of(Path(boards) / RECORDS, record["dataset"], record["model"], record["key"])
+        place = folder_of(Path(boards) / RECORDS, record["dataset"], record["model"], record["key"])
         for name in KEPT:
             with atomic(place / name) as stream, open(folder / name, "rb") as source:
                 shutil.copyfileobj(source, stream)
@@ -122,7 +125,7 @@ def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> l
 
 def _is_older(folder: Path, record: dict[str, Any]) -> bool:
     """Whether the record in `folder` is what an older version of the same class gave to the same request."""
-    other = runs.read_record(folder)
+    other = read_record(folder)
     now, before = (entry and entry.get("identity") for entry in (record, other))
     if not now or not before or "version" not in now or "version" not in before:
         return False
@@ -185,12 +188,12 @@ def check(boards: str | Path = "leaderboards") -> list[str]:
 def contradictions(folder: Path, record: dict[str, Any]) -> list[str]:
     """Where a record disagrees with itself, its scores.csv or its place; what needs the labels is `harness verify`'s."""
     problems = []
-    place = runs.folder_of("", record["dataset"], record["model"], record["key"])
+    place = folder_of("", record["dataset"], record["model"], record["key"])
     if folder.parts[-3:] != place.parts:
         problems.append(f"belongs under {place.as_posix()}")
-    if record.get("identity") and (key := runs.key_of(record["identity"])) != record["key"]:
+    if record.get("identity") and (key := key_of(record["identity"])) != record["key"]:
         problems.append(f"its key is {record['key']}, its identity gives {key}")
-    rows = runs.ScoreFile(folder).read()
+    rows = ScoreFile(folder).read()
     if (record.get("hashes") or {}).get("scores") != sha256_json([[n, repr(s), p] for n, s, p in rows]):
         problems.append("scores.csv is not the one that was measured")
     repeats = record.get("repeats")
@@ -212,7 +215,7 @@ def _files(root: Path) -> dict[Path, str]:
     boards = boards_of(collect([root / RECORDS]), root / RECORDS)
     files = {}
     for b in boards:
-        stem = runs.folder_of("", b.dataset, "", "").parts[0]
+        stem = folder_of("", b.dataset, "", "").parts[0]
         files[root / f"{stem}.md"] = text.markdown(b)
         files[root / f"{stem}.csv"] = text.csv(b)
     return files | ({root / PAGE: page(boards, RECORDS)} if boards else {})

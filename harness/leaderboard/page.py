@@ -10,8 +10,8 @@ from typing import Any
 
 from harness.leaderboard.rows import LEGEND, Board, Group, Reported, Row
 from harness.leaderboard.text import GENERATED, against_best, best_explained, seeds, sentences, speed
-from harness.summary import number
-from harness.templates import render
+from harness.results.html import render
+from harness.results.tables import number
 
 _WIDTH = 120
 """Of a drawn interval, in the page's pixels."""

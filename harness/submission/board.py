@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cards.loading import find_challenge, load_cards
 from harness.files.atomic import write_json
+from harness.results.tables import number, with_interval
 from harness.runtime.errors import BadRequest
-from harness.summary import number, with_interval
 
 if TYPE_CHECKING:
     from harness.submission.score import Scored

@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.cards.challenge import ChallengeCard
 from harness.files.atomic import sha256_file, write_text
+from harness.results.tables import number, with_interval
 from harness.runtime.errors import BadRequest, Fault, listed
 from harness.statistics.correlations import Clustered, Floats, numbered, pearson, spearman
 from harness.statistics.curve_fitting import fit_curve
@@ -21,7 +22,6 @@ from harness.statistics.intervals import Interval, fisher_interval
 from harness.submission.check import Report, candidates, check, inspect, wanted_files
 from harness.submission.findings import errors
 from harness.submission.names import parts_of
-from harness.summary import number, with_interval
 
 _LABEL_FILES = (".txt", ".csv", ".tsv", ".xlsx")
 _LARGEST_FOLDER = 10_000

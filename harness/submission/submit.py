@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import runs
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge
 from harness.cards.overrides import apply_set
 from harness.files.atomic import atomic, sha256_file
 from harness.models import find_model
+from harness.results.record import read_record
+from harness.results.run_folder import folder_of
+from harness.results.run_scores import ScoreFile
 from harness.run import Outcome, Request, run
 from harness.runtime.errors import BadRequest, Fault, listed
 from harness.submission import board, container, lines, names, readme
@@ -84,7 +86,7 @@ def submit(
     phase = names.phase_named(card, phase)
     outcome = _record(word, card, phase, wish, say)
     files = contents(card, outcome.folder, outcome.record, description)
-    known = [name for name, _, _ in runs.ScoreFile(outcome.folder).read()]
+    known = [name for name, _, _ in ScoreFile(outcome.folder).read()]
     report = inspect(files, [], [card], phase, str(out), lambda card, phase: known)
     if defects := errors(report.findings):
         raise Fault(
@@ -117,7 +119,7 @@ def submit(
 def contents(card: ChallengeCard, folder: Path, record: Mapping[str, Any], description: str | None = None) -> dict[str, bytes]:
     """The submission's files, from a finished run and nothing else. Raises BadRequest where the record lacks a fact."""
     sign = 1.0 if record["identity"]["card"]["higher_is_better"] else -1.0
-    scores = {name: sign * score for name, score, _ in runs.ScoreFile(folder).read()}
+    scores = {name: sign * score for name, score, _ in ScoreFile(folder).read()}
     files = {card.lines.file: lines.written(scores, card.lines).encode("ascii", "backslashreplace")}
     if card.readme:
         files[card.readme_file] = readme.written(facts(card, folder, record, description), card.readme).encode("ascii")
@@ -160,7 +162,7 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Call
     if not (folder / "record.json").is_file():
         request = _with_training(replace(wish, model=word), say)
         return _checked(run(request, say), card, phase)
-    record = runs.read_record(folder)
+    record = read_record(folder)
     assert record is not None
     if record["repeats"] is not None:
         raise BadRequest(f"{folder}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}")
@@ -200,8 +202,8 @@ def _with_training(request: Request, say: Callable[[str], None]) -> Request:
     wanted = {k: v for k, v in model.model.items() if k != "backbone"}
     trained = []
     for place in sorted(Path(request.runs).glob("*")):
-        for folder in sorted(runs.folder_of(request.runs, place.name, model.name, "x").parent.glob("*")):
-            record = runs.read_record(folder) if (folder / _WEIGHTS).is_file() else None
+        for folder in sorted(folder_of(request.runs, place.name, model.name, "x").parent.glob("*")):
+            record = read_record(folder) if (folder / _WEIGHTS).is_file() else None
             if record is None or not record["training"]:
                 continue
             shape = record["identity"]["card"]["model"]
@@ -223,7 +225,7 @@ def _newest(count: int) -> str:
 
 def _say_what_was_changed(card: ChallengeCard, description: str | None, outcome: Outcome, say: Callable[[str], None]) -> None:
     sign = 1.0 if outcome.record["identity"]["card"]["higher_is_better"] else -1.0
-    power = lines.scale_of([sign * s for _, s, _ in runs.ScoreFile(outcome.folder).read()], card.lines.decimals)
+    power = lines.scale_of([sign * s for _, s, _ in ScoreFile(outcome.folder).read()], card.lines.decimals)
     if sign < 0:
         say("scores were multiplied by -1: the model's are lower-is-better")
     if power:
@@ -235,7 +237,7 @@ def _say_what_was_changed(card: ChallengeCard, description: str | None, outcome:
 
 
 def _mirror(made: Submission, wish: Request, say: Callable[[str], None]) -> None:
-    from harness.tracking import Tracker
+    from harness.results.mlflow_mirror import Tracker
 
     tags = {f"submission.{made.card.name}.{made.phase}": made.sha256}
     with Tracker(wish.mlflow_uri, wish.runs, made.folder, say) as tracker:

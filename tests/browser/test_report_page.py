@@ -9,7 +9,7 @@ import pytest
 from browsing import CHROMIUM, works
 from record_factory import Brightness, make, table_of
 
-from harness import report
+from harness.results import report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
 

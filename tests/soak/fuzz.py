@@ -333,13 +333,14 @@ def tables(draw: random.Random, folder: Path) -> None:
 
 
 def score_files(draw: random.Random, folder: Path) -> None:
-    from harness import external, runs
+    from harness import external
+    from harness.results.run_scores import ScoreFile
 
     scores, labels = folder / "scores.csv", folder / "labels.csv"
     labels.write_bytes(_SCORES if draw.random() < 0.8 else text_damaged(draw, _SCORES))
     scores.write_bytes(text_damaged(draw, _SCORES))
     if draw.random() < 0.3:
-        file = runs.ScoreFile(folder)
+        file = ScoreFile(folder)
         file.read()
         file.resume([["n0", "n1", "n2"], ["n3"]])
         return
@@ -348,7 +349,8 @@ def score_files(draw: random.Random, folder: Path) -> None:
 
 def records(draw: random.Random, folder: Path) -> None:
     """A run's folder whose record is damaged, through everything that reads records."""
-    from harness import leaderboard, members, runs
+    from harness import leaderboard, members
+    from harness.results.record import read_record
 
     source, record = _record()
     place = folder / "runs" / "toy" / "psnr" / source.name
@@ -377,7 +379,7 @@ def records(draw: random.Random, folder: Path) -> None:
     elif choice == 1:
         members.member("psnr", dataset="toy", runs_folder=folder / "runs")
     else:
-        runs.read_record(place)
+        read_record(place)
 
 
 @functools.cache

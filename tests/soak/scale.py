@@ -48,7 +48,7 @@ def pairs(count: int, folder: Path) -> Measured:
     from miniatures import bmp
 
     from harness import run as room
-    from harness import scoring
+    from harness.scoring import Scorer
 
     draw = np.random.default_rng(0)
     lines = ["distorted,reference,score,reference_id"]
@@ -63,7 +63,7 @@ def pairs(count: int, folder: Path) -> Measured:
             lines.append(f"{name},r{r}.bmp,{100 - d + draw.normal():.4f},r{r}")
     (folder / "table.csv").write_text("\n".join(lines[: count + 1]) + "\n", encoding="utf-8")
     seen: list[tuple[int, float]] = []
-    score = scoring.Scorer.score
+    score = Scorer.score
 
     def watched(scorer: Any, chunks: Any) -> Any:
         done = 0
@@ -73,7 +73,7 @@ def pairs(count: int, folder: Path) -> Measured:
             if not seen or done - seen[-1][0] >= count // 20:
                 seen.append((done, resident()))
 
-    scoring.Scorer.score = watched  # type: ignore[method-assign]
+    Scorer.score = watched  # type: ignore[method-assign]
     rows: Measured = []
     asked = room.Request("psnr", str(folder / "table.csv"), runs=str(folder / "runs"), mlflow_uri="off", quiet=True)
     timed(f"{count:,} pairs of 16x16: read, scored, measured, recorded", lambda: room.run(asked, lambda text: None), rows)

@@ -96,10 +96,10 @@ def warm() -> None:
     import harness.leaderboard
     import harness.models.psnr
     import harness.models.ssim
-    import harness.report
+    import harness.results.report
+    import harness.results.tables
     import harness.run
     import harness.submission.submit
-    import harness.summary
     import harness.training  # noqa: F401
 
     torch.set_num_threads(1)
@@ -192,8 +192,8 @@ def damage(folder: Path) -> list[str]:
 
 
 def _look(path: Path) -> None:
-    from harness import runs
     from harness.files.atomic import sha256_json
+    from harness.results.run_scores import ScoreFile
 
     if path.name in ("lock", ".lock"):
         import fcntl
@@ -202,7 +202,7 @@ def _look(path: Path) -> None:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     elif path.name == "record.json":
         record = json.loads(path.read_text(encoding="utf-8"))
-        rows = runs.ScoreFile(path.parent).read()
+        rows = ScoreFile(path.parent).read()
         if record["hashes"]["scores"] != sha256_json([[n, repr(s), p] for n, s, p in rows]):
             raise ValueError("a record whose scores.csv is another")
     elif path.suffix == ".json":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from harness.report.table import Points
+    from harness.results.breakdown import Points
 
 _DPI = 110
 _DOTS, _CURVE, _FAINT = "#0b5cad", "#c2410c", "#c9d1d9"

@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import runs
 from harness.files.atomic import atomic, write_text
+from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import Unwritable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.report.table import Part, Points
+    from harness.results.breakdown import Part, Points
 
 PAGE, SCATTER, KINDS, TRAINING = "report.html", "scatter.png", "kinds.png", "training.png"
 _MOST_KINDS = 60
@@ -34,7 +34,7 @@ def of_run(
     A report that cannot be made costs a warning; raises Unwritable where it cannot be written, as the record then cannot either.
     """
     try:
-        return write(folder, record, frame(table, runs.ScoreFile(folder).read()), model)
+        return write(folder, record, frame(table, ScoreFile(folder).read()), model)
     except Unwritable:
         raise
     except Exception as error:
@@ -52,20 +52,20 @@ def frame(table: pd.DataFrame, scores: Sequence[tuple[str, float, str]]) -> pd.D
 
 def plots(folder: Path, record: Mapping[str, Any], rows: pd.DataFrame) -> list[Path]:
     """Write the run's pictures into `folder`: scatter.png, kinds.png, training.png, each where there is something to draw."""
-    from harness.report import figures
-    from harness.report.table import points
+    from harness.results import plots as drawing
+    from harness.results.breakdown import points
 
     drawn: dict[str, bytes] = {}
     p = points(record, rows)
     if p is not None and len(p.score) > 1:
-        drawn[SCATTER] = figures.scatter(
+        drawn[SCATTER] = drawing.scatter(
             p, f"{record['model']} on {record['dataset']}, {record['protocol']}: {_headline(record)}"
         )
         kinds = sorted(set(p.distortion))
         if 1 < len(kinds) <= _MOST_KINDS:
-            drawn[KINDS] = figures.by_kind(p, kinds)
+            drawn[KINDS] = drawing.by_kind(p, kinds)
     if record.get("history"):
-        drawn[TRAINING] = figures.training(record["history"])
+        drawn[TRAINING] = drawing.training(record["history"])
     for name, data in drawn.items():
         with atomic(folder / name) as stream:
             stream.write(data)
@@ -78,9 +78,9 @@ def write(folder: Path, record: Mapping[str, Any], rows: pd.DataFrame, model: An
     `model`, ready to score, is asked for `score_maps` of the worst pairs if it has that ability; it may take ten seconds.
     """
     from harness.leaderboard.text import sentences
-    from harness.report.pictures import data_uri
-    from harness.report.table import by_kind, by_level, by_reference, points
-    from harness.templates import render
+    from harness.results.breakdown import by_kind, by_level, by_reference, points
+    from harness.results.html import render
+    from harness.results.thumbnails import data_uri
 
     written = plots(folder, record, rows)
     p = points(record, rows)
@@ -112,7 +112,7 @@ def _test(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _headline(record: Mapping[str, Any]) -> str:
-    from harness.summary import number
+    from harness.results.tables import number
 
     test = _test(record)
     return f"SRCC {number(test.get('srcc'))}, PLCC {number(test.get('plcc'))}, n = {test.get('n')}"
@@ -127,7 +127,7 @@ def _marks(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _figures(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each figure with its interval, drawn from -1 (or the lowest end, in halves) to 1; main over twice that."""
-    from harness.summary import number
+    from harness.results.tables import number
 
     test, names = _test(record), {"srcc": "SRCC", "plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "main": "Main"}
     rows: list[dict[str, Any]] = []
@@ -145,7 +145,7 @@ def _figures(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _further(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Figures beyond correlations, `not defined` where the dataset does not have what they need, and why."""
-    from harness.summary import number
+    from harness.results.tables import number
 
     test = _test(record)
     found = test.get("discrimination")
@@ -172,7 +172,7 @@ def _drawn(value: float, interval: Sequence[float] | None, low: float = -1.0) ->
 
 
 def _part_table(what: str, parts: Sequence[Part]) -> dict[str, Any]:
-    from harness.summary import number
+    from harness.results.tables import number
 
     shown = parts[:_MOST_REFERENCES] if what == "reference" else parts
     return {
@@ -194,8 +194,8 @@ def _part_table(what: str, parts: Sequence[Part]) -> dict[str, Any]:
 
 
 def _worst(p: Points, rows: pd.DataFrame, model: Any) -> list[dict[str, Any]]:
-    from harness.report.pictures import Shown, show
-    from harness.report.table import worst
+    from harness.results.breakdown import worst
+    from harness.results.thumbnails import Shown, show
 
     chosen = worst(p)
     places = rows.set_index("name")

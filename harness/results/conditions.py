@@ -1,0 +1,54 @@
+"""The conditions under which a result repeats bit for bit: machine, libraries, device, threads, batch."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("numpy", "pandas", "scipy", "pillow", "opencv-python-headless", "torch", "torchvision", "timm", "safetensors")
+
+
+def libraries() -> dict[str, str]:
+    """Installed versions of what can move a score, without importing any of it."""
+    found = {"harness": "iqa-harness", **{name: name for name in LIBRARIES}}
+    versions = {}
+    for name, package in found.items():
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(package)
+    return versions
+
+
+def conditions(device: str, threads: int, batch: int) -> dict[str, Any]:
+    """Under which conditions bits repeat."""
+    return {
+        "machine": f"{platform.system()} {platform.machine()} {processor()}",
+        "python": platform.python_version(),
+        "device": device,
+        "threads": threads,
+        "batch": batch,
+        "libraries": libraries(),
+    }
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def difference(before: Any, wanted: Any, path: str = "") -> str:
+    """`a.b was 1, is 2, ...` for every leaf that differs between two documents."""
+    if isinstance(before, dict) and isinstance(wanted, dict):
+        parts = [
+            difference(before.get(k), wanted.get(k), f"{path}{k}.")
+            for k in {**before, **wanted}
+            if before.get(k) != wanted.get(k)
+        ]
+        return ", ".join(parts)
+    return f"{path.rstrip('.')} was {before}, is {wanted}"

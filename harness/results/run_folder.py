@@ -1,0 +1,115 @@
+"""Runs on disk: where a record lies, what its key hashes, and how work that was cut off goes on.
+
+`runs/<dataset>/<model>/<key>/` holds record.json (written last: it being there means the run is finished),
+scores.csv, pictures.csv, checkpoints, log.jsonl and plots. The key hashes what determines the result and nothing
+else; the conditions (machine, device, versions, threads, batch) under which bits repeat are kept beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.files.atomic import write_json, writing
+from harness.results import processes
+from harness.results.conditions import difference
+from harness.results.record import FORMAT, read_record
+from harness.runtime.errors import Fault
+
+# Cut off between two removals, a folder must not look finished without its scores, nor resumable without its state's files.
+_FIRST_REMOVED = {"record.json": 0, "state.json": 1}
+
+
+def folder_of(runs: str | Path, dataset: str, model: str, key: str) -> Path:
+    """`runs/<dataset>/<model>/<key>`, names made safe for any file system."""
+    return Path(runs) / safe_name(dataset) / safe_name(model) / key
+
+
+def safe_name(name: str) -> str:
+    """`name` as a file or folder name that any file system takes."""
+    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).strip(". ") or "unnamed"
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The folder's record, unless it or the scores behind it are not there. Raises BadRequest as `read_record` does."""
+    record = read_record(folder)
+    return record if record is not None and all((folder / name).is_file() for name in ("scores.csv", "pictures.csv")) else None
+
+
+def withdraw(folder: Path, say: Callable[[str], None]) -> None:
+    """Remove a record whose scores are gone, so that the run counts as cut off; call with the folder locked."""
+    path = folder / "record.json"
+    if path.is_file():
+        say(f"{folder}: its record is there and its scores are not; doing what is missing")
+        with writing(path):
+            path.unlink()
+
+
+def all_records(runs: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Finished records under a folder `<dataset>/<model>/<key>`, in the order of their paths."""
+    for path in sorted(Path(runs).glob("*/*/*/record.json")):
+        record = read_record(path.parent)
+        if record is not None:
+            yield path.parent, record
+
+
+@contextlib.contextmanager
+def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """One process at a time works in `folder`; others wait and say for whom. A dead holder's lock is free."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _lock(descriptor, folder, say)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0) if hasattr(os, "pwrite") else None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path, say: Callable[[str], None]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory lock that dies with its holder; two processes are the user's care
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
+        say(f"{folder}: {holder} works on this run; waiting for it")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, force: bool, say: Callable[[str], None]) -> None:
+    """Make `folder` ready to work in: keep what an interrupted run left if it can go on to the same bits, else start anew."""
+    state = folder / "state.json"
+    before: dict[str, Any] | None = None
+    with contextlib.suppress(OSError, ValueError):  # absent or cut short: nothing to go on from
+        before = json.loads(state.read_text(encoding="utf-8"))
+    wanted = {"format": FORMAT, "identity": dict(facts), "conditions": dict(now)}
+    wanted = json.loads(json.dumps(wanted))
+    if force or before != wanted:
+        if before is not None and not force:
+            say(f"{folder}: begun under other conditions ({difference(before, wanted)}); starting it anew")
+        with writing(folder):
+            for entry in sorted(folder.iterdir(), key=lambda entry: _FIRST_REMOVED.get(entry.name, len(_FIRST_REMOVED))):
+                if entry.name in ("lock", processes.FILE):
+                    continue
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        write_json(state, wanted)
+
+
+def require_there(folder: Path) -> None:
+    """Refuse to go on where a run's folder was removed or moved under it; raises Fault."""
+    if not folder.is_dir():
+        raise Fault(
+            f"{folder}: the folder is gone (removed or moved while this run worked in it?); the same command begins it anew"
+        )

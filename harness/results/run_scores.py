@@ -1,0 +1,116 @@
+"""The scores of a run: results as they come, and the files scores.csv and pictures.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.files.atomic import append_lines, sync, write_text
+from harness.imaging.crops import Crop
+from harness.runtime.errors import BadRequest, Fault
+
+
+class ScoreFile:
+    """scores.csv (name,score,part) and pictures.csv (name and the sha256 of both files), grown by whole chunks."""
+
+    HEADER = ("name", "score", "part")
+    PICTURES = ("name", "distorted_sha256", "reference_sha256")
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "scores.csv"
+        self.pictures = folder / "pictures.csv"
+
+    def resume(self, chunks: Sequence[Sequence[str]]) -> set[int]:
+        """Which chunks (of names) are already there whole; anything else in the files is dropped.
+
+        Workers finish chunks in any order, so what a kill left need not be the first ones.
+        """
+        rows, pictures = _whole_rows(self.path), _whole_rows(self.pictures)
+        places = [{row[0]: at for at, row in enumerate(found)} for found in (rows, pictures)]
+
+        def whole(chunk: Sequence[str]) -> bool:
+            starts = [at.get(chunk[0], -1) for at in places]
+            ends = zip((rows, pictures), starts, strict=True)
+            return all(s >= 0 and [r[0] for r in found[s : s + len(chunk)]] == list(chunk) for found, s in ends)
+
+        done = {number for number, chunk in enumerate(chunks) if whole(chunk)}
+        self._write(rows, pictures, [name for number in sorted(done) for name in chunks[number]])
+        return done
+
+    def finish(self, chunks: Sequence[Sequence[str]]) -> None:
+        """Put the rows into the chunks' order, and everything on disk: the same bytes whoever finished first."""
+        rows, pictures = _whole_rows(self.path), _whole_rows(self.pictures)
+        order = [name for chunk in chunks for name in chunk]
+        if any(sorted(r[0] for r in found) != sorted(order) for found in (rows, pictures)):
+            raise Fault(f"{self.path}: changed by something else while this run wrote to it; the same command puts it right")
+        if [r[0] for r in rows] != order or [r[0] for r in pictures] != order:
+            self._write(rows, pictures, order)
+        sync(self.path)
+
+    def _write(self, rows: list[list[str]], pictures: list[list[str]], order: Sequence[str]) -> None:
+        for path, header, found in ((self.path, self.HEADER, rows), (self.pictures, self.PICTURES, pictures)):
+            by_name = {row[0]: row for row in found}
+            write_text(path, csv_text([header, *(by_name[name] for name in order)]))
+
+    def append(self, results: Sequence[Scored], parts: Sequence[str]) -> None:
+        """One chunk's rows, in one write each; floats with all their digits."""
+        append_lines(self.pictures, csv_text([(r.name, r.distorted, r.reference) for r in results]))
+        append_lines(self.path, csv_text([(r.name, repr(r.score), part) for r, part in zip(results, parts, strict=True)]))
+
+    def read(self) -> list[tuple[str, float, str]]:
+        """All rows: name, score, part. Raises Fault for a damaged file."""
+        try:
+            return [(name, float(score), part) for name, score, part in _whole_rows(self.path)]
+        except ValueError as error:
+            raise Fault(f"{self.path}: a damaged score file: {error}") from None
+
+    def picture_hashes(self) -> list[tuple[str, str, str]]:
+        """All rows of pictures.csv: name, sha256 of the distorted image, sha256 of the reference."""
+        return [(name, distorted, reference) for name, distorted, reference in _whole_rows(self.pictures)]
+
+
+def _whole_rows(path: Path) -> list[list[str]]:
+    """The rows below the header, without a last line that a kill cut short."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return []
+    except OSError as error:
+        raise BadRequest(f"{path}: cannot be read: {error.strerror}") from None
+    # Not splitlines(): names may hold the other characters that it breaks lines at.
+    try:
+        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    except csv.Error:  # damaged: nothing in it can be trusted
+        return []
+    return [row for row in rows[1:] if len(row) == 3]
+
+
+def csv_text(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as CSV lines ending in a newline."""
+    out = io.StringIO()
+    plain, quoted = (csv.writer(out, lineterminator="\n", quoting=q) for q in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    for row in rows:
+        # Unquoted, a name's carriage return (which the module leaves bare before Python 3.13) would end the line.
+        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
+    return out.getvalue()
+
+
+class CropScore(NamedTuple):
+    """A crop's place and its score."""
+
+    crop: Crop
+    score: float
+
+
+class Scored(NamedTuple):
+    """One image's result; `distorted` and `reference` are the sha256 of the two files."""
+
+    name: str
+    score: float
+    identical: bool
+    distorted: str
+    reference: str
+    crops: tuple[CropScore, ...]

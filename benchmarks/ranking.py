@@ -22,7 +22,7 @@ from tabulate import tabulate
 from harness import leaderboard
 from harness.campaign import run_all
 from harness.files.atomic import write_text
-from harness.leaderboard.rows import Group
+from harness.leaderboard.board import Group
 from harness.results.run_scores import csv_text
 from harness.results.tables import number, probability, with_interval
 from harness.run import Request

@@ -15,8 +15,9 @@ from harness.cards.loading import find_dataset
 from harness.cli import cli
 from harness.datasets import load_dataset, splits
 from harness.datasets.overlap import related
-from harness.leaderboard.rows import CONTAMINATED, board
+from harness.leaderboard.rows import board
 from harness.results import tables
+from harness.results.marks import CONTAMINATED
 from harness.results.record import read_record
 from harness.results.run_scores import ScoreFile
 from harness.run import Request

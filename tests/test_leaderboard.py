@@ -18,21 +18,13 @@ from record_factory import PUBLISHED, begun, labels, make, pairs, repeated
 from scipy import stats
 
 from harness import leaderboard
-from harness.leaderboard import text
-from harness.leaderboard.best import COMPARED, NOT_COMPARED
-from harness.leaderboard.rows import (
-    FEW,
-    IDENTICAL,
-    NO_LABELS,
-    OTHER_SPLIT,
-    OTHER_TABLE,
-    PARTIAL,
-    SEEN,
-    UNFINISHED,
-    Row,
-    board,
-)
+from harness.leaderboard import formats
+from harness.leaderboard.best_group import COMPARED
+from harness.leaderboard.board import Row
+from harness.leaderboard.formats import GENERATED, latex, markdown, seeds, terminal
+from harness.leaderboard.rows import board
 from harness.results.key import key_of
+from harness.results.marks import FEW, IDENTICAL, NO_LABELS, NOT_COMPARED, OTHER_SPLIT, OTHER_TABLE, PARTIAL, SEEN, UNFINISHED
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import BadRequest
 from harness.statistics.comparison import best_group
@@ -118,7 +110,7 @@ def test_figures_that_do_not_exist_are_blank_and_not_zero(tmp_path: Path) -> Non
     row = the(rows_of(tmp_path), "blind")
     assert row.marks == (NO_LABELS,)
     assert row.figures["srcc"] is None
-    line = next(line for line in text.csv(board(leaderboard.collect([tmp_path]), "toy")).splitlines() if "blind" in line)
+    line = next(line for line in formats.csv(board(leaderboard.collect([tmp_path]), "toy")).splitlines() if "blind" in line)
     assert ",,,,,,,," in line
     assert "0.0," not in line
 
@@ -181,15 +173,15 @@ def test_the_best_group_is_bold_starred_and_listed(tmp_path: Path) -> None:
     for name, noise in (("best", 0.5), ("worse", 2.0)):
         make(tmp_path, name, noise=noise)
     shown = board(leaderboard.collect([tmp_path]), "toy")
-    best, worse = (next(line for line in text.markdown(shown).splitlines() if f"| {name} " in line) for name in ("best", "worse"))
+    best, worse = (next(line for line in markdown(shown).splitlines() if f"| {name} " in line) for name in ("best", "worse"))
     assert best.count("**") == 8
     assert "**" not in worse
     assert "| best |" in re.sub(" +", " ", best)
     assert "< .001" in worse
-    assert "Bold: not significantly below the best of its column (5% level" in text.markdown(shown)
-    assert re.search(r"\n +1 +best +\.9\d\d\* \[", text.terminal(shown))
-    assert r"best & \textbf{.9" in text.latex(shown)
-    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(text.csv(shown)))}
+    assert "Bold: not significantly below the best of its column (5% level" in markdown(shown)
+    assert re.search(r"\n +1 +best +\.9\d\d\* \[", terminal(shown))
+    assert r"best & \textbf{.9" in latex(shown)
+    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(formats.csv(shown)))}
     assert rows["best"]["best"] == "srcc; plcc; krcc; main"
     assert (rows["worse"]["best"], rows["best"]["p_best"]) == ("", "")
     assert float(rows["worse"]["p_best"]) < 0.001
@@ -205,7 +197,7 @@ def test_where_people_chose_between_pairs_the_2afc_score_ranks(tmp_path: Path) -
     (group,) = board(leaderboard.collect([tmp_path]), "toy").groups
     assert group.headline == "score_2afc"
     assert [(row.name, row.rank) for row in group.rows if row.kind == "measured"] == [("a", 1), ("b", 2)]
-    shown = text.markdown(board(leaderboard.collect([tmp_path]), "toy"))
+    shown = markdown(board(leaderboard.collect([tmp_path]), "toy"))
     assert re.search(r"\| model +\| +2AFC \| +SRCC", shown)
     assert "p is that of 2AFC" in shown
 
@@ -222,8 +214,8 @@ def test_seeds_are_averaged_and_their_records_follow(tmp_path: Path) -> None:
     values = [record["metrics"]["test"]["srcc"] for record in made]
     assert rows[1].figures["srcc"] == pytest.approx(sum(values) / 3)
     assert rows[1].spread["srcc"] == (min(values), max(values))
-    assert text.seeds(rows[1]) == "3 seeds: 0, 1, 2"
-    tables = text.latex(board(leaderboard.collect([tmp_path]), "toy"))
+    assert seeds(rows[1]) == "3 seeds: 0, 1, 2"
+    tables = latex(board(leaderboard.collect([tmp_path]), "toy"))
     assert [line.partition(" &")[0] for line in tables.splitlines() if line.startswith("net")] == [
         "net, 3 seeds: 0, 1, 2",
         *(f"net, seed {seed}" for seed in (0, 1, 2)),
@@ -258,7 +250,7 @@ def test_repeated_splits_are_one_row_with_their_range_and_their_records_are_behi
     (row,) = [row for row in rows_of(tmp_path) if row.kind != "control"]
     assert (row.key, row.repeats, row.n) == (record["key"], 3, 180)
     assert row.spread["srcc"] == tuple(record["metrics"]["test"]["range"]["srcc"])
-    assert "3 splits" in text.markdown(board(leaderboard.collect([tmp_path]), "toy"))
+    assert "3 splits" in markdown(board(leaderboard.collect([tmp_path]), "toy"))
     assert leaderboard.contradictions(place, record) == []
     assert leaderboard.contradictions(place, record | {"repeats": [record["repeats"][0] | {"n": 181}]}) != []
 
@@ -298,7 +290,7 @@ def test_few_references_and_identical_pairs_are_marked(tmp_path: Path) -> None:
 def test_the_order_in_which_records_are_found_does_not_matter(boards: Path) -> None:
     found = leaderboard.collect([boards / "records"])
     for dataset in ("toy", "other"):
-        assert text.markdown(board(found, dataset)) == text.markdown(board(found[::-1], dataset))
+        assert markdown(board(found, dataset)) == markdown(board(found[::-1], dataset))
 
 
 def test_a_record_that_lies_in_two_places_is_one_row(boards: Path, tmp_path: Path) -> None:
@@ -355,7 +347,7 @@ def test_csv_holds_all_digits_and_every_column(boards: Path) -> None:
 
 def test_latex_is_a_table_with_special_characters_escaped(tmp_path: Path) -> None:
     make(tmp_path, "a_b&c%")
-    out = text.latex(board(leaderboard.collect([tmp_path]), "toy"))
+    out = latex(board(leaderboard.collect([tmp_path]), "toy"))
     assert r"a\_b\&c\%" in out
     assert out.count(r"\begin{tabular}") == out.count(r"\bottomrule") == 1
     body = out[out.index(r"\midrule") : out.index(r"\bottomrule")]
@@ -375,7 +367,7 @@ def test_check_names_a_table_that_differs_is_missing_or_has_no_records(boards: P
     leaderboard.write(boards)
     (boards / "toy.md").write_text((boards / "toy.md").read_text().replace(".", ",", 1))
     (boards / "other.csv").unlink()
-    (boards / "gone.md").write_text(text.GENERATED)
+    (boards / "gone.md").write_text(GENERATED)
     (boards / "mine.md").write_text("my own remarks")
     said = leaderboard.check(boards)
     assert [re.sub(".*/", "", line).split(";")[0] for line in said] == [

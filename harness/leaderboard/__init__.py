@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.files.atomic import atomic, sha256_json, write_text, writing
-from harness.leaderboard import text
-from harness.leaderboard.page import page
-from harness.leaderboard.rows import Board, board
+from harness.leaderboard import formats
+from harness.leaderboard.board import Board
+from harness.leaderboard.formats import GENERATED, cells, csv, markdown, terminal
+from harness.leaderboard.html import page
+from harness.leaderboard.rows import board
 from harness.results.key import key_of
 from harness.results.record import read_record
 from harness.results.run_folder import folder_of
@@ -73,12 +75,12 @@ def boards_of(found: Sequence[Found], records_folder: Path | None = None) -> lis
 def show(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards", *, latex: bool = False) -> str:
     """The tables of dataset `name` (None: of all) for a terminal, or as LaTeX: committed records and one's own runs together."""
     chosen = _chosen(name, runs_folder, boards)
-    return "\n\n\n".join(text.latex(b) if latex else text.terminal(b) for b in chosen)
+    return "\n\n\n".join(formats.latex(b) if latex else terminal(b) for b in chosen)
 
 
 def numbers(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards") -> list[dict[str, Any]]:
     """The rows that `show` shows as plain values with all digits, for JSON."""
-    return [text.cells(row) for b in _chosen(name, runs_folder, boards) for group in b.groups for row in group.rows]
+    return [cells(row) for b in _chosen(name, runs_folder, boards) for group in b.groups for row in group.rows]
 
 
 def _chosen(name: str | None, runs_folder: str | Path, boards: str | Path) -> list[Board]:
@@ -216,14 +218,14 @@ def _files(root: Path) -> dict[Path, str]:
     files = {}
     for b in boards:
         stem = folder_of("", b.dataset, "", "").parts[0]
-        files[root / f"{stem}.md"] = text.markdown(b)
-        files[root / f"{stem}.csv"] = text.csv(b)
+        files[root / f"{stem}.md"] = markdown(b)
+        files[root / f"{stem}.csv"] = csv(b)
     return files | ({root / PAGE: page(boards, RECORDS)} if boards else {})
 
 
 def _left_over(root: Path, wanted: Iterable[Path]) -> list[Path]:
     """Tables of our own making that no record is behind any more."""
-    tables = [path for path in sorted(root.glob("*.md")) if text.GENERATED in path.read_text(encoding="utf-8")]
+    tables = [path for path in sorted(root.glob("*.md")) if GENERATED in path.read_text(encoding="utf-8")]
     return [path for table in tables for path in (table, table.with_suffix(".csv")) if path not in wanted and path.is_file()]
 
 

@@ -10,149 +10,23 @@ import itertools
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from harness.files.atomic import sha256_json
-from harness.leaderboard.best import NOT_COMPARED, with_best
+from harness.leaderboard.best_group import with_best
+from harness.leaderboard.board import FIGURES, Board, Group, Record, Reported, Row
+from harness.results.marks import (
+    CONTROLS,
+    FEW,
+    LEGEND,
+    OTHER_SPLIT,
+    OTHER_TABLE,
+    PARTIAL,
+    marks_of,
+)
 from harness.statistics.leave_one_out import LeftOut
-
-Record = Mapping[str, Any]
-FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
-CONTROLS = {"cell": "oracle: knows kind and level", "level": "level alone"}
-SEEN = "seen"
-CONTAMINATED = "contaminated"
-RANDOM = "random weights"
-PARTIAL = "partial"
-FEW = "few references"
-UNFINISHED = "unfinished"
-NO_LABELS = "labels withheld"
-OTHER_TABLE = "other table"
-OTHER_SPLIT = "other split"
-NO_FIT = "no fit"
-IDENTICAL = "identical pairs"
-LEGEND = {
-    SEEN: "its weights were trained on this dataset: not a test, and not ranked",
-    CONTAMINATED: "its weights were trained on data that share pictures or labels with this dataset: not ranked",
-    RANDOM: "some parts keep random weights",
-    PARTIAL: "only some of the pairs were scored: not ranked, never averaged",
-    FEW: "fewer than ten references: intervals are wide and rough",
-    UNFINISHED: "the run has not finished: no figures yet",
-    NO_LABELS: "people's scores of the test part are not public, so there are no figures here",
-    OTHER_TABLE: "measured on other pairs or labels than the rest of this table: not ranked",
-    OTHER_SPLIT: "tested on other images than the rest of this table: not ranked",
-    NO_FIT: "no curve could be fitted, so PLCC fitted and RMSE are blank",
-    IDENTICAL: "pairs of identical pictures were given the card's ceiling instead of infinity",
-    NOT_COMPARED: "not tested against the best row: one of the two has no figures without each reference (an older record, or "
-    "medians over splits), or they were tested on other splits",
-}
-_UNRANKED = frozenset({SEEN, CONTAMINATED, PARTIAL, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT})
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a table. A figure that does not exist is None, and blank wherever it is shown."""
-
-    kind: Literal["measured", "seeds", "control"]
-    """seeds: the mean of several records that differ in their seed alone; control: computed from the labels' table alone."""
-    name: str
-    dataset: str
-    protocol: str
-    figures: Mapping[str, float | None]
-    ci: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
-    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Smallest and largest value over the seeds or splits behind a row."""
-    rank: int | None = None
-    title: str = ""
-    n: int | None = None
-    references: int | None = None
-    pairs_per_second: float | None = None
-    device: str = ""
-    seeds: tuple[int, ...] = ()
-    repeats: int = 0
-    """Splits that the figures are a median over; 0: one split."""
-    marks: tuple[str, ...] = ()
-    left_out: LeftOut | None = None
-    """Figures without each reference."""
-    images: tuple[str | None, str | None] = (None, None)
-    """The table's and the split's hash: rows are compared where both are the same."""
-    best: tuple[str, ...] = ()
-    """Figures in which the row is not significantly below the best row."""
-    p_best: float | None = None
-    """Of no difference from the best row in the group's headline figure, after Holm's correction; None for the best itself."""
-    trained_on: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    """What the user passed beyond the card: `recipe.epochs=3`, `weights=released`."""
-    members: tuple[str, ...] = ()
-    """seeds only: the keys of the records behind the mean."""
-    key: str = ""
-    folder: str = ""
-    """The record's folder under the boards' `records/`, or empty where it lies elsewhere."""
-    command: str = ""
-    created: str = ""
-
-    @property
-    def ranked(self) -> bool:
-        """Whether the row can be compared with the others of its group."""
-        return self.kind != "control" and self.figures.get("main") is not None and not _UNRANKED.intersection(self.marks)
-
-    def without(self, figure: str) -> tuple[float, ...] | None:
-        """`figure` with each reference left out."""
-        if self.left_out is None:
-            return None
-        if figure == "main":
-            srcc, plcc = (self.left_out.figures.get(part) for part in ("srcc", "plcc"))
-            return None if srcc is None or plcc is None else tuple(a + b for a, b in zip(srcc, plcc, strict=True))
-        return self.left_out.figures.get(figure)
-
-
-@dataclass(frozen=True)
-class Reported:
-    """A number that somebody else published, from a model's card."""
-
-    name: str
-    dataset: str
-    protocol: str
-    figures: Mapping[str, float | None]
-    plcc_kind: str
-    variant: str
-    source: str
-    status: str
-    """`read` in its source, or `unverified`."""
-    note: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """The rows of one protocol, best first."""
-
-    dataset: str
-    protocol: str
-    description: str
-    note: str
-    rows: tuple[Row, ...]
-    confidence: float = 0.95
-    headline: str = "main"
-    """The figure that rows are ranked by: main, or score_2afc where people chose between pairs."""
-
-
-@dataclass(frozen=True)
-class Board:
-    """One dataset's tables."""
-
-    dataset: str
-    title: str
-    note: str
-    label: str
-    groups: tuple[Group, ...]
-    reported: tuple[Reported, ...]
-
-    @property
-    def marks(self) -> dict[str, str]:
-        """The marks that occur, with what they mean."""
-        used = {mark for group in self.groups for row in group.rows for mark in row.marks}
-        return {mark: text for mark, text in LEGEND.items() if mark in used}
 
 
 def board(records: Sequence[tuple[Path | None, Record]], dataset: str, records_folder: Path | None = None) -> Board:
@@ -281,7 +155,7 @@ def _row(record: Record, folder: str, usual: _Usual) -> Row:
         device=(record.get("conditions") or {}).get("device") or "",
         seeds=() if record.get("seed") is None else (record["seed"],),
         repeats=len(record.get("repeats") or ()),
-        marks=_marks(record, figures, usual),
+        marks=marks_of(record, _differs(record, usual)),
         left_out=LeftOut.read(record.get("without_each_reference")),
         images=(_hash(record, "table"), _hash(record, "split")),
         trained_on=tuple(record.get("trained_on") or ()),
@@ -307,23 +181,6 @@ def _intervals(figures: Mapping[str, Any]) -> dict[str, tuple[float, float] | No
 def _whole(count: float | None) -> int | None:
     """A count; medians over splits may fall between two."""
     return None if count is None else round(count)
-
-
-def _marks(record: Record, figures: Mapping[str, Any], usual: _Usual) -> tuple[str, ...]:
-    if record.get("unfinished"):
-        return (UNFINISHED,)
-    differs = _differs(record, usual)
-    holds = {
-        SEEN: record.get("seen"),
-        CONTAMINATED: record.get("contaminated_by"),
-        RANDOM: record.get("random_weights"),
-        **{mark: mark == differs for mark in (PARTIAL, OTHER_TABLE, OTHER_SPLIT)},
-        NO_LABELS: not figures,
-        FEW: figures.get("few_references"),
-        NO_FIT: figures.get("fit_problem"),
-        IDENTICAL: record.get("identical_pairs"),
-    }
-    return tuple(mark for mark, true in holds.items() if true)
 
 
 def _with_means(rows: list[Row], records: Sequence[Record], *, seeded_splits: bool) -> list[Row]:

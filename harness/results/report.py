@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.files.atomic import atomic, write_text
+from harness.results.marks import FEW, LEGEND, PARTIAL, marks_of, sentences
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import Unwritable
 
@@ -77,7 +78,6 @@ def write(folder: Path, record: Mapping[str, Any], rows: pd.DataFrame, model: An
 
     `model`, ready to score, is asked for `score_maps` of the worst pairs if it has that ability; it may take ten seconds.
     """
-    from harness.leaderboard.text import sentences
     from harness.results.breakdown import by_kind, by_level, by_reference, points
     from harness.results.html import render
     from harness.results.thumbnails import data_uri
@@ -120,9 +120,10 @@ def _headline(record: Mapping[str, Any]) -> str:
 
 def _marks(record: Mapping[str, Any]) -> dict[str, str]:
     """What a reader must know of this record, in the words of the leaderboards."""
-    from harness.leaderboard.rows import board
-
-    return board([(None, record)], record["dataset"]).marks
+    controls = (record.get("controls") or {}).values()
+    own = {*marks_of(record, PARTIAL if record.get("partial") else None)}
+    own |= {FEW} if any(figures.get("few_references") for figures in controls) else set()
+    return {mark: text for mark, text in LEGEND.items() if mark in own}
 
 
 def _figures(record: Mapping[str, Any]) -> list[dict[str, Any]]:

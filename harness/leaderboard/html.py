@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.leaderboard.rows import LEGEND, Board, Group, Reported, Row
-from harness.leaderboard.text import GENERATED, against_best, best_explained, seeds, sentences, speed
+from harness.leaderboard.board import Board, Group, Reported, Row
+from harness.leaderboard.formats import GENERATED, against_best, best_explained, seeds, speed
 from harness.results.html import render
+from harness.results.marks import LEGEND, sentences
 from harness.results.tables import number
 
 _WIDTH = 120

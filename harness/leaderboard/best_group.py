@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from harness.results.marks import NOT_COMPARED
+
 if TYPE_CHECKING:
-    from harness.leaderboard.rows import Row
+    from harness.leaderboard.board import Row
+
 
 COMPARED = ("srcc", "plcc", "krcc", "main", "score_2afc")
 """Figures whose best group is marked."""
-NOT_COMPARED = "not compared"
 
 
 def with_best(rows: Sequence[Row], headline: str, confidence: float) -> list[Row]:

@@ -1,0 +1,128 @@
+"""What a leaderboard holds: boards of groups of rows, and figures that others reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from harness.results.marks import (
+    CONTAMINATED,
+    LEGEND,
+    NO_LABELS,
+    OTHER_SPLIT,
+    OTHER_TABLE,
+    PARTIAL,
+    SEEN,
+    UNFINISHED,
+)
+from harness.statistics.leave_one_out import LeftOut
+
+Record = Mapping[str, Any]
+FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
+_UNRANKED = frozenset({SEEN, CONTAMINATED, PARTIAL, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table. A figure that does not exist is None, and blank wherever it is shown."""
+
+    kind: Literal["measured", "seeds", "control"]
+    """seeds: the mean of several records that differ in their seed alone; control: computed from the labels' table alone."""
+    name: str
+    dataset: str
+    protocol: str
+    figures: Mapping[str, float | None]
+    ci: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Smallest and largest value over the seeds or splits behind a row."""
+    rank: int | None = None
+    title: str = ""
+    n: int | None = None
+    references: int | None = None
+    pairs_per_second: float | None = None
+    device: str = ""
+    seeds: tuple[int, ...] = ()
+    repeats: int = 0
+    """Splits that the figures are a median over; 0: one split."""
+    marks: tuple[str, ...] = ()
+    left_out: LeftOut | None = None
+    """Figures without each reference."""
+    images: tuple[str | None, str | None] = (None, None)
+    """The table's and the split's hash: rows are compared where both are the same."""
+    best: tuple[str, ...] = ()
+    """Figures in which the row is not significantly below the best row."""
+    p_best: float | None = None
+    """Of no difference from the best row in the group's headline figure, after Holm's correction; None for the best itself."""
+    trained_on: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    """What the user passed beyond the card: `recipe.epochs=3`, `weights=released`."""
+    members: tuple[str, ...] = ()
+    """seeds only: the keys of the records behind the mean."""
+    key: str = ""
+    folder: str = ""
+    """The record's folder under the boards' `records/`, or empty where it lies elsewhere."""
+    command: str = ""
+    created: str = ""
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the row can be compared with the others of its group."""
+        return self.kind != "control" and self.figures.get("main") is not None and not _UNRANKED.intersection(self.marks)
+
+    def without(self, figure: str) -> tuple[float, ...] | None:
+        """`figure` with each reference left out."""
+        if self.left_out is None:
+            return None
+        if figure == "main":
+            srcc, plcc = (self.left_out.figures.get(part) for part in ("srcc", "plcc"))
+            return None if srcc is None or plcc is None else tuple(a + b for a, b in zip(srcc, plcc, strict=True))
+        return self.left_out.figures.get(figure)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A number that somebody else published, from a model's card."""
+
+    name: str
+    dataset: str
+    protocol: str
+    figures: Mapping[str, float | None]
+    plcc_kind: str
+    variant: str
+    source: str
+    status: str
+    """`read` in its source, or `unverified`."""
+    note: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of one protocol, best first."""
+
+    dataset: str
+    protocol: str
+    description: str
+    note: str
+    rows: tuple[Row, ...]
+    confidence: float = 0.95
+    headline: str = "main"
+    """The figure that rows are ranked by: main, or score_2afc where people chose between pairs."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """One dataset's tables."""
+
+    dataset: str
+    title: str
+    note: str
+    label: str
+    groups: tuple[Group, ...]
+    reported: tuple[Reported, ...]
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """The marks that occur, with what they mean."""
+        used = {mark for group in self.groups for row in group.rows for mark in row.marks}
+        return {mark: text for mark, text in LEGEND.items() if mark in used}

@@ -1,0 +1,58 @@
+"""The marks that tables and reports put beside a result, what each means, and texts of cards as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+NOT_COMPARED = "not compared"
+CONTROLS = {"cell": "oracle: knows kind and level", "level": "level alone"}
+SEEN = "seen"
+CONTAMINATED = "contaminated"
+RANDOM = "random weights"
+PARTIAL = "partial"
+FEW = "few references"
+UNFINISHED = "unfinished"
+NO_LABELS = "labels withheld"
+OTHER_TABLE = "other table"
+OTHER_SPLIT = "other split"
+NO_FIT = "no fit"
+IDENTICAL = "identical pairs"
+LEGEND = {
+    SEEN: "its weights were trained on this dataset: not a test, and not ranked",
+    CONTAMINATED: "its weights were trained on data that share pictures or labels with this dataset: not ranked",
+    RANDOM: "some parts keep random weights",
+    PARTIAL: "only some of the pairs were scored: not ranked, never averaged",
+    FEW: "fewer than ten references: intervals are wide and rough",
+    UNFINISHED: "the run has not finished: no figures yet",
+    NO_LABELS: "people's scores of the test part are not public, so there are no figures here",
+    OTHER_TABLE: "measured on other pairs or labels than the rest of this table: not ranked",
+    OTHER_SPLIT: "tested on other images than the rest of this table: not ranked",
+    NO_FIT: "no curve could be fitted, so PLCC fitted and RMSE are blank",
+    IDENTICAL: "pairs of identical pictures were given the card's ceiling instead of infinity",
+    NOT_COMPARED: "not tested against the best row: one of the two has no figures without each reference (an older record, or "
+    "medians over splits), or they were tested on other splits",
+}
+
+
+def marks_of(record: Mapping[str, Any], differs: str | None = None) -> tuple[str, ...]:
+    """The marks of a record. `differs`: the one for having been measured on something else than its table."""
+    if record.get("unfinished"):
+        return (UNFINISHED,)
+    figures = (record.get("metrics") or {}).get(record.get("split") or "test") or {}
+    holds = {
+        SEEN: record.get("seen"),
+        CONTAMINATED: record.get("contaminated_by"),
+        RANDOM: record.get("random_weights"),
+        **{mark: mark == differs for mark in (PARTIAL, OTHER_TABLE, OTHER_SPLIT)},
+        NO_LABELS: not figures,
+        FEW: figures.get("few_references"),
+        NO_FIT: figures.get("fit_problem"),
+        IDENTICAL: record.get("identical_pairs"),
+    }
+    return tuple(mark for mark, true in holds.items() if true)
+
+
+def sentences(*texts: str) -> str:
+    """Texts of cards, which begin and end as they like, as sentences."""
+    return " ".join(f"{text[:1].upper()}{text[1:]}".rstrip(".") + "." for text in map(str.strip, texts) if text)

@@ -64,8 +64,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     wished = parser.parse_args()
 
+    from harness.engine.request import Request
     from harness.ensembling.run import Wish, ensemble
-    from harness.run import Request
 
     files = prepare(wished.source, wished.out)
     names = [card for card, _ in LABELS.values()]

@@ -20,12 +20,12 @@ from typing import Any
 from tabulate import tabulate
 
 from harness import leaderboard
-from harness.campaign import run_all
+from harness.engine.batch import run_all
+from harness.engine.request import Request
 from harness.files.atomic import write_text
 from harness.leaderboard.board import Group
 from harness.results.run_scores import csv_text
 from harness.results.tables import number, probability, with_interval
-from harness.run import Request
 
 
 @dataclass(frozen=True)

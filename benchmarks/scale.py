@@ -30,12 +30,12 @@ from safetensors.torch import save_file
 from tabulate import tabulate
 
 from harness import models
-from harness.cluster import crew as crews
-from harness.cluster.session import kept, session
-from harness.cluster.worker import Job
+from harness.engine.distributed import workers as crews
+from harness.engine.distributed.session import kept, session
+from harness.engine.distributed.worker import Job
+from harness.engine.scorer import Pair, Scorer
 from harness.models import find_model, weights
 from harness.results.conditions import processor
-from harness.scoring import Pair, Scorer
 
 HEIGHT, WIDTH = 288, 288
 

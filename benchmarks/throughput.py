@@ -31,8 +31,8 @@ from tabulate import tabulate
 
 from harness.cards.schema import Cropping
 from harness.datasets import load_dataset
+from harness.engine.scorer import Scorer, pairs_of
 from harness.imaging import decode
-from harness.scoring import Scorer, pairs_of
 
 HEIGHT, WIDTH, REFERENCES = 384, 512, 25
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.datasets import load_dataset as load_dataset
+    from harness.engine.scorer import score_pair as score_pair
     from harness.models import load_model as load_model
-    from harness.scoring import score_pair as score_pair
     from harness.statistics.agreement import agreement as agreement
 
 _ROOMS = {
     "load_model": "harness.models",
-    "score_pair": "harness.scoring",
+    "score_pair": "harness.engine.scorer",
     "load_dataset": "harness.datasets",
     "agreement": "harness.statistics.agreement",
 }

@@ -131,9 +131,9 @@ def run(
     as_json: bool,
 ) -> None:
     """Train (where a model has a recipe), test, measure and record MODELS on a dataset."""
-    from harness import campaign
+    from harness.engine.batch import of_seeds, run_all
+    from harness.engine.request import Request
     from harness.results import tables
-    from harness.run import Request
 
     if bool(models) == bool(scores) or bool(scores) != bool(name):
         raise BadRequest("give MODELS, or --scores FILE.csv with --name NAME")
@@ -166,8 +166,8 @@ def run(
         for model in dict.fromkeys([name] if name else models)
     ]
     if seeds is not None:
-        requests = [one for request in requests for one in campaign.of_seeds(request, _seeds(seeds, seed))]
-    outcomes, faults = campaign.run_all(requests, _words(test_on), _say(quiet), keep_shared=keep_shared)
+        requests = [one for request in requests for one in of_seeds(request, _seeds(seeds, seed))]
+    outcomes, faults = run_all(requests, _words(test_on), _say(quiet), keep_shared=keep_shared)
     results = [tables.result(outcome.folder, outcome.record) for outcome in outcomes]
     if as_json:
         click.echo(json.dumps(results, indent=2, ensure_ascii=False))
@@ -204,22 +204,22 @@ def score(
     as_json: bool,
 ) -> None:
     """Score pictures that need no labels: one pair, or a table of pairs."""
-    from harness import bare
+    from harness.engine import unlabelled
 
     if (len(pictures) != 2) == (pairs is None):
         raise BadRequest("give either REFERENCE DISTORTED or --pairs FILE.csv")
-    table = bare.read_pairs(pairs, root) if pairs else bare.one_pair(*pictures)
-    making = bare.scorer(
+    table = unlabelled.read_pairs(pairs, root) if pairs else unlabelled.one_pair(*pictures)
+    making = unlabelled.scorer(
         model, table, weights=weights, settings=_settings(settings), cards=cards, device=device, seed=seed, offline=offline,
         workers=workers, ray=ray, batch=batch, say=_say(quiet),
     )  # fmt: skip
     with making as scorer:
-        results = bare.score(scorer, table, quiet=quiet)
+        results = unlabelled.score(scorer, table, quiet=quiet)
     if out:
-        bare.write_scores(out, results)
+        unlabelled.write_scores(out, results)
         _say(quiet)(f"{len(results)} scores written to {out}")
     if as_json:
-        click.echo(json.dumps([bare.as_json(pair, scored) for pair, scored in results], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([unlabelled.as_json(pair, scored) for pair, scored in results], indent=2, ensure_ascii=False))
     elif not out:
         for pair, scored in results:
             click.echo(f"{scored.score!r}" if not pairs else f"{pair.name},{scored.score!r}")
@@ -234,10 +234,10 @@ def score(
 @_with("json", "debug")
 def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: bool, as_json: bool) -> None:
     """Agreement of a file of scores with a file of labels (columns name,score; labels may have reference_id)."""
-    from harness import external
+    from harness.engine.compare import agreement_of_files
     from harness.results import tables
 
-    figures = external.agreement_of_files(scores, labels, lower=set(lower), fit=fit, inner=inner)
+    figures = agreement_of_files(scores, labels, lower=set(lower), fit=fit, inner=inner)
     click.echo(json.dumps(figures.json(), indent=2) if as_json else tables.agreement_text(figures))
 
 
@@ -275,7 +275,7 @@ def compare(
     as_json: bool,
 ) -> None:
     """Is A better than B? Two models, runs or score files, paired by reference."""
-    from harness import contrast
+    from harness.engine import compare as contrast
 
     found = contrast.compare_members(
         a,
@@ -341,9 +341,9 @@ def ensemble(
     as_json: bool,
 ) -> None:
     """Find a blend of MEMBERs (models, runs' folders, files of name,score), and write it as a model's card."""
+    from harness.engine.request import Request
     from harness.ensembling.run import Wish
     from harness.ensembling.run import ensemble as make
-    from harness.run import Request
 
     request = Request(
         "", dataset, root=root, protocol=protocol, seed=seed, device=device, workers=workers, batch=batch, offline=offline,
@@ -384,7 +384,7 @@ def verify(
     as_json: bool,
 ) -> None:
     """Do a finished run's work again, and compare it with its record."""
-    from harness import verification
+    from harness.engine import verify as verification
 
     verdict = verification.verify(
         run_folder,
@@ -451,7 +451,7 @@ def leaderboard_(
     if add:
         leaderboard.add(add, boards)
     if measure_again:
-        from harness import remeasurement
+        from harness.engine import verify as remeasurement
 
         for folder, changed in remeasurement.measure_all_again(leaderboard.committed(name, boards), cards=cards):
             click.echo("\n".join(f"{folder}: {line}" for line in changed or ["figures as before"]), err=True)
@@ -561,7 +561,7 @@ def submit(
     as_json: bool,
 ) -> None:
     """Score a challenge's images with a model, or the model of a finished run, and write the zip to hand in."""
-    from harness.run import Request
+    from harness.engine.request import Request
     from harness.submission.submit import submit as make
 
     wish = Request(

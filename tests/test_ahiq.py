@@ -18,16 +18,17 @@ from hypothesis import strategies as st
 from plain_ahiq import GOLDEN, SMALL, TINY, Plain, by_rule, crops, plain, rule_state
 from torch import Tensor, nn
 
-from harness import bare, models
+from harness import models
 from harness.cards.overrides import apply_set
 from harness.cards.schema import Cropping, ModelCard
+from harness.engine import unlabelled
+from harness.engine.trainer import Trainer
 from harness.models import find_model
 from harness.models.ahiq.backbones import BatchNorm
 from harness.models.ahiq.deform_conv import deform_conv, places, upsampled_conv
 from harness.models.ahiq.model import AHIQ
 from harness.models.kernels import onednn
 from harness.runtime.errors import BadRequest
-from harness.training import Trainer
 
 
 def filled(configuration: dict[str, Any], **changes: Any) -> AHIQ:
@@ -469,7 +470,7 @@ def test_every_impossible_setting_is_named():
 
 
 def test_nothing_is_scored_with_untrained_heads():
-    with pytest.raises(BadRequest, match="give its weights with --weights"), bare.scorer("ahiq-tiny", []):
+    with pytest.raises(BadRequest, match="give its weights with --weights"), unlabelled.scorer("ahiq-tiny", []):
         pass
 
 

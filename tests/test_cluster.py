@@ -22,14 +22,15 @@ import torch
 from PIL import Image
 from small import write_network, write_table
 
-from harness.campaign import run_all
-from harness.cluster.session import kept, session
+from harness.engine.batch import run_all
+from harness.engine.distributed.session import kept, session
+from harness.engine.request import Request
+from harness.engine.run import run
+from harness.engine.trainer import CHECKPOINT
+from harness.engine.verify import verify
 from harness.models.weights.checkpoint import read_metadata, read_state
 from harness.results.record import read_record
-from harness.run import Request, run
 from harness.runtime.errors import BadRequest, Fault
-from harness.training import CHECKPOINT
-from harness.verification import verify
 
 HARNESS = [sys.executable, "-m", "harness.cli"]
 

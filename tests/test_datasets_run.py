@@ -10,17 +10,17 @@ import small
 from click.testing import CliRunner
 from miniatures import copy, tree
 
-from harness.campaign import run_all
 from harness.cards.loading import find_dataset
 from harness.cli import cli
 from harness.datasets import load_dataset, splits
 from harness.datasets.overlap import related
+from harness.engine.batch import run_all
+from harness.engine.request import Request
 from harness.leaderboard.rows import board
 from harness.results import tables
 from harness.results.marks import CONTAMINATED
 from harness.results.record import read_record
 from harness.results.run_scores import ScoreFile
-from harness.run import Request
 
 NAMES = ["tid2013", "tid2008", "kadid10k", "live", "live-first", "csiq", "pipal", "pipal-ntire2022", "pieapp", "mdid", "bapps"]
 CASES = [(name, protocol) for name in NAMES for protocol in find_dataset(name).protocols]

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from small import picture, write_network, write_table
 
 from harness.cards.schema import Cropping, ModelCard, parse_card
+from harness.engine.scorer import Scorer, pairs_of
 from harness.ensembling import blends, candidates, card, chains, figures, search
 from harness.ensembling.assessment import out_of_fold
 from harness.models import load_model, score_scaling
 from harness.models.ensemble import Ensemble
 from harness.runtime.errors import BadRequest
-from harness.scoring import Scorer, pairs_of
 from harness.statistics.correlations import midranks, pearson, spearman
 
 KINDS = score_scaling.KINDS
@@ -307,7 +307,7 @@ def test_each_member_is_scored_under_its_own_cropping_as_if_alone(tmp_path: Path
 
 
 def test_identical_pictures_have_the_members_ceiling(tmp_path: Path):
-    from harness.scoring import score_pair
+    from harness.engine.scorer import score_pair
 
     model = ensemble_of({**PSNR, "weight": 1.0})
     same = picture(0)

@@ -20,7 +20,7 @@ import pytest
 from small import write_network, write_table
 
 from harness.cli import main
-from harness.cluster.session import kept
+from harness.engine.distributed.session import kept
 from harness.results.record import read_record
 
 MEMBERS = ("quick", "slow")

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 from small import write_network, write_table
 
-from harness import campaign, verification
 from harness.cards.schema import Cropping
 from harness.datasets.archives import unpack
+from harness.engine import verify
+from harness.engine.batch import run_all
+from harness.engine.request import Plan, Request
+from harness.engine.run import run
+from harness.engine.scorer import Pair, Scorer
 from harness.files.download import SourceFailed, download
-from harness.run import Plan, Request, run
 from harness.runtime.errors import BadRequest, Fault, Unwritable
-from harness.scoring import Pair, Scorer
 
 
 def quiet(text: str) -> None:
@@ -72,7 +74,7 @@ def test_scores_are_the_same_whatever_the_threads_and_batches_and_a_changed_libr
     monkeypatch.setenv("HARNESS_CARDS", str(write_network(tmp_path / "cards")))
     table = write_table(tmp_path / "data")
     base = Request("small", str(table), protocol="parts", runs=str(tmp_path / "trained"), mlflow_uri="off", quiet=True)
-    (trained,), _ = campaign.run_all([base], say=quiet)
+    (trained,), _ = run_all([base], say=quiet)
     weights = str(trained.folder / "weights.safetensors")
     found, threads = {}, torch.get_num_threads()
     for label, batch, workers, count in (("a", 8, 1, 1), ("b", 8, 0, 1), ("c", 1, 0, 1), ("d", 8, 0, 2), ("e", 8, 1, 1)):
@@ -82,7 +84,7 @@ def test_scores_are_the_same_whatever_the_threads_and_batches_and_a_changed_libr
                 model, str(table), protocol="parts", runs=str(tmp_path / label), mlflow_uri="off", quiet=True,
                 weights=given, batch=batch, workers=workers,
             )  # fmt: skip
-            (outcome,), faults = campaign.run_all([request], say=quiet)
+            (outcome,), faults = run_all([request], say=quiet)
             assert not faults
             lines = (outcome.folder / "scores.csv").read_text(encoding="utf-8").splitlines()[1:]
             found[label, model] = {line.split(",")[0]: float(line.split(",")[1]) for line in lines}
@@ -97,9 +99,9 @@ def test_scores_are_the_same_whatever_the_threads_and_batches_and_a_changed_libr
     record = json.loads((trained.folder / "record.json").read_text(encoding="utf-8"))
     record["conditions"]["libraries"]["torch"] = "0.0.1"
     (trained.folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
-    verdict = verification.verify(trained.folder, say=quiet)
+    verdict = verify.verify(trained.folder, say=quiet)
     assert verdict.ok
-    assert "libraries.torch was 0.0.1" in verification.text(verdict)
+    assert "libraries.torch was 0.0.1" in verify.text(verdict)
 
 
 def test_nothing_is_fetched_but_over_https(tmp_path: Path):
@@ -157,7 +159,7 @@ def test_a_file_that_is_taken_away_while_a_run_works_is_a_fault_and_no_defect(tm
     def taken_away(todo: Plan, *_: object) -> None:
         (todo.folder / "weights.safetensors").read_bytes()
 
-    monkeypatch.setattr("harness.run._record", taken_away)
+    monkeypatch.setattr("harness.engine.run._record", taken_away)
     with pytest.raises(Fault, match=r"weights\.safetensors is gone: removed while the run worked"):
         run(asked(tmp_path), quiet)
 

@@ -10,8 +10,9 @@ import pytest
 from small import write_table
 
 from harness import leaderboard
-from harness.remeasurement import measure_again, measure_all_again
-from harness.run import Request, run
+from harness.engine.request import Request
+from harness.engine.run import run
+from harness.engine.verify import measure_again, measure_all_again
 from harness.runtime.errors import Fault
 
 

@@ -13,11 +13,11 @@ import harness
 from harness.cards.overrides import apply_set
 from harness.cards.schema import Cropping
 from harness.datasets import load_dataset
+from harness.engine.scorer import Pair, Scorer, pairs_of
 from harness.models import find_model
 from harness.models.base import Model
 from harness.results.key import identity
 from harness.runtime.errors import BadRequest, Fault
-from harness.scoring import Pair, Scorer, pairs_of
 
 
 class Distance(Model):

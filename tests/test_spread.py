@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import write_table
 
-from harness.cluster.crew import _shards
-from harness.cluster.session import Node, cores
-from harness.cluster.share import Share, divide
+from harness.engine.distributed.allocation import Share, divide
+from harness.engine.distributed.session import Node, cores
+from harness.engine.distributed.workers import _shards
+from harness.engine.scorer import Pair
 from harness.results import processes
 from harness.results.run_scores import Scored, ScoreFile
 from harness.runtime.errors import BadRequest
-from harness.scoring import Pair
 
 HARNESS = [sys.executable, "-m", "harness.cli"]
 GPUS = [Node("a", 32, 4), Node("b", 16, 1)]

@@ -69,7 +69,7 @@ def test_a_stop_is_heard_while_a_library_that_connects_puts_a_handler_of_its_own
 import ctypes, os, signal, time
 from concurrent.futures import ThreadPoolExecutor
 from harness.runtime import signals
-from harness.cluster import session
+from harness.engine.distributed import session
 
 def connect():
     ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(0))  # 0: the default, which ends the process

@@ -10,10 +10,10 @@ from small import write_network, write_table
 from harness.cards.overrides import apply_set
 from harness.cards.schema import Protocol
 from harness.datasets import load_dataset, splits
+from harness.engine.scorer import pairs_of
+from harness.engine.trainer import LOG, WEIGHTS, Trainer
 from harness.models import find_model, load_model
 from harness.runtime.errors import BadRequest, Fault
-from harness.scoring import pairs_of
-from harness.training import LOG, WEIGHTS, Trainer
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("step", [1, 9, 10, 11, 25, 59])
 def test_a_run_cut_off_at_any_step_ends_with_the_bits_of_an_undisturbed_one(world, tmp_path: Path, monkeypatch, step: int):
     trainer(world, tmp_path / "whole").train()
-    monkeypatch.setattr("harness.training._SECONDS_BETWEEN_CHECKPOINTS", 0.02)
+    monkeypatch.setattr("harness.engine.trainer._SECONDS_BETWEEN_CHECKPOINTS", 0.02)
     cut = trainer(world, tmp_path / "cut")
     update = cut._step
 

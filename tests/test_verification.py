@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from small import write_network, write_table
 
-from harness.run import Request, run
+from harness.engine.request import Request
+from harness.engine.run import run
+from harness.engine.verify import verify
 from harness.runtime.errors import BadRequest
-from harness.verification import verify
 
 
 class World:

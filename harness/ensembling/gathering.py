@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from harness import datasets, external
+from harness import datasets
 from harness.datasets import Dataset, splits
 from harness.datasets.overlap import independent_rows
 from harness.datasets.table import has_pictures
+from harness.engine.request import Plan, Request, plan
+from harness.engine.run import Outcome, execute
 from harness.files.atomic import sha256_file, sha256_json
+from harness.files.score_table import read_scores
 from harness.models.ensemble import FILE, SCORES
 from harness.results.record import read_record
 from harness.results.run_folder import safe_name
 from harness.results.run_scores import ScoreFile
-from harness.run import Outcome, Plan, Request, execute, plan
 from harness.runtime.errors import BadRequest, listed
 from harness.statistics.correlations import Floats
 
@@ -190,7 +192,7 @@ class _Members:
         return plan(_again(Outcome(path, record, found=True), self.wish), self.data)
 
     def _of_file(self, member: int, word: str, path: Path) -> list[Source]:
-        frame = external.read_scores(path)
+        frame = read_scores(path)
         sign = -1.0 if {word, path.stem} & self.lower else 1.0
         scores = {n: sign * float(s) for n, s in zip(frame["name"], frame["score"], strict=True)}
         entry = {"file": f"{safe_name(path.stem)}.csv", "sha256": sha256_file(path)}

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness import datasets
 from harness.cards.schema import ModelCard, Tunable
-from harness.cluster.session import cores, session
+from harness.engine.distributed.session import cores, session
+from harness.engine.request import Plan, Request, plan
+from harness.engine.run import Outcome, execute, train
 from harness.ensembling import card as cards
 from harness.ensembling.figures import Objective
 from harness.ensembling.search import environment, quiet
@@ -26,7 +28,6 @@ from harness.files.atomic import sha256_json, write_json, write_text
 from harness.models import find_model
 from harness.results import tables
 from harness.results.run_folder import folder_of, locked
-from harness.run import Outcome, Plan, Request, execute, plan, train
 from harness.runtime.errors import BadRequest, Fault, listed, near
 
 if TYPE_CHECKING:

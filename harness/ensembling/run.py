@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.engine.request import Request
 from harness.ensembling import card, report
 from harness.ensembling.assessment import METHODS, Row, assess, best_member, out_of_fold, scaled_alone
 from harness.ensembling.blends import Blend
@@ -21,7 +22,6 @@ from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
 from harness.results.mlflow_mirror import Tracker
 from harness.results.run_folder import folder_of, locked
-from harness.run import Request
 from harness.runtime.errors import BadRequest
 from harness.statistics.correlations import Ints
 
@@ -31,7 +31,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of the search; how members are run is a `harness.run.Request`."""
+    """What is asked of the search; how members are run is a `harness.engine.request.Request`."""
 
     out: str
     test_on: tuple[str, ...] = ()

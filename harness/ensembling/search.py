@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.cluster.session import cores, session
+from harness.engine.distributed.session import cores, session
 from harness.ensembling.blends import Blend
 from harness.ensembling.candidates import Plan, as_blend
 from harness.ensembling.chains import Chain, Sample

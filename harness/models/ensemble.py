@@ -1,7 +1,7 @@
 """An ensemble: a weighted sum of members' scores, each brought to one scale by a scaling that was frozen when it was made.
 
 A card's `[model]` table holds everything: the members' classes and settings, their croppings, scalings and weights
-(`harness ensemble` writes such cards). Each member is scored under its own cropping (`harness.scoring.Scorer`).
+(`harness ensemble` writes such cards). Each member is scored under its own cropping (`harness.engine.scorer.Scorer`).
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Ensemble(Model):
 
     def load_scores(self, part: str, path: Path) -> None:
         """Take the scores of `member/scores` from a file of name,score."""
-        from harness.external import read_scores
+        from harness.files.score_table import read_scores
 
         member = self._named(part.rpartition("/")[0], part)
         frame = read_scores(path)

@@ -264,7 +264,7 @@ def _values(reading: lines.Reading, card: ChallengeCard) -> list[Finding]:
 
 def _compared(report: Report, against: str, runs: str, say: Callable[[str], None]) -> Report:
     """With a look at the model's own scores: are these turned round, and do they leak ids?"""
-    from harness.members import member
+    from harness.engine.score_source import member
     from harness.submission.leak import audit
 
     about = report.card.phases[report.phase or report.card.default_phase]
@@ -310,7 +310,7 @@ def _psnr(report: Report, root: str, cards: Sequence[str], say: Callable[[str], 
     """PSNR of the phase's images, computed from the pictures in `root`."""
     from harness import datasets, models
     from harness.datasets.table import has_pictures, require_files
-    from harness.scoring import Scorer, pairs_of
+    from harness.engine.scorer import Scorer, pairs_of
 
     assert report.phase is not None
     about = report.card.phases[report.phase]

@@ -12,12 +12,13 @@ from typing import Any
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge
 from harness.cards.overrides import apply_set
+from harness.engine.request import Request
+from harness.engine.run import Outcome, run
 from harness.files.atomic import atomic, sha256_file
 from harness.models import find_model
 from harness.results.record import read_record
 from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile
-from harness.run import Outcome, Request, run
 from harness.runtime.errors import BadRequest, Fault, listed
 from harness.submission import board, container, lines, names, readme
 from harness.submission.check import check, inspect

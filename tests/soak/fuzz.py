@@ -312,16 +312,16 @@ _SCORES = ("name,score,reference_id\n" + "".join(f"n{i},{i * 0.37},r{i // 3}\n" 
 
 
 def tables(draw: random.Random, folder: Path) -> None:
-    from harness import bare
     from harness.datasets import splits
     from harness.datasets.table import read_csv, table_hash
+    from harness.engine import unlabelled
 
     path = folder / "table.csv"
     path.write_bytes(
         text_damaged(draw, draw.choice((_TABLE, _TABLE.replace(b",", b";"), _TABLE.replace(b"\n", b"\r\n"), _SCORES)))
     )
     if draw.random() < 0.2:
-        bare.read_pairs(str(path))
+        unlabelled.read_pairs(str(path))
         return
     frame = read_csv(path)
     table_hash(frame)
@@ -333,7 +333,7 @@ def tables(draw: random.Random, folder: Path) -> None:
 
 
 def score_files(draw: random.Random, folder: Path) -> None:
-    from harness import external
+    from harness.engine.compare import agreement_of_files
     from harness.results.run_scores import ScoreFile
 
     scores, labels = folder / "scores.csv", folder / "labels.csv"
@@ -344,12 +344,13 @@ def score_files(draw: random.Random, folder: Path) -> None:
         file.read()
         file.resume([["n0", "n1", "n2"], ["n3"]])
         return
-    external.agreement_of_files(scores, labels, inner=draw.random() < 0.7, fit=draw.choice(("logistic4", "poly3")))
+    agreement_of_files(scores, labels, inner=draw.random() < 0.7, fit=draw.choice(("logistic4", "poly3")))
 
 
 def records(draw: random.Random, folder: Path) -> None:
     """A run's folder whose record is damaged, through everything that reads records."""
-    from harness import leaderboard, members
+    from harness import leaderboard
+    from harness.engine import score_source
     from harness.results.record import read_record
 
     source, record = _record()
@@ -377,7 +378,7 @@ def records(draw: random.Random, folder: Path) -> None:
     if choice == 0:
         leaderboard.show(None, folder / "runs", folder / "boards")
     elif choice == 1:
-        members.member("psnr", dataset="toy", runs_folder=folder / "runs")
+        score_source.member("psnr", dataset="toy", runs_folder=folder / "runs")
     else:
         read_record(place)
 

@@ -47,8 +47,9 @@ def pairs(count: int, folder: Path) -> Measured:
     import numpy as np
     from miniatures import bmp
 
-    from harness import run as room
-    from harness.scoring import Scorer
+    from harness.engine.request import Request
+    from harness.engine.run import run
+    from harness.engine.scorer import Scorer
 
     draw = np.random.default_rng(0)
     lines = ["distorted,reference,score,reference_id"]
@@ -75,8 +76,8 @@ def pairs(count: int, folder: Path) -> Measured:
 
     Scorer.score = watched  # type: ignore[method-assign]
     rows: Measured = []
-    asked = room.Request("psnr", str(folder / "table.csv"), runs=str(folder / "runs"), mlflow_uri="off", quiet=True)
-    timed(f"{count:,} pairs of 16x16: read, scored, measured, recorded", lambda: room.run(asked, lambda text: None), rows)
+    asked = Request("psnr", str(folder / "table.csv"), runs=str(folder / "runs"), mlflow_uri="off", quiet=True)
+    timed(f"{count:,} pairs of 16x16: read, scored, measured, recorded", lambda: run(asked, lambda text: None), rows)
     early = [rss for done, rss in seen if done <= count // 4][-1]
     late = max(rss for done, rss in seen)
     rows.append([f"memory while scoring: at a quarter {early:.0f} MB, largest later {late:.0f} MB", "", f"{late - early:+.1f}"])
@@ -115,20 +116,20 @@ def rows_of_labels(count: int, folder: Path) -> Measured:
         lines = (f"n{i},{v!r},r{r}" for i, (v, r) in enumerate(zip(values.tolist(), reference.tolist(), strict=True)))
         (folder / name).write_text("name,score,reference_id\n" + "\n".join(lines) + "\n", encoding="utf-8")
     del reference, label, score
-    from harness import datasets, external
+    from harness import datasets
     from harness.datasets import splits
     from harness.datasets.table import table_hash
+    from harness.files.score_table import read_scores
+    from harness.statistics.agreement import agreement
 
     rows: Measured = []
     data = timed(f"{count:,} rows listed", lambda: datasets.load_dataset(str(folder / "labels.csv")), rows)
     parts = timed("split by reference", lambda: splits.split(data.table, data.card.protocols["by-reference"]), rows)
     timed("hashes of table and split", lambda: (table_hash(data.table), splits.split_hash(data.table, parts)), rows)
-    given = timed("as many scores read", lambda: external.read_scores(folder / "scores.csv"), rows)
+    given = timed("as many scores read", lambda: read_scores(folder / "scores.csv"), rows)
     figures = timed(
         "agreement with intervals",
-        lambda: external.agreement(
-            given["score"].to_numpy(float), data.table["score"].to_numpy(float), list(data.table["reference_id"])
-        ),
+        lambda: agreement(given["score"].to_numpy(float), data.table["score"].to_numpy(float), list(data.table["reference_id"])),
         rows,
     )
     assert figures.references == -(-count // 200)

@@ -91,16 +91,10 @@ def warm() -> None:
     mpl.use("agg")
     import torch
 
-    import harness.campaign
     import harness.cli
-    import harness.leaderboard
-    import harness.models.psnr
-    import harness.models.ssim
-    import harness.results.report
-    import harness.results.tables
-    import harness.run
-    import harness.submission.submit
-    import harness.training  # noqa: F401
+    import harness.engine.batch
+    import harness.engine.run
+    import harness.engine.trainer  # noqa: F401
 
     torch.set_num_threads(1)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # brings torch._dynamo in, the longest of all imports

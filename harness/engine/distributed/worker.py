@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from harness import models
 from harness.cards.schema import ModelCard
+from harness.engine.scorer import Pair, Scorer
 from harness.models.weights import Found
 from harness.results.conditions import conditions
 from harness.results.run_scores import Scored
-from harness.scoring import Pair, Scorer
 
 
 @dataclass(frozen=True)

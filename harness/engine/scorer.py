@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from harness.cards.schema import Cropping
+from harness.engine.warm_time import WarmTime
 from harness.imaging import crops as cropping
 from harness.imaging import decode
 from harness.imaging.crops import Crop
 from harness.imaging.decode import Pixels
 from harness.results.run_scores import CropScore, Scored
 from harness.runtime.errors import BadRequest, Fault, listed
-from harness.timing import WarmTime
 
 if TYPE_CHECKING:
     import pandas as pd

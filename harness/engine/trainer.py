@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from harness.cards.schema import Cropping, Recipe
+from harness.engine.scorer import Pair, Scorer
 from harness.files.atomic import write_text
 from harness.imaging import decode
 from harness.imaging.decode import Pixels
@@ -30,7 +31,6 @@ from harness.models.weights.checkpoint import read_metadata, read_state, save_st
 from harness.results.run_folder import require_there
 from harness.runtime.errors import BadRequest, Fault
 from harness.runtime.progress import Step, duration, progress
-from harness.scoring import Pair, Scorer
 from harness.statistics.agreement import agreement
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Trained:
 
 
 class Alone:
-    """The team of a trainer that works by itself; `harness.cluster.training.Team` is one of several processes."""
+    """The team of a trainer that works by itself; `harness.engine.distributed.training.Team` is one of several processes."""
 
     rank, size = 0, 1
 

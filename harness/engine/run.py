@@ -9,82 +9,38 @@ import datetime
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness import datasets, devices, external, models
+from harness import datasets, models
 from harness.cards.loading import load_cards
-from harness.cards.overrides import apply_set
-from harness.cards.schema import DatasetCard, ModelCard
-from harness.datasets import Dataset, splits
+from harness.cards.schema import DatasetCard
+from harness.datasets import splits
 from harness.datasets.check.manifest import manifest_hash
 from harness.datasets.overlap import related
-from harness.datasets.table import has_pictures, require_files, table_hash
+from harness.datasets.table import has_pictures, require_files
+from harness.engine import devices
+from harness.engine.measure import controls, measured, oriented_labels
+from harness.engine.request import SCORED_PARTS, Plan, Request, command, plan, request_facts
+from harness.engine.scorer import Scorer, pairs_of
 from harness.files.atomic import sha256_file, sha256_json, write_json
-from harness.measurement import controls, measured, oriented_labels
-from harness.models import find_model
+from harness.files.score_table import read_scores, refuse_unmatched
 from harness.models import weights as weight_files
 from harness.results import processes
 from harness.results.conditions import conditions
-from harness.results.key import identity, key_of
 from harness.results.record import FORMAT
-from harness.results.run_folder import finished, folder_of, locked, prepare, require_there, withdraw
+from harness.results.run_folder import finished, locked, prepare, require_there, withdraw
 from harness.results.run_scores import Scored, ScoreFile
-from harness.runtime.errors import BadRequest, Fault, listed
+from harness.runtime.errors import BadRequest, Fault
 from harness.runtime.progress import progress
-from harness.scoring import BATCH, Scorer, pairs_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.cluster.crew import Crew, Hands
+    from harness.engine.distributed.workers import Crew, Hands
+    from harness.engine.trainer import Trained
     from harness.models.weights import Found
-    from harness.training import Trained
-
-SCORED_PARTS = ("validation", "test")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for; every field is what the command line passes."""
-
-    model: str
-    dataset: str
-    root: str | None = None
-    protocol: str | None = None
-    weights: str | None = None
-    """A file, or a word of the card such as `released`: the model is only tested."""
-    init: str | None = None
-    """A file of weights to train on from."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    limit: int | None = None
-    force: bool = False
-    device: str | None = None
-    workers: int = 0
-    """2 or more: local processes that share the work; else this one, with a thread per core."""
-    ray: str | None = None
-    """A running Ray cluster that does the work: `host:port` or `auto`."""
-    batch: int = BATCH
-    offline: bool = False
-    cards: tuple[str, ...] = ()
-    runs: str = "runs"
-    mlflow_uri: str | None = None
-    """None: sqlite beside the runs; `off`: no mirror."""
-    scores: str | None = None
-    """A file of name,score: `model` is then only the name of whatever made it."""
-    lower_is_better: bool = False
-    """Of `scores`."""
-    inner: bool = False
-    """Use the names that both `scores` and the dataset have."""
-    repeat: int = 0
-    """Which of a protocol's seeded repeats."""
-    exclude: tuple[str, ...] = ()
-    """reference_ids that are left out of the scored parts."""
-    remark: str = ""
-    """Shown beside the result, such as why references were left out."""
-    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,95 +50,6 @@ class Outcome:
     folder: Path
     record: Mapping[str, Any]
     found: bool
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A request resolved: everything that is known before any work."""
-
-    request: Request
-    card: ModelCard
-    data: Dataset
-    protocol: str
-    parts: pd.Series
-    found: Found
-    trained: bool
-    facts: Mapping[str, Any]
-    folder: Path
-
-    @property
-    def key(self) -> str:
-        return self.folder.name
-
-    def rows(self, *parts: str) -> pd.DataFrame:
-        """The table's rows of these parts; of the scored ones, at most `limit` each."""
-        limit = self.request.limit
-        chosen = [self.data.table[self.parts == part][: limit if part in SCORED_PARTS else None] for part in parts]
-        if len(chosen) == 1:
-            return chosen[0]
-        import pandas as pd
-
-        return pd.concat(chosen)
-
-
-def plan(request: Request, data: Dataset | None = None) -> Plan:
-    """Resolve a request without doing any of its work; raises BadRequest for whatever cannot be served.
-
-    `data`: the request's dataset, where it is loaded already.
-    """
-    card = _card(request)
-    data = data or datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
-    if not has_pictures(data.table) and not request.scores and not _scores_only(card):
-        raise BadRequest(f"{data.name}: a table without pictures serves score files only (--scores FILE --name NAME)")
-    name, protocol = data.protocol(request.protocol)
-    trained = card.recipe is not None and request.weights is None
-    if request.init is not None and not trained:
-        raise BadRequest(
-            f"--init: {card.name} is not trained here" + (" (--weights only tests)" if request.weights else " (it has no recipe)")
-        )
-    parts = splits.split(data.table, protocol, seed=request.seed, repeat=request.repeat)
-    parts = parts.mask(data.table["reference_id"].isin(request.exclude) & parts.isin(SCORED_PARTS), "")
-    if trained and not (parts == "train").any():
-        others = [p for p, spec in data.card.protocols.items() if spec.split != "full"]
-        raise BadRequest(
-            f"{card.name} is trained, but protocol {name!r} of {data.name} has no training part: "
-            f"choose one that has ({listed(others)}), or give weights (--weights FILE|released)"
-        )
-    if request.scores:
-        found = weight_files.Found({}, None, {"scores": external.scores_hash(external.read_scores(request.scores))}, (), False)
-    else:
-        found = weight_files.find(card, request.init if trained and request.init else request.weights, offline=request.offline)
-    facts = identity(
-        card,
-        version=0 if request.scores else models.version_of(card),
-        weights=found.sha256,
-        trained=trained,
-        table=table_hash(data.table[parts != ""]),
-        split=splits.split_hash(data.table, parts),
-        protocol=name,
-        seed=request.seed,
-        limit=request.limit,
-    )
-    folder = folder_of(request.runs, data.name, card.name, key_of(facts))
-    return Plan(request, card, data, name, parts, found, trained, facts, folder)
-
-
-def _scores_only(card: ModelCard) -> bool:
-    """Whether the model is an ensemble of score files, which needs no pictures."""
-    members = card.model.get("members") or ()
-    return bool(members) and not any(member.get("class") for member in members)
-
-
-def _card(request: Request) -> ModelCard:
-    if not request.scores:
-        return apply_set(find_model(request.model, request.cards), request.settings)
-    return ModelCard(
-        name=request.model,
-        title=f"{request.model} (scores from a file)",
-        class_="",
-        higher_is_better=not request.lower_is_better,
-        description=f"external scores, read from {Path(request.scores).name}",
-    )
 
 
 def run(request: Request, say: Callable[[str], None] = print) -> Outcome:
@@ -266,7 +133,7 @@ def hands_of(todo: Plan, model: Any) -> AbstractContextManager[Hands | None]:
     request = todo.request
     if model is None or (request.workers < 2 and not request.ray):
         return nullcontext()
-    from harness.cluster.crew import hands
+    from harness.engine.distributed.workers import hands
 
     return hands(model, request.ray, request.workers, request.device, folder=todo.folder)
 
@@ -286,9 +153,9 @@ def _train(
     on_epoch: Callable[[dict[str, Any]], None],
     say: Callable[[str], None],
 ) -> Trained:
-    from harness.cluster.worker import Job
+    from harness.engine.distributed.worker import Job
+    from harness.engine.trainer import WEIGHTS, Trainer
     from harness.models.weights.checkpoint import read_state
-    from harness.training import WEIGHTS, Trainer
 
     request = todo.request
     rows, validation = todo.rows("train"), todo.rows("validation")
@@ -309,7 +176,7 @@ def _train(
         },
     }
     if hands is not None and (team := hands.team(model, todo.card.recipe)) is not None:
-        from harness.cluster import training
+        from harness.engine.distributed import training
 
         job = Job(todo.card, todo.found, request.seed, request.batch)
         trained = training.train(hands.session, team, job, arguments, say=say, quiet=request.quiet, on_epoch=on_epoch)
@@ -369,7 +236,7 @@ def scorer_of(
     if hands is None:
         yield here
         return
-    from harness.cluster.worker import Job
+    from harness.engine.distributed.worker import Job
 
     with hands.crew(Job(card, found, request.seed, request.batch), say) as crew:
         yield crew
@@ -385,9 +252,9 @@ def _take(todo: Plan, model: Any) -> _Scoring:
         results = [Scored(name, score, False, "", "", ()) for name, score in zip(names, model.of_names(names), strict=True)]
         file.append(results, list(todo.parts[rows.index]))
         return _Scoring(0.0, 0, None)
-    given = external.read_scores(request.scores)
+    given = read_scores(request.scores)
     if not request.inner:
-        external.refuse_unmatched(given["name"], rows["name"], todo.data.table["name"], (request.scores, todo.data.name))
+        refuse_unmatched(given["name"], rows["name"], todo.data.table["name"], (request.scores, todo.data.name))
     scores = given[given["name"].isin(rows["name"])].set_index("name")["score"]
     file.resume([])
     kept = rows[rows["name"].isin(scores.index)]
@@ -460,13 +327,6 @@ def _contaminated_by(todo: Plan, trained_on: Sequence[str]) -> list[str]:
     return [card.name for card in others if related(todo.data.card, card, content_left_out=bool(todo.request.exclude))]
 
 
-def request_facts(request: Request) -> dict[str, Any]:
-    """What the user asked for, as far as it can be asked again: no paths of this machine but those of given files."""
-    facts = asdict(request)
-    here = ("root", "device", "workers", "ray", "offline", "cards", "runs", "mlflow_uri", "quiet", "force")
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items() if k not in here}
-
-
 def pictures_by_reference(table: pd.DataFrame, pictures: Sequence[tuple[str, str, str]]) -> dict[str, str]:
     """One hash over the pictures of each reference, so that a changed picture can be narrowed down from the record alone."""
     id_of = dict(zip(table["name"], table["reference_id"], strict=True))
@@ -486,29 +346,6 @@ def hashed_pictures(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
     stills = {path: sha256_file(path) for path in dict.fromkeys(rows["reference"])}
     columns = zip(rows["name"], rows["distorted"], rows["reference"], strict=True)
     return [(name, sha256_file(moved), stills[still]) for name, moved, still in columns]
-
-
-def command(request: Request) -> str:
-    """The command line that makes this record again."""
-    import shlex
-
-    words = ["harness", "run", *(["--name"] if request.scores else []), request.model, "--dataset", request.dataset]
-    words += [flag for flag, on in (("--lower-is-better", request.lower_is_better), ("--inner", request.inner)) if on]
-    for option, value in (
-        ("--protocol", request.protocol),
-        ("--scores", request.scores),
-        ("--weights", request.weights),
-        ("--init", request.init),
-        ("--limit", request.limit),
-        ("--seed", request.seed or None),
-        ("--batch", request.batch if request.batch != BATCH else None),
-    ):
-        words += [option, str(value)] if value is not None else []
-    for key, value in request.settings.items():
-        words += ["--set", f"{key}={value}"]
-    for folder in request.cards:
-        words += ["--cards", folder]
-    return shlex.join(words)
 
 
 def _parameters(todo: Plan) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
 from pathlib import Path
 
 import pandas as pd
@@ -10,8 +9,6 @@ import pandas as pd
 from harness.files.atomic import sha256_json
 from harness.files.text_table import numbers, read_text_columns
 from harness.runtime.errors import BadRequest, listed, near
-from harness.statistics.agreement import Agreement, agreement
-from harness.statistics.curve_fitting import Fit
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
@@ -60,14 +57,3 @@ def refuse_unmatched(given: pd.Series, wanted: pd.Series, known: pd.Series, what
 def scores_hash(frame: pd.DataFrame) -> str:
     """sha256 of names and scores, whatever their order."""
     return sha256_json(sorted([name, repr(float(score))] for name, score in zip(frame["name"], frame["score"], strict=True)))
-
-
-def agreement_of_files(
-    scores: str | Path, labels: str | Path, *, lower: Set[str] = frozenset(), fit: Fit = "logistic4", inner: bool = False
-) -> Agreement:
-    """Agreement of two files; `lower` names what is lower-is-better and is turned round first: scores, labels."""
-    known = read_scores(labels)
-    joined = join(read_scores(scores), known, (str(scores), str(labels)), inner=inner)
-    given = joined["given"].to_numpy(dtype=float) * (-1 if "scores" in lower else 1)
-    people = joined["score"].to_numpy(dtype=float) * (-1 if "labels" in lower else 1)
-    return agreement(given, people, list(joined["reference_id"]) if "reference_id" in joined else None, fit=fit)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from harness import datasets
 from harness.cards.loading import find_dataset
-from harness.measurement import discrimination, oriented_labels
-from harness.members import Member, member
+from harness.engine.measure import discrimination, oriented_labels
+from harness.engine.score_source import Member, member
+from harness.files.score_table import join, read_scores
 from harness.results.tables import number, probability
 from harness.runtime.errors import BadRequest, listed
+from harness.statistics.agreement import Agreement, agreement
 from harness.statistics.comparison import Comparison, Difference, compare
+from harness.statistics.curve_fitting import Fit
 from harness.statistics.power import references_needed
 
 PLANNED = (0.01, 0.02, 0.05)
@@ -29,7 +33,7 @@ class Contrast(NamedTuple):
     """Names, by the comparison's rows."""
     comparison: Comparison
     discrimination: tuple[dict[str, Any], dict[str, Any]]
-    """Of a and of b (`harness.measurement.discrimination`)."""
+    """Of a and of b (`harness.engine.measure.discrimination`)."""
     references_needed: dict[float, int | None]
     """By true difference in SRCC: how many references would show it with a probability of 80 %."""
 
@@ -184,3 +188,14 @@ def as_json(found: Contrast) -> dict[str, Any]:
     planned = [{"statistic": "srcc", "difference": d, "power": 0.8, "references": n} for d, n in found.references_needed.items()]
     further = dict(zip("ab", found.discrimination, strict=True))
     return {"a": found.a, "b": found.b, **document, "discrimination": further, "planning": planned}
+
+
+def agreement_of_files(
+    scores: str | Path, labels: str | Path, *, lower: Set[str] = frozenset(), fit: Fit = "logistic4", inner: bool = False
+) -> Agreement:
+    """Agreement of two files; `lower` names what is lower-is-better and is turned round first: scores, labels."""
+    known = read_scores(labels)
+    joined = join(read_scores(scores), known, (str(scores), str(labels)), inner=inner)
+    given = joined["given"].to_numpy(dtype=float) * (-1 if "scores" in lower else 1)
+    people = joined["score"].to_numpy(dtype=float) * (-1 if "labels" in lower else 1)
+    return agreement(given, people, list(joined["reference_id"]) if "reference_id" in joined else None, fit=fit)

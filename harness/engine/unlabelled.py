@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from harness import models
 from harness.cards.overrides import apply_set
-from harness.devices import choose
+from harness.engine.devices import choose
+from harness.engine.scorer import Pair, Scorer
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models import weights as weight_files
 from harness.results.run_scores import Scored
 from harness.runtime.errors import BadRequest, listed
 from harness.runtime.progress import progress
-from harness.scoring import Pair, Scorer
 
 if TYPE_CHECKING:
-    from harness.cluster.crew import Crew
+    from harness.engine.distributed.workers import Crew
 
 Result = tuple[Pair, Scored]
 
@@ -102,8 +102,8 @@ def scorer(
             loaded.to(where)
         yield Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), say=say)
         return
-    from harness.cluster.crew import hands
-    from harness.cluster.worker import Job
+    from harness.engine.distributed.worker import Job
+    from harness.engine.distributed.workers import hands
 
     with (
         hands(loaded, ray, workers, device) as found_hands,

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.cards.schema import Recipe
-from harness.cluster.session import Node, Session, cores, session
-from harness.cluster.share import Share, divide
-from harness.cluster.worker import Done, Job, Worker, facts
-from harness.devices import on_uint8, threads
+from harness.engine.devices import on_uint8, threads
+from harness.engine.distributed.allocation import Share, divide
+from harness.engine.distributed.session import Node, Session, cores, session
+from harness.engine.distributed.worker import Done, Job, Worker, facts
+from harness.engine.scorer import Pair, cut
 from harness.models.weights import Found
 from harness.results.conditions import conditions as local_conditions
 from harness.results.run_scores import Scored
 from harness.runtime.errors import BadRequest, Fault, HarnessError, listed
-from harness.scoring import Pair, cut
 
 _SECONDS_TO_START = 60.0
 _TRIES = 3
@@ -61,7 +61,7 @@ class Hands:
 
     def team(self, model: Any, recipe: Recipe | None) -> Share | None:
         """The workers that may share the training without changing the recipe; None where this process does it as well alone."""
-        from harness.cluster.training import team_of
+        from harness.engine.distributed.training import team_of
 
         members = team_of(model, recipe.batch_references if recipe else 1, self.share)
         return None if members == 1 and not self.session.address else self.share.of(members)
@@ -182,7 +182,7 @@ class _Hand:
 
 
 class Crew:
-    """Workers for one model; scores like `harness.scoring.Scorer`, chunks in the order in which they are finished."""
+    """Workers for one model; scores like `harness.engine.scorer.Scorer`, chunks in the order in which they are finished."""
 
     def __init__(self, found: Session, share: Share, job: Job, say: Callable[[str], None]) -> None:
         self.session, self.share, self.job, self.say = found, share, job, say

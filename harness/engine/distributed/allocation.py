@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.cluster.session import Node
+from harness.engine.distributed.session import Node
 from harness.runtime.errors import BadRequest
 
 

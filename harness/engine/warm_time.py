@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.scoring import Pair, Scorer
+    from harness.engine.scorer import Pair, Scorer
 
 
 class WarmTime:

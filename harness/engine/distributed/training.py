@@ -25,13 +25,13 @@ import torch
 import torch.distributed as dist
 
 from harness import models
-from harness.cluster.crew import portable
-from harness.cluster.session import Session
-from harness.cluster.share import Share
-from harness.cluster.worker import Job, share_threads
+from harness.engine.distributed.allocation import Share
+from harness.engine.distributed.session import Session
+from harness.engine.distributed.worker import Job, share_threads
+from harness.engine.distributed.workers import portable
+from harness.engine.trainer import Alone, Trained, Trainer
 from harness.runtime.errors import BadRequest, Fault, HarnessError
 from harness.runtime.progress import Step, progress
-from harness.training import Alone, Trained, Trainer
 
 _SCRATCH = "ray"
 """Ray Train's own notes, inside the run's folder, because every node must see them."""
@@ -135,7 +135,7 @@ def train(
 ) -> Trained:
     """Train on `share.workers` workers; the chosen weights lie in the folder afterwards, as one process leaves them.
 
-    `arguments`: of `harness.training.Trainer`, but for the model and what it calls. Raises what the trainer raised.
+    `arguments`: of `harness.engine.trainer.Trainer`, but for the model and what it calls. Raises what the trainer raised.
     """
     ray: Any = importlib.import_module("ray")
     folder = Path(arguments["folder"]).resolve()

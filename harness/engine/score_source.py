@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.external import read_scores
+from harness.files.score_table import read_scores
 from harness.results.record import read_record
 from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile

@@ -1,0 +1,1 @@
+"""From a request to a record: training, scoring, measuring, comparing and verifying."""

@@ -1,0 +1,74 @@
+"""Repeated splits: a protocol's seeded repeats as one record of medians and ranges."""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.engine.measure import measured
+from harness.engine.request import Plan, command, plan
+from harness.engine.run import Outcome, execute
+from harness.files.atomic import sha256_json, write_json, write_text
+from harness.results.key import key_of
+from harness.results.record import read_record
+from harness.results.run_folder import folder_of, locked
+from harness.results.run_scores import ScoreFile, csv_text
+
+FIGURES = ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
+
+
+def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
+    """A protocol's seeded repeats as one record: medians, ranges, and every repeat's own figures."""
+    request = todo.request
+    if todo.trained:
+        children = [execute(plan(replace(request, repeat=r), todo.data), say) for r in range(repeats)]
+    else:
+        # A model that is not trained gives an image one score whatever the split: all are scored once, by `full`.
+        children = [execute(plan(replace(request, protocol="full"), todo.data), say)]
+    identity = {"repeats": [child.folder.name for child in children], "first": dict(todo.facts)}
+    key = key_of(identity)
+    folder = folder_of(request.runs, todo.data.name, todo.card.name, key)
+    if not request.force and (record := read_record(folder)) is not None:
+        return Outcome(folder, record, found=True)
+    each, rows = [], []
+    for repeat in range(repeats):
+        child = children[repeat if todo.trained else 0]
+        now = plan(replace(request, repeat=repeat), todo.data)
+        tested = set(now.rows("test")["name"])
+        scores = [(n, s) for n, s, part in ScoreFile(child.folder).read() if part == "test" and n in tested]
+        rows += [[n, repr(s), f"test@{repeat}"] for n, s in scores]
+        found = measured(todo.card, todo.data, scores)
+        each.append({"repeat": repeat, "run": child.folder.name, "split": now.facts["split"], **(found.figures if found else {})})
+    with locked(folder, say):
+        write_text(folder / "scores.csv", csv_text([ScoreFile.HEADER, *rows]))
+        record = {
+            **children[0].record,
+            "key": key,
+            "protocol": todo.protocol,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": command(request),
+            "metrics": {"validation": None, "test": _medians(each)},
+            "without_each_reference": None,
+            "repeats": each,
+            "controls": {},
+            "history": None,
+            "seconds": sum(child.record["seconds"] for child in children),
+            "identity": identity,
+            "hashes": {
+                **children[0].record["hashes"],
+                "scores": sha256_json(rows),
+                "split": sha256_json([e["split"] for e in each]),
+            },
+        }
+        write_json(folder / "record.json", record)
+    return Outcome(folder, record, found=False)
+
+
+def _medians(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Median and range over repeats; no intervals, because repeats share their images and are not independent."""
+    known = {f: [e[f] for e in each if e.get(f) is not None] for f in FIGURES}
+    medians: dict[str, Any] = {f: statistics.median(v) if len(v) == len(each) else None for f, v in known.items()}
+    return {**medians, "ci": {}, "range": {f: [min(v), max(v)] for f, v in known.items() if v}, "few_references": False}

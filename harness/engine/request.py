@@ -1,0 +1,190 @@
+"""What the user asked for, and the plan that it resolves to before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import datasets, models
+from harness.cards.overrides import apply_set
+from harness.cards.schema import ModelCard
+from harness.datasets import Dataset, splits
+from harness.datasets.table import has_pictures, table_hash
+from harness.engine.scorer import BATCH
+from harness.files.score_table import read_scores, scores_hash
+from harness.models import find_model
+from harness.models import weights as weight_files
+from harness.results.key import identity, key_of
+from harness.results.run_folder import folder_of
+from harness.runtime.errors import BadRequest, listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.models.weights import Found
+
+
+SCORED_PARTS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; every field is what the command line passes."""
+
+    model: str
+    dataset: str
+    root: str | None = None
+    protocol: str | None = None
+    weights: str | None = None
+    """A file, or a word of the card such as `released`: the model is only tested."""
+    init: str | None = None
+    """A file of weights to train on from."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    limit: int | None = None
+    force: bool = False
+    device: str | None = None
+    workers: int = 0
+    """2 or more: local processes that share the work; else this one, with a thread per core."""
+    ray: str | None = None
+    """A running Ray cluster that does the work: `host:port` or `auto`."""
+    batch: int = BATCH
+    offline: bool = False
+    cards: tuple[str, ...] = ()
+    runs: str = "runs"
+    mlflow_uri: str | None = None
+    """None: sqlite beside the runs; `off`: no mirror."""
+    scores: str | None = None
+    """A file of name,score: `model` is then only the name of whatever made it."""
+    lower_is_better: bool = False
+    """Of `scores`."""
+    inner: bool = False
+    """Use the names that both `scores` and the dataset have."""
+    repeat: int = 0
+    """Which of a protocol's seeded repeats."""
+    exclude: tuple[str, ...] = ()
+    """reference_ids that are left out of the scored parts."""
+    remark: str = ""
+    """Shown beside the result, such as why references were left out."""
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request resolved: everything that is known before any work."""
+
+    request: Request
+    card: ModelCard
+    data: Dataset
+    protocol: str
+    parts: pd.Series
+    found: Found
+    trained: bool
+    facts: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    def rows(self, *parts: str) -> pd.DataFrame:
+        """The table's rows of these parts; of the scored ones, at most `limit` each."""
+        limit = self.request.limit
+        chosen = [self.data.table[self.parts == part][: limit if part in SCORED_PARTS else None] for part in parts]
+        if len(chosen) == 1:
+            return chosen[0]
+        import pandas as pd
+
+        return pd.concat(chosen)
+
+
+def plan(request: Request, data: Dataset | None = None) -> Plan:
+    """Resolve a request without doing any of its work; raises BadRequest for whatever cannot be served.
+
+    `data`: the request's dataset, where it is loaded already.
+    """
+    card = _card(request)
+    data = data or datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
+    if not has_pictures(data.table) and not request.scores and not _scores_only(card):
+        raise BadRequest(f"{data.name}: a table without pictures serves score files only (--scores FILE --name NAME)")
+    name, protocol = data.protocol(request.protocol)
+    trained = card.recipe is not None and request.weights is None
+    if request.init is not None and not trained:
+        raise BadRequest(
+            f"--init: {card.name} is not trained here" + (" (--weights only tests)" if request.weights else " (it has no recipe)")
+        )
+    parts = splits.split(data.table, protocol, seed=request.seed, repeat=request.repeat)
+    parts = parts.mask(data.table["reference_id"].isin(request.exclude) & parts.isin(SCORED_PARTS), "")
+    if trained and not (parts == "train").any():
+        others = [p for p, spec in data.card.protocols.items() if spec.split != "full"]
+        raise BadRequest(
+            f"{card.name} is trained, but protocol {name!r} of {data.name} has no training part: "
+            f"choose one that has ({listed(others)}), or give weights (--weights FILE|released)"
+        )
+    if request.scores:
+        found = weight_files.Found({}, None, {"scores": scores_hash(read_scores(request.scores))}, (), False)
+    else:
+        found = weight_files.find(card, request.init if trained and request.init else request.weights, offline=request.offline)
+    facts = identity(
+        card,
+        version=0 if request.scores else models.version_of(card),
+        weights=found.sha256,
+        trained=trained,
+        table=table_hash(data.table[parts != ""]),
+        split=splits.split_hash(data.table, parts),
+        protocol=name,
+        seed=request.seed,
+        limit=request.limit,
+    )
+    folder = folder_of(request.runs, data.name, card.name, key_of(facts))
+    return Plan(request, card, data, name, parts, found, trained, facts, folder)
+
+
+def _scores_only(card: ModelCard) -> bool:
+    """Whether the model is an ensemble of score files, which needs no pictures."""
+    members = card.model.get("members") or ()
+    return bool(members) and not any(member.get("class") for member in members)
+
+
+def _card(request: Request) -> ModelCard:
+    if not request.scores:
+        return apply_set(find_model(request.model, request.cards), request.settings)
+    return ModelCard(
+        name=request.model,
+        title=f"{request.model} (scores from a file)",
+        class_="",
+        higher_is_better=not request.lower_is_better,
+        description=f"external scores, read from {Path(request.scores).name}",
+    )
+
+
+def request_facts(request: Request) -> dict[str, Any]:
+    """What the user asked for, as far as it can be asked again: no paths of this machine but those of given files."""
+    facts = asdict(request)
+    here = ("root", "device", "workers", "ray", "offline", "cards", "runs", "mlflow_uri", "quiet", "force")
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items() if k not in here}
+
+
+def command(request: Request) -> str:
+    """The command line that makes this record again."""
+    import shlex
+
+    words = ["harness", "run", *(["--name"] if request.scores else []), request.model, "--dataset", request.dataset]
+    words += [flag for flag, on in (("--lower-is-better", request.lower_is_better), ("--inner", request.inner)) if on]
+    for option, value in (
+        ("--protocol", request.protocol),
+        ("--scores", request.scores),
+        ("--weights", request.weights),
+        ("--init", request.init),
+        ("--limit", request.limit),
+        ("--seed", request.seed or None),
+        ("--batch", request.batch if request.batch != BATCH else None),
+    ):
+        words += [option, str(value)] if value is not None else []
+    for key, value in request.settings.items():
+        words += ["--set", f"{key}={value}"]
+    for folder in request.cards:
+        words += ["--cards", folder]
+    return shlex.join(words)

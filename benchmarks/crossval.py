@@ -65,7 +65,7 @@ def main() -> None:
     wished = parser.parse_args()
 
     from harness.engine.request import Request
-    from harness.ensembling.run import Wish, ensemble
+    from harness.ensembles.build import Wish, ensemble
 
     files = prepare(wished.source, wished.out)
     names = [card for card, _ in LABELS.values()]

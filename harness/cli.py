@@ -342,15 +342,15 @@ def ensemble(
 ) -> None:
     """Find a blend of MEMBERs (models, runs' folders, files of name,score), and write it as a model's card."""
     from harness.engine.request import Request
-    from harness.ensembling.run import Wish
-    from harness.ensembling.run import ensemble as make
+    from harness.ensembles.build import Wish
+    from harness.ensembles.build import ensemble as make
 
     request = Request(
         "", dataset, root=root, protocol=protocol, seed=seed, device=device, workers=workers, batch=batch, offline=offline,
         cards=tuple(cards), runs=runs, mlflow_uri=mlflow_uri, quiet=quiet,
     )  # fmt: skip
     if tune:
-        from harness.ensembling.recipe import tune_recipe
+        from harness.ensembles.tune import tune_recipe
 
         tuned = tune_recipe(
             members, request, out, trials=trials or 8, aim=objective, concurrency=concurrency or 1, say=_say(quiet)
@@ -433,16 +433,16 @@ def leaderboard_(
 ) -> None:
     """Rank finished runs: a dataset's table, or all of them; or a challenge's published board beside your own submissions."""
     from harness import leaderboard
-    from harness.submission import board
+    from harness.challenges import standings
 
     if (
         name is not None
         and not (check or add or write or measure_again or latex)
         and html is None
-        and board.is_challenge(name, cards)
+        and standings.is_challenge(name, cards)
     ):
-        rows = board.numbers(name, runs, cards) if as_json else None
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else board.show(name, runs, cards))
+        rows = standings.numbers(name, runs, cards) if as_json else None
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else standings.show(name, runs, cards))
         return
     if check:
         differences = leaderboard.check(boards)
@@ -561,8 +561,8 @@ def submit(
     as_json: bool,
 ) -> None:
     """Score a challenge's images with a model, or the model of a finished run, and write the zip to hand in."""
+    from harness.challenges.submit import submit as make
     from harness.engine.request import Request
-    from harness.submission.submit import submit as make
 
     wish = Request(
         "", "", root=root, weights=weights, settings=_settings(settings), force=force, runs=runs, cards=tuple(cards),
@@ -570,7 +570,7 @@ def submit(
     )  # fmt: skip
     made = make(model, challenge, phase, out, wish, description=description, say=_say(quiet))
     if factsheet:
-        from harness.submission import factsheet as sheet
+        from harness.challenges import factsheet as sheet
 
         sheet.write(factsheet, made, team=team, cards=cards)
         _say(quiet)(f"fact sheet written to {factsheet}")
@@ -607,7 +607,7 @@ def submission_check(
     as_json: bool,
 ) -> None:
     """Everything that is wrong with a submission, with lines and how to mend them. Exit status 1 for a defective one."""
-    from harness.submission.check import check, fix
+    from harness.challenges.check import check, fix
 
     say = _say(quiet)
     report = check(file, challenge=challenge, phase=phase, root=root, against=against, cards=cards, runs=runs, say=say)
@@ -645,8 +645,8 @@ def submission_score(
     as_json: bool,
 ) -> None:
     """The challenge's own score of a submission, from labels of your own; also as an organiser's server calls it."""
-    from harness.submission import board
-    from harness.submission.score import score, score_folder
+    from harness.challenges import standings
+    from harness.challenges.score import score, score_folder
 
     if bool(file) == bool(source) or bool(file) != bool(labels) or bool(source) != bool(target):
         raise BadRequest("give FILE.zip with --labels FILE, or --input DIR with --output DIR")
@@ -656,7 +656,7 @@ def submission_score(
         assert file is not None
         assert labels is not None
         scored = score(file, labels, challenge=challenge, phase=phase, root=root, cards=cards)
-        board.remember(runs, board.scored_entry(scored, name))
+        standings.remember(runs, standings.scored_entry(scored, name))
     click.echo(json.dumps(scored.json(), indent=2, ensure_ascii=False) if as_json else str(scored))
 
 

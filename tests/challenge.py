@@ -16,11 +16,11 @@ import numpy as np
 from miniatures import generator, noisy, still, write
 
 from harness.cards.loading import find_challenge
-from harness.submission import container, lines, names, readme
+from harness.challenges import image_names, readme, score_lines, zip_file
 
 SIDE = 48
 CARD = find_challenge("ntire2022-fr")
-NAMES = names.all_names(CARD, "test")
+NAMES = image_names.all_names(CARD, "test")
 assert NAMES is not None
 FACTS = readme.Facts(runtime=0.12, cpu=False, extra_data=True, description="a method: with a colon")
 
@@ -60,7 +60,7 @@ def made_labels(seed: int = 0) -> dict[str, float]:
 
 
 def output_text(scores: Mapping[str, float]) -> str:
-    return lines.written(scores, CARD.lines)
+    return score_lines.written(scores, CARD.lines)
 
 
 def readme_text() -> str:
@@ -73,7 +73,7 @@ def good(scores: Mapping[str, float] | None = None) -> dict[str, bytes]:
 
 
 def save(path: Path, files: Mapping[str, bytes]) -> Path:
-    path.write_bytes(container.zipped(files))
+    path.write_bytes(zip_file.zipped(files))
     return path
 
 

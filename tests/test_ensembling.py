@@ -15,8 +15,9 @@ from small import picture, write_network, write_table
 
 from harness.cards.schema import Cropping, ModelCard, parse_card
 from harness.engine.scorer import Scorer, pairs_of
-from harness.ensembling import blends, candidates, card, chains, figures, search
-from harness.ensembling.assessment import out_of_fold
+from harness.ensembles import blends, card, objective, search
+from harness.ensembles.assess import out_of_fold
+from harness.ensembles.search import candidates, chains
 from harness.models import load_model, score_scaling
 from harness.models.ensemble import Ensemble
 from harness.runtime.errors import BadRequest
@@ -40,14 +41,14 @@ def members(seed: int = 0, n: int = 120) -> tuple[np.ndarray, np.ndarray, list[s
 @given(st.lists(numbers, min_size=1, max_size=4).filter(lambda rows: len({len(r) for r in rows}) == 1))
 def test_ranks_of_many_rows_are_the_mid_ranks_of_each(rows: list[list[float]]):
     values = np.array(rows)
-    assert figures.ranks(values).tolist() == [midranks(row).tolist() for row in values]
+    assert objective.ranks(values).tolist() == [midranks(row).tolist() for row in values]
 
 
 @given(numbers)
 def test_the_objective_is_the_sum_of_the_statistics_rooms_own_figures(row: list[float]):
     values, labels = np.array([row]), np.arange(len(row)) ** 1.5
     expected = spearman(values[0], labels) + pearson(values[0], labels)
-    found = figures.objective("main", values, labels)[0]
+    found = objective.objective("main", values, labels)[0]
     assert found == pytest.approx(expected) if np.isfinite(expected) else found == -np.inf
 
 
@@ -163,7 +164,7 @@ def test_a_judged_candidate_is_the_blend_that_it_becomes():
     chain = walked(chain_of())
     scores, labels, _ = members()
     blend = candidates.as_blend(chain.best[0], chain.samples[0].columns)
-    assert figures.objective("main", blend(scores)[None], labels)[0] == pytest.approx(chain.figures[0], abs=1e-12)
+    assert objective.objective("main", blend(scores)[None], labels)[0] == pytest.approx(chain.figures[0], abs=1e-12)
     assert max(map(max, chain.trace)) == chain.figures[0]
 
 
@@ -171,7 +172,7 @@ def test_the_first_chain_is_at_least_as_good_as_all_that_needs_no_search():
     chain = walked(chain_of())
     scores, labels, _ = members()
     for blend in chain.samples[0].simple.values():
-        assert chain.figures[0] >= figures.objective("main", blend(scores)[None], labels)[0] - 1e-12
+        assert chain.figures[0] >= objective.objective("main", blend(scores)[None], labels)[0] - 1e-12
 
 
 def test_a_member_with_several_croppings_takes_part_with_one_of_them():

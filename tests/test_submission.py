@@ -19,11 +19,11 @@ from small import write_network, write_table
 from harness import cli, models
 from harness.cards.loading import find_challenge, find_dataset
 from harness.cards.overrides import apply_set
+from harness.challenges import submit as submitting
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models import weights as weight_files
 from harness.results import mlflow_mirror
-from harness.submission import submit as submitting
 
 METRICS = '''
 import numpy as np

@@ -18,12 +18,12 @@ import pytest
 from challenge import CARD, NAMES, good, link, made_scores, output_text, raw_zip, readme_text, save
 
 from harness import cli
+from harness.challenges import check as checking
+from harness.challenges import zip_file
+from harness.challenges.check import Report, check, fix
 from harness.files.atomic import write_text
 from harness.runtime.errors import BadRequest
-from harness.submission import check as checking
-from harness.submission import container
-from harness.submission.check import Report, check, fix
-from harness.submission.findings import Finding
+from harness.runtime.findings import Finding
 
 SCORES = made_scores()
 LINES = output_text(SCORES).splitlines()
@@ -230,7 +230,7 @@ def _named_and_mended(files: dict[str, bytes], where: str, kind: str, line: int 
     report = checking.inspect(files, [], [CARD], "test", "x.zip")
     found = named(report, kind)
     assert (found.where, found.line, found.severity, found.mechanical) == (where, line, "error", mechanical)
-    assert found.mend
+    assert found.fix
     assert not report.ok
     mended = checking.inspect(report.mended, [], [CARD], "test", "mended.zip")
     assert mended.ok == mechanical, mended.findings
@@ -297,7 +297,7 @@ def test_tied_scores_are_counted_and_the_first_is_named(tmp_path: Path):
 
 def test_the_phase_is_told_by_the_names_and_images_of_another_are_named(tmp_path: Path):
     card = checking.find_challenge("ntire2021")
-    other = checking.names.all_names(card, "validation")
+    other = checking.image_names.all_names(card, "validation")
     assert other is not None
     files = good({name: float(i % 997) for i, name in enumerate(other)})
     report = report_of(save(tmp_path / "x.zip", files))
@@ -360,7 +360,7 @@ def test_each_place_where_the_order_breaks_is_named():
 
 
 def test_a_zip_is_the_same_bytes_on_any_day_and_machine():
-    data = container.zipped({"output.txt": b"A0000_10_00.bmp,1.000000\n", "readme.txt": b"x\n"})
+    data = zip_file.zipped({"output.txt": b"A0000_10_00.bmp,1.000000\n", "readme.txt": b"x\n"})
     assert hashlib.sha256(data).hexdigest() == "9809e22ca5fbae718b9c0678784c0696fb2cf8c29c440b1a70d95b8657668aee"
     infos = zipfile.ZipFile(io.BytesIO(data)).infolist()
     assert {(i.date_time, i.compress_type, i.create_system) for i in infos} == {((1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED, 3)}

@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from harness.cards.challenge import Lines
-from harness.submission import lines, readme
-from harness.submission.names import Names
-from harness.submission.text import ascii_line, decoded
+from harness.challenges import readme, score_lines
+from harness.challenges.image_names import Names
+from harness.challenges.text import ascii_line, decoded
 
 FEW = NAMES[:12]
 LISTED = Names(CARD, "test", FEW)
@@ -26,17 +26,17 @@ formats = st.builds(
 scores = st.lists(finite, min_size=len(FEW), max_size=len(FEW)).map(lambda values: dict(zip(FEW, values, strict=True)))
 
 
-def read(text: str, form: Lines) -> lines.Reading:
-    return lines.read(decoded(text.encode("utf-8", "surrogatepass"), form.file)[0], form, LISTED)
+def read(text: str, form: Lines) -> score_lines.Reading:
+    return score_lines.read(decoded(text.encode("utf-8", "surrogatepass"), form.file)[0], form, LISTED)
 
 
-def errors_of(reading: lines.Reading) -> set[str]:
+def errors_of(reading: score_lines.Reading) -> set[str]:
     return {f.kind for f in reading.findings if f.severity == "error"} - {"count"}
 
 
 @given(scores, formats)
 def test_whatever_is_written_in_any_format_is_read_back_without_a_finding(given_scores: dict[str, float], form: Lines):
-    reading = read(lines.written(given_scores, form), form)
+    reading = read(score_lines.written(given_scores, form), form)
     assert not errors_of(reading)
     assert not {f.kind for f in reading.findings} - {"count"}
     assert list(reading.scores) == (sorted(FEW) if form.sorted else list(FEW))
@@ -44,7 +44,7 @@ def test_whatever_is_written_in_any_format_is_read_back_without_a_finding(given_
 
 @given(scores, formats)
 def test_writing_never_turns_the_order_of_two_images_round(given_scores: dict[str, float], form: Lines):
-    back = read(lines.written(given_scores, form), form).scores
+    back = read(score_lines.written(given_scores, form), form).scores
     order = sorted(FEW, key=lambda name: given_scores[name])
     values = [back[name] for name in order]
     assert values == sorted(values)
@@ -54,7 +54,7 @@ def test_writing_never_turns_the_order_of_two_images_round(given_scores: dict[st
 def test_different_scores_stay_different_however_small_their_scale(whole: set[int], power: int, decimals: int):
     form = Lines(decimals=decimals)
     given_scores = {name: value * 10.0**power for name, value in zip(FEW, sorted(whole), strict=True)}
-    back = read(lines.written(given_scores, form), form).scores
+    back = read(score_lines.written(given_scores, form), form).scores
     assert [back[name] for name in FEW] == sorted(back.values())
     assert len(set(back.values())) == 12
 
@@ -62,12 +62,12 @@ def test_different_scores_stay_different_however_small_their_scale(whole: set[in
 @given(scores)
 def test_ordinary_scores_are_written_as_they_are(given_scores: dict[str, float]):
     ordinary = {name: round(math.fmod(score, 1e6), 6) + 0.0 for name, score in given_scores.items()}
-    assert read(lines.written(ordinary, Lines()), Lines()).scores == ordinary
+    assert read(score_lines.written(ordinary, Lines()), Lines()).scores == ordinary
 
 
 def test_a_zero_has_no_sign_and_the_sample_of_the_challenge_is_reproduced():
-    assert lines.written({FEW[0]: -1e-12, FEW[1]: 5.0}, Lines(decimals=2)).startswith("A0000_10_00.bmp,-0.00") is False
-    assert lines.written({"A0000_10_00.bmp": 1260.823608}, CARD.lines) == "A0000_10_00.bmp,1260.823608\n"
+    assert score_lines.written({FEW[0]: -1e-12, FEW[1]: 5.0}, Lines(decimals=2)).startswith("A0000_10_00.bmp,-0.00") is False
+    assert score_lines.written({"A0000_10_00.bmp": 1260.823608}, CARD.lines) == "A0000_10_00.bmp,1260.823608\n"
 
 
 MENDED = {
@@ -110,7 +110,7 @@ def test_any_mixture_of_mechanical_defects_in_any_order_is_mended_to_the_very_sc
     first = read(text, Lines())
     if set(ways) != {"as it is"}:
         assert first.findings or set(ways) <= {"as it is", "carriage return"}
-    assert first.mended(Lines()) == lines.written(truth, Lines())
+    assert first.mended(Lines()) == score_lines.written(truth, Lines())
 
 
 @settings(max_examples=100)
@@ -128,12 +128,12 @@ def test_what_no_rule_mends_is_an_error_before_and_after_mending(lost: dict[int,
 @given(st.binary(max_size=400), formats)
 def test_any_bytes_at_all_are_read_without_an_exception_and_findings_point_into_the_file(data: bytes, form: Lines):
     text, found = decoded(data, "output.txt")
-    reading = lines.read(text, form, LISTED)
+    reading = score_lines.read(text, form, LISTED)
     for finding in [*found, *reading.findings]:
         assert finding.line is not None
         assert 1 <= finding.line <= len(text) + 1
         assert str(finding)
-    lines.read(decoded(reading.mended(form).encode("utf-8", "replace"), "output.txt")[0], form, LISTED)
+    score_lines.read(decoded(reading.mended(form).encode("utf-8", "replace"), "output.txt")[0], form, LISTED)
 
 
 @given(st.text(max_size=300))

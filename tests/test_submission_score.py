@@ -20,12 +20,12 @@ from harness import cli
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge
 from harness.cards.schema import parse_card
+from harness.challenges import factsheet, image_names, standings
+from harness.challenges.check import check
+from harness.challenges.leak_audit import audit, explained_by_type
+from harness.challenges.score import figures, read_labels, score, score_folder
 from harness.files.atomic import write_text
 from harness.runtime.errors import BadRequest, Fault
-from harness.submission import board, factsheet, names
-from harness.submission.check import check
-from harness.submission.leak import audit, explained_by_type
-from harness.submission.score import figures, read_labels, score, score_folder
 
 LABELS = made_labels()
 
@@ -68,7 +68,7 @@ def test_the_score_of_2021_takes_plcc_after_numpys_third_order_polynomial(tmp_pa
     from scipy import stats
 
     card = find_challenge("ntire2021")
-    listed = names.all_names(card, "validation")
+    listed = image_names.all_names(card, "validation")
     assert listed is not None
     truth = {name: float(np.log(strength(name))) for name in listed}
     scores = {name: round(float(np.exp(-value) + 0.05 * generator("2021", name).normal()), 6) for name, value in truth.items()}
@@ -89,7 +89,7 @@ def test_classes_are_scored_each_on_its_own_images():
     text = Path(card.path).read_text(encoding="utf-8").replace("(?P<kind>10)_(?P<type>\\d", "10_(?P<kind>\\d)(?P<type>")
     text = text.replace("_{kind}_", "_10_{kind}")
     parsed = parse_card(ChallengeCard, tomllib.loads(text), "x")
-    kinds = {name: names.parts_of(parsed, name).kind for name in NAMES}
+    kinds = {name: image_names.parts_of(parsed, name).kind for name in NAMES}
     assert set(kinds.values()) == set("01234567")
     chosen = [name for name in NAMES if kinds[name] == "3"]
     x, y = np.array([SCORES[n] for n in chosen]), np.array([LABELS[n] for n in chosen])
@@ -328,7 +328,7 @@ def test_the_board_shows_what_was_reported_beside_what_was_measured(
     assert all(row["reported"] is None for row in rows if row["measured"])
     heights = [(row["reported"] or row["measured"])["main"] for row in rows]
     assert heights == sorted(heights, reverse=True)
-    shown = board.show("ntire2022-fr", world / "runs")
+    shown = standings.show("ntire2022-fr", world / "runs")
     psnr = next(line for line in shown.splitlines() if line.startswith("psnr "))
     assert f"{own['psnr']['main']:.3f}"[:5] in psnr
     assert "main reported" in shown

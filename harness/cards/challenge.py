@@ -1,6 +1,6 @@
 """What a challenge is, as a card says it: which images, how scores are handed in, how they are judged, who stood where.
 
-Challenge cards lie beside the dataset cards; `harness.cards.loading` reads them, `harness.submission` acts on them.
+Challenge cards lie beside the dataset cards; `harness.cards.loading` reads them, `harness.challenges` acts on them.
 """
 
 from __future__ import annotations

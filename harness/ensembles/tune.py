@@ -21,9 +21,9 @@ from harness.cards.schema import ModelCard, Tunable
 from harness.engine.distributed.session import cores, session
 from harness.engine.request import Plan, Request, plan
 from harness.engine.run import Outcome, execute, train
-from harness.ensembling import card as cards
-from harness.ensembling.figures import Objective
-from harness.ensembling.search import environment, quiet
+from harness.ensembles import card as cards
+from harness.ensembles.objective import Objective
+from harness.ensembles.search import environment, quiet
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.models import find_model
 from harness.results import tables

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from harness.cards.challenge import Lines
-from harness.submission.findings import Finding
-from harness.submission.names import Names
-from harness.submission.text import Kind, Tally
+from harness.challenges.image_names import Names
+from harness.challenges.text import Kind, Tally
+from harness.runtime.findings import Finding
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WORDS = {",": "a comma", ";": "a semicolon", "\t": "a tab", " ": "one space", None: "blanks"}

@@ -12,8 +12,8 @@ from typing import Any
 
 from harness.cards.plugins import resolve
 from harness.cards.schema import ModelCard, parse_card
-from harness.ensembling.blends import Blend
-from harness.ensembling.gathering import Gathered, Source, fitting_hash
+from harness.ensembles.blends import Blend
+from harness.ensembles.members import Gathered, Source, fitting_hash
 from harness.files.atomic import write_text
 from harness.runtime.errors import BadRequest, Fault
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.ensembling.blends import Blend, Columns
-from harness.ensembling.figures import Objective, objective
+from harness.ensembles.blends import Blend, Columns
+from harness.ensembles.objective import Objective, objective
 from harness.statistics.correlations import Floats, Ints
 from harness.statistics.intervals import generator
 

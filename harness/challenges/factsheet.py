@@ -10,11 +10,11 @@ from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_dataset
 from harness.cards.overrides import apply_set
 from harness.cards.schema import DatasetCard, ModelCard
+from harness.challenges.readme import seconds
+from harness.challenges.submit import Submission, used_data
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.runtime.errors import HarnessError
-from harness.submission.readme import seconds
-from harness.submission.submit import Submission, used_data
 
 _UNKNOWN = "not known"
 

@@ -12,6 +12,9 @@ from typing import Any
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge
 from harness.cards.overrides import apply_set
+from harness.challenges import image_names, readme, score_lines, standings, zip_file
+from harness.challenges.check import check, inspect
+from harness.challenges.text import ascii_line
 from harness.engine.request import Request
 from harness.engine.run import Outcome, run
 from harness.files.atomic import atomic, sha256_file
@@ -20,10 +23,7 @@ from harness.results.record import read_record
 from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import BadRequest, Fault, listed
-from harness.submission import board, container, lines, names, readme
-from harness.submission.check import check, inspect
-from harness.submission.findings import Finding, errors, warnings
-from harness.submission.text import ascii_line
+from harness.runtime.findings import Finding, errors, warnings
 
 _WEIGHTS = "weights.safetensors"
 
@@ -64,7 +64,7 @@ class Submission:
         next_step = f"next: {self.card.next_step}" if self.card.next_step else ""
         summary = f"{self.file}: {about}, read back and checked\n{self.size:,} bytes, sha256 {self.sha256}"
         inferred = f"inferred, with no source that says so: {'; '.join(self.card.inferred)}" if self.card.inferred else ""
-        return "\n".join(filter(None, [*map(str, self.warnings), summary, inferred, next_step]))
+        return "\n".join(filter(None, [*(warning.text() for warning in self.warnings), summary, inferred, next_step]))
 
 
 def submit(
@@ -84,16 +84,21 @@ def submit(
     for what cannot be asked, Fault where the scores make no valid submission; then nothing is written.
     """
     card = find_challenge(challenge, wish.cards)
-    phase = names.phase_named(card, phase)
+    phase = image_names.phase_named(card, phase)
     outcome = _record(word, card, phase, wish, say)
     files = contents(card, outcome.folder, outcome.record, description)
     known = [name for name, _, _ in ScoreFile(outcome.folder).read()]
     report = inspect(files, [], [card], phase, str(out), lambda card, phase: known)
     if defects := errors(report.findings):
         raise Fault(
-            "\n".join([f"{outcome.folder}: its scores make no valid submission; {out} was not written", *map(str, defects)])
+            "\n".join(
+                [
+                    f"{outcome.folder}: its scores make no valid submission; {out} was not written",
+                    *(defect.text() for defect in defects),
+                ]
+            )
         )
-    data = container.zipped(files)
+    data = zip_file.zipped(files)
     with atomic(out) as stream:
         stream.write(data)
     digest = sha256_file(out)
@@ -112,7 +117,7 @@ def submit(
         digest,
         tuple(warnings(report.findings)),
     )
-    board.remember(wish.runs, board.entry_of(made))
+    standings.remember(wish.runs, standings.entry_of(made))
     _mirror(made, wish, say)
     return made
 
@@ -121,7 +126,7 @@ def contents(card: ChallengeCard, folder: Path, record: Mapping[str, Any], descr
     """The submission's files, from a finished run and nothing else. Raises BadRequest where the record lacks a fact."""
     sign = 1.0 if record["identity"]["card"]["higher_is_better"] else -1.0
     scores = {name: sign * score for name, score, _ in ScoreFile(folder).read()}
-    files = {card.lines.file: lines.written(scores, card.lines).encode("ascii", "backslashreplace")}
+    files = {card.lines.file: score_lines.written(scores, card.lines).encode("ascii", "backslashreplace")}
     if card.readme:
         files[card.readme_file] = readme.written(facts(card, folder, record, description), card.readme).encode("ascii")
     return files
@@ -226,7 +231,7 @@ def _newest(count: int) -> str:
 
 def _say_what_was_changed(card: ChallengeCard, description: str | None, outcome: Outcome, say: Callable[[str], None]) -> None:
     sign = 1.0 if outcome.record["identity"]["card"]["higher_is_better"] else -1.0
-    power = lines.scale_of([sign * s for _, s, _ in ScoreFile(outcome.folder).read()], card.lines.decimals)
+    power = score_lines.scale_of([sign * s for _, s, _ in ScoreFile(outcome.folder).read()], card.lines.decimals)
     if sign < 0:
         say("scores were multiplied by -1: the model's are lower-is-better")
     if power:

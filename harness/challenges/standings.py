@@ -17,8 +17,8 @@ from harness.results.tables import number, with_interval
 from harness.runtime.errors import BadRequest
 
 if TYPE_CHECKING:
-    from harness.submission.score import Scored
-    from harness.submission.submit import Submission
+    from harness.challenges.score import Scored
+    from harness.challenges.submit import Submission
 
 FOLDER = "submissions"
 FORMAT = 1

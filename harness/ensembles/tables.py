@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from harness.ensembling.assessment import METHODS, Row
-from harness.ensembling.blends import Blend
-from harness.ensembling.figures import Objective
+from harness.ensembles.assess import METHODS, Row
+from harness.ensembles.blends import Blend
+from harness.ensembles.objective import Objective
 from harness.files.atomic import atomic, write_text
 from harness.results.run_scores import csv_text
 from harness.results.tables import number, with_interval

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from harness.runtime.errors import BadRequest
-from harness.submission.findings import Finding
+from harness.runtime.findings import Finding
 
 _LARGEST_CONTENTS = 1 << 20
 _MOST_ENTRIES = 1000

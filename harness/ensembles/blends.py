@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.ensembling.figures import Objective, objective
+from harness.ensembles.objective import Objective, objective
 from harness.models import score_scaling
 from harness.models.score_scaling import Scaling
 from harness.runtime.errors import BadRequest

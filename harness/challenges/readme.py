@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from harness.cards.challenge import ReadmeField
-from harness.submission.findings import Finding
-from harness.submission.text import Kind, Tally, ascii_line
+from harness.challenges.text import Kind, Tally, ascii_line
+from harness.runtime.findings import Finding
 
 _SEPARATOR = " : "
 _LONGEST = 1000

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.ensembling.blends import Blend
-from harness.ensembling.figures import Objective
-from harness.ensembling.gathering import Gathered, Images
+from harness.ensembles.blends import Blend
+from harness.ensembles.members import Gathered, Images
+from harness.ensembles.objective import Objective
 from harness.models import score_scaling
 from harness.models.score_scaling import Scaling
 from harness.statistics.agreement import Agreement, agreement

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from harness.cards.challenge import ChallengeCard
+from harness.challenges.check import Report, candidates, check, inspect, wanted_files
+from harness.challenges.image_names import parts_of
 from harness.files.atomic import sha256_file, write_text
 from harness.results.tables import number, with_interval
 from harness.runtime.errors import BadRequest, Fault, listed
+from harness.runtime.findings import errors
 from harness.statistics.correlations import Clustered, Floats, numbered, pearson, spearman
 from harness.statistics.curve_fitting import fit_curve
 from harness.statistics.intervals import Interval, fisher_interval
-from harness.submission.check import Report, candidates, check, inspect, wanted_files
-from harness.submission.findings import errors
-from harness.submission.names import parts_of
 
 _LABEL_FILES = (".txt", ".csv", ".tsv", ".xlsx")
 _LARGEST_FOLDER = 10_000
@@ -196,7 +196,7 @@ def figures(card: ChallengeCard, scores: Floats, labels: Floats, references: Seq
 
 def _scored(report: Report, place: Path) -> Scored:
     if defects := errors(report.findings):
-        lines = [f"{report.file}: a server would not take it, so it has no score:", *map(str, defects)]
+        lines = [f"{report.file}: a server would not take it, so it has no score:", *(defect.text() for defect in defects)]
         raise Fault("\n".join([*lines, "(harness submission check --fix OUT.zip mends some of it)"]))
     labels, digest = read_labels(place)
     absent = sorted(set(report.scores) - set(labels))

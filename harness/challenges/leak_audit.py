@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from harness.cards.challenge import ChallengeCard
+from harness.challenges.image_names import parts_of
 from harness.statistics.correlations import Floats, Ints, numbered
 from harness.statistics.intervals import generator
-from harness.submission.names import parts_of
 
 PERMUTATIONS = 999
 LEVEL = 0.01

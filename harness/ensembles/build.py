@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from harness.engine.request import Request
-from harness.ensembling import card, report
-from harness.ensembling.assessment import METHODS, Row, assess, best_member, out_of_fold, scaled_alone
-from harness.ensembling.blends import Blend
-from harness.ensembling.candidates import planned
-from harness.ensembling.chains import Sample, folds, sample
-from harness.ensembling.figures import Objective
-from harness.ensembling.gathering import Gathered, fitting_hash, gather
-from harness.ensembling.search import Found, search
+from harness.ensembles import card, tables
+from harness.ensembles.assess import METHODS, Row, assess, best_member, out_of_fold, scaled_alone
+from harness.ensembles.blends import Blend
+from harness.ensembles.members import Gathered, fitting_hash, gather
+from harness.ensembles.objective import Objective
+from harness.ensembles.search import Found, search
+from harness.ensembles.search.candidates import planned
+from harness.ensembles.search.chains import Sample, folds, sample
 from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
 from harness.results.mlflow_mirror import Tracker
@@ -70,7 +70,7 @@ class Ensemble:
         }
 
     def __str__(self) -> str:
-        return report.text(self.rows, self.best, self.notes)
+        return tables.text(self.rows, self.best, self.notes)
 
 
 def ensemble(words: Sequence[str], request: Request, wish: Wish, say: Callable[[str], None] = print) -> Ensemble:
@@ -104,11 +104,11 @@ def ensemble(words: Sequence[str], request: Request, wish: Wish, say: Callable[[
     facts = {"method": wish.method, "objective": wish.aim, "trials": wish.trials, "seed": request.seed, "search": VERSION}
     card.write(wish.out, blends[wish.method], gathered, facts, command(words, request, wish))
     notes = [
-        f"{wish.out}: {wish.method}: {report.blend_text(blends[wish.method], names)}",
+        f"{wish.out}: {wish.method}: {tables.blend_text(blends[wish.method], names)}",
         *(f"{tested.dataset}: {tested.note}" for tested in gathered.tests if tested.note),
     ]
     made = Ensemble(Path(wish.out), folder, names, names[best], blends, rows, notes, wish.aim)
-    files = report.write_trace(folder, found.trace, wish.aim)
+    files = tables.write_trace(folder, found.trace, wish.aim)
     write_json(folder / "ensemble.json", made.json() | {"request": facts, "members": names})
     _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, [made.card, *files], request, say)
     return made

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.engine.distributed.session import cores, session
-from harness.ensembling.blends import Blend
-from harness.ensembling.candidates import Plan, as_blend
-from harness.ensembling.chains import Chain, Sample
-from harness.ensembling.figures import Objective
+from harness.ensembles.blends import Blend
+from harness.ensembles.objective import Objective
+from harness.ensembles.search.candidates import Plan, as_blend
+from harness.ensembles.search.chains import Chain, Sample
 from harness.files.atomic import write_json
 from harness.runtime.errors import Fault
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge, load_cards
+from harness.challenges import image_names, readme, score_lines, zip_file
+from harness.challenges.text import decoded
 from harness.files.atomic import atomic, sha256_file
 from harness.models import find_model
 from harness.runtime.errors import BadRequest, listed, near
-from harness.submission import container, lines, names, readme
-from harness.submission.findings import Finding, Severity, errors, warnings
-from harness.submission.text import decoded
+from harness.runtime.findings import Finding, Severity, errors, warnings
 
 if TYPE_CHECKING:
-    from harness.submission.leak import Audit
+    from harness.challenges.leak_audit import Audit
 
 _README_LIMIT = 1 << 16
 _BYTES_AN_IMAGE = 512
@@ -75,7 +75,7 @@ class Report:
         about = f"{self.card.name}, phase {self.phase or 'unknown'}, {len(self.scores):,} images"
         tail = [str(self.audit)] if self.audit else []
         found = sorted(self.findings, key=lambda f: ("error", "warning", "information").index(f.severity))
-        return "\n".join([*map(str, found), *tail, f"{self.file}: {verdict} ({about}; {count})"])
+        return "\n".join([*(f.text() for f in found), *tail, f"{self.file}: {verdict} ({about}; {count})"])
 
 
 def check(
@@ -98,7 +98,7 @@ def check(
     known = candidates(challenge, phase, cards)
     tried = []
     for limits, alike in _by_files(known):
-        files, found = container.read(path, limits)
+        files, found = zip_file.read(path, limits)
         tried.append(inspect(files, found, alike, phase, str(path), lambda card, p: _folder_names(card, p, root, cards)))
     # Challenges may ask for other files: the zip is for the one whose names it holds, or that it comes nearest to.
     report = min(tried, key=lambda r: (r.phase is None or not r.scores, len(errors(r.findings))))
@@ -126,7 +126,7 @@ def inspect(
     all_found = list(found)
     read = {name: decoded(data, name) for name, data in files.items()}
     tokens = {card.lines.file: _tokens(read[card.lines.file][0]) for card in known if card.lines.file in read}
-    guess = names.inferred({t for some in tokens.values() for t in some}, known)
+    guess = image_names.inferred({t for some in tokens.values() for t in some}, known)
     card = guess[0] if guess else known[-1]
     if phase is not None and guess is not None and guess[1] != phase and card.phases[guess[1]].listed:
         text, mend = (
@@ -141,13 +141,13 @@ def inspect(
     if card.lines.file in read:
         text_lines, text_found = read[card.lines.file]
         if chosen is None:
-            chosen_names = names.Names(card, card.default_phase, None)
+            chosen_names = image_names.Names(card, card.default_phase, None)
             text = "the names tell no phase: fewer than half of them belong to any"
             mend = "is this the right file? (--phase says which is meant)"
             all_found.append(Finding("error", "phase", card.lines.file, text, mend, 1))
         else:
-            chosen_names = names.names_of(card, chosen, None if card.phases[chosen].listed else folder(card, chosen))
-        reading = lines.read(text_lines, card.lines, chosen_names)
+            chosen_names = image_names.names_of(card, chosen, None if card.phases[chosen].listed else folder(card, chosen))
+        reading = score_lines.read(text_lines, card.lines, chosen_names)
         all_found += [*text_found, *reading.findings, *_values(reading, card)]
         scores, line_of = reading.scores, reading.line_of
         mended[card.lines.file] = reading.mended(card.lines).encode("utf-8")
@@ -177,7 +177,7 @@ def fix(
         raise BadRequest(f"{report.file}: nothing in it that could be mended; {out} was not written")
     wanted = [name for name in (report.card.lines.file, report.card.readme_file) if name in report.mended]
     with atomic(out) as stream:
-        stream.write(container.zipped({name: report.mended[name] for name in wanted}))
+        stream.write(zip_file.zipped({name: report.mended[name] for name in wanted}))
     card = report.card.path or report.card.name
     return check(out, challenge=card, phase=report.phase, root=root, against=against, cards=cards, runs=runs, say=say)
 
@@ -193,7 +193,7 @@ def candidates(challenge: str | None, phase: str | None, cards: Sequence[str]) -
     """The challenges that a submission may be for; raises BadRequest where none has such a phase."""
     if challenge is not None:
         card = find_challenge(challenge, cards)
-        names.phase_named(card, phase)
+        image_names.phase_named(card, phase)
         return [card]
     found = [card for card in load_cards("challenges", cards).values() if isinstance(card, ChallengeCard)]
     fit = [card for card in found if phase in (None, *card.phases)]
@@ -241,7 +241,7 @@ def _folder_names(card: ChallengeCard, phase: str, root: str | None, cards: Sequ
     return list(data.table["name"][parts == "test"])
 
 
-def _values(reading: lines.Reading, card: ChallengeCard) -> list[Finding]:
+def _values(reading: score_lines.Reading, card: ChallengeCard) -> list[Finding]:
     """What the scores themselves show: all equal, or some equal."""
     scores = reading.scores
     if len(scores) < 2:
@@ -264,8 +264,8 @@ def _values(reading: lines.Reading, card: ChallengeCard) -> list[Finding]:
 
 def _compared(report: Report, against: str, runs: str, say: Callable[[str], None]) -> Report:
     """With a look at the model's own scores: are these turned round, and do they leak ids?"""
+    from harness.challenges.leak_audit import audit
     from harness.engine.score_source import member
-    from harness.submission.leak import audit
 
     about = report.card.phases[report.phase or report.card.default_phase]
     own = member(against, dataset=about.dataset, protocol=about.protocol, runs_folder=runs, say=say)
@@ -283,7 +283,7 @@ def _compared(report: Report, against: str, runs: str, say: Callable[[str], None
             f"{shift.references} references (spread {shift.spread:.2g}, p = {shift.p_value:.2g})"
         )
         mend = "a score must not depend on the file's name: take the shift out"
-        where = sorted(report.line_of[name] for name in both if names.parts_of(report.card, name).type == shift.type)
+        where = sorted(report.line_of[name] for name in both if image_names.parts_of(report.card, name).type == shift.type)
         lines_of = tuple(where[:20])
         found.append(Finding("warning", "leak", report.card.lines.file, text, mend, where[0], False, len(where), lines_of))
     return replace(report, findings=(*report.findings, *found), audit=result)
@@ -296,7 +296,7 @@ def _with_inversion(report: Report, own: Mapping[str, float], called: str) -> Re
     both = sorted(set(report.scores) & set(own))
     if len(both) < 3:
         return report
-    ids = [names.parts_of(report.card, name).reference for name in both]
+    ids = [image_names.parts_of(report.card, name).reference for name in both]
     figures = agreement([report.scores[n] for n in both], [own[n] for n in both], ids if all(ids) else None)
     interval = figures.ci.get("srcc")
     if figures.srcc is None or (interval[1] if interval else figures.srcc) >= 0:
@@ -327,7 +327,7 @@ def _psnr(report: Report, root: str, cards: Sequence[str], say: Callable[[str], 
 
 def _remarked(report: Report) -> Report:
     """Without a record: how much of the scores the type id explains, which alone proves nothing."""
-    from harness.submission.leak import explained_by_type
+    from harness.challenges.leak_audit import explained_by_type
 
     share = explained_by_type(report.card, report.scores)
     if share is None:

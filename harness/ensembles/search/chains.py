@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.ensembling import blends, candidates
-from harness.ensembling.blends import Blend, Columns
-from harness.ensembling.candidates import Batch
-from harness.ensembling.figures import Objective
+from harness.ensembles import blends
+from harness.ensembles.blends import Blend, Columns
+from harness.ensembles.objective import Objective
+from harness.ensembles.search import candidates
+from harness.ensembles.search.candidates import Batch
 from harness.statistics.correlations import Floats, Ints
 from harness.statistics.intervals import generator
 

@@ -79,7 +79,7 @@ def decode_only(table: Path, workers: int) -> float:
 
 def whole_run(table: Path, model: str, runs: Path, workers: int) -> tuple[float, float]:
     """(wall-clock seconds, processor seconds) of `harness run` as a process of its own."""
-    words = [sys.executable, "-m", "harness.cli", "run", model, "--dataset", str(table), "--runs", str(runs)]
+    words = [sys.executable, "-m", "harness", "run", model, "--dataset", str(table), "--runs", str(runs)]
     begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([*words, "--workers", str(workers), "--mlflow-uri", "off", "--quiet"], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

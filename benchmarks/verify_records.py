@@ -31,7 +31,7 @@ def verify(record: Path, code: Path, words: Sequence[str] = (), **environment: s
     """Exit status and document of `harness verify`, by the code under `code`."""
     path = os.pathsep.join(filter(None, (environment.pop("first", ""), str(code), os.environ.get("PYTHONPATH", ""))))
     done = subprocess.run(
-        [sys.executable, "-m", "harness.cli", "verify", str(record), "--json", "--offline", "--quiet", *words],
+        [sys.executable, "-m", "harness", "verify", str(record), "--json", "--offline", "--quiet", *words],
         capture_output=True, text=True, cwd=code, env={**os.environ, "PYTHONPATH": path, **environment}, check=False,
     )  # fmt: skip
     if not done.stdout:

@@ -32,7 +32,7 @@ from harness.models.weights.checkpoint import read_metadata, read_state
 from harness.results.record import read_record
 from harness.runtime.errors import BadRequest, Fault
 
-HARNESS = [sys.executable, "-m", "harness.cli"]
+HARNESS = [sys.executable, "-m", "harness"]
 
 SLOW = '''
 import os

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def harness(folder: Path, *words: str) -> str:
-    command = [sys.executable, "-m", "harness.cli", *words, "--cards", "cards"]
+    command = [sys.executable, "-m", "harness", *words, "--cards", "cards"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from miniatures import copy, tree
 
 from harness.cards.loading import find_dataset
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.datasets import load_dataset, splits
 from harness.datasets.overlap import related
 from harness.engine.batch import run_all

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from small import write_network, write_table
 
-from harness.cli import main
+from harness.cli.main import main
 from harness.engine.distributed.session import kept
 from harness.results.record import read_record
 
@@ -330,7 +330,7 @@ def started(folder: Path, *more: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "COLUMNS": "200"}
     return subprocess.Popen(
         # From where one stands, as the default is.
-        [sys.executable, "-m", "harness.cli", *words(folder, "card.toml", *more, "--runs", "runs")],
+        [sys.executable, "-m", "harness", *words(folder, "card.toml", *more, "--runs", "runs")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder,
     )  # fmt: skip
 

@@ -117,7 +117,7 @@ def test_set_names_every_unknown_key_and_wrong_value(tmp_path: Path):
 
 
 def test_listing_and_showing_never_import_torch():
-    code = "import sys; from harness.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    code = "import sys; from harness.cli.main import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
     heavy = "print([m for m in ('torch','pandas','scipy','timm','mlflow','ray','numpy') if m in sys.modules], file=sys.stderr)"
     for words in (["list"], ["list", "--json"], ["show", "psnr"], ["show", "demo"], ["--help"]):
         done = subprocess.run([sys.executable, "-c", code + heavy, *words], capture_output=True, text=True, check=True)

@@ -36,7 +36,7 @@ def test_no_secret_of_the_environment_or_of_an_address_gets_into_what_a_run_leav
     words = ["run", "psnr", "--dataset", str(table), "--runs", "läufe hier", "--debug"]
     words += ["--mlflow-uri", f"sqlite:///{tmp_path / 'mlflow ü.db'}?token={secret}"]
     done = subprocess.run(
-        [sys.executable, "-m", "harness.cli", *words],
+        [sys.executable, "-m", "harness", *words],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

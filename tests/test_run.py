@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from small import write_network, write_table
 
-from harness.cli import main
+from harness.cli.main import main
 from harness.results.tables import number
 
-HARNESS = [sys.executable, "-m", "harness.cli"]
+HARNESS = [sys.executable, "-m", "harness"]
 
 
 class World:

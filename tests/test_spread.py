@@ -21,7 +21,7 @@ from harness.results import processes
 from harness.results.run_scores import Scored, ScoreFile
 from harness.runtime.errors import BadRequest
 
-HARNESS = [sys.executable, "-m", "harness.cli"]
+HARNESS = [sys.executable, "-m", "harness"]
 GPUS = [Node("a", 32, 4), Node("b", 16, 1)]
 
 

@@ -11,7 +11,7 @@ import pytest
 BOTH = pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 PRELUDE = """
 import os, signal, sys, time
-from harness import cli
+from harness.cli import main as cli
 
 def stop():
     os.kill(os.getpid(), int(sys.argv[1]))

@@ -16,10 +16,11 @@ from challenge import CARD, NAMES, write_tree
 from miniatures import noisy, still, write
 from small import write_network, write_table
 
-from harness import cli, models
+from harness import models
 from harness.cards.loading import find_challenge, find_dataset
 from harness.cards.overrides import apply_set
 from harness.challenges import submit as submitting
+from harness.cli.main import main
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models import weights as weight_files
@@ -72,7 +73,7 @@ class World:
         else:
             options += ["--mlflow-uri", "off"]
         with pytest.raises(SystemExit) as left:
-            cli.main([*words, *options])
+            main([*words, *options])
         assert self.capsys is not None
         out, err = self.capsys.readouterr()
         assert int(left.value.code or 0) == status, out + err
@@ -358,7 +359,7 @@ def labels_of(folder: Path) -> Path:
 def test_challenges_are_listed_and_shown_like_other_cards(world: World, capsys: pytest.CaptureFixture[str]):
     for words in (["list", "challenges", "--json"], ["show", "ntire2022-fr", "--json"]):
         with pytest.raises(SystemExit):
-            cli.main(words)
+            main(words)
         shown = json.loads(capsys.readouterr().out)
         if words[0] == "list":
             assert [(row["name"], row["images"]) for row in shown] == [("ntire2021", [1000]), ("ntire2022-fr", [1650, 1650])]

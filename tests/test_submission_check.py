@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from challenge import CARD, NAMES, good, link, made_scores, output_text, raw_zip, readme_text, save
 
-from harness import cli
 from harness.challenges import check as checking
 from harness.challenges import zip_file
 from harness.challenges.check import Report, check, fix
+from harness.cli.main import main
 from harness.files.atomic import write_text
 from harness.runtime.errors import BadRequest
 from harness.runtime.findings import Finding
@@ -382,7 +382,7 @@ def test_exit_statuses_are_0_for_a_fit_zip_1_for_a_defective_one_and_2_for_none(
 
     def status(*words: str) -> int:
         with pytest.raises(SystemExit) as left:
-            cli.main(["submission", "check", *words])
+            main(["submission", "check", *words])
         return int(left.value.code or 0)
 
     assert status(fit) == 0
@@ -401,8 +401,8 @@ def test_exit_statuses_are_0_for_a_fit_zip_1_for_a_defective_one_and_2_for_none(
 def test_the_check_prints_one_json_document_and_imports_neither_torch_nor_mlflow(tmp_path: Path):
     path = save(tmp_path / "x.zip", edited(output=drop(3)))
     program = (
-        "import sys, harness.cli\n"
-        f"try: harness.cli.main(['submission', 'check', {str(path)!r}, '--json'])\n"
+        "import sys, harness.cli.main\n"
+        f"try: harness.cli.main.main(['submission', 'check', {str(path)!r}, '--json'])\n"
         "except SystemExit as left: status = left.code\n"
         "assert not {'torch', 'ray', 'mlflow', 'scipy.stats'} & set(sys.modules), 'heavy'\n"
         "sys.exit(status)"

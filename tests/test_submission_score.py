@@ -16,7 +16,6 @@ import pytest
 from challenge import CARD, NAMES, SCORES, good, made_labels, made_scores, save, strength, write_tree
 from miniatures import generator
 
-from harness import cli
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge
 from harness.cards.schema import parse_card
@@ -24,6 +23,7 @@ from harness.challenges import factsheet, image_names, standings
 from harness.challenges.check import check
 from harness.challenges.leak_audit import audit, explained_by_type
 from harness.challenges.score import figures, read_labels, score, score_folder
+from harness.cli.main import main
 from harness.files.atomic import write_text
 from harness.runtime.errors import BadRequest, Fault
 
@@ -138,7 +138,7 @@ def test_a_defective_submission_and_missing_labels_give_no_score(tmp_path: Path,
 
 def organisers(folder: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
     words = ["submission", "score", "--input", str(folder / "input"), "--output", str(folder / "output")]
-    done = subprocess.run([sys.executable, "-m", "harness.cli", *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "harness", *words], capture_output=True, text=True)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -255,7 +255,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tree(folder / "mini")
     words = ["submit", "psnr", "--challenge", "ntire2022-fr", "--root", str(folder / "mini"), "--out", str(folder / "psnr.zip")]
     with pytest.raises(SystemExit) as left:
-        cli.main([*words, "--runs", str(folder / "runs"), "--mlflow-uri", "off", "--quiet", "--json"])
+        main([*words, "--runs", str(folder / "runs"), "--mlflow-uri", "off", "--quiet", "--json"])
     assert not left.value.code
     return folder
 
@@ -263,7 +263,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def told(world: Path, capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> Any:
     capsys.readouterr()
     with pytest.raises(SystemExit) as left:
-        cli.main([*words, "--runs", str(world / "runs"), "--json"])
+        main([*words, "--runs", str(world / "runs"), "--json"])
     out, err = capsys.readouterr()
     assert int(left.value.code or 0) == status, err
     return json.loads(out)

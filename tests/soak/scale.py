@@ -92,7 +92,7 @@ def records(count: int, folder: Path) -> Measured:
     rows: Measured = []
     for what, more in (("shown", []), ("as a page", ["--html", str(folder / "page")])):
         code = (
-            "import time, resource, sys, io, contextlib\nfrom harness.cli import main\n"
+            "import time, resource, sys, io, contextlib\nfrom harness.cli.main import main\n"
             "sys.stdout = io.StringIO()\ntry: main(sys.argv[1:])\nexcept SystemExit as end: assert not end.code, end.code\n"
             "use, status = resource.getrusage(resource.RUSAGE_SELF), open('/proc/self/status').read()\n"
             "print(use.ru_utime + use.ru_stime, int(status.split('VmHWM:')[1].split()[0]) / 1024, file=sys.__stdout__)"

@@ -91,7 +91,7 @@ def warm() -> None:
     mpl.use("agg")
     import torch
 
-    import harness.cli
+    import harness.cli.main
     import harness.engine.batch
     import harness.engine.run
     import harness.engine.trainer  # noqa: F401
@@ -122,9 +122,9 @@ def forked(words: Sequence[str], folder: Path) -> Child:
         sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8", line_buffering=True)
         sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), encoding="utf-8", line_buffering=True)
         os.chdir(folder)
-        from harness import cli
+        from harness.cli.main import main
 
-        cli.main(list(words))
+        main(list(words))
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
     except KeyboardInterrupt:
@@ -142,7 +142,7 @@ def fresh(words: Sequence[str], folder: Path) -> Child:
     """`harness WORDS` as a person starts it: a new interpreter."""
     with open(folder / "output.txt", "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "harness.cli", *words],
+            [sys.executable, "-m", "harness", *words],
             cwd=folder, stdout=output, stderr=output, start_new_session=True, env=environment(),
         )  # fmt: skip
     return Child(process.pid, folder / "output.txt", process)

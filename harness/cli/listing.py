@@ -1,16 +1,39 @@
-"""Listing and showing cards, without importing what they describe."""
+"""`harness list` and `harness show`: cards as tables and as text, without importing what they describe."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import click
 
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge, find_dataset, load_cards
 from harness.cards.schema import KINDS, Card, DatasetCard, ModelCard
+from harness.cli.options import options
 from harness.models import find_model
 from harness.runtime.errors import BadRequest, near
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice(["models", "datasets", "challenges"]), required=False)
+@click.option("--all", "everything", is_flag=True, help="Also the metrics of installed libraries (pyiqa, piq).")
+@options("cards", "json", "debug")
+def list_(kind: str | None, everything: bool, cards: Sequence[str], as_json: bool) -> None:
+    """The models and datasets there are."""
+    rows = listing(kind, cards, everything=everything)
+    click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else as_text(rows))
+
+
+@click.command()
+@click.argument("name")
+@options("cards", "json", "debug")
+def show(name: str, cards: Sequence[str], as_json: bool) -> None:
+    """A card: what a model or a dataset is, its settings and published numbers."""
+    found = card(name, cards)
+    click.echo(json.dumps(card_json(found), indent=2, ensure_ascii=False) if as_json else card_text(found))
 
 
 def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = False) -> list[dict[str, Any]]:
@@ -88,7 +111,7 @@ def card(name: str, cards: Sequence[str] = ()) -> Card:
     raise BadRequest(f"no card called {name!r}{near(name, known)} (`harness list` shows all)")
 
 
-def as_json(card: Card) -> dict[str, Any]:
+def card_json(card: Card) -> dict[str, Any]:
     """The card as plain values."""
     return {key.rstrip("_"): value for key, value in dataclasses.asdict(card).items()}
 
@@ -96,7 +119,7 @@ def as_json(card: Card) -> dict[str, Any]:
 def card_text(card: Card) -> str:
     """The card for a person: its filled fields, tables indented."""
     lines = [f"{card.name}: {card.title}"]
-    for key, value in as_json(card).items():
+    for key, value in card_json(card).items():
         if key not in ("name", "title") and value not in ("", (), {}, None, 0, False):
             lines += _lines(key, value, 0)
     return "\n".join(lines)

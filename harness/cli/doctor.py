@@ -1,8 +1,9 @@
-"""What `harness doctor` reports: versions, device, folders."""
+"""`harness doctor`: versions, devices and folders, and whether anything would stop work."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -10,10 +11,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import click
+
 from harness.cards.loading import load_cards
 from harness.cards.schema import KINDS
+from harness.cli.options import options
 from harness.results.conditions import libraries, processor
 from harness.runtime.errors import HarnessError
+
+
+@click.command()
+@options("runs", "json", "debug")
+def doctor(runs: str, as_json: bool) -> None:
+    """What is installed, which device there is, and where things are kept."""
+    found = facts(runs)
+    click.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+    if any(not ok for ok in found["ok"].values()):
+        raise SystemExit(1)
+
 
 REQUIRED = (
     "torch",
@@ -30,6 +45,8 @@ REQUIRED = (
     "safetensors",
     "cv2",
 )
+
+
 EXTRAS = ("pyiqa", "piq", "lpips", "stlpips_pytorch", "openpyxl")
 
 

@@ -1,0 +1,81 @@
+"""`harness compare` and `harness agreement`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from harness.cli.options import notifier, options
+
+
+@click.command("agreement")
+@click.argument("scores")
+@click.argument("labels")
+@click.option("--lower-is-better", "lower", multiple=True, type=click.Choice(["scores", "labels"]), help="Turn round.")
+@click.option("--fit", default="logistic4", type=click.Choice(["logistic4", "logistic5", "poly3"]), show_default=True)
+@click.option("--inner", is_flag=True, help="Use the names that both files have, and drop the others.")
+@options("json", "debug")
+def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: bool, as_json: bool) -> None:
+    """Agreement of a file of scores with a file of labels (columns name,score; labels may have reference_id)."""
+    from harness.engine.compare import agreement_of_files
+    from harness.results import tables
+
+    figures = agreement_of_files(scores, labels, lower=set(lower), fit=fit, inner=inner)
+    click.echo(json.dumps(figures.json(), indent=2) if as_json else tables.agreement_text(figures))
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--dataset", metavar="NAME|TABLE.csv", help="Whose images and labels; default: those of A's run.")
+@click.option("--protocol", metavar="NAME", help="For models' names: the protocol of their runs; default: the dataset's.")
+@click.option("--labels", metavar="FILE.csv", help="Labels (name,score,reference_id) instead of a dataset's.")
+@click.option("--lower-is-better", "lower", multiple=True, type=click.Choice(["a", "b", "labels"]), help="Of score files.")
+@click.option("--inner", is_flag=True, help="Use the images that both have.")
+@click.option(
+    "--difference",
+    "differences",
+    multiple=True,
+    type=float,
+    metavar="D",
+    help="Say how many references would show a true D in SRCC.",
+)
+@options("root", "cards", "runs", "seed", "quiet", "json", "debug")
+def compare(
+    a: str,
+    b: str,
+    dataset: str | None,
+    protocol: str | None,
+    labels: str | None,
+    lower: Sequence[str],
+    inner: bool,
+    differences: Sequence[float],
+    root: str | None,
+    cards: Sequence[str],
+    runs: str,
+    seed: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Is A better than B? Two models, runs or score files, paired by reference."""
+    from harness.engine import compare as contrast
+
+    found = contrast.compare_members(
+        a,
+        b,
+        dataset=dataset,
+        protocol=protocol,
+        root=root,
+        labels=labels,
+        lower=lower,
+        inner=inner,
+        differences=differences or contrast.PLANNED,
+        cards=cards,
+        runs=runs,
+        seed=seed,
+        say=notifier(quiet),
+    )
+    click.echo(json.dumps(contrast.as_json(found), indent=2) if as_json else contrast.text(found))

@@ -1,0 +1,65 @@
+"""`harness data`: check, get and look at the files of datasets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import click
+
+from harness.cli.options import options
+
+
+@click.group("data")
+def data_() -> None:
+    """Files of datasets: check, get and look at them."""
+
+
+@data_.command("check")
+@click.argument("name")
+@click.option("--full", is_flag=True, help="Decode every picture, and leave a manifest.")
+@click.option("--strict", is_flag=True, help="Warnings count as faults.")
+@options("root", "cards", "threads", "quiet", "json", "debug")
+def data_check(
+    name: str, full: bool, strict: bool, root: str | None, cards: Sequence[str], workers: int, quiet: bool, as_json: bool
+) -> None:
+    """What was expected of dataset NAME, what is there, what is missing, and how to mend it."""
+    from harness import datasets
+    from harness.cards.loading import find_dataset
+    from harness.datasets.check import check
+
+    card = find_dataset(name, cards)
+    report = check(card, datasets.data_root(card.folder or card.name, root), full=full, workers=workers or None, quiet=quiet)
+    click.echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else report.text())
+    if not report.ok or (strict and report.problems):
+        raise SystemExit(1)
+
+
+@data_.command("get")
+@click.argument("name")
+@options("root", "cards", "offline", "quiet", "debug")
+def data_get(name: str, root: str | None, cards: Sequence[str], offline: bool, quiet: bool) -> None:
+    """Download dataset NAME where it has a public address, else print how to obtain it."""
+    from harness.cards.loading import find_dataset
+    from harness.datasets import download
+    from harness.runtime.progress import counted
+
+    with counted(f"downloading {name}", unit="bytes", quiet=quiet) as step:
+        lines = download.get(
+            find_dataset(name, cards), root, progress=lambda file, done, total: step(done, total), offline=offline
+        )
+    click.echo("\n".join(lines))
+
+
+@data_.command("show")
+@click.argument("name")
+@click.option("--reference", metavar="ID", help="Which reference; default: the first.")
+@click.option("--out", metavar="FILE.png", help="Where to write the sheet; default: NAME.png.")
+@options("root", "cards", "quiet", "debug")
+def data_show(name: str, reference: str | None, out: str | None, root: str | None, cards: Sequence[str], quiet: bool) -> None:
+    """A contact sheet of one reference of NAME with its distorted images and their scores."""
+    from harness import datasets
+    from harness.datasets.contact_sheet import contact_sheet
+
+    data = datasets.load_dataset(name, root, cards=cards, quiet=quiet)
+    click.echo(str(contact_sheet(data, out or f"{data.name}.png", reference)))

@@ -1,0 +1,81 @@
+"""`harness ensemble`: a blend of models, and its card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from harness.cli.options import notifier, options, parse_words
+
+
+@click.command()
+@click.argument("members", nargs=-1, required=True, metavar="MEMBER...")
+@click.option("--dataset", required=True, metavar="NAME|TABLE.csv", help="Fitted on its validation part, else on all of it.")
+@options("root")
+@click.option("--protocol", metavar="NAME", help="Which images train, validate and test.")
+@click.option("--test-on", metavar="A,B,...", help="Further datasets to report on, whole.")
+@click.option("--trials", type=click.IntRange(1), metavar="N", help="Weightings to try [1000]; of --tune recipe, trainings [8].")
+@click.option("--tune", type=click.Choice(["recipe"]), help="Train one MEMBER under settings that its card has tunable.")
+@click.option("--objective", default="main", show_default=True, type=click.Choice(["main", "srcc", "plcc"]))
+@click.option(
+    "--method", default="searched", show_default=True, type=click.Choice(["mean", "greedy", "least-squares", "searched"]),
+    help="Which blend becomes the card.",
+)  # fmt: skip
+@click.option("--scalings", default="raw,z,ecdf,logistic", show_default=True, metavar="A,B,...", help="Scalings to try.")
+@click.option("--crops", metavar="A,B,...", help="Croppings to try too, for members that take crops: five, nine, grid, ...")
+@click.option("--lower-is-better", "lower", multiple=True, metavar="MEMBER", help="A score file's polarity; repeatable.")
+@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Side by side; default: one per core, trainings 1.")
+@click.option("--out", required=True, metavar="CARD.toml", help="The ensemble's card.")
+@options("runs", "cards", "device", "seed", "offline", "workers", "batch", "mlflow", "quiet", "json", "debug")
+def ensemble(
+    members: Sequence[str],
+    dataset: str,
+    root: str | None,
+    protocol: str | None,
+    test_on: str | None,
+    trials: int | None,
+    tune: str | None,
+    objective: Any,
+    method: str,
+    scalings: str,
+    crops: str | None,
+    lower: Sequence[str],
+    concurrency: int | None,
+    out: str,
+    runs: str,
+    cards: Sequence[str],
+    device: str | None,
+    seed: int,
+    offline: bool,
+    workers: int,
+    batch: int,
+    mlflow_uri: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Find a blend of MEMBERs (models, runs' folders, files of name,score), and write it as a model's card."""
+    from harness.engine.request import Request
+    from harness.ensembles.build import Wish
+    from harness.ensembles.build import ensemble as make
+
+    request = Request(
+        "", dataset, root=root, protocol=protocol, seed=seed, device=device, workers=workers, batch=batch, offline=offline,
+        cards=tuple(cards), runs=runs, mlflow_uri=mlflow_uri, quiet=quiet,
+    )  # fmt: skip
+    if tune:
+        from harness.ensembles.tune import tune_recipe
+
+        tuned = tune_recipe(
+            members, request, out, trials=trials or 8, aim=objective, concurrency=concurrency or 1, say=notifier(quiet)
+        )  # fmt: skip
+        click.echo(json.dumps(tuned.json(), indent=2, ensure_ascii=False) if as_json else str(tuned))
+        return
+    wish = Wish(
+        out, test_on=parse_words(test_on), trials=trials or 1000, aim=objective, method=method, scalings=parse_words(scalings),
+        crops=parse_words(crops), lower=tuple(lower), concurrency=concurrency,
+    )  # fmt: skip
+    made = make(members, request, wish, notifier(quiet))
+    click.echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if as_json else str(made))

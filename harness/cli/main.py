@@ -1,0 +1,77 @@
+"""The `harness` command: its subcommands, and the exit status of every end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import click
+
+from harness.cli.compare import agreement_, compare
+from harness.cli.data import data_
+from harness.cli.doctor import doctor
+from harness.cli.ensemble import ensemble
+from harness.cli.leaderboard import leaderboard_
+from harness.cli.listing import list_, show
+from harness.cli.run import run
+from harness.cli.score import score
+from harness.cli.submission import submission_, submit
+from harness.cli.verify import verify
+from harness.cli.weights import weights_
+from harness.runtime import signals
+from harness.runtime.errors import HarnessError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="iqa-harness", prog_name="harness")
+def cli() -> None:
+    """Benchmark full-reference image quality models: train, score, agree, rank.
+
+    Start with:  harness run psnr ssim ahiq-tiny --dataset demo
+    """
+
+
+for _command in (
+    list_, show, run, score, agreement_, compare, ensemble, verify, leaderboard_, data_, submit, submission_, weights_, doctor,
+):  # fmt: skip
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `harness` command: 0 done, 1 a fault, 2 a bad request, 130 after Ctrl-C, 143 after SIGTERM."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        with signals.heard():
+            status = cli.main(words, prog_name="harness", standalone_mode=False)
+    except BaseException as error:
+        # On its way a stop may have been turned into an error of some library's.
+        stopped = signals.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt | click.Abort) else None)
+        if (debug and not isinstance(error, click.ClickException)) or (stopped is None and isinstance(error, SystemExit)):
+            raise
+        sys.exit(_stopped(stopped) if stopped else _failed(error))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _stopped(number: int) -> int:
+    click.echo("harness: stopped; the same command goes on from here", err=True)
+    return 128 + number
+
+
+def _failed(error: BaseException) -> int:
+    """Tell the user; the exit status."""
+    match error:
+        case click.ClickException():
+            error.show()
+            return 2
+        case HarnessError():
+            click.echo(f"harness: {error}", err=True)
+            return error.exit_status
+        case BrokenPipeError():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        case _:
+            click.echo(f"harness: {type(error).__name__}: {error} (this is a defect; --debug shows where)", err=True)
+            return 1

@@ -1,0 +1,106 @@
+"""`harness run`: train, test, measure and record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import click
+
+from harness.cli.options import notifier, options, parse_seeds, parse_settings, parse_words
+from harness.runtime.errors import BadRequest, HarnessError
+
+
+@click.command()
+@click.argument("models", nargs=-1)
+@click.option("--scores", metavar="FILE.csv", help="Scores (name,score) instead of a model; needs --name.")
+@click.option("--name", metavar="NAME", help="What to call the model behind --scores.")
+@click.option("--lower-is-better", is_flag=True, help="Of --scores.")
+@click.option("--inner", is_flag=True, help="Use the names that --scores and the dataset both have.")
+@click.option("--dataset", required=True, metavar="NAME|TABLE.csv", help="A dataset, or a table of pairs.")
+@options("root")
+@click.option("--protocol", metavar="NAME", help="Which images train, validate and test.")
+@click.option("--test-on", metavar="A,B,...", help="Further datasets to test on, whole.")
+@click.option("--keep-shared", is_flag=True, help="Test also on references whose content was trained on.")
+@options("weights")
+@click.option("--init", metavar="FILE", help="Weights to train on from.")
+@options("set")
+@click.option("--force", is_flag=True, help="Compute again what is finished.")
+@click.option("--seeds", metavar="0,1,...", help="Several seeds: a run for each, and their mean and spread.")
+@options("runs", "cards", "device", "seed", "offline", "limit", "workers", "ray", "batch", "mlflow", "quiet", "json", "debug")
+def run(
+    models: Sequence[str],
+    scores: str | None,
+    name: str | None,
+    lower_is_better: bool,
+    inner: bool,
+    dataset: str,
+    root: str | None,
+    protocol: str | None,
+    test_on: str | None,
+    keep_shared: bool,
+    weights: str | None,
+    init: str | None,
+    settings: Sequence[str],
+    force: bool,
+    seeds: str | None,
+    runs: str,
+    cards: Sequence[str],
+    device: str | None,
+    seed: int,
+    offline: bool,
+    limit: int | None,
+    workers: int,
+    ray: str | None,
+    batch: int,
+    mlflow_uri: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Train (where a model has a recipe), test, measure and record MODELS on a dataset."""
+    from harness.engine.batch import of_seeds, run_all
+    from harness.engine.request import Request
+    from harness.results import tables
+
+    if bool(models) == bool(scores) or bool(scores) != bool(name):
+        raise BadRequest("give MODELS, or --scores FILE.csv with --name NAME")
+
+    requests = [
+        Request(
+            model,
+            dataset,
+            root=root,
+            protocol=protocol,
+            weights=weights,
+            init=init,
+            settings=parse_settings(settings),
+            seed=seed,
+            limit=limit,
+            force=force,
+            device=device,
+            workers=workers,
+            ray=ray,
+            batch=batch,
+            offline=offline,
+            cards=tuple(cards),
+            runs=runs,
+            mlflow_uri=mlflow_uri,
+            quiet=quiet,
+            scores=scores,
+            lower_is_better=lower_is_better,
+            inner=inner,
+        )
+        for model in dict.fromkeys([name] if name else models)
+    ]
+    if seeds is not None:
+        requests = [one for request in requests for one in of_seeds(request, parse_seeds(seeds, seed))]
+    outcomes, faults = run_all(requests, parse_words(test_on), notifier(quiet), keep_shared=keep_shared)
+    results = [tables.result(outcome.folder, outcome.record) for outcome in outcomes]
+    if as_json:
+        click.echo(json.dumps(results, indent=2, ensure_ascii=False))
+    elif results:
+        click.echo(tables.run_table(results))
+        for outcome in outcomes if not quiet else ():
+            click.echo(f"{outcome.record['model']}: {'found' if outcome.found else 'recorded in'} {outcome.folder}", err=True)
+    if faults:
+        raise faults[0] if len(faults) == 1 else HarnessError("\n".join(map(str, faults)))

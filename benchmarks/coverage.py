@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from harness.statistics.agreement import agreement
 from harness.statistics.comparison import compare
-from harness.statistics.correlations import Clustered, pearson, spearman
+from harness.statistics.correlations import ClusteredPairs, pearson, spearman
 from harness.statistics.intervals import fisher, t_quantile
 
 Floats = NDArray[np.float64]
@@ -102,7 +102,7 @@ def coverage(s: Setting, references: int, draws: int, seed: int, method: Method,
 def plain_interval(x: Floats, labels: Floats, ids: NDArray[np.int64], statistic: str) -> tuple[float, float]:
     """The textbook's: atanh(r) -+ t(references - 1) times the jackknife's error."""
     units = int(ids.max()) + 1
-    whole = Clustered(x, labels, ids, units)
+    whole = ClusteredPairs(x, labels, ids, units)
     estimate, deleted = {"srcc": (spearman, whole.srcc_without_each), "plcc": (pearson, whole.plcc_without_each)}[statistic]
     z, without = fisher(estimate(x, labels), deleted())
     half = t_quantile(0.95, units - 1) * np.sqrt((units - 1) / units * np.sum((without - without.mean()) ** 2))

@@ -65,13 +65,13 @@ def main() -> None:
     wished = parser.parse_args()
 
     from harness.engine.request import Request
-    from harness.ensembles.build import Wish, ensemble
+    from harness.ensembles.build import EnsembleRequest, ensemble
 
     files = prepare(wished.source, wished.out)
     names = [card for card, _ in LABELS.values()]
     for fitted, tested in (names, names[::-1]):
         request = Request("", fitted, seed=wished.seed, cards=(str(wished.out),), runs=str(wished.out / "runs"), mlflow_uri="off")
-        wish = Wish(
+        wish = EnsembleRequest(
             str(wished.out / f"from-{fitted}.toml"), test_on=(tested,), trials=wished.trials, aim=wished.objective, lower=METRICS
         )
         print(ensemble(files, request, wish), flush=True)

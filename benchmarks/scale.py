@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 from tabulate import tabulate
 
 from harness import models
-from harness.engine.distributed import workers as crews
+from harness.engine.distributed import workers as distributed
 from harness.engine.distributed.session import kept, session
 from harness.engine.distributed.worker import Job
 from harness.engine.scorer import Pair, Scorer
@@ -83,13 +83,13 @@ def measure(name: str, folder: Path, pairs: list[Pair], workers: int, rounds: in
     shards = len({pair.reference for pair in pairs})
     with contextlib.ExitStack() as stack:
 
-        def crew(count: int) -> Any:
-            found = stack.enter_context(crews.hands(model, None, count, "cpu"))
+        def pool(count: int) -> Any:
+            found = stack.enter_context(distributed.start_workers(model, None, count, "cpu"))
             one_thread = replace(found, share=replace(found.share, threads=1))
-            return stack.enter_context(one_thread.crew(job, print))
+            return stack.enter_context(one_thread.pool(job, print))
 
         begun = time.perf_counter()
-        many = crew(workers)
+        many = pool(workers)
         started = time.perf_counter() - begun
         for scorer in (here, many):
             wall(scorer, chunks)
@@ -98,13 +98,13 @@ def measure(name: str, folder: Path, pairs: list[Pair], workers: int, rounds: in
             alone.append(wall(here, chunks))
             shared.append(wall(many, chunks))
         many.dismiss()
-        single = crew(1)
+        single = pool(1)
         wall(single, chunks)
         whole, cut = [], []
         for _ in range(rounds):
-            with mock.patch.object(crews, "_SHARDS_PER_WORKER", 1):
+            with mock.patch.object(distributed, "_SHARDS_PER_WORKER", 1):
                 whole.append(wall(single, chunks))
-            with mock.patch.object(crews, "_SHARDS_PER_WORKER", shards):
+            with mock.patch.object(distributed, "_SHARDS_PER_WORKER", shards):
                 cut.append(wall(single, chunks))
     efficiency = median(a / (workers * s) for a, s in zip(alone, shared, strict=True))
     overhead = median((c - w) / (shards - 1) for c, w in zip(cut, whole, strict=True))

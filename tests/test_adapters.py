@@ -13,7 +13,7 @@ from small import distorted, picture
 import harness.models
 from harness.cards.overrides import apply_set
 from harness.models import adapters
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 OFFLINE = {
     "piq": [name for name, entry in adapters.PIQ.items() if entry.function],
@@ -137,7 +137,7 @@ def test_what_cannot_run_offline_says_why_in_one_line(name, monkeypatch, tmp_pat
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("no route to host")))
     monkeypatch.setattr("torch.hub.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("no route to host")))
-    with pytest.raises(BadRequest, match=f"^{name} cannot be set up here: OSError: no route to host .*https://") as error:
+    with pytest.raises(UsageError, match=f"^{name} cannot be set up here: OSError: no route to host .*https://") as error:
         build(name)
     assert "\n" not in str(error.value)
     assert capfd.readouterr().out == ""
@@ -146,7 +146,7 @@ def test_what_cannot_run_offline_says_why_in_one_line(name, monkeypatch, tmp_pat
 def test_what_the_library_refuses_is_one_line_with_its_reason():
     needs("pyiqa")
     small = REFERENCE[:1, :, :8, :8]
-    with pytest.raises(BadRequest, match=r"^pyiqa:ssim cannot score this pair: RuntimeError: .*[Kk]ernel size"):
+    with pytest.raises(UsageError, match=r"^pyiqa:ssim cannot score this pair: RuntimeError: .*[Kk]ernel size"):
         build("pyiqa:ssim").score(small, small)
 
 
@@ -164,7 +164,7 @@ def test_too_little_memory_stays_what_it_is(monkeypatch):
 
 def test_inputs_out_of_range_are_refused():
     needs("piq")
-    with pytest.raises(BadRequest, match=r"expected \[0, 1\]"):
+    with pytest.raises(UsageError, match=r"expected \[0, 1\]"):
         build("piq:gmsd").score(REFERENCE * 255, DISTORTED)
 
 
@@ -189,7 +189,7 @@ def test_random_patches_are_the_same_every_time_and_leave_the_generator_alone(mo
 )
 def test_unknown_names_list_near_ones(library, metric, said):
     needs(library if library in adapters.LIBRARIES else "piq")
-    with pytest.raises(BadRequest, match=said):
+    with pytest.raises(UsageError, match=said):
         adapters.card(library, metric)
 
 
@@ -197,7 +197,7 @@ def test_a_library_that_is_not_installed_names_its_extra(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == "pyiqa" else find(name, *a))
     assert adapters.available("pyiqa") == []
-    with pytest.raises(BadRequest, match=r"pip install 'iqa-harness\[pyiqa\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'iqa-harness\[pyiqa\]'"):
         adapters.card("pyiqa", "gmsd")
 
 

@@ -16,9 +16,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.statistics.agreement import agreement
-from harness.statistics.correlations import Clustered, codes, kendall, midranks, pearson, spearman
+from harness.statistics.correlations import ClusteredPairs, codes, kendall, midranks, pearson, spearman
 from harness.statistics.curve_fitting import fit_curve
 from harness.statistics.intervals import cluster_draws, fisher, fisher_interval, jackknife, pooled_units, unit_limit
 
@@ -118,7 +118,7 @@ def test_a_wrong_sign_is_shown_in_every_figure():
 def test_figures_without_each_reference_equal_scipy_on_the_other_images(data):
     x, y, unit = data
     units = int(unit.max()) + 1
-    whole = Clustered(x, y, unit, units)
+    whole = ClusteredPairs(x, y, unit, units)
     for statistic in SCIPY:
         expected = [scipys(statistic, x[unit != g], y[unit != g]) for g in range(units)]
         found = getattr(whole, f"{statistic}_without_each")()
@@ -130,7 +130,7 @@ def test_figures_without_each_reference_equal_scipy_on_the_other_images(data):
 def test_resampled_figures_equal_scipy_on_repeated_images(data, seed):
     x, y, unit = data
     units = int(unit.max()) + 1
-    whole, weights = Clustered(x, y, unit, units), cluster_draws(units, 3, seed)
+    whole, weights = ClusteredPairs(x, y, unit, units), cluster_draws(units, 3, seed)
     found = {"srcc": whole.srcc(weights), "plcc": whole.plcc(weights), "krcc": whole.krcc_resampled(weights)}
     for row, taken in enumerate(weights):
         times = taken[unit].astype(int)
@@ -142,7 +142,7 @@ def test_resampled_figures_equal_scipy_on_repeated_images(data, seed):
 def test_plcc_survives_the_loss_of_the_reference_that_carries_all_variance():
     y = np.array([0.0, 1.0, 2.0, 3.0, 1e9, -1e9])
     x = np.array([0.1, 0.9, 2.2, 2.8, 1e9, -1e9])
-    found = Clustered(x, y, np.array([0, 0, 1, 1, 2, 2]), 3).plcc_without_each()
+    found = ClusteredPairs(x, y, np.array([0, 0, 1, 1, 2, 2]), 3).plcc_without_each()
     assert found[2] == pytest.approx(stats.pearsonr(x[:4], y[:4])[0], abs=1e-6)
 
 
@@ -245,7 +245,8 @@ def test_many_references_are_pooled_without_changing_the_interval_much():
     assert np.bincount(pooled).tolist() == [10] * 300
     assert pooled_units(pooled, 300, 300)[0] is pooled
     exact, rough = (
-        fisher_interval(spearman(x, y), Clustered(x, y, u, k).srcc_without_each(), 0.95) for u, k in ((unit, n), (pooled, units))
+        fisher_interval(spearman(x, y), ClusteredPairs(x, y, u, k).srcc_without_each(), 0.95)
+        for u, k in ((unit, n), (pooled, units))
     )
     assert np.ptp(rough) == pytest.approx(np.ptp(exact), rel=0.15)
     assert unit_limit(1_000_000) == 250
@@ -432,7 +433,7 @@ def test_one_reference_or_one_that_carries_all_variety_gives_no_interval_and_a_r
 
 
 def test_every_problem_is_in_the_one_message():
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(UsageError) as caught:
         agreement([1, float("nan"), 3], [1, 2, float("inf"), 4], ["a", "", None], fit="logistc4", confidence=95)
     for text in (
         "scores: 1 of 3",
@@ -459,7 +460,7 @@ def test_every_problem_is_in_the_one_message():
     ],
 )
 def test_bad_input_is_refused(scores, labels, ids):
-    with pytest.raises(BadRequest):
+    with pytest.raises(UsageError):
         agreement(scores, labels, ids)
 
 

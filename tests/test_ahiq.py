@@ -28,7 +28,7 @@ from harness.models.ahiq.backbones import BatchNorm
 from harness.models.ahiq.deform_conv import deform_conv, places, upsampled_conv
 from harness.models.ahiq.model import AHIQ
 from harness.models.kernels import onednn
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 
 def filled(configuration: dict[str, Any], **changes: Any) -> AHIQ:
@@ -396,7 +396,7 @@ def test_every_entry_that_does_not_fit_is_named_and_nothing_is_changed(small: AH
     state["deform_net.deform.weight"] = torch.zeros(768, 768, 1, 1)
     state["resnet50.bn1.running_var"] = torch.zeros(64, dtype=torch.int64)
     state["regressor.conv9.weight"] = torch.zeros(1)
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(UsageError) as caught:
         small.load_state({k: v + 1 if v.is_floating_point() else v for k, v in state.items()})
     for words in (
         "missing: vit.blocks.3.norm1.weight, regressor.conv.0.bias",
@@ -411,26 +411,26 @@ def test_every_entry_that_does_not_fit_is_named_and_nothing_is_changed(small: AH
 def test_weights_for_another_patch_size_are_recognised():
     model = AHIQ(**SMALL["patch 8"])
     other = AHIQ(**(SMALL["patch 8"] | {"patch_size": 16}))
-    with pytest.raises(BadRequest, match="weights for patches of 16, this model's are of 8"):
+    with pytest.raises(UsageError, match="weights for patches of 16, this model's are of 8"):
         model.load_part("vit", other.vit.state_dict())
-    with pytest.raises(BadRequest, match="weights for patches of 16, this model's are of 8"):
+    with pytest.raises(UsageError, match="weights for patches of 16, this model's are of 8"):
         model.load_state(rule_state(other))
 
 
 @pytest.mark.parametrize("state", [{}, {"conv1.weight": torch.zeros(3)}, {"lin0.model.1.weight": torch.zeros(1, 64, 1, 1)}])
 def test_another_architectures_checkpoint_is_refused(tiny: AHIQ, state: dict[str, Tensor]):
-    with pytest.raises(BadRequest, match=r"missing: vit\.cls_token"):
+    with pytest.raises(UsageError, match=r"missing: vit\.cls_token"):
         tiny.load_state(state)
 
 
 def test_half_a_released_checkpoint_is_refused(small: AHIQ):
     half = {k: v for k, v in released(small).items() if k.startswith("regressor")}
-    with pytest.raises(BadRequest, match=r"missing: deform_net\.conv_offset\.weight"):
+    with pytest.raises(UsageError, match=r"missing: deform_net\.conv_offset\.weight"):
         AHIQ(**SMALL["patch 8"]).load_state(half)
 
 
 def test_an_unknown_part_names_the_nearest(tiny: AHIQ):
-    with pytest.raises(BadRequest, match="no part 'resnet'; did you mean 'resnet50'"):
+    with pytest.raises(UsageError, match="no part 'resnet'; did you mean 'resnet50'"):
         tiny.load_part("resnet", {})
 
 
@@ -447,30 +447,30 @@ def test_an_unknown_part_names_the_nearest(tiny: AHIQ):
     ],
 )
 def test_what_is_no_pair_of_crops_is_refused(tiny: AHIQ, reference: Tensor, distorted: Tensor, words: str):
-    with pytest.raises(BadRequest, match=words):
+    with pytest.raises(UsageError, match=words):
         tiny.score(reference, distorted)
 
 
 def test_embedding_and_training_refuse_other_sizes_and_bytes(tiny: AHIQ):
     good = crops(48, 1)[0]
     for call in (tiny.embed, lambda x: tiny(good, x), lambda x: tiny(x, good)):
-        with pytest.raises(BadRequest, match="expected float32"):
+        with pytest.raises(UsageError, match="expected float32"):
             call(torch.zeros(1, 3, 40, 48))
-        with pytest.raises(BadRequest, match="expected float32"):
+        with pytest.raises(UsageError, match="expected float32"):
             call((good * 255).byte())
 
 
 def test_every_impossible_setting_is_named():
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(UsageError) as caught:
         AHIQ(patch_size=14, vit_width=770, cnn_block="botleneck", precision="fp16", head_widths=(1, 2), vit_depth=0)
     for words in ("patch_size = 14", "vit_width = 770", "did you mean 'bottleneck'", "'fp16'", "4 widths", "vit_depth = 0"):
         assert words in str(caught.value)
-    with pytest.raises(BadRequest, match="crop_size = 220 should be a multiple of patch_size = 8"):
+    with pytest.raises(UsageError, match="crop_size = 220 should be a multiple of patch_size = 8"):
         AHIQ(crop_size=220)
 
 
 def test_nothing_is_scored_with_untrained_heads():
-    with pytest.raises(BadRequest, match="give its weights with --weights"), unlabelled.scorer("ahiq-tiny", []):
+    with pytest.raises(UsageError, match="give its weights with --weights"), unlabelled.scorer("ahiq-tiny", []):
         pass
 
 

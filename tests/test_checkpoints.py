@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.models.weights.checkpoint import names, read_metadata, read_state, save_state
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 FORMATS = ("safetensors", "zip", "legacy")
 
@@ -54,7 +54,7 @@ def equal(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(UsageError) as caught:
         read_state(path)
     assert str(path) in str(caught.value)
     return str(caught.value)
@@ -341,7 +341,7 @@ def test_what_cannot_be_read_back_is_not_written(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x.safetensors"]
 
 
-# Fuzz: whatever the bytes, tensors or one BadRequest
+# Fuzz: whatever the bytes, tensors or one UsageError
 
 
 @pytest.fixture(scope="module")
@@ -359,7 +359,7 @@ def try_reading(path: Path, data: bytes) -> None:
     told = ""
     try:
         state = read_state(path)
-    except BadRequest as error:
+    except UsageError as error:
         told = str(error)
     assert bool(state) != (str(path) in told)
     assert sum(t.numel() * t.element_size() for t in state.values()) <= 10 * len(data)

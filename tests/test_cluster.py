@@ -30,7 +30,7 @@ from harness.engine.trainer import CHECKPOINT
 from harness.engine.verify import verify
 from harness.models.weights.checkpoint import read_metadata, read_state
 from harness.results.record import read_record
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 HARNESS = [sys.executable, "-m", "harness"]
 
@@ -179,7 +179,7 @@ def test_a_ray_of_ones_own_is_quiet_guarded_and_put_away_and_serves_several_requ
         outcomes, faults = run_all(requests, say=world.said.append)
         assert [o.record["model"] for o in outcomes] == ["slow", "ssim"]
         assert "r1_fade_2.png" in str(faults[0])
-        assert isinstance(faults[0], BadRequest)
+        assert isinstance(faults[0], UsageError)
         with session() as again:
             assert again is ray
         everyone = list({*everyone, *ours(psutil.Process())})
@@ -236,19 +236,19 @@ def test_what_a_model_or_a_trainer_refuses_reaches_the_driver_with_its_words_and
     table = write_table(world.folder / "broken", references=4, levels=2)
     victim = table.parent / "r3_fade_2.png"
     victim.write_bytes(victim.read_bytes()[:100])
-    with pytest.raises(BadRequest, match=r"r3_fade_2\.png"):
+    with pytest.raises(UsageError, match=r"r3_fade_2\.png"):
         world.run("slow", "broken", ray=address, dataset=str(table))
     (scores,) = (world.folder / "broken").rglob("scores.csv")
     # What had come back is kept, a header and whole chunks of two: how much that is depends on who was quicker.
     assert len(scores.read_text().splitlines()) % 2 == 1
-    with pytest.raises(Fault, match="try a lower rate"):
+    with pytest.raises(RunError, match="try a lower rate"):
         world.run(
             "ahiq-tiny", "broken", ray=address, protocol="parts",
             settings={"recipe.rate": "1e30", "recipe.optimizer": "sgd", "recipe.clip": "0", "recipe.warmup": "0"},
         )  # fmt: skip
-    with pytest.raises(BadRequest, match=r"3 workers.*2 nodes with 2 CPUs.*at most --workers 2"):
+    with pytest.raises(UsageError, match=r"3 workers.*2 nodes with 2 CPUs.*at most --workers 2"):
         world.run("psnr", "broken", ray=address, workers=3)
-    with pytest.raises(BadRequest, match="no GPU"):
+    with pytest.raises(UsageError, match="no GPU"):
         world.run("slow", "broken", ray=address, device="cuda")
 
 
@@ -258,7 +258,7 @@ def test_images_that_no_worker_survives_end_the_run_with_the_reason_and_keep_the
 ):
     table = write_table(world.folder / f"poison-{colour}", references=3, levels=1)
     Image.new("RGB", (80, 64), (colour,) * 3).save(table.parent / "r2.png")
-    with pytest.raises(Fault, match=rf"3 workers failed on the same images \(r2_noise_1\.png.*{words}"):
+    with pytest.raises(RunError, match=rf"3 workers failed on the same images \(r2_noise_1\.png.*{words}"):
         world.run("slow", f"poison-{colour}", ray=address, dataset=str(table))
     (scores,) = (world.folder / f"poison-{colour}").rglob("scores.csv")
     # In whatever order they came back.

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.statistics.comparison import Difference, best_group, compare, williams_steiger
 from harness.statistics.intervals import bootstrap_interval, cluster_draws, holm
 from harness.statistics.power import references_needed
@@ -240,11 +240,11 @@ def test_json_is_plain_and_complete():
 
 def test_bad_requests_name_every_problem():
     a, b, labels, ids, *_ = made()
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(UsageError) as caught:
         compare(a[:-1], [float("nan")] * len(b), labels, ids, distortions=["x"], confidence=0.1)
     for text in ("b: 240 of 240 are NaN", "239 a", "distortions: 1 for 240", "confidence"):
         assert text in str(caught.value)
-    with pytest.raises(BadRequest, match="reference"):
+    with pytest.raises(UsageError, match="reference"):
         compare(a, b, labels, None)
 
 
@@ -325,9 +325,9 @@ def test_planning_finds_the_smallest_number_that_satisfies_its_equation():
         assert references_needed(observed, difference, power=0.95) > needed
     assert references_needed(observed, 0.0) is None
     assert references_needed(Difference("srcc", None, 0.5, None), 0.1) is None
-    with pytest.raises(BadRequest, match="cannot differ"):
+    with pytest.raises(UsageError, match="cannot differ"):
         references_needed(observed, 2.0)
-    with pytest.raises(BadRequest, match="power"):
+    with pytest.raises(UsageError, match="power"):
         references_needed(observed, 0.1, power=80)
 
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from harness.statistics.correlations import Clustered, pearson, spearman
+from harness.statistics.correlations import ClusteredPairs, pearson, spearman
 from harness.statistics.intervals import fisher, fisher_interval, jackknife
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "coverage.py"
@@ -38,7 +38,7 @@ def test_intervals_hold_the_truth_and_those_that_take_images_as_independent_do_n
     rng = np.random.default_rng(2)
     for _ in range(DRAWS):
         a, b, labels, ids = simulation.draw(rng, REFERENCES, setting)
-        one, other = (Clustered(x, labels, ids, REFERENCES) for x in (a, b))
+        one, other = (ClusteredPairs(x, labels, ids, REFERENCES) for x in (a, b))
         intervals = {
             "srcc": fisher_interval(spearman(a, labels), one.srcc_without_each(), 0.95),
             "plcc": fisher_interval(pearson(a, labels), one.plcc_without_each(), 0.95),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.imaging import crops
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 
 def places(
@@ -64,5 +64,5 @@ def test_random_crops_of_a_picture_of_the_crop_size_are_that_picture():
     ],
 )
 def test_what_cannot_be_cropped_is_refused_with_a_reason(protocol: str, height: int, size: int | None, words: str):
-    with pytest.raises(BadRequest, match=words):
+    with pytest.raises(UsageError, match=words):
         places(protocol, height, 300, size)

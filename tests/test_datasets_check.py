@@ -20,7 +20,7 @@ from harness.datasets import load_dataset
 from harness.datasets.check import Report, check
 from harness.datasets.check.manifest import manifest_hash
 from harness.imaging import headers
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 NAMES = [name for name in miniatures.TREES if "," not in name]
 
@@ -308,7 +308,7 @@ def test_lives_damaged_or_mixed_vectors_are_told_apart(change, expected, tmp_pat
 def test_lives_first_labels_are_not_taken_for_the_realigned_ones(tmp_path):
     root = copy(tree("live"), tmp_path / "live")
     (root / "databaserelease2/dmos_realigned.mat").unlink()
-    with pytest.raises(BadRequest, match=r"no dmos_realigned\.mat .*only dmos\.mat, the other labels, is here"):
+    with pytest.raises(UsageError, match=r"no dmos_realigned\.mat .*only dmos\.mat, the other labels, is here"):
         load_dataset("live", root)
     assert checked("live-first", root).ok
     root = copy(tree("live"), tmp_path / "damaged")
@@ -483,7 +483,7 @@ def test_a_broken_tree_leaves_no_manifest(tmp_path):
 
 def test_a_manifest_goes_to_the_cache_where_the_dataset_cannot_be_written(tmp_path, monkeypatch):
     from harness.datasets.check import manifest
-    from harness.runtime.errors import Fault
+    from harness.runtime.errors import RunError
 
     root = copy(tree("kadid10k"), tmp_path / "kadid")
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
@@ -491,7 +491,7 @@ def test_a_manifest_goes_to_the_cache_where_the_dataset_cannot_be_written(tmp_pa
 
     def refusing(path: Path, document: object) -> None:
         if Path(path).is_relative_to(root):
-            raise Fault("read-only")
+            raise RunError("read-only")
         original(path, document)
 
     monkeypatch.setattr(manifest, "write_json", refusing)
@@ -523,7 +523,7 @@ def test_a_file_cut_anywhere_is_noticed_from_its_header_and_end(tmp_path, kind):
     data = path.read_bytes()
     for length in range(0, len(data) - 40, 7):
         path.write_bytes(data[:length])
-        with pytest.raises(BadRequest):
+        with pytest.raises(UsageError):
             headers.look(str(path))
 
 

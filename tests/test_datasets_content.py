@@ -16,7 +16,7 @@ from harness.datasets import Dataset, load_dataset, splits
 from harness.datasets.contact_sheet import contact_sheet
 from harness.datasets.overlap import content_of, independent_rows, shared_references, thumbnail
 from harness.imaging import decode
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 
 def data(name: str) -> Dataset:
@@ -60,7 +60,7 @@ def test_only_what_was_trained_or_validated_on_counts_as_seen():
 
 def test_two_cards_over_one_datasets_pictures_share_all_of_them():
     live, first = data("live"), data("live-first")
-    with pytest.raises(BadRequest, match="nothing is left to test"):
+    with pytest.raises(UsageError, match="nothing is left to test"):
         independent_rows(live, everything(live), first, thumbnails=False)
     parts = splits.split(live.table, live.card.protocols["by-reference"])
     result = independent_rows(live, parts, first, thumbnails=False)
@@ -68,7 +68,7 @@ def test_two_cards_over_one_datasets_pictures_share_all_of_them():
 
 
 def test_tid2008_and_tid2013_share_every_reference():
-    with pytest.raises(BadRequest, match="every reference of tid2008 is also in what was trained on"):
+    with pytest.raises(UsageError, match="every reference of tid2008 is also in what was trained on"):
         independent_rows(data("tid2013"), everything(data("tid2013")), data("tid2008"))
 
 
@@ -156,13 +156,13 @@ def test_a_sheet_of_many_pictures_spreads_over_the_scores(tmp_path):
 def test_a_sheet_of_withheld_labels_is_drawn_and_an_unknown_reference_is_named(tmp_path):
     dataset = data("pipal-ntire2022")
     assert contact_sheet(dataset, tmp_path / "sheet.png", reference="A0000").is_file()
-    with pytest.raises(BadRequest, match="has no reference 'A000'; did you mean 'A0"):
+    with pytest.raises(UsageError, match="has no reference 'A000'; did you mean 'A0"):
         contact_sheet(dataset, tmp_path / "sheet.png", reference="A000")
 
 
 def test_a_sheet_needs_pictures(tmp_path):
     text(tmp_path / "mos_with_names.txt", "5.0 I01_01_1.bmp\n4.0 I01_01_2.bmp\n")
-    with pytest.raises(BadRequest, match="nothing to show"):
+    with pytest.raises(UsageError, match="nothing to show"):
         contact_sheet(load_dataset("tid2013", tmp_path), tmp_path / "sheet.png")
 
 

@@ -22,7 +22,7 @@ from harness.datasets import archives, load_dataset
 from harness.datasets.archives import unpack
 from harness.datasets.download import get
 from harness.files import download
-from harness.runtime.errors import Fault
+from harness.runtime.errors import RunError
 
 
 class Answer(io.BytesIO):
@@ -111,7 +111,7 @@ def test_a_cut_download_is_continued_where_it_stopped(tmp_path):
 def test_files_that_cannot_be_had_are_all_named_after_the_others_are_there(tmp_path):
     web = csiq_web()
     del web.files["src_imgs.zip"], web.files["csiq.DMOS.xlsx"]
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(RunError) as caught:
         get(find_dataset("csiq"), tmp_path, transport=web)
     message = str(caught.value)
     assert message.count("HTTP status 404") == 2
@@ -124,7 +124,7 @@ def test_a_file_with_another_sha256_or_size_than_the_cards_is_refused(tmp_path):
     card = find_dataset("csiq")
     for wrong in ({"sha256": "0" * 64}, {"bytes": 7}):
         entry = dataclasses.replace(card.downloads[2], **wrong)
-        with pytest.raises(Fault, match="the card says"):
+        with pytest.raises(RunError, match="the card says"):
             get(dataclasses.replace(card, downloads=(entry,)), tmp_path, transport=csiq_web())
         assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
     right = hashlib.sha256(csiq_web().files["csiq.DMOS.xlsx"]).hexdigest()
@@ -136,7 +136,7 @@ def test_only_https_and_plain_file_names_are_followed(tmp_path):
     card = find_dataset("csiq")
     for url, file in (("http://a.example/x.zip", "x.zip"), ("https://a.example/x", "../x"), ("https://a.example/x", "")):
         web = Web({"x.zip": b"", "x": b""})
-        with pytest.raises(Fault, match=r"only https|no file name"):
+        with pytest.raises(RunError, match=r"only https|no file name"):
             get(dataclasses.replace(card, downloads=(Download(url, file),)), tmp_path / "in", transport=web)
         assert not web.asked
 
@@ -206,7 +206,7 @@ def test_a_name_that_leads_outside_unpacks_nothing(tmp_path, name):
         make_zip(tmp_path / "a.zip", ("good.txt", b"x"), (name, b"y")),
         make_tar(tmp_path / "a.tar.gz", (member("good.txt"), b"x"), (member(name), b"y")),
     ):
-        with pytest.raises(Fault, match="leads outside or is no file name"):
+        with pytest.raises(RunError, match="leads outside or is no file name"):
             unpack(archive, inside)
     assert everything_below(tmp_path) == {"a.zip", "a.tar.gz"}
 
@@ -218,7 +218,7 @@ def test_links_and_devices_are_refused(tmp_path):
     for i, kind in enumerate((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE)):
         made.append(make_tar(tmp_path / f"{i}.tar.gz", (member("x", kind, "/etc/passwd"), b"")))
     for archive in made:
-        with pytest.raises(Fault, match="is a link"):
+        with pytest.raises(RunError, match="is a link"):
             unpack(archive, tmp_path / "inside")
         assert not everything_below(tmp_path / "inside")
 
@@ -227,18 +227,18 @@ def test_an_archive_that_swells_beyond_reason_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "_SMALL", 1 << 16)
     zeros = bytes(8 << 20)
     for archive in (make_zip(tmp_path / "a.zip", ("zeros", zeros)), make_tar(tmp_path / "a.tar.gz", (member("zeros"), zeros))):
-        with pytest.raises(Fault, match="swells beyond"):
+        with pytest.raises(RunError, match="swells beyond"):
             unpack(archive, tmp_path / "inside")
         assert not everything_below(tmp_path / "inside")
     monkeypatch.setattr(archives, "MOST_ENTRIES", 3)
-    with pytest.raises(Fault, match="more than 3 files"):
+    with pytest.raises(RunError, match="more than 3 files"):
         unpack(make_zip(tmp_path / "many.zip", *((f"{i}", b"") for i in range(4))), tmp_path / "inside")
 
 
 def test_a_name_that_comes_twice_is_refused(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate name"):
         path = make_zip(tmp_path / "a.zip", ("x", b"1"), ("x", b"2"))
-    with pytest.raises(Fault, match="holds 'x' twice"):
+    with pytest.raises(RunError, match="holds 'x' twice"):
         unpack(path, tmp_path / "inside")
 
 
@@ -248,13 +248,13 @@ def test_an_encrypted_archive_says_what_to_do(tmp_path):
     data[6] |= 1
     data[data.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(data)
-    with pytest.raises(Fault, match="encrypted; unpack it by hand"):
+    with pytest.raises(RunError, match="encrypted; unpack it by hand"):
         unpack(path, tmp_path / "inside")
 
 
 def test_a_full_disk_is_told_before_it_is_full(tmp_path, monkeypatch):
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: type("Usage", (), {"free": archives._SPARE + 5})())
-    with pytest.raises(Fault, match="not enough free space"):
+    with pytest.raises(RunError, match="not enough free space"):
         unpack(make_zip(tmp_path / "a.zip", ("x", b"more than five")), tmp_path / "inside")
 
 
@@ -282,7 +282,7 @@ def test_a_damaged_archive_is_a_clear_fault_or_unpacks_inside(tmp_path, data):
     inside = tmp_path / "inside"
     try:
         unpack(path, inside)
-    except Fault as error:
+    except RunError as error:
         if str(path) not in str(error):
             raise
     assert not list(tmp_path.glob("one*"))
@@ -302,7 +302,7 @@ def test_a_tar_whose_headers_swell_is_refused_before_they_fill_the_memory(tmp_pa
         for _ in range(64):
             stream.write(b"0" * (1 << 20))
     tracemalloc.start()
-    with pytest.raises(Fault, match="a header of"):
+    with pytest.raises(RunError, match="a header of"):
         unpack(path, tmp_path / "out")
     assert tracemalloc.get_traced_memory()[1] < 16 << 20
     tracemalloc.stop()

@@ -14,7 +14,7 @@ from miniatures import spreadsheet
 
 from harness.datasets.label_files import parse_number, read_labels, read_numbers
 from harness.datasets.spreadsheet import read_sheet
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 FAST = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -77,7 +77,7 @@ def test_columns_the_other_way_round_are_guessed_in_the_report(tmp_path):
 
 
 def test_a_file_without_header_needs_columns_from_the_card(tmp_path):
-    with pytest.raises(BadRequest, match="no header"):
+    with pytest.raises(UsageError, match="no header"):
         labels(tmp_path, "I01_01_01.png,4.57\n")
 
 
@@ -120,7 +120,7 @@ def test_a_spreadsheet_with_an_entity_bomb_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("xl/workbook.xml", '<!DOCTYPE x [<!ENTITY a "aaaa">]><workbook>&a;</workbook>')
         archive.writestr("xl/_rels/workbook.xml.rels", "<Relationships/>")
-    with pytest.raises(BadRequest, match="document type"):
+    with pytest.raises(UsageError, match="document type"):
         read_sheet(path)
 
 
@@ -129,7 +129,7 @@ def test_a_spreadsheet_that_swells_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/workbook.xml", "<workbook>" + " " * (33 << 20) + "</workbook>")
         archive.writestr("xl/_rels/workbook.xml.rels", "<Relationships/>")
-    with pytest.raises(BadRequest, match="larger than"):
+    with pytest.raises(UsageError, match="larger than"):
         read_sheet(path)
 
 
@@ -140,7 +140,7 @@ def refused(action, file: str):
     """What `action` gives; None where it refuses, naming the file. Anything else it raises is a failure."""
     try:
         return action()
-    except BadRequest as error:
+    except UsageError as error:
         if file not in str(error):
             raise
         return None

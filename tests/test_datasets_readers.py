@@ -19,7 +19,7 @@ from harness.cards import loading
 from harness.cards.loading import load_cards
 from harness.datasets import Dataset, load_dataset, splits
 from harness.datasets.table import has_pictures, require_files, table_hash
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 EXPECTED = {
     "tid2013": (100, 5, True),
@@ -55,12 +55,12 @@ def test_an_absent_dataset_says_where_it_was_looked_for_and_how_to_get_it(tmp_pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     for name in EXPECTED:
-        with pytest.raises(BadRequest, match=r"not here: .*data/.*How to get it: .*home: .*licence: "):
+        with pytest.raises(UsageError, match=r"not here: .*data/.*How to get it: .*home: .*licence: "):
             load_dataset(name)
-    with pytest.raises(BadRequest, match="no such folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         load_dataset("tid2013", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadRequest, match=r"no label file .*mos_with_names\.txt"):
+    with pytest.raises(UsageError, match=r"no label file .*mos_with_names\.txt"):
         load_dataset("tid2013", tmp_path / "empty")
 
 
@@ -249,7 +249,7 @@ def test_lives_text_lists_serve_where_there_are_no_vectors(tmp_path):
     ]
     text(root / "csv/LIVE.txt", "\n".join(["dis_img_path,dis_type,ref_img_path,score", *lines]))
     assert table_hash(load_dataset("live", root).table) == table_hash(vectors)
-    with pytest.raises(BadRequest, match=r"no dmos\.mat|labels outside"):
+    with pytest.raises(UsageError, match=r"no dmos\.mat|labels outside"):
         load_dataset("live-first", root)
 
 
@@ -298,7 +298,7 @@ def test_label_files_alone_are_a_table_for_score_files(tmp_path):
 def test_two_datasets_below_one_root_are_not_mixed(tmp_path):
     copy(tree("tid2013"), tmp_path / "tid2013")
     copy(tree("tid2008"), tmp_path / "tid2008")
-    with pytest.raises(BadRequest, match="different label files of one name"):
+    with pytest.raises(UsageError, match="different label files of one name"):
         load_dataset("tid2013", tmp_path)
 
 
@@ -347,7 +347,7 @@ def test_a_dataset_in_a_known_layout_takes_one_card_and_no_code(tmp_path):
 def test_an_unknown_layout_key_names_the_nearest(tmp_path):
     text(tmp_path / "cards/toy.toml", CARD.replace("columns =", "colums ="))
     (tmp_path / "data").mkdir()
-    with pytest.raises(BadRequest, match=r"unknown key 'layout.colums'; did you mean 'columns'"):
+    with pytest.raises(UsageError, match=r"unknown key 'layout.colums'; did you mean 'columns'"):
         load_dataset("toy", tmp_path / "data", cards=[tmp_path / "cards"])
 
 
@@ -466,7 +466,7 @@ def test_lives_982_labels_give_779_pairs_and_203_pristine_copies(shared, tmp_pat
         place.mkdir()
         shutil.copy(shared / "data/labels" / file, place / mirror)
         assert facts(load_dataset(card, place)) == (779, 29, False)
-        with pytest.raises(BadRequest, match=r"labels (outside|within)"):
+        with pytest.raises(UsageError, match=r"labels (outside|within)"):
             load_dataset({"live": "live-first", "live-first": "live"}[card], place)
 
 

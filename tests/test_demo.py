@@ -24,7 +24,7 @@ from harness.datasets import demo
 from harness.datasets.demo import distortions
 from harness.datasets.splits import split
 from harness.imaging import decode
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 REFERENCES = ("coffee", "rocket")
 KINDS = ("gaussian_blur", "white_noise", "jpeg", "mean_shift")
@@ -256,14 +256,16 @@ def test_without_a_root_the_cache_is_where_the_environment_says(
 
 def test_a_cache_that_cannot_be_written_is_a_fault_that_names_the_way_out(card: DatasetCard, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(Fault, match=r"file.*cannot be written: Not a directory; name another folder .*--root, \$HARNESS_CACHE"):
+    with pytest.raises(
+        RunError, match=r"file.*cannot be written: Not a directory; name another folder .*--root, \$HARNESS_CACHE"
+    ):
         small(card, tmp_path / "file")
 
 
 def test_unknown_references_and_kinds_of_a_users_card_are_named(card: DatasetCard, tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="no reference called 'rockett'; did you mean 'rocket'"):
+    with pytest.raises(UsageError, match="no reference called 'rockett'; did you mean 'rocket'"):
         demo.read(card, tmp_path, references=["rockett"])
-    with pytest.raises(BadRequest, match="no kind called 'blur'"):
+    with pytest.raises(UsageError, match="no kind called 'blur'"):
         demo.read(card, tmp_path, kinds=["blur", "jpeg"])
     assert not list(tmp_path.iterdir())
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import harness.statistics.discrimination as discrimination
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.statistics.discrimination import monotonicity, outlier_ratio, pair_analysis, score_2afc
 
 LABELS, DEVIATION = [0.0, 1.0, 3.0, 4.0], [2.0] * 4
@@ -79,9 +79,9 @@ def test_without_deviations_or_raters_pair_figures_are_not_defined():
 
 
 def test_impossible_deviations_and_raters_are_refused():
-    with pytest.raises(BadRequest, match="negative"):
+    with pytest.raises(UsageError, match="negative"):
         pair_analysis([1, 2], [1, 2], [-1, 1], 10)
-    with pytest.raises(BadRequest, match="below 1"):
+    with pytest.raises(UsageError, match="below 1"):
         pair_analysis([1, 2], [1, 2], [1, 1], [0, 3])
 
 
@@ -97,7 +97,7 @@ def test_outliers_lie_further_from_the_curve_than_their_interval():
 
 def test_2afc_is_the_share_of_raters_who_agree_and_ties_are_one_half():
     assert score_2afc([0.1, 0.4, 0.2], [0.3, 0.2, 0.2], [0.2, 0.6, 1.0]) == pytest.approx((0.8 + 0.6 + 0.5) / 3)
-    with pytest.raises(BadRequest, match="between 0 and 1"):
+    with pytest.raises(UsageError, match="between 0 and 1"):
         score_2afc([1], [2], [1.5])
 
 
@@ -115,5 +115,5 @@ def test_monotonicity_counts_the_steps_on_which_scores_fall():
     assert (split.count, split.steps, split.series) == (2, 0.5, 0.5)
     none = monotonicity([1, 2], ["r", "s"], ["k", "k"], [1, 2])
     assert (none.steps, none.series, none.count) == (None, None, 0)
-    with pytest.raises(BadRequest, match="distortions"):
+    with pytest.raises(UsageError, match="distortions"):
         monotonicity([1, 2], ["r", "r"], ["k"], [1, 2])

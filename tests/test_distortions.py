@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness.datasets import demo
 from harness.datasets.demo.color import RGB_FROM_YCBCR, lab_from_rgb, rgb_from_lab
 from harness.datasets.demo.distortions import KINDS, LEVELS, distort, to_float
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 Image = np.ndarray
 
@@ -332,14 +332,14 @@ def test_pictures_of_version_1_are_these() -> None:
 
 
 def test_bad_requests_say_what_is_wrong() -> None:
-    with pytest.raises(BadRequest, match="did you mean 'gaussian_blur'"):
+    with pytest.raises(UsageError, match="did you mean 'gaussian_blur'"):
         distort(plain(1), "gausian_blur", 1, "x")
     for level in (0, 6, 2.5):
-        with pytest.raises(BadRequest, match="none of 1, 2, 3, 4, 5"):
+        with pytest.raises(UsageError, match="none of 1, 2, 3, 4, 5"):
             distort(plain(1), "jpeg", level, "x")  # type: ignore[arg-type]
-    with pytest.raises(BadRequest, match=r"uint8 picture, got \(64, 64\)"):
+    with pytest.raises(UsageError, match=r"uint8 picture, got \(64, 64\)"):
         distort(plain(1)[..., 0], "jpeg", 1, "x")
-    with pytest.raises(BadRequest, match="float32"):
+    with pytest.raises(UsageError, match="float32"):
         distort(to_float(plain(1)), "jpeg", 1, "x")  # type: ignore[arg-type]
-    with pytest.raises(BadRequest, match="15x20 is too small"):
+    with pytest.raises(UsageError, match="15x20 is too small"):
         distort(np.zeros((15, 20, 3), np.uint8), "jpeg", 1, "x")

@@ -20,7 +20,7 @@ from harness.ensembles.assess import out_of_fold
 from harness.ensembles.search import candidates, chains
 from harness.models import load_model, score_scaling
 from harness.models.ensemble import Ensemble
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.statistics.correlations import midranks, pearson, spearman
 
 KINDS = score_scaling.KINDS
@@ -88,7 +88,7 @@ def test_scalings_are_what_they_are_called():
               {"kind": "ecdf", "parameters": [1, 2, 3]}, {"kind": "raw", "parameters": ["x"]}],
 )  # fmt: skip
 def test_a_damaged_scaling_is_refused_with_its_place(table: dict):
-    with pytest.raises(BadRequest, match=r"best\.toml"):
+    with pytest.raises(UsageError, match=r"best\.toml"):
         score_scaling.of_table(table, "best.toml")
 
 
@@ -264,9 +264,9 @@ FILE = {"name": "file", "higher_is_better": False, "weight": 3.0, "scaling": {"k
     ],
 )
 def test_a_members_table_that_cannot_be_followed_is_refused(member: dict, message: str):
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(UsageError, match=message):
         ensemble_of(member)
-    with pytest.raises(BadRequest, match="members of one name"):
+    with pytest.raises(UsageError, match="members of one name"):
         ensemble_of(PSNR, PSNR)
 
 
@@ -277,7 +277,7 @@ def test_an_ensemble_adds_its_members_scaled_scores_turned_round(tmp_path: Path)
     (tmp_path / "scores.csv").write_text("name,score\na.png,-5\n", encoding="utf-8")
     model.load_scores("file/scores", tmp_path / "scores.csv")
     assert model.members[1].known(["a.png"]) == [-5.0]
-    with pytest.raises(BadRequest, match=r"none for 1 of these images: b\.png"):
+    with pytest.raises(UsageError, match=r"none for 1 of these images: b\.png"):
         model.members[1].known(["a.png", "b.png"])
 
 

@@ -26,7 +26,7 @@ from harness.cards.schema import Weights
 from harness.files import download as fetching
 from harness.models.weights.locate import weights_folder
 from harness.models.weights.sources import FetchFailed, address, fetch, open_https
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 CONTENT = safetensors.torch.save({"a": torch.arange(3000.0)})
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -257,7 +257,7 @@ def test_a_trickling_answer_is_given_up(folder: Path, monkeypatch: pytest.Monkey
 def test_a_folder_that_cannot_be_written_is_a_fault_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "plain").write_text("")
     monkeypatch.setenv("HARNESS_WEIGHTS", str(tmp_path / "plain" / "weights"))
-    with pytest.raises(Fault, match="cannot be written") as caught:
+    with pytest.raises(RunError, match="cannot be written") as caught:
         fetch(entry(), transport=Web(w_safetensors=CONTENT))
     assert not isinstance(caught.value, FetchFailed)
 
@@ -299,7 +299,7 @@ def test_addresses_of_the_hub_and_of_google_drive() -> None:
     assert address("gdrive:1Nk-Ip_x")[0] == "https://drive.usercontent.google.com/download?id=1Nk-Ip_x&export=download&confirm=t"
     assert address("hf://timm/vit.x/model.safetensors")[0] == "https://huggingface.co/timm/vit.x/resolve/main/model.safetensors"
     for source in ("http://a.example/x", "hf://a/b", "hf://a/b/../../c", "gdrive:a&b=c", "data:,x", "x"):
-        with pytest.raises(BadRequest):
+        with pytest.raises(UsageError):
             address(source)
 
 
@@ -317,7 +317,7 @@ def test_the_hubs_library_gives_address_and_token_and_a_plain_http_mirror_is_ref
     monkeypatch.setitem(sys.modules, "huggingface_hub.utils", utils)
     assert address("hf://o/r/f.pth") == ("https://mirror.example/o/r/f.pth", {"authorization": "Bearer hf_x"})
     place[0] = "http://mirror.example"
-    with pytest.raises(BadRequest, match="only https"):
+    with pytest.raises(UsageError, match="only https"):
         address("hf://o/r/f.pth")
 
 
@@ -326,7 +326,7 @@ def test_the_hubs_library_gives_address_and_token_and_a_plain_http_mirror_is_ref
 
 def redirected(target: str) -> urllib.request.Request | None:
     request = urllib.request.Request("https://a.example/x", headers={"Authorization": "Bearer secret", "Range": "bytes=3-"})
-    return fetching._HttpsOnly().redirect_request(request, io.BytesIO(), 302, "Found", Message(), target)
+    return fetching._HttpsOnly().redirect_request(request, io.BytesIO(), 302, "ResolvedWeights", Message(), target)
 
 
 def test_a_token_stays_with_its_host() -> None:

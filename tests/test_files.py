@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.files import atomic
-from harness.runtime.errors import Fault
+from harness.runtime.errors import RunError
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path):
@@ -29,13 +29,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_written_is_named_with_advice(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(Fault, match="cannot be written"):
+    with pytest.raises(RunError, match="cannot be written"):
         atomic.write_text(tmp_path / "file" / "x", "text")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_no_space_left_is_said_in_plain_words():
-    with pytest.raises(Fault, match="no space left"):
+    with pytest.raises(RunError, match="no space left"):
         atomic.append_lines("/dev/full", "x\n")
 
 
@@ -80,7 +80,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
 
 
 def test_a_file_that_is_gone_is_not_begun_anew_without_its_first_lines(tmp_path: Path):
-    with pytest.raises(Fault, match="the folder is gone"):
+    with pytest.raises(RunError, match="the folder is gone"):
         atomic.append_lines(tmp_path / "x", "a\n")
     assert not list(tmp_path.iterdir())
 
@@ -97,10 +97,10 @@ def test_a_write_that_the_system_refuses_leaves_the_earlier_file_and_says_why(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse)
-        with pytest.raises(Fault, match="cannot be written"):
+        with pytest.raises(RunError, match="cannot be written"):
             atomic.write_text(target, "new\n")
         patch.setattr(os, "write", refuse)
-        with pytest.raises(Fault, match="cannot be written"):
+        with pytest.raises(RunError, match="cannot be written"):
             atomic.append_lines(target, "more\n")
     assert target.read_text() == "old\n"
     assert list(tmp_path.iterdir()) == [target]
@@ -110,6 +110,6 @@ def test_a_disk_that_takes_half_of_a_line_takes_none(tmp_path: Path, monkeypatch
     (tmp_path / "x").write_text("a\n")
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[: len(data) // 2]))
-    with pytest.raises(Fault, match="no space left"):
+    with pytest.raises(RunError, match="no space left"):
         atomic.append_lines(tmp_path / "x", "a whole line\n")
     assert (tmp_path / "x").read_text() == "a\n"

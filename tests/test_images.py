@@ -14,7 +14,7 @@ from PIL import Image
 from small import picture
 
 from harness.imaging import decode
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:
@@ -58,7 +58,7 @@ def test_a_bmp_whatever_its_header_says_is_read_as_pillow_reads_it_or_refused(da
         broken[data.draw(st.integers(0, 53))] = data.draw(st.integers(0, 255))
     try:
         pixels = decode.decode(bytes(broken), "x.bmp")
-    except BadRequest:
+    except UsageError:
         return
     assert np.array_equal(pixels, by_pillow(bytes(broken)))
 
@@ -113,19 +113,19 @@ def test_a_picture_whose_conversion_would_be_a_choice_is_refused_by_name(tmp_pat
     data, words = refused()[kind]
     path = tmp_path / "x.png"
     path.write_bytes(data)
-    with pytest.raises(BadRequest, match=words) as caught:
+    with pytest.raises(UsageError, match=words) as caught:
         decode.read(path)
     assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("side", [12_000, 60_000])
 def test_a_bomb_is_refused_before_it_is_unpacked(side: int):
-    with pytest.raises(BadRequest, match="pixels"):
+    with pytest.raises(UsageError, match="pixels"):
         decode.decode(hand_made_png(side, 8), "bomb.png")
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
-    with pytest.raises(BadRequest, match=r"nowhere\.png"):
+    with pytest.raises(UsageError, match=r"nowhere\.png"):
         decode.read(tmp_path / "nowhere.png")
 
 
@@ -140,7 +140,7 @@ def test_a_damaged_picture_is_read_or_refused_and_nothing_else(data: st.DataObje
     cut = data.draw(st.integers(0, len(broken)))
     try:
         pixels = decode.decode(bytes(broken[:cut]), "x")
-    except BadRequest:
+    except UsageError:
         return
     assert pixels.dtype == np.uint8
     assert pixels.shape[2] == 3
@@ -155,7 +155,7 @@ def test_a_postscript_file_called_png_starts_no_program(tmp_path: Path, monkeypa
     monkeypatch.setattr(subprocess, "Popen", started)
     path = tmp_path / "x.png"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path, "EPS")
-    with pytest.raises(BadRequest, match="not a picture"):
+    with pytest.raises(UsageError, match="not a picture"):
         decode.read(path)
-    with pytest.raises(BadRequest, match="not a picture"):
+    with pytest.raises(UsageError, match="not a picture"):
         decode.size(path)

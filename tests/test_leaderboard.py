@@ -26,7 +26,7 @@ from harness.leaderboard.rows import board
 from harness.results.key import key_of
 from harness.results.marks import FEW, IDENTICAL, NO_LABELS, NOT_COMPARED, OTHER_SPLIT, OTHER_TABLE, PARTIAL, SEEN, UNFINISHED
 from harness.results.run_scores import ScoreFile
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.statistics.comparison import best_group
 
 
@@ -303,7 +303,7 @@ def test_damaged_records_are_all_named(tmp_path: Path) -> None:
     for name in ("psnr", "ssim"):
         place, _ = make(tmp_path, name)
         (place / "record.json").write_text('{"format": ')
-    with pytest.raises(BadRequest) as error:
+    with pytest.raises(UsageError) as error:
         leaderboard.collect([tmp_path])
     assert len(str(error.value).splitlines()) == 2
 
@@ -419,7 +419,7 @@ def test_an_added_record_takes_the_place_of_the_same_of_an_older_version(tmp_pat
 
 def test_adding_what_is_not_finished_copies_nothing(tmp_path: Path) -> None:
     place, _ = make(tmp_path / "runs", "net")
-    with pytest.raises(BadRequest, match="no finished record"):
+    with pytest.raises(UsageError, match="no finished record"):
         leaderboard.add([place, begun(tmp_path / "runs", "stopped")], tmp_path / "boards")
     assert not (tmp_path / "boards").exists()
 
@@ -445,7 +445,7 @@ def test_numbers_are_plain_json_with_nulls(boards: Path, tmp_path: Path) -> None
 def test_an_unknown_dataset_or_no_records_at_all_is_a_bad_request(
     boards: Path, tmp_path: Path, name: str | None, expected: str
 ) -> None:
-    with pytest.raises(BadRequest, match=expected):
+    with pytest.raises(UsageError, match=expected):
         leaderboard.show(name, tmp_path / "runs", boards if name else tmp_path / "empty")
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from harness.statistics.agreement import agreement
 from harness.statistics.comparison import best_group, standings
-from harness.statistics.leave_one_out import LeftOut
+from harness.statistics.leave_one_out import LeaveOneOut
 
 
 def made(references: int, images: int = 6, seed: int = 0):
@@ -48,8 +48,8 @@ def test_the_images_order_does_not_matter_even_where_references_are_left_out_in_
 def test_they_survive_json_and_are_no_part_of_an_agreements_own():
     scores, labels, ids = made(5)
     figures = agreement(scores, labels, ids.tolist())
-    assert LeftOut.read(json.loads(json.dumps(figures.left_out.json()))) == figures.left_out
-    assert LeftOut.read(None) is None
+    assert LeaveOneOut.read(json.loads(json.dumps(figures.left_out.json()))) == figures.left_out
+    assert LeaveOneOut.read(None) is None
     assert "left_out" not in figures.json()
     assert agreement(scores, labels).left_out is None
     assert agreement(scores, labels, "images").left_out is None

@@ -11,7 +11,7 @@ import harness
 from harness.models import feature_extractors
 from harness.models.dists import DISTS
 from harness.models.lpips import LPIPS, STLPIPS, FeatureMetric
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 # Values of the authors' own packages (lpips 0.1.4, DISTS-pytorch 0.1) and, for ST-LPIPS, of this one at its first match with
 # the published table, for the pair and the drawn weights below.
@@ -127,7 +127,7 @@ def test_the_minimum_size_is_the_smallest_that_works(named):
     smallest = REFERENCE[..., :side, :side]
     assert torch.isfinite(model.score(smallest, DISTORTED[..., :side, :side])).all()
     if side > 1:
-        with pytest.raises(BadRequest, match=f"at least {side} pixels"):
+        with pytest.raises(UsageError, match=f"at least {side} pixels"):
             model.score(smallest[..., 1:], smallest[..., 1:])
         with pytest.raises(RuntimeError):
             model.trunk(smallest[..., 1:])
@@ -135,11 +135,11 @@ def test_the_minimum_size_is_the_smallest_that_works(named):
 
 def test_inputs_out_of_range_or_size_are_refused(named):
     model = named[1]
-    with pytest.raises(BadRequest, match=r"expected \[0, 1\]"):
+    with pytest.raises(UsageError, match=r"expected \[0, 1\]"):
         model.score(REFERENCE * 2 - 1, DISTORTED)
-    with pytest.raises(BadRequest, match=r"expected \[0, 1\]"):
+    with pytest.raises(UsageError, match=r"expected \[0, 1\]"):
         model.score_embedded(model.embed(REFERENCE), DISTORTED * 255, torch.tensor([0, 1]))
-    with pytest.raises(BadRequest, match="not of the distorted images' size"):
+    with pytest.raises(UsageError, match="not of the distorted images' size"):
         model.score_embedded(model.embed(REFERENCE), DISTORTED[..., :-8], torch.tensor([0, 1]))
 
 
@@ -153,15 +153,15 @@ def test_heads_and_trunk_are_filled_strictly(named):
     state = model.trunk.state_dict()
     model.load_part("trunk", state | {"classifier.1.weight": torch.zeros(2)})
     first = next(iter(state))
-    with pytest.raises(BadRequest, match=rf"missing: {first}"):
+    with pytest.raises(UsageError, match=rf"missing: {first}"):
         model.load_part("trunk", {key: value for key, value in state.items() if key != first})
-    with pytest.raises(BadRequest, match=r"not of this network: features\.99\.weight"):
+    with pytest.raises(UsageError, match=r"not of this network: features\.99\.weight"):
         model.load_part("trunk", state | {"features.99.weight": torch.zeros(1)})
     heads = model.heads()
     some = next(iter(heads))
-    with pytest.raises(BadRequest, match=f"wrong shapes: {some}"):
+    with pytest.raises(UsageError, match=f"wrong shapes: {some}"):
         model.load_part("heads", heads | {some: torch.zeros(1, 2, 1, 1)})
-    with pytest.raises(BadRequest, match="no part 'head'; did you mean 'heads'"):
+    with pytest.raises(UsageError, match="no part 'head'; did you mean 'heads'"):
         model.load_part("head", heads)
 
 
@@ -171,7 +171,7 @@ def test_authors_whole_network_fills_the_model(named):
     fresh = MAKERS[name]()
     fresh.load_state({key: value.clone() for key, value in authors_state(model).items()})
     assert torch.equal(fresh.eval().score(REFERENCE, DISTORTED), model.score(REFERENCE, DISTORTED))
-    with pytest.raises(BadRequest, match="missing"):
+    with pytest.raises(UsageError, match="missing"):
         fresh.load_state(model.heads())
 
 
@@ -229,7 +229,7 @@ def test_absent_weights_are_named_with_the_ways_to_provide_them(name, tmp_path, 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     if name == "st-lpips":
         monkeypatch.setattr("harness.models.weights.locate.local_source", lambda source: tmp_path / "absent")
-    with pytest.raises(BadRequest, match="weight files are not on this machine") as error:
+    with pytest.raises(UsageError, match="weight files are not on this machine") as error:
         harness.load_model(name)
     assert "harness weights get" in str(error.value)
 
@@ -244,7 +244,7 @@ def test_random_weights_are_drawn_from_the_seed_and_downloaded_from_nowhere(tmp_
 
 @pytest.mark.parametrize("wrong", [lambda: LPIPS("squeeze"), lambda: LPIPS("alex", "0.2"), lambda: STLPIPS("resnet")])
 def test_unknown_settings_are_refused(wrong):
-    with pytest.raises(BadRequest, match="is neither"):
+    with pytest.raises(UsageError, match="is neither"):
         wrong()
 
 
@@ -289,9 +289,9 @@ def test_st_lpips_is_filled_strictly_from_the_authors_file(net):
     torch.testing.assert_close(state["scaling_layer.shift"], model.shift)
     torch.testing.assert_close(state["scaling_layer.scale"], model.scale)
     learned = next(key for key in reversed(state) if key.startswith("net.") and key.endswith("bias"))
-    with pytest.raises(BadRequest, match="missing"):
+    with pytest.raises(UsageError, match="missing"):
         model.load_part("network", {key: value for key, value in state.items() if key != learned})
-    with pytest.raises(BadRequest, match="no part 'trunk'"):
+    with pytest.raises(UsageError, match="no part 'trunk'"):
         model.load_part("trunk", state)
 
 

@@ -10,7 +10,7 @@ from small import distorted, picture
 import harness
 from harness.models.planes import rows_tensor, rows_uint8
 from harness.models.psnr import PSNR, psnr_of_error
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 PAIR = picture(1), distorted(picture(1), "noise", 2, 1)
 GOLDEN = {"rgb": 23.539122, "luma": 27.009462}
@@ -96,18 +96,18 @@ def test_luma_is_rounded_and_keeps_grey_images():
     ],
 )
 def test_arrays_of_another_kind_are_refused(pair, said):
-    with pytest.raises(BadRequest, match=said):
+    with pytest.raises(UsageError, match=said):
         PSNR().score_uint8(*pair)
 
 
 @pytest.mark.parametrize("scale", [255.0, -1.0, math.nan])
 def test_tensors_outside_0_to_1_are_refused(scale):
-    with pytest.raises(BadRequest, match=r"expected \[0, 1\]"):
+    with pytest.raises(UsageError, match=r"expected \[0, 1\]"):
         PSNR().score(tensor(PAIR[0]), tensor(PAIR[1]) * scale)
 
 
 def test_an_unknown_colour_is_refused():
-    with pytest.raises(BadRequest, match="'ycbcr' is neither"):
+    with pytest.raises(UsageError, match="'ycbcr' is neither"):
         PSNR("ycbcr")  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ from harness.cards.overrides import apply_set
 from harness.cards.plugins import resolve
 from harness.cards.schema import KINDS, ModelCard, parse_card
 from harness.models import find_model
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 METRIC = 'name = "mine"\ntitle = "Mine"\nclass = "pkg.mod:Mine"\nhigher_is_better = true\n'
 
@@ -37,7 +37,7 @@ def test_every_shipped_card_is_read_and_named_after_its_file():
 def test_all_problems_of_a_card_are_named_with_file_key_and_the_nearest_known_key(tmp_path: Path):
     text = 'name = "mine"\ntitel = "Mine"\nclass = "pkg.mod:Mine"\nhigher_is_better = "yes"\n[recipe]\nepochs = 1.5\n'
     write(tmp_path, "mine.toml", text)
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(UsageError) as caught:
         find_model("mine", [tmp_path])
     message = str(caught.value)
     assert message.count(str(tmp_path / "mine.toml")) == len(message.splitlines()) >= 5
@@ -53,14 +53,14 @@ def test_all_problems_of_a_card_are_named_with_file_key_and_the_nearest_known_ke
 
 def test_a_duplicate_name_names_both_files(tmp_path: Path):
     write(tmp_path, "psnr.toml", METRIC.replace("mine", "psnr"))
-    with pytest.raises(BadRequest, match=r"already taken by .*psnr\.toml"):
+    with pytest.raises(UsageError, match=r"already taken by .*psnr\.toml"):
         find_model("psnr", [tmp_path])
-    with pytest.raises(BadRequest, match="already taken"):
+    with pytest.raises(UsageError, match="already taken"):
         load_cards("models", [tmp_path])
 
 
 def test_an_unknown_name_lists_near_names_and_the_folders_searched(tmp_path: Path):
-    with pytest.raises(BadRequest, match="'psnr'") as caught:
+    with pytest.raises(UsageError, match="'psnr'") as caught:
         find_model("pnsr", [tmp_path])
     assert str(tmp_path) in str(caught.value)
 
@@ -68,14 +68,14 @@ def test_an_unknown_name_lists_near_names_and_the_folders_searched(tmp_path: Pat
 def test_a_broken_card_of_somebody_else_does_not_stop_work_with_a_good_one(tmp_path: Path):
     write(write(tmp_path, "bad.toml", "name = "), "mine.toml", METRIC)
     assert find_model("mine", [tmp_path]).title == "Mine"
-    with pytest.raises(BadRequest, match=r"bad\.toml"):
+    with pytest.raises(UsageError, match=r"bad\.toml"):
         load_cards("models", [tmp_path])
 
 
 def test_cards_come_from_the_option_and_the_environment_but_never_from_the_current_folder(tmp_path, monkeypatch):
     write(tmp_path / "here", "mine.toml", METRIC)
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(BadRequest):
+    with pytest.raises(UsageError):
         find_model("mine")
     monkeypatch.setenv("HARNESS_CARDS", str(tmp_path / "here"))
     assert find_model("mine").name == "mine"
@@ -104,15 +104,15 @@ def test_set_reads_text_as_the_type_that_the_card_has(tmp_path: Path):
 
 def test_set_names_every_unknown_key_and_wrong_value(tmp_path: Path):
     card = find_model("small", [write_network(tmp_path)])
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(UsageError) as caught:
         apply_set(card, {"model.widht": "8", "recipe.epochs": "many", "crops": "five"})
     message = str(caught.value)
     assert "model.width" in message
     assert "recipe.epochs=many: should be a whole number" in message
     assert "--set crops" in message
-    with pytest.raises(BadRequest, match="no recipe"):
+    with pytest.raises(UsageError, match="no recipe"):
         apply_set(find_model("psnr"), {"recipe.epochs": "1"})
-    with pytest.raises(BadRequest, match="none of"):
+    with pytest.raises(UsageError, match="none of"):
         apply_set(card, {"recipe.loss": "hinge"})
 
 
@@ -132,7 +132,7 @@ def test_listing_and_showing_never_import_torch():
     )
 )
 def test_any_table_is_a_card_or_a_bad_request(table):
-    with contextlib.suppress(BadRequest):
+    with contextlib.suppress(UsageError):
         parse_card(ModelCard, table, "x.toml")
 
 
@@ -157,9 +157,9 @@ def test_a_class_beside_its_card_is_found_and_a_wrong_one_named_with_the_card(tm
     write(write(tmp_path, "mine.toml", METRIC.replace("pkg.mod", "beside_the_card")), "beside_the_card.py", "class Mine: ...\n")
     card = find_model("mine", [tmp_path])
     assert resolve(card.class_, card.path).__name__ == "Mine"
-    with pytest.raises(BadRequest, match=r"mine\.toml: cannot import 'no_such_module'"):
+    with pytest.raises(UsageError, match=r"mine\.toml: cannot import 'no_such_module'"):
         resolve("no_such_module:X", card.path)
-    with pytest.raises(BadRequest, match="did you mean 'Mine'"):
+    with pytest.raises(UsageError, match="did you mean 'Mine'"):
         resolve("beside_the_card:Mime", card.path)
 
 

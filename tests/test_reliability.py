@@ -22,7 +22,7 @@ from harness.engine.request import Plan, Request
 from harness.engine.run import run
 from harness.engine.scorer import Pair, Scorer
 from harness.files.download import SourceFailed, download
-from harness.runtime.errors import BadRequest, Fault, Unwritable
+from harness.runtime.errors import RunError, Unwritable, UsageError
 
 
 def quiet(text: str) -> None:
@@ -62,7 +62,7 @@ def test_a_score_that_is_no_number_stops_the_record_and_names_its_images(tmp_pat
 
     pairs = [Pair(f"r0_{k}_1.png", str(tmp_path / f"r0_{k}_1.png"), str(tmp_path / "r0.png"), "r0") for k in ("noise", "fade")]
     scorer = Scorer(Broken(), Cropping())
-    with pytest.raises(Fault, match=r"r0_fade_1\.png"):
+    with pytest.raises(RunError, match=r"r0_fade_1\.png"):
         list(scorer.score(scorer.chunks(pairs)))
 
 
@@ -118,7 +118,7 @@ def test_an_archive_with_a_link_leaves_nothing_behind(tmp_path: Path):
         entry.type, entry.linkname = tarfile.SYMTYPE, "../.."
         archive.addfile(entry)
     (tmp_path / "in").mkdir()
-    with pytest.raises(Fault, match="link"):
+    with pytest.raises(RunError, match="link"):
         unpack(tmp_path / "x.tar", tmp_path / "in")
     assert not list((tmp_path / "in").iterdir())
 
@@ -129,10 +129,10 @@ def test_a_name_of_an_archive_that_is_no_text_or_steers_a_terminal_is_shown_esca
         link = tarfile.TarInfo("\udcffx")
         link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
         archive.addfile(link)
-    with pytest.raises(Fault) as refused:
+    with pytest.raises(RunError) as refused:
         unpack(path, tmp_path / "inside")
     assert str(refused.value) == f"{path}: \\udcffx is a link or no ordinary file; not unpacked"
-    assert str(BadRequest("a\x1b[31m\udc80 café\nnext")) == "a\\x1b[31m\\udc80 café\nnext"
+    assert str(UsageError("a\x1b[31m\udc80 café\nnext")) == "a\\x1b[31m\\udc80 café\nnext"
 
 
 def asked(tmp_path: Path, model: str = "psnr") -> Request:
@@ -160,7 +160,7 @@ def test_a_file_that_is_taken_away_while_a_run_works_is_a_fault_and_no_defect(tm
         (todo.folder / "weights.safetensors").read_bytes()
 
     monkeypatch.setattr("harness.engine.run._record", taken_away)
-    with pytest.raises(Fault, match=r"weights\.safetensors is gone: removed while the run worked"):
+    with pytest.raises(RunError, match=r"weights\.safetensors is gone: removed while the run worked"):
         run(asked(tmp_path), quiet)
 
 

@@ -13,7 +13,7 @@ from harness import leaderboard
 from harness.engine.request import Request
 from harness.engine.run import run
 from harness.engine.verify import measure_again, measure_all_again
-from harness.runtime.errors import Fault
+from harness.runtime.errors import RunError
 
 
 @pytest.fixture
@@ -56,11 +56,11 @@ def test_other_labels_or_scores_change_nothing_and_every_record_is_named(place: 
     rows[-1][2] = "0.5"
     with table.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows(rows)
-    with pytest.raises(Fault, match="labels: names, pairing or labels"):
+    with pytest.raises(RunError, match="labels: names, pairing or labels"):
         measure_again(place)
     scores = place / "scores.csv"
     scores.write_text(scores.read_text().replace("1", "2", 1))
-    with pytest.raises(Fault) as error:
+    with pytest.raises(RunError) as error:
         list(measure_all_again([place, tmp_path / "nowhere"]))
     assert "scores.csv is not the one that was measured" in str(error.value)
     assert "no record.json there" in str(error.value)

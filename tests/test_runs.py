@@ -17,7 +17,7 @@ from harness.results.conditions import conditions
 from harness.results.record import read_record
 from harness.results.run_folder import locked, prepare, require_there
 from harness.results.run_scores import Scored, ScoreFile
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
 
@@ -106,23 +106,23 @@ def test_a_folder_that_was_removed_under_its_run_is_an_error_that_says_so(tmp_pa
     (tmp_path / "run").mkdir()
     file.resume([["a"]])
     file.path.unlink()
-    with pytest.raises(Fault, match="gone"):
+    with pytest.raises(RunError, match="gone"):
         file.append([scored("a")], ["test"])
-    with pytest.raises(Fault, match=r"gone.*begins it anew"):
+    with pytest.raises(RunError, match=r"gone.*begins it anew"):
         require_there(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 1', "\xff", "[" * 100_000, '{"format": 7}', '{"format": 1}'])
 def test_a_damaged_record_is_named_and_never_a_traceback(tmp_path: Path, text: str):
     (tmp_path / "record.json").write_text(text, encoding="latin-1")
-    with pytest.raises(BadRequest, match=r"record\.json"):
+    with pytest.raises(UsageError, match=r"record\.json"):
         read_record(tmp_path)
 
 
 @pytest.mark.parametrize("number", ["1e999", "NaN", "-Infinity"])
 def test_a_record_with_a_number_that_is_none_is_refused(tmp_path: Path, number: str):
     (tmp_path / "record.json").write_text(f'{{"format": 1, "identity": {{"rate": {number}}}}}', encoding="utf-8")
-    with pytest.raises(BadRequest, match="no finite number"):
+    with pytest.raises(UsageError, match="no finite number"):
         read_record(tmp_path)
 
 

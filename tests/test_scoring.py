@@ -17,7 +17,7 @@ from harness.engine.scorer import Pair, Scorer, pairs_of
 from harness.models import find_model
 from harness.models.base import Model
 from harness.results.key import identity
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 
 class Distance(Model):
@@ -109,7 +109,7 @@ def test_an_identical_pair_gets_the_cards_ceiling_and_is_counted(pairs: list[Pai
     (result,) = next(scorer.score([same]))
     assert result.score == 120.0
     assert result.identical
-    with pytest.raises(Fault, match="same"):
+    with pytest.raises(RunError, match="same"):
         next(Scorer(psnr, Cropping("whole")).score([same]))
 
 
@@ -118,7 +118,7 @@ def test_scores_that_are_not_finite_stop_the_work_and_name_the_images(pairs: lis
         def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:
             return super().score(reference, distorted) * math.nan
 
-    with pytest.raises(Fault, match=pairs[0].name):
+    with pytest.raises(RunError, match=pairs[0].name):
         scores(Broken(), pairs)
 
 
@@ -142,14 +142,14 @@ def test_too_little_memory_halves_the_crops_at_once_and_says_so(pairs: list[Pair
 def test_pictures_that_do_not_fit_the_crop_are_refused_by_name(tmp_path: Path, height: int, width: int, crops: str, words: str):
     Image.fromarray(picture(0, height, width)).save(tmp_path / "p.png")
     pair = Pair("little", str(tmp_path / "p.png"), str(tmp_path / "p.png"), "r")
-    with pytest.raises(BadRequest, match=f"little.*{words}"):
+    with pytest.raises(UsageError, match=f"little.*{words}"):
         scores(Plain(), [pair], crops)
 
 
 def test_a_pair_of_two_sizes_is_refused_by_name(tmp_path: Path):
     Image.fromarray(picture(0, 40, 40)).save(tmp_path / "a.png")
     Image.fromarray(picture(0, 40, 41)).save(tmp_path / "b.png")
-    with pytest.raises(BadRequest, match=r"odd.*40x40.*41x40"):
+    with pytest.raises(UsageError, match=r"odd.*40x40.*41x40"):
         scores(Plain(), [Pair("odd", str(tmp_path / "b.png"), str(tmp_path / "a.png"), "r")], "five")
 
 

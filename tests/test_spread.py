@@ -19,7 +19,7 @@ from harness.engine.distributed.workers import _shards
 from harness.engine.scorer import Pair
 from harness.results import processes
 from harness.results.run_scores import Scored, ScoreFile
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 HARNESS = [sys.executable, "-m", "harness"]
 GPUS = [Node("a", 32, 4), Node("b", 16, 1)]
@@ -60,7 +60,7 @@ def test_every_worker_fits_into_a_node_and_one_thread_more_would_not(cpus: list[
     ],
 )
 def test_more_than_there_is_is_refused_with_what_there_is(nodes, wanted: int, device: str | None, words: str):
-    with pytest.raises(BadRequest, match=words):
+    with pytest.raises(UsageError, match=words):
         divide(nodes, "a machine with 2 CPUs", wanted, device)
 
 

@@ -12,7 +12,7 @@ from small import distorted, picture
 
 from harness.models.planes import rows_of, rows_uint8
 from harness.models.ssim import C1, C2, MSSSIM, SCALE_WEIGHTS, SSIM, Reference, mean_ssim, ms_ssim, shrink, ssim
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 SMALL = picture(1), distorted(picture(1), "noise", 2, 1)
 LARGE = picture(2, 200, 240), distorted(picture(2, 200, 240), "noise", 3, 2)
@@ -158,7 +158,7 @@ def test_a_reference_that_is_kept_gives_the_same_bits_for_each_of_its_images(nam
     monkeypatch.setattr("harness.models.ssim._KEPT_PIXELS", 0)
     assert [model.score_embedded_uint8(model.embed_uint8(LARGE[0]), other) for other in others] == alone
     for wrong in (LARGE[1][1:], LARGE[1].astype(np.float32)):
-        with pytest.raises(BadRequest, match="distorted: expected"):
+        with pytest.raises(UsageError, match="distorted: expected"):
             model.score_embedded_uint8(kept, wrong)
 
 
@@ -217,9 +217,9 @@ def test_images_smaller_than_the_window_are_refused(name):
     side = model.minimum_size
     image = picture(9, side, side)
     assert model.score_uint8(image, image) == 1.0
-    with pytest.raises(BadRequest, match=f"at least {side} pixels a side"):
+    with pytest.raises(UsageError, match=f"at least {side} pixels a side"):
         model.score_uint8(image[1:], image[1:])
-    with pytest.raises(BadRequest, match=f"at least {side} pixels a side"):
+    with pytest.raises(UsageError, match=f"at least {side} pixels a side"):
         model.score(tensor(image[:, 1:]), tensor(image[:, 1:]))
 
 
@@ -233,7 +233,7 @@ def test_planes_that_are_compared_stay_as_they_were():
 
 @pytest.mark.parametrize("wrong", [lambda: SSIM("ycbcr"), lambda: MSSSIM("grey"), lambda: MSSSIM(combine="mean")])
 def test_unknown_settings_are_refused(wrong):
-    with pytest.raises(BadRequest, match="is neither"):
+    with pytest.raises(UsageError, match="is neither"):
         wrong()
 
 

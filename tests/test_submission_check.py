@@ -22,7 +22,7 @@ from harness.challenges import zip_file
 from harness.challenges.check import Report, check, fix
 from harness.cli.main import main
 from harness.files.atomic import write_text
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.runtime.findings import Finding
 
 SCORES = made_scores()
@@ -330,11 +330,11 @@ def test_a_file_that_is_no_zip_cannot_be_read_and_is_called_what_it_is(tmp_path:
     whole = save(tmp_path / "good.zip", good()).read_bytes()
     for content, words in ((b"", "empty"), (b"Rar!\x1a\x07\x00", "RAR"), (b"\x1f\x8b\x08", "gzip"), (whole[:-40], "cut short")):
         path.write_bytes(content)
-        with pytest.raises(BadRequest, match=words):
+        with pytest.raises(UsageError, match=words):
             report_of(path)
-    with pytest.raises(BadRequest, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         report_of(tmp_path / "absent.zip")
-    with pytest.raises(BadRequest, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         report_of(tmp_path)
 
 

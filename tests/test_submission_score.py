@@ -25,7 +25,7 @@ from harness.challenges.leak_audit import audit, explained_by_type
 from harness.challenges.score import figures, read_labels, score, score_folder
 from harness.cli.main import main
 from harness.files.atomic import write_text
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 LABELS = made_labels()
 
@@ -122,17 +122,17 @@ def test_labels_come_with_or_without_a_header_in_one_file_or_one_for_each_refere
     for place in ("with.csv", "without.txt", "each"):
         assert read_labels(tmp_path / place)[0] == LABELS
     write_text(tmp_path / "each" / "again.txt", "A0000_10_00.bmp,1\nA0000_10_01.bmp,x\n")
-    with pytest.raises(BadRequest, match=r"names labelled twice: A0000_10_00.bmp(.|\n)*") as refused:
+    with pytest.raises(UsageError, match=r"names labelled twice: A0000_10_00.bmp(.|\n)*") as refused:
         read_labels(tmp_path / "each")
     assert "line 2" in str(refused.value)
 
 
 def test_a_defective_submission_and_missing_labels_give_no_score(tmp_path: Path, files: Path):
     defective = good() | {"output.txt": good()["output.txt"].replace(b"A0000_10_00", b"A9000_10_00")}
-    with pytest.raises(Fault, match="a server would not take it"):
+    with pytest.raises(RunError, match="a server would not take it"):
         score(save(tmp_path / "x.zip", defective), files / "labels.csv")
     few = {name: label for name, label in LABELS.items() if name != NAMES[7]}
-    with pytest.raises(BadRequest, match=rf"no labels for 1 of 1,650 images: {NAMES[7]}"):
+    with pytest.raises(UsageError, match=rf"no labels for 1 of 1,650 images: {NAMES[7]}"):
         score(files / "x.zip", write_labels(tmp_path / "few.csv", few))
 
 
@@ -163,12 +163,12 @@ def test_a_server_calls_it_with_input_and_output_folders_and_reads_scores_txt(tm
     assert "line ends are CRLF" in organisers(tmp_path, status=1).stderr
     assert not (tmp_path / "output" / "scores.txt").exists()
     path.unlink()
-    with pytest.raises(Fault, match=r"no output.txt there: the zip has to hold output.txt, readme.txt at its root"):
+    with pytest.raises(RunError, match=r"no output.txt there: the zip has to hold output.txt, readme.txt at its root"):
         score_folder(tmp_path / "input", tmp_path / "output")
     path.write_bytes(b"\n" * (2 << 20))
-    with pytest.raises(Fault, match="larger than"):
+    with pytest.raises(RunError, match="larger than"):
         score_folder(tmp_path / "input", tmp_path / "output")
-    with pytest.raises(BadRequest, match="expected the folders ref"):
+    with pytest.raises(UsageError, match="expected the folders ref"):
         score_folder(tmp_path, tmp_path / "output")
 
 
@@ -305,7 +305,7 @@ def test_inverted_scores_are_a_warning_against_a_run_and_against_psnr_of_the_pic
 
 def test_a_run_without_these_images_cannot_be_audited_against(world: Path, tmp_path: Path):
     write_text(tmp_path / "other.csv", "name,score\na.bmp,1\nb.bmp,2\n")
-    with pytest.raises(BadRequest, match="it has 0 of the 1,650 images"):
+    with pytest.raises(UsageError, match="it has 0 of the 1,650 images"):
         check(world / "psnr.zip", against=str(tmp_path / "other.csv"))
 
 

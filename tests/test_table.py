@@ -12,7 +12,7 @@ from harness.cards.loading import find_dataset
 from harness.cards.schema import Protocol
 from harness.datasets import load_dataset, splits
 from harness.datasets.table import complete, read_csv, require_files, table_hash
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 
 def csv(path: Path, text: str) -> Path:
@@ -55,14 +55,14 @@ def test_separators_line_ends_marks_and_a_missing_last_newline_do_not_matter(tmp
     ],
 )
 def test_a_bad_table_gets_one_clear_message(tmp_path: Path, text: str, words: str):
-    with pytest.raises(BadRequest, match=words):
+    with pytest.raises(UsageError, match=words):
         read_csv(csv(tmp_path / "t.csv", text))
 
 
 def test_missing_pictures_are_all_listed_up_to_twenty_and_counted(tmp_path: Path):
     rows = "\n".join(f"d{i}.png,r.png,{i}" for i in range(30))
     frame = read_csv(csv(tmp_path / "t.csv", f"distorted,reference,score\n{rows}\n"))
-    with pytest.raises(BadRequest, match="31 of 31 pictures are missing") as caught:
+    with pytest.raises(UsageError, match="31 of 31 pictures are missing") as caught:
         require_files(frame, "t")
     assert str(caught.value).endswith("and 11 more")
 
@@ -74,7 +74,7 @@ def test_any_text_is_a_table_or_a_bad_request(tmp_path_factory: pytest.TempPathF
     path.write_text("distorted,reference,score\n" + text, encoding="utf-8", newline="")
     try:
         frame = read_csv(path)
-    except BadRequest:
+    except UsageError:
         return
     assert frame["name"].is_unique
     assert frame["score"].notna().all()
@@ -122,14 +122,14 @@ def test_repeats_differ_and_repeat_themselves():
 
 
 def test_a_hash_split_of_another_number_of_references_is_refused():
-    with pytest.raises(BadRequest, match="part of it missing"):
+    with pytest.raises(UsageError, match="part of it missing"):
         splits.split(frame(9), Protocol(split="hash", train=6, validation=2, test=2))
 
 
 def test_a_reference_in_two_parts_of_a_table_is_refused():
     rows = frame(3)
     rows["part"] = ["train", "test"] * 6
-    with pytest.raises(BadRequest, match="more than one part"):
+    with pytest.raises(UsageError, match="more than one part"):
         splits.split(rows, Protocol(split="parts"))
 
 

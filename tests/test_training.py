@@ -13,7 +13,7 @@ from harness.datasets import load_dataset, splits
 from harness.engine.scorer import pairs_of
 from harness.engine.trainer import LOG, WEIGHTS, Trainer
 from harness.models import find_model, load_model
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +136,14 @@ def test_frozen_parts_keep_their_bits_and_an_unknown_part_is_named(world, tmp_pa
     before = {k: v.clone() for k, v in todo.model.state_dict().items() if not k.startswith("head")}
     todo.train()
     assert all(torch.equal(v, todo.model.state_dict()[k]) for k, v in before.items())
-    with pytest.raises(BadRequest, match="trunk"):
+    with pytest.raises(UsageError, match="trunk"):
         trainer(world, tmp_path / "b", frozen="trunk").train()
-    with pytest.raises(BadRequest, match="nothing is left to train"):
+    with pytest.raises(UsageError, match="nothing is left to train"):
         trainer(world, tmp_path / "c", frozen="filter,norm,head").train()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_advice(world, tmp_path: Path):
-    with pytest.raises(Fault, match=r"step \d+; try a lower rate"):
+    with pytest.raises(RunError, match=r"step \d+; try a lower rate"):
         trainer(world, tmp_path, rate=1e30, optimizer="sgd", clip=0.0).train()
 
 

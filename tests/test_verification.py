@@ -13,7 +13,7 @@ from small import write_network, write_table
 from harness.engine.request import Request
 from harness.engine.run import run
 from harness.engine.verify import verify
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 
 class World:
@@ -175,5 +175,5 @@ def test_other_conditions_are_remarked_and_judged_within_the_tolerance(world: Wo
 
 
 def test_a_folder_without_a_record_is_refused(tmp_path: Path):
-    with pytest.raises(BadRequest, match=r"no record\.json"):
+    with pytest.raises(UsageError, match=r"no record\.json"):
         verify(tmp_path)

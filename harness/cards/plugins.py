@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.runtime.errors import BadRequest, near
+from harness.runtime.errors import UsageError, near
 
 
 def _module_beside(name: str, card: Path) -> str | None:
@@ -48,7 +48,7 @@ _MOVED = {"harness.models.stlpips": "harness.models.lpips"}
 def resolve(reference: str, what: str) -> Callable[..., Any]:
     """The object that `package.module:name` names; `what` is the path of the card that names it.
 
-    A module that is not installed is looked for beside the card, and in the folder above. Raises BadRequest naming the card.
+    A module that is not installed is looked for beside the card, and in the folder above. Raises UsageError naming the card.
     """
     module_name, _, attribute = reference.partition(":")
     module_name = _MOVED.get(module_name, module_name)
@@ -57,9 +57,9 @@ def resolve(reference: str, what: str) -> Callable[..., Any]:
         beside = _module_beside(first, Path(what))
         module = importlib.import_module(beside + dot + rest if beside else module_name)
     except ImportError as error:
-        raise BadRequest(f"{what}: cannot import {module_name!r}: {error}") from error
+        raise UsageError(f"{what}: cannot import {module_name!r}: {error}") from error
     try:
         return typing.cast(Callable[..., Any], getattr(module, attribute))
     except AttributeError:
         known = [n for n in vars(module) if not n.startswith("_")]
-        raise BadRequest(f"{what}: {module_name} has no {attribute!r}{near(attribute, known)}") from None
+        raise UsageError(f"{what}: {module_name} has no {attribute!r}{near(attribute, known)}") from None

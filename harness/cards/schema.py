@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from harness.cards.challenge import ChallengeCard
-from harness.runtime.errors import BadRequest, listed, near
+from harness.runtime.errors import UsageError, listed, near
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ T = TypeVar("T")
 
 
 def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
-    """A card from its TOML table; raises BadRequest naming every unknown key, wrong type and missing field."""
+    """A card from its TOML table; raises UsageError naming every unknown key, wrong type and missing field."""
     problems: list[str] = []
     card = build_dataclass(card_type, {**table}, path, "", problems)
     if not problems and isinstance(card, ModelCard) and card.class_.count(":") != 1:
@@ -246,19 +246,19 @@ def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
     if not problems and isinstance(card, ChallengeCard):
         problems += [f"{path}: {problem}" for problem in card.problems]
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise UsageError("\n".join(problems))
     return typing.cast(C, dataclasses.replace(card, path=path))
 
 
 def parse_table(kind: type[T], table: Mapping[str, Any], path: str, prefix: str) -> T:
     """A dataclass from a table of a card, such as a reader's layout; `prefix` is the table's place in the card.
 
-    Raises BadRequest naming every unknown key, wrong type and missing field.
+    Raises UsageError naming every unknown key, wrong type and missing field.
     """
     problems: list[str] = []
     built = build_dataclass(kind, table, path, prefix, problems)
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise UsageError("\n".join(problems))
     return typing.cast(T, built)
 
 

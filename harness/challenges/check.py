@@ -15,7 +15,7 @@ from harness.challenges import image_names, readme, score_lines, zip_file
 from harness.challenges.text import decoded
 from harness.files.atomic import atomic, sha256_file
 from harness.models import find_model
-from harness.runtime.errors import BadRequest, listed, near
+from harness.runtime.errors import UsageError, listed, near
 from harness.runtime.findings import Finding, Severity, errors, warnings
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def check(
 
     `challenge`, `phase`: by default those that the zip's names belong to. `root`: the images' folder, for names that no card
     lists and a comparison with PSNR. `against`: a run (or score file) with the model's own scores of the same images, for the
-    leak audit. Raises BadRequest for a zip, a folder or a run that cannot be read.
+    leak audit. Raises UsageError for a zip, a folder or a run that cannot be read.
     """
     known = candidates(challenge, phase, cards)
     tried = []
@@ -171,10 +171,10 @@ def fix(
 ) -> Report:
     """Write a zip with everything mechanical mended to `out`, and check that, as `check` would.
 
-    Raises BadRequest where there is nothing to write, because no wanted file could be read.
+    Raises UsageError where there is nothing to write, because no wanted file could be read.
     """
     if not report.mended:
-        raise BadRequest(f"{report.file}: nothing in it that could be mended; {out} was not written")
+        raise UsageError(f"{report.file}: nothing in it that could be mended; {out} was not written")
     wanted = [name for name in (report.card.lines.file, report.card.readme_file) if name in report.mended]
     with atomic(out) as stream:
         stream.write(zip_file.zipped({name: report.mended[name] for name in wanted}))
@@ -190,7 +190,7 @@ def wanted_files(card: ChallengeCard) -> dict[str, int]:
 
 
 def candidates(challenge: str | None, phase: str | None, cards: Sequence[str]) -> list[ChallengeCard]:
-    """The challenges that a submission may be for; raises BadRequest where none has such a phase."""
+    """The challenges that a submission may be for; raises UsageError where none has such a phase."""
     if challenge is not None:
         card = find_challenge(challenge, cards)
         image_names.phase_named(card, phase)
@@ -199,7 +199,7 @@ def candidates(challenge: str | None, phase: str | None, cards: Sequence[str]) -
     fit = [card for card in found if phase in (None, *card.phases)]
     if not fit:
         phases = sorted({p for card in found for p in card.phases})
-        raise BadRequest(f"no challenge has a phase {phase!r}{near(phase or '', phases)} (there are {listed(phases)})")
+        raise UsageError(f"no challenge has a phase {phase!r}{near(phase or '', phases)} (there are {listed(phases)})")
     return fit
 
 
@@ -271,7 +271,7 @@ def _compared(report: Report, against: str, runs: str, say: Callable[[str], None
     own = member(against, dataset=about.dataset, protocol=about.protocol, runs_folder=runs, say=say)
     both = sorted(set(report.scores) & set(own.scores))
     if len(both) < 3:
-        raise BadRequest(f"--against {against}: it has {len(both)} of the {len(report.scores):,} images of {report.file}")
+        raise UsageError(f"--against {against}: it has {len(both)} of the {len(report.scores):,} images of {report.file}")
     if len(both) < len(report.scores):
         say(f"--against {against}: compared on the {len(both):,} of {len(report.scores):,} images that both have")
     report = _with_inversion(report, {name: own.scores[name] for name in both}, own.name)
@@ -316,7 +316,7 @@ def _psnr(report: Report, root: str, cards: Sequence[str], say: Callable[[str], 
     about = report.card.phases[report.phase]
     data = datasets.load_dataset(about.dataset, root, cards=cards)
     if not has_pictures(data.table):
-        raise BadRequest(f"--root {root}: {data.name}'s names and no pictures, so PSNR cannot be compared with")
+        raise UsageError(f"--root {root}: {data.name}'s names and no pictures, so PSNR cannot be compared with")
     rows = data.table[data.table["name"].isin(set(report.scores))]
     require_files(rows, data.name)
     pairs = pairs_of(rows)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from harness.cards.challenge import ChallengeCard
-from harness.runtime.errors import BadRequest, listed, near
+from harness.runtime.errors import UsageError, listed, near
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ def names_of(card: ChallengeCard, phase: str, from_folder: Sequence[str] | None 
 
 
 def phase_named(card: ChallengeCard, phase: str | None) -> str:
-    """The phase called `phase`, or the card's default; raises BadRequest naming near ones."""
+    """The phase called `phase`, or the card's default; raises UsageError naming near ones."""
     if phase is not None and phase not in card.phases:
         known = list(card.phases)
-        raise BadRequest(f"{card.name} has no phase {phase!r}{near(phase, known)} (it has {listed(known)})")
+        raise UsageError(f"{card.name} has no phase {phase!r}{near(phase, known)} (it has {listed(known)})")
     return phase or card.default_phase
 
 

@@ -17,9 +17,9 @@ from harness.challenges.check import Report, candidates, check, inspect, wanted_
 from harness.challenges.image_names import parts_of
 from harness.files.atomic import sha256_file, write_text
 from harness.results.tables import number, with_interval
-from harness.runtime.errors import BadRequest, Fault, listed
+from harness.runtime.errors import RunError, UsageError, listed
 from harness.runtime.findings import errors
-from harness.statistics.correlations import Clustered, Floats, numbered, pearson, spearman
+from harness.statistics.correlations import ClusteredPairs, Floats, numbered, pearson, spearman
 from harness.statistics.curve_fitting import fit_curve
 from harness.statistics.intervals import Interval, fisher_interval
 
@@ -97,7 +97,7 @@ def score(
 ) -> Scored:
     """The challenge's score of the zip at `path` with the labels in a file (or a folder of files) of name,score.
 
-    Raises BadRequest for what cannot be read, Fault naming every defect of a submission that a server would not take.
+    Raises UsageError for what cannot be read, RunError naming every defect of a submission that a server would not take.
     """
     report = check(path, challenge=challenge, phase=phase, root=root, cards=cards)
     return _scored(report, Path(labels))
@@ -113,7 +113,7 @@ def score_folder(
     source, target = Path(source), Path(target)
     absent = [str(place) for place in (source / "ref", source / "res") if not place.is_dir()]
     if absent:
-        raise BadRequest(f"{source}: expected the folders ref (labels) and res (the unpacked submission); no {listed(absent)}")
+        raise UsageError(f"{source}: expected the folders ref (labels) and res (the unpacked submission); no {listed(absent)}")
     known = candidates(challenge, phase, cards)
     files = {}
     for card in known:
@@ -124,7 +124,7 @@ def score_folder(
     absent = [name for name in wanted_files(report.card) if name not in files]
     if absent:
         both = listed(list(wanted_files(report.card)))
-        raise Fault(f"{source / 'res'}: no {listed(absent)} there: the zip has to hold {both} at its root")
+        raise RunError(f"{source / 'res'}: no {listed(absent)} there: the zip has to hold {both} at its root")
     scored = _scored(report, source / "ref")
     write_text(target / "scores.txt", scores_text(scored))
     return scored
@@ -140,7 +140,7 @@ def scores_text(scored: Scored) -> str:
 def read_labels(place: Path) -> tuple[dict[str, float], str]:
     """Labels by name from a file, or from every label file in a folder, and the sha256 of the file (of several: of their hashes).
 
-    With or without a header (name,score). Raises BadRequest listing all unreadable lines and names labelled twice.
+    With or without a header (name,score). Raises UsageError listing all unreadable lines and names labelled twice.
     """
     from harness.datasets import label_files
     from harness.files.atomic import sha256_json
@@ -149,7 +149,7 @@ def read_labels(place: Path) -> tuple[dict[str, float], str]:
     if place.is_dir():
         files = sorted(path for path in place.iterdir() if path.suffix.lower() in _LABEL_FILES)
         if not files or len(files) > _LARGEST_FOLDER:
-            raise BadRequest(f"{place}: {len(files):,} label files (looked for {', '.join(_LABEL_FILES)})")
+            raise UsageError(f"{place}: {len(files):,} label files (looked for {', '.join(_LABEL_FILES)})")
     found: dict[str, float] = {}
     problems = []
     for file in files:
@@ -159,7 +159,7 @@ def read_labels(place: Path) -> tuple[dict[str, float], str]:
         problems += [f"{file}: names labelled twice: {listed(twice)}"] if twice else []
         found |= {row.name: row.score for row in read.rows}
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise UsageError("\n".join(problems))
     hashes = [sha256_file(file) for file in files]
     return found, hashes[0] if len(hashes) == 1 else sha256_json(hashes)
 
@@ -181,8 +181,8 @@ def figures(card: ChallengeCard, scores: Floats, labels: Floats, references: Seq
     ci: dict[str, Interval | None] = {}
     unit, units = numbered(references)
     if all(references) and len(units) >= 2:
-        srcc_without = turned[0] * Clustered(scores, labels, unit, len(units)).srcc_without_each()
-        plcc_without = turned[1] * Clustered(fitted, labels, unit, len(units)).plcc_without_each()
+        srcc_without = turned[0] * ClusteredPairs(scores, labels, unit, len(units)).srcc_without_each()
+        plcc_without = turned[1] * ClusteredPairs(fitted, labels, unit, len(units)).plcc_without_each()
         ci["srcc"] = fisher_interval(turned[0] * srcc, srcc_without, 0.95)
         ci["plcc"] = fisher_interval(turned[1] * plcc, plcc_without, 0.95)
         ci["main"] = fisher_interval(turned[0] * srcc + turned[1] * plcc, plcc_without + srcc_without, 0.95, reach=2.0)
@@ -197,11 +197,11 @@ def figures(card: ChallengeCard, scores: Floats, labels: Floats, references: Seq
 def _scored(report: Report, place: Path) -> Scored:
     if defects := errors(report.findings):
         lines = [f"{report.file}: a server would not take it, so it has no score:", *(defect.text() for defect in defects)]
-        raise Fault("\n".join([*lines, "(harness submission check --fix OUT.zip mends some of it)"]))
+        raise RunError("\n".join([*lines, "(harness submission check --fix OUT.zip mends some of it)"]))
     labels, digest = read_labels(place)
     absent = sorted(set(report.scores) - set(labels))
     if absent:
-        raise BadRequest(f"{place}: no labels for {len(absent):,} of {len(report.scores):,} images: {listed(absent)}")
+        raise UsageError(f"{place}: no labels for {len(absent):,} of {len(report.scores):,} images: {listed(absent)}")
     names = sorted(report.scores)
     scores = np.array([report.scores[name] for name in names], dtype=np.float64)
     people = np.array([labels[name] for name in names], dtype=np.float64)
@@ -219,5 +219,5 @@ def _bounded(path: Path, limit: int) -> bytes:
     with open(path, "rb") as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
-        raise Fault(f"{path}: larger than the {limit:,} bytes that a submission's file can have")
+        raise RunError(f"{path}: larger than the {limit:,} bytes that a submission's file can have")
     return data

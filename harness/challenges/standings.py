@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cards.loading import find_challenge, load_cards
 from harness.files.atomic import write_json
 from harness.results.tables import number, with_interval
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.challenges.score import Scored
@@ -79,9 +79,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadRequest(f"{path}: not a readable submission entry ({error}); move it away") from None
+        raise UsageError(f"{path}: not a readable submission entry ({error}); move it away") from None
     if not isinstance(entry, dict) or entry.get("format") != FORMAT:
-        raise BadRequest(f"{path}: not a submission entry that this version reads; move it away")
+        raise UsageError(f"{path}: not a submission entry that this version reads; move it away")
     return entry
 
 

@@ -22,7 +22,7 @@ from harness.models import find_model
 from harness.results.record import read_record
 from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile
-from harness.runtime.errors import BadRequest, Fault, listed
+from harness.runtime.errors import RunError, UsageError, listed
 from harness.runtime.findings import Finding, errors, warnings
 
 _WEIGHTS = "weights.safetensors"
@@ -80,8 +80,8 @@ def submit(
     """Score every image of a challenge's phase with the model, or the model of the run, that `word` names; write the zip `out`.
 
     `wish` says how: root, weights, settings, seed, device, runs and the like; its model, dataset and protocol are set here. The
-    zip is a pure function of the record and the challenge's card (and the description, where one is given). Raises BadRequest
-    for what cannot be asked, Fault where the scores make no valid submission; then nothing is written.
+    zip is a pure function of the record and the challenge's card (and the description, where one is given). Raises UsageError
+    for what cannot be asked, RunError where the scores make no valid submission; then nothing is written.
     """
     card = find_challenge(challenge, wish.cards)
     phase = image_names.phase_named(card, phase)
@@ -90,7 +90,7 @@ def submit(
     known = [name for name, _, _ in ScoreFile(outcome.folder).read()]
     report = inspect(files, [], [card], phase, str(out), lambda card, phase: known)
     if defects := errors(report.findings):
-        raise Fault(
+        raise RunError(
             "\n".join(
                 [
                     f"{outcome.folder}: its scores make no valid submission; {out} was not written",
@@ -104,7 +104,7 @@ def submit(
     digest = sha256_file(out)
     back = check(out, challenge=card.path, phase=phase, cards=wish.cards)
     if digest != hashlib.sha256(data).hexdigest() or back.scores.keys() != report.scores.keys():
-        raise Fault(f"{out}: what was written is not what is read back; is the disk sound?")
+        raise RunError(f"{out}: what was written is not what is read back; is the disk sound?")
     _say_what_was_changed(card, description, outcome, say)
     made = Submission(
         Path(out),
@@ -123,7 +123,7 @@ def submit(
 
 
 def contents(card: ChallengeCard, folder: Path, record: Mapping[str, Any], description: str | None = None) -> dict[str, bytes]:
-    """The submission's files, from a finished run and nothing else. Raises BadRequest where the record lacks a fact."""
+    """The submission's files, from a finished run and nothing else. Raises UsageError where the record lacks a fact."""
     sign = 1.0 if record["identity"]["card"]["higher_is_better"] else -1.0
     scores = {name: sign * score for name, score, _ in ScoreFile(folder).read()}
     files = {card.lines.file: score_lines.written(scores, card.lines).encode("ascii", "backslashreplace")}
@@ -137,7 +137,7 @@ def facts(card: ChallengeCard, folder: Path, record: Mapping[str, Any], descript
     runtime = record.get("runtime_per_image")
     if runtime is None:
         why = "its scores came from a file" if record["request"].get("scores") else "an older version made it"
-        raise BadRequest(
+        raise UsageError(
             f"{folder}: no runtime per image was measured ({why}); let the harness score the images (harness run --force)"
         )
     model = record["cards"]["model"]
@@ -171,22 +171,22 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Call
     record = read_record(folder)
     assert record is not None
     if record["repeats"] is not None:
-        raise BadRequest(f"{folder}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}")
+        raise UsageError(f"{folder}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}")
     passed = [f"--{name}" for name, value in (("weights", wish.weights), ("set", wish.settings), ("seed", wish.seed)) if value]
     if passed:
-        raise BadRequest(f"{folder} is a finished run, with its own settings: {listed(passed)} goes with a model's name")
+        raise UsageError(f"{folder} is a finished run, with its own settings: {listed(passed)} goes with a model's name")
     if (record["dataset"], record["protocol"]) == (about.dataset, about.protocol):
         return _checked(Outcome(folder, record, found=True), card, phase)
     asked = record["request"]
     if asked.get("scores"):
-        raise BadRequest(
+        raise UsageError(
             f"{folder}: its scores came from a file, of other images than {card.name}'s {phase}; there is no model to run"
         )
     weights = asked["weights"]
     if record["training"]:
         weights = str(folder / _WEIGHTS)
         if not Path(weights).is_file():
-            raise BadRequest(f"{weights}: not there, so the trained model is lost; train it again: {record['command']}")
+            raise UsageError(f"{weights}: not there, so the trained model is lost; train it again: {record['command']}")
     say(f"{folder}: the model of this run scores {about.dataset} ({about.protocol})")
     request = replace(wish, model=asked["model"], weights=weights, settings=asked["settings"], seed=asked["seed"])
     return _checked(run(request, say), card, phase)
@@ -194,7 +194,7 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Call
 
 def _checked(outcome: Outcome, card: ChallengeCard, phase: str) -> Outcome:
     if outcome.record["partial"]:
-        raise BadRequest(
+        raise UsageError(
             f"{outcome.folder}: only some images were scored (--limit); {card.name}, phase {phase}, needs all of them"
         )
     return outcome
@@ -216,7 +216,7 @@ def _with_training(request: Request, say: Callable[[str], None]) -> Request:
             if {k: v for k, v in shape.items() if k != "backbone"} == json.loads(json.dumps(wanted)):
                 trained.append((record["created"], folder, record))
     if not trained:
-        raise BadRequest(
+        raise UsageError(
             f"{model.name} has to be trained first (harness run {model.name} --dataset pipal, or --dataset demo for a trial): "
             "submit that run's folder, or the model's name with --weights FILE|released"
         )

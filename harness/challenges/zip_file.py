@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.runtime.findings import Finding
 
 _LARGEST_CONTENTS = 1 << 20
@@ -50,14 +50,14 @@ def read(path: str | Path, limits: Mapping[str, int]) -> tuple[dict[str, bytes],
     """The wanted files (`limits`: the most bytes of each, by name) of the zip at `path`, and what is wrong with the zip.
 
     A wanted file is found in any letter case, in a folder or with another extension, and that is a finding. Raises
-    BadRequest for what cannot be read or is no zip.
+    UsageError for what cannot be read or is no zip.
     """
     path = Path(path)
     try:
         with open(path, "rb", buffering=0) as stream:
             return _read(path, stream, limits)
     except OSError as error:
-        raise BadRequest(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 class _TooLarge(Exception):
@@ -91,7 +91,7 @@ def _read(path: Path, stream: io.FileIO, limits: Mapping[str, int]) -> tuple[dic
             kind = "an empty file"
         elif head.startswith(b"PK"):
             kind = "the beginning of a zip that was cut short or damaged"
-        raise BadRequest(f"{path}: not a zip that can be read: {kind or error}; zip the files again") from None
+        raise UsageError(f"{path}: not a zip that can be read: {kind or error}; zip the files again") from None
     with archive:
         return _entries(archive, limits)
 

@@ -58,7 +58,7 @@ def ensemble(
 ) -> None:
     """Find a blend of MEMBERs (models, runs' folders, files of name,score), and write it as a model's card."""
     from harness.engine.request import Request
-    from harness.ensembles.build import Wish
+    from harness.ensembles.build import EnsembleRequest
     from harness.ensembles.build import ensemble as make
 
     request = Request(
@@ -73,7 +73,7 @@ def ensemble(
         )  # fmt: skip
         click.echo(json.dumps(tuned.json(), indent=2, ensure_ascii=False) if as_json else str(tuned))
         return
-    wish = Wish(
+    wish = EnsembleRequest(
         out, test_on=parse_words(test_on), trials=trials or 1000, aim=objective, method=method, scalings=parse_words(scalings),
         crops=parse_words(crops), lower=tuple(lower), concurrency=concurrency,
     )  # fmt: skip

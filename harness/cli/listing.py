@@ -14,7 +14,7 @@ from harness.cards.loading import find_challenge, find_dataset, load_cards
 from harness.cards.schema import KINDS, Card, DatasetCard, ModelCard
 from harness.cli.options import options
 from harness.models import find_model
-from harness.runtime.errors import BadRequest, near
+from harness.runtime.errors import UsageError, near
 
 
 @click.command("list")
@@ -108,7 +108,7 @@ def card(name: str, cards: Sequence[str] = ()) -> Card:
         known += names
         if name in names or (kind == "models" and ":" in name):
             return find(name, cards)
-    raise BadRequest(f"no card called {name!r}{near(name, known)} (`harness list` shows all)")
+    raise UsageError(f"no card called {name!r}{near(name, known)} (`harness list` shows all)")
 
 
 def card_json(card: Card) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,7 +53,7 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise BadRequest(f"--set {pair}: expected KEY=VALUE, such as protocol.crops=five")
+            raise UsageError(f"--set {pair}: expected KEY=VALUE, such as protocol.crops=five")
         settings[key.strip()] = value.strip()
     return settings
 
@@ -61,7 +61,7 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
 def parse_seeds(text: str, seed: int) -> list[int]:
     words = [word.strip() for word in text.split(",")]
     if seed or not all(word.isdecimal() for word in words):
-        raise BadRequest(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2, and no --seed beside it")
+        raise UsageError(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2, and no --seed beside it")
     return [int(word) for word in words]
 
 

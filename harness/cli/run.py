@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from harness.cli.options import notifier, options, parse_seeds, parse_settings, parse_words
-from harness.runtime.errors import BadRequest, HarnessError
+from harness.runtime.errors import HarnessError, UsageError
 
 
 @click.command()
@@ -63,7 +63,7 @@ def run(
     from harness.results import tables
 
     if bool(models) == bool(scores) or bool(scores) != bool(name):
-        raise BadRequest("give MODELS, or --scores FILE.csv with --name NAME")
+        raise UsageError("give MODELS, or --scores FILE.csv with --name NAME")
 
     requests = [
         Request(

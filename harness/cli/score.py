@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from harness.cli.options import notifier, options, parse_settings
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 
 @click.command()
@@ -39,7 +39,7 @@ def score(
     from harness.engine import unlabelled
 
     if (len(pictures) != 2) == (pairs is None):
-        raise BadRequest("give either REFERENCE DISTORTED or --pairs FILE.csv")
+        raise UsageError("give either REFERENCE DISTORTED or --pairs FILE.csv")
     table = unlabelled.read_pairs(pairs, root) if pairs else unlabelled.one_pair(*pictures)
     making = unlabelled.scorer(
         model, table, weights=weights, settings=parse_settings(settings), cards=cards, device=device, seed=seed, offline=offline,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from harness.cli.options import notifier, options, parse_settings
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 
 @click.command()
@@ -138,7 +138,7 @@ def submission_score(
     from harness.challenges.score import score, score_folder
 
     if bool(file) == bool(source) or bool(file) != bool(labels) or bool(source) != bool(target):
-        raise BadRequest("give FILE.zip with --labels FILE, or --input DIR with --output DIR")
+        raise UsageError("give FILE.zip with --labels FILE, or --input DIR with --output DIR")
     if source and target:
         scored = score_folder(source, target, challenge=challenge, phase=phase, cards=cards)
     else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from harness.cards.loading import find_dataset
 from harness.cards.plugins import resolve
 from harness.cards.schema import DatasetCard, Protocol
-from harness.runtime.errors import BadRequest, listed, near
+from harness.runtime.errors import UsageError, listed, near
 from harness.runtime.progress import counted
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ class Dataset:
         return self.card.higher_is_better
 
     def protocol(self, name: str | None = None) -> tuple[str, Protocol]:
-        """The protocol called `name`, or the card's default; raises BadRequest naming near ones."""
+        """The protocol called `name`, or the card's default; raises UsageError naming near ones."""
         name = name or self.card.default_protocol
         if name not in self.card.protocols:
             known = list(self.card.protocols)
-            raise BadRequest(f"{self.name} has no protocol {name!r}{near(name, known)} (it has {listed(known)})")
+            raise UsageError(f"{self.name} has no protocol {name!r}{near(name, known)} (it has {listed(known)})")
         return name, self.card.protocols[name]
 
 
@@ -59,7 +59,7 @@ def data_folder() -> Path:
 def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[str | Path] = (), quiet: bool = True) -> Dataset:
     """The dataset of a card's name, or the table in a file ending in .csv.
 
-    `root` is the folder of its files; unless `quiet`, long preparations show their progress. Raises BadRequest when it is
+    `root` is the folder of its files; unless `quiet`, long preparations show their progress. Raises UsageError when it is
     unknown, absent or broken.
     """
     from harness.datasets.table import complete
@@ -67,7 +67,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
     if name.lower().endswith((".csv", ".tsv")):
         return of_table(name, root)
     if os.sep in name and not name.endswith(".toml") and Path(name).exists():
-        raise BadRequest(f"{name}: not a table: --dataset takes a card's name, or a file ending in .csv or .tsv")
+        raise UsageError(f"{name}: not a table: --dataset takes a card's name, or a file ending in .csv or .tsv")
     card = find_dataset(name, cards)
     reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
     read = resolve(reader, card.path)

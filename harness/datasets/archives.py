@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from harness.files.atomic import writing
-from harness.runtime.errors import Fault
+from harness.runtime.errors import RunError
 
 MOST_ENTRIES = 2_000_000
 """BAPPS's training set has 600,000 files."""
@@ -41,7 +41,7 @@ def is_archive(path: str | Path) -> bool:
 def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> int:
     """Unpack an archive into `folder`; returns the number of files. Files already there are replaced.
 
-    Raises Fault naming the archive: damaged, encrypted, with links or names that lead outside, or swelling beyond
+    Raises RunError naming the archive: damaged, encrypted, with links or names that lead outside, or swelling beyond
     reason or the free space. Nothing of it is left then.
     """
     staging = folder / f".unpacking-{uuid.uuid4().hex[:8]}"
@@ -67,10 +67,10 @@ def _unpack_into(archive: Path, staging: Path, progress: Progress | None) -> int
         for name, size, announced, stream in entries:
             count += 1
             if count > MOST_ENTRIES:
-                raise Fault(f"{archive}: more than {MOST_ENTRIES:,} files; not unpacked")
+                raise RunError(f"{archive}: more than {MOST_ENTRIES:,} files; not unpacked")
             target = staging / _safe(name, archive)
             if target in seen:
-                raise Fault(f"{archive}: holds {name!r} twice; not unpacked")
+                raise RunError(f"{archive}: holds {name!r} twice; not unpacked")
             seen.add(target)
             if target.parent not in made:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,18 +81,18 @@ def _unpack_into(archive: Path, staging: Path, progress: Progress | None) -> int
                     written += len(block)
                     done += len(block)
                     if written > size or done > swelling:
-                        raise Fault(f"{archive}: {name} swells beyond what was announced; not unpacked")
+                        raise RunError(f"{archive}: {name} swells beyond what was announced; not unpacked")
                     if done > free:
-                        raise Fault(f"{archive}: not enough free space in {staging.parent} to unpack it")
+                        raise RunError(f"{archive}: not enough free space in {staging.parent} to unpack it")
                     out.write(block)
             if progress is not None:
                 progress(archive.name, done, announced)
-    except Fault:
+    except RunError:
         raise
     except (OSError, EOFError) as error:
-        raise Fault(f"{archive}: cannot be unpacked: {getattr(error, 'strerror', None) or error}; is it whole?") from error
+        raise RunError(f"{archive}: cannot be unpacked: {getattr(error, 'strerror', None) or error}; is it whole?") from error
     except Exception as error:  # zipfile, tarfile and zlib raise whatever a broken file drives them into
-        raise Fault(f"{archive}: a damaged archive: {error or type(error).__name__}; remove it and get it anew") from error
+        raise RunError(f"{archive}: a damaged archive: {error or type(error).__name__}; remove it and get it anew") from error
     return count
 
 
@@ -104,9 +104,9 @@ def _zipped(path: Path) -> Iterator[tuple[str, int, int, IO[bytes]]]:
             if info.is_dir() or _shadow(info.filename):
                 continue
             if info.flag_bits & 1:
-                raise Fault(f"{path}: encrypted; unpack it by hand with the password that its makers sent")
+                raise RunError(f"{path}: encrypted; unpack it by hand with the password that its makers sent")
             if stat.S_ISLNK(info.external_attr >> 16):
-                raise Fault(f"{path}: {info.filename} is a link; not unpacked")
+                raise RunError(f"{path}: {info.filename} is a link; not unpacked")
             with archive.open(info) as stream:
                 yield info.filename, info.file_size, announced, stream
 
@@ -129,10 +129,10 @@ def _tarred(path: Path) -> Iterator[tuple[str, int, int, IO[bytes]]]:
             if member.isdir() or _shadow(member.name):
                 skipped, passed = skipped + 1, passed + member.size
                 if skipped > MOST_ENTRIES or passed > _SMALL:
-                    raise Fault(f"{path}: more folders or macOS leftovers than any dataset has; not unpacked")
+                    raise RunError(f"{path}: more folders or macOS leftovers than any dataset has; not unpacked")
                 continue
             if not member.isreg() or member.issparse():
-                raise Fault(f"{path}: {member.name} is a link or no ordinary file; not unpacked")
+                raise RunError(f"{path}: {member.name} is a link or no ordinary file; not unpacked")
             stream = archive.extractfile(member)
             assert stream is not None
             yield member.name, member.size, 0, stream
@@ -148,7 +148,7 @@ def _safe(name: str, archive: Path) -> Path:
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     outside = name.startswith(("/", "\\")) or ".." in parts or not parts
     if outside or any(re.search(r'[:*?"<>|\x00-\x1f]', part) for part in parts):
-        raise Fault(f"{archive}: holds the name {name!r}, which leads outside or is no file name; not unpacked")
+        raise RunError(f"{archive}: holds the name {name!r}, which leads outside or is no file name; not unpacked")
     return Path(*parts)
 
 

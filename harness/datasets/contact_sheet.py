@@ -14,7 +14,7 @@ from harness.datasets import Dataset
 from harness.datasets.table import has_pictures
 from harness.files.atomic import atomic
 from harness.imaging import decode
-from harness.runtime.errors import BadRequest, near
+from harness.runtime.errors import UsageError, near
 
 _CELL = 176
 _MARGIN = 8
@@ -26,17 +26,17 @@ _INK, _PAPER, _FRAME = (20, 20, 20), (250, 250, 250), (0, 90, 180)
 def contact_sheet(data: Dataset, out: str | Path, reference: str | None = None, limit: int = 35) -> Path:
     """Write a PNG of one reference (its id; default: the first) and of its distorted images, best first; returns its path.
 
-    Of more than `limit` images, as many spread evenly over the scores. Raises BadRequest for an unknown reference and
+    Of more than `limit` images, as many spread evenly over the scores. Raises UsageError for an unknown reference and
     for pictures that cannot be read.
     """
     if not has_pictures(data.table):
-        raise BadRequest(f"{data.name}: labels without pictures; there is nothing to show")
+        raise UsageError(f"{data.name}: labels without pictures; there is nothing to show")
     ids = list(dict.fromkeys(data.table["reference_id"]))
     if reference is None:
         labelled = data.table["reference_id"][data.table["score"].notna()]
         reference = str(labelled.iloc[0]) if len(labelled) else str(ids[0])
     if reference not in ids:
-        raise BadRequest(f"{data.name} has no reference {reference!r}{near(reference, ids)} ({len(ids)} references)")
+        raise UsageError(f"{data.name} has no reference {reference!r}{near(reference, ids)} ({len(ids)} references)")
     rows = data.table[data.table["reference_id"] == reference]
     ordered = rows.sort_values(["score", "name"], ascending=[not data.higher_is_better, True])
     shown = _spread(ordered, limit)

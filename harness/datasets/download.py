@@ -13,7 +13,7 @@ from harness.datasets.archives import is_archive, unpack
 from harness.datasets.file_index import how_to_get
 from harness.files import atomic
 from harness.files.download import Progress, SourceFailed, Transport, download
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 _LEDGER = ".fetched.json"
 """In the dataset's folder: what was fetched, so that it is not fetched twice; hidden, so no reader meets it."""
@@ -31,7 +31,7 @@ def get(
     """Bring a dataset into its folder (`root`, else `$HARNESS_DATA/<name>`); returns lines that say what was done.
 
     What is there already is kept, what was cut is continued. Without a public address, or offline, the lines are the
-    steps for a person. Raises Fault with every file that could not be had, after the others are there.
+    steps for a person. Raises RunError with every file that could not be had, after the others are there.
     """
     if not card.downloads:
         return [f"{card.name} has no public address to download from.", how_to_get(card)]
@@ -47,13 +47,13 @@ def get(
     for entry in card.downloads:
         try:
             lines.append(_one(entry, folder, progress, transport, unreachable))
-        except (SourceFailed, BadRequest) as error:
+        except (SourceFailed, UsageError) as error:
             problems.append(f"{entry.url}: {error}")
-        except Fault as error:
+        except RunError as error:
             problems.append(str(error))
     if problems:
         done = [f"there: {line}" for line in lines]
-        raise Fault("\n".join([*problems, *done, f"the rest can be had by hand. {how_to_get(card)}"]))
+        raise RunError("\n".join([*problems, *done, f"the rest can be had by hand. {how_to_get(card)}"]))
     return [
         *lines,
         f"{card.name} is in {folder}; `harness data check {card.name}` looks at it. Licence: {card.licence or 'unknown'}",
@@ -62,9 +62,9 @@ def get(
 
 def _one(entry: Download, folder: Path, progress: Progress | None, transport: Transport | None, unreachable: set[str]) -> str:
     if not entry.url.startswith("https://"):
-        raise BadRequest("only https:// addresses are downloaded")
+        raise UsageError("only https:// addresses are downloaded")
     if not entry.file or Path(entry.file).name != entry.file or entry.file.startswith("."):
-        raise BadRequest(f"file = {entry.file!r} is no file name")
+        raise UsageError(f"file = {entry.file!r} is no file name")
     ledger = _read_ledger(folder)
     known = ledger.get(entry.file)
     target = folder / entry.file

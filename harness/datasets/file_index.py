@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from harness.cards.schema import DatasetCard
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 LOSSLESS = ("bmp", "png", "tif", "tiff", "ppm")
 """Formats that a mirror may have converted to without changing a pixel."""
@@ -87,14 +87,14 @@ class Tree:
 
 
 def open_tree(card: DatasetCard, root: Path | None) -> Tree:
-    """The tree below a dataset's root; raises BadRequest saying where it was looked for and how to get it."""
+    """The tree below a dataset's root; raises UsageError saying where it was looked for and how to get it."""
     if root is None:
         folder = card.folder or card.name
-        raise BadRequest(
+        raise UsageError(
             f"{card.name} is not here: no $HARNESS_DATA/{folder}, no data/{folder} (or give --root). {how_to_get(card)}"
         )
     if not root.is_dir():
-        raise BadRequest(f"{root}: no such folder ({card.name}'s --root). {how_to_get(card)}")
+        raise UsageError(f"{root}: no such folder ({card.name}'s --root). {how_to_get(card)}")
     return Tree(root)
 
 
@@ -135,7 +135,7 @@ def _walk(root: Path) -> Iterator[str]:
                     elif entry.is_file():
                         yield prefix + entry.name
         except OSError as error:
-            raise BadRequest(f"{folder}: cannot be read: {error.strerror}") from None
+            raise UsageError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
 def _shared_folders(file: str, near: str) -> int:

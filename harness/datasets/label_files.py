@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from harness.datasets.spreadsheet import is_spreadsheet, read_sheet
-from harness.runtime.errors import BadRequest, listed, near
+from harness.runtime.errors import UsageError, listed, near
 
 LARGEST = 64 << 20
 """Bytes: the largest real label file has 2 MB."""
@@ -66,7 +66,7 @@ def read_labels(
     compose: str = "",
     spellings: Mapping[str, str] | None = None,
 ) -> Labels:
-    """The labels in a file; raises BadRequest when it cannot be read at all.
+    """The labels in a file; raises UsageError when it cannot be read at all.
 
     `columns`: what the columns are (name, score, reference, std, or `-` for one to skip) where the file has no header.
     `names`: what its header calls them, beyond `HEADERS`. `compose`: a name made of the header's columns, such as
@@ -79,11 +79,11 @@ def read_labels(
     start, places = _header(lines[: 10 if is_spreadsheet(path) else 1], names or {}, compose)
     if places is None:
         if not columns:
-            raise BadRequest(f"{path}: no header with columns for name and score")
+            raise UsageError(f"{path}: no header with columns for name and score")
         start, places = 0, {column: i for i, column in enumerate(columns) if column != "-"}
     parts = _composed(compose) if "name" not in places else []
     if "score" not in places or ("name" not in places and not parts):
-        raise BadRequest(f"{path}: its columns give no name or no score (the card's columns or compose)")
+        raise UsageError(f"{path}: its columns give no name or no score (the card's columns or compose)")
     header = [cell.strip().lower() for cell in lines[start - 1][1]] if start else []
     sources = {field: header.index(field) for field in parts}
     known = {key.lower(): value for key, value in (spellings or {}).items()}
@@ -121,7 +121,7 @@ def read_labels(
 
 
 def read_numbers(path: str | Path) -> list[float]:
-    """A list of numbers, one a line; lines that hold none are NaN. Raises BadRequest when the file cannot be read."""
+    """A list of numbers, one a line; lines that hold none are NaN. Raises UsageError when the file cannot be read."""
     return [parse_number(line) for line in _lines(read_text(path).rstrip())]
 
 
@@ -142,10 +142,10 @@ def read_text(path: str | Path) -> str:
     path = Path(path)
     try:
         if path.stat().st_size > LARGEST:
-            raise BadRequest(f"{path}: more than {LARGEST >> 20} MB; is this a label file?")
+            raise UsageError(f"{path}: more than {LARGEST >> 20} MB; is this a label file?")
         return path.read_bytes().decode("utf-8-sig", errors="replace")
     except OSError as error:
-        raise BadRequest(f"{path}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _cells(text: str) -> list[tuple[int, list[str]]]:
@@ -196,4 +196,4 @@ def unknown_columns(columns: Sequence[str], where: str) -> None:
     known = (*HEADERS, "-")
     wrong = [c for c in columns if c not in known]
     if wrong:
-        raise BadRequest(f"{where}: unknown columns {listed(wrong)}{near(wrong[0], known)} (known: {', '.join(known)})")
+        raise UsageError(f"{where}: unknown columns {listed(wrong)}{near(wrong[0], known)} (known: {', '.join(known)})")

@@ -18,7 +18,7 @@ from harness.datasets import Dataset
 from harness.datasets.table import has_pictures
 from harness.imaging import decode
 from harness.imaging.decode import Pixels
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,13 +49,13 @@ def content_of(card: DatasetCard, reference_id: str) -> str:
 def independent_rows(train: Dataset, parts: pd.Series, test: Dataset, *, thumbnails: bool = True) -> Independent:
     """The rows of `test` whose references a model trained and validated on `train` has not seen.
 
-    `parts`: the split of `train` (train and validation count as seen). Raises BadRequest when no reference is left.
+    `parts`: the split of `train` (train and validation count as seen). Raises UsageError when no reference is left.
     """
     seen = train.table[parts.isin(["train", "validation"])]
     shared = shared_references(train, set(seen["reference_id"]), test, thumbnails=thumbnails)
     keep = ~test.table["reference_id"].isin(shared)
     if not keep.any():
-        raise BadRequest(f"every reference of {test.name} is also in what was trained on ({train.name}): nothing is left to test")
+        raise UsageError(f"every reference of {test.name} is also in what was trained on ({train.name}): nothing is left to test")
     if not shared:
         return Independent(keep, {}, "")
     count = test.table["reference_id"].nunique()
@@ -112,6 +112,6 @@ def _thumbnails(data: Dataset, ids: Collection[str]) -> dict[str, npt.NDArray[np
     for reference in ids:
         try:
             made[reference] = thumbnail(decode.read(paths[reference]))
-        except BadRequest:
+        except UsageError:
             continue  # a missing or broken reference is the run's and the check's to report
     return made

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.cards.schema import Protocol
 from harness.files.atomic import sha256_json
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 
 PARTS = ("train", "validation", "test")
 
@@ -17,28 +17,28 @@ PARTS = ("train", "validation", "test")
 def split(table: pd.DataFrame, protocol: Protocol, *, seed: int = 0, repeat: int = 0) -> pd.Series:
     """The part of each row: `train`, `validation`, `test`, or empty for rows that the protocol leaves out.
 
-    Raises BadRequest when the table cannot be split that way.
+    Raises UsageError when the table cannot be split that way.
     """
     rows = table["part"].isin(protocol.parts) if protocol.parts else pd.Series(True, index=table.index)
     if not rows.any():
-        raise BadRequest(f"no rows of part {listed(list(protocol.parts))} in this dataset")
+        raise UsageError(f"no rows of part {listed(list(protocol.parts))} in this dataset")
     if protocol.split == "full":
         return pd.Series(np.where(rows, "test", ""), index=table.index)
     if protocol.split == "parts" and protocol.roles:
         wrong = sorted(set(protocol.roles.values()) - set(PARTS))
         if wrong:
-            raise BadRequest(f"roles should be train, validation or test, not {listed(wrong)}")
+            raise UsageError(f"roles should be train, validation or test, not {listed(wrong)}")
         parts = table["part"].map(protocol.roles).fillna("").astype(str)
         absent = [part for part, role in protocol.roles.items() if not (table["part"] == part).any()]
         if absent:
-            raise BadRequest(f"no rows of part {listed(absent)} in this dataset, which this protocol needs")
+            raise UsageError(f"no rows of part {listed(absent)} in this dataset, which this protocol needs")
         _refuse_overlap(table, parts)
         return parts
     if protocol.split == "parts":
         unknown = sorted(set(table["part"]) - {*PARTS, ""})
         if unknown or not (table["part"] == "test").any():
             found = listed(sorted(set(table["part"])))
-            raise BadRequest(f"the table's part column should hold train, validation, test; it holds {found}")
+            raise UsageError(f"the table's part column should hold train, validation, test; it holds {found}")
         parts = table["part"].copy()
         _refuse_overlap(table, parts)
         return parts
@@ -47,7 +47,7 @@ def split(table: pd.DataFrame, protocol: Protocol, *, seed: int = 0, repeat: int
     if protocol.held_out_kinds:
         unknown_kinds = sorted(set(protocol.held_out_kinds) - set(table["distortion"]))
         if unknown_kinds:
-            raise BadRequest(f"held_out_kinds names kinds that no row has: {listed(unknown_kinds)}")
+            raise UsageError(f"held_out_kinds names kinds that no row has: {listed(unknown_kinds)}")
         held_out = table["distortion"].isin(protocol.held_out_kinds)
         parts = parts.where(held_out == (parts == "test"), "")
     return parts
@@ -58,7 +58,7 @@ def _parts_of_references(references: list[str], protocol: Protocol, seed: int, r
         order = sorted(references, key=lambda r: hashlib.sha256((protocol.salt + r).encode()).hexdigest())
         counts = [int(protocol.train), int(protocol.validation), int(protocol.test)]
         if sum(counts) != len(order):
-            raise BadRequest(
+            raise UsageError(
                 f"the protocol splits {sum(counts)} references, this dataset has {len(order)}: is part of it missing?"
             )
     else:
@@ -68,7 +68,7 @@ def _parts_of_references(references: list[str], protocol: Protocol, seed: int, r
         validation, test = (max(1, round(share * len(order))) if share else 0 for share in (protocol.validation, protocol.test))
         counts = [len(order) - validation - test, validation, test]
         if counts[0] < (1 if protocol.train else 0):
-            raise BadRequest(f"{len(order)} references are too few for this protocol's split")
+            raise UsageError(f"{len(order)} references are too few for this protocol's split")
     labels = [part for part, count in zip(PARTS, counts, strict=True) for _ in range(count)]
     return dict(zip(order, labels, strict=True))
 
@@ -78,7 +78,7 @@ def _refuse_overlap(table: pd.DataFrame, parts: pd.Series) -> None:
     seen = parts[parts != ""].groupby(table["reference_id"]).nunique()
     shared = [str(r) for r in seen.index[seen > 1]]
     if shared:
-        raise BadRequest(f"references in more than one part (train, validation, test): {listed(shared)}")
+        raise UsageError(f"references in more than one part (train, validation, test): {listed(shared)}")
 
 
 def split_hash(table: pd.DataFrame, parts: pd.Series) -> str:

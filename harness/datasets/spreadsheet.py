@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 _LARGEST_PART = 8 << 20
 _MOST_COLUMNS = 1024
@@ -24,18 +24,18 @@ def is_spreadsheet(path: str | Path) -> bool:
 def read_sheet(path: str | Path, sheet: str = "all_by_image") -> list[tuple[int, list[str]]]:
     """(row number, cells as text) of all rows that hold something, of the sheet called `sheet`, else of the first.
 
-    Raises BadRequest when it is no readable spreadsheet.
+    Raises UsageError when it is no readable spreadsheet.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             strings = _strings(archive)
             return _rows(_part(archive, _sheet_part(archive, sheet)), strings)
-    except BadRequest:
+    except UsageError:
         raise
     except OSError as error:
-        raise BadRequest(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # zipfile and expat raise whatever a broken file drives them into
-        raise BadRequest(f"{path}: not a readable spreadsheet (.xlsx): {str(error)[:200]}") from None
+        raise UsageError(f"{path}: not a readable spreadsheet (.xlsx): {str(error)[:200]}") from None
 
 
 def _part(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:

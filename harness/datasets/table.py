@@ -17,7 +17,7 @@ import pandas as pd
 
 from harness.files.atomic import sha256_json
 from harness.files.text_table import numbers, read_text_columns
-from harness.runtime.errors import BadRequest, listed, near
+from harness.runtime.errors import UsageError, listed, near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
     raters.
 
     Or, without pictures: name, score, and the same optional ones. Relative paths start at `root`, else at the table's
-    folder. Raises BadRequest listing every problem of the table.
+    folder. Raises UsageError listing every problem of the table.
     """
     path = Path(path)
     frame = read_text_columns(path)
@@ -41,9 +41,9 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
     absent = [c for c in required if c not in frame]
     if absent:
         hints = "".join(near(c, frame.columns) for c in absent)
-        raise BadRequest(f"{path}: missing columns {', '.join(absent)}{hints} (it has {', '.join(frame.columns)})")
+        raise UsageError(f"{path}: missing columns {', '.join(absent)}{hints} (it has {', '.join(frame.columns)})")
     if frame.empty:
-        raise BadRequest(f"{path}: no rows")
+        raise UsageError(f"{path}: no rows")
     folder = Path(root) if root is not None else path.parent
     if pictures:
         for column in ("distorted", "reference"):
@@ -63,7 +63,7 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
         frame[column], bad = numbers(frame[column])
         problems += [f"{path}: {column} is not a number in {len(bad)} rows: {listed(bad)}"] if bad else []
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise UsageError("\n".join(problems))
     return complete(frame, str(path))
 
 
@@ -82,7 +82,7 @@ def _ambiguous_references(frame: pd.DataFrame, path: Path) -> list[str]:
 def complete(frame: pd.DataFrame, what: str) -> pd.DataFrame:
     """The table with all columns, checked: unique text names, constant labels refused. `what` is named in errors."""
     if frame.empty:
-        raise BadRequest(f"{what}: no rows")
+        raise UsageError(f"{what}: no rows")
     frame = frame.reset_index(drop=True)
     for column, default in (("distortion", ""), ("level", float("nan")), ("part", ""), ("reference_id", "")):
         if column not in frame:
@@ -100,7 +100,7 @@ def complete(frame: pd.DataFrame, what: str) -> pd.DataFrame:
     if len(known) > 1 and known.nunique() == 1:
         problems.append(f"{what}: all {len(known)} scores are {known.iloc[0]:g}; agreement with a constant is not defined")
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise UsageError("\n".join(problems))
     for column in ("reference_id", "distortion", "part"):
         frame[column] = frame[column].astype(str)
     return frame[[c for c in COLUMNS if c in frame]]
@@ -116,7 +116,7 @@ def require_files(frame: pd.DataFrame, what: str) -> None:
     paths: Sequence[str] = [*dict.fromkeys(frame["reference"]), *frame["distorted"]]
     absent = [p for p in paths if not os.path.isfile(p)]
     if absent:
-        raise BadRequest(f"{what}: {len(absent)} of {len(paths)} pictures are missing: {listed(absent)}")
+        raise UsageError(f"{what}: {len(absent)} of {len(paths)} pictures are missing: {listed(absent)}")
 
 
 def table_hash(frame: pd.DataFrame) -> str:

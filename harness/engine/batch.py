@@ -12,7 +12,7 @@ from harness.engine.repeats import repeated
 from harness.engine.request import Plan, Request, plan
 from harness.engine.run import Outcome, execute
 from harness.files.atomic import sha256_json
-from harness.runtime.errors import BadRequest, HarnessError
+from harness.runtime.errors import HarnessError, UsageError
 
 WEIGHTS = "weights.safetensors"
 
@@ -31,10 +31,10 @@ def run_all(
     for request in requests:
         try:
             plans.append(plan(request))
-        except BadRequest as error:
+        except UsageError as error:
             problems.append(str(error))
     if problems:
-        raise BadRequest("\n".join(dict.fromkeys(problems)))
+        raise UsageError("\n".join(dict.fromkeys(problems)))
     plans = _without_idle_seeds(plans, say)
     outcomes: list[Outcome] = []
     faults: list[HarnessError] = []

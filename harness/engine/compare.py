@@ -15,23 +15,23 @@ from harness.engine.measure import discrimination, oriented_labels
 from harness.engine.score_source import Member, member
 from harness.files.score_table import join, read_scores
 from harness.results.tables import number, probability
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 from harness.statistics.agreement import Agreement, agreement
-from harness.statistics.comparison import Comparison, Difference, compare
+from harness.statistics.comparison import Difference, PairedComparison, compare
 from harness.statistics.curve_fitting import Fit
 from harness.statistics.power import references_needed
 
 PLANNED = (0.01, 0.02, 0.05)
 
 
-class Contrast(NamedTuple):
+class Comparison(NamedTuple):
     """Two members on the same images."""
 
     a: str
     b: str
     images: list[str]
     """Names, by the comparison's rows."""
-    comparison: Comparison
+    comparison: PairedComparison
     discrimination: tuple[dict[str, Any], dict[str, Any]]
     """Of a and of b (`harness.engine.measure.discrimination`)."""
     references_needed: dict[float, int | None]
@@ -53,12 +53,12 @@ def compare_members(
     runs: str = "runs",
     seed: int = 0,
     say: Callable[[str], None] = print,
-) -> Contrast:
+) -> Comparison:
     """Compare members a and b on the images that both scored.
 
     A model's name means its newest run on `dataset` under `protocol` (default: the dataset's). Labels come from `labels` (CSV
     of name,score,reference_id), else from `dataset`, else from the dataset of a's run.
-    `lower`: which of a, b, labels are lower-is-better files. `differences`: of SRCC, to plan for. Raises BadRequest for images
+    `lower`: which of a, b, labels are lower-is-better files. `differences`: of SRCC, to plan for. Raises UsageError for images
     that only one of the two has, unless `inner`.
     """
     if dataset is not None and protocol is None and not dataset.lower().endswith((".csv", ".tsv")):
@@ -78,12 +78,12 @@ def compare_members(
             for m, names in zip(members, only, strict=True)
             if names
         ]
-        raise BadRequest("\n".join([*lines, "they are compared on the same images; --inner uses those that both have"]))
+        raise UsageError("\n".join([*lines, "they are compared on the same images; --inner uses those that both have"]))
     if not both:
-        raise BadRequest(f"{a} and {b} have no labelled image in common")
+        raise UsageError(f"{a} and {b} have no labelled image in common")
     rows = table.set_index("name").loc[both]
     if not (rows["reference_id"] != "").all():
-        raise BadRequest("the labels need a reference_id column: differences are paired by reference")
+        raise UsageError("the labels need a reference_id column: differences are paired by reference")
     first, second = (np.array([one[n] for n in both]) for one in scores)
     comparison = compare(
         first,
@@ -97,7 +97,7 @@ def compare_members(
     further = discrimination(data, rows, first), discrimination(data, rows, second)
     observed = comparison.differences["srcc"]
     needed = {d: references_needed(observed, d) for d in differences}
-    return Contrast(members[0].name, members[1].name, both, comparison, further, needed)
+    return Comparison(members[0].name, members[1].name, both, comparison, further, needed)
 
 
 def _labelled(
@@ -109,12 +109,12 @@ def _labelled(
     request = next((m.record["request"] for m in members if m.record), None)
     name = dataset or (request["dataset"] if request else None)
     if name is None:
-        raise BadRequest("where are the labels? Give --labels FILE.csv or --dataset NAME")
+        raise UsageError("where are the labels? Give --labels FILE.csv or --dataset NAME")
     data = datasets.load_dataset(name, root, cards=cards)
     return replace(data, table=data.table[data.table["score"].notna()])
 
 
-def text(found: Contrast) -> str:
+def text(found: Comparison) -> str:
     """The comparison for a person."""
     from tabulate import tabulate
 
@@ -180,7 +180,7 @@ def _row(key: str, difference: Difference) -> list[str]:
     return [names.get(key, key), *figures, ci, probability(difference.p_value), difference.method or ""]
 
 
-def as_json(found: Contrast) -> dict[str, Any]:
+def as_json(found: Comparison) -> dict[str, Any]:
     """The comparison as plain values, images by name."""
     document = found.comparison.json()
     for entry in document["disagreements"]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 
 def choose(asked: str | None, model: Any) -> str:
-    """What was asked, else a GPU if there is one and the model uses torch; raises BadRequest for one that is not there."""
+    """What was asked, else a GPU if there is one and the model uses torch; raises UsageError for one that is not there."""
     torch = sys.modules.get("torch")
     if torch is None or on_uint8(model):
         return "cpu"
@@ -17,7 +17,7 @@ def choose(asked: str | None, model: Any) -> str:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise BadRequest(f"--device {device}: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"--device {device}: {str(error).splitlines()[0]}") from None
     return device
 
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from harness.cards.schema import ModelCard
 from harness.datasets import Dataset
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.statistics.agreement import Agreement, agreement
 from harness.statistics.correlations import Floats, numbered
 from harness.statistics.discrimination import agreeing, monotonicity, outlier_ratio, pair_analysis
 from harness.statistics.intervals import jackknife
-from harness.statistics.leave_one_out import LeftOut, groups
+from harness.statistics.leave_one_out import LeaveOneOut, groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ class Measured(NamedTuple):
     figures: dict[str, Any]
     """Agreement, the 2AFC score, and `discrimination`."""
     without_each_reference: dict[str, Any] | None
-    """`LeftOut.json` of the same figures."""
+    """`LeaveOneOut.json` of the same figures."""
 
 
 def measured(card: ModelCard, data: Dataset, scores: Scores) -> Measured | None:
@@ -85,7 +85,7 @@ def measured(card: ModelCard, data: Dataset, scores: Scores) -> Measured | None:
         unit, names = groups(*numbered(ids))
         document["score_2afc"], deleted = pairs.score, pairs.without_each(unit, len(names))
         document["ci"]["score_2afc"] = pairs.interval(deleted)
-        left_out = LeftOut.of(names, {**(left_out.figures if left_out else {}), "score_2afc": deleted})
+        left_out = LeaveOneOut.of(names, {**(left_out.figures if left_out else {}), "score_2afc": deleted})
     document["discrimination"] = discrimination(data, found.rows, found.scores)
     return Measured(document, left_out.json() if left_out else None)
 
@@ -174,6 +174,6 @@ def controls(data: Dataset, rows: pd.DataFrame) -> dict[str, Any]:
         elif control == "level":
             values = -rows["level"].to_numpy(dtype=float)
         else:
-            raise BadRequest(f"{data.card.path}: no control called {control!r} (there are cell and level)")
+            raise UsageError(f"{data.card.path}: no control called {control!r} (there are cell and level)")
         figures[control] = agreement(values, oriented_labels(data, rows), ids).json()
     return figures

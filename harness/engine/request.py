@@ -18,12 +18,12 @@ from harness.models import find_model
 from harness.models import weights as weight_files
 from harness.results.key import identity, key_of
 from harness.results.run_folder import folder_of
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.models.weights import Found
+    from harness.models.weights import ResolvedWeights
 
 
 SCORED_PARTS = ("validation", "test")
@@ -80,7 +80,7 @@ class Plan:
     data: Dataset
     protocol: str
     parts: pd.Series
-    found: Found
+    found: ResolvedWeights
     trained: bool
     facts: Mapping[str, Any]
     folder: Path
@@ -101,30 +101,30 @@ class Plan:
 
 
 def plan(request: Request, data: Dataset | None = None) -> Plan:
-    """Resolve a request without doing any of its work; raises BadRequest for whatever cannot be served.
+    """Resolve a request without doing any of its work; raises UsageError for whatever cannot be served.
 
     `data`: the request's dataset, where it is loaded already.
     """
     card = _card(request)
     data = data or datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
     if not has_pictures(data.table) and not request.scores and not _scores_only(card):
-        raise BadRequest(f"{data.name}: a table without pictures serves score files only (--scores FILE --name NAME)")
+        raise UsageError(f"{data.name}: a table without pictures serves score files only (--scores FILE --name NAME)")
     name, protocol = data.protocol(request.protocol)
     trained = card.recipe is not None and request.weights is None
     if request.init is not None and not trained:
-        raise BadRequest(
+        raise UsageError(
             f"--init: {card.name} is not trained here" + (" (--weights only tests)" if request.weights else " (it has no recipe)")
         )
     parts = splits.split(data.table, protocol, seed=request.seed, repeat=request.repeat)
     parts = parts.mask(data.table["reference_id"].isin(request.exclude) & parts.isin(SCORED_PARTS), "")
     if trained and not (parts == "train").any():
         others = [p for p, spec in data.card.protocols.items() if spec.split != "full"]
-        raise BadRequest(
+        raise UsageError(
             f"{card.name} is trained, but protocol {name!r} of {data.name} has no training part: "
             f"choose one that has ({listed(others)}), or give weights (--weights FILE|released)"
         )
     if request.scores:
-        found = weight_files.Found({}, None, {"scores": scores_hash(read_scores(request.scores))}, (), False)
+        found = weight_files.ResolvedWeights({}, None, {"scores": scores_hash(read_scores(request.scores))}, (), False)
     else:
         found = weight_files.find(card, request.init if trained and request.init else request.weights, offline=request.offline)
     facts = identity(

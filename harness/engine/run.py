@@ -32,15 +32,15 @@ from harness.results.conditions import conditions
 from harness.results.record import FORMAT
 from harness.results.run_folder import finished, locked, prepare, require_there, withdraw
 from harness.results.run_scores import Scored, ScoreFile
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 from harness.runtime.progress import progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.engine.distributed.workers import Crew, Hands
+    from harness.engine.distributed.workers import WorkerPool, Workers
     from harness.engine.trainer import Trained
-    from harness.models.weights import Found
+    from harness.models.weights import ResolvedWeights
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
             return Outcome(todo.folder, _work(todo, say), found=False)
         except FileNotFoundError as error:
             if error.filename and Path(error.filename).is_relative_to(todo.folder):
-                raise Fault(f"{error.filename} is gone: removed while the run worked; the same command goes on") from error
+                raise RunError(f"{error.filename} is gone: removed while the run worked; the same command goes on") from error
             raise
 
 
@@ -98,18 +98,18 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         )
     model = None if request.scores else models.build(todo.card, todo.found, request.seed)
     with ExitStack() as stack:
-        hands = stack.enter_context(hands_of(todo, model))
-        device = devices.choose("cpu" if hands else request.device, model)
-        now = conditions_of(todo, model, device, hands)
+        workers = stack.enter_context(workers_of(todo, model))
+        device = devices.choose("cpu" if workers else request.device, model)
+        now = conditions_of(todo, model, device, workers)
         prepare(todo.folder, todo.facts, now, force=request.force, say=say)
         tracker = stack.enter_context(Tracker(request.mlflow_uri, request.runs, todo.folder, say))
         tracker.begin(f"{todo.card.name} on {todo.data.name}", _parameters(todo), _dataset_facts(todo))
-        training = _train(todo, model, device, hands, tracker.epoch, say) if todo.trained else None
+        training = _train(todo, model, device, workers, tracker.epoch, say) if todo.trained else None
         if model is not None and hasattr(model, "to"):
             model.to(device)
         pictures = model is not None and has_pictures(todo.data.table)
-        found = weight_files.Found({}, todo.folder / "weights.safetensors", {}, (), False) if training else todo.found
-        scoring = _score(todo, model, device, hands, found, say) if pictures else _take(todo, model)
+        found = weight_files.ResolvedWeights({}, todo.folder / "weights.safetensors", {}, (), False) if training else todo.found
+        scoring = _score(todo, model, device, workers, found, say) if pictures else _take(todo, model)
         require_there(todo.folder)
         record = _record(todo, model, now, training, scoring)
         report.of_run(todo.folder, record, todo.data.table, model, say)
@@ -128,28 +128,28 @@ def train(todo: Plan, on_epoch: Callable[[dict[str, Any]], None], say: Callable[
         return _train(todo, model, device, None, on_epoch, say)
 
 
-def hands_of(todo: Plan, model: Any) -> AbstractContextManager[Hands | None]:
+def workers_of(todo: Plan, model: Any) -> AbstractContextManager[Workers | None]:
     """The workers that the request asks for; None where this process does the work by itself."""
     request = todo.request
     if model is None or (request.workers < 2 and not request.ray):
         return nullcontext()
-    from harness.engine.distributed.workers import hands
+    from harness.engine.distributed.workers import start_workers
 
-    return hands(model, request.ray, request.workers, request.device, folder=todo.folder)
+    return start_workers(model, request.ray, request.workers, request.device, folder=todo.folder)
 
 
-def conditions_of(todo: Plan, model: Any, device: str, hands: Hands | None) -> dict[str, Any]:
+def conditions_of(todo: Plan, model: Any, device: str, workers: Workers | None) -> dict[str, Any]:
     """Under which conditions the request's bits repeat (`harness.results.conditions.conditions`)."""
-    if hands is None:
+    if workers is None:
         return conditions(device, devices.threads(model), todo.request.batch)
-    return hands.conditions(todo.request.batch, model, todo.card.recipe if todo.trained else None)
+    return workers.conditions(todo.request.batch, model, todo.card.recipe if todo.trained else None)
 
 
 def _train(
     todo: Plan,
     model: Any,
     device: str,
-    hands: Hands | None,
+    workers: Workers | None,
     on_epoch: Callable[[dict[str, Any]], None],
     say: Callable[[str], None],
 ) -> Trained:
@@ -175,11 +175,11 @@ def _train(
             "key": todo.key,
         },
     }
-    if hands is not None and (team := hands.team(model, todo.card.recipe)) is not None:
+    if workers is not None and (group := workers.group(model, todo.card.recipe)) is not None:
         from harness.engine.distributed import training
 
         job = Job(todo.card, todo.found, request.seed, request.batch)
-        trained = training.train(hands.session, team, job, arguments, say=say, quiet=request.quiet, on_epoch=on_epoch)
+        trained = training.train(workers.session, group, job, arguments, say=say, quiet=request.quiet, on_epoch=on_epoch)
         model.load_state_dict(read_state(todo.folder / WEIGHTS))
         model.eval()
         return trained
@@ -196,13 +196,15 @@ class _Scoring(NamedTuple):
     """Seconds per image, warm."""
 
 
-def _score(todo: Plan, model: Any, device: str, hands: Hands | None, found: Found, say: Callable[[str], None]) -> _Scoring:
+def _score(
+    todo: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights, say: Callable[[str], None]
+) -> _Scoring:
     """Score what scores.csv lacks."""
-    with scorer_of(todo, model, device, hands, found, say) as scorer:
+    with scorer_of(todo, model, device, workers, found, say) as scorer:
         return _score_with(scorer, todo, say)
 
 
-def _score_with(scorer: Scorer | Crew, todo: Plan, say: Callable[[str], None]) -> _Scoring:
+def _score_with(scorer: Scorer | WorkerPool, todo: Plan, say: Callable[[str], None]) -> _Scoring:
     request = todo.request
     rows = todo.rows(*SCORED_PARTS)
     part_of = dict(zip(rows["name"], todo.parts[rows.index], strict=True))
@@ -228,18 +230,18 @@ def _score_with(scorer: Scorer | Crew, todo: Plan, say: Callable[[str], None]) -
 
 @contextmanager
 def scorer_of(
-    todo: Plan, model: Any, device: str, hands: Hands | None, found: Found, say: Callable[[str], None]
-) -> Iterator[Scorer | Crew]:
+    todo: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights, say: Callable[[str], None]
+) -> Iterator[Scorer | WorkerPool]:
     """The plan's scorer, here or by workers: the card's cropping, the request's seed and batch; `found` fills the model."""
     card, request = todo.card, todo.request
     here = Scorer(model, card.protocol, card.identical, request.seed, device, request.batch, say=say)
-    if hands is None:
+    if workers is None:
         yield here
         return
     from harness.engine.distributed.worker import Job
 
-    with hands.crew(Job(card, found, request.seed, request.batch), say) as crew:
-        yield crew
+    with workers.pool(Job(card, found, request.seed, request.batch), say) as pool:
+        yield pool
 
 
 def _take(todo: Plan, model: Any) -> _Scoring:
@@ -259,7 +261,7 @@ def _take(todo: Plan, model: Any) -> _Scoring:
     file.resume([])
     kept = rows[rows["name"].isin(scores.index)]
     if kept.empty:
-        raise BadRequest(f"{request.scores} and the scored parts of {todo.data.name} have no name in common")
+        raise UsageError(f"{request.scores} and the scored parts of {todo.data.name} have no name in common")
     results = [Scored(name, float(scores[name]), False, "", "", ()) for name in kept["name"]]
     file.append(results, list(todo.parts[kept.index]))
     return _Scoring(0.0, 0, None)

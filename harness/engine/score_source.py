@@ -11,7 +11,7 @@ from harness.files.score_table import read_scores
 from harness.results.record import read_record
 from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def member(
 ) -> Member:
     """The member that `word` names. A model's name means its newest finished run on `dataset` (and `protocol`).
 
-    `lower_is_better` is for score files; a record knows its polarity. Raises BadRequest saying what to run first.
+    `lower_is_better` is for score files; a record knows its polarity. Raises UsageError saying what to run first.
     """
     path = Path(word)
     if path.suffix.lower() in (".csv", ".tsv") or path.is_file():
@@ -52,13 +52,13 @@ def member(
     if (path / "record.json").is_file():
         return _of_run(path)
     if dataset is None:
-        raise BadRequest(f"{word}: neither a run's folder nor a CSV of name,score; for a model's name, say the --dataset")
+        raise UsageError(f"{word}: neither a run's folder nor a CSV of name,score; for a model's name, say the --dataset")
     place = folder_of(runs_folder, dataset, word, "x").parent
     finished = [(f, r) for f in sorted(place.glob("*")) if (r := read_record(f)) is not None]
     finished = [(f, r) for f, r in finished if protocol in (None, r["protocol"]) and r["repeats"] is None and not r["partial"]]
     if not finished:
         under = f" under protocol {protocol}" if protocol else ""
-        raise BadRequest(
+        raise UsageError(
             f"{word}: no finished run on {dataset}{under} in {place.parent.parent}; first: harness run {word} --dataset {dataset}"
         )
     folder = max(finished, key=lambda entry: (entry[1]["created"], str(entry[0])))[0]
@@ -71,7 +71,7 @@ def _of_run(folder: Path) -> Member:
     record = read_record(folder)
     assert record is not None
     if record["repeats"] is not None:
-        raise BadRequest(f"{folder}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}")
+        raise UsageError(f"{folder}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}")
     sign = 1.0 if record["identity"]["card"]["higher_is_better"] else -1.0
     rows = ScoreFile(folder).read()
     return Member(record["model"], {n: sign * s for n, s, _ in rows}, {n: p for n, _, p in rows}, folder, record)

@@ -25,7 +25,7 @@ from harness.imaging import decode
 from harness.imaging.crops import Crop
 from harness.imaging.decode import Pixels
 from harness.results.run_scores import CropScore, Scored
-from harness.runtime.errors import BadRequest, Fault, listed
+from harness.runtime.errors import RunError, UsageError, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,7 @@ class Scorer:
         own = getattr(self.model, "crop_size", None)
         self.crop_size: int | None = self.protocol.crop_size or own
         if own and self.protocol.crop_size not in (0, own):
-            raise BadRequest(f"protocol.crop_size = {self.protocol.crop_size}, but this model takes {own}x{own} crops only")
+            raise UsageError(f"protocol.crop_size = {self.protocol.crop_size}, but this model takes {own}x{own} crops only")
         self.threads = self.workers or os.cpu_count() or 1
         # A model made of others: each member is scored under its own cropping, as if alone; None stands for a file's scores.
         self.parts: list[Scorer | None] = [
@@ -96,7 +96,7 @@ class Scorer:
     def score(self, chunks: Sequence[Sequence[Pair]]) -> Iterator[list[Scored]]:
         """The results of each chunk, in the chunks' order.
 
-        Raises BadRequest for pictures that cannot be scored, Fault naming the images whose score is not finite.
+        Raises UsageError for pictures that cannot be scored, RunError naming the images whose score is not finite.
         """
         with ThreadPoolExecutor(self.threads) as pool:
             if self.on_uint8:
@@ -168,7 +168,7 @@ class Scorer:
         height, width = pixels.shape[:2]
         fixed = getattr(self.model, "crop_size", None)
         if self.protocol.crops == "whole" and fixed and (height, width) != (fixed, fixed):
-            raise BadRequest(
+            raise UsageError(
                 f"{pair.name}: crops = 'whole' needs images of {fixed}x{fixed}, this one is {width}x{height}; "
                 "try --set protocol.crops=five, nine, grid or random20"
             )
@@ -177,10 +177,10 @@ class Scorer:
             places = cropping.positions(
                 self.protocol.crops, height, width, self.crop_size, seed=self.seed, reference_id=pair.reference_id
             )
-        except BadRequest as error:
-            raise BadRequest(f"{pair.name}: {error}") from None
+        except UsageError as error:
+            raise UsageError(f"{pair.name}: {error}") from None
         if min(places[0].height, places[0].width) < smallest:
-            raise BadRequest(f"{pair.name}: {width}x{height} is too small: this model needs at least {smallest} pixels a side")
+            raise UsageError(f"{pair.name}: {width}x{height} is too small: this model needs at least {smallest} pixels a side")
         if self.protocol.mirrored:
             places += [place._replace(mirrored=True) for place in places]
         return places
@@ -249,7 +249,7 @@ class Scorer:
 def _finite(results: list[Scored]) -> list[Scored]:
     bad = [f"{r.name} ({r.score})" for r in results if not math.isfinite(r.score)]
     if bad:
-        raise Fault(f"the model gave scores that are no finite numbers: {listed(bad)}; what was scored before is kept")
+        raise RunError(f"the model gave scores that are no finite numbers: {listed(bad)}; what was scored before is kept")
     return results
 
 
@@ -298,7 +298,7 @@ def _as_pixels(picture: Any) -> Pixels:
     if not isinstance(picture, np.ndarray):
         return decode.read(picture)
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise BadRequest(f"expected (H, W, 3) uint8 RGB, got {picture.shape} {picture.dtype}")
+        raise UsageError(f"expected (H, W, 3) uint8 RGB, got {picture.shape} {picture.dtype}")
     return picture
 
 

@@ -29,7 +29,7 @@ from harness.imaging import decode
 from harness.imaging.decode import Pixels
 from harness.models.weights.checkpoint import read_metadata, read_state, save_state
 from harness.results.run_folder import require_there
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 from harness.runtime.progress import Step, duration, progress
 from harness.statistics.agreement import agreement
 
@@ -61,8 +61,8 @@ class Trained:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Alone:
-    """The team of a trainer that works by itself; `harness.engine.distributed.training.Team` is one of several processes."""
+class SingleProcess:
+    """The process group of a trainer that works by itself; `harness.engine.distributed.training.ProcessGroup` has several."""
 
     rank, size = 0, 1
 
@@ -70,14 +70,14 @@ class Alone:
         """This member's part of what all have."""
         return items
 
-    def meet(self, model: torch.nn.Module) -> None:
+    def broadcast(self, model: torch.nn.Module) -> None:
         """Begin from the same bits."""
 
-    def combine(self, parameters: Sequence[torch.nn.Parameter], loss: float, share: float) -> float:
+    def reduce_gradients(self, parameters: Sequence[torch.nn.Parameter], loss: float, share: float) -> float:
         """Turn gradients of a part of the batch into the whole batch's; `share`: of its images. Returns the whole's loss."""
         return loss
 
-    def together(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def all_reduce(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The sum over all members."""
         return values
 
@@ -104,16 +104,16 @@ class Trainer:
     say: Callable[[str], None] = print
     quiet: bool = False
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None
-    team: Alone = field(default_factory=Alone)
+    group: SingleProcess = field(default_factory=SingleProcess)
     """Members share each batch by whole groups; the first of them writes."""
     shown: Callable[..., AbstractContextManager[Step]] = progress
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, torch.nn.Module):
-            raise BadRequest(f"{type(self.model).__name__} has a recipe but is no torch.nn.Module, so it cannot be trained")
+            raise UsageError(f"{type(self.model).__name__} has a recipe but is no torch.nn.Module, so it cannot be trained")
         low, high = float(self.labels.min()), float(self.labels.max())
         if not high > low:
-            raise BadRequest("all training labels are equal: nothing can be learned from them")
+            raise UsageError("all training labels are equal: nothing can be learned from them")
         self.targets = ((self.labels - low) / (high - low)).astype(np.float32)
         self.pairs = [(str(r), str(d)) for r, d in zip(self.table["reference"], self.table["distorted"], strict=True)]
         self.by_reference: dict[str, list[int]] = {}
@@ -129,8 +129,8 @@ class Trainer:
 
     @property
     def writes(self) -> bool:
-        """Whether this member of the team keeps the folder."""
-        return self.team.rank == 0
+        """Whether this member of the group keeps the folder."""
+        return self.group.rank == 0
 
     def train(self) -> Trained:
         """Train to the end, from the folder's checkpoint if there is one, and leave the chosen weights in the model."""
@@ -139,10 +139,10 @@ class Trainer:
         self._freeze()
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         if not trainable:
-            raise BadRequest("recipe.frozen freezes every parameter: nothing is left to train")
+            raise UsageError("recipe.frozen freezes every parameter: nothing is left to train")
         optimizer = self._optimizer(trainable)
         state = self._resume(optimizer)
-        self.team.meet(self.model)
+        self.group.broadcast(self.model)
         begun, saved, first = time.monotonic(), time.monotonic(), state["step"]
         with self.shown("training", self.steps, done=first, unit="steps", quiet=self.quiet) as step_done:
             for step, (reference, distorted, index, target) in self._batches(first):
@@ -172,7 +172,7 @@ class Trainer:
         prefixes = {name.split(".")[0] for name, _ in self.model.named_parameters()}
         unknown = [f for f in self.recipe.frozen if f.split(".")[0] not in prefixes]
         if unknown:
-            raise BadRequest(f"recipe.frozen names {unknown}, which the model has not (it has {sorted(prefixes)})")
+            raise UsageError(f"recipe.frozen names {unknown}, which the model has not (it has {sorted(prefixes)})")
 
     def _train_mode(self) -> None:
         # A frozen part's BatchNorm must not go on counting, nor its dropout drop.
@@ -219,15 +219,15 @@ class Trainer:
         value = 0.0
         # A model with dropout draws from torch's global generator: seeded by the step, and given back as it was.
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(_number(self.seed, f"dropout {self.team.rank}" if self.team.rank else "dropout", step) % 2**63)
+            torch.manual_seed(_number(self.seed, f"dropout {self.group.rank}" if self.group.rank else "dropout", step) % 2**63)
             if len(index):
                 value = self._backward(reference, distorted, index, target)
-        value = self.team.combine(trainable, value, len(index) / self._rows(step))
+        value = self.group.reduce_gradients(trainable, value, len(index) / self._rows(step))
         if self.recipe.clip:
             torch.nn.utils.clip_grad_norm_(trainable, self.recipe.clip)
         optimizer.step()
         if not math.isfinite(value):
-            raise Fault(
+            raise RunError(
                 f"the loss became {value} at step {step + 1}; try a lower rate (--set recipe.rate={self.recipe.rate / 3:.1g})"
             )
         return value
@@ -274,12 +274,12 @@ class Trainer:
         still: list[Pixels] = []
         moved: list[Pixels] = []
         index, target = [], []
-        mine = set(self.team.share(range(len(groups))))
+        mine = set(self.group.share(range(len(groups))))
         for number, group in enumerate(groups):
             height, width = self._size(group.reference)
             size = self.crop_size
             if size and min(height, width) < size:
-                raise BadRequest(f"{group.reference}: {width}x{height} is smaller than the {size}x{size} training crop")
+                raise UsageError(f"{group.reference}: {width}x{height} is smaller than the {size}x{size} training crop")
             rows, columns = (size, size) if size else (height, width)
             top, left = (int(draw.integers(0, extent + 1)) for extent in (height - rows, width - columns))
             flips = [bool(draw.random() < self.recipe.flip_probability) for _ in range(2)]
@@ -332,9 +332,9 @@ class Trainer:
         self.model.eval()
         cropping = Cropping(crops=self.recipe.validation_crops, crop_size=self.crop_size or 0)
         scorer = Scorer(self.model, cropping, seed=self.seed, device=self.device, batch=self.batch, say=self.say)
-        chunks = self.team.share(scorer.chunks(pairs))
+        chunks = self.group.share(scorer.chunks(pairs))
         scores = {r.name: r.score for chunk in scorer.score(chunks) for r in chunk}
-        figures = agreement(self.team.together(np.array([scores.get(p.name, 0.0) for p in pairs])), labels, intervals=False)
+        figures = agreement(self.group.all_reduce(np.array([scores.get(p.name, 0.0) for p in pairs])), labels, intervals=False)
         srcc, plcc = figures.srcc or 0.0, figures.plcc or 0.0
         return {"srcc": srcc, "plcc": plcc, "main": srcc + plcc}
 

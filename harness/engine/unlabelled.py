@@ -19,11 +19,11 @@ from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models import weights as weight_files
 from harness.results.run_scores import Scored
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 from harness.runtime.progress import progress
 
 if TYPE_CHECKING:
-    from harness.engine.distributed.workers import Crew
+    from harness.engine.distributed.workers import WorkerPool
 
 Result = tuple[Pair, Scored]
 
@@ -36,16 +36,16 @@ def one_pair(reference: str, distorted: str) -> list[Pair]:
 def read_pairs(path: str, root: str | None = None) -> list[Pair]:
     """The pairs of a table with columns reference, distorted and optionally name and reference_id.
 
-    Relative paths start at `root`, else at the table's folder. Raises BadRequest listing every problem.
+    Relative paths start at `root`, else at the table's folder. Raises UsageError listing every problem.
     """
     from harness.files.text_table import read_text_columns
 
     frame = read_text_columns(Path(path))
     absent = [c for c in ("reference", "distorted") if c not in frame]
     if absent:
-        raise BadRequest(f"{path}: missing columns {', '.join(absent)} (it has {', '.join(frame.columns)})")
+        raise UsageError(f"{path}: missing columns {', '.join(absent)} (it has {', '.join(frame.columns)})")
     if frame.empty:
-        raise BadRequest(f"{path}: no rows")
+        raise UsageError(f"{path}: no rows")
     folder = Path(root) if root else Path(path).parent
     names = list(frame["name"]) if "name" in frame else _names(list(frame["distorted"]))
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
@@ -58,7 +58,7 @@ def read_pairs(path: str, root: str | None = None) -> list[Pair]:
     missing = sorted({p for pair in pairs for p in (pair.distorted, pair.reference) if not os.path.isfile(p)})
     problems += [f"{path}: {len(missing)} pictures are missing: {listed(missing)}"] if missing else []
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise UsageError("\n".join(problems))
     return pairs
 
 
@@ -82,13 +82,13 @@ def scorer(
     ray: str | None = None,
     batch: int = 8,
     say: Callable[[str], None] = print,
-) -> Iterator[Scorer | Crew]:
+) -> Iterator[Scorer | WorkerPool]:
     """A model ready to score these pairs under its card's cropping, here, or in `workers` processes or on the cluster `ray`.
 
-    Raises BadRequest for a model that would have to be trained first: the released AHIQ code scores with random heads then.
+    Raises UsageError for a model that would have to be trained first: the released AHIQ code scores with random heads then.
     """
     if weights is None and find_model(model, cards).recipe is not None:
-        raise BadRequest(
+        raise UsageError(
             f"{model} scores nothing before it is trained: give its weights with --weights (a run's weights.safetensors, "
             "a word such as released where the card has it), or train it with `harness run`"
         )
@@ -103,16 +103,16 @@ def scorer(
         yield Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), say=say)
         return
     from harness.engine.distributed.worker import Job
-    from harness.engine.distributed.workers import hands
+    from harness.engine.distributed.workers import start_workers
 
     with (
-        hands(loaded, ray, workers, device) as found_hands,
-        found_hands.crew(Job(card, found, seed, min(batch, most)), say) as crew,
+        start_workers(loaded, ray, workers, device) as started,
+        started.pool(Job(card, found, seed, min(batch, most)), say) as pool,
     ):
-        yield crew
+        yield pool
 
 
-def score(scorer: Scorer | Crew, pairs: Sequence[Pair], *, quiet: bool = False) -> list[Result]:
+def score(scorer: Scorer | WorkerPool, pairs: Sequence[Pair], *, quiet: bool = False) -> list[Result]:
     """Every pair with its result, in the pairs' order."""
     done: dict[str, Scored] = {}
     with progress("scoring", len(pairs), unit="pairs", quiet=quiet) as step:

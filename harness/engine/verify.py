@@ -19,21 +19,21 @@ from harness.engine.request import SCORED_PARTS, Plan, Request, plan
 from harness.engine.run import (
     conditions_of,
     execute,
-    hands_of,
     hashed_pictures,
     pictures_by_reference,
     scorer_of,
     training_pictures,
+    workers_of,
 )
 from harness.engine.scorer import pairs_of
 from harness.files.atomic import sha256_file, sha256_json, write_json
-from harness.models.weights import Found
+from harness.models.weights import ResolvedWeights
 from harness.results import conditions
 from harness.results.conditions import libraries
 from harness.results.key import key_of
 from harness.results.record import read_record
 from harness.results.run_scores import Scored, ScoreFile
-from harness.runtime.errors import BadRequest, Fault, HarnessError, listed
+from harness.runtime.errors import HarnessError, RunError, UsageError, listed
 
 WEIGHTS = "weights.safetensors"
 TOLERANCE = 1e-5
@@ -49,7 +49,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerificationResult:
     """The outcome: no findings means that the record repeats."""
 
     folder: Path
@@ -87,19 +87,19 @@ def verify(
     ray: str | None = None,
     quiet: bool = True,
     say: Callable[[str], None] = print,
-) -> Verdict:
+) -> VerificationResult:
     """Do a record's work again and compare, bit for bit under the same conditions, within TOLERANCE under others.
 
     `sample`: score only about so many images again (whole chunks, spread over the table). A trained record whose folder
     keeps its weights is scored with them; otherwise it is trained again, or, unless `train`, everything but its scores is
-    checked. Raises BadRequest when there is no record.
+    checked. Raises UsageError when there is no record.
     """
     folder = Path(folder)
     record = read_record(folder)
     if record is None:
-        raise BadRequest(f"{folder}: no record.json there")
+        raise UsageError(f"{folder}: no record.json there")
     if record["repeats"] is not None:
-        raise BadRequest(
+        raise UsageError(
             f"{folder}: a record of repeats; verify the runs that it names: {listed([e['run'] for e in record['repeats']])}"
         )
     with tempfile.TemporaryDirectory(prefix="harness-verify-") as scratch:
@@ -112,13 +112,13 @@ def verify(
         try:
             todo = plan(asked)
         except HarnessError as error:
-            return Verdict(folder, 0, (*findings, Finding("request", f"it cannot be asked again: {error}")), ())
+            return VerificationResult(folder, 0, (*findings, Finding("request", f"it cannot be asked again: {error}")), ())
         findings += identity_differences(record, todo)
         findings += _training_findings(record, todo) if sample is None and not findings else []
         if findings:
-            return Verdict(folder, 0, tuple(findings), ())
+            return VerificationResult(folder, 0, tuple(findings), ())
         checked, found, remarks = _again(folder, record, todo, sample, say, train=train)
-        return Verdict(folder, checked, tuple(found), tuple(remarks))
+        return VerificationResult(folder, checked, tuple(found), tuple(remarks))
 
 
 def request_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,15 +204,15 @@ def _scored_again(
     record: Mapping[str, Any], todo: Plan, kept: Path, sample: int | None, say: Callable[[str], None]
 ) -> tuple[list[Scored], dict[str, Any]]:
     """The results of scoring with the weights at hand, and the conditions of that."""
-    found = Found({}, kept, {}, (), False) if record["training"] else todo.found
+    found = ResolvedWeights({}, kept, {}, (), False) if record["training"] else todo.found
     model = models.build(todo.card, found, todo.request.seed)
     with ExitStack() as stack:
-        hands = stack.enter_context(hands_of(todo, model))
-        device = devices.choose("cpu" if hands else todo.request.device, model)
-        now = conditions_of(todo, model, device, hands)
+        workers = stack.enter_context(workers_of(todo, model))
+        device = devices.choose("cpu" if workers else todo.request.device, model)
+        now = conditions_of(todo, model, device, workers)
         if hasattr(model, "to"):
             model.to(device)
-        scorer = stack.enter_context(scorer_of(todo, model, device, hands, found, say))
+        scorer = stack.enter_context(scorer_of(todo, model, device, workers, found, say))
         chunks = scorer.chunks(pairs_of(todo.rows(*SCORED_PARTS)))
         if sample is not None:
             images = sum(map(len, chunks))
@@ -294,7 +294,7 @@ def _close(a: float | None, b: float | None) -> bool:
     return a == b or (a is not None and b is not None and abs(a - b) <= 1e-9)
 
 
-def text(verdict: Verdict) -> str:
+def text(verdict: VerificationResult) -> str:
     """The verdict for a person."""
     lines = [f"{f.what}: {f.text}" for f in verdict.findings]
     state = "repeats" if verdict.ok else "does not repeat"
@@ -307,19 +307,19 @@ _SAME = 1e-9
 def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequence[str] = ()) -> list[str]:
     """Replace the figures in a record; returns a line for each number that is another than before.
 
-    Raises Fault, and changes nothing, when the scores are not the ones that were measured or the labels, the split, the card
-    or the weights are others than the record's; BadRequest where the dataset is not at hand.
+    Raises RunError, and changes nothing, when the scores are not the ones that were measured or the labels, the split, the card
+    or the weights are others than the record's; UsageError where the dataset is not at hand.
     """
     folder = Path(folder)
     record = read_record(folder)
     if record is None:
-        raise Fault(f"{folder}: no record.json there")
+        raise RunError(f"{folder}: no record.json there")
     if record["repeats"] is not None:
-        raise Fault(f"{folder}: a record of repeats; run its command again: {record['command']}")
+        raise RunError(f"{folder}: a record of repeats; run its command again: {record['command']}")
     todo = plan(Request(**request_of(record), root=root, cards=tuple(cards), mlflow_uri="off", offline=True, quiet=True))
     problems = [*own_contradictions(folder, record), *identity_differences(record, todo)]
     if problems:
-        raise Fault("\n".join(f"{folder}: {problem.what}: {problem.text}" for problem in problems))
+        raise RunError("\n".join(f"{folder}: {problem.what}: {problem.text}" for problem in problems))
     scores = ScoreFile(folder).read()
     found = {part: measured(todo.card, todo.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
     figures = {part: values.figures if values else None for part, values in found.items()}
@@ -347,7 +347,7 @@ def measure_all_again(
         except HarnessError as error:
             problems.append(str(error))
     if problems:
-        raise Fault("\n".join(problems))
+        raise RunError("\n".join(problems))
 
 
 def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:

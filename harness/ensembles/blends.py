@@ -15,7 +15,7 @@ import numpy as np
 from harness.ensembles.objective import Objective, objective
 from harness.models import score_scaling
 from harness.models.score_scaling import Scaling
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.statistics.correlations import Floats, Ints
 
 _ROUNDS = 50
@@ -141,7 +141,7 @@ def _scaled(fits: Fits, own: Sequence[int], kind: str) -> dict[int, Scaling]:
     fitted = {s: fits.scaling(s, kind) or fits.scaling(s, "z") for s in own}
     known = {s: scale for s, scale in fitted.items() if scale is not None}
     if not known:
-        raise BadRequest("every member gives all fitting images one score: there is nothing to blend")
+        raise UsageError("every member gives all fitting images one score: there is nothing to blend")
     return known
 
 

@@ -15,14 +15,14 @@ from harness.ensembles.assess import METHODS, Row, assess, best_member, out_of_f
 from harness.ensembles.blends import Blend
 from harness.ensembles.members import Gathered, fitting_hash, gather
 from harness.ensembles.objective import Objective
-from harness.ensembles.search import Found, search
+from harness.ensembles.search import SearchResult, search
 from harness.ensembles.search.candidates import planned
 from harness.ensembles.search.chains import Sample, folds, sample
 from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
 from harness.results.mlflow_mirror import Tracker
 from harness.results.run_folder import folder_of, locked
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.statistics.correlations import Ints
 
 VERSION = 1
@@ -30,7 +30,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Wish:
+class EnsembleRequest:
     """What is asked of the search; how members are run is a `harness.engine.request.Request`."""
 
     out: str
@@ -73,7 +73,7 @@ class Ensemble:
         return tables.text(self.rows, self.best, self.notes)
 
 
-def ensemble(words: Sequence[str], request: Request, wish: Wish, say: Callable[[str], None] = print) -> Ensemble:
+def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say: Callable[[str], None] = print) -> Ensemble:
     """Find the ensemble of members `words`, write its card to `wish.out`, and tell what it gained."""
     _refuse(wish)
     gathered = gather(words, request, test_on=wish.test_on, crops=wish.crops, lower=wish.lower, say=say)
@@ -127,7 +127,7 @@ def _mirror(
         tracker.family(f"ensemble {made.card.stem}", made.folder.parent.parent.name, facts, children, files)
 
 
-def command(words: Sequence[str], request: Request, wish: Wish) -> list[str]:
+def command(words: Sequence[str], request: Request, wish: EnsembleRequest) -> list[str]:
     """The command line that makes this ensemble again."""
     line = ["harness", "ensemble", *words, "--dataset", request.dataset]
     for option, value, usual in (
@@ -146,7 +146,7 @@ def command(words: Sequence[str], request: Request, wish: Wish) -> list[str]:
     return [*line, "--out", wish.out]
 
 
-def _refuse(wish: Wish) -> None:
+def _refuse(wish: EnsembleRequest) -> None:
     problems = []
     if wish.trials < 1:
         problems.append("--trials: at least one")
@@ -155,13 +155,13 @@ def _refuse(wish: Wish) -> None:
     if wish.method not in METHODS:
         problems.append(f"--method {wish.method}: there are {', '.join(METHODS)}")
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise UsageError("\n".join(problems))
 
 
 def _remark(gathered: Gathered, say: Callable[[str], None]) -> None:
     images = gathered.fitting
     if not images.names:
-        raise BadRequest(f"{images.dataset}: no labelled image to fit on under {gathered.protocol}")
+        raise UsageError(f"{images.dataset}: no labelled image to fit on under {gathered.protocol}")
     for source, row in zip(gathered.sources, images.scores, strict=True):
         if np.ptp(row) > 0 and np.corrcoef(row, images.labels)[0, 1] < -0.2:
             say(f"warning: {source.name} falls where people's scores rise; if lower is better: --lower-is-better {source.name}")
@@ -172,7 +172,7 @@ def _remark(gathered: Gathered, say: Callable[[str], None]) -> None:
         say(f"{images.dataset}: {known} references to fit on: what is found there may not hold elsewhere")
 
 
-def _samples(gathered: Gathered, held_out: Sequence[Ints], wish: Wish) -> list[Sample]:
+def _samples(gathered: Gathered, held_out: Sequence[Ints], wish: EnsembleRequest) -> list[Sample]:
     """All fitting images, and for each fold those outside it."""
     images = gathered.fitting
     everything = np.arange(len(images.names))
@@ -183,8 +183,8 @@ def _samples(gathered: Gathered, held_out: Sequence[Ints], wish: Wish) -> list[S
 
 
 def _search(
-    gathered: Gathered, samples: list[Sample], request: Request, wish: Wish, say: Callable[[str], None]
-) -> tuple[Found, Path]:
+    gathered: Gathered, samples: list[Sample], request: Request, wish: EnsembleRequest, say: Callable[[str], None]
+) -> tuple[SearchResult, Path]:
     """The search's outcome, found finished or taken up in the folder that its content names."""
     identity = {
         "fitting": fitting_hash(gathered),
@@ -202,7 +202,9 @@ def _search(
     return found, folder
 
 
-def _of_folds(method: str, samples: Sequence[Sample], found: Found, gathered: Gathered, held_out: Sequence[Ints]) -> list[Blend]:
+def _of_folds(
+    method: str, samples: Sequence[Sample], found: SearchResult, gathered: Gathered, held_out: Sequence[Ints]
+) -> list[Blend]:
     """The method's blend of each fold, in the labels' units, so that folds can be put together."""
     if method != "searched":
         return [s.simple[method] for s in samples[1:]]

@@ -15,26 +15,26 @@ from harness.cards.schema import ModelCard, parse_card
 from harness.ensembles.blends import Blend
 from harness.ensembles.members import Gathered, Source, fitting_hash
 from harness.files.atomic import write_text
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 CLASS = "harness.models.ensemble:Ensemble"
 
 
 def refuse(path: str | Path, gathered: Gathered) -> None:
-    """Raise BadRequest for a place where the ensemble's card could not be used: before anything is searched."""
+    """Raise UsageError for a place where the ensemble's card could not be used: before anything is searched."""
     refuse_place(path, {s.name: s.facts["class"] for s in gathered.sources if "class" in s.facts})
 
 
 def refuse_place(path: str | Path, classes: Mapping[str, str]) -> None:
-    """Raise BadRequest where a card at `path` would not find the `classes` of the models that it names."""
+    """Raise UsageError where a card at `path` would not find the `classes` of the models that it names."""
     path = Path(path)
     if path.suffix != ".toml":
-        raise BadRequest(f"--out {path}: a card's name ends in .toml")
+        raise UsageError(f"--out {path}: a card's name ends in .toml")
     for name, made_by in classes.items():
         try:
             resolve(made_by, str(path))
-        except BadRequest:
-            raise BadRequest(
+        except UsageError:
+            raise UsageError(
                 f"--out {path}: {name}'s class {made_by} lies beside its own card, and would not be found from there; "
                 "write the card into that folder of cards"
             ) from None
@@ -48,7 +48,7 @@ def write(path: str | Path, blend: Blend, gathered: Gathered, facts: Mapping[str
     parse_card(ModelCard, tomllib.loads(text), str(path))
     write_text(path, text)
     if not path.is_file():
-        raise Fault(f"{path}: was not written")
+        raise RunError(f"{path}: was not written")
 
 
 def table(path: Path, blend: Blend, gathered: Gathered, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,4 +149,4 @@ def _value(value: Any) -> str:
             return line
         rows = [", ".join(words[i : i + 5]) for i in range(0, len(words), 5)]
         return "[\n  " + ",\n  ".join(rows) + ",\n]"
-    raise Fault(f"a card cannot hold {value!r}")
+    raise RunError(f"a card cannot hold {value!r}")

@@ -22,7 +22,7 @@ from harness.models.ensemble import FILE, SCORES
 from harness.results.record import read_record
 from harness.results.run_folder import safe_name
 from harness.results.run_scores import ScoreFile
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 from harness.statistics.correlations import Floats
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def gather(
     """
     words = list(dict.fromkeys(words))
     if not words:
-        raise BadRequest("an ensemble needs members: models' names, runs' folders, or CSV files of name,score")
+        raise UsageError("an ensemble needs members: models' names, runs' folders, or CSV files of name,score")
     data = datasets.load_dataset(wish.dataset, wish.root, cards=wish.cards, quiet=wish.quiet)
     name, protocol = data.protocol(wish.protocol)
     wish = replace(wish, protocol=name, repeat=0)
@@ -150,13 +150,13 @@ class _Members:
         for word in words:
             try:
                 planned.append((word, self._planned(word)))
-            except BadRequest as error:
+            except UsageError as error:
                 problems.append(str(error))
         stems = {Path(word).stem for word, todo in planned if isinstance(todo, Path)}
         unknown = sorted(self.lower - {word for word, todo in planned if isinstance(todo, Path)} - stems)
         problems += [f"--lower-is-better {listed(unknown)}: no such file of scores among the members"] if unknown else []
         if problems:
-            raise BadRequest("\n".join(problems))
+            raise UsageError("\n".join(problems))
         names: list[str] = []
         sources: list[Source] = []
         for member, (word, todo) in enumerate(planned):
@@ -176,16 +176,16 @@ class _Members:
         record = read_record(path)
         assert record is not None
         if record["repeats"] is not None:
-            raise BadRequest(
+            raise UsageError(
                 f"{word}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}"
             )
         if record["request"].get("scores"):
-            raise BadRequest(f"{word}: its scores came from a file; name that file ({record['request']['scores']})")
+            raise UsageError(f"{word}: its scores came from a file; name that file ({record['request']['scores']})")
         same = record["dataset"] == self.data.name
         if same and record["hashes"]["split"] == self.split and not record["partial"]:
             return Outcome(path, record, found=True)
         if same and record["training"]:
-            raise BadRequest(
+            raise UsageError(
                 f"{word}: it was trained on another split of {self.data.name} ({record['protocol']}), so that what is fitted and "
                 f"tested here may be what it was trained on; use its own (--protocol {record['protocol']})"
             )
@@ -233,7 +233,7 @@ def _source(member: int, name: str, outcome: Outcome, wish: Request) -> Source:
     sign = 1.0 if card["higher_is_better"] else -1.0
     scores = {n: sign * score for n, score, _ in ScoreFile(outcome.folder).read()}
     if record["random_weights"] and not record["training"]:
-        raise BadRequest(
+        raise UsageError(
             f"{outcome.folder}: parts of {name} keep random weights: an ensemble of it could not be rebuilt from files"
         )
     facts = {
@@ -264,7 +264,7 @@ def _weight_files(name: str, folder: Path, record: Mapping[str, Any]) -> list[We
     if record["training"]:
         path = folder / WEIGHTS
         if not path.is_file():
-            raise BadRequest(f"{path}: not there, so the trained model is lost; train it again: {record['command']}")
+            raise UsageError(f"{path}: not there, so the trained model is lost; train it again: {record['command']}")
         digest = record["hashes"]["trained_weights"]
         facts = {"file": f"{safe_name(record['model'])}-{digest[:8]}.safetensors", "sha256": digest}
         return [WeightFile(FILE, facts, path)]
@@ -276,7 +276,7 @@ def _weight_files(name: str, folder: Path, record: Mapping[str, Any]) -> list[We
             facts = {"file": f"{safe_name(record['model'])}-{digest[:8]}{path.suffix}", "sha256": digest}
             files.append(WeightFile(FILE, facts, path))
         elif record["cards"]["model"]["model"].get("backbone"):
-            raise BadRequest(
+            raise UsageError(
                 f"{folder}: {name} took its {part} from --set model.backbone=FILE, which a card cannot say; "
                 "give one file that holds the whole model with --weights FILE"
             )
@@ -309,9 +309,9 @@ def _joined(
                 f"{source.name}: no score for {len(absent)} of {len(names)} images of {data.name} ({part}): {listed(absent, 5)}"
             )
     if lines:
-        raise BadRequest("\n".join([*lines, "names are joined exactly; every member needs a score of every labelled image"]))
+        raise UsageError("\n".join([*lines, "names are joined exactly; every member needs a score of every labelled image"]))
     if names and not (rows["reference_id"] != "").all():
-        raise BadRequest(f"{data.name}: ensembles need the reference of every image (reference_id): they are judged by reference")
+        raise UsageError(f"{data.name}: ensembles need the reference of every image (reference_id): they are judged by reference")
     labels = rows["score"].to_numpy(dtype=float)
     values = np.array([[given[name] for name in names] for given in scores], dtype=np.float64)
     return Images(data.name, part, names, labels if data.higher_is_better else -labels, list(rows["reference_id"]), values, note)
@@ -326,14 +326,14 @@ def _elsewhere(
         say(f"{other.name}: {independent.note}")
     rows = other.table[independent.keep & other.table["score"].notna()]
     if rows.empty:
-        raise BadRequest(f"{other.name}: no labelled image to test on")
+        raise UsageError(f"{other.name}: no labelled image to test on")
     scores: list[Mapping[str, float]] = []
     for source in sources:
         if source.again is None:
             scores.append(source.scores)
             continue
         if not has_pictures(other.table):
-            raise BadRequest(
+            raise UsageError(
                 f"{source.name} is a model, but {other.name} is a table without pictures: members must be score files"
             )
         request = replace(

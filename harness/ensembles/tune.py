@@ -28,7 +28,7 @@ from harness.files.atomic import sha256_json, write_json, write_text
 from harness.models import find_model
 from harness.results import tables
 from harness.results.run_folder import folder_of, locked
-from harness.runtime.errors import BadRequest, Fault, listed, near
+from harness.runtime.errors import RunError, UsageError, listed, near
 
 if TYPE_CHECKING:
     from harness.datasets import Dataset
@@ -107,11 +107,11 @@ def tune_recipe(
 ) -> Tuned:
     """Train the one model of `words` under `trials` settings, write the best's card to `out`, and test it.
 
-    Only `concurrency` 1 repeats: side by side, what Optuna proposes depends on which trial is done first. Raises BadRequest for
+    Only `concurrency` 1 repeats: side by side, what Optuna proposes depends on which trial is done first. Raises UsageError for
     a model that is not trained or whose card declares nothing tunable.
     """
     if len(words) != 1:
-        raise BadRequest(f"--tune recipe takes one model, not {len(words)}")
+        raise UsageError(f"--tune recipe takes one model, not {len(words)}")
     request = replace(request, model=words[0], quiet=True)
     model = find_model(words[0], request.cards)
     space = _space(model)
@@ -120,13 +120,13 @@ def tune_recipe(
     first = plan(request, data)
     assert first.card.recipe is not None
     if not (first.parts == "validation").any() or not first.card.recipe.validate_every:
-        raise BadRequest(
+        raise UsageError(
             f"{model.name} on {data.name}: settings are judged on a validation part, and there is none ({first.protocol})"
         )
     tried = _tried(first, space, trials, aim, concurrency, say)
     whole = [t for t in tried if t.figure is not None and not t.stopped]
     if not whole:
-        raise Fault("no trial was trained to the end; ask for more --trials")
+        raise RunError("no trial was trained to the end; ask for more --trials")
     best = max(whole, key=lambda t: t.figure or 0.0)
     with _threads(concurrency):
         outcome = execute(_planned(request, best.settings, data), say)
@@ -144,9 +144,9 @@ def _planned(request: Request, settings: Mapping[str, Any], data: Dataset | None
 def _space(model: ModelCard) -> dict[str, Tunable]:
     """The card's tunable settings, checked all at once."""
     if model.recipe is None:
-        raise BadRequest(f"{model.name} is not trained here (it has no recipe): there is nothing to tune")
+        raise UsageError(f"{model.name} is not trained here (it has no recipe): there is nothing to tune")
     if not model.tunable:
-        raise BadRequest(f'{model.path}: no [tunable] table, such as "recipe.rate" = {{ low = 1e-4, high = 1e-2, log = true }}')
+        raise UsageError(f'{model.path}: no [tunable] table, such as "recipe.rate" = {{ low = 1e-4, high = 1e-2, log = true }}')
     problems = []
     known = _settings(model)
     for name, values in model.tunable.items():
@@ -161,7 +161,7 @@ def _space(model: ModelCard) -> dict[str, Tunable]:
         ):
             problems.append(f"{model.path}: tunable {name!r}: low should be below high{', and above 0' if values.log else ''}")
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise UsageError("\n".join(problems))
     return dict(model.tunable)
 
 
@@ -235,7 +235,7 @@ def _tried(
         results = tuner.fit()
     each = [results[i] for i in range(len(results))]
     if results.errors:
-        raise Fault(f"a trial failed: {str(results.errors[0]).strip().splitlines()[-1]} (what is trained is kept)")
+        raise RunError(f"a trial failed: {str(results.errors[0]).strip().splitlines()[-1]} (what is trained is kept)")
     tried = []
     for result in each:
         settings, metrics = dict(result.config or {}), result.metrics or {}

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from harness.files import atomic
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 ANSWER_WITHIN = 10.0
 """Seconds in which a host has to begin its answer, name look-up and redirections included; also for each later read."""
@@ -120,10 +120,10 @@ def download(
 ) -> Path:
     """Bring one address's file to `target`, unless it is there.
 
-    `accept` looks at the whole file before it gets its name and raises SourceFailed or BadRequest for a wrong one, which
+    `accept` looks at the whole file before it gets its name and raises SourceFailed or UsageError for a wrong one, which
     is removed. `checked`: it would notice bytes of two versions, so a cut download may be continued without an entity
     tag. `unreachable` collects the hosts that did not answer, so that several files of one host wait for it once.
-    Raises SourceFailed saying what went wrong, Fault when the folder cannot be written.
+    Raises SourceFailed saying what went wrong, RunError when the folder cannot be written.
     """
     unreachable = set() if unreachable is None else unreachable
     host = urllib.parse.urlsplit(url).netloc
@@ -157,7 +157,7 @@ def put(part: Path, target: Path, accept: Callable[[Path], None]) -> None:
     """Give the whole file `part` its name if `accept` finds it right, else remove it and raise what `accept` raises."""
     try:
         accept(part)
-    except (SourceFailed, BadRequest):
+    except (SourceFailed, UsageError):
         part.unlink(missing_ok=True)
         raise
     with atomic.writing(target):

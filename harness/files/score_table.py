@@ -8,40 +8,40 @@ import pandas as pd
 
 from harness.files.atomic import sha256_json
 from harness.files.text_table import numbers, read_text_columns
-from harness.runtime.errors import BadRequest, listed, near
+from harness.runtime.errors import UsageError, listed, near
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
     """A file with columns name, score (and optionally reference_id): unique names, finite scores.
 
-    Raises BadRequest listing every problem.
+    Raises UsageError listing every problem.
     """
     frame = read_text_columns(Path(path))
     absent = [c for c in ("name", "score") if c not in frame]
     if absent:
         hints = "".join(near(c, frame.columns) for c in absent)
-        raise BadRequest(f"{path}: missing columns {', '.join(absent)}{hints} (it has {', '.join(frame.columns)})")
+        raise UsageError(f"{path}: missing columns {', '.join(absent)}{hints} (it has {', '.join(frame.columns)})")
     if frame.empty:
-        raise BadRequest(f"{path}: no rows")
+        raise UsageError(f"{path}: no rows")
     frame["score"], bad = numbers(frame["score"])
     problems = [f"{path}: score is not a finite number in {len(bad)} rows: {listed(bad)}"] if bad else []
     twice = list(frame["name"][frame["name"].duplicated()].unique())
     problems += [f"{path}: {len(twice)} names occur more than once: {listed(twice)}"] if twice else []
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise UsageError("\n".join(problems))
     return frame
 
 
 def join(scores: pd.DataFrame, labels: pd.DataFrame, what: tuple[str, str], *, inner: bool) -> pd.DataFrame:
     """The rows of `labels` with a column `given`, joined exactly by name.
 
-    Raises BadRequest listing the unmatched of both sides, unless `inner` (then they are dropped).
+    Raises UsageError listing the unmatched of both sides, unless `inner` (then they are dropped).
     """
     if not inner:
         refuse_unmatched(scores["name"], labels["name"], labels["name"], what)
     joined = labels.merge(scores[["name", "score"]].rename(columns={"score": "given"}), on="name", how="inner", sort=False)
     if joined.empty:
-        raise BadRequest(f"{what[0]} and {what[1]} have no name in common")
+        raise UsageError(f"{what[0]} and {what[1]} have no name in common")
     return joined
 
 
@@ -51,7 +51,7 @@ def refuse_unmatched(given: pd.Series, wanted: pd.Series, known: pd.Series, what
     lines = [f"{what[0]}: {len(extra)} names that {what[1]} has not: {listed(extra)}"] if extra else []
     lines += [f"{what[1]}: {len(absent)} names that {what[0]} has not: {listed(absent)}"] if absent else []
     if lines:
-        raise BadRequest("\n".join([*lines, "names are joined exactly; --inner uses those that both have"]))
+        raise UsageError("\n".join([*lines, "names are joined exactly; --inner uses those that both have"]))
 
 
 def scores_hash(frame: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 
 
 def read_text_columns(path: Path) -> pd.DataFrame:
@@ -15,26 +15,26 @@ def read_text_columns(path: Path) -> pd.DataFrame:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise BadRequest(f"{path}: no such file") from None
+        raise UsageError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
-        raise BadRequest(f"{path}: not UTF-8 text (byte {error.start})") from None
+        raise UsageError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
-        raise BadRequest(f"{path}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     head = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=head.count)
     try:
         rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise BadRequest(f"{path}: not a readable CSV: {error}") from None
+        raise UsageError(f"{path}: not a readable CSV: {error}") from None
     if not rows:
-        raise BadRequest(f"{path}: an empty file")
+        raise UsageError(f"{path}: an empty file")
     header = [cell.strip() for cell in rows[0]]
     twice = sorted({c for c in header if header.count(c) > 1})
     if twice:
-        raise BadRequest(f"{path}: columns named twice: {', '.join(map(repr, twice))}")
+        raise UsageError(f"{path}: columns named twice: {', '.join(map(repr, twice))}")
     ragged = [i + 2 for i, row in enumerate(rows[1:]) if len(row) != len(header)]
     if ragged:
-        raise BadRequest(f"{path}: {len(header)} columns in the first line, another number in rows {listed(ragged)}")
+        raise UsageError(f"{path}: {len(header)} columns in the first line, another number in rows {listed(ragged)}")
     cells = [[cell.strip() for cell in row] for row in rows[1:]]
     return pd.DataFrame(cells, columns=header, dtype=object)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.runtime.errors import BadRequest, near
+from harness.runtime.errors import UsageError, near
 
 NAMED = ("whole", "five", "nine", "grid", "random20")
 
@@ -34,21 +34,21 @@ class Crop(NamedTuple):
 def check(protocol: str) -> None:
     """Refuse a protocol that is none of whole, five, nine, grid, randomK."""
     if protocol not in NAMED and not re.fullmatch(r"random[1-9]\d{0,3}", protocol):
-        raise BadRequest(f"no crop protocol {protocol!r}{near(protocol, NAMED)} (there are {', '.join(NAMED)} and any randomK)")
+        raise UsageError(f"no crop protocol {protocol!r}{near(protocol, NAMED)} (there are {', '.join(NAMED)} and any randomK)")
 
 
 def positions(protocol: str, height: int, width: int, size: int | None, *, seed: int, reference_id: str) -> list[Crop]:
     """The crops of a (height, width) image; `size` is the crop's side, None for `whole`.
 
-    Raises BadRequest when the image is smaller than the crop.
+    Raises UsageError when the image is smaller than the crop.
     """
     check(protocol)
     if protocol == "whole":
         return [Crop(0, 0, height, width, 1)]
     if not size:
-        raise BadRequest(f"crops = {protocol!r} needs a crop size (--set protocol.crop_size=224)")
+        raise UsageError(f"crops = {protocol!r} needs a crop size (--set protocol.crop_size=224)")
     if height < size or width < size:
-        raise BadRequest(f"an image of {width}x{height} is smaller than the {size}x{size} crop of protocol {protocol!r}")
+        raise UsageError(f"an image of {width}x{height} is smaller than the {size}x{size} crop of protocol {protocol!r}")
     bottom, right = height - size, width - size
     middle, centre = height // 2 - size // 2, width // 2 - size // 2
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]

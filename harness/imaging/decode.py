@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -40,7 +40,7 @@ class Decoded(NamedTuple):
 
 
 def read(path: str | Path) -> Pixels:
-    """The picture at `path` as (H, W, 3) uint8 RGB; raises BadRequest saying what is wrong with it."""
+    """The picture at `path` as (H, W, 3) uint8 RGB; raises UsageError saying what is wrong with it."""
     return decode(_bytes(path), path)
 
 
@@ -51,13 +51,13 @@ def read_hashed(path: str | Path) -> Decoded:
 
 
 def size(path: str | Path) -> tuple[int, int]:
-    """(height, width) from the header alone; raises BadRequest when it is no picture."""
+    """(height, width) from the header alone; raises UsageError when it is no picture."""
     try:
         with Image.open(path, formats=_formats()) as image:
             width, height = image.size
             return height, width
     except Exception as error:
-        raise BadRequest(f"{path}: {_reason(error)}") from None
+        raise UsageError(f"{path}: {_reason(error)}") from None
 
 
 @functools.cache
@@ -71,13 +71,13 @@ def _bytes(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise BadRequest(f"{path}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def decode(data: bytes, path: str | Path) -> Pixels:
     """The picture held by `data`; `path` is only named in errors."""
     if not data:
-        raise BadRequest(f"{path}: an empty file")
+        raise UsageError(f"{path}: an empty file")
     if _is_plain_bmp(data):
         return _decode_bmp(data)
     try:
@@ -85,10 +85,10 @@ def decode(data: bytes, path: str | Path) -> Pixels:
             _refuse(image, path)
             image.load()
             return _as_rgb(image, path)
-    except BadRequest:
+    except UsageError:
         raise
     except Exception as error:  # Pillow's plugins raise whatever a broken file drives them into
-        raise BadRequest(f"{path}: {_reason(error)}") from None
+        raise UsageError(f"{path}: {_reason(error)}") from None
 
 
 _BMP = struct.Struct("<2sIHHIIiiHHI")
@@ -129,17 +129,17 @@ def _reason(error: Exception) -> str:
 def _refuse(image: ImageFile.ImageFile, path: str | Path) -> None:
     width, height = image.size
     if not width or not height:
-        raise BadRequest(f"{path}: a picture of {width}x{height} pixels")
+        raise UsageError(f"{path}: a picture of {width}x{height} pixels")
     if width * height > MAX_PIXELS:
-        raise BadRequest(f"{path}: {width}x{height} is more than {MAX_PIXELS:,} pixels")
+        raise UsageError(f"{path}: {width}x{height} is more than {MAX_PIXELS:,} pixels")
     if getattr(image, "n_frames", 1) > 1:
-        raise BadRequest(f"{path}: an animation of {getattr(image, 'n_frames', 0)} frames; give one still picture")
+        raise UsageError(f"{path}: an animation of {getattr(image, 'n_frames', 0)} frames; give one still picture")
     # Pillow opens 16-bit colour PNG and TIFF as 8-bit RGB and drops the low bytes without a word; only the tile tells.
     raw_modes = [str(part) for tile in image.tile for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
     if image.mode.startswith(("I", "F")) or any(";16" in mode for mode in raw_modes):
-        raise BadRequest(f"{path}: more than 8 bits a channel; convert it to 8-bit RGB first, in the way your protocol asks")
+        raise UsageError(f"{path}: more than 8 bits a channel; convert it to 8-bit RGB first, in the way your protocol asks")
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-        raise BadRequest(f"{path}: a {image.mode} picture; convert it to RGB first, in the way your protocol asks")
+        raise UsageError(f"{path}: a {image.mode} picture; convert it to RGB first, in the way your protocol asks")
 
 
 def _as_rgb(image: Image.Image, path: str | Path) -> Pixels:
@@ -149,7 +149,7 @@ def _as_rgb(image: Image.Image, path: str | Path) -> Pixels:
         image = image.convert("RGBA")
         lowest = image.getchannel("A").getextrema()[0]
         if lowest != 255:
-            raise BadRequest(f"{path}: a picture with transparency; flatten it on the background that people saw")
+            raise UsageError(f"{path}: a picture with transparency; flatten it on the background that people saw")
     if image.mode != "RGB":
         image = image.convert("RGB")
     return np.array(image, dtype=np.uint8)
@@ -159,7 +159,7 @@ def check_same_size(reference: Pixels, distorted: Pixels, name: str) -> None:
     """Refuse a pair whose pictures differ in size."""
     if reference.shape != distorted.shape:
         (h, w), (dh, dw) = reference.shape[:2], distorted.shape[:2]
-        raise BadRequest(f"{name}: the reference is {w}x{h} and the distorted image {dw}x{dh}; they must have one size")
+        raise UsageError(f"{name}: the reference is {w}x{h} and the distorted image {dw}x{dh}; they must have one size")
 
 
 def missing(paths: Sequence[str]) -> str | None:

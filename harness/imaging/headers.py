@@ -11,7 +11,7 @@ import struct
 from typing import BinaryIO, NamedTuple
 
 from harness.imaging import decode
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PROBES, _PROBE = 3, 256
@@ -28,17 +28,17 @@ class Header(NamedTuple):
 
 
 def look(path: str) -> Header:
-    """The header of the picture at `path`; raises BadRequest saying what is wrong with it, without the path."""
+    """The header of the picture at `path`; raises UsageError saying what is wrong with it, without the path."""
     try:
         with open(path, "rb", buffering=0) as stream:
             size = os.fstat(stream.fileno()).st_size
             head = stream.read(64)
             if not head:
-                raise BadRequest("an empty file")
+                raise UsageError("an empty file")
             height, width = _size(path, stream, head, size)
             return Header(height, width, size, _probe(stream, head, size))
     except OSError as error:
-        raise BadRequest(f"cannot be read: {error.strerror}") from None
+        raise UsageError(f"cannot be read: {error.strerror}") from None
 
 
 def _size(path: str, stream: BinaryIO, head: bytes, size: int) -> tuple[int, int]:
@@ -54,21 +54,21 @@ def _size(path: str, stream: BinaryIO, head: bytes, size: int) -> tuple[int, int
         row = (width * bits + 7) // 8
         needed = offset + (row + 3) // 4 * 4 * (abs(height) - 1) + row
         if width <= 0 or not height:
-            raise BadRequest(f"a picture of {width}x{height} pixels")
+            raise UsageError(f"a picture of {width}x{height} pixels")
         if compression == 0 and size < needed:
-            raise BadRequest(f"cut off: {size:,} bytes of at least {needed:,}")
+            raise UsageError(f"cut off: {size:,} bytes of at least {needed:,}")
         return abs(height), width
     try:
         return decode.size(path)
-    except BadRequest as error:
-        raise BadRequest(str(error).removeprefix(f"{path}: ")) from None
+    except UsageError as error:
+        raise UsageError(str(error).removeprefix(f"{path}: ")) from None
 
 
 def _decode(path: str) -> None:
     try:
         decode.read(path)
-    except BadRequest as error:
-        raise BadRequest(str(error).removeprefix(f"{path}: ")) from None
+    except UsageError as error:
+        raise UsageError(str(error).removeprefix(f"{path}: ")) from None
 
 
 def _probe(stream: BinaryIO, head: bytes, size: int) -> bytes:

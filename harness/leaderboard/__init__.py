@@ -23,29 +23,29 @@ from harness.results.key import key_of
 from harness.results.record import read_record
 from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile
-from harness.runtime.errors import BadRequest, listed, near
+from harness.runtime.errors import UsageError, listed, near
 
 RECORDS = "records"
 PAGE = "index.html"
 KEPT = ("scores.csv", "record.json")
 """In the order of copying: where there is a record, there are its scores."""
-Found = tuple[Path, dict[str, Any]]
+FoundRecord = tuple[Path, dict[str, Any]]
 
 
-def collect(places: Iterable[str | Path], *, unfinished: bool = False) -> list[Found]:
+def collect(places: Iterable[str | Path], *, unfinished: bool = False) -> list[FoundRecord]:
     """Every record under folders of `<dataset>/<model>/<key>`, each (dataset, model, key) once, from the first place that has it.
 
-    `unfinished`: also runs that have begun and left no record, as records without figures. Raises BadRequest listing every
+    `unfinished`: also runs that have begun and left no record, as records without figures. Raises UsageError listing every
     record that cannot be read.
     """
-    found: dict[tuple[str, str, str], Found] = {}
-    begun: dict[tuple[str, str, str], Found] = {}
+    found: dict[tuple[str, str, str], FoundRecord] = {}
+    begun: dict[tuple[str, str, str], FoundRecord] = {}
     problems: list[str] = []
     for place in places:
         for folder in sorted(path for path in Path(place).glob("*/*/*") if path.is_dir()):
             try:
                 record = read_record(folder)
-            except BadRequest as error:
+            except UsageError as error:
                 problems.append(str(error))
                 continue
             if record is not None:
@@ -53,7 +53,7 @@ def collect(places: Iterable[str | Path], *, unfinished: bool = False) -> list[F
             elif unfinished and (stub := _begun(folder)) is not None:
                 begun.setdefault((stub["dataset"], stub["model"], stub["key"]), (folder, stub))
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise UsageError("\n".join(problems))
     return [*found.values(), *(entry for name, entry in begun.items() if name not in found)]
 
 
@@ -67,7 +67,7 @@ def _begun(folder: Path) -> dict[str, Any] | None:
     return {**facts, "dataset": folder.parent.parent.name, "key": folder.name, "identity": identity, "unfinished": True}
 
 
-def boards_of(found: Sequence[Found], records_folder: Path | None = None) -> list[Board]:
+def boards_of(found: Sequence[FoundRecord], records_folder: Path | None = None) -> list[Board]:
     """A board for each dataset that the records name, in the order of names."""
     return [board(found, dataset, records_folder) for dataset in sorted({record["dataset"] for _, record in found})]
 
@@ -87,10 +87,10 @@ def _chosen(name: str | None, runs_folder: str | Path, boards: str | Path) -> li
     kept = Path(boards) / RECORDS
     found = collect([kept, runs_folder], unfinished=True)
     if not found:
-        raise BadRequest(f"no records under {runs_folder} or {kept}; make one: harness run psnr --dataset demo")
+        raise UsageError(f"no records under {runs_folder} or {kept}; make one: harness run psnr --dataset demo")
     known = sorted({record["dataset"] for _, record in found})
     if name is not None and name not in known:
-        raise BadRequest(f"no records of dataset {name!r}{near(name, known)} (there are records of {listed(known)})")
+        raise UsageError(f"no records of dataset {name!r}{near(name, known)} (there are records of {listed(known)})")
     return [b for b in boards_of(found, kept) if name in (None, b.dataset)]
 
 
@@ -98,7 +98,7 @@ def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> l
     """Copy finished records (record.json and scores.csv) under `boards`; returns their folders there. `write` then builds.
 
     A committed record that differs from an added one in the version of the model's class alone, an older one, gives way to it.
-    Raises BadRequest for folders without a finished record, before anything is copied.
+    Raises UsageError for folders without a finished record, before anything is copied.
     """
     found: list[tuple[Path, dict[str, Any]]] = []
     problems = []
@@ -111,7 +111,7 @@ def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> l
         else:
             found.append((folder, record))
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise UsageError("\n".join(problems))
     places = []
     for folder, record in found:
         place = folder_of(Path(boards) / RECORDS, record["dataset"], record["model"], record["key"])

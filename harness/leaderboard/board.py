@@ -16,7 +16,7 @@ from harness.results.marks import (
     SEEN,
     UNFINISHED,
 )
-from harness.statistics.leave_one_out import LeftOut
+from harness.statistics.leave_one_out import LeaveOneOut
 
 Record = Mapping[str, Any]
 FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
@@ -46,7 +46,7 @@ class Row:
     repeats: int = 0
     """Splits that the figures are a median over; 0: one split."""
     marks: tuple[str, ...] = ()
-    left_out: LeftOut | None = None
+    left_out: LeaveOneOut | None = None
     """Figures without each reference."""
     images: tuple[str | None, str | None] = (None, None)
     """The table's and the split's hash: rows are compared where both are the same."""

@@ -26,7 +26,7 @@ from harness.results.marks import (
     PARTIAL,
     marks_of,
 )
-from harness.statistics.leave_one_out import LeftOut
+from harness.statistics.leave_one_out import LeaveOneOut
 
 
 def board(records: Sequence[tuple[Path | None, Record]], dataset: str, records_folder: Path | None = None) -> Board:
@@ -156,7 +156,7 @@ def _row(record: Record, folder: str, usual: _Usual) -> Row:
         seeds=() if record.get("seed") is None else (record["seed"],),
         repeats=len(record.get("repeats") or ()),
         marks=marks_of(record, _differs(record, usual)),
-        left_out=LeftOut.read(record.get("without_each_reference")),
+        left_out=LeaveOneOut.read(record.get("without_each_reference")),
         images=(_hash(record, "table"), _hash(record, "split")),
         trained_on=tuple(record.get("trained_on") or ()),
         settings=_settings(record.get("command") or ""),
@@ -227,14 +227,14 @@ def _mean(rows: Sequence[Row]) -> Row:
     )
 
 
-def _mean_left_out(rows: Sequence[Row]) -> LeftOut | None:
+def _mean_left_out(rows: Sequence[Row]) -> LeaveOneOut | None:
     """The mean figures without each reference, where all rows have them for the same references."""
     known = [row.left_out for row in rows if row.left_out is not None]
     if len(known) < len(rows) or len({(row.images, found.references) for row, found in zip(rows, known, strict=True)}) > 1:
         return None
     shared = set.intersection(*(set(found.figures) for found in known))
     means = {f: [sum(v) / len(v) for v in zip(*(found.figures[f] for found in known), strict=True)] for f in shared}
-    return LeftOut.of(known[0].references, means)
+    return LeaveOneOut.of(known[0].references, means)
 
 
 def _controls(dataset: str, protocol: str, records: Sequence[Record]) -> list[Row]:

@@ -14,10 +14,10 @@ from harness.cards.loading import find_card
 from harness.cards.overrides import apply_set
 from harness.cards.plugins import resolve
 from harness.cards.schema import ModelCard
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from harness.models.weights import Found
+    from harness.models.weights import ResolvedWeights
 
 
 def find_model(name: str, extra: Sequence[str | Path] = ()) -> ModelCard:
@@ -42,7 +42,7 @@ def load_model(
     """The model of a card, its weights in place, ready to score (`harness.models.base`).
 
     `weights`: a file, or a word of the card such as `released`; None: what the card always loads. `set`: dotted paths
-    into the card. Parameters that no file fills are drawn from `seed`. Raises BadRequest.
+    into the card. Parameters that no file fills are drawn from `seed`. Raises UsageError.
     """
     from harness.models import weights as files
 
@@ -50,25 +50,25 @@ def load_model(
     return build(card, files.find(card, weights, offline=offline), seed)
 
 
-def build(card: ModelCard, found: Found | None, seed: int = 0) -> Any:
+def build(card: ModelCard, found: ResolvedWeights | None, seed: int = 0) -> Any:
     """The card's class, constructed with its `[model]` table and filled from the files in `found`."""
     from harness.models import weights as files
 
     absent = [package for package in card.requires if importlib.util.find_spec(package) is None]
     if absent:
         how = f"pip install 'iqa-harness[{card.extra}]'" if card.extra else f"pip install {' '.join(absent)}"
-        raise BadRequest(f"{card.name} needs {', '.join(absent)}, which is not installed: {how}")
+        raise UsageError(f"{card.name} needs {', '.join(absent)}, which is not installed: {how}")
     made = resolve(card.class_, card.path)
     try:
         inspect.signature(made).bind(**card.model)
     except TypeError as error:
-        raise BadRequest(f"{card.path}: [model] does not fit {card.class_}: {error}") from None
+        raise UsageError(f"{card.path}: [model] does not fit {card.class_}: {error}") from None
     with _seeded(seed):
         model = made.from_card(card) if hasattr(made, "from_card") else made(**card.model)
     if not callable(getattr(model, "score", None)):
-        raise BadRequest(f"{card.path}: {card.class_} has no score(reference, distorted)")
+        raise UsageError(f"{card.path}: {card.class_} has no score(reference, distorted)")
     if bool(getattr(model, "higher_is_better", card.higher_is_better)) != card.higher_is_better:
-        raise BadRequest(f"{card.path}: higher_is_better = {card.higher_is_better} contradicts {card.class_}")
+        raise UsageError(f"{card.path}: higher_is_better = {card.higher_is_better} contradicts {card.class_}")
     if found is not None:
         files.fill(model, found)
     if callable(getattr(model, "eval", None)):

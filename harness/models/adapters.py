@@ -22,7 +22,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from harness.cards.schema import ModelCard
 from harness.models.base import Model, check_pair
-from harness.runtime.errors import BadRequest, Fault, listed, near
+from harness.runtime.errors import RunError, UsageError, listed, near
 
 LIBRARIES = ("piq", "pyiqa")
 
@@ -73,17 +73,17 @@ def available(library: str) -> list[str]:
 def card(library: str, metric: str) -> ModelCard:
     """The card that `library:metric` stands for; polarity and options are the library's.
 
-    Raises BadRequest where the library is not known or not installed, and for a metric that it does not have or that
+    Raises UsageError where the library is not known or not installed, and for a metric that it does not have or that
     takes no reference.
     """
     _check_library(library)
     name = f"{library}:{metric}"
     if importlib.util.find_spec(library) is None:
-        raise BadRequest(f"{name} needs {library}, which is not installed: pip install 'iqa-harness[{library}]'")
+        raise UsageError(f"{name} needs {library}, which is not installed: pip install 'iqa-harness[{library}]'")
     known = available(library)
     if metric not in known:
         why = "has no metric" if library == "piq" or metric not in _pyiqa_configs() else "needs no reference for"
-        raise BadRequest(f"{name}: {library} {why} {metric!r}{near(metric, known)} (it has {listed(known, 50)})")
+        raise UsageError(f"{name}: {library} {why} {metric!r}{near(metric, known)} (it has {listed(known, 50)})")
     if library == "piq":
         higher, options = PIQ[metric].higher_is_better, {}
     else:
@@ -107,7 +107,7 @@ def card(library: str, metric: str) -> ModelCard:
 
 def _check_library(library: str) -> None:
     if library not in LIBRARIES:
-        raise BadRequest(f"no library {library!r} is known{near(library, LIBRARIES)} (models may be {listed(LIBRARIES)}:NAME)")
+        raise UsageError(f"no library {library!r} is known{near(library, LIBRARIES)} (models may be {listed(LIBRARIES)}:NAME)")
 
 
 def _pyiqa_configs() -> Mapping[str, Any]:
@@ -121,7 +121,7 @@ def _pyiqa_configs() -> Mapping[str, Any]:
                 module = importlib.util.module_from_spec(found)
                 found.loader.exec_module(module)
                 return dict(module.DEFAULT_CONFIGS)
-    raise BadRequest("pyiqa: this version has no default_model_configs.py; try pip install -U pyiqa")
+    raise UsageError("pyiqa: this version has no default_model_configs.py; try pip install -U pyiqa")
 
 
 class _Adapter(Model):
@@ -155,7 +155,7 @@ class _Adapter(Model):
     def score(self, reference: Any, distorted: Any) -> Any:
         """The library's values (N,) for two float32 batches (N, 3, H, W) in [0, 1].
 
-        What the library refuses is a BadRequest with its reason. Metrics that draw random patches draw the same ones for
+        What the library refuses is a UsageError with its reason. Metrics that draw random patches draw the same ones for
         every pair.
         """
         import torch
@@ -171,7 +171,7 @@ class _Adapter(Model):
 
     def _number(self, value: Any) -> float:
         if getattr(value, "numel", lambda: 0)() != 1:
-            raise Fault(f"{self.name}: {self.library} gave no single number for a pair but {type(value).__name__}")
+            raise RunError(f"{self.name}: {self.library} gave no single number for a pair but {type(value).__name__}")
         return float(value)
 
     @property
@@ -264,10 +264,10 @@ def _reasons(name: str, what: str) -> Iterator[None]:
     """Turn whatever a library raises into one line that gives its reason; too little memory stays what it is."""
     try:
         yield
-    except (BadRequest, Fault, MemoryError):
+    except (UsageError, RunError, MemoryError):
         raise
     except Exception as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).lower():
             raise
         kind = "" if isinstance(error, _SetUpFailed) else f"{type(error).__name__}: "
-        raise BadRequest(f"{name} {what}: {kind}{' '.join(str(error).split())[:500]}") from error
+        raise UsageError(f"{name} {what}: {kind}{' '.join(str(error).split())[:500]}") from error

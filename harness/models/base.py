@@ -44,7 +44,7 @@ class Model:
     def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:
         """Scores of `distorted` against `reference`.
 
-        Both are RGB, float32 in [0, 1], (N, 3, H, W). Returns (N,) float32. Raises BadRequest for anything else.
+        Both are RGB, float32 in [0, 1], (N, 3, H, W). Returns (N,) float32. Raises UsageError for anything else.
         """
         raise NotImplementedError
 
@@ -61,22 +61,22 @@ def check_pair(reference: torch.Tensor, distorted: torch.Tensor, crop_size: int 
     """Refuse anything but two float32 RGB batches in [0, 1] of one shape, with one line that says what is wrong."""
     import torch
 
-    from harness.runtime.errors import BadRequest
+    from harness.runtime.errors import UsageError
 
     for what, x in (("reference", reference), ("distorted", distorted)):
         if x.ndim != 4 or x.shape[1] != 3:
-            raise BadRequest(f"{what}: expected (N, 3, H, W), got {tuple(x.shape)}")
+            raise UsageError(f"{what}: expected (N, 3, H, W), got {tuple(x.shape)}")
         if x.dtype != torch.float32:
-            raise BadRequest(f"{what}: expected float32 in [0, 1], got {x.dtype}; divide uint8 pixels by 255")
+            raise UsageError(f"{what}: expected float32 in [0, 1], got {x.dtype}; divide uint8 pixels by 255")
         if x.numel() and not (x.amin() >= 0 and x.amax() <= 1):
-            raise BadRequest(f"{what}: values from {x.amin():g} to {x.amax():g}, expected [0, 1] without NaN")
+            raise UsageError(f"{what}: values from {x.amin():g} to {x.amax():g}, expected [0, 1] without NaN")
     if reference.shape != distorted.shape:
-        raise BadRequest(f"reference {tuple(reference.shape)} and distorted {tuple(distorted.shape)} differ in shape")
+        raise UsageError(f"reference {tuple(reference.shape)} and distorted {tuple(distorted.shape)} differ in shape")
     height, width = reference.shape[-2:]
     if crop_size is not None and (height, width) != (crop_size, crop_size):
-        raise BadRequest(
+        raise UsageError(
             f"this model takes {crop_size}x{crop_size} crops, got {height}x{width}; "
             "let a protocol crop (harness.score_pair, --set protocol.crops=five)"
         )
     if min(height, width) < minimum_size:
-        raise BadRequest(f"images of {height}x{width} are too small: this model needs at least {minimum_size} pixels a side")
+        raise UsageError(f"images of {height}x{width} are too small: this model needs at least {minimum_size} pixels a side")

@@ -72,7 +72,7 @@ class DISTS(FeatureMetric):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Fill trunk, `alpha` and `beta` from the state dict of the authors' whole network (`stage1.0.weight`, ...).
 
-        Raises BadRequest naming every missing, misshapen or foreign entry; nothing is changed then.
+        Raises UsageError naming every missing, misshapen or foreign entry; nothing is changed then.
         """
         renamed = {}
         for key, tensor in state.items():

@@ -17,7 +17,7 @@ from harness.cards.schema import Cropping, ModelCard, parse_card
 from harness.models import build, score_scaling, version_of
 from harness.models.base import Model
 from harness.models.score_scaling import Scaling
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 from harness.statistics.correlations import Floats
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ class Member:
     """By image name, for a member without a model."""
 
     def known(self, names: Sequence[str]) -> list[float]:
-        """The file's scores of these images. Raises BadRequest naming those that it lacks."""
+        """The file's scores of these images. Raises UsageError naming those that it lacks."""
         absent = [name for name in names if name not in self.scores]
         if absent:
-            raise BadRequest(
+            raise UsageError(
                 f"{self.name} exists only as a file of scores, with none for {len(absent)} of these images: {listed(absent, 5)}; "
                 "only the images that it names can be scored with it"
             )
@@ -86,10 +86,10 @@ class Ensemble(Model):
     ) -> None:
         where = path or "an ensemble"
         if not members:
-            raise BadRequest(f"{where}: [model] has no members")
+            raise UsageError(f"{where}: [model] has no members")
         names = [str(table.get("name")) for table in members]
         if len(set(names)) < len(names):
-            raise BadRequest(f"{where}: members of one name: {listed(sorted({n for n in names if names.count(n) > 1}))}")
+            raise UsageError(f"{where}: members of one name: {listed(sorted({n for n in names if names.count(n) > 1}))}")
         self.intercept = float(intercept)
         self.members = [_member(table, where, path) for table in members]
         self.minimum_size = max((int(getattr(m.model, "minimum_size", 1)) for m in self.members), default=1)
@@ -116,7 +116,7 @@ class Ensemble(Model):
         rows = []
         for member in self.members:
             if member.model is None:
-                raise BadRequest(f"{member.name} exists only as a file of scores: it cannot score pictures")
+                raise UsageError(f"{member.name} exists only as a file of scores: it cannot score pictures")
             scores = member.model.score(reference, distorted).double().cpu().numpy()
             rows.append(np.where(np.isposinf(scores), member.identical, scores) if member.identical is not None else scores)
         return torch.from_numpy(self.combine(np.stack(rows))).float().to(distorted.device)
@@ -139,14 +139,14 @@ class Ensemble(Model):
         member.scores = {name: float(score) for name, score in zip(frame["name"], frame["score"], strict=True)}
 
     def of_names(self, names: Sequence[str]) -> list[float]:
-        """Scores of images by name, where every member is a file of scores. Raises BadRequest for names that one lacks."""
+        """Scores of images by name, where every member is a file of scores. Raises UsageError for names that one lacks."""
         return [float(v) for v in self.combine(np.array([member.known(names) for member in self.members]))]
 
     def _named(self, name: str, part: str) -> Member:
         for member in self.members:
             if member.name == name:
                 return member
-        raise BadRequest(
+        raise UsageError(
             f"[[weights]] name = {part!r}: the ensemble has no such member (it has {listed([m.name for m in self.members])})"
         )
 
@@ -178,12 +178,12 @@ def _member(table: Mapping[str, Any], where: str, path: str) -> Member:
     absent = [key for key in ("name", "higher_is_better", "weight", "scaling") if key not in table]
     if unknown or absent:
         words = [f"{what} keys {listed(keys)}" for what, keys in (("unknown", unknown), ("missing", absent)) if keys]
-        raise BadRequest(f"{place}: {' and '.join(words)}")
+        raise UsageError(f"{place}: {' and '.join(words)}")
     card = member_card(table, path)
     model = None
     if card is not None:
         if "version" in table and (now := version_of(card)) != table["version"]:
-            raise BadRequest(
+            raise UsageError(
                 f"{place}: its numbers are others since this ensemble was made (version {table['version']} then, {now} now), "
                 "so its frozen scaling does not fit any more; make the ensemble anew"
             )

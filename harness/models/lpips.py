@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from harness.models import feature_extractors
 from harness.models.base import Model, check_pair
 from harness.models.weights.state_dict import fill
-from harness.runtime.errors import BadRequest, near
+from harness.runtime.errors import UsageError, near
 
 Embedding = list[Tensor]
 """Per layer the features (R, C, H', W') of R references, of length 1 at every place."""
@@ -92,7 +92,7 @@ class FeatureMetric(Model, nn.Module):
         with torch.inference_mode():
             moved = self.features(distorted)
             if embedding[0].shape[1:] != moved[0].shape[1:]:
-                raise BadRequest(f"{self.title}: the embedded references are not of the distorted images' size")
+                raise UsageError(f"{self.title}: the embedded references are not of the distorted images' size")
             # One reference for all rows, the usual case, is not copied.
             single = len(embedding[0]) == 1
             return self.compare([f if single else f[index.to(f.device)] for f in embedding], moved)
@@ -104,14 +104,14 @@ class FeatureMetric(Model, nn.Module):
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
         """Fill `trunk` from torchvision's state dict (its classifier is ignored), or `heads` from the authors' file.
 
-        Raises BadRequest naming every missing, misshapen or foreign entry; nothing is changed then.
+        Raises UsageError naming every missing, misshapen or foreign entry; nothing is changed then.
         """
         if part == "trunk":
             fill(self.trunk.state_dict(keep_vars=True), state, f"the trunk's weights for {self.title}", ignored=("classifier.",))
         elif part == "heads":
             fill(self.heads(), state, f"the heads' weights for {self.title}", ignored=())
         else:
-            raise BadRequest(f"{self.title} has no part {part!r}{near(part, ('trunk', 'heads'))} (trunk, heads)")
+            raise UsageError(f"{self.title} has no part {part!r}{near(part, ('trunk', 'heads'))} (trunk, heads)")
 
 
 class LPIPS(FeatureMetric):
@@ -126,9 +126,9 @@ class LPIPS(FeatureMetric):
 
     def __init__(self, net: Literal["alex", "vgg"] = "alex", release: str = "0.1", backbone: str = "") -> None:
         if net not in ("alex", "vgg"):
-            raise BadRequest(f"LPIPS: net = {net!r} is neither 'alex' nor 'vgg'")
+            raise UsageError(f"LPIPS: net = {net!r} is neither 'alex' nor 'vgg'")
         if release not in ("0.0", "0.1"):
-            raise BadRequest(f"LPIPS: release = {release!r} is neither '0.0' nor '0.1'")
+            raise UsageError(f"LPIPS: release = {release!r} is neither '0.0' nor '0.1'")
         super().__init__(self.make_trunk(net))
         self.net, self.release, self.backbone = net, release, backbone
         self.title = f"{type(self).__name__} ({net})"
@@ -160,7 +160,7 @@ class LPIPS(FeatureMetric):
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Fill trunk and heads from the state dict of the authors' whole network (`net.slice1.0.weight`, ...).
 
-        Raises BadRequest naming every missing, misshapen or foreign entry; nothing is changed then.
+        Raises UsageError naming every missing, misshapen or foreign entry; nothing is changed then.
         """
         own = self.trunk.state_dict(keep_vars=True) | self.heads()
         constants = ("scaling_layer.", "lins.")
@@ -196,7 +196,7 @@ class STLPIPS(LPIPS):
         return feature_extractors.shift_tolerant_alexnet() if net == "alex" else feature_extractors.shift_tolerant_vgg16()
 
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
-        """Fill `network`, trunk and heads, from the authors' file; raises BadRequest as `load_state` does."""
+        """Fill `network`, trunk and heads, from the authors' file; raises UsageError as `load_state` does."""
         if part != "network":
-            raise BadRequest(f"{self.title} has no part {part!r}{near(part, ('network',))} (network)")
+            raise UsageError(f"{self.title} has no part {part!r}{near(part, ('network',))} (network)")
         self.load_state(state)

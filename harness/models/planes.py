@@ -126,13 +126,13 @@ def luma(colours: Iterable[NDArray[Any]], out: Plane) -> None:
 
 def check_pair_uint8(reference: NDArray[Any], distorted: NDArray[Any], minimum_size: int = 1) -> None:
     """Refuse anything but two (H, W, 3) uint8 arrays of one shape, with one line that says what is wrong."""
-    from harness.runtime.errors import BadRequest
+    from harness.runtime.errors import UsageError
 
     for what, x in (("reference", reference), ("distorted", distorted)):
         if x.ndim != 3 or x.shape[2] != 3 or x.dtype != np.uint8:
-            raise BadRequest(f"{what}: expected (H, W, 3) uint8, got {x.shape} {x.dtype}")
+            raise UsageError(f"{what}: expected (H, W, 3) uint8, got {x.shape} {x.dtype}")
     if reference.shape != distorted.shape:
-        raise BadRequest(f"reference {reference.shape} and distorted {distorted.shape} differ in shape")
+        raise UsageError(f"reference {reference.shape} and distorted {distorted.shape} differ in shape")
     height, width = reference.shape[:2]
     if min(height, width) < minimum_size:
-        raise BadRequest(f"images of {height}x{width} are too small: this model needs at least {minimum_size} pixels a side")
+        raise UsageError(f"images of {height}x{width} are too small: this model needs at least {minimum_size} pixels a side")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.models.base import Model, check_pair
 from harness.models.planes import Rows, bands, check_pair_uint8, rows_tensor, rows_uint8
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class PSNR(Model):
 
     def __init__(self, colour: Literal["rgb", "luma"] = "rgb") -> None:
         if colour not in ("rgb", "luma"):
-            raise BadRequest(f"PSNR: colour = {colour!r} is neither 'rgb' nor 'luma'")
+            raise UsageError(f"PSNR: colour = {colour!r} is neither 'rgb' nor 'luma'")
         self.colour = colour
 
     def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:

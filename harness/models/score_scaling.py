@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.runtime.errors import BadRequest, listed, near
+from harness.runtime.errors import UsageError, listed, near
 from harness.statistics.correlations import Floats, midranks
 from harness.statistics.curve_fitting import fit_curve
 
@@ -58,14 +58,14 @@ def of_table(table: Mapping[str, Any], where: str) -> Scaling:
     """The scaling that a card keeps; `where` names its place in errors."""
     kind, parameters = table.get("kind"), table.get("parameters", ())
     if kind not in KINDS:
-        raise BadRequest(f"{where}: scaling.kind = {kind!r} is none of {listed(KINDS)}{near(str(kind), KINDS)}")
+        raise UsageError(f"{where}: scaling.kind = {kind!r} is none of {listed(KINDS)}{near(str(kind), KINDS)}")
     try:
         values = tuple(float(v) for v in parameters)
     except (TypeError, ValueError):
-        raise BadRequest(f"{where}: scaling.parameters should be numbers") from None
+        raise UsageError(f"{where}: scaling.parameters should be numbers") from None
     fits = len(values) % 2 == 0 and len(values) >= 4 if kind == "ecdf" else len(values) in _PARAMETERS[kind]
     if not fits or not np.isfinite(values).all() or (kind in ("z", "logistic") and values[-1] == 0):
-        raise BadRequest(f"{where}: a scaling of kind {kind!r} cannot have the parameters {listed(values, 5)}")
+        raise UsageError(f"{where}: a scaling of kind {kind!r} cannot have the parameters {listed(values, 5)}")
     return Scaling(kind, values)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from harness.models.base import Model, check_pair
 from harness.models.planes import Plane, Rows, bands, check_pair_uint8, rows_of, rows_tensor, rows_uint8, scratch
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -236,7 +236,7 @@ class _OverPlanes(Model):
 
     def __init__(self, colour: Literal["luma", "rgb"] = "luma") -> None:
         if colour not in ("luma", "rgb"):
-            raise BadRequest(f"{type(self).__name__}: colour = {colour!r} is neither 'luma' nor 'rgb'")
+            raise UsageError(f"{type(self).__name__}: colour = {colour!r} is neither 'luma' nor 'rgb'")
         self.colours = (None,) if colour == "luma" else (0, 1, 2)
 
     def half(self, x: Rows, keep: bool) -> Any:
@@ -273,7 +273,7 @@ class _OverPlanes(Model):
     def score_embedded_uint8(self, embedding: _Kept, distorted: NDArray[np.uint8]) -> float:
         """The bits of `score_uint8` against the reference that was embedded."""
         if distorted.shape != embedding.shape or distorted.dtype != np.uint8:
-            raise BadRequest(f"distorted: expected {embedding.shape} uint8, got {distorted.shape} {distorted.dtype}")
+            raise UsageError(f"distorted: expected {embedding.shape} uint8, got {distorted.shape} {distorted.dtype}")
         return self._mean(embedding.parts, partial(rows_uint8, distorted))
 
     def _mean(self, halves: list[Any], y: Callable[[int | None], Rows]) -> float:
@@ -320,7 +320,7 @@ class MSSSIM(_OverPlanes):
     def __init__(self, colour: Literal["luma", "rgb"] = "luma", combine: Literal["sum", "product"] = "sum") -> None:
         super().__init__(colour)
         if combine not in ("sum", "product"):
-            raise BadRequest(f"MSSSIM: combine = {combine!r} is neither 'sum' nor 'product'")
+            raise UsageError(f"MSSSIM: combine = {combine!r} is neither 'sum' nor 'product'")
         self.combine = combine
 
     def half(self, x: Rows, keep: bool) -> list[Reference]:

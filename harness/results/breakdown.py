@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.statistics.correlations import Clustered, Floats, midranks, numbered, spearman
+from harness.statistics.correlations import ClusteredPairs, Floats, midranks, numbered, spearman
 from harness.statistics.intervals import fisher_interval
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _part(p: Points, name: str, mine: NDArray[np.bool_]) -> Part:
         return Part(name, len(x), len(ids), None, None, residual)
     interval = None
     if len(ids) > 1:
-        interval = fisher_interval(srcc, Clustered(x, y, unit, len(ids)).srcc_without_each(), 0.95)
+        interval = fisher_interval(srcc, ClusteredPairs(x, y, unit, len(ids)).srcc_without_each(), 0.95)
     return Part(name, len(x), len(ids), srcc, interval, residual)
 
 

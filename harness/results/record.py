@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 
 _NUMBER = (int, float)
 _INTERVALS = {"*": ([_NUMBER, _NUMBER], None)}
@@ -127,23 +127,23 @@ FORMAT = 1
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The folder's finished record, or None. Raises BadRequest for one that another version wrote or that is damaged."""
+    """The folder's finished record, or None. Raises UsageError for one that another version wrote or that is damaged."""
     path = folder / "record.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise BadRequest(f"{path}: not a readable record ({error}); move it away, or repeat with --force") from None
+        raise UsageError(f"{path}: not a readable record ({error}); move it away, or repeat with --force") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
-        raise BadRequest(
+        raise UsageError(
             f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); "
             "choose another --runs, or repeat with --force"
         )
     if not fits(record):
         wrong = listed(list(problems(record)), 5)
-        raise BadRequest(f"{path}: a damaged record ({wrong}); move it away, or repeat with --force")
+        raise UsageError(f"{path}: a damaged record ({wrong}); move it away, or repeat with --force")
     return record
 
 

@@ -21,7 +21,7 @@ from harness.files.atomic import write_json, writing
 from harness.results import processes
 from harness.results.conditions import difference
 from harness.results.record import FORMAT, read_record
-from harness.runtime.errors import Fault
+from harness.runtime.errors import RunError
 
 # Cut off between two removals, a folder must not look finished without its scores, nor resumable without its state's files.
 _FIRST_REMOVED = {"record.json": 0, "state.json": 1}
@@ -38,7 +38,7 @@ def safe_name(name: str) -> str:
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """The folder's record, unless it or the scores behind it are not there. Raises BadRequest as `read_record` does."""
+    """The folder's record, unless it or the scores behind it are not there. Raises UsageError as `read_record` does."""
     record = read_record(folder)
     return record if record is not None and all((folder / name).is_file() for name in ("scores.csv", "pictures.csv")) else None
 
@@ -108,8 +108,8 @@ def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, f
 
 
 def require_there(folder: Path) -> None:
-    """Refuse to go on where a run's folder was removed or moved under it; raises Fault."""
+    """Refuse to go on where a run's folder was removed or moved under it; raises RunError."""
     if not folder.is_dir():
-        raise Fault(
+        raise RunError(
             f"{folder}: the folder is gone (removed or moved while this run worked in it?); the same command begins it anew"
         )

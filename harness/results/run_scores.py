@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from harness.files.atomic import append_lines, sync, write_text
 from harness.imaging.crops import Crop
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 
 class ScoreFile:
@@ -45,7 +45,7 @@ class ScoreFile:
         rows, pictures = _whole_rows(self.path), _whole_rows(self.pictures)
         order = [name for chunk in chunks for name in chunk]
         if any(sorted(r[0] for r in found) != sorted(order) for found in (rows, pictures)):
-            raise Fault(f"{self.path}: changed by something else while this run wrote to it; the same command puts it right")
+            raise RunError(f"{self.path}: changed by something else while this run wrote to it; the same command puts it right")
         if [r[0] for r in rows] != order or [r[0] for r in pictures] != order:
             self._write(rows, pictures, order)
         sync(self.path)
@@ -61,11 +61,11 @@ class ScoreFile:
         append_lines(self.path, csv_text([(r.name, repr(r.score), part) for r, part in zip(results, parts, strict=True)]))
 
     def read(self) -> list[tuple[str, float, str]]:
-        """All rows: name, score, part. Raises Fault for a damaged file."""
+        """All rows: name, score, part. Raises RunError for a damaged file."""
         try:
             return [(name, float(score), part) for name, score, part in _whole_rows(self.path)]
         except ValueError as error:
-            raise Fault(f"{self.path}: a damaged score file: {error}") from None
+            raise RunError(f"{self.path}: a damaged score file: {error}") from None
 
     def picture_hashes(self) -> list[tuple[str, str, str]]:
         """All rows of pictures.csv: name, sha256 of the distorted image, sha256 of the reference."""
@@ -79,7 +79,7 @@ def _whole_rows(path: Path) -> list[list[str]]:
     except (FileNotFoundError, UnicodeDecodeError):
         return []
     except OSError as error:
-        raise BadRequest(f"{path}: cannot be read: {error.strerror}") from None
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     # Not splitlines(): names may hold the other characters that it breaks lines at.
     try:
         rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from harness.imaging import crops, decode
 from harness.imaging.decode import Pixels
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 
 SIDE = 320
 _QUALITY = 90
@@ -61,7 +61,7 @@ def show(pairs: Sequence[tuple[str, str]], model: Any = None) -> list[Shown]:
 def _read(path: str) -> Pixels | None:
     try:
         return decode.read(path)
-    except BadRequest:
+    except UsageError:
         return None
 
 

@@ -16,19 +16,19 @@ class HarnessError(Exception):
         return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in super().__str__())
 
 
-class Fault(HarnessError):
+class RunError(HarnessError):
     """The command ran and met a fault: a failed run, a broken tree, a record that does not verify."""
 
     exit_status = 1
 
 
-class BadRequest(HarnessError):
+class UsageError(HarnessError):
     """The request could not be understood, or its input not read."""
 
     exit_status = 2
 
 
-class Unwritable(BadRequest, Fault):
+class Unwritable(UsageError, RunError):
     """A place that cannot be written: no permission, no space left. Both a fault met and a request to be changed: status 2."""
 
     exit_status = 2

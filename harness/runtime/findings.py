@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def warnings(findings: Sequence[Finding]) -> list[Finding]:
     return [f for f in findings if f.severity == "warning"]
 
 
-class BrokenTree(BadRequest):
+class BrokenTree(UsageError):
     """A dataset that cannot be used as it lies there; carries every problem, and what could be listed all the same."""
 
     def __init__(self, what: str, problems: Sequence[Finding], frame: pd.DataFrame | None = None) -> None:

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.runtime.errors import BadRequest, listed, near
-from harness.statistics.correlations import Clustered, Floats, Ints, kendall, numbered, pearson, spearman, spearman_within
+from harness.runtime.errors import UsageError, listed, near
+from harness.statistics.correlations import ClusteredPairs, Floats, Ints, kendall, numbered, pearson, spearman, spearman_within
 from harness.statistics.curve_fitting import FITS, Fit, fit_curve
 from harness.statistics.intervals import Interval, fisher_interval
-from harness.statistics.leave_one_out import LeftOut, groups
+from harness.statistics.leave_one_out import LeaveOneOut, groups
 
 FEW_REFERENCES = 10
 
@@ -56,7 +56,7 @@ class Agreement:
     srcc_within: float | None = None
     """Mean over references of the SRCC among a reference's own images."""
     notes: tuple[str, ...] = ()
-    left_out: LeftOut | None = None
+    left_out: LeaveOneOut | None = None
     """srcc, plcc and krcc without each reference: what a later paired comparison needs. Not part of `json`."""
 
     def json(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def agreement(
     are. Above 250 references the jackknife may leave out groups of references instead of single ones, to bound its cost. The
     interval of plcc_fitted keeps the curve: at the fit's optimum the correlation does not change, to first order, with the curve.
 
-    `fit` is the curve of `fit_curve`. Raises BadRequest for values that are not finite, lengths that differ, no rows, missing
+    `fit` is the curve of `fit_curve`. Raises UsageError for values that are not finite, lengths that differ, no rows, missing
     reference ids, an unknown fit.
     """
     unknown = [] if fit in FITS else [f"fit {fit!r}: expected one of {listed(FITS)}{near(fit, FITS)}"]
@@ -123,10 +123,10 @@ def agreement(
         if not known:
             notes.append("intervals take every image as independent")
         left, names = groups(unit, columns.ids)
-        whole = Clustered(x, y, left, len(names))
+        whole = ClusteredPairs(x, y, left, len(names))
         deleted = {"srcc": whole.srcc_without_each(), "plcc": whole.plcc_without_each(), "krcc": whole.krcc_without_each()}
         ci = _intervals(whole, fitted, (srcc, plcc, plcc_fitted, krcc), deleted, confidence)
-        left_out = LeftOut.of(names, deleted)
+        left_out = LeaveOneOut.of(names, deleted)
         if np.isfinite(srcc) and ci["srcc"] is None:
             notes.append("no intervals: without one of the references, scores or labels are constant")
     within: float | None = None
@@ -181,7 +181,7 @@ def checked_columns(
     confidence: float = 0.95,
     problems: Sequence[str] = (),
 ) -> Columns:
-    """Named columns (n,) of finite numbers and their reference ids ("images": each its own); all problems in one BadRequest."""
+    """Named columns (n,) of finite numbers and their reference ids ("images": each its own); all problems in one UsageError."""
     found = list(problems)
     values: dict[str, Floats] = {}
     for what, given in columns.items():
@@ -219,7 +219,7 @@ def checked_columns(
     if not 0.5 <= confidence < 1:
         found.append(f"confidence {confidence!r}: expected a share from 0.5 to below 1, such as 0.95")
     if found:
-        raise BadRequest("\n".join(found))
+        raise UsageError("\n".join(found))
     return Columns(values, unit, len(ids), ids)
 
 
@@ -231,7 +231,7 @@ def _constant_notes(x: Floats, y: Floats) -> list[str]:
 
 
 def _intervals(
-    whole: Clustered,
+    whole: ClusteredPairs,
     fitted: Floats | None,
     figures: tuple[float, float, float | None, float],
     deleted: Mapping[str, Floats],
@@ -240,7 +240,7 @@ def _intervals(
     srcc, plcc, plcc_fitted, krcc = figures
     fitted_interval = None
     if fitted is not None and plcc_fitted is not None:
-        without = Clustered(fitted, whole.y, whole.unit, whole.units).plcc_without_each()
+        without = ClusteredPairs(fitted, whole.y, whole.unit, whole.units).plcc_without_each()
         fitted_interval = fisher_interval(plcc_fitted, without, confidence)
     return {
         "srcc": fisher_interval(srcc, deleted["srcc"], confidence),

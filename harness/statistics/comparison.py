@@ -13,9 +13,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.statistics.agreement import FEW_REFERENCES, Columns, checked_columns
-from harness.statistics.correlations import Clustered, Floats, Ints, codes, midranks, numbered, pearson, spearman, spearman_within
+from harness.statistics.correlations import (
+    ClusteredPairs,
+    Floats,
+    Ints,
+    codes,
+    midranks,
+    numbered,
+    pearson,
+    spearman,
+    spearman_within,
+)
 from harness.statistics.intervals import (
     Interval,
     Jackknife,
@@ -98,7 +108,7 @@ class Disagreement:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """Models a and b on the same n images."""
 
     n: int
@@ -154,14 +164,14 @@ def compare(
     draws: int = 2000,
     seed: int = 0,
     top: int = 20,
-) -> Comparison:
+) -> PairedComparison:
     """Models' scores `a` and `b` (n,) against `labels` (n,), paired by `reference_ids` (n,).
 
     Below 100 references: the jackknife on the difference of Fisher's z (main: of atanh(main / 2)), whose interval is carried
     back to the figure's own scale at the mean of both models' z. From 100 on: `draws` bootstrap samples of references, the same
     for both models, BCa intervals. Tables by `distortions` (n,), `levels` (n,; None where unknown) and reference always use the
     jackknife, whose p-values have no floor that Holm's correction would lift above any level. `top` images on which the models'
-    ranks differ most are listed. Raises BadRequest for values that are not finite or lengths that differ.
+    ranks differ most are listed. Raises UsageError for values that are not finite or lengths that differ.
     """
     columns = checked_columns(
         {"a": a, "b": b, "labels": labels}, reference_ids, confidence, _table_problems(b, distortions, levels)
@@ -180,7 +190,7 @@ def compare(
     differences["srcc_within"] = _difference_within(within_a, within_b, confidence)
     if bootstrap and differences["krcc"].method == "jackknife":
         notes.append(f"krcc: by the jackknife, because a reference has more than {_LARGEST_UNIT} images")
-    return Comparison(
+    return PairedComparison(
         n=len(x),
         references=units,
         differences=differences,
@@ -205,14 +215,14 @@ def _table_problems(b: ArrayLike, *tables: Sequence[Hashable] | None) -> list[st
 
 def _units(columns: Columns) -> tuple[Ints, int]:
     if columns.unit is None:
-        raise BadRequest("a comparison needs the reference of every image (reference_id); 'images' if all are independent")
+        raise UsageError("a comparison needs the reference of every image (reference_id); 'images' if all are independent")
     return columns.unit, columns.units
 
 
 def _figures(
     x: Floats, labels: Floats, unit: Ints, units: int, statistics: Sequence[str], weights: Floats | None = None
 ) -> _Figures:
-    whole = Clustered(x, labels, unit, units)
+    whole = ClusteredPairs(x, labels, unit, units)
     needed = {"srcc", "plcc"} if "main" in statistics else set()
     needed |= set(statistics) - {"main"}
     estimate: dict[str, float] = {}

@@ -60,7 +60,7 @@ def _centred_ranks_within(x: Floats, unit: Ints, units: int) -> Floats:
 
 def kendall(x: Floats, y: Floats) -> float:
     """Kendall's tau-b, in O(n log n); NaN as for `pearson`."""
-    return Clustered(x, y, np.zeros(len(x), np.int64), 1).krcc()
+    return ClusteredPairs(x, y, np.zeros(len(x), np.int64), 1).krcc()
 
 
 def standardised(x: Floats) -> Floats:
@@ -148,7 +148,7 @@ def _moved(values: NDArray[np.int32], target: NDArray[np.int32]) -> NDArray[np.i
     return result
 
 
-class Clustered:
+class ClusteredPairs:
     """Scores `x` and labels `y` (n,) whose images belong to units 0..units-1 (references), under any weighting of the units.
 
     A weight is how often a unit is taken: 0 leaves it out, 2 takes it twice. Results are those of the correlation on the

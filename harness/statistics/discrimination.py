@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 from harness.statistics.agreement import checked_columns
 from harness.statistics.correlations import Floats, Ints, numbered
 from harness.statistics.curve_fitting import Fit, fit_curve
@@ -79,7 +79,7 @@ def _with_errors(scores: ArrayLike, labels: ArrayLike, deviations: ArrayLike, ra
     if (bad := np.flatnonzero(columns["raters"] < 1)).size:
         problems.append(f"raters: {bad.size} are below 1 (rows {listed(bad.tolist())}, from 0)")
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise UsageError("\n".join(problems))
     return columns["scores"], columns["labels"], columns["deviations"] ** 2 / columns["raters"]
 
 
@@ -136,7 +136,7 @@ def agreeing(distance_0: ArrayLike, distance_1: ArrayLike, judge: ArrayLike) -> 
     columns = checked_columns({"distance_0": distance_0, "distance_1": distance_1, "judge": judge}, None).values
     d0, d1, j = columns["distance_0"], columns["distance_1"], columns["judge"]
     if not ((j >= 0) & (j <= 1)).all():
-        raise BadRequest("judge: expected shares of raters between 0 and 1")
+        raise UsageError("judge: expected shares of raters between 0 and 1")
     return np.where(d0 < d1, 1 - j, np.where(d1 < d0, j, 0.5))
 
 
@@ -169,7 +169,7 @@ def monotonicity(
     x, level, unit = columns.values["scores"], columns.values["levels"], columns.unit
     kind, kinds = numbered(distortions)
     if len(kind) != len(x):
-        raise BadRequest(f"distortions: {len(kind)} for {len(x)} images")
+        raise UsageError(f"distortions: {len(kind)} for {len(x)} images")
     assert unit is not None
     series, _ = numbered(zip(unit.tolist(), kind.tolist(), strict=True))
     order = np.argsort(series, kind="stable")

@@ -20,7 +20,7 @@ _MOST = 1000
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class LeaveOneOut:
     """Values of several figures, one for each reference: the figure on all images but that reference's."""
 
     references: tuple[str, ...]
@@ -29,7 +29,7 @@ class LeftOut:
     """By figure, finite values alone: a figure that is undefined without some reference is not here."""
 
     @classmethod
-    def of(cls, references: Sequence[str], deleted: Mapping[str, ArrayLike]) -> LeftOut:
+    def of(cls, references: Sequence[str], deleted: Mapping[str, ArrayLike]) -> LeaveOneOut:
         """From values (references,), which may hold NaN."""
         defined = {
             name: np.asarray(values, dtype=np.float64)
@@ -43,7 +43,7 @@ class LeftOut:
         return {"references": list(self.references), **{name: list(values) for name, values in self.figures.items()}}
 
     @classmethod
-    def read(cls, document: Mapping[str, Any] | None) -> LeftOut | None:
+    def read(cls, document: Mapping[str, Any] | None) -> LeaveOneOut | None:
         """What `json` gave; None for nothing."""
         if not document:
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.statistics.comparison import REACH, Difference
 from harness.statistics.intervals import t_quantile
 
@@ -19,9 +19,9 @@ def references_needed(observed: Difference, difference: float, *, power: float =
         return None
     reach = REACH[observed.statistic]
     if not abs(difference) < 2 * reach:
-        raise BadRequest(f"difference {difference:g}: {observed.statistic} cannot differ by {2 * reach:g} or more")
+        raise UsageError(f"difference {difference:g}: {observed.statistic} cannot differ by {2 * reach:g} or more")
     if not 0.5 <= power < 1:
-        raise BadRequest(f"power {power:g}: expected a probability from 0.5 to below 1, such as 0.8")
+        raise UsageError(f"power {power:g}: expected a probability from 0.5 to below 1, such as 0.8")
     # tanh(m + d/2) - tanh(m - d/2) = share solved for d, at the observed middle m.
     share = abs(difference) / reach
     middle = (np.arctanh(observed.a / reach) + np.arctanh(observed.b / reach)) / 2

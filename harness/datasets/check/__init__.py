@@ -24,7 +24,7 @@ from harness.datasets.file_index import how_to_get
 from harness.datasets.table import complete, has_pictures
 from harness.files.atomic import sha256_file
 from harness.imaging import headers
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 from harness.runtime.findings import BrokenTree, Finding, Findings, counted
 from harness.runtime.progress import progress
 
@@ -121,7 +121,7 @@ def _read(card: DatasetCard, root: Path | None, found: Findings, report: Report)
     except BrokenTree as error:
         found.problems += error.problems
         frame = error.frame
-    except BadRequest as error:
+    except UsageError as error:
         for line in str(error).splitlines():
             found.error(line, root or card.name)
         return None
@@ -130,7 +130,7 @@ def _read(card: DatasetCard, root: Path | None, found: Findings, report: Report)
     files = frame.attrs.get("label_files", [])
     try:
         frame = complete(frame, card.name)
-    except BadRequest as error:
+    except UsageError as error:
         for line in str(error).splitlines():
             found.error(line, root or card.name)
         frame = frame[~frame["name"].duplicated()].reset_index(drop=True)
@@ -190,7 +190,7 @@ def _protocols(card: DatasetCard, frame: pd.DataFrame, report: Report) -> None:
             parts = splits.split(frame, protocol)
             sizes = ", ".join(f"{int((parts == p).sum()):,} {p}" for p in splits.PARTS if (parts == p).any())
             report.protocols[name] = f"{sizes}; split {splits.split_hash(frame, parts)[:16]}"
-        except BadRequest as error:
+        except UsageError as error:
             report.protocols[name] = f"not possible here: {error}"
 
 
@@ -220,7 +220,7 @@ def _pictures(
 def _look(path: str) -> headers.Header | str:
     try:
         return headers.look(path)
-    except BadRequest as error:
+    except UsageError as error:
         return str(error)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.cards.schema import DatasetCard
 from harness.files.atomic import sha256_json, write_json
-from harness.runtime.errors import Fault
+from harness.runtime.errors import RunError
 
 FORMAT = 1
 
@@ -31,7 +31,7 @@ def write(card: DatasetCard, root: Path, entries: Mapping[str, tuple[str, int, s
         files.append({"name": name, "bytes": size, "sha256": digest, "file": inside, "modified": status.st_mtime_ns})
     document = {"format": FORMAT, "dataset": card.name, "hash": _hash(files), "files": files}
     for place in _places(card, root):
-        with suppress(Fault):
+        with suppress(RunError):
             write_json(place, document)
             return place
     return None

@@ -15,7 +15,7 @@ import pandas as pd
 from harness.cards.schema import DatasetCard
 from harness.datasets.overlap import thumbnail
 from harness.imaging import decode
-from harness.runtime.errors import BadRequest
+from harness.runtime.errors import UsageError
 from harness.runtime.findings import Findings, counted
 
 _SIDE = 16
@@ -124,7 +124,7 @@ def _read(path: str, skip: Collection[str], part: Decoded) -> decode.Pixels | No
         return None
     try:
         picture = decode.read_hashed(path)
-    except BadRequest as error:
+    except UsageError as error:
         part.broken[path] = str(error).removeprefix(f"{path}: ")
         return None
     part.sha256[path] = picture.sha256

@@ -30,7 +30,7 @@ from PIL import Image
 
 from harness.datasets.demo import distortions
 from harness.files.atomic import atomic, sha256_json, write_json
-from harness.runtime.errors import BadRequest, Fault, listed, near
+from harness.runtime.errors import RunError, UsageError, listed, near
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def read(
     `root` takes the place of the cache folder (`cache_folder()`). `progress(done, total)` is called in this thread
     as pictures are made, and never when all are there. `references` and `kinds` narrow the set (empty: all); a card
     names them under `[layout]`. A killed call is taken up where it stopped; several at once share the work. Raises
-    BadRequest for unknown references and kinds, Fault when the cache cannot be written.
+    UsageError for unknown references and kinds, RunError when the cache cannot be written.
     """
     import pandas as pd
 
@@ -138,7 +138,7 @@ _DATA = resources.files("harness.datasets") / "demo" / "data"
 def _chosen(asked: Sequence[str], known: Sequence[str], what: str, where: str) -> Sequence[str]:
     unknown = [f"{word!r}{near(word, known)}" for word in asked if word not in known]
     if unknown:
-        raise BadRequest(f"{where}: the demonstration has no {what} called {listed(unknown)} (it has {listed(known, 25)})")
+        raise UsageError(f"{where}: the demonstration has no {what} called {listed(unknown)} (it has {listed(known, 25)})")
     return [word for word in known if word in asked] if asked else known
 
 
@@ -240,7 +240,7 @@ def _require_writable(folder: Path) -> None:
     except OSError as error:
         writable, reason = False, error.strerror or str(error)
     if not writable:
-        raise Fault(f"{folder}: cannot be written: {reason}; name another folder for the pictures (--root, $HARNESS_CACHE)")
+        raise RunError(f"{folder}: cannot be written: {reason}; name another folder for the pictures (--root, $HARNESS_CACHE)")
 
 
 def _processors() -> int:

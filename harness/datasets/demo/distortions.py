@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.datasets.demo.color import LUMA, RGB_FROM_YCBCR, Floats, lab_from_rgb, rgb_from_lab
-from harness.runtime.errors import BadRequest, near
+from harness.runtime.errors import UsageError, near
 
 VERSION = 1
 """Raised by hand whenever a picture of any kind changes."""
@@ -289,17 +289,17 @@ def distort(image: Image, kind: str, level: int, seed_name: str) -> Image:
 
     `image` is (H, W, 3) uint8 sRGB of at least 16x16 pixels, and is left as it is; so is the result. Random kinds
     draw from a generator seeded by the sha256 of (seed_name, kind, level): the same arguments give the same
-    picture. Raises BadRequest for anything else.
+    picture. Raises UsageError for anything else.
     """
     if kind not in _KINDS:
-        raise BadRequest(f"no distortion called {kind!r}{near(kind, KINDS)}")
+        raise UsageError(f"no distortion called {kind!r}{near(kind, KINDS)}")
     if level not in range(1, 6):
-        raise BadRequest(f"{kind}: level {level!r} is none of 1, 2, 3, 4, 5")
+        raise UsageError(f"{kind}: level {level!r} is none of 1, 2, 3, 4, 5")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise BadRequest(f"{kind}: expected an (H, W, 3) uint8 picture, got {image.shape} {image.dtype}")
+        raise UsageError(f"{kind}: expected an (H, W, 3) uint8 picture, got {image.shape} {image.dtype}")
     if min(image.shape[:2]) < MINIMUM_SIZE:
         height, width = image.shape[:2]
-        raise BadRequest(f"{kind}: a picture of {height}x{width} is too small, {MINIMUM_SIZE} pixels a side are the least")
+        raise UsageError(f"{kind}: a picture of {height}x{width} is too small, {MINIMUM_SIZE} pixels a side are the least")
     seed = hashlib.sha256(f"{seed_name}|{kind}|{level}".encode()).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(seed, "big")))
     return to_uint8(_KINDS[kind](to_float(image), LEVELS[kind][level - 1], rng))

@@ -1,7 +1,7 @@
 """Readers by layout: each lists a dataset's pairs from the authors' own files.
 
 A card names one by a word (`reader = "lists"`) and gives it arguments in `[layout]`. A reader is a function
-`(card, root, **layout) -> table` (columns: `harness.datasets.table`); it raises BadRequest when nothing is there and
+`(card, root, **layout) -> table` (columns: `harness.datasets.table`); it raises UsageError when nothing is there and
 `findings.BrokenTree` when what is there cannot be used. What it found besides lies in the table's `attrs`.
 """
 

@@ -23,7 +23,7 @@ import pandas as pd
 from harness.cards.schema import DatasetCard, parse_table
 from harness.datasets.file_index import Tree, how_to_get, open_tree
 from harness.datasets.label_files import Label, read_labels, read_numbers, unknown_columns
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 from harness.runtime.findings import Findings, counted
 
 
@@ -70,15 +70,15 @@ class Part:
     """How many pairs the part has; another number is a warning."""
 
     def expressions(self, where: str) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
-        """Of names, and of folders where they matter; raises BadRequest for what is no regular expression."""
+        """Of names, and of folders where they matter; raises UsageError for what is no regular expression."""
         try:
             names = re.compile(self.pattern, re.IGNORECASE)
         except (re.error, RecursionError, OverflowError) as error:
-            raise BadRequest(f"{where}: pattern is no regular expression: {error}") from None
+            raise UsageError(f"{where}: pattern is no regular expression: {error}") from None
         try:
             return names, re.compile(self.folders, re.IGNORECASE) if self.folders else None
         except (re.error, RecursionError, OverflowError) as error:
-            raise BadRequest(f"{where}: folders is no regular expression: {error}") from None
+            raise UsageError(f"{where}: folders is no regular expression: {error}") from None
 
 
 def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.DataFrame:
@@ -163,7 +163,7 @@ class _Reading:
                 labels = read_labels(
                     self.tree.path(file), self.part.columns, self.part.headers, self.part.compose, self.part.spellings
                 )
-            except BadRequest as error:
+            except UsageError as error:
                 self.found.error(str(error).removeprefix(f"{self.tree.path(file)}: "), self.tree.path(file))
                 continue
             for row in labels.rows:
@@ -201,7 +201,7 @@ class _Reading:
         names = sorted({self._spelt(picture.rpartition("/")[2]) for picture in self.on_disk}, key=str.lower)
         try:
             scores = read_numbers(self.tree.path(file))
-        except BadRequest as error:
+        except UsageError as error:
             self.found.error(str(error), self.tree.path(file))
             return []
         bad = [f"line {i}" for i, score in enumerate(scores, 1) if not math.isfinite(score)]
@@ -225,7 +225,7 @@ class _Reading:
                 continue
             try:
                 values = read_numbers(self.tree.path(beside[0]))
-            except BadRequest as error:
+            except UsageError as error:
                 self.found.error(str(error), self.tree.path(beside[0]))
                 continue
             if len(values) < rows[-1].line:

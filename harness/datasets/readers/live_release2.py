@@ -26,7 +26,7 @@ from harness.cards.schema import DatasetCard, parse_table
 from harness.datasets.file_index import Tree, how_to_get, open_tree
 from harness.datasets.label_files import read_labels, read_text
 from harness.datasets.readers.matfile import read_vector
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 from harness.runtime.findings import Findings, counted
 
 _LARGEST_MAT = 4 << 20
@@ -128,7 +128,7 @@ def _from_vectors(
 def _from_list(tree: Tree, found: Findings, vectors: Vectors, file: str) -> pd.DataFrame | None:
     try:
         labels = read_labels(tree.path(file))
-    except BadRequest as error:
+    except UsageError as error:
         found.error(str(error), tree.path(file))
         return None
     if labels.problem:

@@ -28,7 +28,7 @@ from typing import Any
 
 from harness.results import processes
 from harness.runtime import signals
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 AUTO = "auto"
 _OBJECT_STORE = 512 << 20
@@ -88,11 +88,11 @@ class Session:
         return int(there.get("CPU", 0)), int(there.get("GPU", 0))
 
     def require(self, cpus: int, gpus: int = 0) -> None:
-        """Raise BadRequest unless so much is free now."""
+        """Raise UsageError unless so much is free now."""
         while cpus > self.free()[0] or gpus > self.free()[1]:
             if time.monotonic() - self.released > _SECONDS_TO_RELEASE:
                 amounts = " and ".join(f"{n} {kind}s" for n, kind in ((cpus, "CPU"), (gpus, "GPU")) if n)
-                raise BadRequest(f"{amounts} asked for, but there is {self.described()}")
+                raise UsageError(f"{amounts} asked for, but there is {self.described()}")
             time.sleep(0.1)
 
     def described(self) -> str:
@@ -133,7 +133,7 @@ def session(
     `address`: `host:port` of a running cluster, or `auto` for the one on this machine; None: one is started here.
     `cpus`, `gpus`: how many must be there (a Ray that is started here knows all of the machine's). `folder`: the run's
     folder, where the processes are written down until they are gone; `harness.results.processes.end_leftovers` ends what a kill
-    left. A session inside another is the same one. Raises BadRequest at once for what cannot be had, with what is there.
+    left. A session inside another is the same one. Raises UsageError at once for what cannot be had, with what is there.
     """
     if _open is not None:
         with _using(_open, address, cpus, gpus, folder) as found:
@@ -151,7 +151,7 @@ def session(
 @contextlib.contextmanager
 def _using(found: Session, address: str | None, cpus: int | None, gpus: int | None, folder: Path | None) -> Iterator[Session]:
     if found.address != (address or ""):
-        raise BadRequest("this process works with one Ray already: a run cannot use another one at the same time")
+        raise UsageError("this process works with one Ray already: a run cannot use another one at the same time")
     found.require(cpus or 0, gpus or 0)
     if folder is None or folder in found.folders:
         yield found
@@ -173,7 +173,7 @@ def cores() -> int:
 
 def _refuse_more_than_there_is(cpus: int | None) -> None:
     if cpus and cpus > cores():
-        raise BadRequest(f"{cpus} CPUs asked for, but this machine has {cores()} CPUs")
+        raise UsageError(f"{cpus} CPUs asked for, but this machine has {cores()} CPUs")
 
 
 @contextlib.contextmanager
@@ -186,7 +186,7 @@ def _opened(address: str | None) -> Iterator[Session]:
         stack.enter_context(_signals())
         ray = importlib.import_module("ray")
         if ray.is_initialized():
-            raise BadRequest("Ray is in use in this process already: shut it down first (ray.shutdown())")
+            raise UsageError("Ray is in use in this process already: shut it down first (ray.shutdown())")
         where, loopback = _reached(address) if address is not None else ("", True)
         stack.enter_context(_as_environment_says(loopback=loopback, guarded=address is None))
         found = Session(address or "", None if address else stack.enter_context(_short_folder()))
@@ -224,7 +224,7 @@ def _start(ray: Any, place: str) -> None:
             _temp_dir=place,
         )
     except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
-        raise Fault(f"Ray could not be started here: {_first_line(error)}") from error
+        raise RunError(f"Ray could not be started here: {_first_line(error)}") from error
 
 
 def _join(ray: Any, address: str) -> None:
@@ -232,7 +232,7 @@ def _join(ray: Any, address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         hint = "if it asks for a token, that goes into RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
-        raise BadRequest(f"--ray {address}: cannot join it: {_first_line(error)} ({hint})") from error
+        raise UsageError(f"--ray {address}: cannot join it: {_first_line(error)} ({hint})") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -242,20 +242,20 @@ def _first_line(error: Exception) -> str:
 def _reached(address: str) -> tuple[str, bool]:
     """The cluster's host:port, and whether it is to be had on this machine's loopback alone.
 
-    Raises BadRequest where nobody answers: Ray itself would try for many minutes.
+    Raises UsageError where nobody answers: Ray itself would try for many minutes.
     """
     if "://" in address:
-        raise BadRequest(f"--ray {address}: give the cluster's own address (host:port, or auto), from a machine of the cluster")
+        raise UsageError(f"--ray {address}: give the cluster's own address (host:port, or auto), from a machine of the cluster")
     services: Any = importlib.import_module("ray._private.services")
     if address == AUTO:
         try:
             address = services.canonicalize_bootstrap_address_or_die(AUTO)
         except (ConnectionError, ValueError) as error:
-            raise BadRequest(f"--ray auto: no cluster found on this machine ({_first_line(error)}); give its host:port") from None
+            raise UsageError(f"--ray auto: no cluster found on this machine ({_first_line(error)}); give its host:port") from None
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isdigit():
-        raise BadRequest(f"--ray {address}: expected host:port, or auto for the cluster on this machine")
+        raise UsageError(f"--ray {address}: expected host:port, or auto for the cluster on this machine")
     hosts = [host]
     if host in ("localhost", "127.0.0.1", "::1"):
         # Ray takes these for the machine's name to the outside, where a cluster of the loopback does not answer.
@@ -268,7 +268,7 @@ def _reached(address: str) -> tuple[str, bool]:
             refused = str(error)
             continue
         return f"{host}:{port}", len(hosts) > 1 and one == host
-    raise BadRequest(f"--ray {address}: nobody answers there ({refused}); is the cluster running?")
+    raise UsageError(f"--ray {address}: nobody answers there ({refused}); is the cluster running?")
 
 
 def _shutdown(ray: Any, found: Session) -> None:
@@ -329,7 +329,7 @@ def _as_environment_says(*, loopback: bool, guarded: bool) -> Iterator[None]:
         constants.ENABLE_RAY_CLUSTER = False
     _read_again(raylet)
     if guarded and _unguarded(raylet):
-        raise Fault("Ray would start without asking for a token (this version cannot): ray>=2.52 is needed")
+        raise RunError("Ray would start without asking for a token (this version cannot): ray>=2.52 is needed")
     try:
         yield
     finally:

@@ -29,8 +29,8 @@ from harness.engine.distributed.allocation import Share
 from harness.engine.distributed.session import Session
 from harness.engine.distributed.worker import Job, share_threads
 from harness.engine.distributed.workers import portable
-from harness.engine.trainer import Alone, Trained, Trainer
-from harness.runtime.errors import BadRequest, Fault, HarnessError
+from harness.engine.trainer import SingleProcess, Trained, Trainer
+from harness.runtime.errors import HarnessError, RunError, UsageError
 from harness.runtime.progress import Step, progress
 
 _SCRATCH = "ray"
@@ -41,7 +41,7 @@ _HOURS_APART = 6
 """How long members wait for one another: one may be writing or validating."""
 
 
-class Team(Alone):
+class ProcessGroup(SingleProcess):
     """Members of a torch process group."""
 
     def __init__(self, device: str) -> None:
@@ -51,14 +51,14 @@ class Team(Alone):
         """A contiguous part; members' parts differ by one item at most, and may be empty."""
         return items[len(items) * self.rank // self.size : len(items) * (self.rank + 1) // self.size]
 
-    def meet(self, model: torch.nn.Module) -> None:
+    def broadcast(self, model: torch.nn.Module) -> None:
         """Take the first member's parameters and buffers."""
         for tensor in model.state_dict().values():
             same = tensor.contiguous()
             dist.broadcast(same, 0)
             tensor.copy_(same)
 
-    def combine(self, parameters: Sequence[torch.nn.Parameter], loss: float, share: float) -> float:
+    def reduce_gradients(self, parameters: Sequence[torch.nn.Parameter], loss: float, share: float) -> float:
         """Sum gradients and losses over the members, each weighted by its share; in one exchange."""
         sizes = [p.numel() for p in parameters]
         packed = torch.zeros(sum(sizes) + len(sizes) + 1, device=self.device)
@@ -74,7 +74,7 @@ class Team(Alone):
             parameter.grad = torch.empty_like(parameter).copy_(gradient.view_as(parameter)) if count else None
         return float(packed[-1])
 
-    def together(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def all_reduce(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The sum over all members."""
         tensor = torch.from_numpy(values).to(self.device)
         dist.all_reduce(tensor)
@@ -82,15 +82,15 @@ class Team(Alone):
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What every member of the team needs: the model's job, and the trainer's arguments that are plain data."""
+class TrainJob:
+    """What every member of the group needs: the model's job, and the trainer's arguments that are plain data."""
 
     job: Job
     arguments: Mapping[str, Any]
     threads: int
 
 
-class Relay:
+class EventQueue:
     """An actor beside the driver that carries news from the first member, and the error that must not be tried again."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class Relay:
         return self.failed
 
 
-def team_of(model: Any, recipe_references: int, share: Share) -> int:
+def group_size(model: Any, recipe_references: int, share: Share) -> int:
     """How many members can share the training of this model without changing its recipe."""
     return 1 if _mixes_its_batch(model) else min(share.workers, recipe_references)
 
@@ -140,12 +140,12 @@ def train(
     ray: Any = importlib.import_module("ray")
     folder = Path(arguments["folder"]).resolve()
     scratch = folder / _SCRATCH
-    relay = ray.remote(Relay).options(num_cpus=0).remote()
-    lesson = Lesson(portable(job), {**arguments, "folder": folder}, share.threads)
-    fitting = _Fitting(share, lesson, relay, scratch)
+    events = ray.remote(EventQueue).options(num_cpus=0).remote()
+    training_job = TrainJob(portable(job), {**arguments, "folder": folder}, share.threads)
+    fitting = _Fitting(share, training_job, events, scratch)
     fitting.start()
     try:
-        return _listen(ray, found, fitting, relay, say=say, quiet=quiet, on_epoch=on_epoch)
+        return _listen(ray, found, fitting, events, say=say, quiet=quiet, on_epoch=on_epoch)
     finally:
         found.released = time.monotonic()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -154,9 +154,9 @@ def train(
 class _Fitting(threading.Thread):
     """Ray Train's own loop, in a thread: in the main one it would take Ctrl-C for itself."""
 
-    def __init__(self, share: Share, lesson: Lesson, relay: Any, scratch: Path) -> None:
+    def __init__(self, share: Share, training_job: TrainJob, events: Any, scratch: Path) -> None:
         super().__init__(daemon=True)
-        self.share, self.lesson, self.relay, self.scratch = share, lesson, relay, scratch
+        self.share, self.training_job, self.events, self.scratch = share, training_job, events, scratch
         self.error: BaseException | None = None
 
     def run(self) -> None:
@@ -168,7 +168,7 @@ class _Fitting(threading.Thread):
         try:
             kit.TorchTrainer(
                 member,
-                train_loop_config={"lesson": self.lesson, "relay": self.relay},
+                train_loop_config={"training_job": self.training_job, "events": self.events},
                 scaling_config=train.ScalingConfig(num_workers=self.share.workers, use_gpu=gpu, resources_per_worker=each),
                 torch_config=kit.TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=_HOURS_APART * 3600),
                 run_config=train.RunConfig(
@@ -183,38 +183,38 @@ def member(config: Mapping[str, Any]) -> None:
     """One member's part; Ray Train calls it in every worker, and again after a worker was lost."""
     ray: Any = importlib.import_module("ray")
     kit: Any = importlib.import_module("ray.train.torch")
-    lesson, relay = config["lesson"], config["relay"]
-    if ray.get(relay.has_failed.remote()):
+    training_job, events = config["training_job"], config["events"]
+    if ray.get(events.has_failed.remote()):
         return
-    share_threads(lesson.threads)
+    share_threads(training_job.threads)
     device = str(kit.get_device())
-    team = Team(device)
+    group = ProcessGroup(device)
 
     def tell(what: str) -> Callable[[Any], None]:
-        return lambda content: ray.get(relay.tell.remote(what, content)) if team.rank == 0 else None
+        return lambda content: ray.get(events.tell.remote(what, content)) if group.rank == 0 else None
 
     try:
-        _refuse_another_folder(lesson.arguments["folder"])
-        model = models.build(lesson.job.card, lesson.job.found, lesson.job.seed)
+        _refuse_another_folder(training_job.arguments["folder"])
+        model = models.build(training_job.job.card, training_job.job.found, training_job.job.seed)
         trainer = Trainer(
             model,
-            **lesson.arguments,
+            **training_job.arguments,
             device=device,
             say=tell("say"),
             on_epoch=tell("epoch"),
-            team=team,
+            group=group,
             shown=_Shown(tell("progress")),
         )
         trained = trainer.train()
         tell("trained")(trained)
     except HarnessError as error:
-        ray.get(relay.tell.remote("error", error))
+        ray.get(events.tell.remote("error", error))
         raise
 
 
 def _refuse_another_folder(folder: Path) -> None:
     if not (folder / "state.json").is_file():
-        raise BadRequest(f"{folder}: not to be seen from every node; --runs must be a folder that the nodes share")
+        raise UsageError(f"{folder}: not to be seen from every node; --runs must be a folder that the nodes share")
 
 
 class _Shown:
@@ -242,7 +242,7 @@ def _listen(
     ray: Any,
     found: Session,
     fitting: _Fitting,
-    relay: Any,
+    events: Any,
     *,
     say: Callable[[str], None],
     quiet: bool,
@@ -257,7 +257,7 @@ def _listen(
         while not ended:
             fitting.join(_SECONDS_BETWEEN_NEWS / 2)
             ended = not fitting.is_alive()
-            for what, content in ray.get(relay.take.remote()):
+            for what, content in ray.get(events.take.remote()):
                 if what == "say":
                     say(content)
                 elif what == "epoch":
@@ -272,10 +272,10 @@ def _listen(
                     error = error or content
                 else:
                     trained = content
-    ray.kill(relay)
+    ray.kill(events)
     if error is not None:
         raise error
     if trained is None:
         why = str(fitting.error or "it ended without a word").strip().splitlines()
-        raise Fault(f"the training over Ray failed: {why[-1]}; the same command goes on from the last checkpoint")
+        raise RunError(f"the training over Ray failed: {why[-1]}; the same command goes on from the last checkpoint")
     return trained

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from harness import models
 from harness.cards.schema import ModelCard
 from harness.engine.scorer import Pair, Scorer
-from harness.models.weights import Found
+from harness.models.weights import ResolvedWeights
 from harness.results.conditions import conditions
 from harness.results.run_scores import Scored
 
@@ -21,7 +21,7 @@ class Job:
     """A model to be built where it works, from its card and files; paths are absolute, and the same everywhere."""
 
     card: ModelCard
-    found: Found
+    found: ResolvedWeights
     seed: int
     batch: int
 

@@ -1,6 +1,6 @@
 """Scoring by several workers: shards are whole references, results come back chunk by chunk, whoever dies is replaced.
 
-The driver hands out shards and writes; a chunk is done when its results are here. Of a worker that is lost only the
+The driver workers out shards and writes; a chunk is done when its results are here. Of a worker that is lost only the
 chunks that had not come back are done again, by others.
 """
 
@@ -23,10 +23,10 @@ from harness.engine.distributed.allocation import Share, divide
 from harness.engine.distributed.session import Node, Session, cores, session
 from harness.engine.distributed.worker import Done, Job, Worker, facts
 from harness.engine.scorer import Pair, cut
-from harness.models.weights import Found
+from harness.models.weights import ResolvedWeights
 from harness.results.conditions import conditions as local_conditions
 from harness.results.run_scores import Scored
-from harness.runtime.errors import BadRequest, Fault, HarnessError, listed
+from harness.runtime.errors import HarnessError, RunError, UsageError, listed
 
 _SECONDS_TO_START = 60.0
 _TRIES = 3
@@ -36,7 +36,7 @@ _SHARDS_PER_WORKER = 8
 
 
 @dataclass
-class Hands:
+class Workers:
     """The workers that a request may have, and the conditions under which they work."""
 
     session: Session
@@ -53,44 +53,44 @@ class Hands:
         for what in ("machine", "python"):
             now[what] = " | ".join(sorted({str(node[what]) for node in self.nodes}))
         if recipe is not None:
-            team = self.team(model, recipe)
+            group = self.group(model, recipe)
             now["training"] = (
-                {"workers": team.workers, "threads": team.threads} if team else {"workers": 1, "threads": threads(model)}
+                {"workers": group.workers, "threads": group.threads} if group else {"workers": 1, "threads": threads(model)}
             )
         return now
 
-    def team(self, model: Any, recipe: Recipe | None) -> Share | None:
+    def group(self, model: Any, recipe: Recipe | None) -> Share | None:
         """The workers that may share the training without changing the recipe; None where this process does it as well alone."""
-        from harness.engine.distributed.training import team_of
+        from harness.engine.distributed.training import group_size
 
-        members = team_of(model, recipe.batch_references if recipe else 1, self.share)
+        members = group_size(model, recipe.batch_references if recipe else 1, self.share)
         return None if members == 1 and not self.session.address else self.share.of(members)
 
     @contextlib.contextmanager
-    def crew(self, job: Job, say: Callable[[str], None]) -> Iterator[Crew]:
+    def pool(self, job: Job, say: Callable[[str], None]) -> Iterator[WorkerPool]:
         """Workers for one model."""
-        crew = Crew(self.session, self.share, portable(job), say)
+        pool = WorkerPool(self.session, self.share, portable(job), say)
         try:
-            crew.gather()
-            yield crew
+            pool.start()
+            yield pool
         finally:
-            crew.dismiss()
+            pool.stop()
 
 
 @contextlib.contextmanager
-def hands(
+def start_workers(
     model: Any,
     address: str | None = None,
     workers: int = 0,
     device: str | None = None,
     *,
     folder: Path | None = None,
-) -> Iterator[Hands]:
+) -> Iterator[Workers]:
     """Workers for as long as the block runs: `workers` processes of this machine, or of the cluster at `address` (there 0
     means one per device).
 
     `model`: one that works on uint8 gets CPUs alone. A worker has no more threads than the caller has here (or, on a cluster,
-    than $OMP_NUM_THREADS). Raises BadRequest at once for what is not there.
+    than $OMP_NUM_THREADS). Raises UsageError at once for what is not there.
     """
     kind = "cpu" if on_uint8(model) else device
     most = _most_threads(here=address is None and not on_uint8(model))
@@ -102,7 +102,7 @@ def hands(
         if address is not None:
             share = divide(found.nodes(), found.described(), workers, kind, most)
         found.require(share.workers * share.threads, share.workers * share.gpus)
-        yield Hands(found, share, _facts(found) if address else [facts()])
+        yield Workers(found, share, _facts(found) if address else [facts()])
 
 
 def _most_threads(*, here: bool) -> int | None:
@@ -119,7 +119,7 @@ def _gpus() -> int:
 
 
 def _facts(found: Session) -> list[Mapping[str, Any]]:
-    """What the nodes of a joined cluster say of themselves. Raises BadRequest where the harness is another or is missing."""
+    """What the nodes of a joined cluster say of themselves. Raises UsageError where the harness is another or is missing."""
     ray: Any = importlib.import_module("ray")
     at = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
     nodes = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
@@ -137,7 +137,7 @@ def _facts(found: Session) -> list[Mapping[str, Any]]:
             versions = listed([f"{k} {v}, here {here.get(k)}" for k, v in other.items()])
             problems.append(f"{name}: other versions than here: {versions}")
     if problems:
-        raise BadRequest("\n".join(f"node {problem}" for problem in problems))
+        raise UsageError("\n".join(f"node {problem}" for problem in problems))
     return list(told.values())
 
 
@@ -146,7 +146,7 @@ def portable(job: Job) -> Job:
     card, found = job.card, job.found
     if Path(card.path).is_file():
         card = replace(card, path=os.path.abspath(card.path))
-    found = Found(
+    found = ResolvedWeights(
         {part: _absolute(path) for part, path in found.parts.items()},
         found.file and _absolute(found.file),
         found.sha256,
@@ -166,7 +166,7 @@ def _absolute(path: Path) -> Path:
 
 
 @dataclass
-class _Hand:
+class _WorkerHandle:
     """A worker as the driver sees it."""
 
     actor: Any
@@ -181,13 +181,13 @@ class _Hand:
     """Numbers of the chunks of its shard that have not come back."""
 
 
-class Crew:
+class WorkerPool:
     """Workers for one model; scores like `harness.engine.scorer.Scorer`, chunks in the order in which they are finished."""
 
     def __init__(self, found: Session, share: Share, job: Job, say: Callable[[str], None]) -> None:
         self.session, self.share, self.job, self.say = found, share, job, say
         self.ray: Any = importlib.import_module("ray")
-        self.hands: list[_Hand] = []
+        self.workers: list[_WorkerHandle] = []
         self.tries: Counter[int] = Counter()
         self.stillborn = 0
         self.seconds, self.images = 0.0, 0
@@ -196,27 +196,27 @@ class Crew:
         """The pairs, cut into chunks as one process would."""
         return cut([_anywhere(pair) for pair in pairs], self.job.batch)
 
-    def gather(self) -> None:
+    def start(self) -> None:
         """Hire the workers and wait until their models are built. Raises what building a model raised."""
-        while len(self.hands) < self.share.workers:
-            self._hire()
-        while any(hand.built is not None for hand in self.hands):
-            for _ in self._come_back(deque(), {}):
+        while len(self.workers) < self.share.workers:
+            self._start_one()
+        while any(worker.built is not None for worker in self.workers):
+            for _ in self._collect(deque(), {}):
                 pass
 
     def each(self, chunks: Mapping[int, Sequence[Pair]]) -> Iterator[tuple[int, list[Scored]]]:
         """Chunks by their numbers, with their results, as they come back.
 
-        Raises what the model raised (BadRequest, Fault), after giving what had been finished, and Fault for a chunk
+        Raises what the model raised (UsageError, RunError), after giving what had been finished, and RunError for a chunk
         that no worker survives, or when no worker is left.
         """
         waiting = deque(_shards(chunks, self.share.workers * _SHARDS_PER_WORKER))
         self.tries.clear()
         missing = set(chunks)
         while missing:
-            self._hand_out(waiting, chunks)
+            self._assign(waiting, chunks)
             try:
-                for number, done in self._come_back(waiting, chunks):
+                for number, done in self._collect(waiting, chunks):
                     missing.remove(number)
                     for text in done.said:
                         self.say(text)
@@ -232,98 +232,98 @@ class Crew:
         """Of one warm worker, one image after the other."""
         if self.images or not chunks:
             return self.seconds / self.images if self.images else None
-        hand = next((h for h in self.hands if h.built is None), None)
-        if hand is None:
+        worker = next((h for h in self.workers if h.built is None), None)
+        if worker is None:
             return None
         try:
-            return float(self.ray.get(hand.actor.seconds_per_image.remote([list(chunks[-1])])))
+            return float(self.ray.get(worker.actor.seconds_per_image.remote([list(chunks[-1])])))
         except self.ray.exceptions.RayError:
             return None
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """End the workers."""
-        for hand in self.hands:
+        for worker in self.workers:
             with contextlib.suppress(self.ray.exceptions.RayError):
-                self.ray.kill(hand.actor)
-        self.hands.clear()
+                self.ray.kill(worker.actor)
+        self.workers.clear()
         self.session.released = time.monotonic()
 
-    def _hire(self) -> None:
+    def _start_one(self) -> None:
         share = self.share
         options = {"num_cpus": share.threads, "num_gpus": share.gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
         actor = self.ray.remote(Worker).options(**options).remote(self.job, share.device, share.threads)
-        self.hands.append(_Hand(actor, actor.process.remote(), actor.build.remote(), time.monotonic()))
+        self.workers.append(_WorkerHandle(actor, actor.process.remote(), actor.build.remote(), time.monotonic()))
 
-    def _hand_out(self, waiting: deque[list[int]], chunks: Mapping[int, Sequence[Pair]]) -> None:
-        for hand in self.hands:
-            if hand.built is None and not hand.left and waiting:
+    def _assign(self, waiting: deque[list[int]], chunks: Mapping[int, Sequence[Pair]]) -> None:
+        for worker in self.workers:
+            if worker.built is None and not worker.left and waiting:
                 shard = waiting.popleft()
-                hand.left = deque(shard)
-                hand.stream = hand.actor.score.options(num_returns="streaming").remote([list(chunks[n]) for n in shard])
+                worker.left = deque(shard)
+                worker.stream = worker.actor.score.options(num_returns="streaming").remote([list(chunks[n]) for n in shard])
 
-    def _come_back(self, waiting: deque[list[int]], chunks: Mapping[int, Sequence[Pair]]) -> Iterator[tuple[int, Done]]:
+    def _collect(self, waiting: deque[list[int]], chunks: Mapping[int, Sequence[Pair]]) -> Iterator[tuple[int, Done]]:
         """Wait for something to happen, and give the chunks that came back."""
-        by_what = {h.built if h.built is not None else h.stream: h for h in self.hands if h.built is not None or h.left}
-        if not any(h.left for h in self.hands):
+        by_what = {h.built if h.built is not None else h.stream: h for h in self.workers if h.built is not None or h.left}
+        if not any(h.left for h in self.workers):
             self._refuse_to_wait_for_ever()
         ready, _ = self.ray.wait(list(by_what), num_returns=1, timeout=1.0, fetch_local=False)
         for what in ready:
-            hand = by_what[what]
+            worker = by_what[what]
             try:
-                if hand.built is not None:
-                    self._ready(hand)
+                if worker.built is not None:
+                    self._ready(worker)
                 else:
-                    done = self.ray.get(next(hand.stream))
-                    yield hand.left.popleft(), done
+                    done = self.ray.get(next(worker.stream))
+                    yield worker.left.popleft(), done
             except self.ray.exceptions.RayTaskError as error:
                 cause = error.cause
                 if isinstance(cause, HarnessError):
                     raise cause from None
-                self._lost(hand, waiting, chunks, f"{type(cause).__name__}: {cause}")
+                self._lost(worker, waiting, chunks, f"{type(cause).__name__}: {cause}")
             except self.ray.exceptions.RayError as error:
-                self._lost(hand, waiting, chunks, _reason(error))
+                self._lost(worker, waiting, chunks, _reason(error))
 
-    def _ready(self, hand: _Hand) -> None:
-        self.ray.get(hand.built)
-        hand.name = f"worker {self.ray.get(hand.placed)}"
-        hand.built, self.stillborn = None, 0
+    def _ready(self, worker: _WorkerHandle) -> None:
+        self.ray.get(worker.built)
+        worker.name = f"worker {self.ray.get(worker.placed)}"
+        worker.built, self.stillborn = None, 0
         self.session.record()
 
-    def _lost(self, hand: _Hand, waiting: deque[list[int]], chunks: Mapping[int, Sequence[Pair]], why: str) -> None:
+    def _lost(self, worker: _WorkerHandle, waiting: deque[list[int]], chunks: Mapping[int, Sequence[Pair]], why: str) -> None:
         """Give a lost worker's unfinished chunks to the others, and hire another one in its place."""
         with contextlib.suppress(self.ray.exceptions.RayError):
-            self.ray.kill(hand.actor)
-        self.hands.remove(hand)
-        if hand.built is not None:
+            self.ray.kill(worker.actor)
+        self.workers.remove(worker)
+        if worker.built is not None:
             self.stillborn += 1
             if self.stillborn >= _TRIES:
-                raise Fault(f"{self.job.card.name}: no worker starts: {why}")
-        if hand.left:
-            first = hand.left[0]
+                raise RunError(f"{self.job.card.name}: no worker starts: {why}")
+        if worker.left:
+            first = worker.left[0]
             self.tries[first] += 1
             if self.tries[first] >= _TRIES:
                 names = listed([pair.name for pair in chunks[first]], 8)
-                raise Fault(
+                raise RunError(
                     f"{self.tries[first]} workers failed on the same images ({names}); the last: {why}; "
                     "what was scored before is kept"
                 )
-            waiting.appendleft(list(hand.left))
-            self.say(f"{hand.name} is lost ({why}); its {len(hand.left)} unfinished chunks go to others")
-        self._hire()
+            waiting.appendleft(list(worker.left))
+            self.say(f"{worker.name} is lost ({why}); its {len(worker.left)} unfinished chunks go to others")
+        self._start_one()
 
     def _finished(self) -> Iterator[tuple[int, Done]]:
         """Whatever has come back by now, before an error ends the work."""
-        for hand in self.hands:
+        for worker in self.workers:
             with contextlib.suppress(self.ray.exceptions.RayError, StopIteration):
-                while hand.built is None and hand.left and self.ray.wait([hand.stream], timeout=0, fetch_local=False)[0]:
-                    done = self.ray.get(next(hand.stream))
-                    yield hand.left.popleft(), done
+                while worker.built is None and worker.left and self.ray.wait([worker.stream], timeout=0, fetch_local=False)[0]:
+                    done = self.ray.get(next(worker.stream))
+                    yield worker.left.popleft(), done
 
     def _refuse_to_wait_for_ever(self) -> None:
-        asked = max((h.asked for h in self.hands), default=0.0)
-        placed = self.ray.wait([h.placed for h in self.hands], timeout=0, fetch_local=False)[0]
+        asked = max((h.asked for h in self.workers), default=0.0)
+        placed = self.ray.wait([h.placed for h in self.workers], timeout=0, fetch_local=False)[0]
         if time.monotonic() - asked > _SECONDS_TO_START and not placed:
-            raise Fault(
+            raise RunError(
                 f"no worker of {self.share.workers} is there after {_SECONDS_TO_START:.0f} s; there is "
                 f"{self.session.described()}; what was scored is kept, the same command goes on from here"
             )

@@ -22,7 +22,7 @@ from harness.ensembles.objective import Objective
 from harness.ensembles.search.candidates import Plan, as_blend
 from harness.ensembles.search.chains import Chain, Sample
 from harness.files.atomic import write_json
-from harness.runtime.errors import Fault
+from harness.runtime.errors import RunError
 
 NAME, DONE, CHAINS = "tune", "search.json", "chains"
 _ENVIRONMENT = {
@@ -35,7 +35,7 @@ _ENVIRONMENT = {
 }
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """What the search found: the best blend on every sample, and each candidate's figure on the first, by chain and step."""
 
     blends: list[Blend]
@@ -51,11 +51,11 @@ def search(
     *,
     concurrency: int | None = None,
     say: Callable[[str], None] = print,
-) -> Found:
+) -> SearchResult:
     """The best blend of `plan.total` candidates on each of `samples`, a function of the seed alone.
 
     `folder` keeps each chain's last step; a search that was cut off there goes on, a finished one is found. `concurrency`: chains
-    side by side; None: one per core. Raises Fault where a chain failed.
+    side by side; None: one per core. Raises RunError where a chain failed.
     """
     states = _finished(folder / DONE)
     if states is None:
@@ -73,7 +73,7 @@ def search(
     for place, sample in enumerate(samples):
         top = max(walked, key=lambda chain: chain.figures[place])  # of equal ones the first
         best.append(as_blend(top.best[place], sample.columns))
-    return Found(best, [chain.trace for chain in walked])
+    return SearchResult(best, [chain.trace for chain in walked])
 
 
 def _finished(path: Path) -> list[dict[str, Any]] | None:
@@ -151,7 +151,7 @@ def _run(
         shutil.rmtree(place, ignore_errors=True)
         if results.errors:
             why = str(results.errors[0]).strip().splitlines()[-1]
-            raise Fault(f"the search failed: {why} (what is finished is kept in {folder / CHAINS})")
+            raise RunError(f"the search failed: {why} (what is finished is kept in {folder / CHAINS})")
     return [states[number] for number in sorted(states)]
 
 

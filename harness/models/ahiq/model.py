@@ -21,7 +21,7 @@ from harness.models.base import Model, check_pair
 from harness.models.kernels.onednn import by_onednn
 from harness.models.kernels.winograd import Conv3x3
 from harness.models.weights.state_dict import fill
-from harness.runtime.errors import BadRequest, near
+from harness.runtime.errors import UsageError, near
 
 _HEADS = {"regressor_model_state_dict": "regressor", "deform_net_model_state_dict": "deform_net"}
 _PARTS = ("vit", "resnet50", "deform_net", "regressor")
@@ -53,7 +53,7 @@ class AHIQ(Model, nn.Module):
     whoever fills the model. `crop_size` and `patch_size` in pixels (patches of 8 or 16); `vit_*` and `cnn_*` shape the trunks
     (`cnn_block` bottleneck or basic; `cnn_norm` batch or group); `fusion_width` and the four `head_widths` the heads.
     `offsets`: how the offsets' convolution starts, `default` (PyTorch's, as released) or `zero`. `precision`: fp32, or bf16
-    for matrix products and convolutions. Raises BadRequest naming every setting that cannot be.
+    for matrix products and convolutions. Raises UsageError naming every setting that cannot be.
     """
 
     version = 1
@@ -100,7 +100,7 @@ class AHIQ(Model, nn.Module):
         if cnn_norm == "group" and cnn_planes % min(8, max(1, cnn_planes)):
             problems.append(f"cnn_planes = {cnn_planes} should be a multiple of 8 for cnn_norm = 'group'")
         if problems:
-            raise BadRequest("AHIQ's [model] settings: " + "; ".join(problems))
+            raise UsageError("AHIQ's [model] settings: " + "; ".join(problems))
 
         self.backbone, self.precision = backbone, precision
         self.crop_size: int = crop_size
@@ -207,7 +207,7 @@ class AHIQ(Model, nn.Module):
         size = self.crop_size
         if x.ndim != 4 or x.shape[1:] != (3, size, size) or x.dtype != torch.float32:
             got = f"{tuple(x.shape)} {x.dtype}"
-            raise BadRequest(f"{what}: expected float32 (N, 3, {size}, {size}) in [0, 1], got {got}")
+            raise UsageError(f"{what}: expected float32 (N, 3, {size}, {size}) in [0, 1], got {got}")
 
     @contextlib.contextmanager
     def _products(self, device: torch.device) -> Iterator[None]:
@@ -230,7 +230,7 @@ class AHIQ(Model, nn.Module):
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
         """Fill `vit` or `resnet50` from timm's state dict (its unused entries are ignored), `heads` from a released checkpoint.
 
-        A nested checkpoint's keys are joined by dots. Raises BadRequest naming every missing, misshapen or foreign entry.
+        A nested checkpoint's keys are joined by dots. Raises UsageError naming every missing, misshapen or foreign entry.
         """
         if part in ("vit", "resnet50"):
             self._fill({f"{part}.{key}": tensor for key, tensor in state.items()}, f"{part} weights", (part,))
@@ -244,12 +244,12 @@ class AHIQ(Model, nn.Module):
                     named[key] = tensor
             self._fill(named, "the released checkpoint", tuple(_HEADS.values()))
         else:
-            raise BadRequest(f"AHIQ has no part {part!r}{near(part, ('vit', 'resnet50', 'heads'))} (vit, resnet50, heads)")
+            raise UsageError(f"AHIQ has no part {part!r}{near(part, ('vit', 'resnet50', 'heads'))} (vit, resnet50, heads)")
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Fill the model from one file: a released checkpoint (heads only), or all four parts by their prefixes.
 
-        Raises BadRequest naming every missing, misshapen or foreign entry; the model is then unchanged.
+        Raises UsageError naming every missing, misshapen or foreign entry; the model is then unchanged.
         """
         if any(key.partition(".")[0] in _HEADS for key in state):
             self.load_part("heads", state)

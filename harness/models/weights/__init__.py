@@ -17,10 +17,10 @@ from harness.cards.schema import ModelCard, Weights
 from harness.models.weights.checkpoint import names, read_metadata, read_state, save_state
 from harness.models.weights.locate import Located, file_name, locate_entry, placed, record, sha256_of, weights_folder
 from harness.models.weights.sources import FetchFailed, Progress, Transport, adopt, fetch, open_https
-from harness.runtime.errors import BadRequest, Fault, HarnessError, listed, near
+from harness.runtime.errors import HarnessError, RunError, UsageError, listed, near
 
 __all__ = [
-    "Found",
+    "ResolvedWeights",
     "check",
     "fetch",
     "fill",
@@ -40,7 +40,7 @@ _HEADS_ONLY = ("regressor_model_state_dict", "deform_net_model_state_dict")
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedWeights:
     """The files that fill a model, all of them there and checked."""
 
     parts: Mapping[str, Path]
@@ -64,12 +64,12 @@ def find(
     offline: bool = False,
     progress: Progress | None = None,
     transport: Transport = open_https,
-) -> Found:
+) -> ResolvedWeights:
     """The files that this card and request need, located and checked; what is missing is fetched unless `offline`.
 
     `weights`: a `use` word of the card, such as `released` (those files, and the ones that are always needed), or a
     .safetensors, .pth or .pt file that takes the place of the card's. The card's `model.backbone` may be a file that
-    holds all the always-needed parts, or `random`. $HF_HUB_OFFLINE counts as `offline`. Raises one BadRequest that
+    holds all the always-needed parts, or `random`. $HF_HUB_OFFLINE counts as `offline`. Raises one UsageError that
     lists everything missing with the ways to provide it, and everything that is not the file it should be.
     """
     card = _placed(card)
@@ -91,24 +91,24 @@ def find(
         trained_on += _listed_in(read_metadata(path).get("trained_on", ""))
     # A complete file leaves nothing to chance.
     random = random and (file is None or bool(wanted))
-    return Found(parts, file, sha256, tuple(dict.fromkeys(trained_on)), random, backbone if given else None)
+    return ResolvedWeights(parts, file, sha256, tuple(dict.fromkeys(trained_on)), random, backbone if given else None)
 
 
 def needed_parts(file: str | Path, parts: Iterable[str]) -> tuple[str, ...]:
     """Which of the card's always-needed `parts` a user's file leaves to be found elsewhere: all of them or none.
 
     A file in the layout of AHIQ's released checkpoint holds heads and no backbone; any other file is complete. Raises
-    BadRequest for what is no weight file.
+    UsageError for what is no weight file.
     """
     held = {text.partition(".")[0] for text in names(file)}
     return tuple(parts) if held.intersection(_HEADS_ONLY) else ()
 
 
-def fill(model: Any, found: Found) -> None:
+def fill(model: Any, found: ResolvedWeights) -> None:
     """Put the files' tensors into the model: its parts first (`load_part`), then the user's file (`load_state`).
 
     A torch module without these methods is filled with its `load_state_dict`, strictly. What no file fills keeps its
-    initialisation. Raises BadRequest naming the file that does not fit, and why.
+    initialisation. Raises UsageError naming the file that does not fit, and why.
     """
     shared = read_state(found.backbone) if found.backbone is not None else {}
     for part, path in found.parts.items():
@@ -116,7 +116,7 @@ def fill(model: Any, found: Found) -> None:
             state = {key.removeprefix(f"{part}."): tensor for key, tensor in shared.items() if key.startswith(f"{part}.")}
             if not state:
                 held = listed(sorted({key.partition(".")[0] for key in shared}), 5)
-                raise BadRequest(f"{path}: holds nothing for {part} (no key begins with '{part}.'; they begin with {held})")
+                raise UsageError(f"{path}: holds nothing for {part} (no key begins with '{part}.'; they begin with {held})")
         elif path.suffix.lower() == ".csv":
             _load(model, "load_scores", path, part, path)
             continue
@@ -138,7 +138,7 @@ def get(
     """Bring a card's files into the weights folder, so that the folder can be copied to a machine without a network.
 
     `use`: a word of the card, for its files and the ones always needed; None: every file of the card. What lies in
-    another cache is copied from there. Raises BadRequest for an unknown word, Fault naming every file that could not
+    another cache is copied from there. Raises UsageError for an unknown word, RunError naming every file that could not
     be had; those that could are kept.
     """
     card = _placed(card)
@@ -151,18 +151,20 @@ def get(
         target = weights_folder() / file_name(entry)
         try:
             if found.fault:
-                raise Fault(found.fault)
+                raise RunError(found.fault)
             if found.path is None and _offline(offline):
-                raise Fault("not on this machine, and the network is not to be used (--offline or $HF_HUB_OFFLINE)")
+                raise RunError("not on this machine, and the network is not to be used (--offline or $HF_HUB_OFFLINE)")
             if found.path is None:
                 fetch(entry, progress=progress, transport=transport, unreachable=unreachable)
             elif found.path != target:
                 adopt(found.path, target)
             _first_use(entry, locate_entry(entry))
-        except Fault as error:
+        except RunError as error:
             problems.append(f"{_described(entry)}:\n    " + str(error).replace("\n", "\n    "))
     if problems:
-        raise Fault(f"{card.name}: {len(problems)} of {len(entries)} weight files could not be had:\n  " + "\n  ".join(problems))
+        raise RunError(
+            f"{card.name}: {len(problems)} of {len(entries)} weight files could not be had:\n  " + "\n  ".join(problems)
+        )
     return [weights_folder() / file_name(entry) for entry in entries]
 
 
@@ -198,7 +200,7 @@ def _asked(card: ModelCard, weights: str | Path | None) -> tuple[str | None, Pat
     if text.lower().endswith(_SUFFIXES) or os.path.exists(text) or os.path.dirname(text):
         return None, Path(text).expanduser()
     ways = f"a word of {card.name} ({listed(words)})" if words else f"a word of {card.name} (it has none)"
-    raise BadRequest(f"--weights {text}: is neither {ways} nor a {listed(_SUFFIXES)} file{near(text, words)}")
+    raise UsageError(f"--weights {text}: is neither {ways} nor a {listed(_SUFFIXES)} file{near(text, words)}")
 
 
 def _words(card: ModelCard) -> list[str]:
@@ -208,7 +210,7 @@ def _words(card: ModelCard) -> list[str]:
 def _known_word(card: ModelCard, use: str | None) -> None:
     words = ["always", *_words(card)]
     if use is not None and use not in words:
-        raise BadRequest(f"{card.name}: no weights are for {use!r}{near(use, words)} (it has {listed(words)})")
+        raise UsageError(f"{card.name}: no weights are for {use!r}{near(use, words)} (it has {listed(words)})")
 
 
 def _backbone(card: ModelCard, always: Mapping[str, Weights]) -> tuple[Path | None, bool]:
@@ -221,7 +223,7 @@ def _backbone(card: ModelCard, always: Mapping[str, Weights]) -> tuple[Path | No
     if text == "random":
         return None, True
     if not (text.lower().endswith(_SUFFIXES) or os.path.exists(text) or os.path.dirname(text)):
-        raise BadRequest(f"model.backbone = {text!r}: is neither a {listed(_SUFFIXES)} file nor 'random'{near(text, ['random'])}")
+        raise UsageError(f"model.backbone = {text!r}: is neither a {listed(_SUFFIXES)} file nor 'random'{near(text, ['random'])}")
     return Path(text).expanduser(), False
 
 
@@ -239,7 +241,7 @@ def _offline(asked: bool) -> bool:
 def _provide(
     card: ModelCard, entries: list[Weights], offline: bool, progress: Progress | None, transport: Transport
 ) -> dict[Weights, Located]:
-    """Every entry's file, fetched where that is allowed and needed; one BadRequest for all that is wrong or missing."""
+    """Every entry's file, fetched where that is allowed and needed; one UsageError for all that is wrong or missing."""
     located = {entry: locate_entry(entry) for entry in entries}
     faults = [f"{_described(entry)}:\n    {found.fault}" for entry, found in located.items() if found.fault]
     missing = {entry: [found.note] for entry, found in located.items() if found.path is None and not found.fault}
@@ -256,7 +258,7 @@ def _provide(
                 located[entry] = locate_entry(entry)
                 faults += [f"{_described(entry)}:\n    {located[entry].fault}"] if located[entry].path is None else []
     if faults or missing:
-        raise BadRequest(_message(card, faults, missing, closed))
+        raise UsageError(_message(card, faults, missing, closed))
     for entry, found in located.items():
         _first_use(entry, found)
     return located
@@ -309,16 +311,16 @@ def _message(card: ModelCard, faults: list[str], missing: Mapping[Weights, list[
 
 
 def _load(model: Any, how: str, path: Path, *arguments: Any) -> None:
-    """Call the model's `how`, its refusals turned into one BadRequest that names the file."""
+    """Call the model's `how`, its refusals turned into one UsageError that names the file."""
     method: Callable[..., Any] | None = getattr(model, how, None)
     if method is None and how == "load_state":
         method = getattr(model, "load_state_dict", None)
     if method is None:
-        raise BadRequest(f"{path}: {type(model).__name__} takes no such weights: it has no {how}")
+        raise UsageError(f"{path}: {type(model).__name__} takes no such weights: it has no {how}")
     try:
         method(*arguments)
     except HarnessError as error:
         raise type(error)(f"{path}: {error}") from error
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
         told = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise BadRequest(f"{path}: does not fit {type(model).__name__}: {' '.join(told.split())[:1000]}") from error
+        raise UsageError(f"{path}: does not fit {type(model).__name__}: {' '.join(told.split())[:1000]}") from error

@@ -2,7 +2,7 @@
 
 Two formats are read: safetensors, and what `torch.save` writes (its zip format and the older one), the latter with
 `weights_only=True` after a look that runs nothing. `names` and `read_metadata` need no torch, so that a request can be
-refused before torch is imported. Whatever is wrong with a file is one BadRequest that names the file.
+refused before torch is imported. Whatever is wrong with a file is one UsageError that names the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.files import atomic
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ def names(path: str | Path) -> tuple[str, ...]:
     """What the file calls its entries, without reading a tensor or importing torch.
 
     Of a safetensors file exactly its keys; of a torch file every text in it: the keys of all its dictionaries, not
-    joined by dots, among other words. Raises BadRequest for a file that is damaged, too strange or no weight file.
+    joined by dots, among other words. Raises UsageError for a file that is damaged, too strange or no weight file.
     """
     path = Path(path)
     kind, size = _format(path)
@@ -83,7 +83,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     """The file's tensors by name, on the CPU, in the file's order.
 
     Nested dictionaries are flattened with dots, whatever is no tensor is dropped, and so is everything under a
-    top-level key that begins with `optimizer` or `scheduler`. Raises BadRequest for a file that is missing, empty,
+    top-level key that begins with `optimizer` or `scheduler`. Raises UsageError for a file that is missing, empty,
     truncated, made up, not of tensors alone, or that holds NaN or infinite weights (they are named).
     """
     path = Path(path)
@@ -91,7 +91,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     kind, size = _format(path)
     state = _read_safetensors(path, size) if kind == "safetensors" else _flatten(_read_torch(path), path)
     if not state:
-        raise BadRequest(f"{path}: holds no tensors: not a state dict")
+        raise UsageError(f"{path}: holds no tensors: not a state dict")
     _check_tensors(state, path, size)
     return state
 
@@ -149,17 +149,17 @@ def _format(path: Path) -> tuple[Format, int]:
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            raise BadRequest(f"{path}: is a folder, not a weight file")
+            raise UsageError(f"{path}: is a folder, not a weight file")
         if not stat.S_ISREG(status.st_mode):
-            raise BadRequest(f"{path}: is no regular file")
+            raise UsageError(f"{path}: is no regular file")
         with open(path, "rb") as stream:
             start = stream.read(64)
     except FileNotFoundError:
-        raise BadRequest(f"{path}: no such weight file") from None
+        raise UsageError(f"{path}: no such weight file") from None
     except (OSError, ValueError) as error:
-        raise BadRequest(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not start:
-        raise BadRequest(f"{path}: is empty")
+        raise UsageError(f"{path}: is empty")
     if start.startswith(b"PK\x03\x04"):
         return "zip", status.st_size
     if start[:1] == b"\x80" and start[2:].startswith(_LEGACY_MAGIC):
@@ -167,12 +167,12 @@ def _format(path: Path) -> tuple[Format, int]:
     if start[8:9] == b"{" or path.suffix.lower() == ".safetensors":
         return "safetensors", status.st_size
     if start[:1] == b"\x80":
-        raise BadRequest(_refused(path, "it is a bare pickle"))
+        raise UsageError(_refused(path, "it is a bare pickle"))
     if start.lstrip()[:1] == b"<":
-        raise BadRequest(f"{path}: is a web page, not weights; the download went wrong")
+        raise UsageError(f"{path}: is a web page, not weights; the download went wrong")
     if start.startswith(b"version https://git-lfs"):
-        raise BadRequest(f"{path}: is a git-lfs pointer, not the weights; run `git lfs pull` where it came from")
-    raise BadRequest(f"{path}: is neither a safetensors nor a torch file (or its beginning is damaged)")
+        raise UsageError(f"{path}: is a git-lfs pointer, not the weights; run `git lfs pull` where it came from")
+    raise UsageError(f"{path}: is neither a safetensors nor a torch file (or its beginning is damaged)")
 
 
 def _refused(path: Path, why: str) -> str:
@@ -183,8 +183,8 @@ def _refused(path: Path, why: str) -> str:
     )
 
 
-def _damaged(path: Path, why: object) -> BadRequest:
-    return BadRequest(f"{path}: damaged or cut short ({' '.join(str(why).split())[:300]}); fetch or copy it again")
+def _damaged(path: Path, why: object) -> UsageError:
+    return UsageError(f"{path}: damaged or cut short ({' '.join(str(why).split())[:300]}); fetch or copy it again")
 
 
 # Looks that run nothing
@@ -197,7 +197,7 @@ def _header(path: Path, size: int) -> dict[str, Any]:
         if len(start) < 8 or length > size - 8:
             raise _damaged(path, f"a safetensors file whose header needs {length} bytes, of {max(size - 8, 0)}")
         if length > _HEADER_LIMIT:
-            raise BadRequest(f"{path}: a safetensors header of {length} bytes is refused (at most {_HEADER_LIMIT})")
+            raise UsageError(f"{path}: a safetensors header of {length} bytes is refused (at most {_HEADER_LIMIT})")
         text = stream.read(length)
     try:
         header = json.loads(text.decode("utf-8"))
@@ -219,19 +219,19 @@ def _zip_texts(path: Path, size: int) -> Iterator[str]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if any(member.filename.endswith("/constants.pkl") for member in members):
-                raise BadRequest(_refused(path, "it is a TorchScript program"))
+                raise UsageError(_refused(path, "it is a TorchScript program"))
             # torch.save stores without compression: anything that unpacks to more than it is was made by somebody else.
             if sum(member.file_size for member in members) > size:
-                raise BadRequest(f"{path}: unpacks to more than its own size: not written by torch.save, refused")
+                raise UsageError(f"{path}: unpacks to more than its own size: not written by torch.save, refused")
             pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
             if len(pickles) != 1:
-                raise BadRequest(f"{path}: a zip archive, but not one written by torch.save")
+                raise UsageError(f"{path}: a zip archive, but not one written by torch.save")
             if pickles[0].file_size > _HEADER_LIMIT:
-                raise BadRequest(
+                raise UsageError(
                     f"{path}: a table of contents of {pickles[0].file_size} bytes is refused (at most {_HEADER_LIMIT})"
                 )
             content = archive.read(pickles[0])
-    except BadRequest:
+    except UsageError:
         raise
     except Exception as error:  # zipfile has no closed set of errors for made-up archives
         raise _damaged(path, error) from None
@@ -252,10 +252,10 @@ def _texts(stream: io.BytesIO, path: Path, pickles: int) -> list[str]:
             for opcode, argument, _ in pickletools.genops(stream):
                 count += 1
                 if count > _OPCODE_LIMIT:
-                    raise BadRequest(f"{path}: its table of contents has over {_OPCODE_LIMIT} steps: refused")
+                    raise UsageError(f"{path}: its table of contents has over {_OPCODE_LIMIT} steps: refused")
                 if opcode.name in _TEXT_OPCODES:
                     texts.append(str(argument))
-    except BadRequest:
+    except UsageError:
         raise
     except Exception as error:  # pickletools has no closed set of errors for made-up bytes
         raise _damaged(path, error) from None
@@ -280,7 +280,7 @@ def _read_safetensors(path: Path, size: int) -> dict[str, torch.Tensor]:
                 if name == "__metadata__" or name.startswith(_NOT_WEIGHTS):
                     continue
                 if entry["dtype"] not in _DTYPES:
-                    raise BadRequest(f"{path}: not plain weights: {name} ({entry['dtype']}; convert to float32)")
+                    raise UsageError(f"{path}: not plain weights: {name} ({entry['dtype']}; convert to float32)")
                 begin, end = entry["data_offsets"]
                 dtype = getattr(torch, _DTYPES[entry["dtype"]])
                 if math.prod(entry["shape"]) * dtype.itemsize != end - begin:
@@ -289,7 +289,7 @@ def _read_safetensors(path: Path, size: int) -> dict[str, torch.Tensor]:
                 stream.seek(data + begin)
                 if stream.readinto(_bytes(state[name])) != end - begin:
                     raise ValueError(f"{name}: its bytes are not all there")
-    except BadRequest:
+    except UsageError:
         raise
     except Exception as error:  # SafetensorError, and whatever a made-up header makes of the steps above
         raise _damaged(path, error) from None
@@ -307,7 +307,7 @@ def _read_torch(path: Path) -> Any:
         text = str(error)
         if "Unsupported" in text or "Trying to" in text or "Can only" in text:
             what = re.search(r"GLOBAL ([\w.]+)", text)
-            raise BadRequest(_refused(path, f"it holds more than tensors{f' ({what[1]})' if what else ''}")) from None
+            raise UsageError(_refused(path, f"it holds more than tensors{f' ({what[1]})' if what else ''}")) from None
         raise _damaged(path, text or type(error).__name__) from None
 
 
@@ -331,24 +331,24 @@ def _flatten(document: Any, path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     if isinstance(document, torch.Tensor) or not isinstance(document, Mapping):
-        raise BadRequest(f"{path}: holds a single {type(document).__name__}, not a dictionary of tensors")
+        raise UsageError(f"{path}: holds a single {type(document).__name__}, not a dictionary of tensors")
     state: dict[str, torch.Tensor] = {}
     seen = 0
 
     def visit(prefix: str, table: Mapping[Any, Any], depth: int) -> None:
         nonlocal seen
         if depth > _DEPTH_LIMIT:
-            raise BadRequest(f"{path}: dictionaries nested more than {_DEPTH_LIMIT} deep: not a state dict")
+            raise UsageError(f"{path}: dictionaries nested more than {_DEPTH_LIMIT} deep: not a state dict")
         for key, value in table.items():
             seen += 1
             if seen > _TENSOR_LIMIT:
-                raise BadRequest(f"{path}: more than {_TENSOR_LIMIT} entries: not a state dict")
+                raise UsageError(f"{path}: more than {_TENSOR_LIMIT} entries: not a state dict")
             name = f"{prefix}{key}"
             if depth == 1 and name.startswith(_NOT_WEIGHTS):
                 continue
             if isinstance(value, torch.Tensor):
                 if name in state:
-                    raise BadRequest(f"{path}: two entries are called {name!r}")
+                    raise UsageError(f"{path}: two entries are called {name!r}")
                 state[name] = value.detach()
             elif isinstance(value, Mapping):
                 visit(f"{name}.", value, depth + 1)
@@ -362,15 +362,15 @@ def _check_tensors(state: Mapping[str, torch.Tensor], path: Path, size: int) -> 
     oddities = {name: _oddity(name, tensor) for name, tensor in state.items()}
     odd = [f"{name} ({why})" for name, why in oddities.items() if why]
     if odd:
-        raise BadRequest(f"{path}: not plain weights: {listed(odd, 5)}")
+        raise UsageError(f"{path}: not plain weights: {listed(odd, 5)}")
     # Looking at values touches memory, so a tensor that claims more than the file could hold is refused unread.
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
     stretched = [n for n, t in state.items() if t.numel() * t.element_size() > t.untyped_storage().nbytes()]
     if sum(storages.values()) > size or stretched:
-        raise BadRequest(f"{path}: claims more numbers than the file holds{': ' if stretched else ''}{listed(stretched, 5)}")
+        raise UsageError(f"{path}: claims more numbers than the file holds{': ' if stretched else ''}{listed(stretched, 5)}")
     bad = [name for name, tensor in state.items() if tensor.is_floating_point() and tensor.numel() and not _finite(tensor)]
     if bad:
-        raise BadRequest(f"{path}: NaN or infinite weights in {listed(bad, 5)}: the training that wrote them went wrong")
+        raise UsageError(f"{path}: NaN or infinite weights in {listed(bad, 5)}: the training that wrote them went wrong")
 
 
 def _oddity(name: str, tensor: torch.Tensor) -> str:

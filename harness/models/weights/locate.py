@@ -23,7 +23,7 @@ from typing import Any
 from harness.cards.schema import Weights
 from harness.files import atomic
 from harness.models.weights import checkpoint
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 
 def weights_folder() -> Path:
@@ -41,10 +41,10 @@ def _user_cache() -> Path:
 
 
 def file_name(entry: Weights) -> str:
-    """The file's name in the weights folder. Raises BadRequest for one that leads out of the folder, or for none."""
+    """The file's name in the weights folder. Raises UsageError for one that leads out of the folder, or for none."""
     name = entry.file or (source_name(entry.sources[0]) if entry.sources else "")
     if not _inside(name) or re.search(r'[\\:*?"<>|\x00-\x1f]', name):
-        raise BadRequest(f"weights {entry.name!r}: file = {name!r} is no file name inside the weights folder")
+        raise UsageError(f"weights {entry.name!r}: file = {name!r} is no file name inside the weights folder")
     return name
 
 
@@ -57,10 +57,10 @@ def source_name(source: str) -> str:
 
 
 def hub_parts(source: str) -> tuple[str, str]:
-    """`hf://owner/repository/path` as (owner/repository, path). Raises BadRequest for anything else."""
+    """`hf://owner/repository/path` as (owner/repository, path). Raises UsageError for anything else."""
     parts = source.removeprefix("hf://").split("/")
     if not source.startswith("hf://") or len(parts) < 3 or not all(_inside(part) for part in parts):
-        raise BadRequest(f"{source}: should read hf://owner/repository/file")
+        raise UsageError(f"{source}: should read hf://owner/repository/file")
     return "/".join(parts[:2]), "/".join(parts[2:])
 
 
@@ -118,7 +118,7 @@ def local_source(source: str) -> Path:
         return Path(urllib.request.url2pathname(urllib.parse.urlsplit(source).path))
     package, _, inside = source.removeprefix("wheel:").lstrip("/").partition("/")
     if not _inside(inside) or not re.fullmatch(r"[A-Za-z0-9_-]+", package):
-        raise BadRequest(f"{source}: should read wheel:PACKAGE/path/in/package")
+        raise UsageError(f"{source}: should read wheel:PACKAGE/path/in/package")
     with contextlib.suppress(ImportError, ValueError):
         spec = importlib.util.find_spec(package.replace("-", "_"))
         for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -158,7 +158,7 @@ class Located:
 def locate_entry(entry: Weights) -> Located:
     """Find an entry's file on this machine and check it, against the card's sha256 or the one recorded at first use.
 
-    Records nothing. Raises BadRequest for a card that cannot be followed and for an unreadable ledger.
+    Records nothing. Raises UsageError for a card that cannot be followed and for an unreadable ledger.
     """
     expected, whence = expected_sha256(entry)
     own = weights_folder() / file_name(entry)
@@ -168,8 +168,8 @@ def locate_entry(entry: Weights) -> Located:
             digest = sha256_of(path)
             if not expected:
                 checkpoint.names(path)
-        except (OSError, BadRequest) as error:
-            problem = str(error) if isinstance(error, BadRequest) else f"{path}: cannot be read: {error.strerror}"
+        except (OSError, UsageError) as error:
+            problem = str(error) if isinstance(error, UsageError) else f"{path}: cannot be read: {error.strerror}"
         else:
             if expected in ("", digest):
                 return Located(path, digest, known=bool(expected))
@@ -201,16 +201,16 @@ def _ledger() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise BadRequest(f"{ledger_path()}: cannot be read ({error}); {advice}") from None
+        raise UsageError(f"{ledger_path()}: cannot be read ({error}); {advice}") from None
     if not isinstance(document, dict) or not all(re.fullmatch("[0-9a-f]{64}", str(value)) for value in document.values()):
-        raise BadRequest(f"{ledger_path()}: should hold file names and sha256 sums; {advice}")
+        raise UsageError(f"{ledger_path()}: should hold file names and sha256 sums; {advice}")
     return document
 
 
 def record(entry: Weights, digest: str) -> None:
     """Write down a file's sha256 at its first use, under its name in the weights folder; an earlier record stays."""
     # A folder that may only be read (an administrator's) serves as well; every run's record keeps the sha256 too.
-    with contextlib.suppress(Fault):
+    with contextlib.suppress(RunError):
         atomic.write_json(ledger_path(), dict(sorted({file_name(entry): digest, **_ledger()}.items())))
 
 
@@ -228,6 +228,6 @@ def sha256_of(path: Path) -> str:
     if isinstance(kept, list) and kept[:2] == now and len(kept) == 3 and re.fullmatch("[0-9a-f]{64}", str(kept[2])):
         return str(kept[2])
     digest = atomic.sha256_file(path)
-    with contextlib.suppress(Fault):
+    with contextlib.suppress(RunError):
         atomic.write_json(memory_path, {k: v for k, v in memory.items() if os.path.isfile(k)} | {key: [*now, digest]})
     return digest

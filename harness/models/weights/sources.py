@@ -15,7 +15,7 @@ from harness.files import atomic
 from harness.files.download import Progress, SourceFailed, Transport, download, open_https, put
 from harness.models.weights import checkpoint
 from harness.models.weights.locate import expected_sha256, file_name, hub_parts, local_source, weights_folder
-from harness.runtime.errors import BadRequest, Fault
+from harness.runtime.errors import RunError, UsageError
 
 __all__ = ["FetchFailed", "Progress", "Transport", "address", "adopt", "fetch", "open_https"]
 
@@ -23,7 +23,7 @@ _LARGEST = 16 << 30
 _BLOCK = 1 << 18
 
 
-class FetchFailed(Fault):
+class FetchFailed(RunError):
     """No source gave the file; the message has one line for each."""
 
 
@@ -37,7 +37,7 @@ def fetch(
     """Bring an entry's file into the weights folder from the first of its sources that has it whole.
 
     `unreachable` collects the hosts that did not answer, so that several files of one host wait for it once. Raises
-    FetchFailed naming every source and what went wrong there, Fault when the folder cannot be written.
+    FetchFailed naming every source and what went wrong there, RunError when the folder cannot be written.
     """
     target = weights_folder() / file_name(entry)
     with atomic.writing(target):
@@ -60,7 +60,7 @@ def fetch(
                 transport=transport,
                 unreachable=unreachable,
             )
-        except (SourceFailed, BadRequest) as error:
+        except (SourceFailed, UsageError) as error:
             problems.append(f"{source}: {error}")
     raise FetchFailed("\n".join(problems) or f"weights {entry.name!r}: the card names no source")
 
@@ -75,7 +75,7 @@ def address(source: str) -> tuple[str, dict[str, str]]:
         number = source.removeprefix("gdrive:").strip("/")
         if re.fullmatch(r"[A-Za-z0-9_-]+", number):
             return f"https://drive.usercontent.google.com/download?id={number}&export=download&confirm=t", {}
-    raise BadRequest(f"{source}: only https://, hf://owner/repository/file, gdrive:ID, file:// and wheel: are fetched")
+    raise UsageError(f"{source}: only https://, hf://owner/repository/file, gdrive:ID, file:// and wheel: are fetched")
 
 
 def _hub_address(repository: str, path: str) -> tuple[str, dict[str, str]]:
@@ -89,7 +89,7 @@ def _hub_address(repository: str, path: str) -> tuple[str, dict[str, str]]:
         return f"https://huggingface.co/{quoted}", {}
     url = str(hf_hub_url(repository, path))
     if not url.startswith("https://"):
-        raise BadRequest(f"{url}: only https is used ($HF_ENDPOINT)")
+        raise UsageError(f"{url}: only https is used ($HF_ENDPOINT)")
     return url, {str(name): str(value) for name, value in build_hf_headers().items()}
 
 
@@ -104,11 +104,11 @@ def _take(source: Path, target: Path, entry: Weights) -> Path:
 
 
 def adopt(source: Path, target: Path) -> None:
-    """Put a file into the weights folder from elsewhere on the machine. Raises Fault when it cannot be read or written."""
+    """Put a file into the weights folder from elsewhere on the machine. Raises RunError when it cannot be read or written."""
     try:
         original = open(source, "rb")  # noqa: SIM115
     except OSError as error:
-        raise Fault(f"{source}: cannot be read: {error.strerror}") from error
+        raise RunError(f"{source}: cannot be read: {error.strerror}") from error
     with original, atomic.atomic(target) as copy:
         while block := original.read(_BLOCK):
             copy.write(block)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from harness.runtime.errors import BadRequest, listed
+from harness.runtime.errors import UsageError, listed
 
 
 def fill(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str, ignored: tuple[str, ...], hint: str = "") -> None:
     """Copy `state` into the tensors of `own`, by name.
 
-    Entries that `own` lacks are passed over where they begin with one of `ignored`. Raises BadRequest that names every
+    Entries that `own` lacks are passed over where they begin with one of `ignored`. Raises UsageError that names every
     missing, misshapen and foreign entry of `what`, and begins with `hint`; `own` is then unchanged.
     """
     missing = [key for key in own if key not in state]
@@ -31,7 +31,7 @@ def fill(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str, igno
     if foreign:
         problems.append(f"not of this network: {listed(foreign)}")
     if problems:
-        raise BadRequest(f"{what} do not fit: {'; '.join(problems)}")
+        raise UsageError(f"{what} do not fit: {'; '.join(problems)}")
     with torch.no_grad():
         for key, tensor in own.items():
             tensor.copy_(state[key])

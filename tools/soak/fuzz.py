@@ -1,10 +1,10 @@
 """Bad input in process: every case ends well, or in one HarnessError whose message a terminal can show.
 
-    python tests/soak/fuzz.py [--cases 100000] [--only TARGET]... [--seed 0]
+    python tools/soak/fuzz.py [--cases 100000] [--only TARGET]... [--seed 0]
 
 Each target reads files of one kind. A case is a good file that was damaged, or a made-up one. What counts as a failure: any
 other exception, a case of more than `DEADLINE` seconds, a message without words, memory beyond the limit, a planted program
-that ran, or a file outside the folder. `tests/test_fuzz.py` runs a small share of the same targets.
+that ran, or a file outside the folder. `tests/integration/test_fuzz.py` runs a small share of the same targets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Disks and permissions that fail under a run: a clear error, what was there before intact, and a rerun that finishes.
 
-    python tests/soak/faults.py [--trials 40]
+    python tools/soak/faults.py [--trials 40]
 
 Full disks are small tmpfs mounts, and read-only folders are file systems mounted so; both need root on Linux. Without it the
 same happens through a limit on the size of files (RLIMIT_FSIZE) and mode bits.

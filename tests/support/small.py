@@ -120,3 +120,30 @@ def write_network(folder: Path) -> Path:
     (folder / "small_network.py").write_text(NETWORK, encoding="utf-8")
     (folder / "small.toml").write_text(NETWORK_CARD, encoding="utf-8")
     return folder
+
+
+def write_scores(folder: Path, seed: int = 0, *, shuffled: bool = False) -> Path:
+    """Two members with independent errors on unlike scales, `slow` lower-is-better; 30 references of 8, half for validation.
+
+    `shuffled`: the test part's labels are shuffled, and nothing else.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(seed)
+    references = [f"r{i:02d}" for i in range(30) for _ in range(8)]
+    names = [f"{r}_{i % 8}.png" for i, r in enumerate(references)]
+    truth = draw.normal(size=len(names))
+    labels = truth + draw.normal(0, 0.2, len(names))
+    quick, slow = truth + draw.normal(0, 0.5, len(names)), np.exp(-truth + draw.normal(0, 0.5, len(names)))
+    parts = ["validation" if int(r[1:]) < 15 else "test" for r in references]
+    if shuffled:
+        test = [i for i, part in enumerate(parts) if part == "test"]
+        labels[test] = labels[np.random.default_rng(1).permutation(test)]
+    rows = [("name", "score", "reference_id", "part"), *zip(names, map(repr, labels.tolist()), references, parts, strict=True)]
+    for file, content in (
+        ("people.csv", rows),
+        ("quick.csv", [("name", "score"), *zip(names, map(repr, quick.tolist()), strict=True)]),
+        ("slow.csv", [("name", "score"), *zip(names, map(repr, slow.tolist()), strict=True)]),
+    ):
+        with open(folder / file, "w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream, lineterminator="\n").writerows(content)
+    return folder

@@ -133,7 +133,7 @@ def nodes() -> Iterator[subprocess.Popen[str]]:
         "GLOO_SOCKET_IFNAME": "lo",
     }
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("two_nodes.py")), place],
+        [sys.executable, str(Path(__file__).parents[1] / "support" / "two_nodes.py"), place],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
     )  # fmt: skip
     process.token = environment["RAY_AUTH_TOKEN"]  # type: ignore[attr-defined]

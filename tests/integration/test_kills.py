@@ -1,4 +1,4 @@
-"""A share of the soak in `soak/kills.py`, in a process of its own: it forks, which one that has used torch must not do."""
+"""A share of the soak in `tools/soak/kills.py`, in a process of its own: it forks, which one that has used torch must not do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SOAK = Path(__file__).parent / "soak" / "kills.py"
+SOAK = Path(__file__).resolve().parents[2] / "tools" / "soak" / "kills.py"
 
 
 @pytest.mark.skipif(not hasattr(sys, "getdlopenflags") or sys.platform == "darwin", reason="needs fork and /proc")

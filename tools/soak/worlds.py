@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)] if (HERE.parent.parent / "harness").is_dir() else [str(HERE.parent)]
+sys.path[:0] = [str(HERE.parents[1] / "tests" / "support"), str(HERE)]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # One thread: equal conditions for every trial, and a process that may be forked.

@@ -1,6 +1,6 @@
 """Kills at random moments: after a rerun everything is there, bit for bit that of a run that nobody disturbed.
 
-    python tests/soak/kills.py [--trials 200] [--only NAME]... [--seed 0]
+    python tools/soak/kills.py [--trials 200] [--only NAME]... [--seed 0]
 
 A trial is one signal (SIGKILL, SIGTERM or Ctrl-C) to a command at work. Trials come in chains: up to three signals, each to
 the same command started again, then a run to the end that is compared. Most commands run in forks of one process that has
@@ -159,7 +159,7 @@ def boards(base: Path) -> Scenario:
 
 def ensembling(base: Path) -> Scenario:
     """A search over two score files, in Ray: real processes, because Ray starts more of them."""
-    from test_ensembling_run import write_scores
+    from small import write_scores
 
     source = write_scores(base / "ensemble")
     words = ["ensemble", str(source / "quick.csv"), str(source / "slow.csv"), "--lower-is-better", "slow"]

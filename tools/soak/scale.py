@@ -1,6 +1,6 @@
 """Large inputs: seconds of CPU and memory, each part in a process of its own.
 
-python tests/soak/scale.py [--pairs 20000] [--records 500] [--rows 1000000]
+python tools/soak/scale.py [--pairs 20000] [--records 500] [--rows 1000000]
 """
 
 from __future__ import annotations

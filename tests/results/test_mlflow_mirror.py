@@ -355,7 +355,7 @@ def test_a_submission_is_attached_to_the_run_of_its_record_or_to_one_of_its_own(
     with mirror.tracker(folder) as tracker:
         tracker.attach("tiny on demo", "demo", [zipped], {"submission.ntire2022-fr.test": "ab" * 32})
     run = mirror.run(folder)
-    assert run.data.tags["harness.challenges.ntire2022-fr.test"] == "ab" * 32
+    assert run.data.tags["harness.submission.ntire2022-fr.test"] == "ab" * 32
     assert [f.path for f in mirror.client.list_artifacts(run.info.run_id, "submissions")] == ["submissions/team.zip"]
     assert run.info.status == "FINISHED"
 
@@ -365,7 +365,7 @@ def test_a_submission_is_attached_to_the_run_of_its_record_or_to_one_of_its_own(
     experiment = mirror.client.get_experiment_by_name("harness/demo").experiment_id
     (late,) = [run for run in mirror.client.search_runs([experiment]) if run.info.run_name == "mirrored late"]
     assert late.info.status == "FINISHED"
-    assert late.data.tags["harness.challenges.ntire2022-fr.test"] == "cd" * 32
+    assert late.data.tags["harness.submission.ntire2022-fr.test"] == "cd" * 32
     assert mirror.said == []
 
 

@@ -15,7 +15,7 @@ import pytest
 from miniatures import tree
 from small import write_table
 
-TEXT = Path(__file__).resolve().parent.parent / "CONTRIBUTING.md"
+TEXT = Path(__file__).resolve().parents[2] / "CONTRIBUTING.md"
 
 
 def block(first: str) -> str:

@@ -1,4 +1,4 @@
-"""A share of the soak in `soak/fuzz.py`: bad input of every kind ends in one HarnessError, never in anything else."""
+"""A share of the soak in `tools/soak/fuzz.py`: bad input of every kind ends in one HarnessError, never in anything else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.io import savemat
 
 from harness.datasets.readers.matfile import read_vector
 
-sys.path.insert(0, str(Path(__file__).parent / "soak"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "soak"))
 import fuzz
 
 CASES = {"layouts of dataset cards": 40, "label files, whole readers": 40, "submissions": 60}

@@ -14,43 +14,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from small import write_network, write_table
+from small import write_network, write_scores, write_table
 
 from harness.cli.main import main
 from harness.engine.distributed.session import kept
 from harness.results.record import read_record
 
 MEMBERS = ("quick", "slow")
-
-
-def write_scores(folder: Path, seed: int = 0, *, shuffled: bool = False) -> Path:
-    """Two members with independent errors on unlike scales, `slow` lower-is-better; 30 references of 8, half for validation.
-
-    `shuffled`: the test part's labels are shuffled, and nothing else.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    draw = np.random.default_rng(seed)
-    references = [f"r{i:02d}" for i in range(30) for _ in range(8)]
-    names = [f"{r}_{i % 8}.png" for i, r in enumerate(references)]
-    truth = draw.normal(size=len(names))
-    labels = truth + draw.normal(0, 0.2, len(names))
-    quick, slow = truth + draw.normal(0, 0.5, len(names)), np.exp(-truth + draw.normal(0, 0.5, len(names)))
-    parts = ["validation" if int(r[1:]) < 15 else "test" for r in references]
-    if shuffled:
-        test = [i for i, part in enumerate(parts) if part == "test"]
-        labels[test] = labels[np.random.default_rng(1).permutation(test)]
-    rows = [("name", "score", "reference_id", "part"), *zip(names, map(repr, labels.tolist()), references, parts, strict=True)]
-    for file, content in (
-        ("people.csv", rows),
-        ("quick.csv", [("name", "score"), *zip(names, map(repr, quick.tolist()), strict=True)]),
-        ("slow.csv", [("name", "score"), *zip(names, map(repr, slow.tolist()), strict=True)]),
-    ):
-        with open(folder / file, "w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream, lineterminator="\n").writerows(content)
-    return folder
 
 
 def words(folder: Path, out: str = "card.toml", *more: str) -> list[str]:
@@ -378,7 +350,7 @@ def test_a_killed_search_goes_on_and_an_interrupted_one_leaves_no_process(ray: N
 
 def test_real_metrics_gain_from_being_blended(shared: Path, ray: None, tmp_path: Path):
     """Nine metrics on twelve references each of KADID-10k and CSIQ: fitted on the one, reported on the other."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
     try:
         import crossval
     finally:

@@ -13,7 +13,7 @@ import pytest
 from harness.statistics.correlations import ClusteredPairs, pearson, spearman
 from harness.statistics.intervals import fisher, fisher_interval, jackknife
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "coverage.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage.py"
 DRAWS, REFERENCES = 160, 25
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "ranking.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "ranking.py"
 
 
 @pytest.mark.skipif(not SCRIPT.is_file(), reason="only a checkout has the benchmarks")

@@ -15,8 +15,9 @@ from harness.cards.overrides import apply_set
 from harness.challenges import image_names, readme, score_lines, standings, zip_file
 from harness.challenges.check import check, inspect
 from harness.challenges.text import ascii_line
-from harness.engine.request import Request
+from harness.engine.request import Request, plan
 from harness.engine.run import Outcome, run
+from harness.engine.verify import identity_differences, request_of
 from harness.files.atomic import atomic, sha256_file
 from harness.models import find_model
 from harness.results.record import read_record
@@ -176,6 +177,7 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Call
     if passed:
         raise UsageError(f"{folder} is a finished run, with its own settings: {listed(passed)} goes with a model's name")
     if (record["dataset"], record["protocol"]) == (about.dataset, about.protocol):
+        _refuse_stale(folder, record, wish, say)
         return _checked(Outcome(folder, record, found=True), card, phase)
     asked = record["request"]
     if asked.get("scores"):
@@ -190,6 +192,19 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Call
     say(f"{folder}: the model of this run scores {about.dataset} ({about.protocol})")
     request = replace(wish, model=asked["model"], weights=weights, settings=asked["settings"], seed=asked["seed"])
     return _checked(run(request, say), card, phase)
+
+
+def _refuse_stale(folder: Path, record: Mapping[str, Any], wish: Request, say: Callable[[str], None]) -> None:
+    """Refuse a finished run whose images, labels, weights or code are not what the same request means now."""
+    try:
+        now = plan(replace(wish, **request_of(record), mlflow_uri="off", quiet=True))
+    except UsageError as error:
+        say(f"{folder}: whether its images are still what was scored is not checked: {error}".splitlines()[0])
+        return
+    differences = identity_differences(record, now, folder)
+    if differences:
+        lines = [f"{folder} is not of what is here now: {finding.what}: {finding.text}" for finding in differences]
+        raise UsageError("\n".join([*lines, "name the model instead of its run, and the images are scored as they are"]))
 
 
 def _checked(outcome: Outcome, card: ChallengeCard, phase: str) -> Outcome:

@@ -129,10 +129,11 @@ def _is_older(folder: Path, record: dict[str, Any]) -> bool:
     """Whether the record in `folder` is what an older version of the same class gave to the same request."""
     other = read_record(folder)
     now, before = (entry and entry.get("identity") for entry in (record, other))
-    if not now or not before or "version" not in now or "version" not in before:
+    versions = [(entry or {}).get("code", {}).get("version") for entry in (now, before)]
+    if not now or not before or None in versions:
         return False
-    same = {**now, "version": None} == {**before, "version": None}
-    return same and int(before["version"]) < int(now["version"])
+    same = all({**now, "code": None}[k] == {**before, "code": None}.get(k) for k in now)
+    return same and int(versions[1]) < int(versions[0])
 
 
 def write(boards: str | Path = "leaderboards") -> list[Path]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.results.key import FORMAT
 from harness.runtime.errors import UsageError, listed
 
 _NUMBER = (int, float)
@@ -123,9 +124,6 @@ def _called(value: Any) -> str:
     return words.get(type(value), "null")
 
 
-FORMAT = 1
-
-
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The folder's finished record, or None. Raises UsageError for one that another version wrote or that is damaged."""
     path = folder / "record.json"
@@ -137,9 +135,15 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         raise UsageError(f"{path}: not a readable record ({error}); move it away, or repeat with --force") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
+        again = record.get("command") if isinstance(record, dict) and found == 1 else None
+        how = f"make it again ({again})" if isinstance(again, str) else "choose another --runs, or repeat with --force"
         raise UsageError(
-            f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); "
-            "choose another --runs, or repeat with --force"
+            f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); {how}"
+            + (
+                f", or test its weights: --weights {folder / 'weights.safetensors'}"
+                if found == 1 and record.get("training")
+                else ""
+            )
         )
     if not fits(record):
         wrong = listed(list(problems(record)), 5)

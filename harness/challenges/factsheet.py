@@ -14,6 +14,7 @@ from harness.challenges.readme import seconds
 from harness.challenges.submit import Submission, used_data
 from harness.files.atomic import write_text
 from harness.models import find_model
+from harness.models.capabilities import capabilities
 from harness.runtime.errors import HarnessError
 
 _UNKNOWN = "not known"
@@ -84,7 +85,7 @@ def _counted(card: ModelCard, data: DatasetCard) -> Cost:
     frozen = card.recipe.frozen if card.recipe else ()
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     moved = sum(n for name, n in sizes.items() if not name.startswith(tuple(frozen) or ("\0",))) if card.recipe else 0
-    size = card.protocol.crop_size or getattr(model, "crop_size", None)
+    size = card.protocol.crop_size or capabilities(model).crop_size
     if data.image_size is not None:
         places = crops.positions(card.protocol.crops, *data.image_size, size, seed=0, reference_id="")
         return Cost(sum(sizes.values()), moved, _flop(model, places[0].height, places[0].width), len(places), "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,6 +86,17 @@ def of_table(path: str | Path, root: str | Path | None = None, *, higher_is_bett
 
     card = _table_card(Path(path))
     return Dataset(replace(card, higher_is_better=higher_is_better), table.read_csv(path, root))
+
+
+def of_frame(frame: pd.DataFrame, root: str | Path | None = None) -> Dataset:
+    """The dataset that a DataFrame with a table's columns is; relative paths start at `root`, else at the current folder."""
+    from harness.datasets import table
+
+    with tempfile.TemporaryDirectory(prefix="harness-table-") as scratch:
+        # By the way of the file, so that a frame is checked as a table is.
+        path = Path(scratch) / "table.csv"
+        frame.to_csv(path, index=False)
+        return Dataset(replace(_table_card(path), path=""), table.read_csv(path, root if root is not None else Path.cwd()))
 
 
 def read_table(card: DatasetCard, root: Path | None, table: str) -> pd.DataFrame:

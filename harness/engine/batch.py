@@ -41,10 +41,10 @@ def run_all(
     with kept():
         for todo in plans:
             try:
-                first = _one(todo, say, first_split_only=bool(test_on))
+                first = execute_plan(todo, say, first_split_only=bool(test_on))
                 outcomes.append(first)
                 for name in test_on:
-                    outcomes.append(_one(_further(todo, first, name, say, keep_shared=keep_shared), say))  # noqa: PERF401 -- a fault must not lose those before
+                    outcomes.append(execute_plan(_further(todo, first, name, say, keep_shared=keep_shared), say))  # noqa: PERF401 -- a fault must not lose those before
             except HarnessError as error:
                 faults.append(type(error)(f"{todo.card.name}: {error}"))
     return outcomes, faults
@@ -68,7 +68,7 @@ def _without_idle_seeds(plans: Sequence[Plan], say: Callable[[str], None]) -> li
     return list(kept.values())
 
 
-def _one(todo: Plan, say: Callable[[str], None], *, first_split_only: bool = False) -> Outcome:
+def execute_plan(todo: Plan, say: Callable[[str], None], *, first_split_only: bool = False) -> Outcome:
     repeats = todo.data.card.protocols[todo.protocol].repeats
     if repeats > 1 and first_split_only and todo.trained:
         say(f"{todo.card.name}: trained on the first of the {repeats} splits of {todo.protocol}, for the further test sets")

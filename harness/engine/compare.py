@@ -39,10 +39,10 @@ class Comparison(NamedTuple):
 
 
 def compare_members(
-    a: str,
-    b: str,
-    *,
+    a: str | Path,
+    b: str | Path,
     dataset: str | None = None,
+    *,
     protocol: str | None = None,
     root: str | None = None,
     labels: str | None = None,
@@ -64,7 +64,7 @@ def compare_members(
     if dataset is not None and protocol is None and not dataset.lower().endswith((".csv", ".tsv")):
         protocol = find_dataset(dataset, cards).default_protocol
     members = [
-        member(word, dataset=dataset, protocol=protocol, runs_folder=runs, lower_is_better=which in lower, say=say)
+        member(str(word), dataset=dataset, protocol=protocol, runs_folder=runs, lower_is_better=which in lower, say=say)
         for which, word in (("a", a), ("b", b))
     ]
     refuse_other_images(members)

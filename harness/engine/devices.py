@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from harness.models.capabilities import capabilities
 from harness.runtime.errors import UsageError
 
 
@@ -29,4 +30,4 @@ def threads(model: Any) -> int:
 
 def on_uint8(model: Any) -> bool:
     """Whether the model works on decoded pictures, on the CPU, without torch."""
-    return callable(getattr(model, "score_uint8", None))
+    return model is not None and capabilities(model).score_uint8

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from harness.files.hash_index import hash_files
 from harness.files.score_table import read_scores, scores_hash
 from harness.models import find_model
 from harness.models import weights as weight_files
-from harness.models.identity import code_of, weights_of
+from harness.models.identity import code_of, object_identity, weights_of
 from harness.results.key import RunIdentity, card_facts
 from harness.results.run_folder import folder_of
 from harness.runtime.errors import UsageError, listed
@@ -77,6 +78,8 @@ class Request:
     quiet: bool = False
     rehash: bool = False
     """Read every image again, whatever the index of file hashes says."""
+    object: Any = None
+    """A model that is an object of the caller's; `model` is then its name."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class Plan:
     found: ResolvedWeights
     trained: bool
     identity: RunIdentity
+    rebuildable: bool
+    """Whether the model can be told from others, so that its run is found again."""
     content: Mapping[str, str]
     """sha256 by path of the images that take part, as they were when the plan was made."""
     folder: Path
@@ -134,7 +139,15 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
             f"{card.name} is trained, but protocol {name!r} of {data.name} has no training part: "
             f"choose one that has ({listed(others)}), or give weights (--weights FILE|released)"
         )
-    if request.scores:
+    code: dict[str, Any] | None = None
+    if request.object is not None:
+        if request.workers > 1 or request.ray:
+            raise UsageError(
+                f"{card.name}: an object of this session cannot be sent to workers; give it a card, or use one process"
+            )
+        found = weight_files.ResolvedWeights({}, None, {}, (), False)
+        code = object_identity(request.object)
+    elif request.scores:
         found = weight_files.ResolvedWeights({}, None, {"scores": scores_hash(read_scores(request.scores))}, (), False)
     else:
         found = weight_files.find(card, request.init if trained and request.init else request.weights, offline=request.offline)
@@ -150,7 +163,7 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
         images = data.images or images_hash(rows, content)
     identity = RunIdentity(
         card=card_facts(card, trained=trained),
-        code=code_of(card),
+        code=code_of(card) if request.object is None else code or {"never the same": uuid.uuid4().hex},
         weights=found.sha256 if request.scores else weights_of(found),
         labels_higher_is_better=data.higher_is_better,
         table=table_hash(data.table[parts != ""]),
@@ -161,7 +174,8 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
         limit=request.limit,
     )
     folder = folder_of(request.runs, data.name, card.name, identity.key)
-    return Plan(request, card, data, name, parts, found, trained, identity, content, folder)
+    rebuildable = request.object is None or code is not None
+    return Plan(request, card, data, name, parts, found, trained, identity, rebuildable, content, folder)
 
 
 def _rows(table: pd.DataFrame, split: pd.Series, limit: int | None, parts: Sequence[str]) -> pd.DataFrame:
@@ -186,6 +200,8 @@ def _scores_only(card: ModelCard) -> bool:
 
 
 def _card(request: Request) -> ModelCard:
+    if request.object is not None:
+        return _card_of_object(request)
     if not request.scores:
         return apply_set(find_model(request.model, request.cards), request.settings)
     return ModelCard(
@@ -197,9 +213,20 @@ def _card(request: Request) -> ModelCard:
     )
 
 
+def _card_of_object(request: Request) -> ModelCard:
+    model = request.object
+    if not callable(getattr(model, "score", None)):
+        raise UsageError(f"{request.model}: has no score(reference, distorted)")
+    higher = getattr(model, "higher_is_better", None)
+    if not isinstance(higher, bool):
+        raise UsageError(f"{request.model}: higher_is_better should be True or False, is {higher!r}")
+    card = ModelCard(request.model, request.model, "", higher, description="an object of a Python session")
+    return apply_set(card, request.settings) if request.settings else card
+
+
 def request_facts(request: Request) -> dict[str, Any]:
     """What the user asked for, as far as it can be asked again: no paths of this machine but those of given files."""
-    facts = asdict(request)
+    facts = asdict(replace(request, object=None)) | {"object": request.object is not None}
     here = ("root", "device", "workers", "ray", "offline", "cards", "runs", "mlflow_uri", "quiet", "force", "rehash")
     return {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items() if k not in here}
 
@@ -208,6 +235,8 @@ def command(request: Request) -> str:
     """The command line that makes this record again."""
     import shlex
 
+    if request.object is not None:
+        return f"harness.evaluate({request.model}(...), {request.dataset!r})"
     words = ["harness", "run", *(["--name"] if request.scores else []), request.model, "--dataset", request.dataset]
     words += [flag for flag, on in (("--lower-is-better", request.lower_is_better), ("--inner", request.inner)) if on]
     for option, value in (

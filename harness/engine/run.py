@@ -31,6 +31,7 @@ from harness.files.atomic import sha256_file, sha256_json, write_json, writing
 from harness.files.hash_index import hash_files
 from harness.files.score_table import read_scores, refuse_unmatched
 from harness.models import weights as weight_files
+from harness.models.capabilities import capabilities, move
 from harness.results import processes
 from harness.results.conditions import conditions
 from harness.results.key import FORMAT
@@ -101,8 +102,10 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
             f"{todo.data.name}: people's scores of the {len(tested):,} tested images are not here: there will be scores and no "
             "figures" + (f" ({note})" if note else "")
         )
-    model = None if request.scores else models.build(todo.card, todo.found, request.seed)
+    model = request.object if request.object is not None else _built(todo)
     with ExitStack() as stack:
+        if request.object is not None:
+            stack.enter_context(_evaluating(model))
         workers = stack.enter_context(workers_of(todo, model))
         device = devices.choose("cpu" if workers else request.device, model)
         now = conditions_of(todo, model, device, workers)
@@ -112,8 +115,8 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         training = _train(todo, model, device, workers, tracker.epoch, say) if todo.trained else None
         if training:
             _refuse_changed(todo, hash_files(todo.content))
-        if model is not None and hasattr(model, "to"):
-            model.to(device)
+        if model is not None:
+            move(model, device)
         pictures = model is not None and has_pictures(todo.data.table)
         found = weight_files.ResolvedWeights({}, todo.folder / "weights.safetensors", {}, (), False) if training else todo.found
         scoring = _score(todo, model, device, workers, found, say) if pictures else _take(todo, model)
@@ -123,6 +126,24 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         write_json(todo.folder / "record.json", record)
         tracker.end(record)
     return record
+
+
+def _built(todo: Plan) -> Any:
+    return None if todo.request.scores else models.build(todo.card, todo.found, todo.request.seed)
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """A caller's torch module in evaluation mode inside, and as it was afterwards."""
+    training = getattr(model, "training", None)
+    if training is not True or not callable(getattr(model, "train", None)):
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
 
 
 def train(todo: Plan, on_epoch: Callable[[dict[str, Any]], None], say: Callable[[str], None]) -> Trained:
@@ -171,7 +192,7 @@ def _train(
         "table": rows,
         "labels": oriented_labels(todo.data, rows),
         "validation": (pairs_of(validation), oriented_labels(todo.data, validation)),
-        "crop_size": todo.card.protocol.crop_size or getattr(model, "crop_size", None),
+        "crop_size": todo.card.protocol.crop_size or (capabilities(model).crop_size if model is not None else None),
         "folder": todo.folder,
         "seed": request.seed,
         "batch": request.batch,
@@ -298,6 +319,7 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         and todo.card.trained_split != todo.identity.split,
         "contaminated_by": _contaminated_by(todo, trained_on),
         "random_weights": todo.found.random and any(entry.use == "always" for entry in todo.card.weights),
+        "rebuildable": todo.rebuildable,
         "trained_on": trained_on,
         "metrics": {part: values.figures if values else None for part, values in found.items()},
         "without_each_reference": found["test"].without_each_reference if found["test"] else None,
@@ -311,7 +333,7 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "pairs_per_second": len(scores) / scoring.seconds if scoring.seconds else None,
         "runtime_per_image": scoring.runtime,
         "conditions": dict(now),
-        "details": getattr(model, "details", None),
+        "details": capabilities(model).details if model is not None else None,
         "note": ". ".join(filter(None, (todo.data.card.note, todo.data.card.protocols[todo.protocol].note, todo.request.remark))),
         "identity": dict(todo.facts),
         "hashes": {

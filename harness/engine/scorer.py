@@ -24,6 +24,7 @@ from harness.imaging import crops as cropping
 from harness.imaging import decode
 from harness.imaging.crops import Crop
 from harness.imaging.decode import Pixels
+from harness.models.capabilities import LoadedModel, capabilities
 from harness.results.run_scores import CropScore, Scored
 from harness.runtime.errors import RunError, UsageError, listed
 
@@ -69,7 +70,8 @@ class Scorer:
 
     def __post_init__(self) -> None:
         cropping.check(self.protocol.crops)
-        own = getattr(self.model, "crop_size", None)
+        self.can = capabilities(self.model)
+        own = self.can.crop_size
         self.crop_size: int | None = self.protocol.crop_size or own
         if own and self.protocol.crop_size not in (0, own):
             raise UsageError(f"protocol.crop_size = {self.protocol.crop_size}, but this model takes {own}x{own} crops only")
@@ -79,7 +81,7 @@ class Scorer:
             None
             if m.model is None
             else Scorer(m.model, m.protocol, m.identical, self.seed, self.device, self.batch, self.workers, self.say)
-            for m in getattr(self.model, "members", ())
+            for m in self.can.members
         ]
 
     @property
@@ -87,7 +89,7 @@ class Scorer:
         """Whether the model, or each of its members, scores arrays one by one, so that chunks may be scored side by side."""
         if self.parts:
             return all(part is None or part.on_uint8 for part in self.parts)
-        return callable(getattr(self.model, "score_uint8", None))
+        return self.can.score_uint8
 
     def chunks(self, pairs: Sequence[Pair]) -> list[list[Pair]]:
         """The pairs, cut into chunks."""
@@ -125,7 +127,7 @@ class Scorer:
         if self.parts:
             return _finite(self._combined(chunk, reference, distorted))
         places = self._places(chunk[0], reference.pixels)
-        if callable(getattr(self.model, "score_uint8", None)):
+        if self.can.score_uint8:
             values = np.array([self._uint8(reference, distorted, place) for place in places])
         else:
             pixels = places[0].height * places[0].width
@@ -153,7 +155,7 @@ class Scorer:
     def _uint8(self, reference: decode.Decoded, distorted: Sequence[decode.Decoded], place: Crop) -> list[float]:
         still = _cut(reference.pixels, place)
         score = partial(self.model.score_uint8, still)
-        if len(distorted) > 1 and callable(getattr(self.model, "embed_uint8", None)):
+        if len(distorted) > 1 and self.can.embed_uint8:
             score = partial(self.model.score_embedded_uint8, self.model.embed_uint8(still))
         return [float(score(_cut(picture.pixels, place))) for picture in distorted]
 
@@ -166,13 +168,13 @@ class Scorer:
 
     def _places(self, pair: Pair, pixels: Pixels) -> list[Crop]:
         height, width = pixels.shape[:2]
-        fixed = getattr(self.model, "crop_size", None)
+        fixed = self.can.crop_size
         if self.protocol.crops == "whole" and fixed and (height, width) != (fixed, fixed):
             raise UsageError(
                 f"{pair.name}: crops = 'whole' needs images of {fixed}x{fixed}, this one is {width}x{height}; "
                 "try --set protocol.crops=five, nine, grid or random20"
             )
-        smallest = getattr(self.model, "minimum_size", 1)
+        smallest = self.can.minimum_size
         try:
             places = cropping.positions(
                 self.protocol.crops, height, width, self.crop_size, seed=self.seed, reference_id=pair.reference_id
@@ -195,7 +197,7 @@ class Scorer:
         with torch.inference_mode():
             moved = self._tensors([_cut(d.pixels, place) for place in group for d in distorted])
             index = torch.arange(len(group), device=self.device).repeat_interleave(len(distorted))
-            if callable(getattr(self.model, "score_embedded", None)):
+            if self.can.score_embedded:
                 embedding = self._embedding(pair, reference, groups, number)
                 scores = self._halving(lambda rows: self.model.score_embedded(embedding, moved[rows], index[rows]), len(moved))
             else:
@@ -277,14 +279,16 @@ def score_pair(
 ) -> float:
     """The score of one pair, pictures given as paths or as (H, W, 3) uint8 RGB arrays.
 
-    `model`: what `load_model` returns. `protocol`: its cropping (`five`, `random20`, ...); None: the model's card's.
+    `model`: what `load_model` returns, or any object with `score(reference, distorted)`. `protocol`: its cropping (`five`,
+    `random20`, ...); None: the model's card's.
     Random crops are seeded by the reference file's stem (for an array: by nothing but seed and size).
     """
+    card = model.card if isinstance(model, LoadedModel) else None
     if protocol is None:
-        protocol = getattr(model, "protocol", None) or Cropping()
+        protocol = card.protocol if card else Cropping()
     elif isinstance(protocol, str):
         protocol = Cropping(crops=protocol)
-    scorer = Scorer(model, protocol, identical=getattr(model, "identical", None), seed=seed, batch=1)
+    scorer = Scorer(model, protocol, identical=card.identical if card else None, seed=seed, batch=1)
     if isinstance(reference, np.ndarray) or isinstance(distorted, np.ndarray):
         still, moved = (decode.Decoded(_as_pixels(x), "") for x in (reference, distorted))
         pair = Pair("the distorted image", "", "", "" if isinstance(reference, np.ndarray) else Path(reference).stem)

@@ -18,6 +18,7 @@ from harness.engine.scorer import Pair, Scorer
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models import weights as weight_files
+from harness.models.capabilities import move
 from harness.results.run_scores import Scored
 from harness.runtime.errors import UsageError, listed
 from harness.runtime.progress import progress
@@ -98,8 +99,7 @@ def scorer(
     most = max(Counter(pair.reference for pair in pairs).values())
     if workers < 2 and not ray:
         where = choose(device, loaded)
-        if hasattr(loaded, "to"):
-            loaded.to(where)
+        move(loaded, where)
         yield Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), say=say)
         return
     from harness.engine.distributed.worker import Job

@@ -27,6 +27,7 @@ from harness.engine.run import (
 )
 from harness.engine.scorer import pairs_of
 from harness.files.atomic import sha256_file, sha256_json, write_json
+from harness.models.capabilities import move
 from harness.models.weights import ResolvedWeights
 from harness.results import conditions
 from harness.results.conditions import libraries
@@ -102,6 +103,9 @@ def verify(
         raise UsageError(
             f"{folder}: a record of repeats; verify the runs that it names: {listed([e['run'] for e in record['repeats']])}"
         )
+    if record["request"].get("object"):
+        text = "the model was an object of a Python session: it cannot be built from its record, so nothing can be scored again"
+        return VerificationResult(folder, 0, (Finding("model", text),), ())
     with tempfile.TemporaryDirectory(prefix="harness-verify-") as scratch:
         asked = Request(
             **request_of(record), root=root, cards=tuple(cards), device=device, offline=offline, workers=workers, ray=ray,
@@ -122,7 +126,7 @@ def verify(
 
 def request_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the record was asked for, as fields of a Request."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in record["request"].items()}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in record["request"].items() if k != "object"}
 
 
 def identity_differences(record: Mapping[str, Any], todo: Plan, folder: Path | None = None) -> list[Finding]:
@@ -221,8 +225,7 @@ def _scored_again(
         workers = stack.enter_context(workers_of(todo, model))
         device = devices.choose("cpu" if workers else todo.request.device, model)
         now = conditions_of(todo, model, device, workers)
-        if hasattr(model, "to"):
-            model.to(device)
+        move(model, device)
         scorer = stack.enter_context(scorer_of(todo, model, device, workers, found, say))
         chunks = scorer.chunks(pairs_of(todo.rows(*SCORED_PARTS)))
         if sample is not None:

@@ -10,6 +10,7 @@ from harness.results.marks import (
     CONTAMINATED,
     LEGEND,
     NO_LABELS,
+    NOT_REBUILDABLE,
     OTHER_IMAGES,
     OTHER_SPLIT,
     OTHER_TABLE,
@@ -21,7 +22,9 @@ from harness.statistics.leave_one_out import LeaveOneOut
 
 Record = Mapping[str, Any]
 FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
-_UNRANKED = frozenset({SEEN, CONTAMINATED, PARTIAL, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES})
+_UNRANKED = frozenset(
+    {SEEN, CONTAMINATED, PARTIAL, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES, NOT_REBUILDABLE}
+)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from harness.cards.loading import find_card
 from harness.cards.overrides import apply_set
 from harness.cards.plugins import resolve
 from harness.cards.schema import ModelCard
+from harness.models.capabilities import LoadedModel
 from harness.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def load_model(
     cards: Sequence[str | Path] = (),
     offline: bool = False,
     seed: int = 0,
-) -> Any:
-    """The model of a card, its weights in place, ready to score (`harness.models.base`).
+) -> LoadedModel:
+    """The model of a card, its weights in place, ready to score (`harness.models.base`), with its card.
 
     `weights`: a file, or a word of the card such as `released`; None: what the card always loads. `set`: dotted paths
     into the card. Parameters that no file fills are drawn from `seed`. Raises UsageError.
@@ -47,7 +48,7 @@ def load_model(
     from harness.models import weights as files
 
     card = apply_set(find_model(name, cards), set or {})
-    return build(card, files.find(card, weights, offline=offline), seed)
+    return LoadedModel(build(card, files.find(card, weights, offline=offline), seed), card)
 
 
 def build(card: ModelCard, found: ResolvedWeights | None, seed: int = 0) -> Any:
@@ -73,13 +74,13 @@ def build(card: ModelCard, found: ResolvedWeights | None, seed: int = 0) -> Any:
         files.fill(model, found)
     if callable(getattr(model, "eval", None)):
         model.eval()
-    model.protocol, model.identical = card.protocol, card.identical
     return model
 
 
 def version_of(card: ModelCard) -> int:
     """The class's `version`, raised by hand when its numbers change."""
-    return int(getattr(resolve(card.class_, card.path), "version", 1))
+    version = getattr(resolve(card.class_, card.path), "version", 1)
+    return version if isinstance(version, int) else 1
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ Optional abilities are declared by being there:
     differentiable, for a `torch.nn.Module` that can be trained. `index` as above (None: row by row).
 `from_card(card)`
     a class method that constructs from the whole card, where its place matters.
-`members` and `combine(values) -> (n,)`
+`combines_members = True`, `members` and `combine(values) -> (n,)`
     a model made of others (`harness.models.ensemble`): each is scored under its own cropping, (members, n), then combined.
 """
 
@@ -40,6 +40,8 @@ class Model:
     crop_size: int | None = None
     """The only height and width `score` takes; None: any size from `minimum_size` up."""
     minimum_size: int = 1
+    combines_members: ClassVar[bool] = False
+    """Whether `members` and `combine` make it a model of others."""
 
     def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:
         """Scores of `distorted` against `reference`.

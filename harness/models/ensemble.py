@@ -16,6 +16,7 @@ import numpy as np
 from harness.cards.schema import Cropping, ModelCard, parse_card
 from harness.models import build, score_scaling, version_of
 from harness.models.base import Model
+from harness.models.capabilities import capabilities, move
 from harness.models.score_scaling import Scaling
 from harness.runtime.errors import UsageError, listed
 from harness.statistics.correlations import Floats
@@ -75,6 +76,7 @@ class Ensemble(Model):
 
     version = 1
     higher_is_better = True
+    combines_members = True
 
     def __init__(
         self,
@@ -92,8 +94,8 @@ class Ensemble(Model):
             raise UsageError(f"{where}: members of one name: {listed(sorted({n for n in names if names.count(n) > 1}))}")
         self.intercept = float(intercept)
         self.members = [_member(table, where, path) for table in members]
-        self.minimum_size = max((int(getattr(m.model, "minimum_size", 1)) for m in self.members), default=1)
-        found = {m.name: m.model.details for m in self.members if getattr(m.model, "details", None)}
+        self.minimum_size = max((capabilities(m.model).minimum_size for m in self.members if m.model is not None), default=1)
+        found = {m.name: known for m in self.members if m.model is not None and (known := capabilities(m.model).details)}
         self.details = found or None
 
     @classmethod
@@ -160,8 +162,8 @@ class Ensemble(Model):
     def to(self, device: str) -> Ensemble:
         """All members that can be moved on `device`."""
         for member in self.members:
-            if hasattr(member.model, "to"):
-                member.model.to(device)
+            if member.model is not None:
+                move(member.model, device)
         return self
 
     def named_parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:

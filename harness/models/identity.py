@@ -9,6 +9,7 @@ without comments, of its file and of every file of the same folder that it impor
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import inspect
 import io
@@ -135,6 +136,43 @@ def _tokens(path: Path) -> bytes:
         return b"\0".join(f"{t.type}:{t.string}".encode() for t in found if t.type not in _SKIPPED)
     except (tokenize.TokenError, SyntaxError) as error:
         raise UsageError(f"{path}: not readable Python: {error}") from None
+
+
+def object_identity(model: Any) -> dict[str, Any] | None:
+    """The identity of a model that is an object of the caller's: what its `identity()` returns, or, of a torch module or a
+    dataclass, its class's code and its state. None where its state cannot be told from another, so that nothing is reused.
+    Raises UsageError for an `identity()` that returns no text."""
+    own = getattr(model, "identity", None)
+    if callable(own):
+        said = own()
+        if not isinstance(said, str) or not said:
+            raise UsageError(f"{type(model).__name__}.identity() returned {said!r}: should be a text that is not empty")
+        return {"object": type(model).__qualname__, "identity": said}
+    torch = sys.modules.get("torch")
+    try:
+        if torch is not None and isinstance(model, torch.nn.Module):
+            usual = vars(torch.nn.Module())
+            plain = {
+                f"{name}.{key}": value
+                for name, module in model.named_modules()
+                for key, value in vars(module).items()
+                if key not in usual
+            }
+            kinds = sorted(f"{name}:{type(module).__qualname__}" for name, module in model.named_modules())
+            state: dict[str, Any] = {"state": state_hash(model.state_dict()), "plain": _plain(plain), "modules": kinds}
+        elif dataclasses.is_dataclass(model) and not isinstance(model, type):
+            state = {"fields": _plain(dataclasses.asdict(model))}
+        else:
+            return None
+        kind = type(model)
+        return {**class_identity(kind, f"{kind.__module__}:{kind.__qualname__}"), **state}
+    except (TypeError, ValueError, UsageError):
+        return None
+
+
+def _plain(values: Any) -> Any:
+    """Values as JSON holds them; raises TypeError or ValueError for any other."""
+    return json.loads(json.dumps(values, sort_keys=True, allow_nan=False))
 
 
 def weights_of(found: ResolvedWeights) -> dict[str, str]:

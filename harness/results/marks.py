@@ -17,6 +17,7 @@ NO_LABELS = "labels withheld"
 OTHER_TABLE = "other table"
 OTHER_SPLIT = "other split"
 OTHER_IMAGES = "other images"
+NOT_REBUILDABLE = "not rebuildable"
 NO_FIT = "no fit"
 IDENTICAL = "identical pairs"
 LEGEND = {
@@ -30,6 +31,7 @@ LEGEND = {
     OTHER_TABLE: "measured on other pairs or labels than the rest of this table: not ranked",
     OTHER_SPLIT: "tested on other images than the rest of this table: not ranked",
     OTHER_IMAGES: "scored on images of other content than the rest of this table, under the same names: not ranked",
+    NOT_REBUILDABLE: "the model was an object of a Python session: it cannot be built from its record, and is not ranked",
     NO_FIT: "no curve could be fitted, so PLCC fitted and RMSE are blank",
     IDENTICAL: "pairs of identical pictures were given the card's ceiling instead of infinity",
     NOT_COMPARED: "not tested against the best row: one of the two has no figures without each reference (an older record, or "
@@ -47,6 +49,7 @@ def marks_of(record: Mapping[str, Any], differs: str | None = None) -> tuple[str
         CONTAMINATED: record.get("contaminated_by"),
         RANDOM: record.get("random_weights"),
         **{mark: mark == differs for mark in (PARTIAL, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES)},
+        NOT_REBUILDABLE: record.get("rebuildable") is False,
         NO_LABELS: not figures,
         FEW: figures.get("few_references"),
         NO_FIT: figures.get("fit_problem"),

@@ -45,6 +45,7 @@ RECORD = {
     "pairs_per_second": (_NUMBER, None),
     "conditions": {"*": (str, _NUMBER, {"*": (str, _NUMBER, None)}, None)},
     "note?": (str, None),
+    "rebuildable?": bool,
     "without_each_reference?": ({"references": [str], "*": [_NUMBER]}, None),
     "identity": ({"card": {"higher_is_better": bool}}, {"first": dict}),
     "hashes": {"*": (str, {"*": str}, None)},

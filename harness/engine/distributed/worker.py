@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from harness import models
 from harness.cards.schema import ModelCard
 from harness.engine.scorer import Pair, Scorer
+from harness.models.capabilities import move
 from harness.models.weights import ResolvedWeights
 from harness.results.conditions import conditions
 from harness.results.run_scores import Scored
@@ -50,8 +51,7 @@ class Worker:
         """Make the model and put it on the device."""
         model = models.build(self.job.card, self.job.found, self.job.seed)
         share_threads(self.threads)
-        if hasattr(model, "to"):
-            model.to(self.device)
+        move(model, self.device)
         self.scorer = Scorer(
             model, self.job.card.protocol, self.job.card.identical, self.job.seed, self.device, self.job.batch,
             self.threads, self.said.append,

@@ -1,0 +1,136 @@
+"""`harness.evaluate`: a model on a dataset, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import datasets
+from harness.engine import batch
+from harness.engine.request import Request, plan
+from harness.results.run_scores import ScoreFile
+from harness.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished run: its figures on the test part, and everything that its record holds."""
+
+    path: Path
+    """The run's folder."""
+    record: Mapping[str, Any]
+    """The record as plain values."""
+    found: bool
+    """Whether an earlier call had done the work."""
+
+    @property
+    def agreement(self) -> Mapping[str, Any]:
+        """All figures of the test part; empty where its labels are withheld."""
+        return self.record["metrics"]["test"] or {}
+
+    @property
+    def srcc(self) -> float | None:
+        """Spearman's rank correlation with the labels."""
+        return self.agreement.get("srcc")
+
+    @property
+    def plcc(self) -> float | None:
+        """Pearson's correlation with the labels, without a fit."""
+        return self.agreement.get("plcc")
+
+    @property
+    def krcc(self) -> float | None:
+        """Kendall's tau-b with the labels."""
+        return self.agreement.get("krcc")
+
+    @property
+    def main(self) -> float | None:
+        """PLCC + SRCC, the main score of NTIRE's challenges."""
+        return self.agreement.get("main")
+
+    @property
+    def ci(self) -> Mapping[str, Sequence[float] | None]:
+        """95 % intervals by figure."""
+        return self.agreement.get("ci") or {}
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """The scores: columns name, score, part."""
+        import pandas as pd
+
+        return pd.DataFrame(ScoreFile(self.path).read(), columns=["name", "score", "part"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain values."""
+        return dict(self.record)
+
+
+def evaluate(
+    model: str | Path | Any,
+    dataset: str | Path | pd.DataFrame,
+    *,
+    protocol: str | None = None,
+    root: str | Path | None = None,
+    weights: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    runs: str | Path = "runs",
+    device: str | None = None,
+    workers: int = 0,
+    cards: Sequence[str | Path] = (),
+    mlflow_uri: str = "off",
+) -> Evaluation:
+    """Train (where the model has a recipe and no weights are given), score, measure and record a model on a dataset.
+
+    Args:
+        model: a name, a card's path, or an object with `score(reference, distorted)` and `higher_is_better`. An object's run
+            is found again only where the object can be told from others: by a method `identity() -> str`, or as a torch
+            module or a dataclass with plain values.
+        dataset: a name, a table's path, or a DataFrame with the columns of a table of pairs (distorted, reference, score, ...).
+        protocol: which images train, validate and test; default: the dataset's.
+        root: the folder of the dataset's files.
+        weights: a file, or a word of the card such as `released`: the model is only tested.
+        settings: dotted paths into the card, such as `{"protocol.crops": "five"}`.
+        seed: of all random choices.
+        runs: where runs are kept.
+        device: `cpu`, `cuda`, ...; default: a GPU if there is one.
+        workers: 2 or more: local processes that share the work.
+        cards: folders of the caller's own cards.
+        mlflow_uri: an MLflow server; `off`: none.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UsageError: for whatever cannot be asked, or an input that cannot be read.
+        RunError: for work that went wrong; what was computed is kept.
+    """
+    named = isinstance(model, str | Path)
+    request = Request(
+        model=str(model) if named else type(model).__name__,
+        dataset=str(dataset) if isinstance(dataset, str | Path) else "table",
+        root=None if root is None else str(root),
+        protocol=protocol,
+        weights=None if weights is None else str(weights),
+        settings=dict(settings or {}),
+        seed=seed,
+        device=device,
+        workers=workers,
+        cards=tuple(map(str, cards)),
+        runs=str(runs),
+        mlflow_uri=mlflow_uri,
+        quiet=True,
+        object=None if named else model,
+    )
+    data = None
+    if not isinstance(dataset, str | Path):
+        if not hasattr(dataset, "to_csv"):
+            raise UsageError(f"dataset: a name, a table's path or a pandas DataFrame, not {type(dataset).__name__}")
+        data = datasets.of_frame(dataset, root)
+    outcome = batch.execute_plan(plan(request, data), lambda text: None)
+    return Evaluation(outcome.folder, outcome.record, outcome.found)

@@ -316,12 +316,12 @@ _OTHER_PICTURES: tuple[tuple[bytes, str], ...] = (
     (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", "an SVG drawing"),
 )
 _NO_PICTURES: tuple[tuple[bytes, str], ...] = (
-    (rb"%PDF", "a PDF document, not a picture"),
-    (rb"....ftyp(isom|iso2|mp41|mp42|qt  )|YUV4MPEG2", "a video, not a picture"),
-    (rb"\x93NUMPY", "a NumPy array, not a picture"),
-    (rb"PK\x03\x04", "a zip archive, not a picture"),
-    (rb"(?i:\s*<(!doctype html|html|head))", "a web page, not a picture (a download that failed?)"),
-    (rb"version https://git-lfs", "a pointer of Git LFS, not the picture itself (`git lfs pull` gets it)"),
+    (rb"%PDF", "not a picture but a PDF document"),
+    (rb"....ftyp(isom|iso2|mp41|mp42|qt  )|YUV4MPEG2", "not a picture but a video"),
+    (rb"\x93NUMPY", "not a picture but a NumPy array"),
+    (rb"PK\x03\x04", "not a picture but a zip archive"),
+    (rb"(?i:\s*<(!doctype html|html|head))", "not a picture but a web page (a download that failed?)"),
+    (rb"version https://git-lfs", "not a picture but a pointer of Git LFS (`git lfs pull` gets it)"),
     (rb"\0{512}", "nothing but zero bytes (a download that did not finish?)"),
 )
 _SIGNATURES = [

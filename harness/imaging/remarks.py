@@ -27,4 +27,5 @@ def lines(remarks: Iterable[Remark]) -> list[str]:
     by_kind: dict[str, dict[str, None]] = {}
     for remark in remarks:
         by_kind.setdefault(remark.kind, {})[remark.what] = None
-    return [f"warning: {kind}: {listed(list(what))}" for kind, what in by_kind.items()]
+    severity = {ZEROS: "warning", PROFILES: "warning"}
+    return [f"{severity.get(kind, 'note')}: {kind}: {listed(list(what))}" for kind, what in by_kind.items()]

@@ -18,10 +18,19 @@ def data_() -> None:
 @data_.command("check")
 @click.argument("name")
 @click.option("--full", is_flag=True, help="Decode every picture, and leave a manifest.")
+@click.option("--allow-incomplete", is_flag=True, help="Missing pairs are a warning, not a fault.")
 @click.option("--strict", is_flag=True, help="Warnings count as faults.")
 @options("root", "cards", "threads", "quiet", "json", "debug")
 def data_check(
-    name: str, full: bool, strict: bool, root: str | None, cards: Sequence[str], workers: int, quiet: bool, as_json: bool
+    name: str,
+    full: bool,
+    allow_incomplete: bool,
+    strict: bool,
+    root: str | None,
+    cards: Sequence[str],
+    workers: int,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """What was expected of dataset NAME, what is there, what is missing, and how to mend it."""
     from harness import datasets
@@ -29,9 +38,10 @@ def data_check(
     from harness.datasets.check import check
 
     card = find_dataset(name, cards)
-    report = check(card, datasets.data_root(card.folder or card.name, root), full=full, workers=workers or None, quiet=quiet)
+    folder = datasets.data_root(card.folder or card.name, root)
+    report = check(card, folder, full=full, allow_incomplete=allow_incomplete, workers=workers or None, quiet=quiet)
     click.echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else report.text())
-    if not report.ok or (strict and report.problems):
+    if not report.ok or (strict and any(p.severity != "information" for p in report.problems)):
         raise SystemExit(1)
 
 

@@ -37,6 +37,7 @@ def score(
 ) -> None:
     """Score pictures that need no labels: one pair, or a table of pairs."""
     from harness.engine import unlabelled
+    from harness.imaging import remarks
 
     if (len(pictures) != 2) == (pairs is None):
         raise UsageError("give either REFERENCE DISTORTED or --pairs FILE.csv")
@@ -47,6 +48,8 @@ def score(
     )  # fmt: skip
     with making as scorer:
         results = unlabelled.score(scorer, table, quiet=quiet)
+    for line in remarks.lines(remark for _, scored in results for remark in scored.remarks):
+        notifier(quiet)(line)
     if out:
         unlabelled.write_scores(out, results)
         notifier(quiet)(f"{len(results)} scores written to {out}")

@@ -21,6 +21,7 @@ from harness.cards.loading import load_cards
 from harness.cards.schema import DatasetCard
 from harness.datasets import splits
 from harness.datasets.check.manifest import manifest_hash
+from harness.datasets.completeness import missing
 from harness.datasets.overlap import related
 from harness.datasets.table import has_pictures
 from harness.engine import devices
@@ -30,6 +31,8 @@ from harness.engine.scorer import Scorer, pairs_of
 from harness.files.atomic import sha256_file, sha256_json, write_json, writing
 from harness.files.hash_index import hash_files
 from harness.files.score_table import read_scores, refuse_unmatched
+from harness.imaging.remarks import Remark
+from harness.imaging.remarks import lines as remark_lines
 from harness.models import weights as weight_files
 from harness.models.capabilities import capabilities, move
 from harness.results import processes
@@ -95,6 +98,8 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     request = todo.request
     for remark in todo.data.table.attrs.get("notes", []):
         say(f"{todo.data.name}: {remark}")
+    if lacking := missing(todo.data.card, todo.data.table, todo.protocol):
+        say(f"{todo.data.name}: incomplete: {lacking}; the record is marked and not ranked")
     tested = todo.rows("test")
     if len(tested) and tested["score"].isna().all():
         note = todo.data.card.protocols[todo.protocol].note
@@ -246,12 +251,16 @@ def _score_with(scorer: Scorer | WorkerPool, todo: Plan, say: Callable[[str], No
     left = {number: chunk for number, chunk in enumerate(chunks) if number not in done}
     count = sum(len(names[n]) for n in done)
     fresh, begun, identical = len(rows) - count, time.monotonic(), 0
+    remarks: dict[Remark, None] = {}
     with progress(f"{todo.card.name} on {todo.data.name}", len(rows), done=count, unit="pairs", quiet=request.quiet) as step:
         for _, results in scorer.each(left):
             file.append(results, [part_of[r.name] for r in results])
             count += len(results)
             identical += sum(r.identical for r in results)
+            remarks |= dict.fromkeys(remark for r in results for remark in r.remarks)
             step(count)
+    for line in remark_lines(remarks):
+        say(line)
     file.finish(names)
     _refuse_changed_pictures(todo, file, known)
     seconds = (time.monotonic() - begun) * len(rows) / fresh if fresh else 0.0
@@ -315,6 +324,7 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command(todo.request),
         "partial": todo.request.limit is not None,
+        "incomplete": bool(missing(todo.data.card, todo.data.table, todo.protocol)),
         "seen": todo.data.name in (set(todo.card.trained_on) | set(todo.found.trained_on))
         and todo.card.trained_split != todo.identity.split,
         "contaminated_by": _contaminated_by(todo, trained_on),

@@ -22,8 +22,10 @@ from harness.cards.schema import Cropping
 from harness.engine.warm_time import WarmTime
 from harness.imaging import crops as cropping
 from harness.imaging import decode
+from harness.imaging.colour import compared
 from harness.imaging.crops import Crop
 from harness.imaging.decode import Pixels
+from harness.imaging.remarks import Remark
 from harness.models.capabilities import LoadedModel, capabilities
 from harness.results.run_scores import CropScore, Scored
 from harness.runtime.errors import RunError, UsageError, listed
@@ -148,7 +150,7 @@ class Scorer:
         identical = [any(rows[i].identical for rows in each if rows) for i in range(len(chunk))]
         scores = self.model.combine(np.array(known, dtype=np.float64))
         return [
-            Scored(name, float(score), same, picture.sha256, reference.sha256, ())
+            Scored(name, float(score), same, picture.sha256, reference.sha256, (), _remarks(name, reference, picture))
             for name, score, same, picture in zip(names, scores, identical, distorted, strict=True)
         ]
 
@@ -245,7 +247,13 @@ class Scorer:
         weights = [place.weight for place in places]
         mean = math.fsum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
         each = tuple(CropScore(place, value) for place, value in zip(places, values, strict=True))
-        return Scored(pair.name, mean, identical, distorted.sha256, reference.sha256, each)
+        remarks = _remarks(pair.name, reference, distorted)
+        return Scored(pair.name, mean, identical, distorted.sha256, reference.sha256, each, remarks)
+
+
+def _remarks(name: str, reference: decode.Decoded, distorted: decode.Decoded) -> tuple[Remark, ...]:
+    profiles = compared(name, distorted.colour, reference.colour)
+    return (*reference.remarks, *distorted.remarks, *((profiles,) if profiles else ()))
 
 
 def _finite(results: list[Scored]) -> list[Scored]:

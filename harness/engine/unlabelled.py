@@ -130,9 +130,10 @@ def write_scores(path: str, results: Sequence[Result]) -> None:
 
 
 def as_json(pair: Pair, scored: Scored) -> dict[str, Any]:
-    """One object of `harness score --json`."""
+    """One object of `harness score --json`; `remarks` where there is something to know about the files."""
     crops = [
         {"top": c.crop.top, "left": c.crop.left, "score": c.score, **({"mirrored": True} if c.crop.mirrored else {})}
         for c in scored.crops
     ]
-    return {"reference": pair.reference, "distorted": pair.distorted, "name": pair.name, "score": scored.score, "crops": crops}
+    facts = {"reference": pair.reference, "distorted": pair.distorted, "name": pair.name, "score": scored.score, "crops": crops}
+    return facts | ({"remarks": [f"{r.kind}: {r.what}" for r in scored.remarks]} if scored.remarks else {})

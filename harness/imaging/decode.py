@@ -1,34 +1,41 @@
 """Decoding pictures into the one form that the harness works on: (H, W, 3) uint8 RGB.
 
 Converted, because no pixel's colour changes: grey, palette and one-bit pictures, an alpha channel that is opaque
-everywhere, EXIF rotation (applied, as a viewer does). ICC profiles are ignored: numbers are taken as stored.
-Refused, because any conversion is a choice that moves scores: 16-bit and float pictures, CMYK and other colour
-spaces, real transparency, animations, and pictures above 100 million pixels.
+everywhere, EXIF rotation (applied, as a viewer does). Colour profiles are not applied: numbers are taken as stored
+(`colour`). Refused, because any conversion is a choice that moves scores: more than 8 bits a channel (`formats`), floating
+point, CMYK and other colour spaces, real transparency, animations, several pages, and pictures above 100 million pixels.
+docs/pictures.md has the whole of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
+import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
 
+from harness.imaging import colour, formats
+from harness.imaging.colour import Colour
+from harness.imaging.formats import Data
+from harness.imaging.remarks import PRIMARY, ZEROS, Remark
+from harness.imaging.zeros import run_of_zeros
 from harness.runtime.errors import UsageError, listed
 
 Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 100_000_000
-# Not all that Pillow opens: its readers of PostScript and metafiles start other programs on a file's content.
-_FORMATS = ("BMP", "DIB", "PNG", "JPEG", "MPO", "TIFF", "WEBP", "PPM", "GIF", "JPEG2000", "AVIF", "TGA", "QOI", "PCX", "SGI")
 _ORIENTATION = 0x0112
+_ON_THE_SIDE = (5, 6, 7, 8)
 
 
 class Decoded(NamedTuple):
@@ -37,6 +44,18 @@ class Decoded(NamedTuple):
     pixels: Pixels
     """(H, W, 3) uint8 RGB."""
     sha256: str
+    colour: Colour = colour.NONE
+    remarks: tuple[Remark, ...] = ()
+
+
+class Facts(NamedTuple):
+    """What a file tells before its pixels are decoded."""
+
+    height: int
+    width: int
+    """As `read` gives them: after EXIF rotation."""
+    colour: Colour
+    remarks: tuple[Remark, ...]
 
 
 def read(path: str | Path) -> Pixels:
@@ -45,26 +64,31 @@ def read(path: str | Path) -> Pixels:
 
 
 def read_hashed(path: str | Path) -> Decoded:
-    """Like `read`, with the sha256 of the file's bytes, which are read once."""
+    """Like `read`, with the sha256 of the file's bytes, which are read once, and what is worth knowing about the file."""
     data = _bytes(path)
-    return Decoded(decode(data, path), hashlib.sha256(data).hexdigest())
+    pixels, profile, remarks = _decode(data, path)
+    return Decoded(pixels, hashlib.sha256(data).hexdigest(), profile, remarks)
 
 
-def size(path: str | Path) -> tuple[int, int]:
-    """(height, width) from the header alone; raises UsageError when it is no picture."""
+def look(path: str | Path) -> Facts:
+    """What the header tells; raises UsageError for whatever `read` refuses by it."""
     try:
-        with Image.open(path, formats=_formats()) as image:
-            width, height = image.size
-            return height, width
-    except Exception as error:
+        with open(path, "rb") as stream:
+            if not os.fstat(stream.fileno()).st_size:
+                raise UsageError(f"{path}: an empty file")
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data, _opened(data, stream, path) as (image, kind):
+                width, height = image.size
+                # Pillow gives the size of a TIFF as it is after rotation.
+                if kind != "TIFF" and _orientation(image, kind) in _ON_THE_SIDE:
+                    width, height = height, width
+                return Facts(height, width, colour.embedded(kind, data, image.info), _compound(kind, path))
+    except OSError as error:
         raise UsageError(f"{path}: {_reason(error)}") from None
 
 
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    """Those of _FORMATS that this Pillow was built with."""
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
+def size(path: str | Path) -> tuple[int, int]:
+    """(height, width) from the header alone, as `read` gives them; raises UsageError when it is no picture."""
+    return look(path)[:2]
 
 
 def _bytes(path: str | Path) -> bytes:
@@ -76,19 +100,104 @@ def _bytes(path: str | Path) -> bytes:
 
 def decode(data: bytes, path: str | Path) -> Pixels:
     """The picture held by `data`; `path` is only named in errors."""
+    return _decode(data, path)[0]
+
+
+def _decode(data: bytes, path: str | Path) -> tuple[Pixels, Colour, tuple[Remark, ...]]:
     if not data:
         raise UsageError(f"{path}: an empty file")
     if _is_plain_bmp(data):
-        return _decode_bmp(data)
+        return _decode_bmp(data), colour.NONE, ()
+    with _opened(data, io.BytesIO(data), path) as (image, kind):
+        profile = colour.embedded(kind, data, image.info)
+        image.load()
+        pixels = _as_rgb(image, kind, path)
+    remarks = _compound(kind, path)
+    if (zeros := run_of_zeros(kind, data)) is not None:
+        remarks += (Remark(ZEROS, f"{path} ({zeros[1]:,} zero bytes from byte {zeros[0]:,} on)"),)
+    return pixels, profile, remarks
+
+
+def _compound(kind: str, path: str | Path) -> tuple[Remark, ...]:
+    return (Remark(PRIMARY, str(path)),) if kind == "MPO" else ()
+
+
+@contextlib.contextmanager
+def _opened(data: Data, stream: IO[bytes], path: str | Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
+    """The picture, opened and not refused, with its format; whatever goes wrong in the block is a UsageError naming `path`."""
     try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
-            _refuse(image, path)
-            image.load()
-            return _as_rgb(image, path)
-    except UsageError:
-        raise
+        image, kind = _open(data, stream)
+        _refuse(image, kind)
+        with image:
+            yield image, kind
+    except UsageError as error:
+        # Some come from functions that do not know the path.
+        text = str(error)
+        raise UsageError(text if text.startswith(f"{path}: ") else f"{path}: {text}") from None
     except Exception as error:  # Pillow's plugins raise whatever a broken file drives them into
         raise UsageError(f"{path}: {_reason(error)}") from None
+
+
+def _open(data: Data, stream: IO[bytes]) -> tuple[ImageFile.ImageFile, str]:
+    """Open with the plugins of `formats.FORMATS` and no other.
+
+    Not with `Image.open`, which warns of pictures that are large and within our limit, and can be told not to only for the
+    whole process.
+    """
+    prefix = bytes(data[:16])
+    if not prefix.startswith((b"\x89PNG", b"BM", b"\xff\xd8")) and (other := formats.named(data)):
+        raise UsageError(other)
+    if prefix.startswith(formats.JXL_STARTS):
+        _need_jxl()
+        _refuse_jxl(data)
+    wrong = ""
+    for name in _plugins():
+        factory, accept = Image.OPEN[name]
+        accepted = accept(prefix) if accept else True
+        if not accepted or isinstance(accepted, str):
+            continue
+        read_depth = formats.FORMATS[name].depth
+        depth = read_depth(data) if read_depth else None
+        if depth is not None and accept:  # TGA has no signature: only its plugin tells whether it is one
+            formats.refuse_depth(depth, name)
+        stream.seek(0)
+        try:
+            image = factory(stream, "")
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:
+            wrong = wrong or (f" ({name}: {error})" if accept else "")
+            continue
+        formats.refuse_depth(depth if read_depth else formats.opened_depth(image), name)
+        return image, image.format or name
+    raise UsageError(f"not a picture that Pillow knows (damaged, or another kind of file?){wrong}")
+
+
+@functools.cache
+def _plugins() -> tuple[str, ...]:
+    """Those of `formats.FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in formats.FORMATS if name in Image.OPEN)
+
+
+def _need_jxl() -> None:
+    """Let Pillow read JPEG XL, where its plug-in is installed."""
+    if "JXL" in _plugins():
+        return
+    try:
+        import pillow_jxl  # noqa: F401 -- registers itself
+    except ImportError:
+        raise UsageError(
+            "a JPEG XL picture, which needs a plug-in of Pillow: pip install pillow-jxl-plugin (or convert it to PNG)"
+        ) from None
+    _plugins.cache_clear()
+
+
+def _refuse_jxl(data: Data) -> None:
+    """The plug-in decodes at once, and only the first picture of an animation: both are looked at before."""
+    header = formats.jxl_header(data)
+    if header is not None:
+        refuse_size(header.width, header.height)
+        if header.animated:
+            raise UsageError("an animation; give one still picture")
 
 
 _BMP = struct.Struct("<2sIHHIIiiHHI")
@@ -117,8 +226,6 @@ def _decode_bmp(data: bytes) -> Pixels:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not a picture that Pillow knows (damaged, or another kind of file?)"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS:,} pixels"
     if isinstance(error, OSError) and error.strerror:
@@ -126,24 +233,40 @@ def _reason(error: Exception) -> str:
     return f"a damaged picture: {error or type(error).__name__}"
 
 
-def _refuse(image: ImageFile.ImageFile, path: str | Path) -> None:
-    width, height = image.size
+def refuse_size(width: int, height: int) -> None:
+    """Refuse a picture without pixels and one with too many; raises UsageError."""
     if not width or not height:
-        raise UsageError(f"{path}: a picture of {width}x{height} pixels")
+        raise UsageError(f"a picture of {width}x{height} pixels")
     if width * height > MAX_PIXELS:
-        raise UsageError(f"{path}: {width}x{height} is more than {MAX_PIXELS:,} pixels")
-    if getattr(image, "n_frames", 1) > 1:
-        raise UsageError(f"{path}: an animation of {getattr(image, 'n_frames', 0)} frames; give one still picture")
-    # Pillow opens 16-bit colour PNG and TIFF as 8-bit RGB and drops the low bytes without a word; only the tile tells.
+        raise UsageError(f"{width}x{height} is more than {MAX_PIXELS:,} pixels")
+
+
+def _refuse(image: ImageFile.ImageFile, kind: str) -> None:
+    refuse_size(*image.size)
+    frames = getattr(image, "n_frames", 1)
+    if kind == "TIFF":
+        formats.refuse_preview(image)
+        if frames > 1:
+            raise UsageError(f"a file of {frames} pages; give one picture a file")
+    elif frames > 1 and kind != "MPO":
+        raise UsageError(f"an animation of {frames} frames; give one still picture")
+    # Whatever a header says: a plugin that unpacks 16 bits is a deep picture.
     raw_modes = [str(part) for tile in image.tile for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
-    if image.mode.startswith(("I", "F")) or any(";16" in mode for mode in raw_modes):
-        raise UsageError(f"{path}: more than 8 bits a channel; convert it to 8-bit RGB first, in the way your protocol asks")
+    if image.mode.startswith(("I", "F")) or any(";16" in mode for mode in raw_modes if mode != "BGR;16"):
+        raise UsageError("more than 8 bits a channel; convert it to 8-bit RGB first, in the way your protocol asks")
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-        raise UsageError(f"{path}: a {image.mode} picture; convert it to RGB first, in the way your protocol asks")
+        raise UsageError(f"a {image.mode} picture; convert it to RGB first, in the way your protocol asks")
 
 
-def _as_rgb(image: Image.Image, path: str | Path) -> Pixels:
-    if image.getexif().get(_ORIENTATION, 1) != 1:
+def _orientation(image: Any, kind: str) -> int:
+    """The EXIF orientation that is still to be applied."""
+    if kind == "JXL" and not getattr(image, "jpeg", False):
+        return 1  # the decoder has applied the file's own, and EXIF does not count beside it
+    return int(image.getexif().get(_ORIENTATION, 1) or 1)
+
+
+def _as_rgb(image: Image.Image, kind: str, path: str | Path) -> Pixels:
+    if _orientation(image, kind) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         image = image.convert("RGBA")

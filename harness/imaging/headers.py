@@ -1,6 +1,7 @@
 """Sizes of pictures from their headers, and whether their bytes are all there, without decoding.
 
-BMP and PNG, the formats of nearly all datasets, are read by hand: a few hundred bytes a file. Others go to Pillow.
+BMP and PNG, the formats of nearly all datasets, are read by hand: a few thousand bytes a file. Others go to Pillow, and so do
+PNG files that hold a colour profile or may hold a rotation.
 """
 
 from __future__ import annotations
@@ -10,11 +11,17 @@ import os
 import struct
 from typing import BinaryIO, NamedTuple
 
-from harness.imaging import decode
+from harness.imaging import colour, decode, formats
+from harness.imaging.colour import Colour
+from harness.imaging.decode import Facts
+from harness.imaging.remarks import Remark
 from harness.runtime.errors import UsageError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PROBES, _PROBE = 3, 256
+_START, _END = 1 << 12, 1 << 14
+_TOLD_BY_PILLOW = (b"iCCP", b"cICP", b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+"""What in a PNG changes how its numbers or its size are read: chunks, and keywords of text chunks."""
 
 
 class Header(NamedTuple):
@@ -25,29 +32,42 @@ class Header(NamedTuple):
     size: int
     probe: bytes
     """Digest of the size and a few stretches of bytes: equal files have equal ones, different files nearly never."""
+    colour: Colour = colour.NONE
+    remarks: tuple[Remark, ...] = ()
 
 
 def look(path: str) -> Header:
-    """The header of the picture at `path`; raises UsageError saying what is wrong with it, without the path."""
+    """The header of the picture at `path`, its size as `decode.read` gives it.
+
+    Raises UsageError saying what is wrong with it, without the path; what `decode.read` refuses by its header is refused here.
+    """
     try:
         with open(path, "rb", buffering=0) as stream:
             size = os.fstat(stream.fileno()).st_size
             head = stream.read(64)
             if not head:
                 raise UsageError("an empty file")
-            height, width = _size(path, stream, head, size)
-            return Header(height, width, size, _probe(stream, head, size))
+            facts = _facts(path, stream, head, size)
+            return Header(facts.height, facts.width, size, _probe(stream, head, size), facts.colour, facts.remarks)
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}") from None
 
 
-def _size(path: str, stream: BinaryIO, head: bytes, size: int) -> tuple[int, int]:
-    if head.startswith(_PNG) and head[12:16] == b"IHDR" and len(head) >= 24:
+def _facts(path: str, stream: BinaryIO, head: bytes, size: int) -> Facts:
+    if head.startswith(_PNG) and head[12:16] == b"IHDR" and len(head) >= 26:
         width, height = struct.unpack(">II", head[16:24])
-        stream.seek(max(0, size - 64))
-        if b"IEND" not in stream.read(64):
+        decode.refuse_size(width, height)
+        formats.refuse_depth(head[24], "PNG")
+        stream.seek(0)
+        ends = stream.read(_START).partition(b"IDAT")[0]
+        stream.seek(max(0, size - _END))
+        tail = stream.read(_END)
+        if b"IEND" not in tail[-64:]:
             _decode(path)  # bytes after the end are harmless; only a decoder can tell
-        return height, width
+        # An animation says so before its pixels. Text in a small file's pixels may look like a chunk: then Pillow looks in vain.
+        if any(mark in ends or mark in tail for mark in (*_TOLD_BY_PILLOW, b"acTL")):
+            return _look(path)
+        return Facts(height, width, colour.NONE, ())
     if head.startswith(b"BM") and len(head) >= 34 and struct.unpack("<I", head[14:18])[0] >= 40:
         offset, width, height = (struct.unpack("<I", head[10:14])[0], *struct.unpack("<ii", head[18:26]))
         bits, compression = struct.unpack("<H", head[28:30])[0], struct.unpack("<I", head[30:34])[0]
@@ -55,11 +75,16 @@ def _size(path: str, stream: BinaryIO, head: bytes, size: int) -> tuple[int, int
         needed = offset + (row + 3) // 4 * 4 * (abs(height) - 1) + row
         if width <= 0 or not height:
             raise UsageError(f"a picture of {width}x{height} pixels")
+        decode.refuse_size(width, abs(height))
         if compression == 0 and size < needed:
             raise UsageError(f"cut off: {size:,} bytes of at least {needed:,}")
-        return abs(height), width
+        return Facts(abs(height), width, colour.NONE, ())
+    return _look(path)
+
+
+def _look(path: str) -> Facts:
     try:
-        return decode.size(path)
+        return decode.look(path)
     except UsageError as error:
         raise UsageError(str(error).removeprefix(f"{path}: ")) from None
 

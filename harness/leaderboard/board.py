@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from harness.results.marks import (
     CONTAMINATED,
+    INCOMPLETE,
     LEGEND,
     NO_LABELS,
     NOT_REBUILDABLE,
@@ -23,7 +24,7 @@ from harness.statistics.leave_one_out import LeaveOneOut
 Record = Mapping[str, Any]
 FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
 _UNRANKED = frozenset(
-    {SEEN, CONTAMINATED, PARTIAL, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES, NOT_REBUILDABLE}
+    {SEEN, CONTAMINATED, PARTIAL, INCOMPLETE, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES, NOT_REBUILDABLE}
 )
 
 

@@ -1,7 +1,8 @@
 """From records to the rows of a table: grouped by protocol, ranked, and marked with what a reader must know.
 
-A row is ranked only when it can be compared: partial records, records on other pairs or labels than the group's, weights
-that have seen the dataset and records without figures are shown, unranked, and never averaged.
+A row is ranked only when it can be compared: partial records, records of incomplete datasets, records on other pairs or
+labels than those of the group, weights that have seen the dataset and records without figures are shown, unranked, and never
+averaged.
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ def _usual(records: Sequence[Record], *, seeded_splits: bool) -> _Usual:
 
 def _differs(record: Record, usual: _Usual) -> str | None:
     """The mark of a record that was measured on something else than its group, or None."""
+    if record.get("incomplete"):  # a mark of its own, which says why the table is another one
+        return PARTIAL if record.get("partial") else None
     table, split, n = _hash(record, "table"), _hash(record, "split"), _test(record).get("n")
     if None not in (table, usual.table) and table != usual.table:
         return OTHER_TABLE
@@ -120,7 +123,7 @@ def _differs(record: Record, usual: _Usual) -> str | None:
 
 
 def _finished(record: Record) -> bool:
-    return not record.get("unfinished") and not record.get("partial")
+    return not any(record.get(mark) for mark in ("unfinished", "partial", "incomplete"))
 
 
 def _hash(record: Record, what: str) -> str | None:

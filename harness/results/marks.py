@@ -11,6 +11,7 @@ SEEN = "seen"
 CONTAMINATED = "contaminated"
 RANDOM = "random weights"
 PARTIAL = "partial"
+INCOMPLETE = "incomplete"
 FEW = "few references"
 UNFINISHED = "unfinished"
 NO_LABELS = "labels withheld"
@@ -25,6 +26,7 @@ LEGEND = {
     CONTAMINATED: "its weights were trained on data that share pictures or labels with this dataset: not ranked",
     RANDOM: "some parts keep random weights",
     PARTIAL: "only some of the pairs were scored: not ranked, never averaged",
+    INCOMPLETE: "the dataset lacked pairs or references where this was made: not ranked",
     FEW: "fewer than ten references: intervals are wide and rough",
     UNFINISHED: "the run has not finished: no figures yet",
     NO_LABELS: "people's scores of the test part are not public, so there are no figures here",
@@ -50,6 +52,7 @@ def marks_of(record: Mapping[str, Any], differs: str | None = None) -> tuple[str
         RANDOM: record.get("random_weights"),
         **{mark: mark == differs for mark in (PARTIAL, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES)},
         NOT_REBUILDABLE: record.get("rebuildable") is False,
+        INCOMPLETE: record.get("incomplete"),
         NO_LABELS: not figures,
         FEW: figures.get("few_references"),
         NO_FIT: figures.get("fit_problem"),

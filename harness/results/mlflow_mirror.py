@@ -340,8 +340,9 @@ def figures(record: Mapping[str, Any]) -> dict[str, float]:
 
 def marks(record: Mapping[str, Any]) -> dict[str, Any]:
     """What to filter and judge a run by: names, key, marks, conditions."""
-    names = ("model", "dataset", "protocol", "key", "seed", "created", "command", "partial", "seen", "random_weights")
-    found = {name: record[name] for name in names if record.get(name) is not None}
+    names = ("model", "dataset", "protocol", "key", "seed", "created", "command")
+    marks = ("partial", "incomplete", "seen", "random_weights")
+    found = {name: record[name] for name in (*names, *marks) if record.get(name) is not None}
     return found | {f"conditions.{k}": v for k, v in (record.get("conditions") or {}).items() if not isinstance(v, Mapping)}
 
 

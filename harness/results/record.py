@@ -34,6 +34,7 @@ _PUBLISHED = {"dataset": str, "source": str, "status": str, "*": (str, _NUMBER, 
 RECORD = {
     **dict.fromkeys(("key", "model", "dataset", "protocol", "split", "created", "command"), str),
     **dict.fromkeys(("partial", "seen", "random_weights"), bool),
+    "incomplete?": bool,
     "seed": int,
     "trained_on": [str],
     "metrics": {"*": (_FIGURES, None)},

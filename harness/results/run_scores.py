@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from harness.files.atomic import append_lines, sync, write_text
 from harness.imaging.crops import Crop
+from harness.imaging.remarks import Remark
 from harness.runtime.errors import RunError, UsageError
 
 
@@ -119,3 +120,5 @@ class Scored(NamedTuple):
     distorted: str
     reference: str
     crops: tuple[CropScore, ...]
+    remarks: tuple[Remark, ...] = ()
+    """What is worth knowing about the two files."""

@@ -34,6 +34,7 @@ def result(folder: Path, record: Mapping[str, Any], part: str = "test") -> dict[
         "seen": record["seen"],
         "contaminated_by": record.get("contaminated_by") or [],
         "partial": record["partial"],
+        "incomplete": record.get("incomplete", False),
         "controls": record["controls"],
         "note": record["note"],
     }
@@ -108,6 +109,8 @@ def _marks(row: Mapping[str, Any]) -> str:
         )
     if row["partial"]:
         words.append("partial")
+    if row["incomplete"]:
+        words.append("incomplete: the dataset lacks pairs here")
     if row["n"] is None:
         words.append("labels withheld")
     if row["references"] is not None and row["references"] < 10:

@@ -90,6 +90,10 @@ class Findings:
         """Note what a reader should know."""
         self.problems.append(Finding("warning", "", str(where), what, fix))
 
+    def information(self, what: str, where: object, fix: str = "") -> None:
+        """Note a fact that no reader need act on."""
+        self.problems.append(Finding("information", "", str(where), what, fix))
+
     @property
     def failed(self) -> bool:
         """Whether any problem is an error."""

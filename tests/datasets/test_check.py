@@ -12,10 +12,12 @@ from pathlib import Path
 import miniatures
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from miniatures import copy, live_mats, live_vectors, noisy, replace, still, text, tree, write
 from PIL import Image
 
 from harness.cards.loading import find_dataset
+from harness.cli.main import cli
 from harness.datasets import load_dataset
 from harness.datasets.check import Report, check
 from harness.datasets.check.manifest import manifest_hash
@@ -25,8 +27,9 @@ from harness.runtime.errors import UsageError
 NAMES = [name for name in miniatures.TREES if "," not in name]
 
 
-def checked(name: str, root: Path, full: bool = False) -> Report:
-    return check(find_dataset(name), root, full=full, workers=1)
+def checked(name: str, root: Path, full: bool = False, whole: bool = False) -> Report:
+    """The miniatures are small: unless `whole`, that is accepted."""
+    return check(find_dataset(name), root, full=full, allow_incomplete=not whole, workers=1)
 
 
 def errors(report: Report) -> str:
@@ -34,7 +37,7 @@ def errors(report: Report) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_complete_miniature_passes_and_a_smaller_size_is_only_a_warning(name):
+def test_a_miniature_passes_where_a_smaller_size_is_accepted(name):
     report = checked(name, tree(name))
     assert report.ok, errors(report)
     card, found = find_dataset(name), report.json()
@@ -48,6 +51,25 @@ def test_a_complete_miniature_passes_and_a_smaller_size_is_only_a_warning(name):
     assert card.home in written
     assert all(f"protocol {protocol}: " in written for protocol in card.protocols)
     assert not any("not possible here" in what for what in report.protocols.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dataset_with_fewer_pairs_than_its_card_says_is_incomplete(name):
+    report = checked(name, tree(name), whole=True)
+    short = [count for count in report.counts if count.expected and count.found < count.expected]
+    assert report.ok == (not short)
+    for count in short:
+        assert re.search(f"{count.found:,} {count.what}, the card says {count.expected:,}.*--allow-incomplete", errors(report))
+    if short:
+        assert f"{name}: incomplete. " in report.text()
+        assert f"{name}: incomplete, and accepted as it is. " in checked(name, tree(name)).text()
+
+
+def test_the_check_of_an_incomplete_dataset_ends_with_1_unless_that_is_accepted():
+    words = ["data", "check", "tid2013", "--root", str(tree("tid2013"))]
+    assert CliRunner().invoke(cli, words).exit_code == 1
+    assert CliRunner().invoke(cli, [*words, "--allow-incomplete"]).exit_code == 0
+    assert CliRunner().invoke(cli, [*words, "--allow-incomplete", "--strict"]).exit_code == 1
 
 
 # What breaks a tree of any layout

@@ -152,7 +152,7 @@ def test_without_a_public_address_the_steps_are_told_and_nothing_is_asked(name, 
 
 
 def test_a_dataset_that_somebody_put_there_whole_is_left_alone(tmp_path):
-    card = dataclasses.replace(find_dataset("csiq"), pairs=144)
+    card = dataclasses.replace(find_dataset("csiq"), pairs=144, references=5)
     web = csiq_web()
     assert "already, whole" in get(card, miniatures.copy(miniatures.tree("csiq"), tmp_path / "csiq"), transport=web)[0]
     assert not web.asked

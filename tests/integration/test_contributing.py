@@ -58,7 +58,7 @@ def test_a_model_and_a_dataset_of_ones_own_are_run_from_a_folder_of_cards(folder
 
 def test_a_dataset_in_a_known_layout_is_one_card_and_no_code(folder: Path):
     root = str(tree("mdid"))
-    report = json.loads(harness(folder, "data", "check", "multiply", "--root", root, "--json"))
+    report = json.loads(harness(folder, "data", "check", "multiply", "--root", root, "--allow-incomplete", "--json"))
     assert report["ok"]
     assert any("the card says 1,600" in problem["what"] for problem in report["problems"])
     (result,) = json.loads(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,12 +20,15 @@ from harness.cards.plugins import resolve
 from harness.cards.schema import DatasetCard
 from harness.datasets import Dataset, splits
 from harness.datasets.check import manifest, pixels
+from harness.datasets.completeness import Count, counts
 from harness.datasets.file_index import how_to_get
 from harness.datasets.table import complete, has_pictures
 from harness.files.atomic import sha256_file
 from harness.imaging import headers
+from harness.imaging.colour import compared
+from harness.imaging.remarks import PRIMARY, PROFILES
 from harness.runtime.errors import UsageError, listed
-from harness.runtime.findings import BrokenTree, Finding, Findings, counted
+from harness.runtime.findings import BrokenTree, Finding, Findings, Severity, counted, errors
 from harness.runtime.progress import progress
 
 T = TypeVar("T")
@@ -33,14 +36,8 @@ R = TypeVar("R")
 _AGAINST = -0.2
 """Mean rank correlation within references below which labels run against what they should follow."""
 _FEWEST = 3
-
-
-class Count(NamedTuple):
-    """What should be there, and what is."""
-
-    what: str
-    expected: int | None
-    found: int
+INCOMPLETE = "incomplete"
+"""The kind of a finding that pairs or references are missing."""
 
 
 @dataclass
@@ -50,6 +47,7 @@ class Report:
     card: DatasetCard
     root: Path | None
     full: bool
+    allow_incomplete: bool = False
     references: int = 0
     pairs: int = 0
     problems: list[Finding] = field(default_factory=list)
@@ -65,6 +63,11 @@ class Report:
     @property
     def ok(self) -> bool:
         return not any(p.severity == "error" for p in self.problems)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether pairs or references are missing."""
+        return any(p.kind == INCOMPLETE for p in self.problems)
 
     def json(self) -> dict[str, Any]:
         """The object that `data check --json` prints."""
@@ -88,13 +91,27 @@ class Report:
         lines += [f"  protocol {name}: {what}" for name, what in self.protocols.items()]
         lines += [f"  manifest {self.manifest}"] if self.manifest else []
         lines += [f"{p.severity.upper()} {p}" for p in sorted(self.problems, key=lambda p: p.severity)]
-        lines.append(f"{self.card.name}: {'ok' if self.ok else 'not usable as it is'}. {how_to_get(self.card)}")
+        outcome = "ok" if self.ok else "not usable as it is"
+        if self.incomplete and all(p.kind == INCOMPLETE for p in errors(self.problems)):
+            outcome = "incomplete, and accepted as it is" if self.ok else "incomplete"
+        lines.append(f"{self.card.name}: {outcome}. {how_to_get(self.card)}")
         return "\n".join(lines)
 
 
-def check(card: DatasetCard, root: Path | None, *, full: bool = False, workers: int | None = None, quiet: bool = True) -> Report:
-    """Check a dataset's folder (`data_root` finds it); `workers` threads, `quiet` hides the progress of the full check."""
-    report = Report(card, root, full)
+def check(
+    card: DatasetCard,
+    root: Path | None,
+    *,
+    full: bool = False,
+    allow_incomplete: bool = False,
+    workers: int | None = None,
+    quiet: bool = True,
+) -> Report:
+    """Check a dataset's folder (`data_root` finds it); `workers` threads, `quiet` hides the progress of the full check.
+
+    Missing pairs and references are an error unless `allow_incomplete`.
+    """
+    report = Report(card, root, full, allow_incomplete)
     found = Findings()
     frame = _read(card, root, found, report)
     if frame is not None:
@@ -148,11 +165,15 @@ def _counts(card: DatasetCard, frame: pd.DataFrame, found: Findings, report: Rep
     where = str(report.root or report.pictures or card.name)
     if rows.empty:
         found.error(f"nothing of part {', '.join(parts)}, which the default protocol needs", where, how_to_get(card))
-    references = int(rows["reference_id"].nunique())
-    for what, expected, have in (("pairs", card.pairs, len(rows)), ("references", card.references, references)):
-        report.counts.append(Count(what + (f" of part {', '.join(parts)}" if parts else ""), expected or None, have))
-        if expected and have != expected and not rows.empty:
-            found.warning(f"{have:,} {what}, the card says {expected:,}", where, "a part of the dataset, or another edition?")
+    for count in counts(card, frame):
+        report.counts.append(count)
+        told = f"{count.found:,} {count.what}, the card says {count.expected or 0:,}"
+        if count.short and count.found:
+            severity: Severity = "warning" if report.allow_incomplete else "error"
+            fix = "" if report.allow_incomplete else "take the rest from the archive, or accept it with --allow-incomplete"
+            found.problems.append(Finding(severity, INCOMPLETE, where, f"{told}: the dataset is incomplete", fix))
+        elif count.expected and count.found > count.expected:
+            found.warning(told, where, "another edition?")
     report.counts.append(Count("label rows", None, int(frame["score"].notna().sum())))
     if has_pictures(frame) and report.root is not None:
         folders = [os.path.relpath(os.path.dirname(path), report.root) for path in frame["distorted"]]
@@ -207,6 +228,7 @@ def _pictures(
         shown = [f"{os.path.relpath(path, where)} ({why})" for path, why in broken.items()]
         found.error(counted(shown, "pictures cannot be read", len(paths)), where, "take them anew from the archive")
     _sizes(card, frame, good, found, where)
+    _remarks(frame, good, found, where)
     digests = _duplicates(frame, good, found, where, workers)
     if report.full:
         with progress(f"checking {card.name}", len(frame), unit="pairs", quiet=quiet) as step:
@@ -240,6 +262,22 @@ def _sizes(card: DatasetCard, frame: pd.DataFrame, good: dict[str, headers.Heade
         if others:
             message = f"{len(others):,} of {len(good):,} pictures are not {width}x{height}: {listed(sorted(set(others)), 5)}"
             found.warning(message, where, "pictures that were resized?")
+
+
+def _remarks(frame: pd.DataFrame, good: dict[str, headers.Header], found: Findings, where: str) -> None:
+    """Compound files, and pairs whose embedded colour profiles differ."""
+    by_kind: dict[str, dict[str, None]] = {}
+    for path, header in good.items():
+        for remark in header.remarks:
+            by_kind.setdefault(remark.kind, {})[os.path.relpath(path, where)] = None
+    for name, distorted, reference in zip(frame["name"], frame["distorted"], frame["reference"], strict=True):
+        if distorted in good and reference in good:
+            differs = compared(name, good[distorted].colour, good[reference].colour)
+            if differs is not None:
+                by_kind.setdefault(differs.kind, {})[differs.what] = None
+    for kind, named in by_kind.items():
+        tell = found.warning if kind == PROFILES else found.information
+        tell(f"{kind}: {counted(list(named), 'pictures' if kind == PRIMARY else 'pairs')}", where)
 
 
 def _duplicates(

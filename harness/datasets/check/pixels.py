@@ -15,6 +15,7 @@ import pandas as pd
 from harness.cards.schema import DatasetCard
 from harness.datasets.overlap import thumbnail
 from harness.imaging import decode
+from harness.imaging.remarks import ZEROS
 from harness.runtime.errors import UsageError
 from harness.runtime.findings import Findings, counted
 
@@ -41,6 +42,8 @@ class Decoded:
     """By path."""
     broken: dict[str, str] = field(default_factory=dict)
     """Why a picture cannot be used, by path."""
+    zeros: dict[str, None] = field(default_factory=dict)
+    """Pictures, with particulars, that hold zero bytes where their coded pixels should be."""
 
 
 def decode_all(frame: pd.DataFrame, skip: Collection[str], *, workers: int, step: Callable[[int], None]) -> Decoded:
@@ -66,6 +69,7 @@ def decode_all(frame: pd.DataFrame, skip: Collection[str], *, workers: int, step
             result.references |= part.references
             result.sha256 |= part.sha256
             result.broken |= part.broken
+            result.zeros |= part.zeros
             done += len(group)
             step(done)
     return result
@@ -76,6 +80,8 @@ def judge(card: DatasetCard, frame: pd.DataFrame, result: Decoded, found: Findin
     if result.broken:
         shown = [f"{path} ({why})" for path, why in result.broken.items()]
         found.error(counted(shown, "pictures cannot be used"), where, "take them anew from the archive")
+    if result.zeros:
+        found.error(f"{ZEROS}: {counted(list(result.zeros), 'pictures')}", where, "take them anew from the archive")
     rows = frame[frame["name"].isin(result.seen.keys())]
     psnr = rows["name"].map(lambda name: result.seen[name].psnr)
     identical = list(rows["name"][psnr == math.inf])
@@ -128,6 +134,7 @@ def _read(path: str, skip: Collection[str], part: Decoded) -> decode.Pixels | No
         part.broken[path] = str(error).removeprefix(f"{path}: ")
         return None
     part.sha256[path] = picture.sha256
+    part.zeros |= dict.fromkeys(remark.what for remark in picture.remarks if remark.kind == ZEROS)
     return picture.pixels
 
 

@@ -67,7 +67,7 @@ class Part:
     """Where both are known: the names of an unlabelled part are all `{reference}_{kind}_{type}`."""
     kind: str = ""
     pairs: int = 0
-    """How many pairs the part has; another number is a warning."""
+    """How many pairs the part has, for `harness.datasets.completeness`."""
 
     def expressions(self, where: str) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
         """Of names, and of folders where they matter; raises UsageError for what is no regular expression."""
@@ -135,10 +135,7 @@ class _Reading:
                 how_to_get(self.card),
             )
             return None
-        frame = self._frame(rows, files[0] if files else "")
-        if frame is not None and self.part.pairs and len(frame) != self.part.pairs:
-            self.found.warning(f"{self.called}{len(frame):,} pairs, the whole part has {self.part.pairs:,}", self.tree.root)
-        return frame
+        return self._frame(rows, files[0] if files else "")
 
     def _unlabelled_names(self) -> list[str]:
         if self.part.references and self.part.types:

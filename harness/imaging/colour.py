@@ -1,0 +1,117 @@
+"""The colour profile that a picture's file embeds: an ICC profile, or a CICP code of primaries and transfer function.
+
+Nothing is converted: models see the numbers as stored. What is told is when the two pictures of a pair say different things
+about what their numbers mean.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import struct
+from typing import Any, NamedTuple
+
+from harness.imaging.formats import Data, boxes
+from harness.imaging.remarks import PROFILES, SRGB_PROFILES, Remark
+
+_SRGB_CICP = (1, 13)
+_UNSPECIFIED = 2
+_CLOSE = 2
+"""Largest difference in 8-bit numbers between a profile and sRGB that still counts as sRGB."""
+
+
+class Colour(NamedTuple):
+    """What a file says about its colours."""
+
+    text: str = ""
+    """For people, with a digest of the profile; empty where the file embeds none."""
+    srgb: bool = True
+    """Whether it means sRGB, which also holds for a file that says nothing."""
+
+
+NONE = Colour()
+
+
+def embedded(kind: str, data: Data, info: dict[Any, Any]) -> Colour:
+    """The profile of a picture of format `kind`, whose `info` Pillow filled. CICP goes before ICC, as in viewers."""
+    code = _cicp(kind, data)
+    if code is not None:
+        return Colour(f"CICP {code[0]}/{code[1]}", code == _SRGB_CICP)
+    profile = info.get("icc_profile") or _boxed_profile(kind, data)
+    if not isinstance(profile, bytes) or not profile:
+        return NONE
+    found = _of_profile(profile)
+    # The decoder of JPEG XL makes a profile up for every picture; one that means sRGB is not the file's own.
+    return NONE if kind == "JXL" and found.srgb else found
+
+
+def compared(name: str, distorted: Colour, reference: Colour) -> Remark | None:
+    """What to say about a pair whose files embed different profiles."""
+    if distorted.text == reference.text:
+        return None
+    kind = SRGB_PROFILES if distorted.srgb and reference.srgb else PROFILES
+    return Remark(kind, f"{name} ({distorted.text or 'no profile'}; its reference: {reference.text or 'no profile'})")
+
+
+def _cicp(kind: str, data: Data) -> tuple[int, int] | None:
+    """Primaries and transfer function by ITU-T H.273, where a file gives them."""
+    code: tuple[int, int] | None = None
+    if kind == "PNG":
+        at = 8
+        while at + 12 <= len(data) and code is None:
+            length, chunk = struct.unpack(">I4s", data[at : at + 8])
+            if chunk == b"IDAT":
+                break
+            if chunk == b"cICP" and length == 4 and at + 10 <= len(data):
+                code = (data[at + 8], data[at + 9])
+            at += 12 + length
+    elif kind == "AVIF":
+        for box, at, end in boxes(data):
+            if box == b"colr" and data[at : at + 4] == b"nclx" and at + 8 <= end:
+                code = struct.unpack(">HH", data[at + 4 : at + 8])
+                break
+    return None if code is None or code == (_UNSPECIFIED, _UNSPECIFIED) else code
+
+
+def _boxed_profile(kind: str, data: Data) -> bytes | None:
+    """The ICC profile of a JPEG 2000 file, which Pillow does not read."""
+    if kind != "JPEG2000":
+        return None
+    for box, at, end in boxes(data):
+        if box == b"colr" and data[at] in (2, 3):
+            return bytes(data[at + 3 : end])
+        if box == b"jp2c":
+            break
+    return None
+
+
+@functools.lru_cache(64)
+def _of_profile(profile: bytes) -> Colour:
+    digest = hashlib.sha256(profile).hexdigest()[:8]
+    try:
+        from PIL import ImageCms
+
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        name = str(opened.profile.profile_description or "").strip() or "without a name"
+        return Colour(f"ICC profile {name[:60]!r} {digest}", _means_srgb(opened))
+    except Exception:  # a damaged profile, or a Pillow without Little CMS
+        return Colour(f"ICC profile that cannot be read {digest}", False)
+
+
+def _means_srgb(profile: Any) -> bool:
+    """Whether numbers taken through the profile come out as sRGB numbers."""
+    import numpy as np
+    from PIL import Image, ImageCms
+
+    steps = np.array([0, 40, 90, 140, 190, 230, 255], np.uint8)
+    grey = profile.profile.xcolor_space.strip() == "GRAY"
+    patches = steps[None, :] if grey else np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
+    image = Image.fromarray(np.ascontiguousarray(patches))
+    converted = ImageCms.profileToProfile(
+        image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB", renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC
+    )
+    if converted is None:
+        return False
+    expected = patches[..., None].repeat(3, -1) if grey else patches
+    return int(np.abs(np.asarray(converted).astype(int) - expected.astype(int)).max()) <= _CLOSE

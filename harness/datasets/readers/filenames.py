@@ -161,7 +161,12 @@ class _Reading:
         for file in files:
             try:
                 labels = read_labels(
-                    self.tree.path(file), self.part.columns, self.part.headers, self.part.compose, self.part.spellings
+                    self.tree.path(file),
+                    self.part.columns,
+                    self.part.headers,
+                    self.part.compose,
+                    self.part.spellings,
+                    known=lambda name: self.match.fullmatch(name) is not None,
                 )
             except UsageError as error:
                 self.found.error(str(error).removeprefix(f"{self.tree.path(file)}: "), self.tree.path(file))

@@ -14,6 +14,7 @@ from harness.datasets import Dataset, splits
 from harness.datasets.table import has_pictures, table_hash
 from harness.engine.scorer import BATCH
 from harness.files.score_table import read_scores, scores_hash
+from harness.files.table_paths import require_utf8
 from harness.models import find_model
 from harness.models import weights as weight_files
 from harness.results.key import identity, key_of
@@ -105,6 +106,8 @@ def plan(request: Request, data: Dataset | None = None) -> Plan:
 
     `data`: the request's dataset, where it is loaded already.
     """
+    for place in (request.weights, request.init, request.scores, *request.cards):
+        require_utf8(place)
     card = _card(request)
     data = data or datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
     if not has_pictures(data.table) and not request.scores and not _scores_only(card):
@@ -167,8 +170,8 @@ def request_facts(request: Request) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items() if k not in here}
 
 
-def command(request: Request) -> str:
-    """The command line that makes this record again."""
+def command(request: Request, *, here: bool = False) -> str:
+    """The command line that makes this record again; `here`: with the places of this machine, `--root` and `--runs`."""
     import shlex
 
     words = ["harness", "run", *(["--name"] if request.scores else []), request.model, "--dataset", request.dataset]
@@ -181,6 +184,8 @@ def command(request: Request) -> str:
         ("--limit", request.limit),
         ("--seed", request.seed or None),
         ("--batch", request.batch if request.batch != BATCH else None),
+        ("--root", request.root if here else None),
+        ("--runs", request.runs if here and request.runs != "runs" else None),
     ):
         words += [option, str(value)] if value is not None else []
     for key, value in request.settings.items():

@@ -7,6 +7,8 @@ import re
 import unicodedata
 from pathlib import Path, PurePosixPath
 
+from harness.runtime.errors import UsageError
+
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
@@ -19,6 +21,14 @@ def short_names(paths: list[str]) -> list[str]:
     """File names where they are unique, else the paths as given."""
     short = [file_name(path) for path in paths]
     return short if len(set(short)) == len(short) else paths
+
+
+def require_utf8(path: str | Path | None) -> None:
+    """Refuse a path that is not text: records and tables hold paths as UTF-8. Raises UsageError."""
+    try:
+        str(path or "").encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(f"{path}: the name is not UTF-8 text (of an older system?); rename it, or link to it: ln -s") from None
 
 
 class TablePaths:

@@ -102,7 +102,7 @@ def split_rows(text: str, delimiter: str | None) -> tuple[list[Row], list[str]]:
         split = [(number, line.split(delimiter) if delimiter else re.split(r"[ \t]+", line.strip(" \t"))) for number, line in
                  enumerate(text_lines(text), 1)]  # fmt: skip
         rows = [Row(number, [cell.strip(" \t") for cell in cells]) for number, cells in split]
-        return [row for row in rows if any(row.cells)], []
+        return [row for row in rows if any(map(str.strip, row.cells))], []
     return _quoted_rows(text, delimiter)
 
 
@@ -138,7 +138,7 @@ def _quoted_rows(text: str, delimiter: str | None) -> tuple[list[Row], list[str]
         if ending := _LINE.match(text, place):
             place = ending.end()
         line += 1
-        if holds or any(cells):
+        if holds or any(map(str.strip, cells)):
             rows.append(Row(begun, cells))
     return rows, problems
 

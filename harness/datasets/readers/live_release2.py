@@ -58,7 +58,8 @@ class Vectors:
 def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.DataFrame:
     """The table of LIVE's distorted pictures; see `harness.datasets.readers` for what it raises."""
     vectors = parse_table(Vectors, layout, card.path or card.name, "layout.")
-    tree, found = open_tree(card, root), Findings()
+    tree = open_tree(card, root)
+    found = tree.findings()
     file, _, variable = vectors.labels.partition(":")
     if tree.find(file) is not None:
         rows = _from_vectors(card, tree, found, vectors, file, variable)

@@ -2,7 +2,8 @@
 
     python benchmarks/found.py [--references 200] [--distorted 116] [--side 288] [--folder DIR]
 
-Makes BMPs of one size (23,400 files; 5.8 GB at 288 pixels a side), scores them once, and times whole commands that find the run. `cold` is the same command after the index was deleted: every file is read once.
+Makes BMPs of one size (23,400 files; 5.8 GB at 288 pixels a side), scores them once, and times whole commands that find the
+run. `cold` is the same command after the index was deleted: every file is read once.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from typing import Any
 
 from harness.cards.challenge import ChallengeCard
 from harness.cards.schema import KINDS, C, Card, DatasetCard, parse_card
+from harness.files.leftovers import without_leftovers
 from harness.runtime.errors import UsageError, near
 
 FOLDERS = {"models": "models", "datasets": "datasets", "challenges": "datasets"}
@@ -47,6 +48,14 @@ def card_folders(kind: str, extra: Sequence[str | Path] = ()) -> list[Path]:
         nested = any((root / other).is_dir() for other in FOLDERS.values())
         folders.append(root / place if nested else root)
     return list(dict.fromkeys(folders))
+
+
+def cards_option(path: str | Path) -> list[str]:
+    """`--cards DIR` for the card in the file `path`, as far as a command needs it: the project's and packages' are found."""
+    folder = Path(path).parent
+    if not str(path) or any(folder in card_folders(kind) for kind in FOLDERS):
+        return []
+    return ["--cards", str(folder.parent if folder.name in FOLDERS.values() else folder)]
 
 
 @functools.cache
@@ -114,7 +123,7 @@ def _refuse_duplicates(kind: str, name: str, extra: Sequence[str | Path]) -> Non
 
 def _card_files(kind: str, extra: Sequence[str | Path]) -> Iterator[Path]:
     for folder in card_folders(kind, extra):
-        yield from sorted(folder.glob("*.toml"))
+        yield from without_leftovers(sorted(folder.glob("*.toml")))
 
 
 def _kind_of(table: Mapping[str, Any]) -> str:

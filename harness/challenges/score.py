@@ -5,7 +5,7 @@ Also as a server calls it: `input/ref` holds the labels, `input/res` the unpacke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from harness.cards.challenge import ChallengeCard
 from harness.challenges.check import Report, candidates, check, inspect, wanted_files
 from harness.challenges.image_names import parts_of
 from harness.files.atomic import sha256_file, write_text
+from harness.files.leftovers import without_leftovers
 from harness.results.tables import number, with_interval
 from harness.runtime.errors import RunError, UsageError, listed
 from harness.runtime.findings import errors
@@ -137,23 +138,24 @@ def scores_text(scored: Scored) -> str:
     return "".join(f"{key}: {value!r}\n" for key, value in pairs)
 
 
-def read_labels(place: Path) -> tuple[dict[str, float], str]:
+def read_labels(place: Path, images: Collection[str] = ()) -> tuple[dict[str, float], str]:
     """Labels by name from a file, or from every label file in a folder, and the sha256 of the file (of several: of their hashes).
 
-    With or without a header (name,score). Raises UsageError listing all unreadable lines and names labelled twice.
+    With or without a header (name,score); `images` are names that decide where commas could mean two things. Raises
+    UsageError listing all unreadable lines and names labelled twice.
     """
     from harness.datasets import label_files
     from harness.files.atomic import sha256_json
 
     files = [place]
     if place.is_dir():
-        files = sorted(path for path in place.iterdir() if path.suffix.lower() in _LABEL_FILES)
+        files = [path for path in without_leftovers(sorted(place.iterdir())) if path.suffix.lower() in _LABEL_FILES]
         if not files or len(files) > _LARGEST_FOLDER:
             raise UsageError(f"{place}: {len(files):,} label files (looked for {', '.join(_LABEL_FILES)})")
     found: dict[str, float] = {}
     problems = []
     for file in files:
-        read = label_files.read_labels(file, ("name", "score"))
+        read = label_files.read_labels(file, ("name", "score"), known=images.__contains__ if images else None)
         problems += [f"{file}: {read.problem}"] if read.bad else []
         twice = [row.name for row in read.rows if row.name in found]
         problems += [f"{file}: names labelled twice: {listed(twice)}"] if twice else []
@@ -198,7 +200,7 @@ def _scored(report: Report, place: Path) -> Scored:
     if defects := errors(report.findings):
         lines = [f"{report.file}: a server would not take it, so it has no score:", *(defect.text() for defect in defects)]
         raise RunError("\n".join([*lines, "(harness submission check --fix OUT.zip mends some of it)"]))
-    labels, digest = read_labels(place)
+    labels, digest = read_labels(place, report.scores)
     absent = sorted(set(report.scores) - set(labels))
     if absent:
         raise UsageError(f"{place}: no labels for {len(absent):,} of {len(report.scores):,} images: {listed(absent)}")

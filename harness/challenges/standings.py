@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cards.loading import find_challenge, load_cards
 from harness.files.atomic import write_json
+from harness.files.leftovers import without_leftovers
 from harness.results.tables import number, with_interval
 from harness.runtime.errors import UsageError
 
@@ -72,7 +73,7 @@ def remember(runs: str | Path, entry: Mapping[str, Any]) -> Path:
 
 def entries(runs: str | Path, challenge: str) -> list[dict[str, Any]]:
     """Everything that is kept of a challenge's submissions, in the order of their files' names."""
-    return [_read(path) for path in sorted((Path(runs) / FOLDER / challenge).glob("*.json"))]
+    return [_read(path) for path in without_leftovers(sorted((Path(runs) / FOLDER / challenge).glob("*.json")))]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -34,12 +34,11 @@ def data_check(
 ) -> None:
     """What was expected of dataset NAME, what is there, what is missing, and how to mend it."""
     from harness import datasets
-    from harness.cards.loading import find_dataset
     from harness.datasets.check import check
 
-    card = find_dataset(name, cards)
-    folder = datasets.data_root(card.folder or card.name, root)
-    report = check(card, folder, full=full, allow_incomplete=allow_incomplete, workers=workers or None, quiet=quiet)
+    card = datasets.dataset_card(name, cards)
+    place = datasets.data_root(card.folder or card.name, root) if root or not datasets.is_table(name) else None
+    report = check(card, place, full=full, allow_incomplete=allow_incomplete, workers=workers or None, quiet=quiet)
     click.echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else report.text())
     if not report.ok or (strict and any(p.severity != "information" for p in report.problems)):
         raise SystemExit(1)
@@ -50,13 +49,12 @@ def data_check(
 @options("root", "cards", "offline", "quiet", "debug")
 def data_get(name: str, root: str | None, cards: Sequence[str], offline: bool, quiet: bool) -> None:
     """Download dataset NAME where it has a public address, else print how to obtain it."""
-    from harness.cards.loading import find_dataset
-    from harness.datasets import download
+    from harness.datasets import dataset_card, download
     from harness.runtime.progress import counted
 
     with counted(f"downloading {name}", unit="bytes", quiet=quiet) as step:
         lines = download.get(
-            find_dataset(name, cards), root, progress=lambda file, done, total: step(done, total), offline=offline
+            dataset_card(name, cards), root, progress=lambda file, done, total: step(done, total), offline=offline
         )
     click.echo("\n".join(lines))
 

@@ -40,7 +40,10 @@ def leaderboard_(
     """Rank finished runs: a dataset's table, or all of them; or a challenge's published board beside your own submissions."""
     from harness import leaderboard
     from harness.challenges import standings
+    from harness.datasets import dataset_card, is_table
 
+    if name is not None and (is_table(name) or name.endswith(".toml")):
+        name = dataset_card(name, cards).name
     if (
         name is not None
         and not (check or add or write or measure_again or latex)

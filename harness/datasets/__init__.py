@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cards.loading import find_dataset
+from harness.cards.loading import cards_option, find_dataset
 from harness.cards.plugins import resolve
 from harness.cards.schema import DatasetCard, Protocol
+from harness.files.table_paths import require_utf8
 from harness.runtime.errors import UsageError, listed, near
+from harness.runtime.findings import BrokenTree
 from harness.runtime.progress import counted
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Dataset:
 def data_root(name: str, root: str | Path | None = None) -> Path | None:
     """Where a dataset's files lie: `root`, else `$HARNESS_DATA/<name>`, else `data/<name>`; None if nowhere."""
     if root is not None:
+        require_utf8(root)
         return Path(root)
     place = data_folder() / name
     return place if place.is_dir() else None
@@ -60,30 +63,48 @@ def data_folder() -> Path:
 
 
 def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[str | Path] = (), quiet: bool = True) -> Dataset:
-    """The dataset of a card's name, or the table in a file ending in .csv.
+    """The dataset of a card's name, or the table in a file (`is_table`).
 
     `root` is the folder of its files; unless `quiet`, long preparations show their progress. Raises UsageError when it is
     unknown, absent or broken.
     """
     from harness.datasets.table import complete
 
-    if name.lower().endswith((".csv", ".tsv")):
+    card = dataset_card(name, cards)
+    if is_table(name):
         return of_table(name, root)
-    if os.sep in name and not name.endswith(".toml") and Path(name).exists():
-        raise UsageError(f"{name}: not a table: --dataset takes a card's name, or a file ending in .csv or .tsv")
-    card = find_dataset(name, cards)
     reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
     read = resolve(reader, card.path)
     with counted(f"preparing {card.name}", unit="pictures", quiet=quiet) as step:
         progress = {"progress": step} if "progress" in inspect.signature(read).parameters else {}
-        frame = read(card, data_root(card.folder or card.name, root), **card.layout, **progress)
+        try:
+            frame = read(card, data_root(card.folder or card.name, root), **card.layout, **progress)
+        except BrokenTree as error:
+            options = [*(["--root", str(root)] if root is not None else []), *cards_option(card.path)]
+            raise BrokenTree(card.name, error.problems, error.frame, options) from None
     return Dataset(card, complete(frame, card.name), frame.attrs.get("images"))
+
+
+def is_table(word: str) -> bool:
+    """Whether a dataset's name is the path of a table: a file ending in .csv, .tsv or .xlsx."""
+    return word.lower().endswith((".csv", ".tsv", ".xlsx", ".xlsm"))
+
+
+def dataset_card(name: str, cards: Sequence[str | Path] = ()) -> DatasetCard:
+    """The card of a dataset's name or of its .toml file, or what a table's path stands for. Raises UsageError."""
+    if is_table(name):
+        require_utf8(name)
+        return _table_card(Path(name))
+    if os.sep in name and not name.endswith(".toml") and Path(name).exists():
+        raise UsageError(f"{name}: not a table: --dataset takes a card's name, or a file ending in .csv, .tsv or .xlsx")
+    return find_dataset(name, cards)
 
 
 def of_table(path: str | Path, root: str | Path | None = None, *, higher_is_better: bool = True) -> Dataset:
     """The dataset that a CSV table is (`harness.datasets.table.read_csv`)."""
     from harness.datasets import table
 
+    require_utf8(path)
     card = _table_card(Path(path))
     return Dataset(replace(card, higher_is_better=higher_is_better), table.read_csv(path, root))
 
@@ -99,11 +120,18 @@ def of_frame(frame: pd.DataFrame, root: str | Path | None = None) -> Dataset:
         return Dataset(replace(_table_card(path), path=""), table.read_csv(path, root if root is not None else Path.cwd()))
 
 
-def read_table(card: DatasetCard, root: Path | None, table: str) -> pd.DataFrame:
-    """Reader of a user's card over a CSV table: `layout.table`, relative to the root, else to the card's folder."""
+def read_table(card: DatasetCard, root: Path | None, table: str = "") -> pd.DataFrame:
+    """Reader of a user's card over a table: `layout.table`, relative to the root, else to the card's folder, else to where one
+    stands; of a table that is its own card, the table."""
     from harness.datasets.table import read_csv
 
-    return read_csv((root or Path(card.path).parent) / table, root)
+    if not table:
+        return read_csv(card.path, root)
+    places = [*([root / table] if root else []), Path(card.path).parent / table, Path(table)]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise UsageError(f"{card.path}: layout.table = {table!r} is not there (looked for {listed(list(dict.fromkeys(places)))})")
+    return read_csv(found, root)
 
 
 def _table_card(path: Path) -> DatasetCard:

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from harness.files.atomic import writing
+from harness.files.leftovers import is_leftover
 from harness.runtime.errors import RunError
 
 MOST_ENTRIES = 2_000_000
@@ -139,9 +140,8 @@ def _tarred(path: Path) -> Iterator[tuple[str, int, int, IO[bytes]]]:
 
 
 def _shadow(name: str) -> bool:
-    """macOS's own entries, which no dataset needs."""
-    parts = PurePosixPath(name).parts
-    return "__MACOSX" in parts or bool(parts and parts[-1].startswith("._"))
+    """Entries of operating systems, which no dataset needs."""
+    return any(is_leftover(part) for part in PurePosixPath(name).parts)
 
 
 def _safe(name: str, archive: Path) -> Path:

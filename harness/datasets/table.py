@@ -10,13 +10,15 @@ table without pictures (name, score) serves score files only.
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from harness.files.atomic import sha256_json
-from harness.files.text_table import numbers, read_text_columns
+from harness.files.table_paths import TablePaths, explained, file_name, short_names
+from harness.files.text_table import convert_numbers, read_text_columns
 from harness.runtime.errors import UsageError, listed, near
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
     folder. Raises UsageError listing every problem of the table.
     """
     path = Path(path)
-    frame = read_text_columns(path)
+    frame = read_text_columns(path, ("score",))
     problems: list[str] = []
     pictures = "distorted" in frame or "reference" in frame
     required = _REQUIRED if pictures else ("name", "score")
@@ -49,28 +51,21 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
         for column in ("distorted", "reference"):
             blank = frame.index[frame[column] == ""]
             if len(blank):
-                problems.append(f"{path}: empty {column} in rows {listed([i + 2 for i in blank])}")
+                problems.append(f"{path}: empty {column} in {frame.index.name}s {listed(list(blank))}")
         if "name" not in frame:
-            frame["name"] = _short_names(frame["distorted"])
+            frame["name"] = short_names(list(frame["distorted"]))
         if "reference_id" not in frame:
-            frame["reference_id"] = [PurePosixPath(r.replace("\\", "/")).stem for r in frame["reference"]]
+            frame["reference_id"] = [PurePosixPath(file_name(r)).stem for r in frame["reference"]]
             problems += _ambiguous_references(frame, path)
+        paths = TablePaths(folder)
         for column in ("distorted", "reference"):
-            frame[column] = [str(folder / value) for value in frame[column]]
-    frame["score"], bad = numbers(frame["score"])
-    problems += [f"{path}: score is not a finite number in {len(bad)} rows: {listed(bad)}"] if bad else []
-    for column in (c for c in ("level", "std", "raters") if c in frame):
-        frame[column], bad = numbers(frame[column])
-        problems += [f"{path}: {column} is not a number in {len(bad)} rows: {listed(bad)}"] if bad else []
+            place_of = {value: paths.find(value) for value in dict.fromkeys(frame[column])}
+            frame[column] = [place_of[value] for value in frame[column]]
+    for column in (c for c in ("score", "level", "std", "raters") if c in frame):
+        problems += convert_numbers(frame, column, path)
     if problems:
         raise UsageError("\n".join(problems))
     return complete(frame, str(path))
-
-
-def _short_names(paths: pd.Series) -> list[str]:
-    """File names where they are unique, else the paths as given."""
-    short = [PurePosixPath(p.replace("\\", "/")).name for p in paths]
-    return short if len(set(short)) == len(short) else list(paths)
 
 
 def _ambiguous_references(frame: pd.DataFrame, path: Path) -> list[str]:
@@ -93,6 +88,11 @@ def complete(frame: pd.DataFrame, what: str) -> pd.DataFrame:
     twice = frame["name"][frame["name"].duplicated()].unique()
     if len(twice):
         problems.append(f"{what}: {len(twice)} names occur more than once: {listed(list(twice))}")
+    by_form: dict[str, set[str]] = {}
+    for name in frame["name"]:
+        by_form.setdefault(unicodedata.normalize("NFC", name), set()).add(name)
+    if forms := [form for form, spellings in by_form.items() if len(spellings) > 1]:
+        problems.append(f"{what}: {len(forms)} names occur in two Unicode forms that print the same: {listed(forms)}")
     blank = int((frame["name"] == "").sum())
     if blank:
         problems.append(f"{what}: {blank} rows without a name")
@@ -116,13 +116,18 @@ def require_files(frame: pd.DataFrame, what: str) -> None:
     paths: Sequence[str] = [*dict.fromkeys(frame["reference"]), *frame["distorted"]]
     absent = [p for p in paths if not os.path.isfile(p)]
     if absent:
-        raise UsageError(f"{what}: {len(absent)} of {len(paths)} pictures are missing: {listed(absent)}")
+        shown = [explained(path) for path in absent[:20]] + absent[20:]
+        raise UsageError(f"{what}: {len(absent)} of {len(paths)} pictures are missing: {listed(shown)}")
 
 
 def table_hash(frame: pd.DataFrame) -> str:
     """sha256 of names, pairing and labels; independent of the rows' order and of where the files lie."""
     # Mirrors of one dataset spell file names in other letter cases; the table is the same.
-    references = frame["reference"].map(lambda p: Path(p).name.casefold()) if has_pictures(frame) else [""] * len(frame)
+    references = frame["reference"].map(_file_key) if has_pictures(frame) else [""] * len(frame)
     labels = [None if pd.isna(s) else float(s) for s in frame["score"]]
     rows = sorted(zip(frame["name"], references, frame["reference_id"], labels, strict=True), key=lambda row: row[0])
     return sha256_json(rows)
+
+
+def _file_key(path: str) -> str:
+    return unicodedata.normalize("NFC", Path(path).name).casefold()

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness import datasets
-from harness.cards.loading import find_dataset
 from harness.engine.measure import discrimination, oriented_labels
 from harness.engine.score_source import Member, member, refuse_other_images
 from harness.files.score_table import join, read_scores
@@ -61,10 +60,19 @@ def compare_members(
     `lower`: which of a, b, labels are lower-is-better files. `differences`: of SRCC, to plan for. Raises UsageError for images
     that only one of the two has, unless `inner`.
     """
-    if dataset is not None and protocol is None and not dataset.lower().endswith((".csv", ".tsv")):
-        protocol = find_dataset(dataset, cards).default_protocol
+    if dataset is not None and protocol is None:
+        protocol = datasets.dataset_card(dataset, cards).default_protocol
     members = [
-        member(str(word), dataset=dataset, protocol=protocol, runs_folder=runs, lower_is_better=which in lower, say=say)
+        member(
+            str(word),
+            dataset=dataset,
+            protocol=protocol,
+            runs_folder=runs,
+            root=root,
+            cards=cards,
+            lower_is_better=which in lower,
+            say=say,
+        )
         for which, word in (("a", a), ("b", b))
     ]
     refuse_other_images(members)

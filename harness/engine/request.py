@@ -17,6 +17,7 @@ from harness.engine.scorer import BATCH
 from harness.files.atomic import sha256_json
 from harness.files.hash_index import hash_files
 from harness.files.score_table import read_scores, scores_hash
+from harness.files.table_paths import require_utf8
 from harness.models import find_model
 from harness.models import weights as weight_files
 from harness.models.identity import code_of, object_identity, weights_of
@@ -121,6 +122,8 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
     `data`: the request's dataset, where it is loaded already. `look`: whether the images' content is looked at; where it is not,
     as for figures that come from scores alone, the plan has no images and cannot be executed.
     """
+    for place in (request.weights, request.init, request.scores, *request.cards):
+        require_utf8(place)
     card = _card(request)
     data = data or datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
     if not has_pictures(data.table) and not request.scores and not _scores_only(card):
@@ -231,8 +234,8 @@ def request_facts(request: Request) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items() if k not in here}
 
 
-def command(request: Request) -> str:
-    """The command line that makes this record again."""
+def command(request: Request, *, here: bool = False) -> str:
+    """The command line that makes this record again; `here`: with the places of this machine, `--root` and `--runs`."""
     import shlex
 
     if request.object is not None:
@@ -247,6 +250,8 @@ def command(request: Request) -> str:
         ("--limit", request.limit),
         ("--seed", request.seed or None),
         ("--batch", request.batch if request.batch != BATCH else None),
+        ("--root", request.root if here else None),
+        ("--runs", request.runs if here and request.runs != "runs" else None),
     ):
         words += [option, str(value)] if value is not None else []
     for key, value in request.settings.items():

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.datasets import dataset_card, is_table
+from harness.engine.request import Request, command
 from harness.files.score_table import read_scores
+from harness.models import find_model
 from harness.results.record import read_record
 from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile
@@ -39,15 +42,18 @@ def member(
     dataset: str | None = None,
     protocol: str | None = None,
     runs_folder: str | Path = "runs",
+    root: str | None = None,
+    cards: Sequence[str] = (),
     lower_is_better: bool = False,
     say: Callable[[str], None] = print,
 ) -> Member:
     """The member that `word` names. A model's name means its newest finished run on `dataset` (and `protocol`).
 
+    `dataset` is a name, a card's or a table's path; `root` and `cards` are for the command that makes a run that is not there.
     `lower_is_better` is for score files; a record knows its polarity. Raises UsageError saying what to run first.
     """
     path = Path(word)
-    if path.suffix.lower() in (".csv", ".tsv") or path.is_file():
+    if is_table(word) or (path.is_file() and path.suffix.lower() != ".toml"):
         frame = read_scores(path)
         sign = -1.0 if lower_is_better else 1.0
         return Member(path.stem, {n: sign * float(s) for n, s in zip(frame["name"], frame["score"], strict=True)}, {})
@@ -55,13 +61,15 @@ def member(
         return _of_run(path)
     if dataset is None:
         raise UsageError(f"{word}: neither a run's folder nor a CSV of name,score; for a model's name, say the --dataset")
-    place = folder_of(runs_folder, dataset, word, "x").parent
-    finished = [(f, r) for f in sorted(place.glob("*")) if (r := read_record(f)) is not None]
+    model = find_model(word, cards).name if path.suffix.lower() == ".toml" else word
+    place = folder_of(runs_folder, dataset_card(dataset, cards).name, model, "x").parent
+    finished = [(f, r) for f in sorted(place.glob("*")) if f.is_dir() and (r := read_record(f)) is not None]
     finished = [(f, r) for f, r in finished if protocol in (None, r["protocol"]) and r["repeats"] is None and not r["partial"]]
     if not finished:
         under = f" under protocol {protocol}" if protocol else ""
+        first = Request(word, dataset, root=root, protocol=protocol, cards=tuple(cards), runs=str(runs_folder))
         raise UsageError(
-            f"{word}: no finished run on {dataset}{under} in {place.parent.parent}; first: harness run {word} --dataset {dataset}"
+            f"{word}: no finished run on {dataset}{under} in {place.parent.parent}; first: {command(first, here=True)}"
         )
     folder = max(finished, key=lambda entry: (entry[1]["created"], str(entry[0])))[0]
     if len(finished) > 1:

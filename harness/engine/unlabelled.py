@@ -39,33 +39,34 @@ def read_pairs(path: str, root: str | None = None) -> list[Pair]:
 
     Relative paths start at `root`, else at the table's folder. Raises UsageError listing every problem.
     """
+    from harness.files.table_paths import TablePaths, explained, file_name, short_names
     from harness.files.text_table import read_text_columns
 
-    frame = read_text_columns(Path(path))
+    frame = read_text_columns(Path(path), ("reference", "distorted"))
     absent = [c for c in ("reference", "distorted") if c not in frame]
     if absent:
         raise UsageError(f"{path}: missing columns {', '.join(absent)} (it has {', '.join(frame.columns)})")
     if frame.empty:
         raise UsageError(f"{path}: no rows")
     folder = Path(root) if root else Path(path).parent
-    names = list(frame["name"]) if "name" in frame else _names(list(frame["distorted"]))
+    names = list(frame["name"]) if "name" in frame else short_names(list(frame["distorted"]))
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    ids = list(frame["reference_id"]) if "reference_id" in frame else [Path(r).stem for r in frame["reference"]]
+    ids = list(frame["reference_id"]) if "reference_id" in frame else [Path(file_name(r)).stem for r in frame["reference"]]
+    paths = TablePaths(folder)
     pairs = [
-        Pair(name, str(folder / distorted), str(folder / reference), reference_id)
+        Pair(name, paths.find(distorted), paths.find(reference), reference_id)
         for name, distorted, reference, reference_id in zip(names, frame["distorted"], frame["reference"], ids, strict=True)
     ]
     problems = [f"{path}: names that occur more than once: {listed(twice)}"] if twice else []
+    for column in ("reference", "distorted"):
+        blank = [line for line, value in zip(frame.index, frame[column], strict=True) if not value]
+        problems += [f"{path}: empty {column} in {frame.index.name}s {listed(blank)}"] if blank else []
     missing = sorted({p for pair in pairs for p in (pair.distorted, pair.reference) if not os.path.isfile(p)})
-    problems += [f"{path}: {len(missing)} pictures are missing: {listed(missing)}"] if missing else []
+    shown = [explained(place) for place in missing[:20]] + missing[20:]
+    problems += [f"{path}: {len(missing)} pictures are missing: {listed(shown)}"] if missing and not problems else []
     if problems:
         raise UsageError("\n".join(problems))
     return pairs
-
-
-def _names(paths: list[str]) -> list[str]:
-    short = [Path(p).name for p in paths]
-    return short if len(set(short)) == len(short) else paths
 
 
 @contextmanager

@@ -169,7 +169,7 @@ class _Members:
 
     def _planned(self, word: str) -> Plan | Outcome | Path:
         path = Path(word)
-        if path.suffix.lower() in (".csv", ".tsv"):
+        if datasets.is_table(word):
             return path
         if not (path / "record.json").is_file():
             return plan(replace(self.wish, model=word), self.data)
@@ -338,7 +338,7 @@ def _elsewhere(
             )
         request = replace(
             source.again,
-            dataset=other.card.path if other.card.path.endswith(".csv") else other.name,
+            dataset=other.card.path if datasets.is_table(other.card.path) else other.name,
             root=None,
             protocol="full" if "full" in other.card.protocols else None,
             exclude=tuple(sorted(independent.shared)),

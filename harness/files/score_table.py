@@ -1,13 +1,16 @@
-"""Scores that exist only as a file of `name,score`."""
+"""Scores that exist only as a file of `name,score`, and their joining with labels by name."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from harness.files.atomic import sha256_json
-from harness.files.text_table import numbers, read_text_columns
+from harness.files.table_paths import file_name
+from harness.files.text_table import convert_numbers, read_text_columns
 from harness.runtime.errors import UsageError, listed, near
 
 
@@ -16,17 +19,18 @@ def read_scores(path: str | Path) -> pd.DataFrame:
 
     Raises UsageError listing every problem.
     """
-    frame = read_text_columns(Path(path))
+    frame = read_text_columns(Path(path), ("name", "score"))
     absent = [c for c in ("name", "score") if c not in frame]
     if absent:
         hints = "".join(near(c, frame.columns) for c in absent)
         raise UsageError(f"{path}: missing columns {', '.join(absent)}{hints} (it has {', '.join(frame.columns)})")
     if frame.empty:
         raise UsageError(f"{path}: no rows")
-    frame["score"], bad = numbers(frame["score"])
-    problems = [f"{path}: score is not a finite number in {len(bad)} rows: {listed(bad)}"] if bad else []
+    problems = convert_numbers(frame, "score", path)
     twice = list(frame["name"][frame["name"].duplicated()].unique())
     problems += [f"{path}: {len(twice)} names occur more than once: {listed(twice)}"] if twice else []
+    blank = [line for line, name in zip(frame.index, frame["name"], strict=True) if not name]
+    problems += [f"{path}: no name in {frame.index.name}s {listed(blank)}"] if blank else []
     if problems:
         raise UsageError("\n".join(problems))
     return frame
@@ -51,7 +55,24 @@ def refuse_unmatched(given: pd.Series, wanted: pd.Series, known: pd.Series, what
     lines = [f"{what[0]}: {len(extra)} names that {what[1]} has not: {listed(extra)}"] if extra else []
     lines += [f"{what[1]}: {len(absent)} names that {what[0]} has not: {listed(absent)}"] if absent else []
     if lines:
-        raise UsageError("\n".join([*lines, "names are joined exactly; --inner uses those that both have"]))
+        raise UsageError(
+            "\n".join([*lines, *_alike(extra, absent), "names are joined exactly; --inner uses those that both have"])
+        )
+
+
+def _alike(extra: Sequence[str], absent: Sequence[str]) -> list[str]:
+    """In what the names of both sides differ, where it is only in how they are spelt."""
+    spellings: dict[str, Callable[[str], str]] = {
+        "how accents are composed (Unicode NFC and NFD); they print the same": lambda name: name,
+        "letter case": str.casefold,
+        "folders": lambda name: file_name(name).casefold(),
+        "extensions": lambda name: PurePosixPath(file_name(name)).stem.casefold(),
+    }
+    for what, spelt in spellings.items():
+        forms = [{spelt(unicodedata.normalize("NFC", name)) for name in side} for side in (extra, absent)]
+        if same := sorted(forms[0] & forms[1]):
+            return [f"{len(same)} names of both differ only in {what}: {listed(same, 3)}"]
+    return []
 
 
 def scores_hash(frame: pd.DataFrame) -> str:

@@ -1,46 +1,246 @@
-"""Text tables (CSV) as columns of text, and those columns as numbers."""
+"""Tables and lists as people and their programs write them: the one reader of text for pairs, scores and labels.
+
+    name,score            name;score;;          sep=;                 5,98900 I01_01_1.bmp
+    a.png,0.5             a.png;0,5;;           "name";"score"        4,98900 I01_01_2.bmp
+
+UTF-8 or UTF-16; cells separated by comma, semicolon, tab or blanks; any line ends. Lines are counted as an editor counts
+them. What could be read in two ways is refused with both.
+"""
 
 from __future__ import annotations
 
-import csv
+import codecs
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
-
+from harness.files.spreadsheet import is_spreadsheet, read_sheet
+from harness.files.table_numbers import parse_numbers
 from harness.runtime.errors import UsageError, listed
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def read_text_columns(path: Path) -> pd.DataFrame:
-    """A CSV's columns as text, stripped; comma, semicolon or tab; any line ends; a byte order mark is ignored."""
+LARGEST = 1 << 30
+"""Bytes of a text table."""
+DELIMITERS = (";", "\t", ",", None)
+"""What separates cells; None: blanks."""
+_WORDS = {";": "semicolon", "\t": "tab", ",": "comma", None: "blanks"}
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+_SEP = re.compile(r'"?sep=([^\w\s".-]|\t)"?[,;\t ]*', re.IGNORECASE)
+_LINE = re.compile(r"[^\r\n]*(\r\n|\r|\n|$)")
+
+
+class Row(NamedTuple):
+    """The cells that begin on one line of the file."""
+
+    line: int
+    cells: list[str]
+
+
+def read_text(path: str | Path, *, largest: int = LARGEST, replace: bool = False) -> str:
+    """A file's text without its byte order mark; UTF-8, or UTF-16 and UTF-32 as their marks (or their NULs) show.
+
+    `replace`: bytes that are not text become replacement characters, so that their line can be named. Raises UsageError.
+    """
+    path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if path.stat().st_size > largest:
+            raise UsageError(f"{path}: more than {largest >> 20} MB; is this the right file?")
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    head = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=head.count)
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None) or _unmarked(data)
     try:
-        rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise UsageError(f"{path}: not a readable CSV: {error}") from None
-    if not rows:
+        text = data.decode(encoding, errors="replace" if replace else "strict")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        what = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
+        raise UsageError(f"{path}: not {what} text (line {line}, byte {error.start}); save it as UTF-8") from None
+    if "\0" in text:
+        raise UsageError(f"{path}: not a text file (it holds NUL bytes)")
+    return text
+
+
+def _unmarked(data: bytes) -> str:
+    """UTF-16 without a mark shows by a NUL in every other byte of Latin letters and digits."""
+    start = data[:4096]
+    for encoding, zeros, others in (("utf-16-le", start[1::2], start[::2]), ("utf-16-be", start[::2], start[1::2])):
+        if len(start) >= 4 and zeros.count(0) > 0.7 * len(zeros) and others.count(0) < 0.1 * len(others):
+            return encoding
+    return "utf-8"
+
+
+def text_lines(text: str) -> list[str]:
+    """The lines as an editor counts them: they end at CR, LF or both, and not at form feeds or Unicode separators."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def without_sep_line(text: str) -> tuple[str, str | None]:
+    """The text, its first line emptied where that is Excel's `sep=;`, and the separator that it names."""
+    first = text_lines(text[:64])[0]
+    if match := _SEP.fullmatch(first.strip(" ")):
+        return text[len(first) :], match[1]
+    return text, None
+
+
+def split_rows(text: str, delimiter: str | None) -> tuple[list[Row], list[str]]:
+    """All rows that hold something, split at `delimiter` (None: at blanks), and what is wrong with quotes, by line.
+
+    A quoted cell keeps all that it holds, line breaks too; other cells lose the blanks around them.
+    """
+    if '"' not in text:
+        split = [(number, line.split(delimiter) if delimiter else re.split(r"[ \t]+", line.strip(" \t"))) for number, line in
+                 enumerate(text_lines(text), 1)]  # fmt: skip
+        rows = [Row(number, [cell.strip(" \t") for cell in cells]) for number, cells in split]
+        return [row for row in rows if any(map(str.strip, row.cells))], []
+    return _quoted_rows(text, delimiter)
+
+
+def _quoted_rows(text: str, delimiter: str | None) -> tuple[list[Row], list[str]]:
+    between = re.escape(delimiter) if delimiter else "[ \\t]"
+    blanks = " *" if delimiter == "\t" else "[ \\t]*"
+    quoted = re.compile(
+        rf'{blanks}"((?:[^"]|"")*)"{blanks}(?={between}|[\r\n]|$)' if delimiter else r'"((?:[^"]|"")*)"(?=[ \t\r\n]|$)'
+    )
+    opened = re.compile(rf'{blanks}"')
+    plain = re.compile(rf"(?:(?!{between})[^\r\n])*")
+    gap = re.compile(between if delimiter else r"[ \t]+(?=[^ \t\r\n])")
+    start = re.compile("" if delimiter else r"[ \t]*")
+    rows: list[Row] = []
+    problems: list[str] = []
+    place, line = 0, 1
+    while place < len(text):
+        cells: list[str] = []
+        begun, holds, after = line, False, start.match(text, place)
+        while after:
+            place = after.end()
+            if match := quoted.match(text, place):
+                cells.append(match[1].replace('""', '"'))
+                line += len(text_lines(match[1])) - 1
+                holds = True
+            elif match := opened.match(text, place):
+                problems.append(f"line {begun}: a quote that is not closed, or text beside a quoted cell")
+                break
+            elif match := plain.match(text, place):
+                cells.append(match[0].strip(" \t"))
+            place = match.end() if match else place
+            after = gap.match(text, place)
+        if ending := _LINE.match(text, place):
+            place = ending.end()
+        line += 1
+        if holds or any(map(str.strip, cells)):
+            rows.append(Row(begun, cells))
+    return rows, problems
+
+
+def read_text_columns(path: Path, wanted: Collection[str] = ()) -> pd.DataFrame:
+    """A table's columns as text, named in lower case, indexed by the line (of a spreadsheet: the row) that each row begins on.
+
+    Where the first line could be split in two ways, the one that has the `wanted` columns is taken. Raises UsageError listing
+    every line that does not fit the header.
+    """
+    import pandas as pd
+
+    if is_spreadsheet(path):
+        readings = [_Reading(path, "row", "", [Row(*row) for row in read_sheet(path)], [])]
+    else:
+        text, named = without_sep_line(read_text(path))
+        readings = [_Reading(path, "line", d, *split_rows(text, d)) for d in ([named] if named else _header_delimiters(text))]
+    reading = _chosen(path, readings, wanted)
+    if not reading.rows:
         raise UsageError(f"{path}: an empty file")
-    header = [cell.strip() for cell in rows[0]]
-    twice = sorted({c for c in header if header.count(c) > 1})
-    if twice:
-        raise UsageError(f"{path}: columns named twice: {', '.join(map(repr, twice))}")
-    ragged = [i + 2 for i, row in enumerate(rows[1:]) if len(row) != len(header)]
-    if ragged:
-        raise UsageError(f"{path}: {len(header)} columns in the first line, another number in rows {listed(ragged)}")
-    cells = [[cell.strip() for cell in row] for row in rows[1:]]
-    return pd.DataFrame(cells, columns=header, dtype=object)
+    if problems := reading.problems():
+        raise UsageError("\n".join(problems))
+    columns = [(i, name) for i, name in enumerate(reading.header) if name]
+    cells = [[row.cells[i] if i < len(row.cells) else "" for i, _ in columns] for row in reading.rows[1:]]
+    index = pd.Index([row.line for row in reading.rows[1:]], name=reading.unit)
+    return pd.DataFrame(cells, columns=[name for _, name in columns], index=index, dtype=object)
 
 
-def numbers(column: pd.Series) -> tuple[pd.Series, list[str]]:
-    """The column as floats, and its cells that are not finite numbers, each with its row."""
-    values = pd.to_numeric(column, errors="coerce").astype(float)
-    bad = ~values.map(lambda v: v - v == 0)
-    return values, [f"row {i + 2} ({column[i]!r})" for i in column.index[bad]]
+def _header_delimiters(text: str) -> list[str | None]:
+    """What may separate the header's cells: whatever of semicolon, tab and comma it holds, else blanks."""
+    header = next((line for line in text_lines(text) if line.strip(" \t;,")), "")
+    bare = re.sub(r'"[^"]*"', "", header)
+    found: list[str | None] = [d for d in DELIMITERS if d and d in bare]
+    return found or [None]
+
+
+class _Reading(NamedTuple):
+    """A file split at one delimiter, its first row the header."""
+
+    path: Path
+    unit: str
+    delimiter: str | None
+    rows: list[Row]
+    broken: list[str]
+
+    @property
+    def header(self) -> list[str]:
+        return [cell.strip().lower() for cell in self.rows[0].cells] if self.rows else []
+
+    def problems(self) -> list[str]:
+        """What does not fit the header, a line each."""
+        header, path, unit = self.header, self.path, self.unit
+        found = [f"{path}: {problem}" for problem in self.broken]
+        if twice := sorted({name for name in header if name and header.count(name) > 1}):
+            found.append(f"{path}: columns named twice (in any letter case): {', '.join(map(repr, twice))}")
+        named = [i for i, name in enumerate(header) if name]
+        if not named:
+            return [*found, f"{path}: no header: the first {unit} names no column"]
+        short = [row.line for row in self.rows[1:] if len(row.cells) <= named[-1] and unit == "line"]
+        if short:
+            found.append(f"{path}: {len(named)} columns in the header, fewer in {unit}s {listed(short)}")
+        # A first column without a name is pandas' index; a value in any other belongs to no column, or is half a number.
+        loose = [
+            (row, i)
+            for row in self.rows[1:]
+            if (i := next((i for i, cell in enumerate(row.cells) if i and cell and not (header[i : i + 1] or [""])[0]), 0))
+        ]
+        if loose:
+            row, i = loose[0]
+            before = row.cells[i - 1]
+            half = self.delimiter == "," and before.lstrip("+-").isdecimal() and row.cells[i][:1].isdecimal()
+            both = f"{before!r} and a value {row.cells[i]!r} without a column" + (
+                f", or the decimal comma of {before}.{row.cells[i]}: separate the columns by semicolons, or write decimal points"
+                if half
+                else ": name the column, or quote the cell"
+            )
+            found.append(f"{path}: another number of cells than columns in {unit}s {listed([r.line for r, _ in loose])}; "
+                         f"{unit} {row.line} holds {both}")  # fmt: skip
+        return found
+
+
+def _chosen(path: Path, readings: Sequence[_Reading], wanted: Collection[str]) -> _Reading:
+    if len(readings) == 1:
+        return readings[0]
+    holding = [r for r in readings if set(wanted) <= set(r.header)] or list(readings)
+    fitting = [r for r in holding if not r.problems()] or holding[:1]
+    if len(fitting) > 1:
+        shown = "; or ".join(f"by {_WORDS[r.delimiter]}: {', '.join(map(repr, r.header))}" for r in fitting)
+        raise UsageError(
+            f"{path}: its columns can be read in two ways, {shown}. Name the separator in a first line such as sep=;"
+        )
+    return fitting[0]
+
+
+def convert_numbers(frame: pd.DataFrame, column: str, path: object) -> list[str]:
+    """Turn a column of text into floats, in place; returns a line about the cells that hold no finite number, or nothing."""
+    values, reasons = parse_numbers(list(frame[column]))
+    unit = frame.index.name or "row"
+    bad = [
+        f"{unit} {line} ({cell!r})" + ("" if why == "not a finite number" else f": {why}")
+        for line, cell, why in zip(frame.index, frame[column], reasons, strict=True)
+        if why
+    ]
+    frame[column] = [float(value) for value in values]
+    return [f"{path}: {column} is not a finite number in {len(bad)} rows: {listed(bad)}"] if bad else []

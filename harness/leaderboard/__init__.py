@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files.atomic import atomic, sha256_json, write_text, writing
+from harness.files.leftovers import without_leftovers
 from harness.leaderboard import formats
 from harness.leaderboard.board import Board
 from harness.leaderboard.formats import GENERATED, cells, csv, markdown, terminal
@@ -226,7 +227,7 @@ def _files(root: Path) -> dict[Path, str]:
 
 def _left_over(root: Path, wanted: Iterable[Path]) -> list[Path]:
     """Tables of our own making that no record is behind any more."""
-    tables = [path for path in sorted(root.glob("*.md")) if GENERATED in path.read_text(encoding="utf-8")]
+    tables = [path for path in without_leftovers(sorted(root.glob("*.md"))) if GENERATED in path.read_text(encoding="utf-8")]
     return [path for table in tables for path in (table, table.with_suffix(".csv")) if path not in wanted and path.is_file()]
 
 

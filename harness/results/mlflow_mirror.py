@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from harness.files.atomic import write_json
+from harness.files.leftovers import without_leftovers
 
 ID_FILE = "mlflow.json"
 PICTURES = ("*.png", "report.html")
@@ -257,7 +258,8 @@ class Tracker:
         self._client.log_batch(self.run_id, tags=[*tags, RunTag("mlflow.note.content", note)] if note else tags)
 
     def _send_files(self) -> None:
-        for path in [self.folder / name for name in FILES] + [p for g in PICTURES for p in sorted(self.folder.glob(g))]:
+        pictures = without_leftovers(path for pattern in PICTURES for path in sorted(self.folder.glob(pattern)))
+        for path in [*(self.folder / name for name in FILES), *pictures]:
             if path.is_file():
                 self._client.log_artifact(self.run_id, str(path))
 

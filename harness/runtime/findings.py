@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -65,10 +66,11 @@ def warnings(findings: Sequence[Finding]) -> list[Finding]:
 class BrokenTree(UsageError):
     """A dataset that cannot be used as it lies there; carries every problem, and what could be listed all the same."""
 
-    def __init__(self, what: str, problems: Sequence[Finding], frame: pd.DataFrame | None = None) -> None:
-        super().__init__(
-            "\n".join([f"{what} cannot be used as it is; `harness data check {what}` tells more", *map(str, errors(problems))])
-        )
+    def __init__(
+        self, what: str, problems: Sequence[Finding], frame: pd.DataFrame | None = None, options: Sequence[str] = ()
+    ) -> None:
+        told = shlex.join(["harness", "data", "check", what, *options])
+        super().__init__("\n".join([f"{what} cannot be used as it is; `{told}` tells more", *map(str, errors(problems))]))
         self.problems = list(problems)
         self.frame = frame
 

@@ -99,7 +99,7 @@ def agreement(
     interval of plcc_fitted keeps the curve: at the fit's optimum the correlation does not change, to first order, with the curve.
 
     `fit` is the curve of `fit_curve`. Raises UsageError for values that are not finite, lengths that differ, no rows, missing
-    reference ids, an unknown fit.
+    reference ids, an unknown fit, masked arrays, complex numbers.
     """
     unknown = [] if fit in FITS else [f"fit {fit!r}: expected one of {listed(FITS)}{near(fit, FITS)}"]
     columns = checked_columns({"scores": scores, "labels": labels}, reference_ids, confidence, unknown)
@@ -185,6 +185,9 @@ def checked_columns(
     found = list(problems)
     values: dict[str, Floats] = {}
     for what, given in columns.items():
+        if refusal := _refused(given):
+            found.append(f"{what}: {refusal}")
+            continue
         try:
             column = np.asarray(given, dtype=np.float64)
         except (TypeError, ValueError):
@@ -221,6 +224,23 @@ def checked_columns(
     if found:
         raise UsageError("\n".join(found))
     return Columns(values, unit, len(ids), ids)
+
+
+def _refused(given: ArrayLike) -> str:
+    """Why values that NumPy would turn into floats by dropping a part of them are not taken; empty where nothing is dropped."""
+    if isinstance(given, np.ma.MaskedArray) or (
+        isinstance(given, list | tuple) and any(value is np.ma.masked or isinstance(value, np.ma.MaskedArray) for value in given)
+    ):
+        return "a masked array; leave the masked images out of scores and labels (x.compressed()), or fill them"
+    try:
+        values = np.asarray(given)
+    except (TypeError, ValueError):
+        return ""
+    if np.iscomplexobj(values) or (
+        values.dtype == object and any(isinstance(v, complex | np.complexfloating) for v in values.flat)
+    ):
+        return "complex numbers; scores and labels are real"
+    return ""
 
 
 def _constant_notes(x: Floats, y: Floats) -> list[str]:

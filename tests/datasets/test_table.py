@@ -46,12 +46,15 @@ def test_separators_line_ends_marks_and_a_missing_last_newline_do_not_matter(tmp
         ("distorted,reference,score\n", "no rows"),
         ("distorted,referense,score\na,b,1\n", "missing columns reference; did you mean 'referense'"),
         ("distorted,reference,score\na,r,1\na,r,2\n", "names occur more than once: a"),
-        ("distorted,reference,score\na,r,1\nb,r,nan\nc,r,x\nd,r,inf\n", "not a finite number in 3 rows: row 3 .* row 4 .* row 5"),
+        (
+            "distorted,reference,score\na,r,1\nb,r,nan\nc,r,x\nd,r,inf\n",
+            "not a finite number in 3 rows: line 3 .* line 4 .* line 5",
+        ),
         ("distorted,reference,score\na,r,2\nb,r,2\n", "agreement with a constant is not defined"),
-        ("distorted,reference,score\na,r,2\nb,r\n", "another number in rows 3"),
+        ("distorted,reference,score\na,r,2\nb,r\n", "fewer in lines 3"),
         ("distorted,reference,score,score\na,r,2,2\n", "columns named twice"),
         ("distorted,reference,score\na,x/r.png,2\nb,y/r.png,3\n", "add a reference_id column"),
-        ("distorted,reference,score\n,r,2\nb,,3\n", "empty distorted in rows 2"),
+        ("distorted,reference,score\n,r,2\nb,,3\n", "empty distorted in lines 2"),
     ],
 )
 def test_a_bad_table_gets_one_clear_message(tmp_path: Path, text: str, words: str):

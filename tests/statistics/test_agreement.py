@@ -480,6 +480,25 @@ def test_importing_agreement_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.ma.array([1.0, 2.0, 3.0], mask=[False, True, False]), "masked"),
+        (np.ma.array([1.0, 2.0, 3.0]), "masked"),
+        ([1.0, np.ma.masked, 3.0], "masked"),
+        (np.array([1 + 0j, 2, 3]), "complex"),
+        ([1.0, 2.0, 3j], "complex"),
+        ([1.0, np.complex64(2), 3.0], "complex"),
+        (np.array([1.0, np.complex128(2 + 1j), 3.0], dtype=object), "complex"),
+    ],
+)
+def test_values_of_which_a_part_would_be_dropped_are_refused_on_either_side(values, words: str):
+    with pytest.raises(UsageError, match=f"^labels: .*{words}"):
+        agreement([1.0, 2.0, 3.0], values)
+    with pytest.raises(UsageError, match=f"^scores: .*{words}"):
+        agreement(values, [1.0, 2.0, 3.0])
+
+
 # Published numbers
 
 PUBLISHED = {

@@ -24,6 +24,7 @@ from harness.datasets.completeness import Count, counts
 from harness.datasets.file_index import how_to_get
 from harness.datasets.table import complete, has_pictures
 from harness.files.atomic import sha256_file
+from harness.files.table_paths import explained
 from harness.imaging import headers
 from harness.imaging.colour import compared
 from harness.imaging.remarks import PRIMARY, PROFILES
@@ -176,7 +177,7 @@ def _counts(card: DatasetCard, frame: pd.DataFrame, found: Findings, report: Rep
             found.warning(told, where, "another edition?")
     report.counts.append(Count("label rows", None, int(frame["score"].notna().sum())))
     if has_pictures(frame) and report.root is not None:
-        folders = [os.path.relpath(os.path.dirname(path), report.root) for path in frame["distorted"]]
+        folders = [os.path.relpath(os.path.dirname(path) or ".", report.root) for path in frame["distorted"]]
         by_folder = pd.Series(folders).value_counts().sort_index()
         report.counts += [Count(f"labelled pictures in {folder}", None, int(n)) for folder, n in by_folder.items()][:40]
 
@@ -221,6 +222,10 @@ def _pictures(
     references = list(dict.fromkeys(frame["reference"]))
     paths = [p for p in dict.fromkeys([*references, *frame["distorted"]]) if os.path.isfile(p)]
     where = str(root or report.pictures)
+    absent = [p for p in dict.fromkeys([*references, *frame["distorted"]]) if not os.path.isfile(p)]
+    if absent and not found.failed:
+        shown = [explained(path) for path in absent[:20]] + absent[20:]
+        found.error(counted(shown, "pictures are missing", len(paths) + len(absent)), where, how_to_get(card))
     looks = dict(zip(paths, _parallel(_look, paths, workers), strict=True))
     broken = {path: result for path, result in looks.items() if isinstance(result, str)}
     good = {path: result for path, result in looks.items() if not isinstance(result, str)}

@@ -23,7 +23,7 @@ import pandas as pd
 
 from harness.cards.schema import DatasetCard, parse_table
 from harness.datasets.file_index import how_to_get, open_tree
-from harness.runtime.findings import Findings, counted
+from harness.runtime.findings import counted
 
 _FOLDERS = ("ref", "p0", "p1", "judge")
 _LARGEST_VOTE = 4096
@@ -40,7 +40,8 @@ class Votes:
 def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.DataFrame:
     """The table of all triplets, two rows each; see `harness.datasets.readers` for what it raises."""
     parts = {folder.lower(): part for folder, part in parse_table(Votes, layout, card.path or card.name, "layout.").parts.items()}
-    tree, found = open_tree(card, root), Findings()
+    tree = open_tree(card, root)
+    found = tree.findings()
     subsets: dict[str, dict[str, dict[str, str]]] = {}
     for file in tree.files:
         folder, _, name = file.rpartition("/")

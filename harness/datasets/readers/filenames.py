@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from harness.cards.schema import DatasetCard, parse_table
-from harness.datasets.file_index import Tree, how_to_get, open_tree
+from harness.datasets.file_index import Tree, how_to_get, name_key, open_tree
 from harness.datasets.label_files import Label, read_labels, read_numbers, unknown_columns
 from harness.runtime.errors import UsageError, listed
 from harness.runtime.findings import Findings, counted
@@ -90,7 +90,8 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
         parts = {"": parse_table(Part, layout, where, "layout.")}
     for part in parts.values():
         unknown_columns(part.columns, where)
-    tree, found = open_tree(card, root), Findings()
+    tree = open_tree(card, root)
+    found = tree.findings()
     frames = [frame for name, part in parts.items() if (frame := _Reading(card, tree, found, name, part).table()) is not None]
     if not frames:
         return found.finish(card.name, card.get.strip(), None)
@@ -158,15 +159,20 @@ class _Reading:
         for file in files:
             try:
                 labels = read_labels(
-                    self.tree.path(file), self.part.columns, self.part.headers, self.part.compose, self.part.spellings
+                    self.tree.path(file),
+                    self.part.columns,
+                    self.part.headers,
+                    self.part.compose,
+                    self.part.spellings,
+                    known=lambda name: self.match.fullmatch(name) is not None,
                 )
             except UsageError as error:
                 self.found.error(str(error).removeprefix(f"{self.tree.path(file)}: "), self.tree.path(file))
                 continue
             for row in labels.rows:
-                if row.name.lower() in seen:
-                    repeated.append(f"{row.name} ({seen[row.name.lower()]} and {Path(file).name} line {row.line})")
-                seen.setdefault(row.name.lower(), f"{Path(file).name} line {row.line}")
+                if (key := name_key(row.name)) in seen:
+                    repeated.append(f"{row.name} ({seen[key]} and {Path(file).name} line {row.line})")
+                seen.setdefault(key, f"{Path(file).name} line {row.line}")
             self._line_by_line(file, labels.rows)
             if labels.problem:
                 self.found.error(labels.problem, self.tree.path(file), "mend these lines, or take the file anew from the archive")
@@ -294,13 +300,17 @@ class _Reading:
         missing = [name for name, file in zip(frame["name"], distorted, strict=True) if file is None]
         gone = [still for still, file in places.items() if file is None]
         mend = f"unpack all of the archives there. {how_to_get(self.card)}"
+        doubtful = [f"{name} ({listed(files)})" for name in [*frame["name"], *places] if (files := self.tree.doubtful(name))]
+        if doubtful:
+            message = counted(doubtful, "names fit files of one folder that differ in letter case or Unicode form alone")
+            self.found.error(self.called + message, self.tree.root, "keep one of each")
         if missing:
             message = counted(missing, "distorted pictures are missing", len(frame)) + self._whole_references(frame, missing)
             self.found.error(self.called + message, self.tree.root, mend)
         if gone:
             self.found.error(self.called + counted(gone, "references are missing", len(places)), self.tree.root, mend)
-        labelled = {name.lower() for name in frame["name"]} | {file for file in distorted if file}
-        extra = [f for f in self.on_disk if f not in labelled and f.rpartition("/")[2].lower() not in labelled]
+        labelled = {name_key(name) for name in frame["name"]} | {file for file in distorted if file}
+        extra = [f for f in self.on_disk if f not in labelled and name_key(f.rpartition("/")[2]) not in labelled]
         if extra:
             self.found.error(
                 self.called + counted(extra, "pictures have no label"), self.tree.root, "complete the labels, or take these away"
@@ -313,7 +323,7 @@ class _Reading:
         if self.within is None:
             return self.tree.find(name, near)
         inside = [f for f in self.tree.candidates(name) if self.within.search(f.rpartition("/")[0])]
-        return min(inside, key=lambda f: (f.count("/"), f)) if inside else None
+        return min(inside, key=lambda f: (f.rpartition("/")[2] != name, f.count("/"), f)) if inside else None
 
     def _whole_references(self, frame: pd.DataFrame, missing: Sequence[str]) -> str:
         """`; nothing at all of 60 references`: how a part of an archive that was not unpacked shows."""

@@ -24,8 +24,9 @@ import pandas as pd
 
 from harness.cards.schema import DatasetCard, parse_table
 from harness.datasets.file_index import Tree, how_to_get, open_tree
-from harness.datasets.label_files import read_labels, read_text
+from harness.datasets.label_files import LARGEST, read_labels
 from harness.datasets.readers.matfile import read_vector
+from harness.files.text_table import read_text, text_lines
 from harness.runtime.errors import UsageError, listed
 from harness.runtime.findings import Findings, counted
 
@@ -57,7 +58,8 @@ class Vectors:
 def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.DataFrame:
     """The table of LIVE's distorted pictures; see `harness.datasets.readers` for what it raises."""
     vectors = parse_table(Vectors, layout, card.path or card.name, "layout.")
-    tree, found = open_tree(card, root), Findings()
+    tree = open_tree(card, root)
+    found = tree.findings()
     file, _, variable = vectors.labels.partition(":")
     if tree.find(file) is not None:
         rows = _from_vectors(card, tree, found, vectors, file, variable)
@@ -206,7 +208,7 @@ def _compare_with_info(tree: Tree, found: Findings, rows: pd.DataFrame, vectors:
     told: dict[str, str] = {}
     for kind in vectors.counts:
         for file in _in_folder(tree, kind, "info.txt", vectors):
-            for line in read_text(tree.path(file)).splitlines():
+            for line in text_lines(read_text(tree.path(file), largest=LARGEST, replace=True)):
                 pictures = [word for word in line.split() if word.lower().endswith(".bmp")]
                 numbered = [word.lower() for word in pictures if re.fullmatch(r"(?i)img\d+\.bmp", word)]
                 stills = [word.lower() for word in pictures if word.lower() not in numbered]

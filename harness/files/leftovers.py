@@ -1,0 +1,22 @@
+"""Files that operating systems leave in people's folders: no content of theirs, and never read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+P = TypeVar("P", bound=Path)
+
+_NAMES = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", ".directory", ".localized"}
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of this name is a leftover of macOS (`._x`, `.DS_Store`, `__MACOSX`), Windows (`Thumbs.db`,
+    `desktop.ini`) or an office program (`~$x.xlsx`, `.~lock.x#`)."""
+    return name.startswith(("._", "~$", ".~lock.")) or name.lower() in _NAMES
+
+
+def without_leftovers(paths: Iterable[P]) -> list[P]:
+    """The paths in their order without those whose own name is a leftover's."""
+    return [path for path in paths if not is_leftover(path.name)]

@@ -1,0 +1,53 @@
+"""Cells of a text table as numbers: decimal points, decimal commas, and what could be either."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_COMMA = re.compile(r"([+-]?)(\d*),(\d+)([eE][+-]?\d+)?", re.ASCII)
+_GROUPED = {sign: re.compile(rf"[+-]?[1-9]\d{{0,2}}\{sign}\d{{3}}", re.ASCII) for sign in ".,"}
+"""One group of three digits behind a sign: 1,234 is 1.234 or 1234."""
+
+
+def parse_number(text: str) -> float:
+    """A number with a decimal point or a decimal comma; NaN where the text is none, and for infinities."""
+    text = text.strip().strip('"').replace("\N{MINUS SIGN}", "-")
+    if match := _COMMA.fullmatch(text):
+        text = f"{match[1]}{match[2]}.{match[3]}{match[4] or ''}"
+    if not _NUMBER.fullmatch(text):
+        return math.nan
+    value = float(text)
+    return value if math.isfinite(value) else math.nan
+
+
+def parse_numbers(cells: Sequence[str]) -> tuple[list[float], list[str]]:
+    """The numbers of one column (NaN where a cell holds none), and for each cell why it holds none, or an empty text.
+
+    A column decides together what its commas mean: 1,234 is 1.234 where another cell can only be a decimal comma (0,5), and is
+    refused with both readings where nothing decides; likewise 1.234 beside cells that can only be decimal commas.
+    """
+    values = [parse_number(cell) for cell in cells]
+    reasons = ["" if value == value else _not_a_number(cell) for value, cell in zip(values, cells, strict=True)]
+    plain = [cell.strip().strip('"') for cell in cells]
+    with_comma = [text for text, value in zip(plain, values, strict=True) if "," in text and value == value]
+    if not with_comma:
+        return values, reasons
+    decided = any(not _GROUPED[","].fullmatch(text) for text in with_comma)
+    with_point = any("." in text for text, value in zip(plain, values, strict=True) if value == value)
+    unclear = "." if decided else ","
+    for row, text in enumerate(plain):
+        if (not decided or with_point) and _GROUPED[unclear].fullmatch(text):
+            point, whole = text.replace(",", "."), text.replace(unclear, "")
+            values[row], reasons[row] = math.nan, f"{text} is {point} or {whole}: write numbers with a decimal point"
+    return values, reasons
+
+
+def _not_a_number(cell: str) -> str:
+    if not cell.strip():
+        return "empty"
+    if re.fullmatch(r"[+-]?\d{1,3}([ ., '\u00a0\u202f]\d{3})+([.,]\d+)?", cell.strip(), re.ASCII):
+        return "thousands are separated: write the digits together"
+    return "not a finite number"

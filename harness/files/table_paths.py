@@ -1,0 +1,105 @@
+"""Paths as tables of other machines spell them: backslashes of Windows, accents composed (NFC) or decomposed (NFD)."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+from harness.runtime.errors import UsageError
+
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+def file_name(value: str) -> str:
+    """The last component of a path, whichever way its slashes lean."""
+    return PurePosixPath(value.replace("\\", "/")).name
+
+
+def short_names(paths: list[str]) -> list[str]:
+    """File names where they are unique, else the paths as given."""
+    short = [file_name(path) for path in paths]
+    return short if len(set(short)) == len(short) else paths
+
+
+def require_utf8(path: str | Path | None) -> None:
+    """Refuse a path that is not text: records and tables hold paths as UTF-8. Raises UsageError."""
+    try:
+        str(path or "").encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(f"{path}: the name is not UTF-8 text (of an older system?); rename it, or link to it: ln -s") from None
+
+
+class TablePaths:
+    """Files below the folder of a table. A path is taken as it is spelt where that is a file, else in its other spellings."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._listings: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, value: str) -> str:
+        """The path of the file that `value` names; where there is none, `value` below the folder, for the message."""
+        plain = str(self.folder / value)
+        if "\\" not in value and value.isascii():
+            return plain
+        for path in dict.fromkeys((plain, str(self.folder / value.replace("\\", "/")))):
+            if os.path.isfile(path):
+                return path
+        return self._in_another_form(self.folder / value.replace("\\", "/")) or plain
+
+    def _in_another_form(self, path: Path) -> str | None:
+        """The one file whose path differs in Unicode composition alone."""
+        place = path.anchor or "."
+        for part in path.parts[1:] if path.anchor else path.parts:
+            exact = os.path.join(place, part)
+            found = [exact] if os.path.exists(exact) else self._listing(place).get(unicodedata.normalize("NFC", part), [])
+            if len(found) != 1:
+                return None
+            place = found[0]
+        return place if os.path.isfile(place) else None
+
+    def _listing(self, folder: str) -> dict[str, list[str]]:
+        if folder not in self._listings:
+            entries: dict[str, list[str]] = {}
+            for name in _entries(folder):
+                entries.setdefault(unicodedata.normalize("NFC", name), []).append(os.path.join(folder, name))
+            self._listings[folder] = entries
+        return self._listings[folder]
+
+
+def explained(path: str) -> str:
+    """A path at which there is no file, and what lies there instead, where that is known."""
+    if match := _DRIVE.search(path):
+        return f"{path} (a path of a Windows machine, {path[match.start() : match.end()]}: write paths relative to the table)"
+    plain = Path(path.replace("\\", "/"))
+    said = " (its backslashes were taken as slashes too)" if "\\" in path else ""
+    same = [name for name in _entries(str(plain.parent)) if _same(name, plain.name)]
+    if not same:
+        return path + said
+    if len(same) > 1:
+        return f"{path} (there are {' and '.join(map(ascii, sorted(same)))}, of which none is spelt so)"
+    entry = same[0]
+    try:
+        entry.encode("utf-8")
+    except UnicodeEncodeError:
+        return f"{path} (there is {entry!a}, a name that is not UTF-8: rename the file)"
+    if entry == plain.name:
+        return f"{path} (not a file)"
+    if unicodedata.normalize("NFC", entry) == unicodedata.normalize("NFC", plain.name):
+        return f"{path} (there is the same name in another Unicode form, {entry!a})"
+    return f"{path} (there is {entry}: the letter case differs)"
+
+
+def _entries(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _same(entry: str, wanted: str) -> bool:
+    raw = os.fsencode(entry)
+    readings = {entry, *(raw.decode(encoding, errors="replace") for encoding in ("cp1252", "latin-1") if not raw.isascii())}
+    form = unicodedata.normalize("NFC", wanted).casefold()
+    return any(unicodedata.normalize("NFC", reading).casefold() == form for reading in readings)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cards.loading import find_dataset
-from harness.cards.plugins import resolve
+from harness.cards.plugins import errors_of, reader_function
 from harness.cards.schema import DatasetCard, Protocol
 from harness.runtime.errors import UsageError, listed, near
 from harness.runtime.progress import counted
@@ -70,11 +70,12 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
         raise UsageError(f"{name}: not a table: --dataset takes a card's name, or a file ending in .csv or .tsv")
     card = find_dataset(name, cards)
     reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
-    read = resolve(reader, card.path)
-    with counted(f"preparing {card.name}", unit="pictures", quiet=quiet) as step:
+    read = reader_function(reader, card.path, card.layout)
+    failed = errors_of(card.path, f"reader = {card.reader!r} failed")
+    with failed, counted(f"preparing {card.name}", unit="pictures", quiet=quiet) as step:
         progress = {"progress": step} if "progress" in inspect.signature(read).parameters else {}
         frame = read(card, data_root(card.folder or card.name, root), **card.layout, **progress)
-    return Dataset(card, complete(frame, card.name))
+        return Dataset(card, complete(frame, card.name))
 
 
 def of_table(path: str | Path, root: str | Path | None = None, *, higher_is_better: bool = True) -> Dataset:

@@ -25,6 +25,7 @@ from harness.engine.measure import controls, measured, oriented_labels
 from harness.engine.request import SCORED_PARTS, Plan, Request, command, plan, request_facts
 from harness.engine.scorer import Scorer, pairs_of
 from harness.files.atomic import sha256_file, sha256_json, write_json
+from harness.files.named import remember
 from harness.files.score_table import read_scores, refuse_unmatched
 from harness.models import weights as weight_files
 from harness.results import processes
@@ -60,6 +61,8 @@ def run(request: Request, say: Callable[[str], None] = print) -> Outcome:
 def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
     """Do what a plan says, unless its record is there."""
     request = todo.request
+    remember(todo.data.card.path if request.dataset.lower().endswith((".csv", ".tsv")) else None, request.weights, request.init)
+    remember(request.scores)
     if not request.force and (record := finished(todo.folder)) is not None:
         from harness.results.mlflow_mirror import Tracker
 

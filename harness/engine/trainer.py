@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from harness.cards.plugins import errors_of
 from harness.cards.schema import Cropping, Recipe
 from harness.engine.scorer import Pair, Scorer
 from harness.files.atomic import write_text
@@ -123,6 +124,7 @@ class Trainer:
         self.batches_per_pass = -(-per_pass // self.recipe.batch_references)
         self.epoch_steps = self.recipe.steps_per_epoch or self.batches_per_pass
         self.steps = self.recipe.epochs * self.epoch_steps
+        self.card_path = str(getattr(self.model, "card_path", ""))
         self.takes_index = "index" in inspect.signature(self.model.forward).parameters
         self.decoded = _Decoded(_CACHE_BYTES)
         self.sizes: dict[str, tuple[int, int]] = {}
@@ -234,7 +236,10 @@ class Trainer:
 
     def _backward(self, reference: torch.Tensor, distorted: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> float:
         """Gradients of the mean loss over these images; returns the loss."""
-        predicted = self.model(reference, distorted, index=index) if self.takes_index else self.model(reference[index], distorted)
+        with errors_of(self.card_path, "its model cannot be trained", RunError):
+            predicted = (
+                self.model(reference, distorted, index=index) if self.takes_index else self.model(reference[index], distorted)
+            )
         losses = {"mse": torch.nn.functional.mse_loss, "l1": torch.nn.functional.l1_loss}
         loss = losses[self.recipe.loss](predicted, target)
         loss.backward()  # type: ignore[no-untyped-call]

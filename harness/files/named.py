@@ -34,7 +34,8 @@ def _mark(path: str | Path) -> Path:
 
 
 def _folder() -> Path:
-    for variable in ("HARNESS_CACHE", "XDG_CACHE_HOME"):
+    # Not in the cache: a cache may be shared or come with an image of a machine, and what a user named is the user's.
+    for variable in ("XDG_STATE_HOME", "LOCALAPPDATA"):
         if place := os.environ.get(variable):
             return Path(place).expanduser() / "harness"
-    return Path(os.path.expanduser("~")) / ".cache" / "harness"
+    return Path(os.path.expanduser("~")) / ".local" / "state" / "harness"

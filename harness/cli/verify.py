@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from harness.cli.options import notifier, options, parse_settings
+from harness.cli.options import echo, notifier, options, parse_settings
 
 
 @click.command()
@@ -60,6 +60,6 @@ def verify(
         quiet=quiet,
         say=notifier(quiet),
     )
-    click.echo(json.dumps(verdict.json(), indent=2) if as_json else verification.text(verdict))
+    echo(json.dumps(verdict.json(), indent=2) if as_json else verification.text(verdict))
     if not verdict.ok:
         raise SystemExit(1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from typing import Any
 
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 """Unicode categories that steer a terminal, reorder or end a line, or show nothing."""
@@ -21,18 +20,17 @@ _BLOCK = re.compile(r"(#|>|[-+*]\s|\d+[.)]\s|```|~~~|=|\|)")
 
 def visible(text: str) -> str:
     """`text` with every character that steers a terminal or shows nothing written as its escape; line ends and tabs stay."""
-    return "".join(c if c in "\n\t" or c.isprintable() or not _hidden(c) else ascii(c)[1:-1] for c in text)
+    return "".join(c if c in "\n\t" or not _hidden(c) else ascii(c)[1:-1] for c in text)
+
+
+def visible_document(text: str) -> str:
+    """`visible` with the escapes of JSON, so that a JSON document stays one."""
+    return "".join(c if c in "\n\t" or not _hidden(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def one_line(text: str) -> str:
     """`visible` text on one line."""
     return visible(re.sub(r"\s+", " ", text))
-
-
-def visible_json(document: Any) -> str:
-    """An indented JSON document in which characters that steer a terminal are JSON's own escapes."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    return "".join(c if c == "\n" or not _hidden(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def _hidden(character: str) -> bool:

@@ -142,7 +142,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def parse_record(data: bytes, path: Path) -> dict[str, Any]:
     """The record in the bytes of a record.json; `path` is named in errors. Raises UsageError as `read_record` does."""
     try:
-        record = json.loads(data.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
+        record = json.loads(data.decode("utf-8"), parse_float=_finite, parse_constant=_finite, parse_int=_bounded)
+        if b"\\ud" in data.lower():  # halves of characters cannot be hashed or written
+            json.dumps(record, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a readable record ({error}); move it away, or repeat with --force") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -158,6 +160,13 @@ def parse_record(data: bytes, path: Path) -> dict[str, Any]:
     if wrong:
         raise UsageError(f"{path}: a damaged record ({wrong}); move it away, or repeat with --force")
     return record
+
+
+def _bounded(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 1 << 63:
+        raise ValueError(f"{text[:20]}... has more than 63 bits")
+    return value
 
 
 def _finite(text: str) -> float:

@@ -25,6 +25,11 @@ from harness.cards.schema import KINDS, C, Card, DatasetCard, parse_card
 from harness.files.leftovers import without_leftovers
 from harness.runtime.errors import UsageError, near
 
+
+class UnknownCard(UsageError):
+    """No card has the name."""
+
+
 FOLDERS = {"models": "models", "datasets": "datasets", "challenges": "datasets"}
 """Where cards of a kind lie."""
 
@@ -35,8 +40,7 @@ def card_folders(kind: str, extra: Sequence[str | Path] = ()) -> list[Path]:
     A user's folder may hold `models/` and `datasets/` or be one flat folder of cards.
     """
     place = FOLDERS[kind]
-    shipped = Path(str(resources.files("harness"))) / "cards" / place
-    folders = [shipped if shipped.is_dir() else Path(__file__).parents[2] / place]
+    folders = [shipped(place)]
     for module in _announced(tuple(sys.path)):
         spec = importlib.util.find_spec(module)
         folders += [Path(found) / place for found in (spec.submodule_search_locations or [] if spec else [])]
@@ -56,6 +60,12 @@ def cards_option(path: str | Path) -> list[str]:
     if not str(path) or any(folder in card_folders(kind) for kind in FOLDERS):
         return []
     return ["--cards", str(folder.parent if folder.name in FOLDERS.values() else folder)]
+
+
+def shipped(place: str) -> Path:
+    """The project's own folder of cards: in the wheel, or in the checkout."""
+    inside = Path(str(resources.files("harness"))) / "cards" / place
+    return inside if inside.is_dir() else Path(__file__).parents[2] / place
 
 
 @functools.cache
@@ -112,7 +122,7 @@ def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Pa
     if name in cards:
         return typing.cast(C, cards[name])
     searched = ", ".join(str(folder) for folder in card_folders(kind, extra))
-    raise UsageError(f"no {kind[:-1]} called {name!r}{near(name, cards)} (searched {searched}; `harness list {kind}` shows all)")
+    raise UnknownCard(f"no {kind[:-1]} called {name!r}{near(name, cards)} (searched {searched}; `harness list {kind}` shows all)")
 
 
 def _refuse_duplicates(kind: str, name: str, extra: Sequence[str | Path]) -> None:
@@ -136,5 +146,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such card") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise UsageError(f"{path}: not a readable TOML card: tables or lists too deep in one another") from None
+    except (OSError, ValueError) as error:  # ValueError: no TOML, no UTF-8, a number of thousands of digits
         raise UsageError(f"{path}: not a readable TOML card: {error}") from None

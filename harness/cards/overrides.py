@@ -10,11 +10,20 @@ from typing import Any
 from harness.cards.schema import Cropping, ModelCard, Recipe, build_dataclass, described
 from harness.runtime.errors import UsageError, listed, near
 
+_CODE = ("class", "reader", "members", "command", "program", "executable", "script", "module")
+"""Keys that name code or a program: they stand in the card, where the caller reads them, and in no setting."""
+
+
+def names_code(path: str) -> bool:
+    """Whether a dotted path leads to something that names code or a program."""
+    return any(word in _CODE for word in path.lower().split("."))
+
 
 def apply_set(card: ModelCard, settings: Mapping[str, Any]) -> ModelCard:
     """The card with `--set` values put in: dotted paths into `model.*`, `recipe.*` and `protocol.*`.
 
-    Text values are read as the type that the card has there. Raises UsageError naming every bad path or value.
+    Text values are read as the type that the card has there; what names code cannot be set. Raises UsageError naming every bad
+    path or value.
     """
     tables: dict[str, dict[str, Any]] = {"model": dict(card.model), "protocol": dataclasses.asdict(card.protocol)}
     if card.recipe is not None:
@@ -23,6 +32,9 @@ def apply_set(card: ModelCard, settings: Mapping[str, Any]) -> ModelCard:
     for path, value in settings.items():
         head, _, key = path.partition(".")
         table = tables.get(head)
+        if names_code(path):
+            problems.append(f"--set {path}: names code or a program, which only the card itself may: write it into {card.path}")
+            continue
         if head == "recipe" and card.recipe is None:
             problems.append(f"--set {path}: {card.name} has no recipe (it is not trained)")
         elif table is None or not key or key not in table:

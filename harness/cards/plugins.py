@@ -1,17 +1,28 @@
-"""The code that a card names, imported only when it is used."""
+"""The code that a card names, imported only when it is used, and checked before it is called.
+
+A card that the caller names may run code. What is wrong with that code is the caller's to know: a class that is none, a
+module that cannot be imported and an exception on the way are each one line that names the card.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import importlib.util
+import inspect
+import os
 import sys
+import traceback
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.runtime.errors import UsageError, near
+from harness.cards.loading import FOLDERS, shipped
+from harness.runtime.errors import HarnessError, UsageError, near
+from harness.runtime.signals import received
+from harness.runtime.text import one_line
 
 
 def _module_beside(name: str, card: Path) -> str | None:
@@ -54,10 +65,11 @@ def resolve(reference: str, what: str) -> Callable[..., Any]:
     """
     module_name, _, attribute = reference.partition(":")
     module_name = _MOVED.get(module_name, module_name)
+    first, dot, rest = module_name.partition(".")
     try:
-        first, dot, rest = module_name.partition(".")
-        beside = _module_beside(first, Path(what))
-        module = importlib.import_module(beside + dot + rest if beside else module_name)
+        with errors_of(what, f"cannot import {module_name!r}"):
+            beside = _module_beside(first, Path(what))
+            module = importlib.import_module(beside + dot + rest if beside else module_name)
     except ImportError as error:
         raise UsageError(f"{what}: cannot import {module_name!r}: {error}") from error
     try:
@@ -65,3 +77,65 @@ def resolve(reference: str, what: str) -> Callable[..., Any]:
     except AttributeError:
         known = [n for n in vars(module) if not n.startswith("_")]
         raise UsageError(f"{what}: {module_name} has no {attribute!r}{near(attribute, known)}") from None
+
+
+def model_class(reference: str, what: str) -> type[Any]:
+    """The class that a model's card names. Raises UsageError for anything that is not a class which defines `score`."""
+    found = resolve(reference, what)
+    if not inspect.isclass(found):
+        raise UsageError(f"{what}: class = {reference!r} is not a class")
+    if not callable(getattr(found, "score", None)):
+        raise UsageError(f"{what}: class = {reference!r} has no score(reference, distorted)")
+    return found
+
+
+def reader_function(reference: str, what: str, layout: Mapping[str, Any]) -> Callable[..., Any]:
+    """The function that a dataset's card names. Raises UsageError for anything that is not a Python function of
+    `(card, root, **layout)`."""
+    found = resolve(reference, what)
+    if not inspect.isfunction(found):
+        raise UsageError(f"{what}: reader = {reference!r} is not a Python function")
+    signature = inspect.signature(found)
+    kinds = [p.kind for p in signature.parameters.values()]
+    if [kind in (kind.POSITIONAL_ONLY, kind.POSITIONAL_OR_KEYWORD) for kind in kinds[:2]] != [True, True]:
+        raise UsageError(f"{what}: reader = {reference!r} is not a function of (card, root, **layout)")
+    try:
+        signature.bind(None, None, **layout)
+    except TypeError as error:
+        raise UsageError(f"{what}: [layout] does not fit reader = {reference!r}: {error}") from None
+    return found
+
+
+def is_built_in(card: str) -> bool:
+    """Whether a card's path is that of the harness's own card, or of none (a library's metric)."""
+    if not card.endswith(".toml"):
+        return True
+    return Path(card).absolute().parent in [shipped(place).absolute() for place in FOLDERS.values()]
+
+
+@contextmanager
+def errors_of(card: str, what: str, kind: type[HarnessError] = UsageError) -> Iterator[None]:
+    """Turn what a caller's card or its code raises into one line: the card, `what`, the error, and the line of that code.
+
+    The harness's own cards are left alone: there an exception is a defect. Too little memory stays what it is, and so does
+    what was raised for the user to read.
+    """
+    try:
+        yield
+    except (HarnessError, MemoryError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        if is_built_in(card) or (isinstance(error, SystemExit) and received()):
+            raise
+        text = "it ended the process (SystemExit)" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        raise kind(f"{card}: {what}: {one_line(text)[:500]}{_where(error)}") from error
+
+
+def _where(error: BaseException) -> str:
+    """The last line of code outside of the harness and the standard library that the error went through."""
+    if isinstance(error, SyntaxError):
+        return ""
+    own = str(Path(__file__).parents[1]) + os.sep
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((own, "<"))]
+    frames = [f for f in frames if "site-packages" not in f.filename] or frames
+    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -10,7 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from harness.cards.challenge import ChallengeCard
+from harness.files.names import name_problem
 from harness.runtime.errors import UsageError, listed, near
+
+_CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+"""`package.module:name`"""
+_LARGEST = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -236,10 +243,16 @@ T = TypeVar("T")
 
 def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
     """A card from its TOML table; raises UsageError naming every unknown key, wrong type and missing field."""
+    if unusable := [f"{path}: {problem}" for problem in _unusable(table)]:
+        raise UsageError("\n".join(unusable))
     problems: list[str] = []
     card = build_dataclass(card_type, {**table}, path, "", problems)
-    if not problems and isinstance(card, ModelCard) and card.class_.count(":") != 1:
+    if not problems and (problem := name_problem(card.name)):
+        problems.append(f"{path}: name = {card.name!r} {problem}")
+    if not problems and isinstance(card, ModelCard) and not _CODE.fullmatch(card.class_):
         problems.append(f"{path}: class = {card.class_!r} should read 'package.module:Class'")
+    if not problems and isinstance(card, DatasetCard) and ":" in card.reader and not _CODE.fullmatch(card.reader):
+        problems.append(f"{path}: reader = {card.reader!r} should read 'package.module:function'")
     if not problems and isinstance(card, DatasetCard) and card.default_protocol not in card.protocols:
         known = listed(list(card.protocols))
         problems.append(f"{path}: default_protocol = {card.default_protocol!r} is none of its protocols ({known})")
@@ -248,6 +261,21 @@ def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
     if problems:
         raise UsageError("\n".join(problems))
     return typing.cast(C, dataclasses.replace(card, path=path))
+
+
+def _unusable(value: Any, key: str = "") -> list[str]:
+    """Values that TOML has and no card may hold: they cannot be hashed, written as JSON or given to a system call."""
+    if isinstance(value, Mapping):
+        return [p for k, v in value.items() for p in _unusable(v, f"{key}.{k}" if key else str(k))]
+    if isinstance(value, list | tuple):
+        return [p for i, v in enumerate(value) for p in _unusable(v, f"{key}[{i}]")]
+    if isinstance(value, float) and not math.isfinite(value):
+        return [f"{key} = {value} is not a finite number"]
+    if isinstance(value, int) and abs(value) >= _LARGEST:
+        return [f"{key} has more than 63 bits"]
+    if isinstance(value, str) and "\0" in value:
+        return [f"{key} holds a NUL character"]
+    return [] if isinstance(value, str | int | float | bool) else [f"{key} = {value} is a date; write it as text"]
 
 
 def parse_table(kind: type[T], table: Mapping[str, Any], path: str, prefix: str) -> T:

@@ -12,6 +12,7 @@ from harness.cards.overrides import apply_set
 from harness.cards.schema import DatasetCard, ModelCard
 from harness.challenges.readme import seconds
 from harness.challenges.submit import Submission, used_data
+from harness.engine.asked_again import Repeated, request_of
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models.capabilities import capabilities
@@ -62,10 +63,11 @@ def text(made: Submission, *, team: str | None = None, cards: Sequence[str] = ()
 
 def cost_of(record: Mapping[str, Any], cards: Sequence[str] = ()) -> Cost:
     """Parameters and floating-point operations of a record's model: the model is built, with no weights, and run once."""
-    asked = record["request"]
-    if asked.get("scores"):
+    if (record.get("request") or {}).get("scores"):
         return Cost(None, None, None, None, "the scores came from a file: there is no model here")
     try:
+        needed = {k: v for k, v in (record.get("request") or {}).items() if k in ("model", "dataset", "settings")}
+        asked = request_of(record["key"], {**record, "request": needed}, cards, Repeated(dataset=record["dataset"]))
         card = apply_set(find_model(asked["model"], cards), asked["settings"])
         data = find_dataset(record["dataset"], cards)
         return _counted(card, data)

@@ -15,9 +15,11 @@ from harness.cards.overrides import apply_set
 from harness.challenges import image_names, readme, score_lines, standings, zip_file
 from harness.challenges.check import check, inspect
 from harness.challenges.text import ascii_line
+from harness.engine import asked_again
+from harness.engine.asked_again import Repeated
 from harness.engine.request import Request, plan
 from harness.engine.run import Outcome, run
-from harness.engine.verify import identity_differences, request_of
+from harness.engine.verify import identity_differences
 from harness.files.atomic import atomic, sha256_file
 from harness.models import find_model
 from harness.results.record import read_record
@@ -137,7 +139,7 @@ def facts(card: ChallengeCard, folder: Path, record: Mapping[str, Any], descript
     """What the readme says, each taken from the record."""
     runtime = record.get("runtime_per_image")
     if runtime is None:
-        why = "its scores came from a file" if record["request"].get("scores") else "an older version made it"
+        why = "its scores came from a file" if (record.get("request") or {}).get("scores") else "an older version made it"
         raise UsageError(
             f"{folder}: no runtime per image was measured ({why}); let the harness score the images (harness run --force)"
         )
@@ -174,30 +176,36 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Call
     if record["repeats"] is not None:
         raise UsageError(f"{folder}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}")
     passed = [f"--{name}" for name, value in (("weights", wish.weights), ("set", wish.settings), ("seed", wish.seed)) if value]
-    if passed:
+    found = (record["dataset"], record["protocol"]) == (about.dataset, about.protocol)
+    if passed and (found or wish.seed):
         raise UsageError(f"{folder} is a finished run, with its own settings: {listed(passed)} goes with a model's name")
-    if (record["dataset"], record["protocol"]) == (about.dataset, about.protocol):
+    if found:
         _refuse_stale(folder, record, wish, say)
         return _checked(Outcome(folder, record, found=True), card, phase)
-    asked = record["request"]
-    if asked.get("scores"):
+    if asked_again.checked(folder, record).get("scores"):
         raise UsageError(
             f"{folder}: its scores came from a file, of other images than {card.name}'s {phase}; there is no model to run"
         )
-    weights = asked["weights"]
+    # A trained model's weights lie in the run's folder: what its training began from is not needed again.
+    known = {**record, "request": {**record["request"], "init": None}}
+    again = Repeated(dataset=about.dataset, weights=wish.weights, settings=wish.settings)
+    fields = asked_again.request_of(folder, known, wish.cards, again)
+    weights = fields["weights"]
     if record["training"]:
         weights = str(folder / _WEIGHTS)
         if not Path(weights).is_file():
             raise UsageError(f"{weights}: not there, so the trained model is lost; train it again: {record['command']}")
     say(f"{folder}: the model of this run scores {about.dataset} ({about.protocol})")
-    request = replace(wish, model=asked["model"], weights=weights, settings=asked["settings"], seed=asked["seed"])
+    settings, seed = fields["settings"], fields.get("seed", 0)
+    request = replace(wish, model=fields["model"], weights=weights, settings=settings, seed=seed)
     return _checked(run(request, say), card, phase)
 
 
 def _refuse_stale(folder: Path, record: Mapping[str, Any], wish: Request, say: Callable[[str], None]) -> None:
     """Refuse a finished run whose images, labels, weights or code are not what the same request means now."""
     try:
-        now = plan(replace(wish, **request_of(record), mlflow_uri="off", quiet=True))
+        fields = asked_again.request_of(folder, record, wish.cards)
+        now = plan(replace(wish, **fields, mlflow_uri="off", quiet=True))
     except UsageError as error:
         say(f"{folder}: whether its images are still what was scored is not checked: {error}".splitlines()[0])
         return

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import notifier, options
+from harness.cli.options import echo, notifier, options
 
 
 @click.command("agreement")
@@ -24,7 +24,7 @@ def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: 
     from harness.results import tables
 
     figures = agreement_of_files(scores, labels, lower=set(lower), fit=fit, inner=inner)
-    click.echo(json.dumps(figures.json(), indent=2) if as_json else tables.agreement_text(figures))
+    echo(json.dumps(figures.json(), indent=2) if as_json else tables.agreement_text(figures))
 
 
 @click.command()
@@ -78,4 +78,4 @@ def compare(
         seed=seed,
         say=notifier(quiet),
     )
-    click.echo(json.dumps(contrast.as_json(found), indent=2) if as_json else contrast.text(found))
+    echo(json.dumps(contrast.as_json(found), indent=2) if as_json else contrast.text(found))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from harness.cli.options import options
+from harness.cli.options import echo, options
 
 
 @click.group("data")
@@ -39,7 +39,7 @@ def data_check(
     card = datasets.dataset_card(name, cards)
     place = datasets.data_root(card.folder or card.name, root) if root or not datasets.is_table(name) else None
     report = check(card, place, full=full, allow_incomplete=allow_incomplete, workers=workers or None, quiet=quiet)
-    click.echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else report.text())
+    echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else report.text())
     if not report.ok or (strict and any(p.severity != "information" for p in report.problems)):
         raise SystemExit(1)
 
@@ -56,7 +56,7 @@ def data_get(name: str, root: str | None, cards: Sequence[str], offline: bool, q
         lines = download.get(
             dataset_card(name, cards), root, progress=lambda file, done, total: step(done, total), offline=offline
         )
-    click.echo("\n".join(lines))
+    echo("\n".join(lines))
 
 
 @data_.command("show")
@@ -70,4 +70,4 @@ def data_show(name: str, reference: str | None, out: str | None, root: str | Non
     from harness.datasets.contact_sheet import contact_sheet
 
     data = datasets.load_dataset(name, root, cards=cards, quiet=quiet)
-    click.echo(str(contact_sheet(data, out or f"{data.name}.png", reference)))
+    echo(str(contact_sheet(data, out or f"{data.name}.png", reference)))

@@ -15,7 +15,7 @@ import click
 
 from harness.cards.loading import load_cards
 from harness.cards.schema import KINDS
-from harness.cli.options import options
+from harness.cli.options import echo, options
 from harness.results.conditions import libraries, processor
 from harness.runtime.errors import HarnessError
 
@@ -25,7 +25,7 @@ from harness.runtime.errors import HarnessError
 def doctor(runs: str, as_json: bool) -> None:
     """What is installed, which device there is, and where things are kept."""
     found = facts(runs)
-    click.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+    echo(json.dumps(found, indent=2) if as_json else as_text(found))
     if any(not ok for ok in found["ok"].values()):
         raise SystemExit(1)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import notifier, options, parse_words
+from harness.cli.options import echo, notifier, options, parse_words
 
 
 @click.command()
@@ -71,11 +71,11 @@ def ensemble(
         tuned = tune_recipe(
             members, request, out, trials=trials or 8, aim=objective, concurrency=concurrency or 1, say=notifier(quiet)
         )  # fmt: skip
-        click.echo(json.dumps(tuned.json(), indent=2, ensure_ascii=False) if as_json else str(tuned))
+        echo(json.dumps(tuned.json(), indent=2, ensure_ascii=False) if as_json else str(tuned))
         return
     wish = EnsembleRequest(
         out, test_on=parse_words(test_on), trials=trials or 1000, aim=objective, method=method, scalings=parse_words(scalings),
         crops=parse_words(crops), lower=tuple(lower), concurrency=concurrency,
     )  # fmt: skip
     made = make(members, request, wish, notifier(quiet))
-    click.echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if as_json else str(made))
+    echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if as_json else str(made))

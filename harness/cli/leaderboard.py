@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from harness.cli.options import options
+from harness.cli.options import echo, options
 
 
 @click.command("leaderboard")
@@ -51,11 +51,11 @@ def leaderboard_(
         and standings.is_challenge(name, cards)
     ):
         rows = standings.numbers(name, runs, cards) if as_json else None
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else standings.show(name, runs, cards))
+        echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else standings.show(name, runs, cards))
         return
     if check:
         differences = leaderboard.check(boards)
-        click.echo("\n".join(differences) or f"{boards}: every table is what its records give")
+        echo("\n".join(differences) or f"{boards}: every table is what its records give")
         raise SystemExit(1 if differences else 0)
     if add:
         leaderboard.add(add, boards)
@@ -63,14 +63,14 @@ def leaderboard_(
         from harness.engine import verify as remeasurement
 
         for folder, changed in remeasurement.measure_all_again(leaderboard.committed(name, boards), cards=cards):
-            click.echo("\n".join(f"{folder}: {line}" for line in changed or ["figures as before"]), err=True)
+            echo("\n".join(f"{folder}: {line}" for line in changed or ["figures as before"]), err=True)
     if add or write or measure_again:
         for path in leaderboard.write(boards):
-            click.echo(str(path), err=True)
+            echo(str(path), err=True)
         return
     if html is not None:
-        click.echo(str(leaderboard.write_page(html or None, runs, boards, name)))
+        echo(str(leaderboard.write_page(html or None, runs, boards, name)))
     elif as_json:
-        click.echo(json.dumps(leaderboard.numbers(name, runs, boards), indent=2, ensure_ascii=False))
+        echo(json.dumps(leaderboard.numbers(name, runs, boards), indent=2, ensure_ascii=False))
     else:
-        click.echo(leaderboard.show(name, runs, boards, latex=latex))
+        echo(leaderboard.show(name, runs, boards, latex=latex))

@@ -12,7 +12,7 @@ import click
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge, find_dataset, load_cards
 from harness.cards.schema import KINDS, Card, DatasetCard, ModelCard
-from harness.cli.options import options
+from harness.cli.options import echo, options
 from harness.models import find_model
 from harness.runtime.errors import UsageError, near
 
@@ -24,7 +24,7 @@ from harness.runtime.errors import UsageError, near
 def list_(kind: str | None, everything: bool, cards: Sequence[str], as_json: bool) -> None:
     """The models and datasets there are."""
     rows = listing(kind, cards, everything=everything)
-    click.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else as_text(rows))
+    echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else as_text(rows))
 
 
 @click.command()
@@ -33,7 +33,7 @@ def list_(kind: str | None, everything: bool, cards: Sequence[str], as_json: boo
 def show(name: str, cards: Sequence[str], as_json: bool) -> None:
     """A card: what a model or a dataset is, its settings and published numbers."""
     found = card(name, cards)
-    click.echo(json.dumps(card_json(found), indent=2, ensure_ascii=False) if as_json else card_text(found))
+    echo(json.dumps(card_json(found), indent=2, ensure_ascii=False) if as_json else card_text(found))
 
 
 def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = False) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from harness.cli.doctor import doctor
 from harness.cli.ensemble import ensemble
 from harness.cli.leaderboard import leaderboard_
 from harness.cli.listing import list_, show
+from harness.cli.options import echo
 from harness.cli.run import run
 from harness.cli.score import score
 from harness.cli.submission import submission_, submit
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _stopped(number: int) -> int:
-    click.echo("harness: stopped; the same command goes on from here", err=True)
+    echo("harness: stopped; the same command goes on from here", err=True)
     return 128 + number
 
 
@@ -71,11 +72,11 @@ def _failed(error: BaseException) -> int:
             error.show()
             return 2
         case HarnessError():
-            click.echo(f"harness: {error}", err=True)
+            echo(f"harness: {error}", err=True)
             return error.exit_status
         case BrokenPipeError():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         case _:
-            click.echo(f"harness: {type(error).__name__}: {error} (this is a defect; --debug shows where)", err=True)
+            echo(f"harness: {type(error).__name__}: {error} (this is a defect; --debug shows where)", err=True)
             return 1

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from harness.runtime.errors import UsageError
+from harness.runtime.text import visible_document
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,5 +70,10 @@ def parse_words(text: str | None) -> tuple[str, ...]:
     return tuple(word.strip() for word in (text or "").split(",") if word.strip())
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """Print text that may quote records, cards and archives of others: nothing in it steers the terminal."""
+    click.echo(visible_document(text), err=err)
+
+
 def notifier(quiet: bool) -> Callable[[str], None]:
-    return (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
+    return (lambda text: None) if quiet else (lambda text: echo(text, err=True))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from harness.cli.options import notifier, options, parse_seeds, parse_settings, parse_words
+from harness.cli.options import echo, notifier, options, parse_seeds, parse_settings, parse_words
 from harness.runtime.errors import HarnessError, UsageError
 
 
@@ -97,10 +97,10 @@ def run(
     outcomes, faults = run_all(requests, parse_words(test_on), notifier(quiet), keep_shared=keep_shared)
     results = [tables.result(outcome.folder, outcome.record) for outcome in outcomes]
     if as_json:
-        click.echo(json.dumps(results, indent=2, ensure_ascii=False))
+        echo(json.dumps(results, indent=2, ensure_ascii=False))
     elif results:
-        click.echo(tables.run_table(results))
+        echo(tables.run_table(results))
         for outcome in outcomes if not quiet else ():
-            click.echo(f"{outcome.record['model']}: {'found' if outcome.found else 'recorded in'} {outcome.folder}", err=True)
+            echo(f"{outcome.record['model']}: {'found' if outcome.found else 'recorded in'} {outcome.folder}", err=True)
     if faults:
         raise faults[0] if len(faults) == 1 else HarnessError("\n".join(map(str, faults)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from harness.cli.options import notifier, options, parse_settings
+from harness.cli.options import echo, notifier, options, parse_settings
 from harness.runtime.errors import UsageError
 
 
@@ -54,7 +54,7 @@ def score(
         unlabelled.write_scores(out, results)
         notifier(quiet)(f"{len(results)} scores written to {out}")
     if as_json:
-        click.echo(json.dumps([unlabelled.as_json(pair, scored) for pair, scored in results], indent=2, ensure_ascii=False))
+        echo(json.dumps([unlabelled.as_json(pair, scored) for pair, scored in results], indent=2, ensure_ascii=False))
     elif not out:
         for pair, scored in results:
-            click.echo(f"{scored.score!r}" if not pairs else f"{pair.name},{scored.score!r}")
+            echo(f"{scored.score!r}" if not pairs else f"{pair.name},{scored.score!r}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from harness.cli.options import notifier, options, parse_settings
+from harness.cli.options import echo, notifier, options, parse_settings
 from harness.runtime.errors import UsageError
 
 
@@ -63,7 +63,7 @@ def submit(
 
         sheet.write(factsheet, made, team=team, cards=cards)
         notifier(quiet)(f"fact sheet written to {factsheet}")
-    click.echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if as_json else str(made))
+    echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if as_json else str(made))
     if strict and made.warnings:
         raise SystemExit(1)
 
@@ -102,9 +102,9 @@ def submission_check(
     report = check(file, challenge=challenge, phase=phase, root=root, against=against, cards=cards, runs=runs, say=say)
     if fixed:
         if not as_json:
-            click.echo(str(report))
+            echo(str(report))
         report = fix(report, fixed, root=root, against=against, cards=cards, runs=runs, say=say)
-    click.echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else str(report))
+    echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else str(report))
     if not report.ok or (strict and report.warned):
         raise SystemExit(1)
 
@@ -146,4 +146,4 @@ def submission_score(
         assert labels is not None
         scored = score(file, labels, challenge=challenge, phase=phase, root=root, cards=cards)
         standings.remember(runs, standings.scored_entry(scored, name))
-    click.echo(json.dumps(scored.json(), indent=2, ensure_ascii=False) if as_json else str(scored))
+    echo(json.dumps(scored.json(), indent=2, ensure_ascii=False) if as_json else str(scored))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from harness.cli.options import options
+from harness.cli.options import echo, options
 
 
 @click.group("weights")
@@ -26,7 +26,7 @@ def weights_get(name: str, use: str | None, cards: Sequence[str], quiet: bool) -
 
     with counted(f"weights of {name}", unit="bytes", quiet=quiet) as step:
         for path in weights.get(find_model(name, cards), use, progress=lambda file, done, total: step(done, total)):
-            click.echo(str(path))
+            echo(str(path))
 
 
 @weights_.command("check")
@@ -37,6 +37,6 @@ def weights_check(name: str, cards: Sequence[str], as_json: bool) -> None:
     from harness.cli import listing
 
     rows = listing.weights_listing(name, cards)
-    click.echo(json.dumps(rows, indent=2) if as_json else listing.weights_text(rows))
+    echo(json.dumps(rows, indent=2) if as_json else listing.weights_text(rows))
     if any(not row["ok"] for row in rows):
         raise SystemExit(1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cards.loading import cards_option, find_dataset
-from harness.cards.plugins import resolve
+from harness.cards.plugins import errors_of, reader_function
 from harness.cards.schema import DatasetCard, Protocol
 from harness.files.table_paths import require_utf8
 from harness.runtime.errors import UsageError, listed, near
@@ -74,15 +74,16 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
     if is_table(name):
         return of_table(name, root)
     reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
-    read = resolve(reader, card.path)
-    with counted(f"preparing {card.name}", unit="pictures", quiet=quiet) as step:
+    read = reader_function(reader, card.path, card.layout)
+    failed = errors_of(card.path, f"reader = {card.reader!r} failed")
+    with failed, counted(f"preparing {card.name}", unit="pictures", quiet=quiet) as step:
         progress = {"progress": step} if "progress" in inspect.signature(read).parameters else {}
         try:
             frame = read(card, data_root(card.folder or card.name, root), **card.layout, **progress)
         except BrokenTree as error:
             options = [*(["--root", str(root)] if root is not None else []), *cards_option(card.path)]
             raise BrokenTree(card.name, error.problems, error.frame, options) from None
-    return Dataset(card, complete(frame, card.name), frame.attrs.get("images"))
+        return Dataset(card, complete(frame, card.name), frame.attrs.get("images"))
 
 
 def is_table(word: str) -> bool:

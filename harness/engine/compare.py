@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness import datasets
+from harness.engine.asked_again import dataset_of
 from harness.engine.measure import discrimination, oriented_labels
 from harness.engine.score_source import Member, member, refuse_other_images
 from harness.files.score_table import join, read_scores
@@ -115,8 +116,7 @@ def _labelled(
     """The dataset of the labels, its table without unlabelled rows."""
     if labels is not None:
         return datasets.of_table(labels, higher_is_better=not lower)
-    request = next((m.record["request"] for m in members if m.record), None)
-    name = dataset or (request["dataset"] if request else None)
+    name = dataset or next((dataset_of(str(m.folder), m.record, cards) for m in members if m.record), None)
     if name is None:
         raise UsageError("where are the labels? Give --labels FILE.csv or --dataset NAME")
     data = datasets.load_dataset(name, root, cards=cards)

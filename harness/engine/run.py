@@ -30,6 +30,7 @@ from harness.engine.request import SCORED_PARTS, Plan, Request, command, plan, r
 from harness.engine.scorer import Scorer, pairs_of
 from harness.files.atomic import sha256_file, sha256_json, write_json, writing
 from harness.files.hash_index import hash_files
+from harness.files.named import remember
 from harness.files.score_table import read_scores, refuse_unmatched
 from harness.imaging.remarks import Remark
 from harness.imaging.remarks import lines as remark_lines
@@ -71,6 +72,8 @@ def run(request: Request, say: Callable[[str], None] = print) -> Outcome:
 def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
     """Do what a plan says, unless its record is there."""
     request = todo.request
+    remember(todo.data.card.path if request.dataset.lower().endswith((".csv", ".tsv")) else None, request.weights, request.init)
+    remember(request.scores)
     if not request.force and (record := finished(todo.folder)) is not None:
         from harness.results.mlflow_mirror import Tracker
 
@@ -198,6 +201,7 @@ def _train(
         "labels": oriented_labels(todo.data, rows),
         "validation": (pairs_of(validation), oriented_labels(todo.data, validation)),
         "crop_size": todo.card.protocol.crop_size or (capabilities(model).crop_size if model is not None else None),
+        "card_path": todo.card.path,
         "folder": todo.folder,
         "seed": request.seed,
         "batch": request.batch,
@@ -273,7 +277,7 @@ def scorer_of(
 ) -> Iterator[Scorer | WorkerPool]:
     """The plan's scorer, here or by workers: the card's cropping, the request's seed and batch; `found` fills the model."""
     card, request = todo.card, todo.request
-    here = Scorer(model, card.protocol, card.identical, request.seed, device, request.batch, say=say)
+    here = Scorer(model, card.protocol, card.identical, request.seed, device, request.batch, say=say, card_path=card.path)
     if workers is None:
         yield here
         return

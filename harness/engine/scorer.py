@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from harness.cards.plugins import errors_of
 from harness.cards.schema import Cropping
 from harness.engine.warm_time import WarmTime
 from harness.imaging import crops as cropping
@@ -67,6 +68,8 @@ class Scorer:
     workers: int = 0
     """Decoding threads (and scoring threads, for metrics on uint8); 0: one per core."""
     say: Callable[[str], None] = print
+    card_path: str = ""
+    """The model's card, named in errors of a user's own model."""
     _embedded: tuple[str, list[Any]] | None = field(default=None, repr=False)
     warm: WarmTime = field(default_factory=WarmTime, repr=False)
 
@@ -126,6 +129,12 @@ class Scorer:
         self, chunk: Sequence[Pair], reference: decode.Decoded, distorted: Sequence[decode.Decoded]
     ) -> list[Scored]:
         """The results of a chunk whose pictures are decoded: one reference, and an image per pair."""
+        with errors_of(self.card_path, "its model cannot score", RunError):
+            return self._score_decoded(chunk, reference, distorted)
+
+    def _score_decoded(
+        self, chunk: Sequence[Pair], reference: decode.Decoded, distorted: Sequence[decode.Decoded]
+    ) -> list[Scored]:
         if self.parts:
             return _finite(self._combined(chunk, reference, distorted))
         places = self._places(chunk[0], reference.pixels)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from harness.cards.plugins import errors_of
 from harness.cards.schema import Cropping, Recipe
 from harness.engine.scorer import Pair, Scorer
 from harness.files.atomic import write_text
@@ -97,6 +98,8 @@ class Trainer:
     validation: tuple[Sequence[Pair], np.ndarray[Any, Any]]
     crop_size: int | None
     folder: Path
+    card_path: str = ""
+    """The model's card, named in errors of a user's own model."""
     seed: int = 0
     device: str = "cpu"
     batch: int = 8
@@ -234,7 +237,10 @@ class Trainer:
 
     def _backward(self, reference: torch.Tensor, distorted: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> float:
         """Gradients of the mean loss over these images; returns the loss."""
-        predicted = self.model(reference, distorted, index=index) if self.takes_index else self.model(reference[index], distorted)
+        with errors_of(self.card_path, "its model cannot be trained", RunError):
+            predicted = (
+                self.model(reference, distorted, index=index) if self.takes_index else self.model(reference[index], distorted)
+            )
         losses = {"mse": torch.nn.functional.mse_loss, "l1": torch.nn.functional.l1_loss}
         loss = losses[self.recipe.loss](predicted, target)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -101,7 +101,7 @@ def scorer(
     if workers < 2 and not ray:
         where = choose(device, loaded)
         move(loaded, where)
-        yield Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), say=say)
+        yield Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), say=say, card_path=card.path)
         return
     from harness.engine.distributed.worker import Job
     from harness.engine.distributed.workers import start_workers

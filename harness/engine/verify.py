@@ -14,6 +14,7 @@ from typing import Any
 from harness import models
 from harness.datasets.table import has_pictures
 from harness.engine import devices
+from harness.engine.asked_again import Repeated, request_of
 from harness.engine.measure import controls, measure, measured
 from harness.engine.request import SCORED_PARTS, Plan, Request, plan
 from harness.engine.run import (
@@ -86,6 +87,7 @@ def verify(
     offline: bool = False,
     workers: int = 0,
     ray: str | None = None,
+    again: Repeated | None = None,
     quiet: bool = True,
     say: Callable[[str], None] = print,
 ) -> VerificationResult:
@@ -93,7 +95,8 @@ def verify(
 
     `sample`: score only about so many images again (whole chunks, spread over the table). A trained record whose folder
     keeps its weights is scored with them; otherwise it is trained again, or, unless `train`, everything but its scores is
-    checked. Raises UsageError when there is no record.
+    checked. A record chooses no code and no file: cards are the built-in ones and `cards`, files and settings that name files
+    those of `again` (`harness.engine.asked_again`). Raises UsageError when there is no record, and for what it may not choose.
     """
     folder = Path(folder)
     record = read_record(folder)
@@ -106,9 +109,10 @@ def verify(
     if record["request"].get("object"):
         text = "the model was an object of a Python session: it cannot be built from its record, so nothing can be scored again"
         return VerificationResult(folder, 0, (Finding("model", text),), ())
+    fields = request_of(folder, record, cards, again)
     with tempfile.TemporaryDirectory(prefix="harness-verify-") as scratch:
         asked = Request(
-            **request_of(record), root=root, cards=tuple(cards), device=device, offline=offline, workers=workers, ray=ray,
+            **fields, root=root, cards=tuple(cards), device=device, offline=offline, workers=workers, ray=ray,
             runs=scratch,
             mlflow_uri="off", quiet=quiet, rehash=True,
         )  # fmt: skip
@@ -122,11 +126,6 @@ def verify(
             return VerificationResult(folder, 0, tuple(findings), ())
         checked, found, remarks = _again(folder, record, todo, sample, say, train=train)
         return VerificationResult(folder, checked, tuple(found), tuple(remarks))
-
-
-def request_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the record was asked for, as fields of a Request."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in record["request"].items() if k != "object"}
 
 
 def identity_differences(record: Mapping[str, Any], todo: Plan, folder: Path | None = None) -> list[Finding]:
@@ -322,7 +321,8 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
     """Replace the figures in a record; returns a line for each number that is another than before.
 
     Raises RunError, and changes nothing, when the scores are not the ones that were measured or the labels, the split, the card
-    or the weights are others than the record's; UsageError where the dataset is not at hand.
+    or the weights are others than the record's; UsageError where the dataset is not at hand, and for what the record may
+    not choose (`harness.engine.asked_again`).
     """
     folder = Path(folder)
     record = read_record(folder)
@@ -330,9 +330,9 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
         raise RunError(f"{folder}: no record.json there")
     if record["repeats"] is not None:
         raise RunError(f"{folder}: a record of repeats; run its command again: {record['command']}")
-    todo = plan(
-        Request(**request_of(record), root=root, cards=tuple(cards), mlflow_uri="off", offline=True, quiet=True), look=False
-    )
+    fields = request_of(folder, record, cards)
+    asked = Request(**fields, root=root, cards=tuple(cards), mlflow_uri="off", offline=True, quiet=True)
+    todo = plan(asked, look=False)
     problems = [*own_contradictions(folder, record), *identity_differences(record, todo)]
     if problems:
         raise RunError("\n".join(f"{folder}: {problem.what}: {problem.text}" for problem in problems))

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from harness import datasets
+from harness.cards.overrides import apply_set
 from harness.datasets import Dataset, splits
 from harness.datasets.overlap import independent_rows
 from harness.datasets.table import has_pictures
+from harness.engine import asked_again
+from harness.engine.asked_again import Repeated
 from harness.engine.request import Plan, Request, plan
 from harness.engine.run import Outcome, execute
 from harness.files.atomic import sha256_file, sha256_json
 from harness.files.score_table import read_scores
+from harness.models import find_model
 from harness.models.ensemble import FILE, SCORES
 from harness.results.record import read_record
 from harness.results.run_folder import safe_name
@@ -179,8 +183,8 @@ class _Members:
             raise UsageError(
                 f"{word}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}"
             )
-        if record["request"].get("scores"):
-            raise UsageError(f"{word}: its scores came from a file; name that file ({record['request']['scores']})")
+        if scores := asked_again.checked(word, record).get("scores"):
+            raise UsageError(f"{word}: its scores came from a file; name that file ({scores})")
         same = record["dataset"] == self.data.name
         if same and record["hashes"]["split"] == self.split and not record["partial"]:
             return Outcome(path, record, found=True)
@@ -222,14 +226,17 @@ class _Members:
 
 def _again(outcome: Outcome, wish: Request) -> Request:
     """The model of a finished run, with the weights that it was tested with, on the wish's dataset."""
-    asked = outcome.record["request"]
-    weights = str(outcome.folder / WEIGHTS) if outcome.record["training"] else asked["weights"]
-    return replace(wish, model=asked["model"], weights=weights, settings=dict(asked["settings"]))
+    # A trained model's weights lie in the run's folder: what its training began from is not needed again.
+    record = {**outcome.record, "request": {**asked_again.checked(outcome.folder, outcome.record), "init": None}}
+    fields = asked_again.request_of(outcome.folder, record, wish.cards, Repeated(dataset=wish.dataset))
+    weights = str(outcome.folder / WEIGHTS) if outcome.record["training"] else fields["weights"]
+    return replace(wish, model=fields["model"], weights=weights, settings=dict(fields["settings"]))
 
 
 def _source(member: int, name: str, outcome: Outcome, wish: Request) -> Source:
     record = json.loads(json.dumps(outcome.record))
-    card, identity = record["cards"]["model"], record["identity"]
+    again = _again(outcome, wish)
+    card, identity = _own_card(outcome.folder, record, again), record["identity"]
     sign = 1.0 if card["higher_is_better"] else -1.0
     scores = {n: sign * score for n, score, _ in ScoreFile(outcome.folder).read()}
     if record["random_weights"] and not record["training"]:
@@ -253,14 +260,26 @@ def _source(member: int, name: str, outcome: Outcome, wish: Request) -> Source:
         scores,
         card["higher_is_better"],
         facts,
-        tuple(_weight_files(name, outcome.folder, record)),
+        tuple(_weight_files(name, outcome.folder, {**record, "cards": {"model": card}}, again)),
         card,
         tuple(dict.fromkeys(trained_on)),
-        _again(outcome, wish),
+        again,
     )
 
 
-def _weight_files(name: str, folder: Path, record: Mapping[str, Any]) -> list[WeightFile]:
+def _own_card(folder: Path, record: Mapping[str, Any], again: Request) -> dict[str, Any]:
+    """The member's card as it is here, not as a record (which may be a stranger's) says: a card names code and files."""
+    card = apply_set(find_model(again.model, again.cards), again.settings)
+    here, there = json.loads(json.dumps(asdict(card))), record["cards"]["model"]
+    other = [key for key in ("class_", "higher_is_better", "identical", "model") if here[key] != there.get(key)]
+    # A record older than a field of Cropping lacks it.
+    other += ["protocol"] if {**here["protocol"], **there["protocol"]} != here["protocol"] else []
+    if other:
+        raise UsageError(f"{folder}: its card differs from the card {card.name} here in {listed(other)}; run it again")
+    return {**here, "path": ""}
+
+
+def _weight_files(name: str, folder: Path, record: Mapping[str, Any], again: Request) -> list[WeightFile]:
     if record["training"]:
         path = folder / WEIGHTS
         if not path.is_file():
@@ -272,7 +291,7 @@ def _weight_files(name: str, folder: Path, record: Mapping[str, Any]) -> list[We
     files = []
     for part, digest in record["hashes"]["weights"].items():
         if part == "file":
-            path = Path(record["request"]["weights"])
+            path = Path(str(again.weights))
             facts = {"file": f"{safe_name(record['model'])}-{digest[:8]}{path.suffix}", "sha256": digest}
             files.append(WeightFile(FILE, facts, path))
         elif record["cards"]["model"]["model"].get("backbone"):

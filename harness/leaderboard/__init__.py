@@ -15,16 +15,17 @@ from typing import Any
 
 from harness.files.atomic import atomic, sha256_json, write_text, writing
 from harness.files.leftovers import without_leftovers
+from harness.files.names import read_own
 from harness.leaderboard import formats
 from harness.leaderboard.board import Board
 from harness.leaderboard.formats import GENERATED, cells, csv, markdown, terminal
 from harness.leaderboard.html import page
 from harness.leaderboard.rows import board
 from harness.results.key import key_of
-from harness.results.record import read_record
+from harness.results.record import parse_record, read_record
 from harness.results.run_folder import folder_of
-from harness.results.run_scores import ScoreFile
-from harness.runtime.errors import UsageError, listed, near
+from harness.results.run_scores import ScoreFile, parse_scores
+from harness.runtime.errors import RunError, UsageError, listed, near
 
 RECORDS = "records"
 PAGE = "index.html"
@@ -99,27 +100,35 @@ def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> l
     """Copy finished records (record.json and scores.csv) under `boards`; returns their folders there. `write` then builds.
 
     A committed record that differs from an added one in the version of the model's class alone, an older one, gives way to it.
-    Raises UsageError for folders without a finished record, before anything is copied.
+    Links are not followed, and what is copied is what was parsed. Raises UsageError, before anything is copied, for folders
+    without a finished record and for records that contradict themselves or their scores.
     """
-    found: list[tuple[Path, dict[str, Any]]] = []
+    found: list[tuple[dict[str, Any], dict[str, bytes]]] = []
     problems = []
     for folder in map(Path, folders):
-        record = read_record(folder)
-        if record is None:
+        if not (folder / "record.json").exists():
             problems.append(f"{folder}: no finished record there (it needs a record.json)")
-        elif absent := [name for name in KEPT if not (folder / name).is_file()]:
-            problems.append(f"{folder}: {listed(absent)} is missing")
-        else:
-            found.append((folder, record))
+            continue
+        try:
+            files = {name: read_own(folder / name) for name in KEPT}
+            record = parse_record(files["record.json"], folder / "record.json")
+            rows = parse_scores(files["scores.csv"], folder / "scores.csv")
+        except (UsageError, RunError) as error:
+            problems.append(str(error))
+            continue
+        problems += [f"{folder}: {problem}" for problem in _own_contradictions(record, rows)]
+        found.append((record, files))
     if problems:
         raise UsageError("\n".join(problems))
-    places = []
-    for folder, record in found:
-        place = folder_of(Path(boards) / RECORDS, record["dataset"], record["model"], record["key"])
+    records, places = Path(boards) / RECORDS, []
+    for record, files in found:
+        place = folder_of(records, record["dataset"], record["model"], record["key"])
+        if outside := [part for part in (place, place.parent, place.parent.parent) if part.is_symlink()]:
+            raise UsageError(f"{outside[0]}: a link; records are kept in folders under {records}")
         for name in KEPT:
-            with atomic(place / name) as stream, open(folder / name, "rb") as source:
-                shutil.copyfileobj(source, stream)
-        for older in sorted(path for path in place.parent.iterdir() if path.is_dir()):
+            with atomic(place / name) as stream:
+                stream.write(files[name])
+        for older in sorted(path for path in place.parent.iterdir() if path.is_dir() and not path.is_symlink()):
             if older != place and _is_older(older, record):
                 shutil.rmtree(older)
         places.append(place)
@@ -131,10 +140,10 @@ def _is_older(folder: Path, record: dict[str, Any]) -> bool:
     other = read_record(folder)
     now, before = (entry and entry.get("identity") for entry in (record, other))
     versions = [(entry or {}).get("code", {}).get("version") for entry in (now, before)]
-    if not now or not before or None in versions:
+    if not now or not before or any(type(version) is not int for version in versions):
         return False
     same = all({**now, "code": None}[k] == {**before, "code": None}.get(k) for k in now)
-    return same and int(versions[1]) < int(versions[0])
+    return same and versions[1] < versions[0]
 
 
 def write(boards: str | Path = "leaderboards") -> list[Path]:
@@ -191,13 +200,16 @@ def check(boards: str | Path = "leaderboards") -> list[str]:
 
 def contradictions(folder: Path, record: dict[str, Any]) -> list[str]:
     """Where a record disagrees with itself, its scores.csv or its place; what needs the labels is `harness verify`'s."""
-    problems = []
     place = folder_of("", record["dataset"], record["model"], record["key"])
-    if folder.parts[-3:] != place.parts:
-        problems.append(f"belongs under {place.as_posix()}")
+    problems = [] if folder.parts[-3:] == place.parts else [f"belongs under {place.as_posix()}"]
+    return problems + _own_contradictions(record, ScoreFile(folder).read())
+
+
+def _own_contradictions(record: dict[str, Any], rows: Sequence[tuple[str, float, str]]) -> list[str]:
+    """Where a record disagrees with itself or with its scores."""
+    problems = []
     if record.get("identity") and (key := key_of(record["identity"])) != record["key"]:
         problems.append(f"its key is {record['key']}, its identity gives {key}")
-    rows = ScoreFile(folder).read()
     if (record.get("hashes") or {}).get("scores") != sha256_json([[n, repr(s), p] for n, s, p in rows]):
         problems.append("scores.csv is not the one that was measured")
     repeats = record.get("repeats")

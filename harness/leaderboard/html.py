@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from harness.leaderboard.board import Board, Group, Reported, Row
 from harness.leaderboard.formats import GENERATED, against_best, best_explained, seeds, speed
@@ -152,7 +153,7 @@ def _row(row: Row, group: Group, scale: Scale, reported: Sequence[Reported], beh
         "reported_first": [next((v for e in reported if (v := e.figures.get(f)) is not None), "") for f in ("srcc", "plcc")],
         "trained_on": ", ".join(row.trained_on),
         "key": row.key,
-        "link": f"{records}/{row.folder}/record.json" if row.folder else "",
+        "link": f"{records}/{quote(row.folder)}/record.json" if row.folder else "",
         "command": row.command,
         "words": " ".join(words).lower(),
     }

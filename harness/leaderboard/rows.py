@@ -172,12 +172,24 @@ def _row(record: Record, folder: str, usual: _Usual) -> Row:
         left_out=LeaveOneOut.read(record.get("without_each_reference")),
         images=tuple(_hash(record, name) for name in ("table", "split", "images")),
         trained_on=tuple(record.get("trained_on") or ()),
-        settings=_settings(record.get("command") or ""),
+        settings=_settings(_command(record)),
         key=record["key"],
         folder=folder,
-        command=record.get("command") or "",
+        command=_command(record),
         created=record.get("created") or "",
     )
+
+
+def _command(record: Record) -> str:
+    """The command that made a record, quoted for a shell; empty for text that is not a command of the harness.
+
+    It is shown to be repeated, so that nothing in it may mean more to a shell than a word.
+    """
+    try:
+        words = shlex.split(record.get("command") or "")
+    except ValueError:
+        return ""
+    return shlex.join(words) if words[:1] == ["harness"] else ""
 
 
 def _settings(command: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cards.loading import find_card
 from harness.cards.overrides import apply_set
-from harness.cards.plugins import resolve
+from harness.cards.plugins import errors_of, model_class
 from harness.cards.schema import ModelCard
 from harness.models.capabilities import LoadedModel
 from harness.runtime.errors import UsageError
@@ -59,28 +59,29 @@ def build(card: ModelCard, found: ResolvedWeights | None, seed: int = 0) -> Any:
     if absent:
         how = f"pip install 'iqa-harness[{card.extra}]'" if card.extra else f"pip install {' '.join(absent)}"
         raise UsageError(f"{card.name} needs {', '.join(absent)}, which is not installed: {how}")
-    made = resolve(card.class_, card.path)
+    made = model_class(card.class_, card.path)
     try:
         inspect.signature(made).bind(**card.model)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(f"{card.path}: [model] does not fit {card.class_}: {error}") from None
-    with _seeded(seed):
+    with _seeded(seed), errors_of(card.path, f"{card.class_} cannot be made"):
         model = made.from_card(card) if hasattr(made, "from_card") else made(**card.model)
-    if not callable(getattr(model, "score", None)):
-        raise UsageError(f"{card.path}: {card.class_} has no score(reference, distorted)")
     if bool(getattr(model, "higher_is_better", card.higher_is_better)) != card.higher_is_better:
         raise UsageError(f"{card.path}: higher_is_better = {card.higher_is_better} contradicts {card.class_}")
-    if found is not None:
-        files.fill(model, found)
-    if callable(getattr(model, "eval", None)):
-        model.eval()
+    with errors_of(card.path, f"{card.class_} cannot be made ready"):
+        if found is not None:
+            files.fill(model, found)
+        if callable(getattr(model, "eval", None)):
+            model.eval()
     return model
 
 
 def version_of(card: ModelCard) -> int:
     """The class's `version`, raised by hand when its numbers change."""
-    version = getattr(resolve(card.class_, card.path), "version", 1)
-    return version if isinstance(version, int) else 1
+    version = getattr(model_class(card.class_, card.path), "version", 1)
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise UsageError(f"{card.path}: {card.class_}.version is not a whole number")
+    return version
 
 
 @contextlib.contextmanager

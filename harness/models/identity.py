@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.cards.plugins import resolve
+from harness.cards.plugins import model_class
 from harness.cards.schema import ModelCard
 from harness.files.hash_index import derived, hash_file
 from harness.models.weights import ResolvedWeights
@@ -40,11 +40,11 @@ def code_of(card: ModelCard) -> dict[str, Any]:
     """
     if not card.class_:
         return {}
-    found = class_identity(resolve(card.class_, card.path), card.class_)
+    found = class_identity(model_class(card.class_, card.path), card.class_)
     members = card.model.get("members") or ()
     classes = [str(member["class"]) for member in members if isinstance(member, Mapping) and member.get("class")]
     if classes:
-        found["members"] = [class_identity(resolve(name, card.path), name) for name in classes]
+        found["members"] = [class_identity(model_class(name, card.path), name) for name in classes]
     return found
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.files.names import key_problem, name_problem
 from harness.results.key import FORMAT
 from harness.runtime.errors import UsageError, listed
 
@@ -130,10 +131,21 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """The folder's finished record, or None. Raises UsageError for one that another version wrote or that is damaged."""
     path = folder / "record.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse_record(data, path)
+
+
+def parse_record(data: bytes, path: Path) -> dict[str, Any]:
+    """The record in the bytes of a record.json; `path` is named in errors. Raises UsageError as `read_record` does."""
+    try:
+        record = json.loads(data.decode("utf-8"), parse_float=_finite, parse_constant=_finite, parse_int=_bounded)
+        if b"\\ud" in data.lower():  # halves of characters cannot be hashed or written
+            json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a readable record ({error}); move it away, or repeat with --force") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
@@ -142,15 +154,25 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         raise UsageError(
             f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); {how}"
             + (
-                f", or test its weights: --weights {folder / 'weights.safetensors'}"
+                f", or test its weights: --weights {path.parent / 'weights.safetensors'}"
                 if found == 1 and record.get("training")
                 else ""
             )
         )
-    if not fits(record):
-        wrong = listed(list(problems(record)), 5)
+    # They become parts of paths.
+    named = {"key": key_problem, "model": name_problem, "dataset": name_problem}
+    wrong = "" if fits(record) else listed(list(problems(record)), 5)
+    wrong = wrong or listed([f"{field} {problem(record[field])}" for field, problem in named.items() if problem(record[field])])
+    if wrong:
         raise UsageError(f"{path}: a damaged record ({wrong}); move it away, or repeat with --force")
     return record
+
+
+def _bounded(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 1 << 63:
+        raise ValueError(f"{text[:20]}... has more than 63 bits")
+    return value
 
 
 def _finite(text: str) -> float:

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from harness.results import processes
 from harness.results.conditions import difference
 from harness.results.key import FORMAT
 from harness.results.record import read_record
-from harness.runtime.errors import RunError
+from harness.runtime.errors import RunError, UsageError
 
 # Cut off between two removals, a folder must not look finished without its scores, nor resumable without its state's files.
 _FIRST_REMOVED = {"record.json": 0, "state.json": 1}
@@ -64,9 +65,13 @@ def all_records(runs: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 @contextlib.contextmanager
 def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """One process at a time works in `folder`; others wait and say for whom. A dead holder's lock is free."""
+    if folder.is_symlink():
+        raise UsageError(
+            f"{folder}: a link, not a run's folder; what it leads to is left alone: remove it, or choose another --runs"
+        )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = _opened(folder / "lock", say)
     try:
         _lock(descriptor, folder, say)
         os.ftruncate(descriptor, 0)
@@ -74,6 +79,17 @@ def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _opened(path: Path, say: Callable[[str], None]) -> int:
+    """The lock's descriptor. It is written to, so that it must not be another file under this name: a link is replaced."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat()
+        if not (stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1)):
+            say(f"warning: {path}: not a file of this folder's own (a link or a pipe); made anew")
+            path.unlink()
+    return os.open(path, flags, 0o666)
 
 
 def _lock(descriptor: int, folder: Path, say: Callable[[str], None]) -> None:
@@ -93,8 +109,9 @@ def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, f
     """Make `folder` ready to work in: keep what an interrupted run left if it can go on to the same bits, else start anew."""
     state = folder / "state.json"
     before: dict[str, Any] | None = None
-    with contextlib.suppress(OSError, ValueError):  # absent or cut short: nothing to go on from
-        before = json.loads(state.read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError, RecursionError):  # absent, cut short or damaged: nothing to go on from
+        found = json.loads(state.read_text(encoding="utf-8"))
+        before = found if isinstance(found, dict) else None
     wanted = {"format": FORMAT, "identity": dict(facts), "conditions": dict(now)}
     wanted = json.loads(json.dumps(wanted))
     if force or before != wanted:

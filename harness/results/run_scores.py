@@ -68,24 +68,40 @@ class ScoreFile:
 
     def read(self) -> list[tuple[str, float, str]]:
         """All rows: name, score, part. Raises RunError for a damaged file."""
-        try:
-            return [(name, float(score), part) for name, score, part in _whole_rows(self.path)]
-        except ValueError as error:
-            raise RunError(f"{self.path}: a damaged score file: {error}") from None
+        return _scores(_whole_rows(self.path), self.path)
 
     def picture_hashes(self) -> list[tuple[str, str, str]]:
         """All rows of pictures.csv: name, sha256 of the distorted image, sha256 of the reference."""
         return [(name, distorted, reference) for name, distorted, reference in _whole_rows(self.pictures)]
 
 
+def parse_scores(data: bytes, path: Path) -> list[tuple[str, float, str]]:
+    """The rows in the bytes of a scores.csv; `path` is named in errors. Raises RunError for a damaged file."""
+    return _scores(_rows(data), path)
+
+
+def _scores(rows: list[list[str]], path: Path) -> list[tuple[str, float, str]]:
+    try:
+        return [(name, float(score), part) for name, score, part in rows]
+    except ValueError as error:
+        raise RunError(f"{path}: a damaged score file: {error}") from None
+
+
 def _whole_rows(path: Path) -> list[list[str]]:
     """The rows below the header, without a last line that a kill cut short."""
     try:
-        text = path.read_bytes().decode("utf-8")
-    except (FileNotFoundError, UnicodeDecodeError):
+        return _rows(path.read_bytes())
+    except FileNotFoundError:
         return []
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _rows(data: bytes) -> list[list[str]]:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return []
     # Not splitlines(): names may hold the other characters that it breaks lines at.
     try:
         rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from harness.runtime.text import visible
+
 
 class HarnessError(Exception):
     """Any failure with a message meant for the user. `exit_status` is the command line's."""
@@ -13,7 +15,7 @@ class HarnessError(Exception):
 
     def __str__(self) -> str:
         # It may quote names from archives and files of others: bytes that are no text, codes that would steer a terminal.
-        return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in super().__str__())
+        return visible(super().__str__())
 
 
 class RunError(HarnessError):

@@ -123,7 +123,8 @@ def test_an_ensemble_of_score_files_runs_where_the_files_cover_the_names_and_ver
     searched = next(r for r in document["results"] if r["part"] == "test" and r["member"] == "searched")
     assert [result[k] for k in ("srcc", "plcc", "krcc", "n")] == [searched[k] for k in ("srcc", "plcc", "krcc", "n")]
     assert not result["seen"]
-    assert "repeats" in call("verify", result["run"])
+    assert "--cards DIR" in call("verify", result["run"], status=2)
+    assert "repeats" in call("verify", result["run"], "--cards", str(folder))
     record = read_record(Path(result["run"]))
     assert record is not None
     assert set(record["hashes"]["weights"]) == {"quick/scores", "slow/scores"}

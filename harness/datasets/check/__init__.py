@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from harness.cards.plugins import resolve
+from harness.cards.plugins import errors_of, reader_function
 from harness.cards.schema import DatasetCard
 from harness.datasets import Dataset, splits
 from harness.datasets.check import manifest, pixels
@@ -130,12 +130,14 @@ def check(
 
 
 def _read(card: DatasetCard, root: Path | None, found: Findings, report: Report) -> pd.DataFrame | None:
-    reader = resolve(card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}", card.path)
+    reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
+    read = reader_function(reader, card.path, card.layout)
     try:
-        frame: pd.DataFrame | None = reader(card, root, **card.layout)
-        assert frame is not None
-        report.notes += frame.attrs.get("notes", [])
-        found.problems += frame.attrs.get("problems", [])
+        with errors_of(card.path, f"reader = {card.reader!r} failed"):
+            frame: pd.DataFrame | None = read(card, root, **card.layout)
+            assert frame is not None
+            report.notes += frame.attrs.get("notes", [])
+            found.problems += frame.attrs.get("problems", [])
     except BrokenTree as error:
         found.problems += error.problems
         frame = error.frame

@@ -54,7 +54,7 @@ class Worker:
         move(model, self.device)
         self.scorer = Scorer(
             model, self.job.card.protocol, self.job.card.identical, self.job.seed, self.device, self.job.batch,
-            self.threads, self.said.append,
+            self.threads, self.said.append, self.job.card.path,
         )  # fmt: skip
 
     def score(self, chunks: Sequence[Sequence[Pair]]) -> Iterator[Done]:

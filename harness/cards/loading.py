@@ -22,6 +22,7 @@ from typing import Any
 
 from harness.cards.challenge import ChallengeCard
 from harness.cards.schema import KINDS, C, Card, DatasetCard, parse_card
+from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError, near
 
 FOLDERS = {"models": "models", "datasets": "datasets", "challenges": "datasets"}
@@ -124,6 +125,7 @@ def _kind_of(table: Mapping[str, Any]) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
+        require_regular(path)
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such card") from None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from harness.datasets.spreadsheet import is_spreadsheet, read_sheet
+from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError, listed, near
 
 LARGEST = 64 << 20
@@ -141,6 +142,7 @@ def read_text(path: str | Path) -> str:
     """A label file's text; bytes that are no UTF-8 become replacement characters, so that their line can be named."""
     path = Path(path)
     try:
+        require_regular(path)
         if path.stat().st_size > LARGEST:
             raise UsageError(f"{path}: more than {LARGEST >> 20} MB; is this a label file?")
         return path.read_bytes().decode("utf-8-sig", errors="replace")

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
+from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError
 
 _LARGEST_PART = 8 << 20
@@ -27,6 +28,7 @@ def read_sheet(path: str | Path, sheet: str = "all_by_image") -> list[tuple[int,
     Raises UsageError when it is no readable spreadsheet.
     """
     try:
+        require_regular(path)
         with zipfile.ZipFile(path) as archive:
             strings = _strings(archive)
             return _rows(_part(archive, _sheet_part(archive, sheet)), strings)

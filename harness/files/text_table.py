@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError, listed
 
 
 def read_text_columns(path: Path) -> pd.DataFrame:
     """A CSV's columns as text, stripped; comma, semicolon or tab; any line ends; a byte order mark is ignored."""
     try:
+        require_regular(path)
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError, listed
 
 Pixels = npt.NDArray[np.uint8]
@@ -53,6 +54,7 @@ def read_hashed(path: str | Path) -> Decoded:
 def size(path: str | Path) -> tuple[int, int]:
     """(height, width) from the header alone; raises UsageError when it is no picture."""
     try:
+        require_regular(path)
         with Image.open(path, formats=_formats()) as image:
             width, height = image.size
             return height, width
@@ -69,6 +71,7 @@ def _formats() -> tuple[str, ...]:
 
 def _bytes(path: str | Path) -> bytes:
     try:
+        require_regular(path)
         return Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None

@@ -10,6 +10,7 @@ import os
 import struct
 from typing import BinaryIO, NamedTuple
 
+from harness.files.regular import require_regular
 from harness.imaging import decode
 from harness.runtime.errors import UsageError
 
@@ -30,6 +31,7 @@ class Header(NamedTuple):
 def look(path: str) -> Header:
     """The header of the picture at `path`; raises UsageError saying what is wrong with it, without the path."""
     try:
+        require_regular(path)
         with open(path, "rb", buffering=0) as stream:
             size = os.fstat(stream.fileno()).st_size
             head = stream.read(64)

@@ -20,6 +20,7 @@ from typing import Any
 
 from harness.files.atomic import write_json
 from harness.files.lock import held
+from harness.files.regular import require_regular
 from harness.results.mlflow_store import bounded, client
 from harness.results.record import read_record
 from harness.runtime.errors import HarnessError
@@ -390,6 +391,7 @@ def marks(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _document(folder: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError, RecursionError):
+        require_regular(folder / ID_FILE)
         document = json.loads((folder / ID_FILE).read_text(encoding="utf-8"))
         if isinstance(document, dict):
             return document

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError, listed
 
 _NUMBER = (int, float)
@@ -130,6 +131,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """The folder's finished record, or None. Raises UsageError for one that another version wrote or that is damaged."""
     path = folder / "record.json"
     try:
+        require_regular(path)
         record = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
     except (FileNotFoundError, NotADirectoryError):
         return None

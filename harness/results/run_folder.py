@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files.atomic import write_json, writing
+from harness.files.regular import require_regular
 from harness.results import processes
 from harness.results.conditions import difference
 from harness.results.record import FORMAT, read_record
@@ -93,6 +94,7 @@ def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, f
     state = folder / "state.json"
     before: dict[str, Any] | None = None
     with contextlib.suppress(OSError, ValueError):  # absent or cut short: nothing to go on from
+        require_regular(state)
         before = json.loads(state.read_text(encoding="utf-8"))
     wanted = {"format": FORMAT, "identity": dict(facts), "conditions": dict(now)}
     wanted = json.loads(json.dumps(wanted))

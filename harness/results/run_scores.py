@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.files.atomic import append_lines, sync, write_text
+from harness.files.regular import require_regular
 from harness.imaging.crops import Crop
 from harness.runtime.errors import RunError, UsageError
 
@@ -75,6 +76,7 @@ class ScoreFile:
 def _whole_rows(path: Path) -> list[list[str]]:
     """The rows below the header, without a last line that a kill cut short."""
     try:
+        require_regular(path)
         text = path.read_bytes().decode("utf-8")
     except (FileNotFoundError, UnicodeDecodeError):
         return []

@@ -23,6 +23,7 @@ from typing import Any
 from harness.cards.challenge import ChallengeCard
 from harness.cards.schema import KINDS, C, Card, DatasetCard, parse_card
 from harness.files.leftovers import without_leftovers
+from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError, near
 
 
@@ -143,6 +144,7 @@ def _kind_of(table: Mapping[str, Any]) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
+        require_regular(path)
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such card") from None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cards.loading import find_challenge, load_cards
 from harness.files.atomic import write_json
 from harness.files.leftovers import without_leftovers
+from harness.files.regular import require_regular
 from harness.results.tables import number, with_interval
 from harness.runtime.errors import UsageError
 
@@ -78,6 +79,7 @@ def entries(runs: str | Path, challenge: str) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        require_regular(path)
         entry = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: not a readable submission entry ({error}); move it away") from None

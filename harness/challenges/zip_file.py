@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError
 from harness.runtime.findings import Finding
 
@@ -54,6 +55,7 @@ def read(path: str | Path, limits: Mapping[str, int]) -> tuple[dict[str, bytes],
     """
     path = Path(path)
     try:
+        require_regular(path)
         with open(path, "rb", buffering=0) as stream:
             return _read(path, stream, limits)
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from harness.cli.score import score
 from harness.cli.submission import submission_, submit
 from harness.cli.verify import verify
 from harness.cli.weights import weights_
-from harness.runtime import signals
+from harness.runtime import signals, streams
 from harness.runtime.errors import HarnessError
 
 
@@ -42,8 +41,18 @@ for _command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The `harness` command: 0 done, 1 a fault, 2 a bad request, 130 after Ctrl-C, 143 after SIGTERM."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    """The `harness` command: 0 done, 1 a fault, 2 a bad request, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    with streams.guarded() as out:
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        if out is not None and (refused := out.refusal()) is not None:
+            status = status or 1
+            # A reader who has seen enough (`| head`) is told nothing.
+            if not isinstance(refused, BrokenPipeError):
+                click.echo(f"harness: standard output cannot be written: {refused.strerror}", err=True)
+    sys.exit(status)
+
+
+def _run(words: Sequence[str]) -> int:
     debug = "--debug" in words
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that is not text is shown by its bytes, in JSON as an escape
@@ -56,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stopped = signals.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt | click.Abort) else None)
         if (debug and not isinstance(error, click.ClickException)) or (stopped is None and isinstance(error, SystemExit)):
             raise
-        sys.exit(_stopped(stopped) if stopped else _failed(error))
-    sys.exit(status if isinstance(status, int) else 0)
+        return _stopped(stopped) if stopped else _failed(error)
+    return status if isinstance(status, int) else 0
 
 
 def _stopped(number: int) -> int:
@@ -74,9 +83,8 @@ def _failed(error: BaseException) -> int:
         case HarnessError():
             echo(f"harness: {error}", err=True)
             return error.exit_status
-        case BrokenPipeError():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+        case OSError() if getattr(sys.stdout, "refused", None) is error:
+            return 1  # `main` says so
         case _:
             echo(f"harness: {type(error).__name__}: {error} (this is a defect; --debug shows where)", err=True)
             return 1

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from harness.files.atomic import writing
 from harness.files.leftovers import is_leftover
+from harness.files.regular import require_regular
 from harness.runtime.errors import RunError
 
 MOST_ENTRIES = 2_000_000
@@ -98,6 +99,7 @@ def _unpack_into(archive: Path, staging: Path, progress: Progress | None) -> int
 
 
 def _zipped(path: Path) -> Iterator[tuple[str, int, int, IO[bytes]]]:
+    require_regular(path)
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         announced = sum(info.file_size for info in infos)
@@ -124,6 +126,7 @@ class _Member(tarfile.TarInfo):
 
 
 def _tarred(path: Path) -> Iterator[tuple[str, int, int, IO[bytes]]]:
+    require_regular(path)
     with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
         skipped = passed = 0
         for member in archive:

@@ -10,9 +10,10 @@ from typing import Any
 
 from harness.engine.measure import measured
 from harness.engine.request import Plan, command, plan
-from harness.engine.run import Outcome, execute
+from harness.engine.run import Outcome, execute, mlflow_facts
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.results.key import key_of
+from harness.results.mlflow_mirror import Tracker
 from harness.results.record import read_record
 from harness.results.run_folder import folder_of, locked
 from harness.results.run_scores import ScoreFile, csv_text
@@ -32,6 +33,8 @@ def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
     key = key_of(identity)
     folder = folder_of(request.runs, todo.data.name, todo.card.name, key)
     if not request.force and (record := read_record(folder)) is not None:
+        with Tracker(request.mlflow_uri, request.runs, folder, say) as tracker:
+            tracker.catch_up(record, _mlflow_facts(todo, key))
         return Outcome(folder, record, found=True)
     each, rows = [], []
     for repeat in range(repeats):
@@ -42,7 +45,8 @@ def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
         rows += [[n, repr(s), f"test@{repeat}"] for n, s in scores]
         found = measured(todo.card, todo.data, scores)
         each.append({"repeat": repeat, "run": child.folder.name, "split": now.identity.split, **(found.figures if found else {})})
-    with locked(folder, say):
+    with locked(folder, say), Tracker(request.mlflow_uri, request.runs, folder, say) as tracker:
+        tracker.begin(*_mlflow_facts(todo, key))
         write_text(folder / "scores.csv", csv_text([ScoreFile.HEADER, *rows]))
         record = {
             **children[0].record,
@@ -64,7 +68,13 @@ def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
             },
         }
         write_json(folder / "record.json", record)
+        tracker.end(record)
     return Outcome(folder, record, found=False)
+
+
+def _mlflow_facts(todo: Plan, key: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    name, parameters, dataset = mlflow_facts(todo)
+    return f"{name}, repeated", parameters | {"key": key}, dataset
 
 
 def _medians(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

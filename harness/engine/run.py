@@ -77,9 +77,12 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
     if not request.force and (record := finished(todo.folder)) is not None:
         from harness.results.mlflow_mirror import Tracker
 
-        Tracker(request.mlflow_uri, request.runs, todo.folder, say).catch_up(record)
+        with Tracker(request.mlflow_uri, request.runs, todo.folder, say) as tracker:
+            tracker.catch_up(record, mlflow_facts(todo))
         return Outcome(todo.folder, record, found=True)
     _say_if_only_the_code_differs(todo, say)
+    if request.scores:
+        _given_scores(todo)  # refused before there is a folder
     with locked(todo.folder, say):
         processes.end_leftovers(todo.folder, say)
         if not request.force:
@@ -119,7 +122,7 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         now = conditions_of(todo, model, device, workers)
         prepare(todo.folder, todo.facts, now, force=request.force, say=say)
         tracker = stack.enter_context(Tracker(request.mlflow_uri, request.runs, todo.folder, say))
-        tracker.begin(f"{todo.card.name} on {todo.data.name}", _parameters(todo), _dataset_facts(todo))
+        tracker.begin(*mlflow_facts(todo))
         training = _train(todo, model, device, workers, tracker.epoch, say) if todo.trained else None
         if training:
             _refuse_changed(todo, hash_files(todo.content))
@@ -289,25 +292,32 @@ def scorer_of(
 
 def _take(todo: Plan, model: Any) -> _Scoring:
     """Put the scores of a file, or of an ensemble of files, where scoring would have put them."""
-    request, rows = todo.request, todo.rows(*SCORED_PARTS)
+    rows = todo.rows(*SCORED_PARTS)
     file = ScoreFile(todo.folder)
-    if request.scores is None:
+    if todo.request.scores is None:
         file.resume([])
         names = list(rows["name"])
         results = [Scored(name, score, False, "", "", ()) for name, score in zip(names, model.of_names(names), strict=True)]
         file.append(results, list(todo.parts[rows.index]))
         return _Scoring(0.0, 0, None)
-    given = read_scores(request.scores)
-    if not request.inner:
-        refuse_unmatched(given["name"], rows["name"], todo.data.table["name"], (request.scores, todo.data.name))
-    scores = given[given["name"].isin(rows["name"])].set_index("name")["score"]
+    scores = _given_scores(todo)
     file.resume([])
     kept = rows[rows["name"].isin(scores.index)]
-    if kept.empty:
-        raise UsageError(f"{request.scores} and the scored parts of {todo.data.name} have no name in common")
     results = [Scored(name, float(scores[name]), False, "", "", ()) for name in kept["name"]]
     file.append(results, list(todo.parts[kept.index]))
     return _Scoring(0.0, 0, None)
+
+
+def _given_scores(todo: Plan) -> pd.Series:
+    """The scores of the request's file by name, those of the scored parts; raises UsageError for a file that does not fit."""
+    path, rows = str(todo.request.scores), todo.rows(*SCORED_PARTS)
+    given = read_scores(path)
+    if not todo.request.inner:
+        refuse_unmatched(given["name"], rows["name"], todo.data.table["name"], (path, todo.data.name))
+    scores: pd.Series = given[given["name"].isin(rows["name"])].set_index("name")["score"]
+    if scores.empty:
+        raise UsageError(f"{path} and the scored parts of {todo.data.name} have no name in common")
+    return scores
 
 
 def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: _Scoring) -> dict[str, Any]:
@@ -431,6 +441,11 @@ def _say_if_only_the_code_differs(todo: Plan, say: Callable[[str], None]) -> Non
                 words = ["harness", "run", todo.request.model, "--dataset", todo.request.dataset, "--weights", str(weights)]
                 words += ["--protocol", todo.request.protocol] if todo.request.protocol else []
                 say(f"its weights as they are: {shlex.join(words)}")
+
+
+def mlflow_facts(todo: Plan) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """What MLflow shows of a plan: the run's name, its parameters, its dataset."""
+    return f"{todo.card.name} on {todo.data.name}", _parameters(todo), _dataset_facts(todo)
 
 
 def _parameters(todo: Plan) -> dict[str, Any]:

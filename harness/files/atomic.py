@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from harness.runtime.errors import Unwritable
+from harness.files.regular import require_regular
+from harness.runtime.errors import Unwritable, UsageError
 
 _ADVICE = {
     errno.ENOSPC: "no space left: free some and run the same command again; what is finished is kept",
@@ -49,6 +50,7 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """
     target = Path(path)
     with writing(target):
+        require_regular(target)  # else a device would be replaced by a file
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep_once(str(target.parent.absolute()))
         name = target.parent / f".{target.name}.{_place()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
@@ -149,8 +151,12 @@ def sync(path: str | Path) -> None:
 
 
 def sha256_file(path: str | Path) -> str:
-    """The sha256 of a file's bytes, hexadecimal."""
+    """The sha256 of a file's bytes, hexadecimal; raises UsageError for what is not a regular file."""
     digest = hashlib.sha256()
+    try:
+        require_regular(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)

@@ -14,6 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
+from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError
 
 LARGEST_PART = 64 << 20
@@ -27,6 +28,7 @@ def is_spreadsheet(path: str | Path) -> bool:
     if str(path).lower().endswith((".xlsx", ".xlsm")):
         return True
     try:
+        require_regular(path)
         with open(path, "rb") as stream:
             start = stream.read(8)
     except OSError:

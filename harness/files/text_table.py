@@ -15,6 +15,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import pandas as pd
+
+from harness.files.regular import require_regular
 from harness.files.spreadsheet import is_spreadsheet, read_sheet
 from harness.files.table_numbers import parse_numbers
 from harness.runtime.errors import UsageError, listed
@@ -52,6 +55,7 @@ def read_text(path: str | Path, *, largest: int = LARGEST, replace: bool = False
     """
     path = Path(path)
     try:
+        require_regular(path)
         if path.stat().st_size > largest:
             raise UsageError(f"{path}: more than {largest >> 20} MB; is this the right file?")
         data = path.read_bytes()

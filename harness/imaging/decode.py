@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
+from harness.files.regular import require_regular
 from harness.imaging import colour, formats
 from harness.imaging.colour import Colour
 from harness.imaging.formats import Data
@@ -73,6 +74,7 @@ def read_hashed(path: str | Path) -> Decoded:
 def look(path: str | Path) -> Facts:
     """What the header tells; raises UsageError for whatever `read` refuses by it."""
     try:
+        require_regular(path)
         with open(path, "rb") as stream:
             if not os.fstat(stream.fileno()).st_size:
                 raise UsageError(f"{path}: an empty file")
@@ -93,6 +95,7 @@ def size(path: str | Path) -> tuple[int, int]:
 
 def _bytes(path: str | Path) -> bytes:
     try:
+        require_regular(path)
         return Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None

@@ -11,6 +11,7 @@ import os
 import struct
 from typing import BinaryIO, NamedTuple
 
+from harness.files.regular import require_regular
 from harness.imaging import colour, decode, formats
 from harness.imaging.colour import Colour
 from harness.imaging.decode import Facts
@@ -42,6 +43,7 @@ def look(path: str) -> Header:
     Raises UsageError saying what is wrong with it, without the path; what `decode.read` refuses by its header is refused here.
     """
     try:
+        require_regular(path)
         with open(path, "rb", buffering=0) as stream:
             size = os.fstat(stream.fileno()).st_size
             head = stream.read(64)

@@ -1,7 +1,8 @@
 """MLflow as a mirror of a run: its parameters, curves, figures, data and files, for people who look there.
 
 The files in the run's folder are the record. Whatever goes wrong with MLflow costs one line of warning and never the run.
-The run's id is kept in `mlflow.json` beside the record, so that work taken up again goes on in the same MLflow run.
+`mlflow.json` beside the record keeps which MLflow is to show the run, the run's id there, and whether it is shown whole. So work
+taken up again goes on in the same MLflow run, and the next command adds a finished record that an earlier one could not.
 """
 
 from __future__ import annotations
@@ -9,20 +10,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
-import os
 import re
 import socket
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from harness.files.atomic import write_json
 from harness.files.leftovers import without_leftovers
+from harness.files.lock import held
+from harness.files.regular import require_regular
+from harness.results.mlflow_store import bounded, client
+from harness.results.record import read_record
+from harness.runtime.errors import HarnessError
 
 ID_FILE = "mlflow.json"
 PICTURES = ("*.png", "report.html")
@@ -33,17 +35,6 @@ _PATIENCE_WITH_FILES = 120.0
 """Seconds for one exchange; creating a database's tables took 10 s on a slow disk."""
 _METRICS_AT_ONCE, _PARAMETERS_AT_ONCE, _VALUE_LENGTH, _KEY_LENGTH, _DIGEST_LENGTH = 1000, 100, 500, 250, 36
 """MLflow's own limits; 500 characters of a value is what servers older than the client take."""
-# An unreachable server must not hold up the work, and nothing but our own lines may appear on the terminal.
-_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-_LOGGERS = ("mlflow", "alembic", "urllib3")
-T = TypeVar("T")
 
 
 class Tracker:
@@ -55,12 +46,14 @@ class Tracker:
 
     def __init__(self, uri: str | None, runs: str | Path, folder: str | Path, say: Callable[[str], None]) -> None:
         self.folder, self.say = Path(folder), say
-        self.runs = Path(runs).absolute()
+        self.runs, self._given, self._what = Path(runs).absolute(), uri, "this run"
         self.uri = uri if uri is not None else f"sqlite:///{self.runs / 'mlflow.db'}"
         # A server knows where its artifacts go; a database file would have them wherever one stands.
         self.artifacts = (self.runs / "mlartifacts").as_uri() if self.uri.startswith("sqlite:") else None
         self.working = uri != "off"
         self._warned = False
+        self._begun: dict[str, Any] = {}
+        """What `begin` was told, kept for a command that has to do it again."""
         self.run_id: str | None = None
         self._client: Any = None
         self._waiting: list[tuple[str, float, int, int]] = []
@@ -71,6 +64,8 @@ class Tracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self._catch_up_others()
         if self.run_id is None or kind is None:
             return
         status = "FAILED" if issubclass(kind, Exception) else "KILLED"
@@ -81,7 +76,14 @@ class Tracker:
 
         `dataset`: name, hash and split (sha256 of table and split), and the numbers of pairs train, validation, test.
         """
-        self._attempt(lambda: self._begin(name, parameters, dataset))
+        if not self.working:
+            return
+        texts = {key: _value(value) for key, value in parameters.items()}
+        self._begun = {"name": name, "parameters": texts, "dataset": dict(dataset)}
+        if "run_id" not in _kept(self.folder, self.uri):
+            with contextlib.suppress(HarnessError):  # a disk that is full ends the run elsewhere, and with its own words
+                self._keep_id(finished=False)
+        self._attempt(lambda: self._begin(name, texts, dataset))
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
         """One epoch's figures: `epoch` and any numbers by name. Sent a few seconds' worth at a time."""
@@ -102,11 +104,40 @@ class Tracker:
             self._attempt(lambda: self._finish("FINISHED"))
             self.run_id = None
 
-    def catch_up(self, record: Mapping[str, Any]) -> None:
-        """Finish the mirror of a finished record whose process ended in between; costs nothing when there is nothing to do."""
-        if self.working and _kept(self.folder, self.uri).get("finished") is False:
-            self._attempt(self._take_up)
-            self.end(record)
+    def catch_up(self, record: Mapping[str, Any], begun: tuple[str, Mapping[str, Any], Mapping[str, Any]] | None = None) -> None:
+        """Mirror a finished record whose own command could not; costs nothing when there is nothing to do.
+
+        `begun`: what `begin` takes, for a record that was made without a mirror; without it such a record is left alone.
+        """
+        if not self.working or not _wanting(self.folder, self.uri, begun):
+            return
+        with contextlib.suppress(OSError), held(self.folder / "lock", wait=False) as mine:
+            # Who holds the folder mirrors it; who held it may have done so meanwhile.
+            if not mine or not _wanting(self.folder, self.uri, begun):
+                return
+            if again := _told(_kept(self.folder, self.uri)) or begun:
+                self.begin(*again)
+            else:
+                self._attempt(self._take_up, self._what)
+            if self.run_id is not None:
+                self.end(record)
+
+    def _catch_up_others(self) -> None:
+        """Mirror the finished records of the runs folder whose own commands could not."""
+        added = 0
+        for path in sorted(self.runs.glob(f"*/*/*/{ID_FILE}")) if self.working else ():
+            if path.parent.absolute() == self.folder.absolute() or not _wanting(path.parent, self.uri, None):
+                continue
+            with contextlib.suppress(HarnessError):  # a damaged record is told by who reads it for itself
+                if (record := read_record(path.parent)) is not None:
+                    other = Tracker(self._given, self.runs, path.parent, self.say)
+                    other._what = f"the run in {path.parent}"
+                    other.catch_up(record)
+                    added += bool(_kept(path.parent, self.uri).get("finished"))
+                    if not other.working:
+                        break
+        if added:
+            self.say(f"MLflow: {added} finished run{'s' if added > 1 else ''} added that earlier commands could not add")
 
     def attach(self, name: str, dataset: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
         """Add a submission's files and tags to the MLflow run of this folder's record, or to a new run called `name`."""
@@ -128,12 +159,13 @@ class Tracker:
             return
         self._attempt(lambda: self._family(name, dataset, parameters, children, files), "this ensemble")
 
-    def _attempt(self, action: Callable[[], None], what: str = "this run") -> None:
+    def _attempt(self, action: Callable[[], None], what: str = "") -> None:
         """Do `action` within the patience; on any failure warn once and stop mirroring."""
         if not self.working:
             return
+        what = what or self._what
         try:
-            _bounded(action, _PATIENCE_WITH_FILES if self.uri.startswith("sqlite:") else _PATIENCE)
+            bounded(action, _PATIENCE_WITH_FILES if self.uri.startswith("sqlite:") else _PATIENCE)
         except Exception as error:
             self.working = False
             if self._warned:
@@ -146,7 +178,7 @@ class Tracker:
             )
 
     def _begin(self, name: str, parameters: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
-        self._client = client = _client(self.uri)
+        client = self._connect()
         # Names the folder to ourselves without telling a server anything about this machine.
         place = hashlib.sha256(f"{socket.gethostname()}:{self.folder.absolute()}".encode()).hexdigest()[:16]
         experiment = self._experiment(f"harness/{dataset['name']}")
@@ -175,7 +207,7 @@ class Tracker:
     def _continued(self) -> Mapping[str, str] | None:
         """The parameters of the run that `mlflow.json` names, set running again; None where there is none to go on with."""
         kept = _kept(self.folder, self.uri)
-        if "run_id" not in kept:
+        if not kept.get("run_id"):
             return None
         try:
             run = self._client.get_run(kept["run_id"])
@@ -192,13 +224,25 @@ class Tracker:
             self._logged[key] = {m.step for m in self._client.get_metric_history(self.run_id, key)}
         return dict(run.data.params)
 
+    def _connect(self) -> Any:
+        self._client = client(self.uri, self.artifacts, self.say, self._none_is_shown)
+        return self._client
+
+    def _none_is_shown(self) -> None:
+        """The database is new: what the folders of this runs folder say of an earlier one holds no more."""
+        for path in sorted(self.runs.glob(f"*/*/*/{ID_FILE}")):
+            kept = _kept(path.parent, self.uri)
+            if _told(kept) and (kept.get("finished") or kept.get("run_id")):
+                write_json(path, {**kept, "run_id": None, "finished": False})
+
     def _take_up(self) -> None:
-        self._client = _client(self.uri)
+        self._connect()
         self._continued()
 
     def _keep_id(self, *, finished: bool) -> None:
         if self.folder.is_dir():  # else it was removed under the run, and an id alone would be litter
-            write_json(self.folder / ID_FILE, {"uri": shown(self.uri), "run_id": self.run_id, "finished": finished})
+            document = {"uri": shown(self.uri), "run_id": self.run_id, "finished": finished, "begun": self._begun}
+            write_json(self.folder / ID_FILE, document)
 
     def _close_abandoned(self, experiment: str, place: str) -> None:
         """Whoever held this folder before us is gone (it is locked by us), so its run is not running any more."""
@@ -260,11 +304,11 @@ class Tracker:
     def _send_files(self) -> None:
         pictures = without_leftovers(path for pattern in PICTURES for path in sorted(self.folder.glob(pattern)))
         for path in [*(self.folder / name for name in FILES), *pictures]:
-            if path.is_file():
+            if path.is_file() and not path.is_symlink():
                 self._client.log_artifact(self.run_id, str(path))
 
     def _attach(self, name: str, dataset: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
-        client = self._client = _client(self.uri)
+        client = self._connect()
         run_id = _kept(self.folder, self.uri).get("run_id")
         made = run_id is None
         if made:
@@ -287,7 +331,7 @@ class Tracker:
     ) -> None:
         from mlflow.entities import Metric
 
-        client = self._client = _client(self.uri)
+        client = self._connect()
         experiment, source = (
             self._experiment(f"harness/{dataset}"),
             {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"},
@@ -348,85 +392,46 @@ def marks(record: Mapping[str, Any]) -> dict[str, Any]:
     return found | {f"conditions.{k}": v for k, v in (record.get("conditions") or {}).items() if not isinstance(v, Mapping)}
 
 
+def _document(folder: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        require_regular(folder / ID_FILE)
+        document = json.loads((folder / ID_FILE).read_text(encoding="utf-8"))
+        if isinstance(document, dict):
+            return document
+    return {}
+
+
 def _kept(folder: Path, uri: str) -> dict[str, Any]:
     """What `mlflow.json` keeps, if it speaks of this MLflow."""
-    with contextlib.suppress(OSError, ValueError):
-        kept = json.loads((folder / ID_FILE).read_text(encoding="utf-8"))
-        if isinstance(kept, dict) and kept.get("uri") == shown(uri):
-            return kept
-    return {}
+    document = _document(folder)
+    return document if document.get("uri") == shown(uri) else {}
+
+
+def _told(kept: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Mapping[str, Any]] | None:
+    """What `begin` was told, as `mlflow.json` keeps it; None where it does not, or is damaged."""
+    begun = kept.get("begun")
+    if not isinstance(begun, dict):
+        return None
+    name, parameters, dataset = begun.get("name"), begun.get("parameters"), begun.get("dataset")
+    if isinstance(name, str) and isinstance(parameters, dict) and isinstance(dataset, dict):
+        return (name, parameters, dataset) if {"name", "hash", "split"} <= set(dataset) else None
+    return None
+
+
+def _wanting(folder: Path, uri: str, begun: object) -> bool:
+    """Whether this MLflow is to show the folder's record and does not.
+
+    A record that another MLflow shows, and one made without a mirror, is wanting only where the caller tells what `begun` it.
+    """
+    document = _document(folder)
+    if document.get("uri") != shown(uri):
+        return begun is not None and not document.get("finished")
+    return document.get("finished") is not True
 
 
 def shown(uri: str) -> str:
     """A tracking URI without user names, passwords and tokens, fit for files and terminals."""
     return re.sub(r"//[^/@]*@", "//", uri).split("?", 1)[0]
-
-
-def _client(uri: str) -> Any:
-    if uri.startswith("sqlite:///"):
-        _check_sqlite(Path(uri.removeprefix("sqlite:///")))
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
-
-
-def _check_sqlite(path: Path) -> None:
-    # MLflow would try a file that is no database ten times, over 100 seconds.
-    import sqlite3
-
-    if path.is_file():
-        with contextlib.closing(sqlite3.connect(path.absolute().as_uri() + "?mode=ro", uri=True, timeout=5)) as database:
-            database.execute("select count(*) from sqlite_master").fetchone()
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _bounded(action: Callable[[], T], seconds: float) -> None:
-    """Run `action` under our environment and log levels, and give up waiting for it after `seconds`."""
-    failure: list[Exception] = []
-
-    def work() -> None:
-        try:
-            with warnings.catch_warnings():
-                import mlflow.tracking  # noqa: F401
-            with _quiet():
-                action()
-        except BaseException as error:
-            failure.append(error if isinstance(error, Exception) else RuntimeError(repr(error)))
-
-    # A thread, because a database's driver has no timeout of its own; a daemon, so that leaving does not wait for it.
-    thread = threading.Thread(target=work, name="mlflow", daemon=True)
-    with _environment():
-        thread.start()
-        thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"no answer in {seconds:g} s")
-    if failure:
-        raise failure[0]
-
-
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """MLflow's settings inside, the caller's environment afterwards; what the user set holds."""
-    added = [name for name in _ENVIRONMENT if name not in os.environ]
-    os.environ.update({name: _ENVIRONMENT[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Errors only from MLflow's loggers, which its import has set up, and their levels as they were afterwards."""
-    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
-    try:
-        for name in _LOGGERS:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def _is_number(value: Any) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files.names import key_problem, name_problem
+from harness.files.regular import require_regular
 from harness.results.key import FORMAT
 from harness.runtime.errors import UsageError, listed
 
@@ -131,6 +132,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """The folder's finished record, or None. Raises UsageError for one that another version wrote or that is damaged."""
     path = folder / "record.json"
     try:
+        require_regular(path)
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None

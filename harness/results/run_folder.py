@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files.atomic import write_json, writing
+from harness.files.regular import require_regular
 from harness.results import processes
 from harness.results.conditions import difference
 from harness.results.key import FORMAT
@@ -110,6 +111,7 @@ def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, f
     state = folder / "state.json"
     before: dict[str, Any] | None = None
     with contextlib.suppress(OSError, ValueError, RecursionError):  # absent, cut short or damaged: nothing to go on from
+        require_regular(state)
         found = json.loads(state.read_text(encoding="utf-8"))
         before = found if isinstance(found, dict) else None
     wanted = {"format": FORMAT, "identity": dict(facts), "conditions": dict(now)}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.files.atomic import append_lines, sync, write_text
+from harness.files.regular import require_regular
 from harness.imaging.crops import Crop
 from harness.imaging.remarks import Remark
 from harness.runtime.errors import RunError, UsageError
@@ -90,6 +91,7 @@ def _scores(rows: list[list[str]], path: Path) -> list[tuple[str, float, str]]:
 def _whole_rows(path: Path) -> list[list[str]]:
     """The rows below the header, without a last line that a kill cut short."""
     try:
+        require_regular(path)
         return _rows(path.read_bytes())
     except FileNotFoundError:
         return []

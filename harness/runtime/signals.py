@@ -1,4 +1,4 @@
-"""How Ctrl-C and SIGTERM end the work: by an exception that runs its finally blocks, and that cannot be lost on its way.
+"""How Ctrl-C, SIGTERM and SIGHUP end the work: by an exception that runs its finally blocks, and that cannot be lost on its way.
 
 Python raises it wherever the main thread stands. Inside a destructor or a weak reference's callback the interpreter would only
 print it and go on; inside an import, a library may turn it into an error of its own.
@@ -13,6 +13,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+_HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""A terminal that was closed; Windows has no such signal."""
+STOPS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP is not None else []))
 _received: list[int] = []
 _SECONDS = 0.05
 """After which a signal whose exception was lost is sent again."""
@@ -25,11 +28,14 @@ def received() -> int | None:
 
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt and SIGTERM SystemExit(143) inside; afterwards the handlers are the caller's again."""
+    """SIGINT raises KeyboardInterrupt, SIGTERM SystemExit(143) and SIGHUP SystemExit(129) inside.
+
+    Afterwards the handlers are the caller's again.
+    """
     if threading.current_thread() is not threading.main_thread():  # only there can they be set
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in STOPS}
     unraisable = sys.unraisablehook
     if before[signal.SIGTERM] is not _stop:  # else one is inside another
         _received.clear()
@@ -52,6 +58,9 @@ def listen() -> None:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _stop)
         signal.signal(signal.SIGTERM, _stop)
+        # Under nohup a closed terminal is to be passed over.
+        if _HANGUP is not None and signal.getsignal(_HANGUP) == signal.SIG_DFL:
+            signal.signal(_HANGUP, _stop)
 
 
 def _stop(number: int, frame: Any) -> None:

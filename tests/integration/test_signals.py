@@ -1,14 +1,16 @@
-"""Ctrl-C and SIGTERM end the work wherever they come, and its finally blocks run."""
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end the work wherever they come, and its finally blocks run."""
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-BOTH = pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+EACH = pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 PRELUDE = """
 import os, signal, sys, time
 from harness.cli import main as cli
@@ -38,21 +40,31 @@ def ended(body: str, number: int) -> tuple[int, str, str]:
 STOPPED = "harness: stopped; the same command goes on from here\n"
 
 
-@BOTH
+@EACH
 def test_a_stop_ends_the_command_with_its_status_and_one_line(number: int, status: int):
     assert ended("stop()", number) == (status, "put away\n", STOPPED)
 
 
-@BOTH
+@EACH
 def test_a_stop_that_comes_inside_a_destructor_is_not_lost(number: int, status: int):
     body = "class Late:\n    def __del__(self): stop()\nlate = Late()\ndel late\ntime.sleep(30)"
     assert ended(body, number) == (status, "put away\n", STOPPED)
 
 
-@BOTH
+@EACH
 def test_a_stop_that_a_library_turns_into_an_error_of_its_own_is_still_a_stop(number: int, status: int):
     body = "try: stop()\nexcept BaseException as error: raise RuntimeError('cannot import this') from error"
     assert ended(body, number) == (status, "put away\n", STOPPED)
+
+
+def test_a_closed_terminal_is_passed_over_under_nohup():
+    body = "stop()\nprint('worked on')"
+    source = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + PRELUDE.replace(
+        "BODY", body.replace("\n", "\n        ")
+    )
+    words = [sys.executable, "-c", source, str(int(signal.SIGHUP))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "worked on\nput away\n", "")
 
 
 def test_another_exception_in_a_destructor_is_told_as_python_tells_it():
@@ -83,3 +95,26 @@ with signals.heard(), ThreadPoolExecutor(1) as beside:
 """
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (143, "connected\n", "")
+
+
+def test_where_ray_keeps_its_files_is_written_down_before_it_starts_and_forgotten_when_it_does_not(tmp_path: Path):
+    source = """
+import json, sys
+from pathlib import Path
+from harness.engine.distributed import session
+
+def start(ray, place):
+    kept = json.loads(Path(sys.argv[1], "processes.json").read_text(encoding="utf-8"))
+    print(json.dumps([kept["place"] == place, Path(place).is_dir()]))
+    raise session.RunError("not today")
+
+session._start = start
+try:
+    with session.session(folder=Path(sys.argv[1])):
+        pass
+except session.RunError as error:
+    print(json.dumps(str(error)))
+"""
+    done = subprocess.run([sys.executable, "-c", source, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [[True, True], "not today"], done.stderr
+    assert list(tmp_path.iterdir()) == []

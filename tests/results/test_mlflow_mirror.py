@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import record_factory
 
+from harness.files.lock import held
 from harness.results.mlflow_mirror import Tracker, figures, shown
 
 DATASET = {"name": "demo", "hash": "ab" * 32, "split": "cd" * 32, "train": 8, "validation": 2, "test": 3}
@@ -210,6 +214,72 @@ def test_a_record_whose_process_died_before_the_mirror_was_done_is_caught_up(mir
     assert again._client is None
 
 
+def with_record(folder: Path) -> dict[str, Any]:
+    """A real record in `folder`, as `read_record` takes it."""
+    made = record_factory.make(folder.parent / "made", "tiny")[0]
+    for name in ("record.json", "scores.csv"):
+        shutil.copyfile(made / name, folder / name)
+    document: dict[str, Any] = json.loads((folder / "record.json").read_text())
+    return document
+
+
+def test_a_finished_record_that_its_own_command_could_not_mirror_is_added_by_the_next_command(tmp_path: Path) -> None:
+    database, said = tmp_path / "mlflow.db", []
+    database.write_text("this is not a database " * 50)
+    first, second, without = (tmp_path / "demo" / "tiny" / name for name in ("first", "second", "without"))
+    for folder in (first, second, without):
+        folder.mkdir(parents=True)
+        given = with_record(folder)
+        uri = "off" if folder == without else None
+        with Tracker(uri, tmp_path, folder, said.append) as tracker:
+            tracker.begin("tiny on demo", {"seed": 0}, DATASET)
+            tracker.end(given)
+        if folder == first:
+            assert len(said) == 1
+            database.unlink()
+    mirror = Mirror(tmp_path)
+    for folder in (first, second):
+        assert mirror.run(folder).info.status == "FINISHED"
+        assert mirror.run(folder).data.params == {"seed": "0"}
+    assert said[1:] == ["MLflow: 1 finished run added that earlier commands could not add"]
+    assert not (without / "mlflow.json").exists()
+
+    with Tracker(None, tmp_path, without, said.append) as tracker:
+        tracker.catch_up(given)
+        assert not (without / "mlflow.json").exists()
+        tracker.catch_up(given, ("tiny on demo", {"seed": 0}, DATASET))
+    assert mirror.run(without).info.status == "FINISHED"
+
+
+def test_a_half_made_database_is_set_aside_and_a_new_one_shows_every_finished_record(tmp_path: Path) -> None:
+    said: list[str] = []
+    folder, other = (tmp_path / "demo" / "tiny" / name for name in ("one", "other"))
+    for place in (folder, other):
+        place.mkdir(parents=True)
+    given = with_record(folder)
+    write = {"name": "tiny on demo", "parameters": {"seed": "0"}, "dataset": DATASET}
+    shown_before = {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}", "run_id": "gone", "finished": True, "begun": write}
+    (folder / "mlflow.json").write_text(json.dumps(shown_before))
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("create table alembic_version (version_num text)")
+        database.execute("create table experiments (experiment_id integer)")
+    (tmp_path / "mlflow.db.making").write_text("left by a kill")
+    with Tracker(None, tmp_path, other, said.append) as tracker:
+        tracker.begin("tiny on demo", {}, DATASET)
+        tracker.end(given)
+    assert [path.name for path in sorted(tmp_path.glob("mlflow.db*"))] == ["mlflow.db", "mlflow.db.half-made-1", "mlflow.db.lock"]
+    assert "kept as mlflow.db.half-made-1, and made again" in said[0]
+    mirror = Mirror(tmp_path)
+    assert {mirror.run(place).info.status for place in (folder, other)} == {"FINISHED"}
+    assert len(said) == 2
+
+
+def test_a_record_in_a_folder_that_another_process_holds_is_left_to_it(mirror: Mirror, folder: Path) -> None:
+    with held(folder / "lock"):
+        mirror.tracker(folder).catch_up(record(), ("tiny on demo", {}, DATASET))
+    assert not (folder / "mlflow.json").exists()
+
+
 def test_a_run_deleted_in_mlflow_is_made_again(mirror: Mirror, folder: Path) -> None:
     finish(mirror, folder)
     deleted = mirror.run(folder).info.run_id
@@ -272,7 +342,8 @@ def test_a_file_that_is_no_database_costs_one_warning_and_no_retries(tmp_path: P
     (warning,) = dead(tmp_path, None)
     assert "not a database" in warning
     assert time.monotonic() - begun < 5
-    assert not (tmp_path / "mlflow.json").exists()
+    kept = json.loads((tmp_path / "mlflow.json").read_text())
+    assert (kept["run_id"], kept["finished"]) == (None, False)
 
 
 def test_files_that_cannot_be_sent_cost_one_warning_and_the_run_is_still_finished(

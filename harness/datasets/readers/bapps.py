@@ -23,6 +23,7 @@ import pandas as pd
 
 from harness.cards.schema import DatasetCard, parse_table
 from harness.datasets.file_index import how_to_get, open_tree
+from harness.files.regular import require_regular
 from harness.runtime.findings import counted
 
 _FOLDERS = ("ref", "p0", "p1", "judge")
@@ -104,6 +105,7 @@ def _votes(paths: list[str]) -> list[float]:
 def _vote(path: str) -> float:
     """The one number in a .npy file; NaN where it holds anything else."""
     try:
+        require_regular(path)
         with open(path, "rb") as stream:
             data = stream.read(_LARGEST_VOTE)
         values = np.load(io.BytesIO(data), allow_pickle=False)

@@ -26,6 +26,7 @@ from harness.cards.schema import DatasetCard, parse_table
 from harness.datasets.file_index import Tree, how_to_get, open_tree
 from harness.datasets.label_files import LARGEST, read_labels
 from harness.datasets.readers.matfile import read_vector
+from harness.files.regular import require_regular
 from harness.files.text_table import read_text, text_lines
 from harness.runtime.errors import UsageError, listed
 from harness.runtime.findings import Findings, counted
@@ -162,6 +163,7 @@ def _from_list(tree: Tree, found: Findings, vectors: Vectors, file: str) -> pd.D
 def load_vector(path: str | Path, variable: str) -> list[Any] | None:
     """A vector of numbers or texts from a .mat file, flat; None where it cannot be read. Nothing in it is executed."""
     try:
+        require_regular(path)
         if Path(path).stat().st_size > _LARGEST_MAT:
             return None
         return read_vector(Path(path).read_bytes(), variable)

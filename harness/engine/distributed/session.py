@@ -143,7 +143,7 @@ def session(
         _refuse_more_than_there_is(cpus)
     with contextlib.ExitStack() as own:
         outer = _keep[0] if _keep else own
-        found = outer.enter_context(_opened(address))
+        found = outer.enter_context(_opened(address, folder))
         with _using(found, address, cpus, gpus, folder):
             yield found
 
@@ -177,8 +177,11 @@ def _refuse_more_than_there_is(cpus: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _opened(address: str | None) -> Iterator[Session]:
-    """Connect, and at the end take everything away again that the connection brought."""
+def _opened(address: str | None, folder: Path | None) -> Iterator[Session]:
+    """Connect, and at the end take everything away again that the connection brought.
+
+    Where Ray keeps its files is written down in the run's `folder` before it starts: a kill in between leaves them to be found.
+    """
     global _open
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(_QUIET | (_LOOPBACK if address is None else {}), _secret(address)))
@@ -189,11 +192,15 @@ def _opened(address: str | None) -> Iterator[Session]:
             raise UsageError("Ray is in use in this process already: shut it down first (ray.shutdown())")
         where, loopback = _reached(address) if address is not None else ("", True)
         stack.enter_context(_as_environment_says(loopback=loopback, guarded=address is None))
-        found = Session(address or "", None if address else stack.enter_context(_short_folder()))
+        found = Session(address or "", None if address else stack.enter_context(_short_folder(folder)))
         # Linux ends Ray's processes with the thread that started them: it is there until the shutdown.
         beside = stack.enter_context(ThreadPoolExecutor(1))
         stack.callback(_shutdown, ray, found)
-        _listening(beside.submit(_join, ray, where) if found.place is None else beside.submit(_start, ray, found.place))
+        try:
+            _listening(beside.submit(_join, ray, where) if found.place is None else beside.submit(_start, ray, found.place))
+        except BaseException:
+            found.folders += [folder] if folder is not None else []  # nobody uses it yet: `_shutdown` is to forget it
+            raise
         _open = found
         yield found
 
@@ -351,11 +358,13 @@ def _unguarded(raylet: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _short_folder() -> Iterator[str]:
+def _short_folder(folder: Path | None) -> Iterator[str]:
     """Ray's own files: a folder that goes with it. Unix sockets lie deep in it, and their paths may have 107 characters."""
     root = "/tmp" if os.path.isdir("/tmp") and os.name == "posix" else None
     place = tempfile.mkdtemp(prefix="harness-ray-", dir=root)
     try:
+        if folder is not None:
+            processes.record(folder, place)
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -382,7 +391,7 @@ def _limits() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM unwind the stack, so that everything is put away."""
+    """Ctrl-C, SIGTERM and SIGHUP unwind the stack, so that everything is put away."""
     with signals.heard():
         try:
             yield
@@ -395,11 +404,11 @@ def _signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _deaf() -> Iterator[None]:
-    """Ctrl-C and SIGTERM are passed over."""
+    """Ctrl-C, SIGTERM and SIGHUP are passed over."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[int, Callable[..., Any] | int | None] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Callable[..., Any] | int | None] = {n: signal.getsignal(n) for n in signals.STOPS}
     for number in before:
         signal.signal(number, signal.SIG_IGN)
     try:

@@ -1,0 +1,24 @@
+"""Only regular files are opened: opening a pipe waits for a writer for ever, and a device may never end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+_KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"), (stat.S_ISSOCK, "a socket"))
+
+
+def require_regular(path: str | Path) -> None:
+    """Raise OSError where `path` (or what it links to) is a pipe, a device or a socket; call before it is opened.
+
+    What is not there, and a folder, is left to the opening, which says so.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    for kind, name in _KINDS:
+        if kind(mode):
+            raise OSError(errno.EINVAL, f"it is {name}, not a regular file", str(path))

@@ -1,0 +1,169 @@
+"""Reaching MLflow: quietly, within a time, and with a database that is whole.
+
+MLflow makes a database's tables over seconds; one that is killed in between is refused by MLflow ever after. So a new database is
+made in a file of its own, by one process at a time, and moved into place. A half-made one that is found is set aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.files.lock import held
+
+_SECONDS_FOR_A_LOCK = 20.0
+# An unreachable server must not hold up the work, and nothing but our own lines may appear on the terminal.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_LOGGERS = ("mlflow", "alembic", "urllib3")
+_SQLITE = "sqlite:///"
+
+
+def client(uri: str, artifacts: str | None, say: Callable[[str], None], on_new: Callable[[], None]) -> Any:
+    """MLflow's client for `uri`; a database file that is not there, or was left half-made, is made first.
+
+    `artifacts`: where the default experiment of a new database keeps its files. `on_new` is called before a new database is
+    moved into place: what earlier ones held is not in it.
+    """
+    path = uri.removeprefix(_SQLITE)
+    if uri.startswith(_SQLITE) and path and "?" not in path and not path.startswith((":memory:", "file:")):
+        _make_whole(Path(path).absolute(), artifacts, say, on_new)
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _make_whole(path: Path, artifacts: str | None, say: Callable[[str], None], on_new: Callable[[], None]) -> None:
+    if _is_whole(path):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with held(path.with_name(f"{path.name}.lock")):
+        if _is_whole(path):  # made by another process meanwhile
+            return
+        if path.exists() and path.stat().st_size:
+            aside = _free_name(path)
+            for ending in ("-journal", "-wal", "-shm", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(f"{path}{ending}", f"{aside}{ending}")
+            say(f"{path}: an MLflow database whose making was cut off; kept as {aside.name}, and made again")
+        new = path.with_name(f"{path.name}.making")
+        _remove(new)
+        _make(new, artifacts)
+        on_new()
+        os.replace(new, path)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether MLflow can use the database; False where it is not there, empty, or its making was cut off.
+
+    One that holds runs is never called half-made: MLflow itself says what to do about a database of another version.
+    Raises sqlite3.DatabaseError for a file that is not a database: MLflow would try it ten times, over 100 seconds.
+    """
+    if not path.exists() or (path.is_file() and not path.stat().st_size):
+        return False
+    # Writable, because what a kill left in a journal is put back by the first who opens the database.
+    uri = path.as_uri() + "?mode=rw"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_SECONDS_FOR_A_LOCK)) as database:
+        tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+        if tables and not tables & {"experiments", "alembic_version"}:
+            return True  # a database of something else: MLflow puts its tables beside
+        if "runs" in tables and database.execute("select count(*) from (select 1 from runs limit 1)").fetchone()[0]:
+            return True
+        if "alembic_version" not in tables:
+            return False
+        found = [row[0] for row in database.execute("select version_num from alembic_version")]
+    return found == [_latest_version()]
+
+
+def _latest_version() -> str:
+    from mlflow.store.db import utils as untyped
+
+    utils: Any = untyped
+    return str(utils._get_latest_schema_revision())
+
+
+def _make(path: Path, artifacts: str | None) -> None:
+    """A new database at `path`, on disk and closed."""
+    from mlflow.store.tracking import sqlalchemy_store
+
+    kind: Any = sqlalchemy_store.SqlAlchemyStore
+    uri = f"{_SQLITE}{path}"
+    kind(uri, artifacts or (path.parent / "mlartifacts").as_uri()).engine.dispose()
+    kind._engine_map.pop(uri, None)  # else it would go on with this file under its later name
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    for ending in ("", "-journal", "-wal", "-shm"):
+        Path(f"{path}{ending}").unlink(missing_ok=True)
+
+
+def _free_name(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.half-made-{number}") for number in range(1, 10_000))
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def bounded(action: Callable[[], None], seconds: float) -> None:
+    """Run `action` under our environment and log levels, and give up waiting for it after `seconds`."""
+    failure: list[Exception] = []
+
+    def work() -> None:
+        try:
+            with warnings.catch_warnings():
+                import mlflow.tracking  # noqa: F401
+            with _quiet():
+                action()
+        except BaseException as error:
+            failure.append(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+
+    # A thread, because a database's driver has no timeout of its own; a daemon, so that leaving does not wait for it.
+    thread = threading.Thread(target=work, name="mlflow", daemon=True)
+    with _environment():
+        thread.start()
+        thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer in {seconds:g} s")
+    if failure:
+        raise failure[0]
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """MLflow's settings inside, the caller's environment afterwards; what the user set holds."""
+    added = [name for name in _ENVIRONMENT if name not in os.environ]
+    os.environ.update({name: _ENVIRONMENT[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Errors only from MLflow's loggers, which its import has set up, and their levels as they were afterwards."""
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    try:
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

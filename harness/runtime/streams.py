@@ -1,0 +1,81 @@
+"""Standard output and standard error that are closed, full, or gone with their terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO, cast
+
+
+class _Stream:
+    """A stream that keeps the first error it met and, where it is told to, goes on without a word."""
+
+    def __init__(self, stream: TextIO, *, raises: bool) -> None:
+        self._stream, self._raises = stream, raises
+        self.refused: OSError | None = None
+
+    def write(self, text: str) -> int:
+        with self._kept():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._kept():
+            self._stream.flush()
+
+    def refusal(self) -> OSError | None:
+        """Why the stream did not take all that was written to it; None where it did."""
+        with contextlib.suppress(OSError, ValueError):
+            self.flush()
+        return self.refused
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.refused = self.refused or error
+            _to_nowhere(self._stream)
+            if self._raises:
+                raise
+        except ValueError:  # closed by somebody
+            if self._raises:
+                raise
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[_Stream | None]:
+    """Inside, a standard error that refuses what is said ends nothing, and no file that is opened takes a closed stream's place.
+
+    Yields standard output, which tells its `refusal`; None where it is closed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+    before = sys.stdout, sys.stderr
+    out = None if sys.stdout is None else _Stream(sys.stdout, raises=True)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        sys.stdout = cast("TextIO", out)
+        sys.stderr = cast("TextIO", _Stream(sys.stderr or nowhere, raises=False))
+        try:
+            yield out
+        finally:
+            sys.stdout, sys.stderr = before
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    """What the stream still holds, and all that follows, goes nowhere: else Python fails again when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, stream.fileno())
+        finally:
+            os.close(nowhere)
+        stream.flush()

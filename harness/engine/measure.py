@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from harness.cards.schema import ModelCard
 from harness.datasets import Dataset
+from harness.files.atomic import sha256_json
 from harness.runtime.errors import UsageError
 from harness.statistics.agreement import Agreement, agreement
 from harness.statistics.correlations import Floats, numbered
@@ -88,6 +89,18 @@ def measured(card: ModelCard, data: Dataset, scores: Scores) -> Measured | None:
         left_out = LeaveOneOut.of(names, {**(left_out.figures if left_out else {}), "score_2afc": deleted})
     document["discrimination"] = discrimination(data, found.rows, found.scores)
     return Measured(document, left_out.json() if left_out else None)
+
+
+FIGURES_VERSION = 1
+"""Raised by hand whenever a figure of a record is computed in another way. They are not in a run's key."""
+
+
+def figures_stamp(data: Dataset, rows: pd.DataFrame) -> dict[str, Any]:
+    """What figures were computed with: the version of their code, and a hash of every column that they used beside the labels."""
+    columns = [c for c in ("name", "std", "raters", "distortion", "level", "pair") if c in rows]
+    values = [[None if v != v else v for v in row] for row in rows[columns].astype(object).to_numpy().tolist()]
+    used = {"columns": columns, "rows": sorted(values, key=lambda row: str(row[0])), "raters": data.card.raters}
+    return {"version": FIGURES_VERSION, "columns": sha256_json([used, list(data.card.controls)])[:16]}
 
 
 class _Pairs(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.engine.measure import measured
+from harness.engine.measure import figures_stamp, measured
 from harness.engine.request import Plan, command, plan
 from harness.engine.run import Outcome, execute, mlflow_facts
 from harness.files.atomic import sha256_json, write_json, write_text
@@ -32,7 +32,8 @@ def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
     identity = {"repeats": [child.folder.name for child in children], "first": dict(todo.facts)}
     key = key_of(identity)
     folder = folder_of(request.runs, todo.data.name, todo.card.name, key)
-    if not request.force and (record := read_record(folder)) is not None:
+    stamp = figures_stamp(todo.data, todo.data.table)
+    if not request.force and (record := read_record(folder)) is not None and record.get("figures") == stamp:
         with Tracker(request.mlflow_uri, request.runs, folder, say) as tracker:
             tracker.catch_up(record, _mlflow_facts(todo, key))
         return Outcome(folder, record, found=True)
@@ -58,6 +59,7 @@ def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
             "without_each_reference": None,
             "repeats": each,
             "controls": {},
+            "figures": stamp,
             "history": None,
             "seconds": sum(child.record["seconds"] for child in children),
             "identity": identity,

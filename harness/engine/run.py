@@ -25,7 +25,7 @@ from harness.datasets.completeness import missing
 from harness.datasets.overlap import related
 from harness.datasets.table import has_pictures
 from harness.engine import devices
-from harness.engine.measure import controls, measured, oriented_labels
+from harness.engine.measure import controls, figures_stamp, measured, oriented_labels
 from harness.engine.request import SCORED_PARTS, Plan, Request, command, plan, request_facts
 from harness.engine.scorer import Scorer, pairs_of
 from harness.files.atomic import sha256_file, sha256_json, write_json, writing
@@ -77,6 +77,7 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
     if not request.force and (record := finished(todo.folder)) is not None:
         from harness.results.mlflow_mirror import Tracker
 
+        record = _with_fresh_figures(todo, record, say)
         with Tracker(request.mlflow_uri, request.runs, todo.folder, say) as tracker:
             tracker.catch_up(record, mlflow_facts(todo))
         return Outcome(todo.folder, record, found=True)
@@ -95,6 +96,28 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
             if error.filename and Path(error.filename).is_relative_to(todo.folder):
                 raise RunError(f"{error.filename} is gone: removed while the run worked; the same command goes on") from error
             raise
+
+
+def _with_fresh_figures(todo: Plan, record: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+    """The record, its figures measured again from its scores where their code or the columns that they use have changed."""
+    if record.get("figures") == figures_stamp(todo.data, todo.rows(*SCORED_PARTS)):
+        return record
+    with locked(todo.folder, say):
+        fresh = {**record, **figures(todo, ScoreFile(todo.folder).read())}
+        write_json(todo.folder / "record.json", fresh)
+    say(f"{todo.folder}: its figures were measured again: how they are computed, or what the dataset says of its images, changed")
+    return fresh
+
+
+def figures(todo: Plan, scores: Sequence[tuple[str, float, str]]) -> dict[str, Any]:
+    """The fields of a record that are computed from its scores and the dataset's labels."""
+    found = {part: measured(todo.card, todo.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
+    return {
+        "metrics": {part: values.figures if values else None for part, values in found.items()},
+        "without_each_reference": found["test"].without_each_reference if found["test"] else None,
+        "controls": controls(todo.data, todo.rows("test")),
+        "figures": figures_stamp(todo.data, todo.rows(*SCORED_PARTS)),
+    }
 
 
 def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
@@ -323,7 +346,7 @@ def _given_scores(todo: Plan) -> pd.Series:
 def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: _Scoring) -> dict[str, Any]:
     file = ScoreFile(todo.folder)
     scores = file.read()
-    found = {part: measured(todo.card, todo.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
+    computed = figures(todo, scores)
     pictures = file.picture_hashes()
     trained_on = sorted({*todo.card.trained_on, *todo.found.trained_on, *([todo.data.name] if training else [])})
     return {
@@ -345,10 +368,11 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "random_weights": todo.found.random and any(entry.use == "always" for entry in todo.card.weights),
         "rebuildable": todo.rebuildable,
         "trained_on": trained_on,
-        "metrics": {part: values.figures if values else None for part, values in found.items()},
-        "without_each_reference": found["test"].without_each_reference if found["test"] else None,
+        "metrics": computed["metrics"],
+        "without_each_reference": computed["without_each_reference"],
         "repeats": None,
-        "controls": controls(todo.data, todo.rows("test")),
+        "controls": computed["controls"],
+        "figures": computed["figures"],
         "remarks": list(todo.data.table.attrs.get("notes", [])),
         "identical_pairs": scoring.identical,
         "training": {k: v for k, v in asdict(training).items() if k != "history"} if training else None,

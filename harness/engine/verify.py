@@ -15,11 +15,12 @@ from harness import models
 from harness.datasets.table import has_pictures
 from harness.engine import devices
 from harness.engine.asked_again import Repeated, request_of
-from harness.engine.measure import controls, measure, measured
+from harness.engine.measure import measure
 from harness.engine.request import SCORED_PARTS, Plan, Request, plan
 from harness.engine.run import (
     conditions_of,
     execute,
+    figures,
     hashed_pictures,
     pictures_by_reference,
     scorer_of,
@@ -337,14 +338,8 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
     if problems:
         raise RunError("\n".join(f"{folder}: {problem.what}: {problem.text}" for problem in problems))
     scores = ScoreFile(folder).read()
-    found = {part: measured(todo.card, todo.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
-    figures = {part: values.figures if values else None for part, values in found.items()}
-    changed = list(_changes(record["metrics"], figures))
-    fresh = {
-        "metrics": figures,
-        "without_each_reference": found["test"].without_each_reference if found["test"] else None,
-        "controls": controls(todo.data, todo.rows("test")),
-    }
+    fresh = figures(todo, scores)
+    changed = list(_changes(record["metrics"], fresh["metrics"]))
     now = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "libraries": libraries()}
     # New entries stand beside the figures that they belong to.
     order = [key for old in record for key in ((old, "without_each_reference") if old == "metrics" else (old,))]

@@ -34,11 +34,11 @@ KEPT = ("scores.csv", "record.json")
 FoundRecord = tuple[Path, dict[str, Any]]
 
 
-def collect(places: Iterable[str | Path], *, unfinished: bool = False) -> list[FoundRecord]:
+def collect(places: Iterable[str | Path], *, unfinished: bool = False, unreadable: list[str] | None = None) -> list[FoundRecord]:
     """Every record under folders of `<dataset>/<model>/<key>`, each (dataset, model, key) once, from the first place that has it.
 
-    `unfinished`: also runs that have begun and left no record, as records without figures. Raises UsageError listing every
-    record that cannot be read.
+    `unfinished`: also runs that have begun and left no record, as records without figures. Records that cannot be read are
+    left out, and a line on each is appended to `unreadable`; without it, raises UsageError listing them.
     """
     found: dict[tuple[str, str, str], FoundRecord] = {}
     begun: dict[tuple[str, str, str], FoundRecord] = {}
@@ -54,7 +54,9 @@ def collect(places: Iterable[str | Path], *, unfinished: bool = False) -> list[F
                 found.setdefault((record["dataset"], record["model"], record["key"]), (folder, record))
             elif unfinished and (stub := _begun(folder)) is not None:
                 begun.setdefault((stub["dataset"], stub["model"], stub["key"]), (folder, stub))
-    if problems:
+    if unreadable is not None:
+        unreadable += problems
+    elif problems:
         raise UsageError("\n".join(problems))
     return [*found.values(), *(entry for name, entry in begun.items() if name not in found)]
 
@@ -76,8 +78,12 @@ def boards_of(found: Sequence[FoundRecord], records_folder: Path | None = None) 
 
 def show(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards", *, latex: bool = False) -> str:
     """The tables of dataset `name` (None: of all) for a terminal, or as LaTeX: committed records and one's own runs together."""
-    chosen = _chosen(name, runs_folder, boards)
-    return "\n\n\n".join(formats.latex(b) if latex else terminal(b) for b in chosen)
+    unreadable: list[str] = []
+    chosen = _chosen(name, runs_folder, boards, unreadable)
+    shown = [formats.latex(b) if latex else terminal(b) for b in chosen]
+    sign = "% " if latex else ""
+    left_out = [f"{sign}{len(unreadable)} records cannot be read and are left out:", *(f"{sign}{line}" for line in unreadable)]
+    return "\n\n\n".join([*shown, *(["\n".join(left_out)] if unreadable else [])])
 
 
 def numbers(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards") -> list[dict[str, Any]]:
@@ -85,11 +91,14 @@ def numbers(name: str | None, runs_folder: str | Path, boards: str | Path = "lea
     return [cells(row) for b in _chosen(name, runs_folder, boards) for group in b.groups for row in group.rows]
 
 
-def _chosen(name: str | None, runs_folder: str | Path, boards: str | Path) -> list[Board]:
+def _chosen(name: str | None, runs_folder: str | Path, boards: str | Path, unreadable: list[str] | None = None) -> list[Board]:
+    """The boards of dataset `name`, or all; records that cannot be read are left out, a line on each in `unreadable`."""
     kept = Path(boards) / RECORDS
-    found = collect([kept, runs_folder], unfinished=True)
+    unreadable = [] if unreadable is None else unreadable
+    found = collect([kept, runs_folder], unfinished=True, unreadable=unreadable)
     if not found:
-        raise UsageError(f"no records under {runs_folder} or {kept}; make one: harness run psnr --dataset demo")
+        hint = f"no records under {runs_folder} or {kept}; make one: harness run psnr --dataset demo"
+        raise UsageError("\n".join([*unreadable, hint]))
     known = sorted({record["dataset"] for _, record in found})
     if name is not None and name not in known:
         raise UsageError(f"no records of dataset {name!r}{near(name, known)} (there are records of {listed(known)})")

@@ -190,3 +190,17 @@ def test_a_submission_is_of_the_images_as_they_are(tmp_path: Path):
     refused = call(tmp_path, "submit", str(folder), *words, "--out", "c.zip", status=2)
     assert one.name in refused.stderr
     assert not (tmp_path / "c.zip").exists()
+
+
+def test_figures_are_measured_again_from_scores_when_a_column_that_they_use_changes(tmp_path: Path, table: str):
+    path = tmp_path / table
+    lines = path.read_text().splitlines()
+    with_std = [lines[0] + ",std,raters", *(f"{line},{0.5 + i % 3 / 10},20" for i, line in enumerate(lines[1:]))]
+    path.write_text("\n".join(with_std) + "\n")
+    first = run(tmp_path, "psnr", "--dataset", table)
+    scores = (tmp_path / first["run"] / "scores.csv").stat().st_mtime_ns
+    path.write_text("\n".join(line.replace(",20", ",5") for line in with_std) + "\n")
+    second, truth = run(tmp_path, "psnr", "--dataset", table), run(tmp_path, "psnr", "--dataset", table, runs="fresh")
+    assert second["key"] == first["key"] == truth["key"]
+    assert second["discrimination"] == truth["discrimination"] != first["discrimination"]
+    assert (tmp_path / first["run"] / "scores.csv").stat().st_mtime_ns == scores

@@ -507,3 +507,16 @@ def test_leaderboards_need_no_torch_ray_mlflow_or_pandas_and_500_records_take_un
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 2.0
+
+
+def test_a_damaged_record_stops_no_table_and_is_named_below_it(tmp_path: Path) -> None:
+    make(tmp_path / "runs", "psnr")
+    place, _ = make(tmp_path / "runs", "ssim")
+    (place / "record.json").write_text('{"format": 2, "key": 5}')
+    shown = leaderboard.show(None, tmp_path / "runs", tmp_path / "boards")
+    assert "psnr" in shown
+    assert "1 records cannot be read and are left out:" in shown
+    assert str(place / "record.json") in shown
+    (next((tmp_path / "runs" / "toy" / "psnr").iterdir()) / "record.json").unlink()
+    with pytest.raises(UsageError, match="no records under"):
+        leaderboard.show(None, tmp_path / "runs", tmp_path / "boards")

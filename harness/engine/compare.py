@@ -36,6 +36,8 @@ class Comparison(NamedTuple):
     """Of a and of b (`harness.engine.measure.discrimination`)."""
     references_needed: dict[float, int | None]
     """By true difference in SRCC: how many references would show it with a probability of 80 %."""
+    incomplete: tuple[str, ...] = ()
+    """Those of a and b whose record was made on an incomplete dataset."""
 
 
 def compare_members(
@@ -107,7 +109,8 @@ def compare_members(
     further = discrimination(data, rows, first), discrimination(data, rows, second)
     observed = comparison.differences["srcc"]
     needed = {d: references_needed(observed, d) for d in differences}
-    return Comparison(members[0].name, members[1].name, both, comparison, further, needed)
+    incomplete = tuple(m.name for m in members if m.record and m.record.get("incomplete"))
+    return Comparison(members[0].name, members[1].name, both, comparison, further, needed, incomplete)
 
 
 def _labelled(
@@ -159,6 +162,7 @@ def text(found: Comparison) -> str:
         ]
         lines += [tabulate(shown, headers=("image", *names, "people"), tablefmt="simple", disable_numparse=True)]
     lines += ["", *comparison.notes, *(["few references: intervals are wide and rough"] if comparison.few_references else [])]
+    lines += [f"incomplete: {', '.join(found.incomplete)}: the dataset lacked pairs"] if found.incomplete else []
     known = [f"{n} references for {d:g}" for d, n in found.references_needed.items() if n is not None]
     lines += [f"to show a true difference in SRCC with 80 % power: {', '.join(known)}"] if known else []
     return "\n".join(lines).rstrip()
@@ -196,7 +200,14 @@ def as_json(found: Comparison) -> dict[str, Any]:
         entry["name"] = found.images[entry.pop("row")]
     planned = [{"statistic": "srcc", "difference": d, "power": 0.8, "references": n} for d, n in found.references_needed.items()]
     further = dict(zip("ab", found.discrimination, strict=True))
-    return {"a": found.a, "b": found.b, **document, "discrimination": further, "planning": planned}
+    return {
+        "a": found.a,
+        "b": found.b,
+        **document,
+        "discrimination": further,
+        "planning": planned,
+        "incomplete": list(found.incomplete),
+    }
 
 
 def agreement_of_files(

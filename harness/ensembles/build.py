@@ -106,6 +106,7 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say:
     notes = [
         f"{wish.out}: {wish.method}: {tables.blend_text(blends[wish.method], names)}",
         *(f"{tested.dataset}: {tested.note}" for tested in gathered.tests if tested.note),
+        *gathered.notes,
     ]
     made = Ensemble(Path(wish.out), folder, names, names[best], blends, rows, notes, wish.aim)
     files = tables.write_trace(folder, found.trace, wish.aim)

@@ -13,6 +13,7 @@ import numpy as np
 from harness import datasets
 from harness.cards.overrides import apply_set
 from harness.datasets import Dataset, splits
+from harness.datasets.completeness import missing
 from harness.datasets.overlap import independent_rows
 from harness.datasets.table import has_pictures
 from harness.engine import asked_again
@@ -92,6 +93,8 @@ class Gathered:
     split: str
     whole: bool
     """Whether the protocol has no validation part, so that the fitting images are the whole dataset."""
+    notes: tuple[str, ...] = ()
+    """Which of the datasets are incomplete, and what they lack."""
 
     @property
     def member_of(self) -> list[int]:
@@ -130,7 +133,10 @@ def gather(
     tests = [] if whole else [_images(data, data.table[parts == "test"], "test", sources)]
     seen = parts.where(parts != "test", "train") if whole else parts
     tests += [_elsewhere(data, seen, other, sources, wish, say) for other in others]
-    return Gathered(sources, fitting, [t for t in tests if t.names], name, splits.split_hash(data.table, parts), whole)
+    lacking = [(data.name, missing(data.card, data.table, name))]
+    lacking += [(other.name, missing(other.card, other.table, other.protocol()[0])) for other in others]
+    notes = tuple(f"{dataset}: incomplete: {what}" for dataset, what in lacking if what)
+    return Gathered(sources, fitting, [t for t in tests if t.names], name, splits.split_hash(data.table, parts), whole, notes)
 
 
 class _Members:

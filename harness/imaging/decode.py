@@ -112,13 +112,18 @@ def _decode(data: bytes, path: str | Path) -> tuple[Pixels, Colour, tuple[Remark
     if _is_plain_bmp(data):
         return _decode_bmp(data), colour.NONE, ()
     with _opened(data, io.BytesIO(data), path) as (image, kind):
-        profile = colour.embedded(kind, data, image.info)
-        image.load()
-        pixels = _as_rgb(image, kind, path)
-    remarks = _compound(kind, path)
-    if (zeros := run_of_zeros(kind, data)) is not None:
-        remarks += (Remark(ZEROS, f"{path} ({zeros[1]:,} zero bytes from byte {zeros[0]:,} on)"),)
-    return pixels, profile, remarks
+        profile, remarks = colour.embedded(kind, data, image.info), _compound(kind, path)
+        if (zeros := run_of_zeros(kind, data)) is not None:
+            remarks += (Remark(ZEROS, f"{path} ({zeros[1]:,} zero bytes from byte {zeros[0]:,} on)"),)
+        try:
+            image.load()
+        except Exception as error:
+            if zeros is None:
+                raise
+            raise UsageError(
+                f"{_reason(error)}; {zeros[1]:,} zero bytes from byte {zeros[0]:,} on: an unfinished download?"
+            ) from None
+        return _as_rgb(image, kind, path), profile, remarks
 
 
 def _compound(kind: str, path: str | Path) -> tuple[Remark, ...]:
@@ -189,7 +194,7 @@ def _need_jxl() -> None:
         import pillow_jxl  # noqa: F401 -- registers itself
     except ImportError:
         raise UsageError(
-            "a JPEG XL picture, which needs a plug-in of Pillow: pip install pillow-jxl-plugin (or convert it to PNG)"
+            "a JPEG XL picture, which needs a plug-in of Pillow: pip install pillow-jxl-plugin; or convert it to 8-bit PNG first"
         ) from None
     _plugins.cache_clear()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import small
 from click.testing import CliRunner
@@ -13,12 +15,13 @@ from miniatures import copy, tree
 from harness.cards.loading import find_dataset
 from harness.cli.main import cli
 from harness.datasets import load_dataset, splits
+from harness.datasets.completeness import missing
 from harness.datasets.overlap import related
 from harness.engine.batch import run_all
 from harness.engine.request import Request
 from harness.leaderboard.rows import board
 from harness.results import tables
-from harness.results.marks import CONTAMINATED
+from harness.results.marks import CONTAMINATED, INCOMPLETE
 from harness.results.record import read_record
 from harness.results.run_scores import ScoreFile
 
@@ -61,6 +64,33 @@ def test_psnr_runs_on_every_miniature_under_every_protocol(name, protocol, folde
     if spec.repeats > 1:
         assert len(done["repeats"]) == spec.repeats
         assert figures["range"]["srcc"][0] <= figures["srcc"] <= figures["range"]["srcc"][1]
+
+
+def test_a_run_on_a_part_of_a_dataset_says_so_and_marks_its_record_and_its_tables(folder):
+    done = record("tid2013", "full", "psnr", folder)
+    assert done["incomplete"]
+    (place,) = folder.glob(f"tid2013/psnr/{done['key']}")
+    assert "incomplete" in tables.run_table([tables.result(place, done)])
+    (group,) = board([(None, read_record(place))], "tid2013").groups
+    assert (group.rows[0].rank, INCOMPLETE in group.rows[0].marks) == (None, True)
+    assert INCOMPLETE in (place / "report.html").read_text(encoding="utf-8")
+    said: list[str] = []
+    request = Request("psnr", "tid2013", str(tree("tid2013")), "full", runs=str(folder), mlflow_uri="off", quiet=True, force=True)
+    run_all([request], say=said.append)
+    assert any(re.search(r"tid2013: incomplete: \d+ of 3,000 pairs", line) for line in said)
+
+
+def test_whether_a_dataset_is_whole_is_told_by_what_the_protocol_needs():
+    card = find_dataset("pipal")
+    frame = load_dataset("pipal", tree("pipal")).table
+    validation = frame[frame["part"] == "ntire2021-validation"]
+    assert len(validation) == 1000
+    assert missing(card, validation, "ntire2021-validation") == ""
+    assert missing(card, validation[:-1], "ntire2021-validation") == "999 of 1,000 pairs of part ntire2021-validation"
+    assert "of 23,200 pairs" in missing(card, frame, "local")
+    assert "ntire2021" not in missing(card, frame, "local")
+    repeated_rows = pd.concat([frame[frame["part"] == "train"]] * 100)[:23200]
+    assert missing(card, repeated_rows, "full") == ""
 
 
 def test_bapps_is_measured_by_the_share_of_votes_for_the_version_that_the_model_prefers(folder):

@@ -24,7 +24,18 @@ from harness.leaderboard.board import Row
 from harness.leaderboard.formats import GENERATED, latex, markdown, seeds, terminal
 from harness.leaderboard.rows import board
 from harness.results.key import key_of
-from harness.results.marks import FEW, IDENTICAL, NO_LABELS, NOT_COMPARED, OTHER_SPLIT, OTHER_TABLE, PARTIAL, SEEN, UNFINISHED
+from harness.results.marks import (
+    FEW,
+    IDENTICAL,
+    INCOMPLETE,
+    NO_LABELS,
+    NOT_COMPARED,
+    OTHER_SPLIT,
+    OTHER_TABLE,
+    PARTIAL,
+    SEEN,
+    UNFINISHED,
+)
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import UsageError
 from harness.statistics.comparison import best_group
@@ -75,6 +86,27 @@ def test_rows_are_ranked_by_main_score_with_figures_and_intervals_of_the_record(
         assert row.ci["srcc"] == tuple(test["ci"]["srcc"])
         assert (row.n, row.references, row.key) == (180, 12, record["key"])
         assert row.pairs_per_second == 72.0
+
+
+def test_a_record_of_an_incomplete_dataset_is_marked_everywhere_and_not_ranked(tmp_path: Path) -> None:
+    make(tmp_path, "whole", noise=2.0)
+    make(tmp_path, "small", noise=0.1, references=9, table="a part of it", incomplete=True)
+    rows = rows_of(tmp_path)
+    assert (the(rows, "whole").rank, the(rows, "small").rank) == (1, None)
+    assert INCOMPLETE in the(rows, "small").marks
+    assert OTHER_TABLE not in the(rows, "small").marks
+    (toy,) = leaderboard.boards_of(leaderboard.collect([tmp_path]))
+    for shown in (markdown(toy), terminal(toy), latex(toy), formats.csv(toy), leaderboard.page([toy], "")):
+        assert INCOMPLETE in shown
+
+
+def test_incomplete_records_do_not_set_what_the_others_are_compared_with(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        make(tmp_path, name, references=9, table="a part of it", incomplete=True)
+    make(tmp_path, "whole")
+    rows = [row for row in rows_of(tmp_path) if row.kind == "measured"]
+    assert (rows[0].name, rows[0].rank) == ("whole", 1)
+    assert [row.rank for row in rows][1:] == [None] * 3
 
 
 def test_controls_stand_among_the_rows_without_a_rank(tmp_path: Path) -> None:

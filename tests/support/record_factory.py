@@ -91,6 +91,7 @@ def make(
     labelled: bool = True,
     controls: bool = True,
     identical: int = 0,
+    incomplete: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Write `folder/<dataset>/<model>/<key>` with record.json and scores.csv; returns that folder and the record.
 
@@ -132,6 +133,7 @@ def make(
         "created": f"2026-01-{1 + seed:02d}T00:00:00+00:00",
         "command": " ".join(words),
         "partial": limit is not None,
+        **({"incomplete": True} if incomplete else {}),
         "seen": seen,
         "random_weights": False,
         "trained_on": [dataset] if trained or seen else [],

@@ -36,7 +36,9 @@ def _module_beside(name: str, card: Path) -> str | None:
     for folder in (card.parent, card.parent.parent):
         for file in (folder / f"{name}.py", folder / name / "__init__.py"):
             if file.is_file():
-                unique = f"{name}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
+                # An edited file is another module, also in a session that has imported it before.
+                facts = str(file.resolve()).encode() + b"\0" + file.read_bytes()
+                unique = f"{name}_{hashlib.sha256(facts).hexdigest()[:8]}"
                 if unique not in sys.modules:
                     spec = importlib.util.spec_from_file_location(unique, file)
                     assert spec is not None

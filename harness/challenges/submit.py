@@ -17,8 +17,9 @@ from harness.challenges.check import check, inspect
 from harness.challenges.text import ascii_line
 from harness.engine import asked_again
 from harness.engine.asked_again import Repeated
-from harness.engine.request import Request
+from harness.engine.request import Request, plan
 from harness.engine.run import Outcome, run
+from harness.engine.verify import identity_differences
 from harness.files.atomic import atomic, sha256_file
 from harness.models import find_model
 from harness.results.record import read_record
@@ -179,6 +180,7 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Call
     if passed and (found or wish.seed):
         raise UsageError(f"{folder} is a finished run, with its own settings: {listed(passed)} goes with a model's name")
     if found:
+        _refuse_stale(folder, record, wish, say)
         return _checked(Outcome(folder, record, found=True), card, phase)
     if asked_again.checked(folder, record).get("scores"):
         raise UsageError(
@@ -197,6 +199,20 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Call
     settings, seed = fields["settings"], fields.get("seed", 0)
     request = replace(wish, model=fields["model"], weights=weights, settings=settings, seed=seed)
     return _checked(run(request, say), card, phase)
+
+
+def _refuse_stale(folder: Path, record: Mapping[str, Any], wish: Request, say: Callable[[str], None]) -> None:
+    """Refuse a finished run whose images, labels, weights or code are not what the same request means now."""
+    try:
+        fields = asked_again.request_of(folder, record, wish.cards)
+        now = plan(replace(wish, **fields, mlflow_uri="off", quiet=True))
+    except UsageError as error:
+        say(f"{folder}: whether its images are still what was scored is not checked: {error}".splitlines()[0])
+        return
+    differences = identity_differences(record, now, folder)
+    if differences:
+        lines = [f"{folder} is not of what is here now: {finding.what}: {finding.text}" for finding in differences]
+        raise UsageError("\n".join([*lines, "name the model instead of its run, and the images are scored as they are"]))
 
 
 def _checked(outcome: Outcome, card: ChallengeCard, phase: str) -> Outcome:

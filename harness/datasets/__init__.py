@@ -25,6 +25,8 @@ class Dataset:
 
     card: DatasetCard
     table: pd.DataFrame
+    images: str | None = None
+    """What stands for the images' content where a recipe makes them: their bytes vary from machine to machine."""
 
     @property
     def name(self) -> str:
@@ -75,7 +77,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
     with failed, counted(f"preparing {card.name}", unit="pictures", quiet=quiet) as step:
         progress = {"progress": step} if "progress" in inspect.signature(read).parameters else {}
         frame = read(card, data_root(card.folder or card.name, root), **card.layout, **progress)
-        return Dataset(card, complete(frame, card.name))
+        return Dataset(card, complete(frame, card.name), frame.attrs.get("images"))
 
 
 def of_table(path: str | Path, root: str | Path | None = None, *, higher_is_better: bool = True) -> Dataset:

@@ -13,7 +13,7 @@ from harness import datasets
 from harness.cards.loading import find_dataset
 from harness.engine.asked_again import dataset_of
 from harness.engine.measure import discrimination, oriented_labels
-from harness.engine.score_source import Member, member
+from harness.engine.score_source import Member, member, refuse_other_images
 from harness.files.score_table import join, read_scores
 from harness.results.tables import number, probability
 from harness.runtime.errors import UsageError, listed
@@ -68,6 +68,7 @@ def compare_members(
         member(word, dataset=dataset, protocol=protocol, runs_folder=runs, lower_is_better=which in lower, say=say)
         for which, word in (("a", a), ("b", b))
     ]
+    refuse_other_images(members)
     data = _labelled(members, dataset, root, labels, "labels" in lower, cards)
     table = data.table
     scores = [m.part("test") for m in members]

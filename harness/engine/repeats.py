@@ -41,7 +41,7 @@ def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
         scores = [(n, s) for n, s, part in ScoreFile(child.folder).read() if part == "test" and n in tested]
         rows += [[n, repr(s), f"test@{repeat}"] for n, s in scores]
         found = measured(todo.card, todo.data, scores)
-        each.append({"repeat": repeat, "run": child.folder.name, "split": now.facts["split"], **(found.figures if found else {})})
+        each.append({"repeat": repeat, "run": child.folder.name, "split": now.identity.split, **(found.figures if found else {})})
     with locked(folder, say):
         write_text(folder / "scores.csv", csv_text([ScoreFile.HEADER, *rows]))
         record = {

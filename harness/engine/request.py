@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import datasets, models
+from harness import datasets
 from harness.cards.overrides import apply_set
 from harness.cards.schema import ModelCard
 from harness.datasets import Dataset, splits
-from harness.datasets.table import has_pictures, table_hash
+from harness.datasets.table import has_pictures, require_files, table_hash
 from harness.engine.scorer import BATCH
+from harness.files.atomic import sha256_json
+from harness.files.hash_index import hash_files
 from harness.files.score_table import read_scores, scores_hash
 from harness.models import find_model
 from harness.models import weights as weight_files
-from harness.results.key import identity, key_of
+from harness.models.identity import code_of, weights_of
+from harness.results.key import RunIdentity, card_facts
 from harness.results.run_folder import folder_of
 from harness.runtime.errors import UsageError, listed
+from harness.runtime.progress import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 
 SCORED_PARTS = ("validation", "test")
+_MANY = 1000
+"""Files whose reading is worth a line of progress."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class Request:
     remark: str = ""
     """Shown beside the result, such as why references were left out."""
     quiet: bool = False
+    rehash: bool = False
+    """Read every image again, whatever the index of file hashes says."""
 
 
 @dataclass(frozen=True)
@@ -82,28 +90,31 @@ class Plan:
     parts: pd.Series
     found: ResolvedWeights
     trained: bool
-    facts: Mapping[str, Any]
+    identity: RunIdentity
+    content: Mapping[str, str]
+    """sha256 by path of the images that take part, as they were when the plan was made."""
     folder: Path
 
     @property
     def key(self) -> str:
+        """The run's key, which names its folder."""
         return self.folder.name
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The identity as plain values."""
+        return self.identity.facts()
 
     def rows(self, *parts: str) -> pd.DataFrame:
         """The table's rows of these parts; of the scored ones, at most `limit` each."""
-        limit = self.request.limit
-        chosen = [self.data.table[self.parts == part][: limit if part in SCORED_PARTS else None] for part in parts]
-        if len(chosen) == 1:
-            return chosen[0]
-        import pandas as pd
-
-        return pd.concat(chosen)
+        return _rows(self.data.table, self.parts, self.request.limit, parts)
 
 
-def plan(request: Request, data: Dataset | None = None) -> Plan:
+def plan(request: Request, data: Dataset | None = None, *, look: bool = True) -> Plan:
     """Resolve a request without doing any of its work; raises UsageError for whatever cannot be served.
 
-    `data`: the request's dataset, where it is loaded already.
+    `data`: the request's dataset, where it is loaded already. `look`: whether the images' content is looked at; where it is not,
+    as for figures that come from scores alone, the plan has no images and cannot be executed.
     """
     card = _card(request)
     data = data or datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
@@ -127,19 +138,45 @@ def plan(request: Request, data: Dataset | None = None) -> Plan:
         found = weight_files.ResolvedWeights({}, None, {"scores": scores_hash(read_scores(request.scores))}, (), False)
     else:
         found = weight_files.find(card, request.init if trained and request.init else request.weights, offline=request.offline)
-    facts = identity(
-        card,
-        version=0 if request.scores else models.version_of(card),
-        weights=found.sha256,
-        trained=trained,
+    content: dict[str, str] = {}
+    images = None
+    if look and has_pictures(data.table) and not request.scores and not _scores_only(card):
+        wanted = ("train", *SCORED_PARTS) if trained else SCORED_PARTS
+        rows = _rows(data.table, parts, request.limit, wanted)
+        require_files(rows, data.name)
+        files = [*dict.fromkeys(rows["reference"]), *rows["distorted"]]
+        with counted(f"reading the images of {data.name}, once", unit="files", quiet=request.quiet or len(files) < _MANY) as step:
+            content = hash_files(files, rehash=request.rehash, progress=step)
+        images = data.images or images_hash(rows, content)
+    identity = RunIdentity(
+        card=card_facts(card, trained=trained),
+        code=code_of(card),
+        weights=found.sha256 if request.scores else weights_of(found),
+        labels_higher_is_better=data.higher_is_better,
         table=table_hash(data.table[parts != ""]),
+        images=images,
         split=splits.split_hash(data.table, parts),
         protocol=name,
         seed=request.seed,
         limit=request.limit,
     )
-    folder = folder_of(request.runs, data.name, card.name, key_of(facts))
-    return Plan(request, card, data, name, parts, found, trained, facts, folder)
+    folder = folder_of(request.runs, data.name, card.name, identity.key)
+    return Plan(request, card, data, name, parts, found, trained, identity, content, folder)
+
+
+def _rows(table: pd.DataFrame, split: pd.Series, limit: int | None, parts: Sequence[str]) -> pd.DataFrame:
+    chosen = [table[split == part][: limit if part in SCORED_PARTS else None] for part in parts]
+    if len(chosen) == 1:
+        return chosen[0]
+    import pandas as pd
+
+    return pd.concat(chosen)
+
+
+def images_hash(rows: pd.DataFrame, content: Mapping[str, str]) -> str:
+    """One hash over the content of these rows' images, by name; where the files lie does not count."""
+    columns = zip(rows["name"], rows["distorted"], rows["reference"], strict=True)
+    return sha256_json(sorted([name, content[distorted], content[reference]] for name, distorted, reference in columns))
 
 
 def _scores_only(card: ModelCard) -> bool:
@@ -163,7 +200,7 @@ def _card(request: Request) -> ModelCard:
 def request_facts(request: Request) -> dict[str, Any]:
     """What the user asked for, as far as it can be asked again: no paths of this machine but those of given files."""
     facts = asdict(request)
-    here = ("root", "device", "workers", "ray", "offline", "cards", "runs", "mlflow_uri", "quiet", "force")
+    here = ("root", "device", "workers", "ray", "offline", "cards", "runs", "mlflow_uri", "quiet", "force", "rehash")
     return {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items() if k not in here}
 
 

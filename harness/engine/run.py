@@ -5,7 +5,10 @@ cards -> table of pairs -> split -> training -> scores (one row per image) -> ag
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import json
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -19,21 +22,22 @@ from harness.cards.schema import DatasetCard
 from harness.datasets import splits
 from harness.datasets.check.manifest import manifest_hash
 from harness.datasets.overlap import related
-from harness.datasets.table import has_pictures, require_files
+from harness.datasets.table import has_pictures
 from harness.engine import devices
 from harness.engine.measure import controls, measured, oriented_labels
 from harness.engine.request import SCORED_PARTS, Plan, Request, command, plan, request_facts
 from harness.engine.scorer import Scorer, pairs_of
-from harness.files.atomic import sha256_file, sha256_json, write_json
+from harness.files.atomic import sha256_file, sha256_json, write_json, writing
+from harness.files.hash_index import hash_files
 from harness.files.named import remember
 from harness.files.score_table import read_scores, refuse_unmatched
 from harness.models import weights as weight_files
 from harness.results import processes
 from harness.results.conditions import conditions
-from harness.results.record import FORMAT
+from harness.results.key import FORMAT
 from harness.results.run_folder import finished, locked, prepare, require_there, withdraw
 from harness.results.run_scores import Scored, ScoreFile
-from harness.runtime.errors import RunError, UsageError
+from harness.runtime.errors import RunError, UsageError, listed
 from harness.runtime.progress import progress
 
 if TYPE_CHECKING:
@@ -42,6 +46,9 @@ if TYPE_CHECKING:
     from harness.engine.distributed.workers import WorkerPool, Workers
     from harness.engine.trainer import Trained
     from harness.models.weights import ResolvedWeights
+
+
+_NOT_RECORDED = "nothing was recorded; run the same command again when they are left alone"
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,7 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
 
         Tracker(request.mlflow_uri, request.runs, todo.folder, say).catch_up(record)
         return Outcome(todo.folder, record, found=True)
-    if has_pictures(todo.data.table) and not request.scores:
-        wanted = ("train", *SCORED_PARTS) if todo.trained else SCORED_PARTS
-        require_files(todo.rows(*wanted), todo.data.name)
+    _say_if_only_the_code_differs(todo, say)
     with locked(todo.folder, say):
         processes.end_leftovers(todo.folder, say)
         if not request.force:
@@ -108,6 +113,8 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         tracker = stack.enter_context(Tracker(request.mlflow_uri, request.runs, todo.folder, say))
         tracker.begin(f"{todo.card.name} on {todo.data.name}", _parameters(todo), _dataset_facts(todo))
         training = _train(todo, model, device, workers, tracker.epoch, say) if todo.trained else None
+        if training:
+            _refuse_changed(todo, hash_files(todo.content))
         if model is not None and hasattr(model, "to"):
             model.to(device)
         pictures = model is not None and has_pictures(todo.data.table)
@@ -214,7 +221,8 @@ def _score_with(scorer: Scorer | WorkerPool, todo: Plan, say: Callable[[str], No
     chunks = scorer.chunks(pairs_of(rows))
     file = ScoreFile(todo.folder)
     names = [[pair.name for pair in chunk] for chunk in chunks]
-    done = file.resume(names)
+    known = _pictures_by_name(todo, rows)
+    done = file.resume(names, known)
     if done:
         say(f"{todo.card.name}: {sum(len(names[n]) for n in done)} of {len(rows)} scores are there already")
     left = {number: chunk for number, chunk in enumerate(chunks) if number not in done}
@@ -227,6 +235,7 @@ def _score_with(scorer: Scorer | WorkerPool, todo: Plan, say: Callable[[str], No
             identical += sum(r.identical for r in results)
             step(count)
     file.finish(names)
+    _refuse_changed_pictures(todo, file, known)
     seconds = (time.monotonic() - begun) * len(rows) / fresh if fresh else 0.0
     return _Scoring(seconds, identical, scorer.seconds_per_image(chunks))
 
@@ -289,7 +298,7 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "command": command(todo.request),
         "partial": todo.request.limit is not None,
         "seen": todo.data.name in (set(todo.card.trained_on) | set(todo.found.trained_on))
-        and todo.card.trained_split != todo.facts["split"],
+        and todo.card.trained_split != todo.identity.split,
         "contaminated_by": _contaminated_by(todo, trained_on),
         "random_weights": todo.found.random and any(entry.use == "always" for entry in todo.card.weights),
         "trained_on": trained_on,
@@ -310,10 +319,11 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "identity": dict(todo.facts),
         "hashes": {
             "weights": dict(todo.found.sha256),
-            "table": todo.facts["table"],
-            "split": todo.facts["split"],
+            "table": todo.identity.table,
+            "split": todo.identity.split,
             "scores": sha256_json([[n, repr(s), p] for n, s, p in scores]),
             "pictures": sha256_json(sorted(pictures)),
+            "images": todo.data.images or (sha256_json(sorted(pictures)) if todo.content else None),
             "pictures_by_reference": pictures_by_reference(todo.data.table, pictures),
             "training_pictures_by_reference": training_pictures(todo) if training else None,
             "manifest": manifest_hash(
@@ -342,15 +352,52 @@ def pictures_by_reference(table: pd.DataFrame, pictures: Sequence[tuple[str, str
 
 
 def training_pictures(todo: Plan) -> dict[str, str]:
-    """`pictures_by_reference` of the training part, read anew."""
-    return pictures_by_reference(todo.data.table, hashed_pictures(todo.rows("train")))
+    """`pictures_by_reference` of the training part."""
+    return pictures_by_reference(todo.data.table, hashed_pictures(todo, "train"))
 
 
-def hashed_pictures(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """What pictures.csv holds, from the files themselves: name, sha256 of the distorted image, sha256 of the reference."""
-    stills = {path: sha256_file(path) for path in dict.fromkeys(rows["reference"])}
+def hashed_pictures(todo: Plan, *parts: str) -> list[tuple[str, str, str]]:
+    """What pictures.csv holds for these parts: name, sha256 of the distorted image, sha256 of the reference."""
+    return [(name, *hashes) for name, hashes in _pictures_by_name(todo, todo.rows(*parts)).items()]
+
+
+def _pictures_by_name(todo: Plan, rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """sha256 of the distorted image and of the reference, by the pair's name, as they were when the plan was made."""
     columns = zip(rows["name"], rows["distorted"], rows["reference"], strict=True)
-    return [(name, sha256_file(moved), stills[still]) for name, moved, still in columns]
+    return {name: (todo.content[distorted], todo.content[reference]) for name, distorted, reference in columns}
+
+
+def _refuse_changed_pictures(todo: Plan, file: ScoreFile, known: Mapping[str, tuple[str, str]]) -> None:
+    """Refuse to record scores of images that are not the ones that the run began with; raises RunError naming them."""
+    other = [name for name, *hashes in file.picture_hashes() if tuple(hashes) != known[name]]
+    if other:
+        raise RunError(f"{todo.data.name}: {len(other)} images changed while the run read them: {listed(other)}; {_NOT_RECORDED}")
+
+
+def _refuse_changed(todo: Plan, now: Mapping[str, str]) -> None:
+    """Refuse what was trained on images that changed meanwhile, and take it back; raises RunError naming them."""
+    other = [path for path, digest in todo.content.items() if now[path] != digest]
+    if other:
+        with writing(todo.folder):
+            (todo.folder / "state.json").unlink(missing_ok=True)
+        raise RunError(f"{todo.data.name}: {len(other)} images changed while the run trained: {listed(other)}; {_NOT_RECORDED}")
+
+
+def _say_if_only_the_code_differs(todo: Plan, say: Callable[[str], None]) -> None:
+    """Before training anew: a run of the same request by another state of the model's code may be what the user wants."""
+    if not todo.trained or (todo.folder / "state.json").is_file():
+        return
+    wanted = json.loads(json.dumps({**todo.facts, "code": None}))
+    for folder in sorted(path for path in todo.folder.parent.glob("*") if path.is_dir()):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            begun = json.loads((folder / "state.json").read_text(encoding="utf-8"))["identity"]
+            if {**begun, "code": None} != wanted:
+                continue
+            say(f"{todo.card.name}: the model's code changed since {folder} was trained; training anew")
+            if (weights := folder / "weights.safetensors").is_file():
+                words = ["harness", "run", todo.request.model, "--dataset", todo.request.dataset, "--weights", str(weights)]
+                words += ["--protocol", todo.request.protocol] if todo.request.protocol else []
+                say(f"its weights as they are: {shlex.join(words)}")
 
 
 def _parameters(todo: Plan) -> dict[str, Any]:
@@ -370,4 +417,4 @@ def _parameters(todo: Plan) -> dict[str, Any]:
 
 def _dataset_facts(todo: Plan) -> dict[str, Any]:
     sizes = {part: int((todo.parts == part).sum()) for part in splits.PARTS}
-    return {"name": todo.data.name, "hash": todo.facts["table"], "split": todo.facts["split"], **sizes}
+    return {"name": todo.data.name, "hash": todo.identity.table, "split": todo.identity.split, **sizes}

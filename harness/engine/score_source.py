@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ class Member:
     name: str
     scores: Mapping[str, float]
     parts: Mapping[str, str]
+    images: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """sha256 of the distorted image and of the reference that were scored, by name; empty where they are not known."""
     folder: Path | None = None
     record: Mapping[str, Any] | None = None
 
@@ -73,5 +75,19 @@ def _of_run(folder: Path) -> Member:
     if record["repeats"] is not None:
         raise UsageError(f"{folder}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}")
     sign = 1.0 if record["identity"]["card"]["higher_is_better"] else -1.0
-    rows = ScoreFile(folder).read()
-    return Member(record["model"], {n: sign * s for n, s, _ in rows}, {n: p for n, _, p in rows}, folder, record)
+    file = ScoreFile(folder)
+    rows = file.read()
+    images = {name: (distorted, reference) for name, distorted, reference in file.picture_hashes() if distorted}
+    return Member(record["model"], {n: sign * s for n, s, _ in rows}, {n: p for n, _, p in rows}, images, folder, record)
+
+
+def refuse_other_images(members: Sequence[Member]) -> None:
+    """Refuse members whose scores are of images of other content under the same names; raises UsageError naming them."""
+    for i, one in enumerate(members):
+        for other in members[i + 1 :]:
+            differ = [name for name, hashes in one.images.items() if other.images.get(name, hashes) != hashes]
+            if differ:
+                raise UsageError(
+                    f"{one.name} ({one.folder}) and {other.name} ({other.folder}) scored images of other content under the same "
+                    f"names: {len(differ)}: {listed(differ)}; run both again on the images as they are now"
+                )

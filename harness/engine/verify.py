@@ -110,24 +110,34 @@ def verify(
         asked = Request(
             **fields, root=root, cards=tuple(cards), device=device, offline=offline, workers=workers, ray=ray,
             runs=scratch,
-            mlflow_uri="off", quiet=quiet,
+            mlflow_uri="off", quiet=quiet, rehash=True,
         )  # fmt: skip
         findings = own_contradictions(folder, record)
         try:
             todo = plan(asked)
         except HarnessError as error:
             return VerificationResult(folder, 0, (*findings, Finding("request", f"it cannot be asked again: {error}")), ())
-        findings += identity_differences(record, todo)
-        findings += _training_findings(record, todo) if sample is None and not findings else []
+        findings += identity_differences(record, todo, folder)
         if findings:
             return VerificationResult(folder, 0, tuple(findings), ())
         checked, found, remarks = _again(folder, record, todo, sample, say, train=train)
         return VerificationResult(folder, checked, tuple(found), tuple(remarks))
 
 
-def identity_differences(record: Mapping[str, Any], todo: Plan) -> list[Finding]:
-    """In what the same request means something else today: card, labels, split, weights, code."""
-    return [Finding(*difference) for difference in _identity_differences(record["identity"], todo.facts)]
+def identity_differences(record: Mapping[str, Any], todo: Plan, folder: Path | None = None) -> list[Finding]:
+    """In what the same request means something else today: card, labels, split, weights, code, and, with the run's `folder`,
+    images, which are named as far as the record knows them."""
+    before, now = dict(record["identity"]), todo.facts
+    if folder is None:
+        before["images"] = now["images"]
+    found = [Finding(*difference) for difference in _identity_differences(before, now)]
+    if folder is None or before["images"] == now["images"]:
+        return found
+    named = _training_findings(record, todo)
+    named += _picture_findings(folder, record, todo, hashed_pictures(todo, *SCORED_PARTS)) if todo.content else []
+    return [finding for finding in found if finding.what != "pictures"] + (
+        named or [finding for finding in found if finding.what == "pictures"]
+    )
 
 
 def own_contradictions(folder: Path, record: Mapping[str, Any]) -> list[Finding]:
@@ -154,8 +164,9 @@ def _identity_differences(before: Any, now: Any, path: str = "") -> list[tuple[s
     if before == now:
         return []
     room = path.split(".")[0]
-    words = {"table": "labels", "weights": "weights", "card": "card", "version": "code", "split": "split"}
+    words = {"table": "labels", "weights": "weights", "card": "card", "code": "code", "images": "pictures", "split": "split"}
     texts = {"table": "names, pairing or labels of the dataset's table are others", "split": "the protocol gives other parts"}
+    texts["images"] = "the content of its images is another"
     return [(words.get(room, room), texts.get(room, f"{path} was {before!r}, is {now!r}"))]
 
 
@@ -193,7 +204,7 @@ def _again(
         findings, remarks = _trained_findings(record, again.record, scores, fresh)
     else:
         fresh, findings = {}, []
-        pictures = hashed_pictures(todo.rows(*SCORED_PARTS))
+        pictures = hashed_pictures(todo, *SCORED_PARTS)
         remarks = ["its trained weights are not here, and it was not trained again: the scores themselves are not checked"]
     findings = _picture_findings(folder, record, todo, pictures) + findings + _measured(record, todo, scores)
     return len(fresh), findings, remarks
@@ -317,7 +328,7 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
     if record["repeats"] is not None:
         raise RunError(f"{folder}: a record of repeats; run its command again: {record['command']}")
     fields = request_of(folder, record, cards)
-    todo = plan(Request(**fields, root=root, cards=tuple(cards), mlflow_uri="off", offline=True, quiet=True))
+    todo = plan(Request(**fields, root=root, cards=tuple(cards), mlflow_uri="off", offline=True, quiet=True), look=False)
     problems = [*own_contradictions(folder, record), *identity_differences(record, todo)]
     if problems:
         raise RunError("\n".join(f"{folder}: {problem.what}: {problem.text}" for problem in problems))

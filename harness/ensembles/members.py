@@ -245,7 +245,7 @@ def _source(member: int, name: str, outcome: Outcome, wish: Request) -> Source:
         )
     facts = {
         "class": card["class_"],
-        "version": identity["version"],
+        "version": identity["code"].get("version", 1),
         "identical": card["identical"],
         "requires": card["requires"],
         "extra": card["extra"],

@@ -63,4 +63,4 @@ def _standings(ranked: dict[int, Row], figure: str, confidence: float) -> list[t
 
 def _same_images(row: Row, other: Row) -> bool:
     references = [found.left_out.references if found.left_out else None for found in (row, other)]
-    return None not in row.images and row.images == other.images and row.n == other.n and references[0] == references[1]
+    return None not in row.images[:2] and row.images == other.images and row.n == other.n and references[0] == references[1]

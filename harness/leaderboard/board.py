@@ -10,6 +10,7 @@ from harness.results.marks import (
     CONTAMINATED,
     LEGEND,
     NO_LABELS,
+    OTHER_IMAGES,
     OTHER_SPLIT,
     OTHER_TABLE,
     PARTIAL,
@@ -20,7 +21,7 @@ from harness.statistics.leave_one_out import LeaveOneOut
 
 Record = Mapping[str, Any]
 FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
-_UNRANKED = frozenset({SEEN, CONTAMINATED, PARTIAL, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT})
+_UNRANKED = frozenset({SEEN, CONTAMINATED, PARTIAL, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES})
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Row:
     marks: tuple[str, ...] = ()
     left_out: LeaveOneOut | None = None
     """Figures without each reference."""
-    images: tuple[str | None, str | None] = (None, None)
-    """The table's and the split's hash: rows are compared where both are the same."""
+    images: tuple[str | None, ...] = (None, None, None)
+    """The hashes of table, split and images: rows are compared where all are the same."""
     best: tuple[str, ...] = ()
     """Figures in which the row is not significantly below the best row."""
     p_best: float | None = None

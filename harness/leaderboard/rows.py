@@ -21,6 +21,7 @@ from harness.results.marks import (
     CONTROLS,
     FEW,
     LEGEND,
+    OTHER_IMAGES,
     OTHER_SPLIT,
     OTHER_TABLE,
     PARTIAL,
@@ -90,6 +91,7 @@ class _Usual(NamedTuple):
     table: str | None
     split: str | None
     n: int | None
+    images: str | None
 
 
 def _usual(records: Sequence[Record], *, seeded_splits: bool) -> _Usual:
@@ -98,7 +100,8 @@ def _usual(records: Sequence[Record], *, seeded_splits: bool) -> _Usual:
     # Seeded splits differ from seed to seed by design; all others are one list of images.
     split = None if seeded_splits else _most_common([_hash(r, "split") for r in here])
     counts = [_test(r)["n"] for r in here if _test(r).get("n") is not None and _hash(r, "split") == split]
-    return _Usual(table, split, max(counts, default=None))
+    images = _most_common([_hash(r, "images") for r in here if _hash(r, "split") == split]) if split is not None else None
+    return _Usual(table, split, max(counts, default=None), images)
 
 
 def _differs(record: Record, usual: _Usual) -> str | None:
@@ -108,8 +111,11 @@ def _differs(record: Record, usual: _Usual) -> str | None:
         return OTHER_TABLE
     if None not in (split, usual.split) and split != usual.split:
         return OTHER_SPLIT
+    images = _hash(record, "images")
     if record.get("partial") or (n is not None and usual.n is not None and n < usual.n):
         return PARTIAL
+    if None not in (images, usual.images) and images != usual.images:
+        return OTHER_IMAGES
     return None
 
 
@@ -119,6 +125,10 @@ def _finished(record: Record) -> bool:
 
 def _hash(record: Record, what: str) -> str | None:
     found = (record.get("hashes") or {}).get(what)
+    identity: Mapping[str, Any] = record.get("identity") or {}
+    if what == "table" and (identity.get("first") or identity).get("labels_higher_is_better") is False:
+        # The same labels read the other way round are other labels.
+        found = found and f"{found} lower is better"
     return None if found is None else str(found)
 
 
@@ -157,7 +167,7 @@ def _row(record: Record, folder: str, usual: _Usual) -> Row:
         repeats=len(record.get("repeats") or ()),
         marks=marks_of(record, _differs(record, usual)),
         left_out=LeaveOneOut.read(record.get("without_each_reference")),
-        images=(_hash(record, "table"), _hash(record, "split")),
+        images=tuple(_hash(record, name) for name in ("table", "split", "images")),
         trained_on=tuple(record.get("trained_on") or ()),
         settings=_settings(_command(record)),
         key=record["key"],
@@ -232,7 +242,7 @@ def _mean(rows: Sequence[Row]) -> Row:
         repeats=rows[0].repeats,
         marks=tuple(mark for mark in LEGEND if any(mark in row.marks for row in rows)),
         left_out=_mean_left_out(rows),
-        images=rows[0].images if len({row.images for row in rows}) == 1 else (None, None),
+        images=rows[0].images if len({row.images for row in rows}) == 1 else (None, None, None),
         trained_on=rows[0].trained_on,
         settings=rows[0].settings,
         members=tuple(row.key for row in rows),

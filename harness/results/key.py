@@ -1,66 +1,84 @@
-"""A run's identity and its key: what determines a result, hashed."""
+"""A run's identity and its key: what determines its scores, and nothing else.
+
+The identity is an allow-list. A field at the default that FORMAT 2 gave it is not hashed, and defaults never change, so that a
+field that is added later changes no key. Not in it: device, threads, batch, workers, library versions, paths, prose, and import
+paths of the harness's own classes; the conditions under which bits repeat are in `harness.results.conditions`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.cards.schema import ModelCard
+from harness.cards.schema import Cropping, ModelCard, Recipe
 from harness.files.atomic import sha256_json
 
-_PROSE = (
-    "title",
-    "description",
-    "paper",
-    "code",
-    "licence",
-    "extra_data",
-    "trained_on",
-    "trained_split",
-    "tunable",
-    "requires",
-    "extra",
-    "published",
-    "path",
-    "weights",
-)
+FORMAT = 2
+"""Of identities and of records."""
+_CROPPING = asdict(Cropping())
+_RECIPE = asdict(Recipe(epochs=0, optimizer="adam", rate=0.0))
+_REQUIRED = ("epochs", "optimizer", "rate")
 
 
-def identity(
-    card: ModelCard,
-    *,
-    version: int,
-    weights: Mapping[str, str],
-    trained: bool,
-    table: str,
-    split: str,
-    protocol: str,
-    seed: int,
-    limit: int | None = None,
-    source: str = "",
-) -> dict[str, Any]:
-    """What determines a result. `weights`: sha256 by part; `table`, `split`: hashes; `source`: the key of the run that
-    trained the weights, where they are not a file yet."""
-    facts = {k: v for k, v in asdict(card).items() if k not in _PROSE}
-    if not trained:
-        facts.pop("recipe")
-    facts["model"] = {k: v for k, v in facts["model"].items() if k != "backbone" or v in ("", "random")}
-    # A setting younger than the keys there are: where it is off, they stay what they were.
-    facts["protocol"] = {k: v for k, v in facts["protocol"].items() if k != "mirrored" or v}
-    return {
-        "card": facts,
-        "version": version,
-        "weights": dict(sorted(weights.items())),
-        "table": table,
-        "split": split,
-        "protocol": protocol,
-        "seed": seed,
-        "limit": limit,
-        "source": source,
+@dataclass(frozen=True)
+class RunIdentity:
+    """What determines the scores of a run."""
+
+    card: Mapping[str, Any]
+    """The resolved model card without prose (`card_facts`)."""
+    code: Mapping[str, Any]
+    """The model's code (`harness.models.identity.code_of`); empty for scores from a file."""
+    weights: Mapping[str, str]
+    """Hashes of tensors by the name of the part; of given scores, the hash of the scores."""
+    labels_higher_is_better: bool
+    """The labels' polarity."""
+    table: str
+    """Hash of the table's rows that take part: names, pairing, labels, references."""
+    images: str | None
+    """Hash of the content of the images that take part; None where there are none."""
+    split: str
+    """Hash of which image is in which part."""
+    protocol: str
+    """The protocol's name."""
+    seed: int
+    """The run's seed."""
+    limit: int | None = None
+    """At most so many pairs of each scored part."""
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values, as records keep them."""
+        return {"format": FORMAT, **asdict(self), "weights": dict(sorted(self.weights.items()))}
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits over the identity."""
+        return key_of(self.facts())
+
+
+def card_facts(card: ModelCard, *, trained: bool) -> dict[str, Any]:
+    """The part of a resolved model card that determines scores; the recipe only where the model is trained.
+
+    A backbone that is a file counts by its tensors, which are among the weights.
+    """
+    cropping = {k: v for k, v in asdict(card.protocol).items() if v != _CROPPING[k]}
+    facts: dict[str, Any] = {
+        "name": card.name,
+        "higher_is_better": card.higher_is_better,
+        "model": {k: v for k, v in card.model.items() if k != "backbone" or v in ("", "random")},
     }
+    if members := facts["model"].get("members"):
+        # Classes of members are among the code.
+        facts["model"]["members"] = [
+            {k: v for k, v in dict(member).items() if k not in ("class", "version")} for member in members
+        ]
+    facts |= {"protocol": cropping} if cropping else {}
+    facts |= {"identical": card.identical} if card.identical is not None else {}
+    if trained and card.recipe is not None:
+        facts["recipe"] = {k: v for k, v in asdict(card.recipe).items() if k in _REQUIRED or v != _RECIPE[k]}
+    return facts
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """The run's key: 16 hexadecimal digits over its identity."""
+    """The key that an identity's facts give: 16 hexadecimal digits."""
     return sha256_json(facts)[:16]

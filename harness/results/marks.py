@@ -16,6 +16,7 @@ UNFINISHED = "unfinished"
 NO_LABELS = "labels withheld"
 OTHER_TABLE = "other table"
 OTHER_SPLIT = "other split"
+OTHER_IMAGES = "other images"
 NO_FIT = "no fit"
 IDENTICAL = "identical pairs"
 LEGEND = {
@@ -28,6 +29,7 @@ LEGEND = {
     NO_LABELS: "people's scores of the test part are not public, so there are no figures here",
     OTHER_TABLE: "measured on other pairs or labels than the rest of this table: not ranked",
     OTHER_SPLIT: "tested on other images than the rest of this table: not ranked",
+    OTHER_IMAGES: "scored on images of other content than the rest of this table, under the same names: not ranked",
     NO_FIT: "no curve could be fitted, so PLCC fitted and RMSE are blank",
     IDENTICAL: "pairs of identical pictures were given the card's ceiling instead of infinity",
     NOT_COMPARED: "not tested against the best row: one of the two has no figures without each reference (an older record, or "
@@ -44,7 +46,7 @@ def marks_of(record: Mapping[str, Any], differs: str | None = None) -> tuple[str
         SEEN: record.get("seen"),
         CONTAMINATED: record.get("contaminated_by"),
         RANDOM: record.get("random_weights"),
-        **{mark: mark == differs for mark in (PARTIAL, OTHER_TABLE, OTHER_SPLIT)},
+        **{mark: mark == differs for mark in (PARTIAL, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES)},
         NO_LABELS: not figures,
         FEW: figures.get("few_references"),
         NO_FIT: figures.get("fit_problem"),

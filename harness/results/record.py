@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files.names import key_problem, name_problem
+from harness.results.key import FORMAT
 from harness.runtime.errors import UsageError, listed
 
 _NUMBER = (int, float)
@@ -124,9 +125,6 @@ def _called(value: Any) -> str:
     return words.get(type(value), "null")
 
 
-FORMAT = 1
-
-
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The folder's finished record, or None. Raises UsageError for one that another version wrote or that is damaged."""
     path = folder / "record.json"
@@ -149,9 +147,15 @@ def parse_record(data: bytes, path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not a readable record ({error}); move it away, or repeat with --force") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
+        again = record.get("command") if isinstance(record, dict) and found == 1 else None
+        how = f"make it again ({again})" if isinstance(again, str) else "choose another --runs, or repeat with --force"
         raise UsageError(
-            f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); "
-            "choose another --runs, or repeat with --force"
+            f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); {how}"
+            + (
+                f", or test its weights: --weights {path.parent / 'weights.safetensors'}"
+                if found == 1 and record.get("training")
+                else ""
+            )
         )
     # They become parts of paths.
     named = {"key": key_problem, "model": name_problem, "dataset": name_problem}

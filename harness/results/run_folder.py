@@ -21,7 +21,8 @@ from typing import Any
 from harness.files.atomic import write_json, writing
 from harness.results import processes
 from harness.results.conditions import difference
-from harness.results.record import FORMAT, read_record
+from harness.results.key import FORMAT
+from harness.results.record import read_record
 from harness.runtime.errors import RunError, UsageError
 
 # Cut off between two removals, a folder must not look finished without its scores, nor resumable without its state's files.

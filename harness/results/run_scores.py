@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +23,10 @@ class ScoreFile:
         self.path = folder / "scores.csv"
         self.pictures = folder / "pictures.csv"
 
-    def resume(self, chunks: Sequence[Sequence[str]]) -> set[int]:
+    def resume(self, chunks: Sequence[Sequence[str]], known: Mapping[str, tuple[str, str]] | None = None) -> set[int]:
         """Which chunks (of names) are already there whole; anything else in the files is dropped.
+
+        `known`: sha256 of the distorted image and of the reference by name; scores of other images are dropped too.
 
         Workers finish chunks in any order, so what a kill left need not be the first ones.
         """
@@ -34,7 +36,10 @@ class ScoreFile:
         def whole(chunk: Sequence[str]) -> bool:
             starts = [at.get(chunk[0], -1) for at in places]
             ends = zip((rows, pictures), starts, strict=True)
-            return all(s >= 0 and [r[0] for r in found[s : s + len(chunk)]] == list(chunk) for found, s in ends)
+            there = all(s >= 0 and [r[0] for r in found[s : s + len(chunk)]] == list(chunk) for found, s in ends)
+            if not there or known is None:
+                return there
+            return all(tuple(row[1:]) == known[row[0]] for row in pictures[starts[1] : starts[1] + len(chunk)])
 
         done = {number for number, chunk in enumerate(chunks) if whole(chunk)}
         self._write(rows, pictures, [name for number in sorted(done) for name in chunks[number]])

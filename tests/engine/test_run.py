@@ -230,7 +230,7 @@ def test_a_runs_folder_that_is_a_file_or_of_another_version_is_told_with_status_
     assert "cannot be written" in done.stderr
     (whole,) = world.run("psnr", runs="another")
     record = Path(whole["run"]) / "record.json"
-    record.write_text(record.read_text().replace('"format": 1', '"format": 99'))
+    record.write_text(record.read_text().replace('"format": 2', '"format": 99', 1))
     done = world.call("run", "psnr", "--dataset", str(world.table), runs="another", status=2)
     assert "another version of the harness (format 99" in done.stderr
     assert '"format": 99' in record.read_text()

@@ -16,7 +16,7 @@ from harness.datasets import load_dataset
 from harness.engine.scorer import Pair, Scorer, pairs_of
 from harness.models import find_model
 from harness.models.base import Model
-from harness.results.key import identity
+from harness.results.key import card_facts
 from harness.runtime.errors import RunError, UsageError
 
 
@@ -189,8 +189,8 @@ def test_mirrored_crops_count_as_further_crops_and_leave_symmetric_models_alone(
 def test_mirroring_is_part_of_a_key_only_where_it_is_asked_for():
     def facts(settings: dict[str, str]) -> dict[str, object]:
         card = apply_set(find_model("psnr"), settings)
-        return identity(card, version=1, weights={}, trained=False, table="", split="", protocol="full", seed=0)
+        return card_facts(card, trained=False)
 
-    assert "mirrored" not in facts({})["card"]["protocol"]
+    assert "protocol" not in facts({})
     assert facts({"protocol.mirrored": "false"}) == facts({})
-    assert facts({"protocol.mirrored": "true"})["card"]["protocol"]["mirrored"] is True
+    assert facts({"protocol.mirrored": "true"})["protocol"]["mirrored"] is True

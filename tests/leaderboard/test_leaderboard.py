@@ -54,7 +54,7 @@ def variety(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make(records, "hasty", noise=0.1, limit=40)
     for seed in (0, 1, 2):
         make(records, "net", noise=0.5, seed=seed, trained=True)
-    make(records, "psnr", protocol="full", noise=1.5)
+    make(records, "psnr", protocol="full", noise=1.5, published=PUBLISHED)
     make(records, "psnr", dataset="other", references=5)
     return records.parent
 
@@ -406,7 +406,7 @@ def test_added_records_are_copied_with_their_scores_and_nothing_else(tmp_path: P
 def test_an_added_record_takes_the_place_of_the_same_of_an_older_version(tmp_path: Path) -> None:
     old, record = make(tmp_path / "runs", "net", trained=True)
     other, _ = make(tmp_path / "runs", "net", trained=True, seed=1)
-    identity = record["identity"] | {"version": 2}
+    identity = record["identity"] | {"code": {"class": "B", "version": 2}}
     new = old.with_name(key_of(identity))
     shutil.copytree(old, new)
     edit(new / "record.json", identity=identity, key=new.name)
@@ -496,7 +496,7 @@ def test_leaderboards_need_no_torch_ray_mlflow_or_pandas_and_500_records_take_un
         key = f"{n:016x}"
         folder = tmp_path / "boards" / "records" / "toy" / "net" / key
         folder.mkdir(parents=True)
-        (folder / "record.json").write_text(json.dumps(record | {"key": key, "identity": record["identity"] | {"source": key}}))
+        (folder / "record.json").write_text(json.dumps(record | {"key": key, "identity": record["identity"] | {"seed": n}}))
         shutil.copy(place / "scores.csv", folder)
     code = (
         "import sys, time; begun = time.process_time(); from harness import leaderboard\n"

@@ -16,9 +16,7 @@ from PIL import Image
 
 from harness.cards.schema import DatasetCard, ModelCard, Protocol, Published
 from harness.files.atomic import sha256_json, write_json, write_text
-from harness.results.key import identity as identity_of
-from harness.results.key import key_of
-from harness.results.record import FORMAT
+from harness.results.key import FORMAT, RunIdentity, card_facts, key_of
 from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile
 from harness.statistics.agreement import agreement
@@ -84,6 +82,7 @@ def make(
     references: int = 12,
     limit: int | None = None,
     table: str = "table",
+    images: str = "images",
     split: Any = "hash",
     seen: bool = False,
     trained: bool = False,
@@ -105,18 +104,18 @@ def make(
         measured(tuple(map(float, values)), tuple(map(float, people)), ids)
         for values in (scores, people, [-level for _, _, _, level in rows])
     )
-    identity = identity_of(
-        card,
-        version=1,
+    identity = RunIdentity(
+        card=card_facts(card, trained=trained) | ({"settings": settings} if settings else {}),
+        code={"class": "B", "version": 1},
         weights={},
-        trained=trained,
+        labels_higher_is_better=True,
         table=sha256_json(table),
+        images=sha256_json(images),
         split=sha256_json([split, seed if split == "random" else 0, protocol, references]),
         protocol=protocol,
         seed=seed,
         limit=limit,
-        source=json.dumps(settings) if settings else "",
-    )
+    ).facts()
     key = key_of(identity)
     words = ["harness", "run", model, "--dataset", dataset, *(["--seed", str(seed)] if seed else [])]
     words += [word for name, value in (settings or {}).items() for word in ("--set", f"{name}={value}")]
@@ -162,6 +161,7 @@ def make(
             "split": identity["split"],
             "scores": sha256_json([[n, repr(s), p] for n, s, p in lines]),
             "pictures": sha256_json([]),
+            "images": sha256_json(images),
         },
         "cards": {"model": asdict(card), "dataset": asdict(data)},
     }

@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.cards.schema import DatasetCard
 from harness.files.atomic import sha256_json, write_json
+from harness.runtime.caches import cache_folder
 from harness.runtime.errors import RunError
 
 FORMAT = 1
@@ -60,8 +61,6 @@ def _unchanged(root: Path, file: Mapping[str, Any]) -> bool:
 
 
 def _places(card: DatasetCard, root: Path) -> list[Path]:
-    from harness.datasets.demo import cache_folder
-
     name = f"manifest-{card.name}.json"
     key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
     return [root / name, cache_folder() / "manifests" / key / name]

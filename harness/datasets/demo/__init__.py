@@ -17,7 +17,6 @@ import hashlib
 import itertools
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,9 @@ import numpy as np
 from PIL import Image
 
 from harness.datasets.demo import distortions
-from harness.files.atomic import atomic, sha256_json, write_json
+from harness.files.atomic import atomic, sha256_json, write_json, writing
+from harness.files.hash_index import hash_files
+from harness.runtime.caches import cache_folder
 from harness.runtime.errors import RunError, UsageError, listed, near
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def read(
     dropped = _make(folder, ids, pairs, progress)
     scores = priors()
     kept = [pair for pair in pairs if pair.name not in dropped]
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "name": [pair.name for pair in kept],
             "distorted": [str(folder / "distorted" / pair.name) for pair in kept],
@@ -99,6 +100,9 @@ def read(
             "score": [scores[pair.kind][pair.level - 1] for pair in kept],
         }
     )
+    # Codecs and processors round differently, so that the bytes vary from machine to machine: the recipe stands for them.
+    table.attrs["images"] = f"demo {_key()}"
+    return table
 
 
 def reference_ids() -> tuple[str, ...]:
@@ -118,18 +122,6 @@ def priors() -> dict[str, tuple[float, ...]]:
     rows = csv.reader(line for line in text.splitlines() if not line.startswith("#"))
     next(rows)
     return {kind: tuple(map(float, means)) for kind, *means in rows}
-
-
-def cache_folder() -> Path:
-    """`harness` in $HARNESS_CACHE, else in the user's cache folder ($XDG_CACHE_HOME, or the platform's)."""
-    for variable in ("HARNESS_CACHE", "XDG_CACHE_HOME"):
-        if place := os.environ.get(variable):
-            return Path(place).expanduser() / "harness"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "harness"
-    if sys.platform == "win32" and (place := os.environ.get("LOCALAPPDATA")):
-        return Path(place) / "harness"
-    return Path.home() / ".cache" / "harness"
 
 
 _DATA = resources.files("harness.datasets") / "demo" / "data"
@@ -152,11 +144,16 @@ def _key() -> str:
 def _make(folder: Path, ids: Iterable[str], pairs: Sequence[_Pair], progress: Progress | None) -> Mapping[str, int]:
     """Complete the cache; returns the pairs that were dropped, with their largest difference."""
     manifest = folder / "manifest.json"
-    dropped = _read_manifest(manifest)
+    dropped, content = _read_manifest(manifest)
+    wanted = [f"distorted/{pair.name}" for pair in pairs if pair.name not in dropped] + [f"references/{i}.bmp" for i in ids]
+    _remove_changed(folder, {name: content[name] for name in wanted if name in content})
     there = _sizes(folder / "distorted")
     missing = [pair for pair in pairs if pair.name not in dropped and there.get(pair.name) != _BYTES]
     bare = [i for i in ids if _sizes(folder / "references").get(f"{i}.bmp") != _BYTES]
     if not missing and not bare:
+        if any(name not in content for name in wanted):
+            with contextlib.suppress(RunError, UsageError):
+                _write_manifest(folder, dropped, content, wanted)
         return dropped
     _require_writable(folder)
     images = {i: reference_image(i) for i in {*bare, *(pair.reference for pair in missing)}}
@@ -177,17 +174,36 @@ def _make(folder: Path, ids: Iterable[str], pairs: Sequence[_Pair], progress: Pr
     finally:
         pool.shutdown(cancel_futures=True)
     # Read again: another process may have finished other references or kinds meanwhile.
-    dropped = {**_read_manifest(manifest), **dropped}
+    others, content = _read_manifest(manifest)
+    dropped = {**others, **dropped}
+    _write_manifest(folder, dropped, content, [name for name in wanted if name.removeprefix("distorted/") not in dropped])
+    return dropped
+
+
+def _remove_changed(folder: Path, content: Mapping[str, str]) -> None:
+    """Remove pictures that are not what was made, so that they are made again."""
+    there = {name: str(folder / name) for name in content if (folder / name).is_file()}
+    now = hash_files(there.values())
+    for name, path in there.items():
+        if now[path] != content[name]:
+            with writing(path):
+                os.unlink(path)
+
+
+def _write_manifest(folder: Path, dropped: Mapping[str, int], content: Mapping[str, str], names: Sequence[str]) -> None:
+    """Note what was dropped, and the content of these pictures as they were made."""
+    fresh = {name: str(folder / name) for name in names}
+    now = hash_files(fresh.values())
     write_json(
-        manifest,
+        folder / "manifest.json",
         {
             "what": "pictures of the harness's demonstration dataset; this folder may be deleted, they are made again",
             "version": distortions.VERSION,
             "levels": {kind: list(values) for kind, values in distortions.LEVELS.items()},
             "dropped": dict(sorted(dropped.items())),
+            "files": dict(sorted({**content, **{name: now[path] for name, path in fresh.items()}}.items())),
         },
     )
-    return dropped
 
 
 def _make_one(folder: Path, pair: _Pair, reference: distortions.Image) -> int:
@@ -223,13 +239,14 @@ def _sizes(folder: Path) -> dict[str, int]:
     return sizes
 
 
-def _read_manifest(path: Path) -> dict[str, int]:
-    """The dropped pairs; none where there is no manifest that can be read, so that they are found again."""
+def _read_manifest(path: Path) -> tuple[dict[str, int], dict[str, str]]:
+    """The dropped pairs, and the sha256 of each picture; none where no manifest can be read, so that they are found again."""
     try:
-        dropped = json.loads(path.read_text(encoding="utf-8"))["dropped"]
-        return {str(name): int(difference) for name, difference in dropped.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        document = json.loads(path.read_text(encoding="utf-8"))
+        dropped = {str(name): int(difference) for name, difference in document["dropped"].items()}
+        return dropped, {str(name): str(digest) for name, digest in document.get("files", {}).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}, {}
 
 
 def _require_writable(folder: Path) -> None:

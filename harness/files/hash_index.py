@@ -1,0 +1,216 @@
+"""sha256 of many files, read again only where a file may have changed: an index in the user's cache folder, as git keeps one.
+
+The index maps a file's path to what the file system says of it (size, times of change, inode) and its sha256. A file whose
+facts are unchanged is not read again, with two exceptions:
+
+- it was changed within two seconds of being hashed, by the clock of its own file system: a second change within the clock's
+  step would leave the facts as they are;
+- the system has no time of change that programs cannot set (Windows): there the index is weaker, and `rehash` reads all files.
+
+A size alone proves nothing: many datasets are BMPs of one size. A damaged, foreign or read-only index costs time and never
+gives a wrong answer: every row carries a checksum over itself and this machine's name. Several processes may use it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import sqlite3
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.runtime.caches import cache_folder
+from harness.runtime.errors import UsageError, listed
+
+WEAK = os.name == "nt"
+"""Whether this system lets a program change a file and leave no trace in the facts that the index looks at."""
+_RACY = 2_000_000_000
+"""Nanoseconds before its hashing in which a change makes a file's facts untrusted."""
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS files_1 (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, "
+    "device INTEGER, hashed INTEGER, sha256 TEXT, checksum TEXT)"
+)
+_AT_ONCE = 500
+_SHA256 = "sha256"
+
+
+class _Facts(NamedTuple):
+    """What the file system says of a file."""
+
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+    device: int
+
+
+def hash_files(
+    paths: Iterable[str], *, rehash: bool = False, progress: Callable[[int, int], None] | None = None
+) -> dict[str, str]:
+    """The sha256 (hexadecimal) of each file, by the path given; files that the index knows as unchanged are not read.
+
+    `rehash`: read every file. `progress(done, total)` is called, in this thread, for files that are read. Raises UsageError
+    naming every file that cannot be read.
+    """
+    wanted = list(dict.fromkeys(paths))
+    absolute = {path: os.path.abspath(path) for path in wanted}
+    facts: dict[str, _Facts] = {}
+    problems: list[str] = []
+    for path in wanted:
+        try:
+            status = os.stat(path)
+            if stat.S_ISREG(status.st_mode):
+                facts[path] = _facts(status)
+            else:
+                problems.append(f"{path} (not a regular file)")
+        except OSError as error:
+            problems.append(f"{path} ({error.strerror})")
+    _refuse(problems)
+    known = {} if rehash else _known([absolute[path] for path in wanted])
+    found: dict[str, str] = {}
+    for path in wanted:
+        row = known.get(absolute[path])
+        if row is not None and row[0] == facts[path] and not _racy(facts[path], row[1]):
+            found[path] = row[2]
+    unread = [path for path in wanted if path not in found]
+    if not unread:
+        return found
+    clocks = {device: _clock(os.path.dirname(absolute[path])) for path in unread for device in (facts[path].device,)}
+    rows = []
+    for done, (path, result) in enumerate(_read(unread), 1):
+        if isinstance(result, OSError):
+            problems.append(f"{path} ({result.strerror or result})")
+        else:
+            before, digest = result
+            found[path] = digest
+            rows.append((absolute[path], before, clocks.get(before.device, time.time_ns()), digest))
+        if progress is not None:
+            progress(done, len(unread))
+    _refuse(problems)
+    _keep(rows)
+    return found
+
+
+def hash_file(path: str | Path, *, rehash: bool = False) -> str:
+    """The sha256 of one file, as `hash_files` gives it."""
+    return hash_files([str(path)], rehash=rehash)[str(path)]
+
+
+def derived(sha256: str, what: str, compute: Callable[[], str]) -> str:
+    """A value that follows from a file's bytes alone, computed once and kept under the bytes' sha256.
+
+    `what` names the kind of value and its version.
+    """
+    name = f"{what}:{sha256}"
+    nothing = _Facts(0, 0, 0, 0, 0)
+    row = _known([name]).get(name)
+    if row is not None and row[0] == nothing:
+        return row[2]
+    value = compute()
+    _keep([(name, nothing, 0, value)])
+    return value
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise UsageError(f"{len(problems)} files cannot be read: {listed(problems)}")
+
+
+def _facts(status: os.stat_result) -> _Facts:
+    return _Facts(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+
+
+def _racy(facts: _Facts, hashed: int) -> bool:
+    return max(facts.mtime, facts.ctime) > hashed - _RACY
+
+
+def _clock(folder: str) -> int:
+    """Now, by the clock of the file system that holds `folder` where a file without a name can be made there, else by ours."""
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as stream:
+        return os.fstat(stream.fileno()).st_mtime_ns
+    return time.time_ns()
+
+
+def _read(paths: Sequence[str]) -> Iterator[tuple[str, tuple[_Facts, str] | OSError]]:
+    """Each file with its facts and sha256, read by several threads, in order."""
+
+    def one(path: str) -> tuple[_Facts, str] | OSError:
+        try:
+            with open(path, "rb") as stream:
+                before = _facts(os.fstat(stream.fileno()))
+                digest = hashlib.file_digest(stream, _SHA256).hexdigest()
+                after = _facts(os.fstat(stream.fileno()))
+        except OSError as error:
+            return error
+        # Facts that moved while the file was read belong to no content; an impossible size is never trusted.
+        return (before if before == after else before._replace(size=-1)), digest
+
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
+        yield from zip(paths, pool.map(one, paths), strict=True)
+
+
+def _place() -> Path:
+    return cache_folder() / "hashes.sqlite"
+
+
+def _checksum(path: str, facts: _Facts, hashed: int, digest: str) -> str:
+    text = "|".join(map(str, (platform.node(), path, *facts, hashed, digest)))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _opened(mode: str) -> Iterator[sqlite3.Connection]:
+    address = "file:" + _place().as_posix().replace("%", "%25").replace("?", "%3f").replace("#", "%23") + f"?mode={mode}"
+    connection = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _known(paths: Sequence[str]) -> dict[str, tuple[_Facts, int, str]]:
+    """What the index says of these files: facts, when they were hashed, sha256. Nothing where the index cannot be used."""
+    rows: dict[str, tuple[_Facts, int, str]] = {}
+    with contextlib.suppress(sqlite3.Error, OSError, UnicodeError), _opened("ro") as index:
+        for i in range(0, len(paths), _AT_ONCE):
+            some = paths[i : i + _AT_ONCE]
+            query = f"SELECT * FROM files_1 WHERE path IN ({','.join('?' * len(some))})"
+            for path, *numbers, hashed, digest, checksum in index.execute(query, some):
+                facts = _Facts(*numbers)
+                if checksum == _checksum(path, facts, hashed, digest):
+                    rows[path] = (facts, hashed, digest)
+    return rows
+
+
+def _keep(rows: Sequence[tuple[str, _Facts, int, str]]) -> None:
+    """Add rows to the index; an index that is not one is replaced, and one that cannot be written is left alone."""
+    whole = [(path, *facts, hashed, digest, _checksum(path, facts, hashed, digest)) for path, facts, hashed, digest in rows]
+    for _ in range(2):
+        try:
+            _place().parent.mkdir(parents=True, exist_ok=True)
+            with _opened("rwc") as index:
+                index.execute("PRAGMA synchronous=OFF")
+                index.execute(_TABLE)
+                index.execute("BEGIN IMMEDIATE")
+                index.executemany("INSERT OR REPLACE INTO files_1 VALUES (?,?,?,?,?,?,?,?,?)", whole)
+                index.execute("COMMIT")
+            return
+        except (sqlite3.OperationalError, OSError, UnicodeError):
+            return  # locked, read-only or full: the files are read again next time
+        except sqlite3.DatabaseError:
+            with contextlib.suppress(OSError):
+                _place().unlink()
+
+
+def changed(before: Mapping[str, str], *, rehash: bool = False) -> list[str]:
+    """The files whose content is not the one given any more, files that are gone among them."""
+    there = [path for path in before if os.path.isfile(path)]
+    now = hash_files(there, rehash=rehash)
+    return [path for path, digest in before.items() if now.get(path) != digest]

@@ -1,0 +1,164 @@
+"""What a model is, for the key of its runs: its class's code, and its weights as tensors.
+
+A class of the harness is known by its own name and its `version`, a number raised by hand when its scores change: moving the
+module changes no key. A class of a regularly installed distribution is known by `module:Class` and the distribution's version.
+Any other class (a file beside a card, an editable install, a script) is known by `module:Class` and its source: the tokens,
+without comments, of its file and of every file of the same folder that it imports.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import io
+import json
+import sys
+import token
+import tokenize
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness.cards.plugins import model_class
+from harness.cards.schema import ModelCard
+from harness.files.hash_index import derived, hash_file
+from harness.models.weights import ResolvedWeights
+from harness.models.weights.checkpoint import read_state
+from harness.runtime.errors import UsageError
+
+_SKIPPED = frozenset({tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, token.NEWLINE, token.ENDMARKER})
+_TENSORS = "tensors 1"
+
+
+def code_of(card: ModelCard) -> dict[str, Any]:
+    """The identity of the code that a card names: its class, and of a model made of others that of each member.
+
+    Raises UsageError for a class that cannot be imported or whose source cannot be read.
+    """
+    if not card.class_:
+        return {}
+    found = class_identity(model_class(card.class_, card.path), card.class_)
+    members = card.model.get("members") or ()
+    classes = [str(member["class"]) for member in members if isinstance(member, Mapping) and member.get("class")]
+    if classes:
+        found["members"] = [class_identity(model_class(name, card.path), name) for name in classes]
+    return found
+
+
+def class_identity(made: Any, name: str) -> dict[str, Any]:
+    """The identity of a class (or function) that is called `name` (`package.module:Class`)."""
+    module = str(getattr(made, "__module__", ""))
+    if module.partition(".")[0] == "harness":
+        own: dict[str, Any] = {"class": getattr(made, "__name__", name), "version": int(getattr(made, "version", 1))}
+        library = getattr(made, "library", None)
+        return own | ({"library": f"{library} {metadata.version(library)}"} if isinstance(library, str) else {})
+    path = _file_of(made, module)
+    if path is None:
+        raise UsageError(f"{name}: its source file is not to be found, so a run of it could not be told from one of other code")
+    if (installed := _distribution_of(path, module)) is not None:
+        return {"class": f"{module}:{made.__qualname__}", "distribution": installed}
+    called = name if ":" in name else f"{module}:{made.__qualname__}"
+    return {"class": called, "source": source_hash(path)}
+
+
+def _file_of(made: Any, module: str) -> Path | None:
+    try:
+        found = inspect.getfile(made)
+    except (TypeError, OSError):
+        found = getattr(sys.modules.get(module), "__file__", None) or ""
+    path = Path(found)
+    return path if path.is_file() else None
+
+
+def _distribution_of(path: Path, module: str) -> str | None:
+    """`name version` of the installed distribution that the file belongs to; None for editable installs and loose files."""
+    top = module.partition(".")[0]
+    for name in metadata.packages_distributions().get(top, ()):
+        distribution = metadata.distribution(name)
+        direct = distribution.read_text("direct_url.json")
+        if direct and json.loads(direct).get("dir_info", {}).get("editable"):
+            continue
+        files = distribution.files or ()
+        if any(Path(str(distribution.locate_file(file))) == path for file in files):
+            return f"{name} {distribution.version}"
+    return None
+
+
+def source_hash(path: Path) -> str:
+    """sha256 over the tokens of a file and of what it imports from its own folder; comments and layout do not count."""
+    digest = hashlib.sha256()
+    for file in sorted(_with_neighbours(path), key=lambda f: f.relative_to(path.parent).as_posix()):
+        digest.update(file.relative_to(path.parent).as_posix().encode() + b"\0")
+        digest.update(_tokens(file))
+    return digest.hexdigest()
+
+
+def _with_neighbours(path: Path) -> set[Path]:
+    folder, found, waiting = path.parent, {path}, [path]
+    while waiting:
+        for name in _imports(waiting.pop()):
+            parts = name.split(".")
+            for last in range(len(parts), 0, -1):
+                base = folder.joinpath(*parts[:last])
+                for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+                    if candidate.is_file() and candidate not in found:
+                        found.add(candidate)
+                        waiting.append(candidate)
+    return found
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Names of modules that a file imports, as they would be called from its folder."""
+    if path.suffix != ".py":
+        return
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(f"{path}: not readable Python: {error}") from None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = f"{node.module}." if node.module else ""
+            yield from [node.module] if node.module else []
+            yield from (base + alias.name for alias in node.names)
+
+
+def _tokens(path: Path) -> bytes:
+    raw = path.read_bytes()
+    if path.suffix != ".py":
+        return raw
+    try:
+        found = tokenize.tokenize(io.BytesIO(raw).readline)
+        return b"\0".join(f"{t.type}:{t.string}".encode() for t in found if t.type not in _SKIPPED)
+    except (tokenize.TokenError, SyntaxError) as error:
+        raise UsageError(f"{path}: not readable Python: {error}") from None
+
+
+def weights_of(found: ResolvedWeights) -> dict[str, str]:
+    """The hash of each part's tensors (name, type, shape, values), whatever kind of file holds them.
+
+    A file of scores, the part of a member that exists only as a file, counts by its bytes.
+    """
+    files: dict[str, Path] = {**found.parts, **({"file": found.file} if found.file is not None else {})}
+    hashes = {part: _tensors_hash(path) for part, path in files.items()}
+    return hashes | {part: digest for part, digest in found.sha256.items() if part not in files}
+
+
+def _tensors_hash(path: Path) -> str:
+    sha256 = hash_file(path)
+    return sha256 if path.suffix.lower() == ".csv" else derived(sha256, _TENSORS, lambda: state_hash(read_state(path)))
+
+
+def state_hash(state: Mapping[str, Any]) -> str:
+    """sha256 over the tensors of a state dict: names in alphabetical order, each with its type, shape and bytes."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().to("cpu").contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -148,11 +148,12 @@ def _is_older(folder: Path, record: dict[str, Any]) -> bool:
     """Whether the record in `folder` is what an older version of the same class gave to the same request."""
     other = read_record(folder)
     now, before = (entry and entry.get("identity") for entry in (record, other))
-    versions = [(entry or {}).get("code", {}).get("version") for entry in (now, before)]
-    if not now or not before or any(type(version) is not int for version in versions):
+    if not now or not before:
         return False
-    same = all({**now, "code": None}[k] == {**before, "code": None}.get(k) for k in now)
-    return same and versions[1] < versions[0]
+    newer, older = ((entry.get("code") or {}).get("version") for entry in (now, before))
+    if not isinstance(newer, int) or not isinstance(older, int):
+        return False
+    return older < newer and all({**now, "code": None}[k] == {**before, "code": None}.get(k) for k in now)
 
 
 def write(boards: str | Path = "leaderboards") -> list[Path]:

@@ -176,3 +176,13 @@ def test_a_report_that_finds_no_space_ends_the_run_and_the_next_one_finishes_it(
     outcome = run(request, quiet)
     assert not outcome.found
     assert (outcome.folder / "report.html").is_file()
+
+
+def test_a_score_file_that_is_refused_leaves_no_folder_and_no_run_in_mlflow(tmp_path: Path):
+    table = write_table(tmp_path / "data", references=2, levels=2)
+    (tmp_path / "scores.csv").write_text("name,score\nnobody.png,1\n")
+    for changes in ({}, {"inner": True}):
+        wanted = Request("mine", str(table), runs=str(tmp_path / "runs"), scores=str(tmp_path / "scores.csv"), **changes)
+        with pytest.raises(UsageError, match=r"scores\.csv"):
+            run(wanted, quiet)
+    assert not (tmp_path / "runs").exists()

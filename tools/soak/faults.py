@@ -1,6 +1,6 @@
 """Disks and permissions that fail under a run: a clear error, what was there before intact, and a rerun that finishes.
 
-    python tools/soak/faults.py [--trials 40]
+    python tools/soak/faults.py [--trials 100] [--only NAME]...
 
 Full disks are small tmpfs mounts, and read-only folders are file systems mounted so; both need root on Linux. Without it the
 same happens through a limit on the size of files (RLIMIT_FSIZE) and mode bits.
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from worlds import Child, Scenario, damage, differences, forked, results, scratch, table, undisturbed, warm
+from worlds import Child, Scenario, damage, differences, forked, fresh, little_demo, results, scratch, table, undisturbed, warm
 
 
 def mounted(folder: Path, kilobytes: int) -> bool:
@@ -179,16 +179,151 @@ def two_at_once(scenario: Scenario, base: Path, draw: random.Random) -> list[str
     return problems + differences(whole.results, results(folder), whole.volatile) + damage(folder)
 
 
+def stopped_and_continued(scenario: Scenario, base: Path, draw: random.Random) -> list[str]:
+    """SIGSTOP and, after a while, SIGCONT, three times at random moments: as a laptop that sleeps, or Ctrl-Z and fg."""
+    whole = undisturbed_once(scenario, base)
+    folder = base / f"stopped-{draw.random()}"
+    folder.mkdir()
+    child = forked(scenario.words, folder)
+    for _ in range(3):
+        child.wait(whole.seconds * draw.random() * 0.3)
+        if child.poll() is None:
+            child.send(signal.SIGSTOP)
+            time.sleep(draw.random())
+            child.send(signal.SIGCONT)
+    status = child.wait(600)
+    problems = [] if status == 0 else [f"status {status}: {child.output.read_text(encoding='utf-8')[-400:]}"]
+    return problems + damage(folder) + differences(whole.results, results(folder), whole.volatile)
+
+
+def clock_set_back(scenario: Scenario, base: Path, draw: random.Random) -> list[str]:
+    """The clock goes back by a day while the command works, is killed, and goes back by another day before the same command."""
+    whole = undisturbed_once(scenario, base)
+    folder = base / f"clock-{draw.random()}"
+    folder.mkdir()
+    child = forked(scenario.words, folder, lambda: earlier(0.0, draw.random() * whole.seconds))
+    child.wait(whole.seconds * (0.3 + draw.random()))
+    if child.poll() is None:
+        child.send(signal.SIGKILL)
+        child.wait()
+    elif child.status != 0:
+        return [f"status {child.status}: {child.output.read_text(encoding='utf-8')[-400:]}"]
+    (folder / "output.txt").unlink(missing_ok=True)
+    child = forked(scenario.words, folder, lambda: earlier(86400.0, draw.random() * whole.seconds))
+    status = child.wait(600)
+    problems = [] if status == 0 else [f"status {status}: {child.output.read_text(encoding='utf-8')[-400:]}"]
+    problems += [f"left over: {path.name}" for path in folder.rglob("*.tmp")]
+    return problems + damage(folder) + differences(whole.results, results(folder), whole.volatile)
+
+
+def earlier(at_once: float, after: float) -> None:
+    """In a fork: `time.time` is `at_once` seconds behind, and after `after` seconds a day more."""
+    true, begun = time.time, time.monotonic()
+    time.time = lambda: true() - at_once - (86400.0 if time.monotonic() - begun > after else 0.0)
+
+
+def one_demonstration_cache(cards: Path, base: Path, draw: random.Random) -> list[str]:
+    """Two first runs make the demonstration's images in one folder, half of the time one of them is killed; then a third."""
+    words = [
+        "--dataset",
+        "little-demo",
+        "--root",
+        "made",
+        "--cards",
+        str(cards),
+        "--runs",
+        "runs",
+        "--mlflow-uri",
+        "off",
+        "--quiet",
+    ]
+    scenario = Scenario("one cache", ["run", "psnr", *words], essential=["made/*/distorted/*.bmp"])
+    whole = undisturbed_once(scenario, base)
+    folder = base / f"cache-{draw.random()}"
+    folder.mkdir()
+    first, second = forked(scenario.words, folder), forked(["run", "ssim", *words], folder)
+    killed = draw.random() < 0.5
+    if killed:
+        first.wait(whole.seconds * draw.random())
+        first.send(signal.SIGKILL)
+    problems = [] if first.wait(600) in (0, -signal.SIGKILL) else [f"the first: {first.status}"]
+    problems += [] if second.wait(600) == 0 else [f"the second: {second.output.read_text(encoding='utf-8')[-400:]}"]
+    problems += [] if forked(scenario.words, folder).wait(600) == 0 else ["the third failed"]
+    left = [f"left over: {path.name}" for path in folder.rglob("*.tmp")]
+    shutil.rmtree(folder / "runs" / "little-demo" / "ssim")
+    return problems + left + damage(folder) + differences(whole.results, results(folder), whole.volatile)
+
+
+def read_only_home(scenario: Scenario, base: Path, draw: random.Random) -> list[str]:
+    """No folder of the user's can be written (home, cache, configuration); a new interpreter."""
+    whole = undisturbed_once(scenario, base)
+    folder = base / f"home-{draw.random()}"
+    home = folder / "home"
+    folder.mkdir()
+    with small_disk(home, 64) as real:
+        close = ["mount", "-o", "remount,ro", str(home)] if real else ["chmod", "a-w", str(home)]
+        subprocess.run(close, check=True, capture_output=True)
+        kept = {
+            name: os.environ.pop(name)
+            for name in list(os.environ)
+            if name.startswith("XDG_") or name in ("HOME", "HARNESS_CACHE")
+        }
+        os.environ["HOME"] = str(home)
+        try:
+            child = fresh(scenario.words, folder)
+            status = child.wait(600)
+        finally:
+            del os.environ["HOME"]
+            os.environ.update(kept)
+    text = child.output.read_text(encoding="utf-8")
+    problems = [] if status == 0 and "Traceback" not in text else [f"status {status}: {text[-400:]}"]
+    shutil.rmtree(home)
+    return problems + damage(folder) + differences(whole.results, results(folder), whole.volatile)
+
+
+def another_file_system(scenario: Scenario, base: Path, draw: random.Random) -> list[str]:
+    """The runs folder is a disk of its own, and is reached over a link; killed once."""
+    whole = undisturbed_once(scenario, base)
+    folder = base / f"elsewhere-{draw.random()}"
+    folder.mkdir()
+    with small_disk(folder / "disk", 64 << 10):
+        (folder / "disk" / "runs").mkdir()
+        (folder / "runs").symlink_to("disk/runs")
+        child = forked(scenario.words, folder)
+        child.wait(whole.seconds * draw.random())
+        child.send(signal.SIGKILL)
+        child.wait()
+        status = forked(scenario.words, folder).wait(600)
+        (folder / "runs").unlink()
+        shutil.copytree(folder / "disk" / "runs", folder / "runs")
+    shutil.rmtree(folder / "disk")
+    problems = [] if status == 0 else [f"status {status}: {(folder / 'output.txt').read_text(encoding='utf-8')[-400:]}"]
+    return problems + damage(folder) + differences(whole.results, results(folder), whole.volatile)
+
+
+def few_descriptors(scenario: Scenario, base: Path, draw: random.Random) -> list[str]:
+    """A process that may open few files: it works, or says so in one line, and the same command then finishes."""
+    whole = undisturbed_once(scenario, base)
+    folder = base / f"few-{draw.random()}"
+    folder.mkdir()
+    most = draw.randint(5, 24)
+    child = forked(scenario.words, folder, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)))
+    status = child.wait(600)
+    problems = [] if status == 0 else said(child, status, "oo many open files")
+    return [f"{most} files: {problem}" for problem in problems + damage(folder)] + again(scenario, folder, whole)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=40, help="of all faults together")
+    parser.add_argument("--trials", type=int, default=100, help="of all faults together")
+    parser.add_argument("--only", action="append", help="a fault's name; repeatable")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     warm()
     from small import write_network, write_table
 
     with scratch("harness-faults-") as base:
-        data, cards = write_table(base / "data"), write_network(base / "cards")
+        data, cards, demo = write_table(base / "data"), write_network(base / "cards"), little_demo(base / "demo cards")
         words = [
             "run",
             "small",
@@ -214,7 +349,15 @@ def main() -> int:
             "a read-only folder": lambda draw: read_only(scenario, base, draw),
             "the run's folder vanishes": lambda draw: vanishing(scenario, base, draw),
             "two processes on one run, half of the holders killed": lambda draw: two_at_once(scenario, base, draw),
+            "SIGSTOP and SIGCONT": lambda draw: stopped_and_continued(scenario, base, draw),
+            "a clock set back, and a kill": lambda draw: clock_set_back(scenario, base, draw),
+            "two runs over one demonstration's cache": lambda draw: one_demonstration_cache(demo, base, draw),
+            "a home that cannot be written": lambda draw: read_only_home(scenario, base, draw),
+            "runs on another file system, over a link, and a kill": lambda draw: another_file_system(scenario, base, draw),
+            "few file descriptors": lambda draw: few_descriptors(scenario, base, draw),
         }
+        if asked.only:
+            faults = {name: fault for name, fault in faults.items() if name in asked.only}
         rows, losses = [], []
         for name, fault in faults.items():
             count = max(1, asked.trials // len(faults))

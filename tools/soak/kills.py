@@ -2,8 +2,8 @@
 
     python tools/soak/kills.py [--trials 200] [--only NAME]... [--seed 0]
 
-A trial is one signal (SIGKILL, SIGTERM or Ctrl-C) to a command at work. Trials come in chains: up to three signals, each to
-the same command started again, then a run to the end that is compared. Most commands run in forks of one process that has
+A trial is one signal (SIGKILL, SIGTERM, Ctrl-C or SIGHUP) to a command at work. Trials come in chains: up to three signals,
+each to the same command started again, then a run to the end that is compared. Most commands run in forks of one process that has
 imported everything, which takes seconds off each trial; the scenario `as started by a person` uses new interpreters.
 """
 
@@ -31,6 +31,7 @@ from worlds import (
     differences,
     forked,
     fresh,
+    little_demo,
     results,
     scratch,
     spread,
@@ -39,7 +40,7 @@ from worlds import (
     warm,
 )
 
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CHAIN = 3
 
 
@@ -81,6 +82,9 @@ def scenarios(base: Path, epochs: int = 25) -> list[Scenario]:
         mirrored(base, [*small, "--set", "recipe.epochs=8"], trained),
         submission(base),
         boards(base),
+        boards_anew(base),
+        verifying(base, [*small, *longer, *off]),
+        demonstration(base),
         ensembling(base),
         Scenario("as started by a person", [*small, *longer, *off], essential=trained, start=fresh),
     ]
@@ -157,6 +161,53 @@ def boards(base: Path) -> Scenario:
     )
 
 
+def boards_anew(base: Path) -> Scenario:
+    """Tables made anew from their records, which stay as they are."""
+    import record_factory
+
+    def prepare(folder: Path) -> None:
+        if not (base / "kept").is_dir():
+            made = [record_factory.make(base / "again", f"model-{n:03d}", noise=0.2 + n / 40)[0] for n in range(60)]
+            (base / "kept").mkdir()
+            child = forked(["leaderboard", "--boards", "boards", *(w for f in made for w in ("--add", str(f)))], base / "kept")
+            if child.wait(300) != 0:
+                raise RuntimeError(child.output.read_text(encoding="utf-8"))
+        shutil.copytree(base / "kept" / "boards", folder / "boards")
+
+    essential = ["boards/*.md", "boards/*.csv", "boards/index.html", "boards/records/*"]
+    return Scenario("leaderboard written anew", ["leaderboard", "--boards", "boards", "--write"], prepare, essential)
+
+
+def verifying(base: Path, words: list[str]) -> Scenario:
+    """A trained record's work done again, in a folder that goes with it: the record and its scores stay as they are."""
+
+    def prepare(folder: Path) -> None:
+        if not (base / "recorded").is_dir():
+            (base / "recorded").mkdir()
+            child = forked(words, base / "recorded")
+            if child.wait(300) != 0:
+                raise RuntimeError(child.output.read_text(encoding="utf-8"))
+        (found,) = base.glob("recorded/runs/table/small/*")
+        shutil.copytree(found, folder / "record")
+
+    line = ["verify", "record", "--root", words[3].rpartition("/")[0], "--cards", words[words.index("--cards") + 1], "--quiet"]
+    return Scenario("verifying a record", line, prepare, ["record/*"])
+
+
+def demonstration(base: Path) -> Scenario:
+    """The first run on the demonstration, which makes its images; two references and six kinds of distortion of it."""
+    words = ["run", "psnr", "--dataset", "little-demo", "--root", "made", "--cards", str(little_demo(base / "demo cards"))]
+    essential = [
+        "made/*/distorted/*.bmp",
+        "made/*/references/*.bmp",
+        "made/*/manifest.json",
+        "runs/little-demo/psnr/*/scores.csv",
+    ]
+    return Scenario(
+        "making the demonstration's images", [*words, "--runs", "runs", "--mlflow-uri", "off", "--quiet"], essential=essential
+    )
+
+
 def ensembling(base: Path) -> Scenario:
     """A search over two score files, in Ray: real processes, because Ray starts more of them."""
     from small import write_scores
@@ -221,7 +272,7 @@ def disturbed(scenario: Scenario, folder: Path, seconds: float, wanted: signal.S
         problems.append("did not stop")
         child.send(signal.SIGKILL)
         child.wait()
-    elif status not in (0, 130, 143, -wanted):
+    elif status not in (0, 129, 130, 143, -wanted):
         problems.append(f"ended with status {status}: {_last(child)}")
     if left := child.relatives(scenario.patience):
         problems.append(f"{len(left)} processes compute on")

@@ -100,8 +100,8 @@ def warm() -> None:
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # brings torch._dynamo in, the longest of all imports
 
 
-def forked(words: Sequence[str], folder: Path) -> Child:
-    """`harness WORDS` in a fork of this warmed process, its current folder being `folder`."""
+def forked(words: Sequence[str], folder: Path, inside: Callable[[], None] = lambda: None) -> Child:
+    """`harness WORDS` in a fork of this warmed process, its current folder being `folder`; `inside` is called there first."""
     output = folder / "output.txt"
     sys.stdout.flush()
     sys.stderr.flush()
@@ -114,7 +114,11 @@ def forked(words: Sequence[str], folder: Path) -> Child:
     try:
         with contextlib.suppress(PermissionError):
             os.setsid()
-        for number, action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        for number, action in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, signal.SIG_DFL),
+            (signal.SIGHUP, signal.SIG_DFL),
+        ):
             signal.signal(number, action)
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, 1)
@@ -122,6 +126,7 @@ def forked(words: Sequence[str], folder: Path) -> Child:
         sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8", line_buffering=True)
         sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), encoding="utf-8", line_buffering=True)
         os.chdir(folder)
+        inside()
         from harness.cli.main import main
 
         main(list(words))
@@ -310,6 +315,32 @@ def undisturbed(scenario: Scenario, base: Path, times: int = 2) -> Undisturbed:
         if not hits or volatile.intersection(hits):
             raise RuntimeError(f"{scenario.name}: {pattern} is {'not deterministic' if hits else 'missing'}")
     return Undisturbed(seconds, second, volatile)
+
+
+def little_demo(folder: Path) -> Path:
+    """A folder of cards with `little-demo`: the demonstration's reader over two references and six kinds of distortion."""
+    from harness.datasets import demo
+
+    folder.mkdir(parents=True, exist_ok=True)
+    references, kinds = list(demo.reference_ids()[:2]), list(demo.distortions.KINDS[:6])
+    card = f"""name = "little-demo"
+title = "A part of the demonstration"
+reader = "harness.datasets.demo:read"
+description = "For soaks."
+higher_is_better = true
+references = 2
+pairs = 60
+licence = "as the demonstration's"
+default_protocol = "full"
+[layout]
+references = {json.dumps(references)}
+kinds = {json.dumps(kinds)}
+[protocols.full]
+split = "full"
+description = "everything is tested"
+"""
+    (folder / "little-demo.toml").write_text(card, encoding="utf-8")
+    return folder
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from harness.engine.measure import figures_stamp, measured
+from harness.engine.mlflow_facts import mlflow_facts
 from harness.engine.request import Plan, command, plan
-from harness.engine.run import Outcome, execute, mlflow_facts
+from harness.engine.run import Outcome, execute
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.results.key import key_of
 from harness.results.mlflow_mirror import Tracker

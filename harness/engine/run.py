@@ -19,16 +19,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness import datasets, models
 from harness.cards.loading import load_cards
 from harness.cards.schema import DatasetCard
-from harness.datasets import splits
 from harness.datasets.check.manifest import manifest_hash
 from harness.datasets.completeness import missing
 from harness.datasets.overlap import related
 from harness.datasets.table import has_pictures
 from harness.engine import devices
+from harness.engine.content import (
+    pictures_by_name,
+    pictures_by_reference,
+    refuse_changed,
+    refuse_changed_pictures,
+    training_pictures,
+)
 from harness.engine.measure import controls, figures_stamp, measured, oriented_labels
+from harness.engine.mlflow_facts import mlflow_facts
 from harness.engine.request import SCORED_PARTS, Plan, Request, command, plan, request_facts
 from harness.engine.scorer import Scorer, pairs_of
-from harness.files.atomic import sha256_file, sha256_json, write_json, writing
+from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.files.hash_index import hash_files
 from harness.files.named import remember
 from harness.files.score_table import read_scores, refuse_unmatched
@@ -41,7 +48,7 @@ from harness.results.conditions import conditions
 from harness.results.key import FORMAT
 from harness.results.run_folder import finished, locked, prepare, require_there, withdraw
 from harness.results.run_scores import Scored, ScoreFile
-from harness.runtime.errors import RunError, UsageError, listed
+from harness.runtime.errors import RunError, UsageError
 from harness.runtime.progress import progress
 
 if TYPE_CHECKING:
@@ -50,9 +57,6 @@ if TYPE_CHECKING:
     from harness.engine.distributed.workers import WorkerPool, Workers
     from harness.engine.trainer import Trained
     from harness.models.weights import ResolvedWeights
-
-
-_NOT_RECORDED = "nothing was recorded; run the same command again when they are left alone"
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         tracker.begin(*mlflow_facts(todo))
         training = _train(todo, model, device, workers, tracker.epoch, say) if todo.trained else None
         if training:
-            _refuse_changed(todo, hash_files(todo.content))
+            refuse_changed(todo, hash_files(todo.content))
         if model is not None:
             move(model, device)
         pictures = model is not None and has_pictures(todo.data.table)
@@ -274,7 +278,7 @@ def _score_with(scorer: Scorer | WorkerPool, todo: Plan, say: Callable[[str], No
     chunks = scorer.chunks(pairs_of(rows))
     file = ScoreFile(todo.folder)
     names = [[pair.name for pair in chunk] for chunk in chunks]
-    known = _pictures_by_name(todo, rows)
+    known = pictures_by_name(todo, rows)
     done = file.resume(names, known)
     if done:
         say(f"{todo.card.name}: {sum(len(names[n]) for n in done)} of {len(rows)} scores are there already")
@@ -292,7 +296,7 @@ def _score_with(scorer: Scorer | WorkerPool, todo: Plan, say: Callable[[str], No
     for line in remark_lines(remarks):
         say(line)
     file.finish(names)
-    _refuse_changed_pictures(todo, file, known)
+    refuse_changed_pictures(todo, file, known)
     seconds = (time.monotonic() - begun) * len(rows) / fresh if fresh else 0.0
     return _Scoring(seconds, identical, scorer.seconds_per_image(chunks))
 
@@ -409,47 +413,6 @@ def _contaminated_by(todo: Plan, trained_on: Sequence[str]) -> list[str]:
     return [card.name for card in others if related(todo.data.card, card, content_left_out=bool(todo.request.exclude))]
 
 
-def pictures_by_reference(table: pd.DataFrame, pictures: Sequence[tuple[str, str, str]]) -> dict[str, str]:
-    """One hash over the pictures of each reference, so that a changed picture can be narrowed down from the record alone."""
-    id_of = dict(zip(table["name"], table["reference_id"], strict=True))
-    groups: dict[str, list[tuple[str, str, str]]] = {}
-    for row in pictures:
-        groups.setdefault(id_of[row[0]], []).append(row)
-    return {reference: sha256_json(sorted(rows))[:16] for reference, rows in sorted(groups.items())}
-
-
-def training_pictures(todo: Plan) -> dict[str, str]:
-    """`pictures_by_reference` of the training part."""
-    return pictures_by_reference(todo.data.table, hashed_pictures(todo, "train"))
-
-
-def hashed_pictures(todo: Plan, *parts: str) -> list[tuple[str, str, str]]:
-    """What pictures.csv holds for these parts: name, sha256 of the distorted image, sha256 of the reference."""
-    return [(name, *hashes) for name, hashes in _pictures_by_name(todo, todo.rows(*parts)).items()]
-
-
-def _pictures_by_name(todo: Plan, rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """sha256 of the distorted image and of the reference, by the pair's name, as they were when the plan was made."""
-    columns = zip(rows["name"], rows["distorted"], rows["reference"], strict=True)
-    return {name: (todo.content[distorted], todo.content[reference]) for name, distorted, reference in columns}
-
-
-def _refuse_changed_pictures(todo: Plan, file: ScoreFile, known: Mapping[str, tuple[str, str]]) -> None:
-    """Refuse to record scores of images that are not the ones that the run began with; raises RunError naming them."""
-    other = [name for name, *hashes in file.picture_hashes() if tuple(hashes) != known[name]]
-    if other:
-        raise RunError(f"{todo.data.name}: {len(other)} images changed while the run read them: {listed(other)}; {_NOT_RECORDED}")
-
-
-def _refuse_changed(todo: Plan, now: Mapping[str, str]) -> None:
-    """Refuse what was trained on images that changed meanwhile, and take it back; raises RunError naming them."""
-    other = [path for path, digest in todo.content.items() if now[path] != digest]
-    if other:
-        with writing(todo.folder):
-            (todo.folder / "state.json").unlink(missing_ok=True)
-        raise RunError(f"{todo.data.name}: {len(other)} images changed while the run trained: {listed(other)}; {_NOT_RECORDED}")
-
-
 def _say_if_only_the_code_differs(todo: Plan, say: Callable[[str], None]) -> None:
     """Before training anew: a run of the same request by another state of the model's code may be what the user wants."""
     if not todo.trained or (todo.folder / "state.json").is_file():
@@ -465,28 +428,3 @@ def _say_if_only_the_code_differs(todo: Plan, say: Callable[[str], None]) -> Non
                 words = ["harness", "run", todo.request.model, "--dataset", todo.request.dataset, "--weights", str(weights)]
                 words += ["--protocol", todo.request.protocol] if todo.request.protocol else []
                 say(f"its weights as they are: {shlex.join(words)}")
-
-
-def mlflow_facts(todo: Plan) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """What MLflow shows of a plan: the run's name, its parameters, its dataset."""
-    return f"{todo.card.name} on {todo.data.name}", _parameters(todo), _dataset_facts(todo)
-
-
-def _parameters(todo: Plan) -> dict[str, Any]:
-    """What MLflow shows as parameters: the resolved settings, flat."""
-    card = asdict(todo.card)
-    flat: dict[str, Any] = {
-        "model": todo.card.name,
-        "dataset": todo.data.name,
-        "protocol": todo.protocol,
-        "seed": todo.request.seed,
-    }
-    flat |= {"key": todo.key, "weights": todo.request.weights or "", "limit": todo.request.limit}
-    for group in ("model", "protocol", "recipe") if todo.trained else ("model", "protocol"):
-        flat |= {f"{group}.{k}": v for k, v in (card[group] or {}).items()}
-    return flat
-
-
-def _dataset_facts(todo: Plan) -> dict[str, Any]:
-    sizes = {part: int((todo.parts == part).sum()) for part in splits.PARTS}
-    return {"name": todo.data.name, "hash": todo.identity.table, "split": todo.identity.split, **sizes}

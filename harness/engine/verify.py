@@ -15,18 +15,10 @@ from harness import models
 from harness.datasets.table import has_pictures
 from harness.engine import devices
 from harness.engine.asked_again import Repeated, request_of
+from harness.engine.content import hashed_pictures, pictures_by_reference, training_pictures
 from harness.engine.measure import measure
 from harness.engine.request import SCORED_PARTS, Plan, Request, plan
-from harness.engine.run import (
-    conditions_of,
-    execute,
-    figures,
-    hashed_pictures,
-    pictures_by_reference,
-    scorer_of,
-    training_pictures,
-    workers_of,
-)
+from harness.engine.run import conditions_of, execute, figures, scorer_of, workers_of
 from harness.engine.scorer import pairs_of
 from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.models.capabilities import move

@@ -22,17 +22,30 @@ from harness.files.atomic import write_json
 from harness.files.leftovers import without_leftovers
 from harness.files.lock import held
 from harness.files.regular import require_regular
+from harness.results.mlflow_figures import is_number, figures, marks
 from harness.results.mlflow_store import bounded, client
 from harness.results.record import read_record
 from harness.runtime.errors import HarnessError
 
 ID_FILE = "mlflow.json"
+
+
 PICTURES = ("*.png", "report.html")
+
+
 FILES = ("record.json", "scores.csv", "log.jsonl")
+
+
 _SECONDS_BETWEEN_BATCHES = 10.0
+
+
 _PATIENCE = 30.0
+
+
 _PATIENCE_WITH_FILES = 120.0
 """Seconds for one exchange; creating a database's tables took 10 s on a slow disk."""
+
+
 _METRICS_AT_ONCE, _PARAMETERS_AT_ONCE, _VALUE_LENGTH, _KEY_LENGTH, _DIGEST_LENGTH = 1000, 100, 500, 250, 36
 """MLflow's own limits; 500 characters of a value is what servers older than the client take."""
 
@@ -279,7 +292,7 @@ class Tracker:
         for name, value in entry.items():
             key = _key(f"epoch.{name}")
             seen = self._logged.setdefault(key, set())
-            if name != "epoch" and _is_number(value) and entry["epoch"] not in seen:
+            if name != "epoch" and is_number(value) and entry["epoch"] not in seen:
                 seen.add(entry["epoch"])
                 self._waiting.append((key, float(value), now, entry["epoch"]))
 
@@ -357,41 +370,6 @@ class Tracker:
         self._keep_id(finished=status == "FINISHED")
 
 
-def figures(record: Mapping[str, Any]) -> dict[str, float]:
-    """A record's final numbers by dotted name: test.srcc, test.srcc_low, control.level.srcc, pairs_per_second."""
-    found: dict[str, float] = {}
-    tested = record.get("split") or "test"
-    # MLflow lists figures in this order: what was tested comes first.
-    groups = {
-        tested: None,
-        **(record.get("metrics") or {}),
-        **{f"control.{k}": v for k, v in (record.get("controls") or {}).items()},
-    }
-    for group, values in groups.items():
-        for name, value in (values or {}).items():
-            if name == "ci":
-                for figure, interval in value.items():
-                    if interval is not None:
-                        found[f"{group}.{figure}_low"], found[f"{group}.{figure}_high"] = map(float, interval)
-            elif _is_number(value):
-                found[f"{group}.{name}"] = float(value)
-    for name in ("seconds", "pairs_per_second", "identical_pairs"):
-        if _is_number(record.get(name)):
-            found[name] = float(record[name])
-    for name, value in (record.get("training") or {}).items():
-        if _is_number(value):
-            found[f"training.{name}"] = float(value)
-    return found
-
-
-def marks(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What to filter and judge a run by: names, key, marks, conditions."""
-    names = ("model", "dataset", "protocol", "key", "seed", "created", "command")
-    marks = ("partial", "incomplete", "seen", "random_weights")
-    found = {name: record[name] for name in (*names, *marks) if record.get(name) is not None}
-    return found | {f"conditions.{k}": v for k, v in (record.get("conditions") or {}).items() if not isinstance(v, Mapping)}
-
-
 def _document(folder: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError, RecursionError):
         require_regular(folder / ID_FILE)
@@ -432,10 +410,6 @@ def _wanting(folder: Path, uri: str, begun: object) -> bool:
 def shown(uri: str) -> str:
     """A tracking URI without user names, passwords and tokens, fit for files and terminals."""
     return re.sub(r"//[^/@]*@", "//", uri).split("?", 1)[0]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _key(name: str) -> str:

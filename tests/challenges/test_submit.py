@@ -24,7 +24,7 @@ from harness.cli.main import main
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models import weights as weight_files
-from harness.results import mlflow_mirror
+from harness.results.mlflow_mirror import Tracker
 
 METRICS = '''
 import numpy as np
@@ -372,7 +372,7 @@ def test_a_submission_is_attached_to_its_mlflow_run_and_nothing_is_when_that_is_
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
     attached: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(mlflow_mirror.Tracker, "attach", lambda self, *what: attached.append((self.uri, *what)))
+    monkeypatch.setattr(Tracker, "attach", lambda self, *what: attached.append((self.uri, *what)))
     data = world.submit("psnr")
     ((uri, name, dataset, files, tags),) = attached
     assert (uri, name, dataset) == ("off", "psnr on pipal-ntire2022", "pipal-ntire2022")

@@ -18,7 +18,8 @@ import pytest
 import record_factory
 
 from harness.files.lock import held
-from harness.results.mlflow_mirror import Tracker, figures, shown
+from harness.results.mlflow_figures import figures
+from harness.results.mlflow_mirror import Tracker, shown
 
 DATASET = {"name": "demo", "hash": "ab" * 32, "split": "cd" * 32, "train": 8, "validation": 2, "test": 3}
 EPOCHS = [{"epoch": n, "loss": 1.0 / n, "rate": 1e-3, "srcc": 0.1 * n, "plcc": 0.1 * n, "main": 0.2 * n} for n in (1, 2, 3)]

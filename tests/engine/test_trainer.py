@@ -29,7 +29,7 @@ def trainer(world, folder: Path, seed: int = 0, model=None, **settings: object) 
     parts = splits.split(data.table, Protocol(split="parts"))
     train, validation = data.table[parts == "train"], data.table[parts == "validation"]
     folder.mkdir(exist_ok=True)
-    model = model or load_model("small", cards=[cards], seed=seed)
+    model = model or load_model("small", cards=[cards], seed=seed).model
     labels = [rows["score"].to_numpy() for rows in (train, validation)]
     assert card.recipe is not None
     return Trainer(

@@ -89,7 +89,7 @@ class Report:
         lines += [f"  protocol {name}: {what}" for name, what in self.protocols.items()]
         lines += [f"  manifest {self.manifest}"] if self.manifest else []
         lines += [f"{p.severity.upper()} {p}" for p in sorted(self.problems, key=lambda p: p.severity)]
-        lines.append(f"{self.card.name}: {'ok' if self.ok else 'not usable as it is'}. {how_to_get(self.card)}")
+        lines.append(f"{self.card.name}: {'ok' if self.ok else 'not usable as it is'}. {how_to_get(self.card)}".rstrip())
         return "\n".join(lines)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.cards.challenge import ChallengeCard
-from harness.cards.loading import find_challenge
+from harness.cards.loading import cards_option, find_challenge
 from harness.cards.overrides import apply_set
 from harness.challenges import image_names, readme, score_lines, standings, zip_file
 from harness.challenges.check import check, inspect
@@ -239,8 +240,9 @@ def _with_training(request: Request, say: Callable[[str], None]) -> Request:
             if {k: v for k, v in shape.items() if k != "backbone"} == json.loads(json.dumps(wanted)):
                 trained.append((record["created"], folder, record))
     if not trained:
+        run = shlex.join(["harness", "run", model.name, *cards_option(model.path), "--dataset", "pipal"])
         raise UsageError(
-            f"{model.name} has to be trained first (harness run {model.name} --dataset pipal, or --dataset demo for a trial): "
+            f"{model.name} has to be trained first ({run}, or --dataset demo for a trial): "
             "submit that run's folder, or the model's name with --weights FILE|released"
         )
     _, folder, record = max(trained, key=lambda entry: entry[:2])

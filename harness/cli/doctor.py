@@ -44,10 +44,11 @@ REQUIRED = (
     "rich",
     "safetensors",
     "cv2",
+    "openpyxl",
 )
 
 
-EXTRAS = ("pyiqa", "piq", "lpips", "stlpips_pytorch", "openpyxl")
+EXTRAS = ("pyiqa", "piq", "lpips", "stlpips_pytorch")
 
 
 def facts(runs_folder: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def score(
     """Score pictures that need no labels: one pair, or a table of pairs."""
     from harness.engine import unlabelled
     from harness.imaging import remarks
+    from harness.results.run_scores import csv_text
 
     if (len(pictures) != 2) == (pairs is None):
         raise UsageError("give either REFERENCE DISTORTED or --pairs FILE.csv")
@@ -56,5 +57,5 @@ def score(
     if as_json:
         echo(json.dumps([unlabelled.as_json(pair, scored) for pair, scored in results], indent=2, ensure_ascii=False))
     elif not out:
-        for pair, scored in results:
-            echo(f"{scored.score!r}" if not pairs else f"{pair.name},{scored.score!r}")
+        rows = [[pair.name, repr(scored.score)] if pairs else [repr(scored.score)] for pair, scored in results]
+        echo(csv_text(rows).removesuffix("\n"))

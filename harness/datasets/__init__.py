@@ -87,8 +87,8 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
 
 
 def is_table(word: str) -> bool:
-    """Whether a dataset's name is the path of a table: a file ending in .csv, .tsv or .xlsx."""
-    return word.lower().endswith((".csv", ".tsv", ".xlsx", ".xlsm"))
+    """Whether a dataset's name is the path of a table: a file ending in .csv, .tsv, .txt or .xlsx."""
+    return word.lower().endswith((".csv", ".tsv", ".txt", ".xlsx", ".xlsm"))
 
 
 def dataset_card(name: str, cards: Sequence[str | Path] = ()) -> DatasetCard:
@@ -97,7 +97,7 @@ def dataset_card(name: str, cards: Sequence[str | Path] = ()) -> DatasetCard:
         require_utf8(name)
         return _table_card(Path(name))
     if os.sep in name and not name.endswith(".toml") and Path(name).exists():
-        raise UsageError(f"{name}: not a table: --dataset takes a card's name, or a file ending in .csv, .tsv or .xlsx")
+        raise UsageError(f"{name}: not a table: --dataset takes a card's name, or a file ending in .csv, .tsv, .txt or .xlsx")
     return find_dataset(name, cards)
 
 

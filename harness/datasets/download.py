@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from harness.cards.loading import cards_option
 from harness.cards.schema import DatasetCard, Download
 from harness.datasets import data_folder, data_root
 from harness.datasets.archives import is_archive, unpack
@@ -54,9 +56,11 @@ def get(
     if problems:
         done = [f"there: {line}" for line in lines]
         raise RunError("\n".join([*problems, *done, f"the rest can be had by hand. {how_to_get(card)}"]))
+    options = ["--root", str(root)] if root is not None else []
+    told = shlex.join(["harness", "data", "check", card.name, *options, *cards_option(card.path)])
     return [
         *lines,
-        f"{card.name} is in {folder}; `harness data check {card.name}` looks at it. Licence: {card.licence or 'unknown'}",
+        f"{card.name} is in {folder}; `{told}` looks at it. Licence: {card.licence or 'unknown'}",
     ]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +17,7 @@ from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models import weights as weight_files
 from harness.models.capabilities import move
-from harness.results.run_scores import Scored
+from harness.results.run_scores import Scored, csv_text
 from harness.runtime.errors import UsageError, listed
 from harness.runtime.progress import progress
 
@@ -125,9 +123,7 @@ def score(scorer: Scorer | WorkerPool, pairs: Sequence[Pair], *, quiet: bool = F
 
 def write_scores(path: str, results: Sequence[Result]) -> None:
     """name,score, floats with all their digits."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([("name", "score"), *((p.name, repr(s.score)) for p, s in results)])
-    write_text(path, out.getvalue())
+    write_text(path, csv_text([("name", "score"), *((p.name, repr(s.score)) for p, s in results)]))
 
 
 def as_json(pair: Pair, scored: Scored) -> dict[str, Any]:

@@ -18,9 +18,9 @@ def file_name(value: str) -> str:
 
 
 def short_names(paths: list[str]) -> list[str]:
-    """File names where they are unique, else the paths as given."""
+    """File names where they are unique, else the paths, with slashes."""
     short = [file_name(path) for path in paths]
-    return short if len(set(short)) == len(short) else paths
+    return short if len(set(short)) == len(short) else [path.replace("\\", "/") for path in paths]
 
 
 def require_utf8(path: str | Path | None) -> None:

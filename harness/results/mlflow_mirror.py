@@ -22,7 +22,7 @@ from harness.files.atomic import write_json
 from harness.files.leftovers import without_leftovers
 from harness.files.lock import held
 from harness.files.regular import require_regular
-from harness.results.mlflow_figures import is_number, figures, marks
+from harness.results.mlflow_figures import figures, is_number, marks
 from harness.results.mlflow_store import bounded, client
 from harness.results.record import read_record
 from harness.runtime.errors import HarnessError

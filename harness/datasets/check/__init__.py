@@ -95,7 +95,7 @@ class Report:
         outcome = "ok" if self.ok else "not usable as it is"
         if self.incomplete and all(p.kind == INCOMPLETE for p in errors(self.problems)):
             outcome = "incomplete, and accepted as it is" if self.ok else "incomplete"
-        lines.append(f"{self.card.name}: {outcome}. {how_to_get(self.card)}")
+        lines.append(f"{self.card.name}: {outcome}. {how_to_get(self.card)}".rstrip())
         return "\n".join(lines)
 
 

@@ -8,11 +8,13 @@ of tensors), `locate` (where files lie, and their sha256), `sources` (downloads)
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.cards.loading import cards_option
 from harness.cards.schema import ModelCard, Weights
 from harness.models.weights.checkpoint import names, read_metadata, read_state, save_state
 from harness.models.weights.locate import Located, file_name, locate_entry, placed, record, sha256_of, weights_folder
@@ -295,12 +297,13 @@ def _message(card: ModelCard, faults: list[str], missing: Mapping[Weights, list[
     if "backbone" in card.model and any(entry.use == "always" for entry in missing):
         parts = [entry.name for entry in card.weights if entry.use == "always"]
         own += f", or --set model.backbone=FILE, one that holds {' and '.join(f'{part}.*' for part in parts)}"
+    named = shlex.join([card.name, *cards_option(card.path)])
     return "\n".join(
         [
             *lines,
             "ways to provide them:",
-            f"  1. on a machine with a network: `harness weights get {card.name}`, then copy its weights folder to {folder}",
-            f"     (or anywhere, and set $HARNESS_WEIGHTS to it; `harness weights check {card.name}` shows what is where)",
+            f"  1. on a machine with a network: `harness weights get {named}`, then copy its weights folder to {folder}",
+            f"     (or anywhere, and set $HARNESS_WEIGHTS to it; `harness weights check {named}` shows what is where)",
             f"  2. put the files there yourself, named {listed([file_name(entry) for entry in missing])}",
             f"  3. {own}",
         ]

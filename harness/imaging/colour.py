@@ -34,16 +34,14 @@ NONE = Colour()
 
 
 def embedded(kind: str, data: Data, info: dict[Any, Any]) -> Colour:
-    """The profile of a picture of format `kind`, whose `info` Pillow filled. CICP goes before ICC, as in viewers."""
-    code = _cicp(kind, data)
-    if code is not None:
-        return Colour(f"CICP {code[0]}/{code[1]}", code == _SRGB_CICP)
-    profile = info.get("icc_profile") or _boxed_profile(kind, data)
-    if not isinstance(profile, bytes) or not profile:
-        return NONE
-    found = _of_profile(profile)
-    # The decoder of JPEG XL makes a profile up for every picture; one that means sRGB is not the file's own.
-    return NONE if kind == "JXL" and found.srgb else found
+    """The profile of a picture of format `kind`, whose `info` Pillow filled. CICP goes before ICC in PNG, after it in AVIF."""
+    profile, code = info.get("icc_profile") or _boxed_profile(kind, data), _cicp(kind, data)
+    if isinstance(profile, bytes) and profile and (code is None or kind == "AVIF"):
+        found = _of_profile(profile)
+    else:
+        found = NONE if code is None else Colour(f"CICP {code[0]}/{code[1]}", code == _SRGB_CICP)
+    # AVIF always holds a code, and the decoder of JPEG XL makes a profile up for every picture: sRGB there says nothing.
+    return NONE if kind in ("AVIF", "JXL") and found.srgb else found
 
 
 def compared(name: str, distorted: Colour, reference: Colour) -> Remark | None:

@@ -186,7 +186,8 @@ def _command(record: Record) -> str:
         words = shlex.split(record.get("command") or "")
     except ValueError:
         return ""
-    return shlex.join(words) if words[:1] == ["harness"] else ""
+    plain = words[:1] == ["harness"] and not any(set("\n\r`<>").intersection(word) for word in words)
+    return shlex.join(words) if plain else ""
 
 
 def _settings(command: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from harness.runtime.errors import UsageError, listed, near
 _CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """`package.module:name`"""
 _LARGEST = 1 << 63
+_DEEPEST = 64
 
 
 @dataclass(frozen=True)
@@ -263,12 +264,14 @@ def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
     return typing.cast(C, dataclasses.replace(card, path=path))
 
 
-def _unusable(value: Any, key: str = "") -> list[str]:
+def _unusable(value: Any, key: str = "", depth: int = 0) -> list[str]:
     """Values that TOML has and no card may hold: they cannot be hashed, written as JSON or given to a system call."""
+    if depth > _DEEPEST:
+        return [f"{key[:40]}...: tables or lists too deep in one another"]
     if isinstance(value, Mapping):
-        return [p for k, v in value.items() for p in _unusable(v, f"{key}.{k}" if key else str(k))]
+        return [p for k, v in value.items() for p in _unusable(v, f"{key}.{k}" if key else str(k), depth + 1)]
     if isinstance(value, list | tuple):
-        return [p for i, v in enumerate(value) for p in _unusable(v, f"{key}[{i}]")]
+        return [p for i, v in enumerate(value) for p in _unusable(v, f"{key}[{i}]", depth + 1)]
     if isinstance(value, float) and not math.isfinite(value):
         return [f"{key} = {value} is not a finite number"]
     if isinstance(value, int) and abs(value) >= _LARGEST:

@@ -16,6 +16,7 @@ from harness.engine.asked_again import Repeated, request_of
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models.capabilities import capabilities
+from harness.runtime import text as plain
 from harness.runtime.errors import HarnessError
 
 _UNKNOWN = "not known"
@@ -48,9 +49,10 @@ def text(made: Submission, *, team: str | None = None, cards: Sequence[str] = ()
         *_section("Submission", _submission_facts(made)),
         "## Method",
         "",
-        f"**{model['title']}**" + (f" (`{record['model']}`)" if record["model"] != model["title"] else ""),
+        f"**{plain.markdown(model['title'])}**"
+        + (f" (`{plain.markdown_code(record['model'])}`)" if record["model"] != model["title"] else ""),
         "",
-        " ".join(model["description"].split()) or _UNKNOWN,
+        plain.markdown_line(model["description"].strip()) or _UNKNOWN,
         "",
         *_section("", {"Paper": model["paper"], "Code": model["code"], "Licence": model["licence"]}),
         *_section("Training", _training_facts(card, record)),
@@ -154,7 +156,7 @@ def _product(shape: Any) -> int:
 
 
 def _section(title: str, facts: Mapping[str, str]) -> list[str]:
-    lines = [f"- {name}: {value}" for name, value in facts.items() if value]
+    lines = [f"- {name}: {plain.markdown(value)}" for name, value in facts.items() if value]
     return [*([f"## {title}", ""] if title else []), *lines, ""] if lines else []
 
 

@@ -28,6 +28,7 @@ from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import RunError, UsageError, listed
 from harness.runtime.findings import Finding, errors, warnings
+from harness.runtime.text import command
 
 _WEIGHTS = "weights.safetensors"
 
@@ -195,7 +196,7 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Call
     if record["training"]:
         weights = str(folder / _WEIGHTS)
         if not Path(weights).is_file():
-            raise UsageError(f"{weights}: not there, so the trained model is lost; train it again: {record['command']}")
+            raise UsageError(f"{weights}: not there, so the trained model is lost; train it again: {command(record['command'])}")
     say(f"{folder}: the model of this run scores {about.dataset} ({about.protocol})")
     settings, seed = fields["settings"], fields.get("seed", 0)
     request = replace(wish, model=fields["model"], weights=weights, settings=settings, seed=seed)

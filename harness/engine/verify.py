@@ -29,6 +29,7 @@ from harness.results.key import key_of
 from harness.results.record import read_record
 from harness.results.run_scores import Scored, ScoreFile
 from harness.runtime.errors import HarnessError, RunError, UsageError, listed
+from harness.runtime.text import command
 
 WEIGHTS = "weights.safetensors"
 TOLERANCE = 1e-5
@@ -322,7 +323,7 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
     if record is None:
         raise RunError(f"{folder}: no record.json there")
     if record["repeats"] is not None:
-        raise RunError(f"{folder}: a record of repeats; run its command again: {record['command']}")
+        raise RunError(f"{folder}: a record of repeats; run its command again: {command(record['command'])}")
     fields = request_of(folder, record, cards)
     asked = Request(**fields, root=root, cards=tuple(cards), mlflow_uri="off", offline=True, quiet=True)
     todo = plan(asked, look=False)

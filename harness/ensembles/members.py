@@ -28,6 +28,7 @@ from harness.results.record import read_record
 from harness.results.run_folder import safe_name
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import UsageError, listed
+from harness.runtime.text import command
 from harness.statistics.correlations import Floats
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ def _weight_files(name: str, folder: Path, record: Mapping[str, Any], again: Req
     if record["training"]:
         path = folder / WEIGHTS
         if not path.is_file():
-            raise UsageError(f"{path}: not there, so the trained model is lost; train it again: {record['command']}")
+            raise UsageError(f"{path}: not there, so the trained model is lost; train it again: {command(record['command'])}")
         digest = record["hashes"]["trained_weights"]
         facts = {"file": f"{safe_name(record['model'])}-{digest[:8]}.safetensors", "sha256": digest}
         return [WeightFile(FILE, facts, path)]

@@ -49,10 +49,10 @@ def read_own(path: Path, largest: int = _LARGEST) -> bytes:
         descriptor = os.open(path, flags)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > largest:
+        os.close(descriptor)
+        what = f"{found.st_size:,} bytes are more than any such file has" if stat.S_ISREG(found.st_mode) else "not a regular file"
+        raise UsageError(f"{path}: {what}")
     with open(descriptor, "rb") as stream:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise UsageError(f"{path}: not a regular file")
-        if found.st_size > largest:
-            raise UsageError(f"{path}: {found.st_size:,} bytes are more than any such file has")
         return stream.read()

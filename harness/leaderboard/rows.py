@@ -28,6 +28,7 @@ from harness.results.marks import (
     PARTIAL,
     marks_of,
 )
+from harness.runtime.text import command
 from harness.statistics.leave_one_out import LeaveOneOut
 
 
@@ -172,29 +173,17 @@ def _row(record: Record, folder: str, usual: _Usual) -> Row:
         left_out=LeaveOneOut.read(record.get("without_each_reference")),
         images=tuple(_hash(record, name) for name in ("table", "split", "images")),
         trained_on=tuple(record.get("trained_on") or ()),
-        settings=_settings(_command(record)),
+        settings=_settings(command(record.get("command") or "")),
         key=record["key"],
         folder=folder,
-        command=_command(record),
+        command=command(record.get("command") or ""),
         created=record.get("created") or "",
     )
 
 
-def _command(record: Record) -> str:
-    """The command that made a record, quoted for a shell; empty for text that is not a command of the harness.
-
-    It is shown to be repeated, so that nothing in it may mean more to a shell than a word.
-    """
-    try:
-        words = shlex.split(record.get("command") or "")
-    except ValueError:
-        return ""
-    return shlex.join(words) if words[:1] == ["harness"] else ""
-
-
-def _settings(command: str) -> tuple[str, ...]:
+def _settings(made_by: str) -> tuple[str, ...]:
     """What tells two records of one card apart, read from the command that made them."""
-    words = shlex.split(command)
+    words = shlex.split(made_by)
     passed = [(word, value) for word, value in itertools.pairwise(words) if word in ("--set", "--weights", "--init")]
     return tuple(value if word == "--set" else f"{word[2:]}={Path(value).name}" for word, value in passed)
 

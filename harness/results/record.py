@@ -17,6 +17,7 @@ from harness.files.names import key_problem, name_problem
 from harness.files.regular import require_regular
 from harness.results.key import FORMAT
 from harness.runtime.errors import UsageError, listed
+from harness.runtime.text import command
 
 _NUMBER = (int, float)
 _INTERVALS = {"*": ([_NUMBER, _NUMBER], None)}
@@ -152,7 +153,11 @@ def parse_record(data: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
         again = record.get("command") if isinstance(record, dict) and found == 1 else None
-        how = f"make it again ({again})" if isinstance(again, str) else "choose another --runs, or repeat with --force"
+        how = (
+            f"make it again ({command(again)})"
+            if isinstance(again, str) and command(again)
+            else "choose another --runs, or repeat with --force"
+        )
         raise UsageError(
             f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); {how}"
             + (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import unicodedata
 
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
@@ -79,3 +80,16 @@ def latex(text: str) -> str:
     """`text` as LaTeX that prints it, on one line."""
     table = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(table.get(c, "\\" + c if c in "&%$#_{}" else c) for c in one_line(text))
+
+
+def command(text: str) -> str:
+    """A record's command, quoted for a shell; empty for text that is not a command of the harness.
+
+    It is shown to be repeated, so that nothing in it may mean more to a shell than a word.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return ""
+    plain = words[:1] == ["harness"] and not any(set("\n\r`<>").intersection(word) for word in words)
+    return visible(shlex.join(words)) if plain else ""

@@ -140,9 +140,11 @@ def test_images_that_change_while_a_run_reads_them_end_it_and_nothing_is_recorde
     cards.mkdir()
     (cards / "brightness.toml").write_text(CARD)
     victim = tmp_path / "data" / "r5_fade_3.png"
-    copy = f"        shutil.copy({str(victim)[:-5] + '1.png'!r}, {str(victim)!r})\n        return"
+    # Whole at any moment, as a tool that encodes again leaves it.
+    names = f"{str(victim)[:-5] + '1.png'!r}, {str(tmp_path / 'new')!r}"
+    copy = f"        os.replace(shutil.copy({names}), {str(victim)!r})\n        return"
     source = MODEL.format(formula=ONE).replace("        return", copy)
-    (cards / "brightness.py").write_text("import shutil\n\n\n" + source)
+    (cards / "brightness.py").write_text("import os, shutil\n\n\n" + source)
     done = call(
         tmp_path, "run", "brightness", "--dataset", table, "--cards", "cards", "--runs", "runs", "--mlflow-uri", "off", status=1
     )

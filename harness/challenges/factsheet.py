@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_dataset
 from harness.cards.overrides import apply_set
@@ -16,6 +18,7 @@ from harness.engine.asked_again import Repeated, request_of
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models.capabilities import capabilities
+from harness.results.record import Record
 from harness.runtime import text as plain
 from harness.runtime.errors import HarnessError
 
@@ -41,7 +44,7 @@ def write(path: str | Path, made: Submission, *, team: str | None = None, cards:
 def text(made: Submission, *, team: str | None = None, cards: Sequence[str] = ()) -> str:
     """The fact sheet of a submission; what only people know is left to be filled in."""
     record, card = made.record, made.card
-    model = record["cards"]["model"]
+    model = record.cards.model
     lines = [
         f"# Fact sheet: {card.title}",
         "",
@@ -49,12 +52,12 @@ def text(made: Submission, *, team: str | None = None, cards: Sequence[str] = ()
         *_section("Submission", _submission_facts(made)),
         "## Method",
         "",
-        f"**{plain.markdown(model['title'])}**"
-        + (f" (`{plain.markdown_code(record['model'])}`)" if record["model"] != model["title"] else ""),
+        f"**{plain.markdown(model.title)}**"
+        + (f" (`{plain.markdown_code(record.model)}`)" if record.model != model.title else ""),
         "",
-        plain.markdown_line(model["description"].strip()) or _UNKNOWN,
+        plain.markdown_line(model.description.strip()) or _UNKNOWN,
         "",
-        *_section("", {"Paper": model["paper"], "Code": model["code"], "Licence": model["licence"]}),
+        *_section("", {"Paper": model.paper, "Code": model.code, "Licence": model.licence}),
         *_section("Training", _training_facts(card, record)),
         *_section("Test", {"Crops": _crops(record), "Ensemble": _ensemble(model)}),
         *_section("Cost", _cost_facts(made, cost_of(record, cards))),
@@ -63,15 +66,16 @@ def text(made: Submission, *, team: str | None = None, cards: Sequence[str] = ()
     return "\n".join(lines).rstrip() + "\n"
 
 
-def cost_of(record: Mapping[str, Any], cards: Sequence[str] = ()) -> Cost:
+def cost_of(record: Record, cards: Sequence[str] = ()) -> Cost:
     """Parameters and floating-point operations of a record's model: the model is built, with no weights, and run once."""
-    if (record.get("request") or {}).get("scores"):
+    if record.request.get("scores"):
         return Cost(None, None, None, None, "the scores came from a file: there is no model here")
     try:
-        needed = {k: v for k, v in (record.get("request") or {}).items() if k in ("model", "dataset", "settings")}
-        asked = request_of(record["key"], {**record, "request": needed}, cards, Repeated(dataset=record["dataset"]))
+        needed = {k: v for k, v in record.request.items() if k in ("model", "dataset", "settings")}
+        again = Repeated(dataset=record.dataset)
+        asked = request_of(record.key, msgspec.structs.replace(record, request=needed), cards, again)
         card = apply_set(find_model(asked["model"], cards), asked["settings"])
-        data = find_dataset(record["dataset"], cards)
+        data = find_dataset(record.dataset, cards)
         return _counted(card, data)
     except (HarnessError, ImportError, RuntimeError) as error:
         return Cost(None, None, None, None, f"could not be counted: {str(error).splitlines()[0]}")
@@ -165,39 +169,37 @@ def _submission_facts(made: Submission) -> dict[str, str]:
         "Challenge": f"{made.card.name}, phase {made.phase}",
         "File": f"`{made.file.name}`, {made.size:,} bytes, sha256 `{made.sha256}`",
         "Images": f"{made.images:,}",
-        "Record": f"`{made.record['key']}`, {made.record['created']}",
+        "Record": f"`{made.record.key}`, {made.record.created}",
     }
 
 
-def _training_facts(card: ChallengeCard, record: Mapping[str, Any]) -> dict[str, str]:
-    model, trained_on = record["cards"]["model"], [name for name in record["trained_on"] if name]
+def _training_facts(card: ChallengeCard, record: Record) -> dict[str, str]:
+    model, trained_on = record.cards.model, [name for name in record.trained_on if name]
     others = used_data(card, record)
-    weights = [entry for entry in model["weights"] if entry["name"] in record["hashes"]["weights"]]
-    named = [
-        f"{entry['name']} {entry['tag']}".strip() + (f" ({entry['licence']})" if entry["licence"] else "") for entry in weights
-    ]
-    extra = "yes" if model["extra_data"] or others else "no"
+    weights = [entry for entry in model.weights if entry.name in record.hashes.weights]
+    named = [f"{entry.name} {entry.tag}".strip() + (f" ({entry.licence})" if entry.licence else "") for entry in weights]
+    extra = "yes" if model.extra_data or others else "no"
     if others:
         extra += f": {', '.join(others)}"
-    elif named and model["extra_data"]:
+    elif named and model.extra_data:
         extra += ", through pretrained weights"
     return {
         "Trained on": ", ".join(trained_on) or "nothing",
         "Extra data": extra,
         "Pretrained weights": "; ".join(named),
-        "Random parts": "some parts keep random weights" if record["random_weights"] else "",
-        "Seed": str(record["seed"]),
+        "Random parts": "some parts keep random weights" if record.random_weights else "",
+        "Seed": str(record.seed),
     }
 
 
-def _crops(record: Mapping[str, Any]) -> str:
-    protocol = record["cards"]["model"]["protocol"]
-    size = f", {protocol['crop_size']}x{protocol['crop_size']}" if protocol["crop_size"] else ""
-    return "the whole image" if protocol["crops"] == "whole" else f"mean over the crops of `{protocol['crops']}`{size}"
+def _crops(record: Record) -> str:
+    protocol = record.cards.model.protocol
+    size = f", {protocol.crop_size}x{protocol.crop_size}" if protocol.crop_size else ""
+    return "the whole image" if protocol.crops == "whole" else f"mean over the crops of `{protocol.crops}`{size}"
 
 
-def _ensemble(model: Mapping[str, Any]) -> str:
-    members = model["model"].get("members")
+def _ensemble(model: ModelCard) -> str:
+    members = model.model.get("members")
     if not members:
         return "none, a single model"
     names = members if isinstance(members, list | tuple) else [members]
@@ -215,15 +217,16 @@ def _cost_facts(made: Submission, cost: Cost) -> dict[str, str]:
             f"{whole or f'{each:,.4g} GFLOP per crop'}, both images of a pair (2 per multiply-add; matrix products, convolutions "
             "with deformable ones, attention; nothing elementwise; a reference's features are counted for each of its images)"
         )
-    where = record["conditions"]
+    where = record.conditions
     facts["Runtime"] = (
-        f"{seconds(record['runtime_per_image'])} s per image on {where['device']}, measured over the images of the phase once "
+        f"{seconds(record.runtime_per_image or 0.0)} s per image on {where['device']}, measured over the phase's images once "
         f"warm, decoding included ({where['threads']} threads, {where['batch']} images at once)"
     )
     return facts | ({"Note": cost.note} if cost.note else {})
 
 
-def _environment(record: Mapping[str, Any]) -> dict[str, str]:
-    where = record["conditions"]
-    libraries = ", ".join(f"{name} {version}" for name, version in where["libraries"].items())
-    return {"Machine": where["machine"], "Device": where["device"], "Python": where["python"], "Libraries": libraries}
+def _environment(record: Record) -> dict[str, str]:
+    where = record.conditions
+    found = where.get("libraries")
+    libraries = ", ".join(f"{name} {version}" for name, version in found.items()) if isinstance(found, dict) else ""
+    return {name: str(where.get(name.lower(), "")) for name in ("Machine", "Device", "Python")} | {"Libraries": libraries}

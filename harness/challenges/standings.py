@@ -37,8 +37,8 @@ def entry_of(made: Submission) -> dict[str, Any]:
         "phase": made.phase,
         "sha256": made.sha256,
         "file": made.file.name,
-        "model": made.record["model"],
-        "key": made.record["key"],
+        "model": made.record.model,
+        "key": made.record.key,
         "images": made.images,
         "size": made.size,
     }

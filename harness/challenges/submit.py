@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import cards_option, find_challenge
 from harness.cards.overrides import apply_set
+from harness.cards.schema import ModelCard
 from harness.challenges import image_names, readme, score_lines, standings, zip_file
 from harness.challenges.check import check, inspect
 from harness.challenges.text import ascii_line
@@ -23,7 +26,7 @@ from harness.engine.run import Outcome, run
 from harness.engine.verify import identity_differences
 from harness.files.atomic import atomic, sha256_file
 from harness.models import find_model
-from harness.results.record import read_record
+from harness.results.record import Record, RepeatsRecord, read_record
 from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import RunError, UsageError, listed
@@ -42,7 +45,7 @@ class Submission:
     phase: str
     folder: Path
     """The run behind it."""
-    record: Mapping[str, Any]
+    record: Record
     images: int
     size: int
     sha256: str
@@ -54,18 +57,18 @@ class Submission:
             "file": str(self.file),
             "challenge": self.card.name,
             "phase": self.phase,
-            "model": self.record["model"],
+            "model": self.record.model,
             "run": str(self.folder),
-            "key": self.record["key"],
+            "key": self.record.key,
             "images": self.images,
             "size": self.size,
             "sha256": self.sha256,
-            "runtime_per_image": self.record["runtime_per_image"],
+            "runtime_per_image": self.record.runtime_per_image,
             "warnings": [finding.json() for finding in self.warnings],
         }
 
     def __str__(self) -> str:
-        about = f"{self.card.name}, phase {self.phase}, {self.record['model']}, {self.images:,} images"
+        about = f"{self.card.name}, phase {self.phase}, {self.record.model}, {self.images:,} images"
         next_step = f"next: {self.card.next_step}" if self.card.next_step else ""
         summary = f"{self.file}: {about}, read back and checked\n{self.size:,} bytes, sha256 {self.sha256}"
         inferred = f"inferred, with no source that says so: {'; '.join(self.card.inferred)}" if self.card.inferred else ""
@@ -127,9 +130,9 @@ def submit(
     return made
 
 
-def contents(card: ChallengeCard, folder: Path, record: Mapping[str, Any], description: str | None = None) -> dict[str, bytes]:
+def contents(card: ChallengeCard, folder: Path, record: Record, description: str | None = None) -> dict[str, bytes]:
     """The submission's files, from a finished run and nothing else. Raises UsageError where the record lacks a fact."""
-    sign = 1.0 if record["identity"]["card"]["higher_is_better"] else -1.0
+    sign = 1.0 if record.higher_is_better else -1.0
     scores = {name: sign * score for name, score, _ in ScoreFile(folder).read()}
     files = {card.lines.file: score_lines.written(scores, card.lines).encode("ascii", "backslashreplace")}
     if card.readme:
@@ -137,32 +140,32 @@ def contents(card: ChallengeCard, folder: Path, record: Mapping[str, Any], descr
     return files
 
 
-def facts(card: ChallengeCard, folder: Path, record: Mapping[str, Any], description: str | None = None) -> readme.Facts:
+def facts(card: ChallengeCard, folder: Path, record: Record, description: str | None = None) -> readme.Facts:
     """What the readme says, each taken from the record."""
-    runtime = record.get("runtime_per_image")
+    runtime = record.runtime_per_image
     if runtime is None:
-        why = "its scores came from a file" if (record.get("request") or {}).get("scores") else "an older version made it"
+        why = "its scores came from a file" if record.request.get("scores") else "an older version made it"
         raise UsageError(
             f"{folder}: no runtime per image was measured ({why}); let the harness score the images (harness run --force)"
         )
-    model = record["cards"]["model"]
+    model = record.cards.model
     return readme.Facts(
         runtime=runtime,
-        cpu=record["conditions"]["device"].startswith("cpu"),
-        extra_data=bool(model["extra_data"] or used_data(card, record)),
+        cpu=str(record.conditions.get("device")).startswith("cpu"),
+        extra_data=bool(model.extra_data or used_data(card, record)),
         description=description if description is not None else described(model),
     )
 
 
-def used_data(card: ChallengeCard, record: Mapping[str, Any]) -> list[str]:
+def used_data(card: ChallengeCard, record: Record) -> list[str]:
     """Datasets that the model was trained on and that are not the challenge's own."""
-    return [name for name in record["trained_on"] if name and name not in card.training]
+    return [name for name in record.trained_on if name and name not in card.training]
 
 
-def described(model: Mapping[str, Any]) -> str:
+def described(model: ModelCard) -> str:
     """A model card's title and first sentence."""
-    first = " ".join(model["description"].split()).partition(". ")[0].rstrip(".")
-    return f"{model['title']}: {first}" if first else str(model["title"])
+    first = " ".join(model.description.split()).partition(". ")[0].rstrip(".")
+    return f"{model.title}: {first}" if first else str(model.title)
 
 
 def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Callable[[str], None]) -> Outcome:
@@ -175,10 +178,10 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Call
         return _checked(run(request, say), card, phase)
     record = read_record(folder)
     assert record is not None
-    if record["repeats"] is not None:
-        raise UsageError(f"{folder}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}")
+    if isinstance(record, RepeatsRecord):
+        raise UsageError(f"{folder}: a record of repeats; name one of its runs: {listed([r.run for r in record.repeats])}")
     passed = [f"--{name}" for name, value in (("weights", wish.weights), ("set", wish.settings), ("seed", wish.seed)) if value]
-    found = (record["dataset"], record["protocol"]) == (about.dataset, about.protocol)
+    found = (record.dataset, record.protocol) == (about.dataset, about.protocol)
     if passed and (found or wish.seed):
         raise UsageError(f"{folder} is a finished run, with its own settings: {listed(passed)} goes with a model's name")
     if found:
@@ -189,21 +192,21 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Call
             f"{folder}: its scores came from a file, of other images than {card.name}'s {phase}; there is no model to run"
         )
     # A trained model's weights lie in the run's folder: what its training began from is not needed again.
-    known = {**record, "request": {**record["request"], "init": None}}
+    known = msgspec.structs.replace(record, request={**record.request, "init": None})
     again = Repeated(dataset=about.dataset, weights=wish.weights, settings=wish.settings)
     fields = asked_again.request_of(folder, known, wish.cards, again)
     weights = fields["weights"]
-    if record["training"]:
+    if record.training:
         weights = str(folder / _WEIGHTS)
         if not Path(weights).is_file():
-            raise UsageError(f"{weights}: not there, so the trained model is lost; train it again: {command(record['command'])}")
+            raise UsageError(f"{weights}: not there, so the trained model is lost; train it again: {command(record.command)}")
     say(f"{folder}: the model of this run scores {about.dataset} ({about.protocol})")
     settings, seed = fields["settings"], fields.get("seed", 0)
     request = replace(wish, model=fields["model"], weights=weights, settings=settings, seed=seed)
     return _checked(run(request, say), card, phase)
 
 
-def _refuse_stale(folder: Path, record: Mapping[str, Any], wish: Request, say: Callable[[str], None]) -> None:
+def _refuse_stale(folder: Path, record: Record, wish: Request, say: Callable[[str], None]) -> None:
     """Refuse a finished run whose images, labels, weights or code are not what the same request means now."""
     try:
         fields = asked_again.request_of(folder, record, wish.cards)
@@ -218,7 +221,7 @@ def _refuse_stale(folder: Path, record: Mapping[str, Any], wish: Request, say: C
 
 
 def _checked(outcome: Outcome, card: ChallengeCard, phase: str) -> Outcome:
-    if outcome.record["partial"]:
+    if outcome.record.partial:
         raise UsageError(
             f"{outcome.folder}: only some images were scored (--limit); {card.name}, phase {phase}, needs all of them"
         )
@@ -235,11 +238,11 @@ def _with_training(request: Request, say: Callable[[str], None]) -> Request:
     for place in sorted(Path(request.runs).glob("*")):
         for folder in sorted(folder_of(request.runs, place.name, model.name, "x").parent.glob("*")):
             record = read_record(folder) if (folder / _WEIGHTS).is_file() else None
-            if record is None or not record["training"]:
+            if record is None or not record.training:
                 continue
-            shape = record["identity"]["card"]["model"]
+            shape = record.first_identity["card"].get("model", {})
             if {k: v for k, v in shape.items() if k != "backbone"} == json.loads(json.dumps(wanted)):
-                trained.append((record["created"], folder, record))
+                trained.append((record.created, folder, record))
     if not trained:
         run = shlex.join(["harness", "run", model.name, *cards_option(model.path), "--dataset", "pipal"])
         raise UsageError(
@@ -247,7 +250,7 @@ def _with_training(request: Request, say: Callable[[str], None]) -> Request:
             "submit that run's folder, or the model's name with --weights FILE|released"
         )
     _, folder, record = max(trained, key=lambda entry: entry[:2])
-    say(f"{model.name}: with the weights that {folder} trained on {record['dataset']}" + _newest(len(trained)))
+    say(f"{model.name}: with the weights that {folder} trained on {record.dataset}" + _newest(len(trained)))
     return replace(request, weights=str(folder / _WEIGHTS))
 
 
@@ -256,7 +259,7 @@ def _newest(count: int) -> str:
 
 
 def _say_what_was_changed(card: ChallengeCard, description: str | None, outcome: Outcome, say: Callable[[str], None]) -> None:
-    sign = 1.0 if outcome.record["identity"]["card"]["higher_is_better"] else -1.0
+    sign = 1.0 if outcome.record.higher_is_better else -1.0
     power = score_lines.scale_of([sign * s for _, s, _ in ScoreFile(outcome.folder).read()], card.lines.decimals)
     if sign < 0:
         say("scores were multiplied by -1: the model's are lower-is-better")
@@ -264,7 +267,7 @@ def _say_what_was_changed(card: ChallengeCard, description: str | None, outcome:
         say(f"scores were multiplied by 1e{power}, to stay different at {card.lines.decimals} decimals")
     if description is not None and ascii_line(description) != description:
         say(f"the description was written in ASCII on one line: {ascii_line(description)}")
-    if outcome.record["random_weights"]:
+    if outcome.record.random_weights:
         say("warning: parts of this model keep random weights")
 
 
@@ -273,4 +276,4 @@ def _mirror(made: Submission, wish: Request, say: Callable[[str], None]) -> None
 
     tags = {f"submission.{made.card.name}.{made.phase}": made.sha256}
     with Tracker(wish.mlflow_uri, wish.runs, made.folder, say) as tracker:
-        tracker.attach(f"{made.record['model']} on {made.record['dataset']}", made.record["dataset"], [made.file], tags)
+        tracker.attach(f"{made.record.model} on {made.record.dataset}", made.record.dataset, [made.file], tags)

@@ -101,6 +101,6 @@ def run(
     elif results:
         echo(tables.run_table(results))
         for outcome in outcomes if not quiet else ():
-            echo(f"{outcome.record['model']}: {'found' if outcome.found else 'recorded in'} {outcome.folder}", err=True)
+            echo(f"{outcome.record.model}: {'found' if outcome.found else 'recorded in'} {outcome.folder}", err=True)
     if faults:
         raise faults[0] if len(faults) == 1 else HarnessError("\n".join(map(str, faults)))

@@ -19,6 +19,7 @@ from harness.cards.overrides import names_code
 from harness.files.named import remembered
 from harness.files.names import name_problem
 from harness.models import find_model
+from harness.results.record import Record
 from harness.runtime.errors import UsageError, listed
 
 
@@ -55,9 +56,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 """The fields of a record's request: what they may hold, and its name."""
 
 
-def request_of(
-    folder: str | Path, record: Mapping[str, Any], cards: Sequence[str] = (), again: Repeated | None = None
-) -> dict[str, Any]:
+def request_of(folder: str | Path, record: Record, cards: Sequence[str] = (), again: Repeated | None = None) -> dict[str, Any]:
     """Fields of a Request (`harness.engine.request`) that ask the record's work again.
 
     Raises UsageError, listing everything, for a request that is none, for cards that are neither built in nor the caller's,
@@ -81,10 +80,10 @@ def request_of(
     return fields
 
 
-def checked(folder: str | Path, record: Mapping[str, Any]) -> Mapping[str, Any]:
+def checked(folder: str | Path, record: Record) -> Mapping[str, Any]:
     """The record's request, every field of it known and of the right type. Raises UsageError listing what is not."""
-    asked = record.get("request")
-    if not isinstance(asked, dict):
+    asked = record.request
+    if not asked:
         raise UsageError(f"{folder}: its record says no request, so that it cannot be asked again")
     problems = [f"it has no field {name}" for name in ("model", "dataset") if name not in asked]
     problems += [f"{name} is not a field of a request" for name in asked if name not in _FIELDS]
@@ -94,7 +93,7 @@ def checked(folder: str | Path, record: Mapping[str, Any]) -> Mapping[str, Any]:
     return asked
 
 
-def model_of(folder: str | Path, record: Mapping[str, Any], cards: Sequence[str] = (), again: Repeated | None = None) -> str:
+def model_of(folder: str | Path, record: Record, cards: Sequence[str] = (), again: Repeated | None = None) -> str:
     """The name under which the record's model is found among the built-in and the caller's cards. Raises UsageError."""
     asked = checked(folder, record)
     if asked.get("scores"):
@@ -106,7 +105,7 @@ def model_of(folder: str | Path, record: Mapping[str, Any], cards: Sequence[str]
     return _known(folder, record, "model", name, lambda: find_model(name, cards))
 
 
-def dataset_of(folder: str | Path, record: Mapping[str, Any], cards: Sequence[str] = (), again: Repeated | None = None) -> str:
+def dataset_of(folder: str | Path, record: Record, cards: Sequence[str] = (), again: Repeated | None = None) -> str:
     """The record's dataset: a card's name as above, or a table that the caller named. Raises UsageError."""
     asked = checked(folder, record)
     if again and again.dataset:
@@ -119,22 +118,21 @@ def dataset_of(folder: str | Path, record: Mapping[str, Any], cards: Sequence[st
     return _known(folder, record, "dataset", name, lambda: find_dataset(name, cards))
 
 
-def _name(asked: str, record: Mapping[str, Any], kind: str) -> str:
+def _name(asked: str, record: Record, kind: str) -> str:
     """The card's name; of a card that was given as a file, the name that the file gave."""
     if asked.endswith(".toml") or name_problem(asked):
-        card = (record.get("cards") or {}).get(kind)
-        return str(card.get("name", "")) if isinstance(card, dict) else ""
+        return record.cards.model.name if kind == "model" else record.cards.dataset.name
     return asked
 
 
-def _known(folder: str | Path, record: Mapping[str, Any], kind: str, name: str, find: Callable[[], Any]) -> str:
+def _known(folder: str | Path, record: Record, kind: str, name: str, find: Callable[[], Any]) -> str:
     try:
         if not name_problem(name) and not name.endswith(".toml"):
             find()
             return name
     except UnknownCard:
         pass
-    given = record["request"][kind]
+    given = record.request[kind]
     where = f" (the run was given {given})" if given != name else ""
     raise UsageError(
         f"{folder}: its {kind} is the card {name!r}{where}, which is neither built in nor among the cards that you name; "

@@ -109,7 +109,7 @@ def compare_members(
     further = discrimination(data, rows, first), discrimination(data, rows, second)
     observed = comparison.differences["srcc"]
     needed = {d: references_needed(observed, d) for d in differences}
-    incomplete = tuple(m.name for m in members if m.record and m.record.get("incomplete"))
+    incomplete = tuple(m.name for m in members if m.record and m.record.incomplete)
     return Comparison(members[0].name, members[1].name, both, comparison, further, needed, incomplete)
 
 

@@ -3,71 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import datasets
 from harness.engine import batch
 from harness.engine.request import Request, plan
-from harness.results.run_scores import ScoreFile
+from harness.results.record import Record
 from harness.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A finished run: its figures on the test part, and everything that its record holds."""
-
-    path: Path
-    """The run's folder."""
-    record: Mapping[str, Any]
-    """The record as plain values."""
-    found: bool
-    """Whether an earlier call had done the work."""
-
-    @property
-    def agreement(self) -> Mapping[str, Any]:
-        """All figures of the test part; empty where its labels are withheld."""
-        return self.record["metrics"]["test"] or {}
-
-    @property
-    def srcc(self) -> float | None:
-        """Spearman's rank correlation with the labels."""
-        return self.agreement.get("srcc")
-
-    @property
-    def plcc(self) -> float | None:
-        """Pearson's correlation with the labels, without a fit."""
-        return self.agreement.get("plcc")
-
-    @property
-    def krcc(self) -> float | None:
-        """Kendall's tau-b with the labels."""
-        return self.agreement.get("krcc")
-
-    @property
-    def main(self) -> float | None:
-        """PLCC + SRCC, the main score of NTIRE's challenges."""
-        return self.agreement.get("main")
-
-    @property
-    def ci(self) -> Mapping[str, Sequence[float] | None]:
-        """95 % intervals by figure."""
-        return self.agreement.get("ci") or {}
-
-    @property
-    def scores(self) -> pd.DataFrame:
-        """The scores: columns name, score, part."""
-        import pandas as pd
-
-        return pd.DataFrame(ScoreFile(self.path).read(), columns=["name", "score", "part"])
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as plain values."""
-        return dict(self.record)
 
 
 def evaluate(
@@ -84,7 +30,7 @@ def evaluate(
     workers: int = 0,
     cards: Sequence[str | Path] = (),
     mlflow_uri: str = "off",
-) -> Evaluation:
+) -> Record:
     """Train (where the model has a recipe and no weights are given), score, measure and record a model on a dataset.
 
     Args:
@@ -104,7 +50,7 @@ def evaluate(
         mlflow_uri: an MLflow server; `off`: none.
 
     Returns:
-        The finished run.
+        The finished run's record: `srcc`, `ci["srcc"]`, `scores`, `path`, `to_json()`, ...
 
     Raises:
         UsageError: for whatever cannot be asked, or an input that cannot be read.
@@ -133,4 +79,4 @@ def evaluate(
             raise UsageError(f"dataset: a name, a table's path or a pandas DataFrame, not {type(dataset).__name__}")
         data = datasets.of_frame(dataset, root)
     outcome = batch.execute_plan(plan(request, data), lambda text: None)
-    return Evaluation(outcome.folder, outcome.record, outcome.found)
+    return outcome.record

@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from harness.engine.measure import figures_stamp, measured
 from harness.engine.mlflow_facts import mlflow_facts
-from harness.engine.request import Plan, command, plan
+from harness.engine.request import Plan, plan
 from harness.engine.run import Outcome, execute
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.results.key import key_of
 from harness.results.mlflow_mirror import Tracker
-from harness.results.record import read_record
+from harness.results.record import of_document, read_record
 from harness.results.run_folder import folder_of, locked
 from harness.results.run_scores import ScoreFile, csv_text
 
@@ -34,7 +36,7 @@ def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
     key = key_of(identity)
     folder = folder_of(request.runs, todo.data.name, todo.card.name, key)
     stamp = figures_stamp(todo.data, todo.data.table)
-    if not request.force and (record := read_record(folder)) is not None and record.get("figures") == stamp:
+    if not request.force and (record := read_record(folder)) is not None and record.figures == stamp:
         with Tracker(request.mlflow_uri, request.runs, folder, say) as tracker:
             tracker.catch_up(record, _mlflow_facts(todo, key))
         return Outcome(folder, record, found=True)
@@ -50,27 +52,27 @@ def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
     with locked(folder, say), Tracker(request.mlflow_uri, request.runs, folder, say) as tracker:
         tracker.begin(*_mlflow_facts(todo, key))
         write_text(folder / "scores.csv", csv_text([ScoreFile.HEADER, *rows]))
-        record = {
-            **children[0].record,
+        document = {
+            **children[0].record.to_json(),
             "key": key,
             "protocol": todo.protocol,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": command(request),
             "metrics": {"validation": None, "test": _medians(each)},
             "without_each_reference": None,
             "repeats": each,
             "controls": {},
             "figures": stamp,
             "history": None,
-            "seconds": sum(child.record["seconds"] for child in children),
+            "seconds": sum(child.record.seconds or 0.0 for child in children),
             "identity": identity,
             "hashes": {
-                **children[0].record["hashes"],
+                **msgspec.to_builtins(children[0].record.hashes),
                 "scores": sha256_json(rows),
                 "split": sha256_json([e["split"] for e in each]),
             },
         }
-        write_json(folder / "record.json", record)
+        record = of_document(document, folder)
+        write_json(folder / "record.json", record.to_json())
         tracker.end(record)
     return Outcome(folder, record, found=False)
 

@@ -21,6 +21,7 @@ from harness.files.table_paths import require_utf8
 from harness.models import find_model
 from harness.models import weights as weight_files
 from harness.models.identity import code_of, object_identity, weights_of
+from harness.results.command import command_of
 from harness.results.key import RunIdentity, card_facts
 from harness.results.run_folder import folder_of
 from harness.runtime.errors import UsageError, listed
@@ -235,27 +236,6 @@ def request_facts(request: Request) -> dict[str, Any]:
 
 
 def command(request: Request, *, here: bool = False) -> str:
-    """The command line that makes this record again; `here`: with the places of this machine, `--root` and `--runs`."""
-    import shlex
-
-    if request.object is not None:
-        return f"harness.evaluate({request.model}(...), {request.dataset!r})"
-    words = ["harness", "run", *(["--name"] if request.scores else []), request.model, "--dataset", request.dataset]
-    words += [flag for flag, on in (("--lower-is-better", request.lower_is_better), ("--inner", request.inner)) if on]
-    for option, value in (
-        ("--protocol", request.protocol),
-        ("--scores", request.scores),
-        ("--weights", request.weights),
-        ("--init", request.init),
-        ("--limit", request.limit),
-        ("--seed", request.seed or None),
-        ("--batch", request.batch if request.batch != BATCH else None),
-        ("--root", request.root if here else None),
-        ("--runs", request.runs if here and request.runs != "runs" else None),
-    ):
-        words += [option, str(value)] if value is not None else []
-    for key, value in request.settings.items():
-        words += ["--set", f"{key}={value}"]
-    for folder in request.cards:
-        words += ["--cards", folder]
-    return shlex.join(words)
+    """The command line that asks for this run; `here`: with the places of this machine, `--root` and `--runs`."""
+    places = {"root": request.root, "runs": request.runs if request.runs != "runs" else None} if here else {}
+    return command_of(request_facts(request) | places | {"cards": list(request.cards)})

@@ -33,7 +33,7 @@ from harness.engine.content import (
 )
 from harness.engine.measure import controls, figures_stamp, measured, oriented_labels
 from harness.engine.mlflow_facts import mlflow_facts
-from harness.engine.request import SCORED_PARTS, Plan, Request, command, plan, request_facts
+from harness.engine.request import SCORED_PARTS, Plan, Request, plan, request_facts
 from harness.engine.scorer import Scorer, pairs_of
 from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.files.hash_index import hash_files
@@ -46,6 +46,7 @@ from harness.models.capabilities import capabilities, move
 from harness.results import processes
 from harness.results.conditions import conditions
 from harness.results.key import FORMAT
+from harness.results.record import Record, of_document, with_figures
 from harness.results.run_folder import finished, locked, prepare, require_there, withdraw
 from harness.results.run_scores import Scored, ScoreFile
 from harness.runtime.errors import RunError, UsageError
@@ -64,7 +65,7 @@ class Outcome:
     """A finished record, where it lies, and whether this call made it or found it."""
 
     folder: Path
-    record: Mapping[str, Any]
+    record: Record
     found: bool
 
 
@@ -102,13 +103,13 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
             raise
 
 
-def _with_fresh_figures(todo: Plan, record: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+def _with_fresh_figures(todo: Plan, record: Record, say: Callable[[str], None]) -> Record:
     """The record, its figures measured again from its scores where their code or the columns that they use have changed."""
-    if record.get("figures") == figures_stamp(todo.data, todo.rows(*SCORED_PARTS)):
+    if record.figures == figures_stamp(todo.data, todo.rows(*SCORED_PARTS)):
         return record
     with locked(todo.folder, say):
-        fresh = {**record, **figures(todo, ScoreFile(todo.folder).read())}
-        write_json(todo.folder / "record.json", fresh)
+        fresh = with_figures(record, figures(todo, ScoreFile(todo.folder).read()))
+        write_json(todo.folder / "record.json", fresh.to_json())
     say(f"{todo.folder}: its figures were measured again: how they are computed, or what the dataset says of its images, changed")
     return fresh
 
@@ -124,7 +125,7 @@ def figures(todo: Plan, scores: Sequence[tuple[str, float, str]]) -> dict[str, A
     }
 
 
-def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
+def _work(todo: Plan, say: Callable[[str], None]) -> Record:
     from harness.results import report
     from harness.results.mlflow_mirror import Tracker
 
@@ -161,7 +162,7 @@ def _work(todo: Plan, say: Callable[[str], None]) -> dict[str, Any]:
         require_there(todo.folder)
         record = _record(todo, model, now, training, scoring)
         report.of_run(todo.folder, record, todo.data.table, model, say)
-        write_json(todo.folder / "record.json", record)
+        write_json(todo.folder / "record.json", record.to_json())
         tracker.end(record)
     return record
 
@@ -347,13 +348,13 @@ def _given_scores(todo: Plan) -> pd.Series:
     return scores
 
 
-def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: _Scoring) -> dict[str, Any]:
+def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: _Scoring) -> Record:
     file = ScoreFile(todo.folder)
     scores = file.read()
     computed = figures(todo, scores)
     pictures = file.picture_hashes()
     trained_on = sorted({*todo.card.trained_on, *todo.found.trained_on, *([todo.data.name] if training else [])})
-    return {
+    document = {
         "format": FORMAT,
         "key": todo.key,
         "model": todo.card.name,
@@ -363,7 +364,6 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "seed": todo.request.seed,
         "request": request_facts(todo.request),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": command(todo.request),
         "partial": todo.request.limit is not None,
         "incomplete": bool(missing(todo.data.card, todo.data.table, todo.protocol)),
         "seen": todo.data.name in (set(todo.card.trained_on) | set(todo.found.trained_on))
@@ -374,7 +374,6 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "trained_on": trained_on,
         "metrics": computed["metrics"],
         "without_each_reference": computed["without_each_reference"],
-        "repeats": None,
         "controls": computed["controls"],
         "figures": computed["figures"],
         "remarks": list(todo.data.table.attrs.get("notes", [])),
@@ -404,6 +403,7 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         },
         "cards": {"model": asdict(todo.card) | {"path": ""}, "dataset": asdict(todo.data.card) | {"path": ""}},
     }
+    return of_document(document, todo.folder)
 
 
 def _contaminated_by(todo: Plan, trained_on: Sequence[str]) -> list[str]:

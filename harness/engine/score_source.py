@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.datasets import dataset_card, is_table
 from harness.engine.request import Request, command
 from harness.files.score_table import read_scores
 from harness.models import find_model
-from harness.results.record import read_record
+from harness.results.record import Record, RepeatsRecord, read_record
 from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import UsageError, listed
@@ -27,7 +26,7 @@ class Member:
     images: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """sha256 of the distorted image and of the reference that were scored, by name; empty where they are not known."""
     folder: Path | None = None
-    record: Mapping[str, Any] | None = None
+    record: Record | None = None
 
     def part(self, *wanted: str) -> dict[str, float]:
         """The scores of these parts; of a score file, which knows no parts, all."""
@@ -64,14 +63,16 @@ def member(
     model = find_model(word, cards).name if path.suffix.lower() == ".toml" else word
     place = folder_of(runs_folder, dataset_card(dataset, cards).name, model, "x").parent
     finished = [(f, r) for f in sorted(place.glob("*")) if f.is_dir() and (r := read_record(f)) is not None]
-    finished = [(f, r) for f, r in finished if protocol in (None, r["protocol"]) and r["repeats"] is None and not r["partial"]]
+    finished = [
+        (f, r) for f, r in finished if protocol in (None, r.protocol) and not isinstance(r, RepeatsRecord) and not r.partial
+    ]
     if not finished:
         under = f" under protocol {protocol}" if protocol else ""
         first = Request(word, dataset, root=root, protocol=protocol, cards=tuple(cards), runs=str(runs_folder))
         raise UsageError(
             f"{word}: no finished run on {dataset}{under} in {place.parent.parent}; first: {command(first, here=True)}"
         )
-    folder = max(finished, key=lambda entry: (entry[1]["created"], str(entry[0])))[0]
+    folder = max(finished, key=lambda entry: (entry[1].created, str(entry[0])))[0]
     if len(finished) > 1:
         say(f"{word}: {len(finished)} finished runs on {dataset}; taking the newest, {folder}")
     return _of_run(folder)
@@ -80,13 +81,13 @@ def member(
 def _of_run(folder: Path) -> Member:
     record = read_record(folder)
     assert record is not None
-    if record["repeats"] is not None:
-        raise UsageError(f"{folder}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}")
-    sign = 1.0 if record["identity"]["card"]["higher_is_better"] else -1.0
+    if isinstance(record, RepeatsRecord):
+        raise UsageError(f"{folder}: a record of repeats; name one of its runs: {listed([r.run for r in record.repeats])}")
+    sign = 1.0 if record.higher_is_better else -1.0
     file = ScoreFile(folder)
     rows = file.read()
     images = {name: (distorted, reference) for name, distorted, reference in file.picture_hashes() if distorted}
-    return Member(record["model"], {n: sign * s for n, s, _ in rows}, {n: p for n, _, p in rows}, images, folder, record)
+    return Member(record.model, {n: sign * s for n, s, _ in rows}, {n: p for n, _, p in rows}, images, folder, record)
 
 
 def refuse_other_images(members: Sequence[Member]) -> None:

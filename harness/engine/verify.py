@@ -26,7 +26,7 @@ from harness.models.weights import ResolvedWeights
 from harness.results import conditions
 from harness.results.conditions import libraries
 from harness.results.key import key_of
-from harness.results.record import read_record
+from harness.results.record import Figures, Record, RepeatsRecord, read_record, with_figures
 from harness.results.run_scores import Scored, ScoreFile
 from harness.runtime.errors import HarnessError, RunError, UsageError, listed
 from harness.runtime.text import command
@@ -96,11 +96,11 @@ def verify(
     record = read_record(folder)
     if record is None:
         raise UsageError(f"{folder}: no record.json there")
-    if record["repeats"] is not None:
+    if isinstance(record, RepeatsRecord):
         raise UsageError(
-            f"{folder}: a record of repeats; verify the runs that it names: {listed([e['run'] for e in record['repeats']])}"
+            f"{folder}: a record of repeats; verify the runs that it names: {listed([r.run for r in record.repeats])}"
         )
-    if record["request"].get("object"):
+    if record.request.get("object"):
         text = "the model was an object of a Python session: it cannot be built from its record, so nothing can be scored again"
         return VerificationResult(folder, 0, (Finding("model", text),), ())
     fields = request_of(folder, record, cards, again)
@@ -122,10 +122,10 @@ def verify(
         return VerificationResult(folder, checked, tuple(found), tuple(remarks))
 
 
-def identity_differences(record: Mapping[str, Any], todo: Plan, folder: Path | None = None) -> list[Finding]:
+def identity_differences(record: Record, todo: Plan, folder: Path | None = None) -> list[Finding]:
     """In what the same request means something else today: card, labels, split, weights, code, and, with the run's `folder`,
     images, which are named as far as the record knows them."""
-    before, now = dict(record["identity"]), todo.facts
+    before, now = dict(record.identity), todo.facts
     if folder is None:
         before["images"] = now["images"]
     found = [Finding(*difference) for difference in _identity_differences(before, now)]
@@ -138,16 +138,16 @@ def identity_differences(record: Mapping[str, Any], todo: Plan, folder: Path | N
     )
 
 
-def own_contradictions(folder: Path, record: Mapping[str, Any]) -> list[Finding]:
+def own_contradictions(folder: Path, record: Record) -> list[Finding]:
     """Where a record's folder disagrees with itself: key, scores, trained weights."""
     findings = []
-    if key_of(record["identity"]) != record["key"]:
-        findings.append(Finding("record", f"its key is {record['key']}, its identity gives {key_of(record['identity'])}"))
+    if key_of(record.identity) != record.key:
+        findings.append(Finding("record", f"its key is {record.key}, its identity gives {key_of(record.identity)}"))
     rows = ScoreFile(folder).read()
-    if sha256_json([[n, repr(s), p] for n, s, p in rows]) != record["hashes"]["scores"]:
+    if sha256_json([[n, repr(s), p] for n, s, p in rows]) != record.hashes.scores:
         findings.append(Finding("scores", "scores.csv is not the one that was measured"))
     weights = folder / WEIGHTS
-    if record["training"] and weights.is_file() and sha256_file(weights) != record["hashes"]["trained_weights"]:
+    if record.training and weights.is_file() and sha256_file(weights) != record.hashes.trained_weights:
         findings.append(Finding("weights", f"{weights} is not the file that training left"))
     return findings
 
@@ -168,8 +168,8 @@ def _identity_differences(before: Any, now: Any, path: str = "") -> list[tuple[s
     return [(words.get(room, room), texts.get(room, f"{path} was {before!r}, is {now!r}"))]
 
 
-def _training_findings(record: Mapping[str, Any], todo: Plan) -> list[Finding]:
-    known = record["hashes"].get("training_pictures_by_reference")
+def _training_findings(record: Record, todo: Plan) -> list[Finding]:
+    known = record.hashes.training_pictures_by_reference
     if not known:
         return []
     now = training_pictures(todo)
@@ -180,22 +180,22 @@ def _training_findings(record: Mapping[str, Any], todo: Plan) -> list[Finding]:
 
 
 def _again(
-    folder: Path, record: Mapping[str, Any], todo: Plan, sample: int | None, say: Callable[[str], None], *, train: bool
+    folder: Path, record: Record, todo: Plan, sample: int | None, say: Callable[[str], None], *, train: bool
 ) -> tuple[int, list[Finding], list[str]]:
     scores = {n: s for n, s, _ in ScoreFile(folder).read()}
     if todo.request.scores or not has_pictures(todo.data.table):
         return len(scores), _measured(record, todo, scores) + _files_findings(todo, scores), []
     kept = folder / WEIGHTS
-    if not record["training"] or kept.is_file():
+    if not record.training or kept.is_file():
         results, now = _scored_again(record, todo, kept, sample, say)
         # Who trained the weights that are here changes nothing in what they score.
-        before, now = ({k: v for k, v in c.items() if k != "training"} for c in (record["conditions"], now))
+        before, now = ({k: v for k, v in c.items() if k != "training"} for c in (record.conditions, now))
         fresh, exact = {r.name: r.score for r in results}, now == before
         pictures = [(r.name, r.distorted, r.reference) for r in results]
         findings = _score_findings(scores, fresh, exact=exact)
         remarks = [] if exact else [f"other conditions: {conditions.difference(before, now)}"]
     elif train:
-        say(f"the record keeps no weights: training it again (it took {record['training']['seconds']:.0f} s)")
+        say(f"the record keeps no weights: training it again (it took {record.training.seconds or 0:.0f} s)")
         again = execute(todo, say)
         fresh = {n: s for n, s, _ in ScoreFile(again.folder).read()}
         pictures = ScoreFile(again.folder).picture_hashes()
@@ -209,10 +209,10 @@ def _again(
 
 
 def _scored_again(
-    record: Mapping[str, Any], todo: Plan, kept: Path, sample: int | None, say: Callable[[str], None]
+    record: Record, todo: Plan, kept: Path, sample: int | None, say: Callable[[str], None]
 ) -> tuple[list[Scored], dict[str, Any]]:
     """The results of scoring with the weights at hand, and the conditions of that."""
-    found = ResolvedWeights({}, kept, {}, (), False) if record["training"] else todo.found
+    found = ResolvedWeights({}, kept, {}, (), False) if record.training else todo.found
     model = models.build(todo.card, found, todo.request.seed)
     with ExitStack() as stack:
         workers = stack.enter_context(workers_of(todo, model))
@@ -228,22 +228,24 @@ def _scored_again(
 
 
 def _trained_findings(
-    record: Mapping[str, Any], again: Mapping[str, Any], before: Mapping[str, float], now: Mapping[str, float]
+    record: Record, again: Record, before: Mapping[str, float], now: Mapping[str, float]
 ) -> tuple[list[Finding], list[str]]:
     """Training repeats to the bit under the same conditions. Under others rounding differs and grows from step to step, so that
     only figures can be compared: within the record's intervals they are taken to repeat."""
-    if again["conditions"] == record["conditions"]:
+    if again.conditions == record.conditions:
         return _score_findings(before, now, exact=True), []
-    figures, fresh = record["metrics"]["test"] or {}, again["metrics"]["test"] or {}
+    figures, fresh = record.test or Figures(n=None), again.test or Figures(n=None)
     outside = []
     for name in ("srcc", "plcc"):
-        value, interval = fresh.get(name), (figures.get("ci") or {}).get(name)
+        value, interval = getattr(fresh, name), figures.ci.get(name)
         if value is not None and interval is not None and not interval[0] <= value <= interval[1]:
-            outside.append(f"{name} {figures[name]:.4f} became {value:.4f}, outside [{interval[0]:.4f}, {interval[1]:.4f}]")
+            outside.append(
+                f"{name} {getattr(figures, name):.4f} became {value:.4f}, outside [{interval[0]:.4f}, {interval[1]:.4f}]"
+            )
     worst = max(abs(score - before[name]) for name, score in now.items())
-    shown = ", ".join(f"{name} {figures.get(name)} and {fresh.get(name)}" for name in ("srcc", "plcc"))
+    shown = ", ".join(f"{name} {getattr(figures, name)} and {getattr(fresh, name)}" for name in ("srcc", "plcc"))
     remark = (
-        f"trained again under other conditions ({conditions.difference(record['conditions'], again['conditions'])}), where no "
+        f"trained again under other conditions ({conditions.difference(record.conditions, again.conditions)}), where no "
         f"bits are promised: scores differ by up to {worst:.3g}; {shown}"
     )
     return [Finding("scores", f"a new training does not give the figures: {text}") for text in outside], [remark]
@@ -258,15 +260,13 @@ def _files_findings(todo: Plan, scores: Mapping[str, float]) -> list[Finding]:
     return [Finding("scores", f"{len(changed)} of {len(scores)} scores do not repeat: {listed(changed, 5)}")] if changed else []
 
 
-def _picture_findings(
-    folder: Path, record: Mapping[str, Any], todo: Plan, pictures: Sequence[tuple[str, str, str]]
-) -> list[Finding]:
+def _picture_findings(folder: Path, record: Record, todo: Plan, pictures: Sequence[tuple[str, str, str]]) -> list[Finding]:
     before = {row[0]: row for row in ScoreFile(folder).picture_hashes()}
     if before:
         changed = [row[0] for row in pictures if row != before.get(row[0])]
         return [Finding("pictures", f"{len(changed)} pairs have other pictures: {listed(changed)}")] if changed else []
     complete = set(todo.rows(*SCORED_PARTS)["name"]) == {row[0] for row in pictures}
-    known = record["hashes"]["pictures_by_reference"]
+    known = record.hashes.pictures_by_reference
     now = pictures_by_reference(todo.data.table, pictures) if complete else {}
     changed = [reference for reference, digest in now.items() if digest != known.get(reference)]
     return [Finding("pictures", f"pictures of {len(changed)} references are others: {listed(changed)}")] if changed else []
@@ -287,13 +287,13 @@ def _score_findings(before: Mapping[str, float], now: Mapping[str, float], *, ex
     ]
 
 
-def _measured(record: Mapping[str, Any], todo: Plan, scores: Mapping[str, float]) -> list[Finding]:
+def _measured(record: Record, todo: Plan, scores: Mapping[str, float]) -> list[Finding]:
     """Whether the record's figures are those of its scores and the dataset's labels."""
     tested = [(name, scores[name]) for name in todo.rows("test")["name"] if name in scores]
     figures = measure(todo.card, todo.data, tested)
-    before = record["metrics"]["test"] or {}
+    before = record.test or Figures(n=None)
     now = figures.json() if figures else {}
-    wrong = [k for k in ("n", "srcc", "plcc", "krcc") if not _close(before.get(k), now.get(k))]
+    wrong = [k for k in ("n", "srcc", "plcc", "krcc") if not _close(getattr(before, k), now.get(k))]
     return [Finding("metrics", f"the record's {listed(wrong)} are not those of its scores and labels")] if wrong else []
 
 
@@ -322,8 +322,8 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
     record = read_record(folder)
     if record is None:
         raise RunError(f"{folder}: no record.json there")
-    if record["repeats"] is not None:
-        raise RunError(f"{folder}: a record of repeats; run its command again: {command(record['command'])}")
+    if isinstance(record, RepeatsRecord):
+        raise RunError(f"{folder}: a record of repeats; run its command again: {command(record.command)}")
     fields = request_of(folder, record, cards)
     asked = Request(**fields, root=root, cards=tuple(cards), mlflow_uri="off", offline=True, quiet=True)
     todo = plan(asked, look=False)
@@ -332,11 +332,11 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
         raise RunError("\n".join(f"{folder}: {problem.what}: {problem.text}" for problem in problems))
     scores = ScoreFile(folder).read()
     fresh = figures(todo, scores)
-    changed = list(_changes(record["metrics"], fresh["metrics"]))
+    again = with_figures(record, fresh)
+    changed = list(_changes(record.to_json()["metrics"], again.to_json()["metrics"]))
     now = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "libraries": libraries()}
-    # New entries stand beside the figures that they belong to.
-    order = [key for old in record for key in ((old, "without_each_reference") if old == "metrics" else (old,))]
-    write_json(folder / "record.json", {k: fresh.get(k, record.get(k)) for k in dict.fromkeys(order)} | {"measured_again": now})
+    again.measured_again = now
+    write_json(folder / "record.json", again.to_json())
     return changed
 
 
@@ -355,7 +355,7 @@ def measure_all_again(
 
 
 def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """`test.srcc was 0.5, is 0.6` for what both documents have and what differs by more than rounding."""
+    """`test.srcc was 0.5, is 0.6` for what both documents have (null is nothing) and what differs by more than rounding."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in before:
             if key in now:
@@ -366,5 +366,5 @@ def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
     elif isinstance(before, float) and isinstance(now, float):
         if abs(before - now) > _SAME * max(1.0, abs(before)):
             yield f"{path} was {before!r}, is {now!r}"
-    elif before != now:
+    elif before is not None and before != now:
         yield f"{path} was {before!r}, is {now!r}"

@@ -119,11 +119,11 @@ def _mirror(
     made: Ensemble, facts: Mapping[str, Any], files: Sequence[Path], request: Request, say: Callable[[str], None]
 ) -> None:
     """MLflow: a run for the ensemble, and one below it for each blend that was kept; candidates are in the trace."""
-    children: dict[str, Any] = {method: {"split": "test", "metrics": {}} for method in METHODS}
+    children: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
     for row in made.rows:
         if row.kind == "blend":
             part = row.part if row.dataset == made.rows[0].dataset else f"{row.dataset}.{row.part}"
-            children[row.member]["metrics"][part] = row.figures.json()
+            children[row.member][part] = row.figures.json()
     with Tracker(request.mlflow_uri, request.runs, made.folder, say) as tracker:
         tracker.family(f"ensemble {made.card.stem}", made.folder.parent.parent.name, facts, children, files)
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from harness import datasets
@@ -24,7 +25,7 @@ from harness.files.atomic import sha256_file, sha256_json
 from harness.files.score_table import read_scores
 from harness.models import find_model
 from harness.models.ensemble import FILE, SCORES
-from harness.results.record import read_record
+from harness.results.record import Record, RepeatsRecord, read_record
 from harness.results.run_folder import safe_name
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import UsageError, listed
@@ -186,19 +187,17 @@ class _Members:
             return plan(replace(self.wish, model=word), self.data)
         record = read_record(path)
         assert record is not None
-        if record["repeats"] is not None:
-            raise UsageError(
-                f"{word}: a record of repeats; name one of its runs: {listed([e['run'] for e in record['repeats']])}"
-            )
+        if isinstance(record, RepeatsRecord):
+            raise UsageError(f"{word}: a record of repeats; name one of its runs: {listed([r.run for r in record.repeats])}")
         if scores := asked_again.checked(word, record).get("scores"):
             raise UsageError(f"{word}: its scores came from a file; name that file ({scores})")
-        same = record["dataset"] == self.data.name
-        if same and record["hashes"]["split"] == self.split and not record["partial"]:
+        same = record.dataset == self.data.name
+        if same and record.hashes.split == self.split and not record.partial:
             return Outcome(path, record, found=True)
-        if same and record["training"]:
+        if same and record.training:
             raise UsageError(
-                f"{word}: it was trained on another split of {self.data.name} ({record['protocol']}), so that what is fitted and "
-                f"tested here may be what it was trained on; use its own (--protocol {record['protocol']})"
+                f"{word}: it was trained on another split of {self.data.name} ({record.protocol}), so that what is fitted and "
+                f"tested here may be what it was trained on; use its own (--protocol {record.protocol})"
             )
         return plan(_again(Outcome(path, record, found=True), self.wish), self.data)
 
@@ -211,16 +210,16 @@ class _Members:
 
     def _of_model(self, member: int, todo: Plan | Outcome) -> list[Source]:
         first = self._done(todo)
-        own = first.record["cards"]["model"]["protocol"]["crops"]
-        sources = [_source(member, first.record["model"], first, self.wish)]
+        own = first.record.cards.model.protocol.crops
+        sources = [_source(member, first.record.model, first, self.wish)]
         if own == "whole" and self.crops:
-            self.say(f"{first.record['model']}: takes whole images, so other croppings are not tried")
+            self.say(f"{first.record.model}: takes whole images, so other croppings are not tried")
         for other in self.crops if own != "whole" else ():
             if other != own:
                 again = _again(first, self.wish)
                 again = replace(again, settings={**again.settings, "protocol.crops": other})
                 outcome = self._done(plan(again, self.data))
-                sources.append(_source(member, f"{first.record['model']} ({other})", outcome, self.wish))
+                sources.append(_source(member, f"{first.record.model} ({other})", outcome, self.wish))
         return sources
 
     def _done(self, todo: Plan | Outcome) -> Outcome:
@@ -234,74 +233,72 @@ class _Members:
 def _again(outcome: Outcome, wish: Request) -> Request:
     """The model of a finished run, with the weights that it was tested with, on the wish's dataset."""
     # A trained model's weights lie in the run's folder: what its training began from is not needed again.
-    record = {**outcome.record, "request": {**asked_again.checked(outcome.folder, outcome.record), "init": None}}
+    asked = {**asked_again.checked(outcome.folder, outcome.record), "init": None}
+    record = msgspec.structs.replace(outcome.record, request=asked)
     fields = asked_again.request_of(outcome.folder, record, wish.cards, Repeated(dataset=wish.dataset))
-    weights = str(outcome.folder / WEIGHTS) if outcome.record["training"] else fields["weights"]
+    weights = str(outcome.folder / WEIGHTS) if outcome.record.training else fields["weights"]
     return replace(wish, model=fields["model"], weights=weights, settings=dict(fields["settings"]))
 
 
 def _source(member: int, name: str, outcome: Outcome, wish: Request) -> Source:
-    record = json.loads(json.dumps(outcome.record))
-    again = _again(outcome, wish)
-    card, identity = _own_card(outcome.folder, record, again), record["identity"]
+    record, again = outcome.record, _again(outcome, wish)
+    card = _own_card(outcome.folder, record, again)
     sign = 1.0 if card["higher_is_better"] else -1.0
     scores = {n: sign * score for n, score, _ in ScoreFile(outcome.folder).read()}
-    if record["random_weights"] and not record["training"]:
+    if record.random_weights and not record.training:
         raise UsageError(
             f"{outcome.folder}: parts of {name} keep random weights: an ensemble of it could not be rebuilt from files"
         )
     facts = {
         "class": card["class_"],
-        "version": identity["code"].get("version", 1),
+        "version": record.first_identity.get("code", {}).get("version", 1),
         "identical": card["identical"],
         "requires": card["requires"],
         "extra": card["extra"],
-        "record": record["key"],
+        "record": record.key,
         "model": card["model"],
         "protocol": card["protocol"],
     }
-    trained_on = [*record["trained_on"], *([record["dataset"]] if record["training"] else [])]
+    trained_on = [*record.trained_on, *([record.dataset] if record.training else [])]
     return Source(
         member,
         name,
         scores,
         card["higher_is_better"],
         facts,
-        tuple(_weight_files(name, outcome.folder, {**record, "cards": {"model": card}}, again)),
+        tuple(_weight_files(name, outcome.folder, record, card, again)),
         card,
         tuple(dict.fromkeys(trained_on)),
         again,
     )
 
 
-def _own_card(folder: Path, record: Mapping[str, Any], again: Request) -> dict[str, Any]:
+def _own_card(folder: Path, record: Record, again: Request) -> dict[str, Any]:
     """The member's card as it is here, not as a record (which may be a stranger's) says: a card names code and files."""
     card = apply_set(find_model(again.model, again.cards), again.settings)
-    here, there = json.loads(json.dumps(asdict(card))), record["cards"]["model"]
-    other = [key for key in ("class_", "higher_is_better", "identical", "model") if here[key] != there.get(key)]
-    # A record older than a field of Cropping lacks it.
-    other += ["protocol"] if {**here["protocol"], **there["protocol"]} != here["protocol"] else []
+    here, there = json.loads(json.dumps(asdict(card))), json.loads(json.dumps(asdict(record.cards.model)))
+    other = [key for key in ("class_", "higher_is_better", "identical", "model", "protocol") if here[key] != there[key]]
     if other:
         raise UsageError(f"{folder}: its card differs from the card {card.name} here in {listed(other)}; run it again")
     return {**here, "path": ""}
 
 
-def _weight_files(name: str, folder: Path, record: Mapping[str, Any], again: Request) -> list[WeightFile]:
-    if record["training"]:
+def _weight_files(name: str, folder: Path, record: Record, card: Mapping[str, Any], again: Request) -> list[WeightFile]:
+    if record.training:
         path = folder / WEIGHTS
         if not path.is_file():
-            raise UsageError(f"{path}: not there, so the trained model is lost; train it again: {command(record['command'])}")
-        digest = record["hashes"]["trained_weights"]
-        facts = {"file": f"{safe_name(record['model'])}-{digest[:8]}.safetensors", "sha256": digest}
+            raise UsageError(f"{path}: not there, so the trained model is lost; train it again: {command(record.command)}")
+        digest = str(record.hashes.trained_weights)
+        facts = {"file": f"{safe_name(record.model)}-{digest[:8]}.safetensors", "sha256": digest}
         return [WeightFile(FILE, facts, path)]
-    entries = {entry["name"]: entry for entry in record["cards"]["model"]["weights"]}
+    entries = {entry["name"]: entry for entry in card["weights"]}
     files = []
-    for part, digest in record["hashes"]["weights"].items():
+    for part, digest in record.hashes.weights.items():
         if part == "file":
             path = Path(str(again.weights))
-            facts = {"file": f"{safe_name(record['model'])}-{digest[:8]}{path.suffix}", "sha256": digest}
+            facts = {"file": f"{safe_name(record.model)}-{digest[:8]}{path.suffix}", "sha256": digest}
             files.append(WeightFile(FILE, facts, path))
-        elif record["cards"]["model"]["model"].get("backbone"):
+        elif card["model"].get("backbone"):
             raise UsageError(
                 f"{folder}: {name} took its {part} from --set model.backbone=FILE, which a card cannot say; "
                 "give one file that holds the whole model with --weights FILE"

@@ -296,8 +296,8 @@ class _threads:
 
 def _table(path: Path, outcome: Outcome, model: ModelCard) -> dict[str, Any]:
     """The model's card with the run's settings, as the table that its TOML holds; what others published is not of these."""
-    card: dict[str, Any] = json.loads(json.dumps(outcome.record["cards"]["model"]))
-    card |= {"name": path.stem, "title": f"{model.title}, tuned on {outcome.record['dataset']}", "class": card.pop("class_")}
+    card: dict[str, Any] = json.loads(json.dumps(asdict(outcome.record.cards.model)))
+    card |= {"name": path.stem, "title": f"{model.title}, tuned on {outcome.record.dataset}", "class": card.pop("class_")}
     for key in ("path", "published"):
         card.pop(key, None)
     return {k: _without_empty(v) for k, v in card.items() if v not in (None, "", [], {})}

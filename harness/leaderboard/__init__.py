@@ -17,12 +17,12 @@ from harness.files.atomic import atomic, sha256_json, write_text, writing
 from harness.files.leftovers import without_leftovers
 from harness.files.names import read_own
 from harness.leaderboard import formats
-from harness.leaderboard.board import Board
+from harness.leaderboard.board import Begun, Board
 from harness.leaderboard.formats import GENERATED, cells, csv, markdown, terminal
 from harness.leaderboard.html import page
 from harness.leaderboard.rows import board
 from harness.results.key import key_of
-from harness.results.record import parse_record, read_record
+from harness.results.record import Figures, Record, RepeatsRecord, parse_record, read_record
 from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile, parse_scores
 from harness.runtime.errors import RunError, UsageError, listed, near
@@ -31,7 +31,7 @@ RECORDS = "records"
 PAGE = "index.html"
 KEPT = ("scores.csv", "record.json")
 """In the order of copying: where there is a record, there are its scores."""
-FoundRecord = tuple[Path, dict[str, Any]]
+FoundRecord = tuple[Path, Record | Begun]
 
 
 def collect(places: Iterable[str | Path], *, unfinished: bool = False, unreadable: list[str] | None = None) -> list[FoundRecord]:
@@ -51,9 +51,9 @@ def collect(places: Iterable[str | Path], *, unfinished: bool = False, unreadabl
                 problems.append(str(error))
                 continue
             if record is not None:
-                found.setdefault((record["dataset"], record["model"], record["key"]), (folder, record))
+                found.setdefault((record.dataset, record.model, record.key), (folder, record))
             elif unfinished and (stub := _begun(folder)) is not None:
-                begun.setdefault((stub["dataset"], stub["model"], stub["key"]), (folder, stub))
+                begun.setdefault((stub.dataset, stub.model, stub.key), (folder, stub))
     if unreadable is not None:
         unreadable += problems
     elif problems:
@@ -61,19 +61,21 @@ def collect(places: Iterable[str | Path], *, unfinished: bool = False, unreadabl
     return [*found.values(), *(entry for name, entry in begun.items() if name not in found)]
 
 
-def _begun(folder: Path) -> dict[str, Any] | None:
+def _begun(folder: Path) -> Begun | None:
     """What an unfinished run is, from the state that it keeps; None for any other folder."""
     try:
         identity = json.loads((folder / "state.json").read_text(encoding="utf-8"))["identity"]
-        facts = {"model": identity["card"]["name"], "protocol": identity["protocol"], "seed": identity["seed"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        model, protocol, seed = identity["card"]["name"], identity["protocol"], identity["seed"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return {**facts, "dataset": folder.parent.parent.name, "key": folder.name, "identity": identity, "unfinished": True}
+    if not (isinstance(model, str) and isinstance(protocol, str) and isinstance(seed, int)):
+        return None
+    return Begun(model, folder.parent.parent.name, protocol, seed, folder.name)
 
 
 def boards_of(found: Sequence[FoundRecord], records_folder: Path | None = None) -> list[Board]:
     """A board for each dataset that the records name, in the order of names."""
-    return [board(found, dataset, records_folder) for dataset in sorted({record["dataset"] for _, record in found})]
+    return [board(found, dataset, records_folder) for dataset in sorted({record.dataset for _, record in found})]
 
 
 def show(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards", *, latex: bool = False) -> str:
@@ -99,7 +101,7 @@ def _chosen(name: str | None, runs_folder: str | Path, boards: str | Path, unrea
     if not found:
         hint = f"no records under {runs_folder} or {kept}; make one: harness run psnr --dataset demo"
         raise UsageError("\n".join([*unreadable, hint]))
-    known = sorted({record["dataset"] for _, record in found})
+    known = sorted({record.dataset for _, record in found})
     if name is not None and name not in known:
         raise UsageError(f"no records of dataset {name!r}{near(name, known)} (there are records of {listed(known)})")
     return [b for b in boards_of(found, kept) if name in (None, b.dataset)]
@@ -112,7 +114,7 @@ def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> l
     Links are not followed, and what is copied is what was parsed. Raises UsageError, before anything is copied, for folders
     without a finished record and for records that contradict themselves or their scores.
     """
-    found: list[tuple[dict[str, Any], dict[str, bytes]]] = []
+    found: list[tuple[Record, dict[str, bytes]]] = []
     problems = []
     for folder in map(Path, folders):
         if not (folder / "record.json").exists():
@@ -131,7 +133,7 @@ def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> l
         raise UsageError("\n".join(problems))
     records, places = Path(boards) / RECORDS, []
     for record, files in found:
-        place = folder_of(records, record["dataset"], record["model"], record["key"])
+        place = folder_of(records, record.dataset, record.model, record.key)
         if outside := [part for part in (place, place.parent, place.parent.parent) if part.is_symlink()]:
             raise UsageError(f"{outside[0]}: a link; records are kept in folders under {records}")
         for name in KEPT:
@@ -144,12 +146,12 @@ def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> l
     return places
 
 
-def _is_older(folder: Path, record: dict[str, Any]) -> bool:
+def _is_older(folder: Path, record: Record) -> bool:
     """Whether the record in `folder` is what an older version of the same class gave to the same request."""
     other = read_record(folder)
-    now, before = (entry and entry.get("identity") for entry in (record, other))
-    if not now or not before:
+    if other is None:
         return False
+    now, before = record.identity, other.identity
     newer, older = ((entry.get("code") or {}).get("version") for entry in (now, before))
     if not isinstance(newer, int) or not isinstance(older, int):
         return False
@@ -187,7 +189,7 @@ def write_page(
 
 def committed(name: str | None, boards: str | Path = "leaderboards") -> list[Path]:
     """The folders of the committed records (of dataset `name`)."""
-    return [folder for folder, record in collect([Path(boards) / RECORDS]) if name in (None, record["dataset"])]
+    return [folder for folder, record in collect([Path(boards) / RECORDS]) if name in (None, record.dataset)]
 
 
 def check(boards: str | Path = "leaderboards") -> list[str]:
@@ -195,7 +197,12 @@ def check(boards: str | Path = "leaderboards") -> list[str]:
     themselves, their scores or their place. Empty when all is well."""
     root = Path(boards)
     found = collect([root / RECORDS])
-    problems = [f"{folder}: {problem}" for folder, record in found for problem in contradictions(folder, record)]
+    problems = [
+        f"{folder}: {problem}"
+        for folder, record in found
+        if isinstance(record, Record)
+        for problem in contradictions(folder, record)
+    ]
     wanted = _files(root)
     for path, content in wanted.items():
         try:
@@ -208,30 +215,31 @@ def check(boards: str | Path = "leaderboards") -> list[str]:
     return problems + [f"{path}: no record is behind it any more" for path in _left_over(root, wanted)]
 
 
-def contradictions(folder: Path, record: dict[str, Any]) -> list[str]:
+def contradictions(folder: Path, record: Record) -> list[str]:
     """Where a record disagrees with itself, its scores.csv or its place; what needs the labels is `harness verify`'s."""
-    place = folder_of("", record["dataset"], record["model"], record["key"])
+    place = folder_of("", record.dataset, record.model, record.key)
     problems = [] if folder.parts[-3:] == place.parts else [f"belongs under {place.as_posix()}"]
     return problems + _own_contradictions(record, ScoreFile(folder).read())
 
 
-def _own_contradictions(record: dict[str, Any], rows: Sequence[tuple[str, float, str]]) -> list[str]:
+def _own_contradictions(record: Record, rows: Sequence[tuple[str, float, str]]) -> list[str]:
     """Where a record disagrees with itself or with its scores."""
     problems = []
-    if record.get("identity") and (key := key_of(record["identity"])) != record["key"]:
-        problems.append(f"its key is {record['key']}, its identity gives {key}")
-    if (record.get("hashes") or {}).get("scores") != sha256_json([[n, repr(s), p] for n, s, p in rows]):
+    if (key := key_of(record.identity)) != record.key:
+        problems.append(f"its key is {record.key}, its identity gives {key}")
+    if record.hashes.scores != sha256_json([[n, repr(s), p] for n, s, p in rows]):
         problems.append("scores.csv is not the one that was measured")
-    repeats = record.get("repeats")
-    measured = [(f"test@{r['repeat']}", r) for r in repeats] if repeats else (record.get("metrics") or {}).items()
+    measured: list[tuple[str, Figures | None]] = list(record.metrics.items())
+    if isinstance(record, RepeatsRecord):
+        measured = [(f"test@{repeat.repeat}", repeat) for repeat in record.repeats]
     counts = Counter(part for _, _, part in rows)
     for part, figures in measured:
         if not figures:
             continue
-        if figures["n"] > counts[part]:
-            problems.append(f"measured on {figures['n']} {part} pairs, scores.csv has {counts[part]}")
-        srcc, plcc, main = (figures.get(name) for name in ("srcc", "plcc", "main"))
-        if None not in (srcc, plcc, main) and abs(main - srcc - plcc) > 1e-12:
+        if figures.n is not None and figures.n > counts[part]:
+            problems.append(f"measured on {figures.n} {part} pairs, scores.csv has {counts[part]}")
+        srcc, plcc, main = figures.srcc, figures.plcc, figures.main
+        if srcc is not None and plcc is not None and main is not None and abs(main - srcc - plcc) > 1e-12:
             problems.append(f"{part}: main {main!r} is not plcc + srcc = {plcc + srcc!r}")
     return problems
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 from harness.results.marks import (
     CONTAMINATED,
@@ -21,7 +21,17 @@ from harness.results.marks import (
 )
 from harness.statistics.leave_one_out import LeaveOneOut
 
-Record = Mapping[str, Any]
+
+class Begun(NamedTuple):
+    """A run that has begun and left no record yet."""
+
+    model: str
+    dataset: str
+    protocol: str
+    seed: int
+    key: str
+
+
 FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
 _UNRANKED = frozenset(
     {SEEN, CONTAMINATED, PARTIAL, INCOMPLETE, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES, NOT_REBUILDABLE}

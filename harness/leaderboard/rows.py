@@ -7,17 +7,18 @@ averaged.
 
 from __future__ import annotations
 
-import itertools
-import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
+from msgspec import UNSET
+
+from harness.cards.schema import DatasetCard
 from harness.files.atomic import sha256_json
 from harness.leaderboard.best_group import with_best
-from harness.leaderboard.board import FIGURES, Board, Group, Record, Reported, Row
+from harness.leaderboard.board import FIGURES, Begun, Board, Group, Reported, Row
 from harness.results.marks import (
     CONTROLS,
     FEW,
@@ -26,65 +27,61 @@ from harness.results.marks import (
     OTHER_SPLIT,
     OTHER_TABLE,
     PARTIAL,
+    UNFINISHED,
     marks_of,
 )
+from harness.results.record import Figures, Record, RepeatsRecord
 from harness.runtime.text import command
 from harness.statistics.leave_one_out import LeaveOneOut
 
 
-def board(records: Sequence[tuple[Path | None, Record]], dataset: str, records_folder: Path | None = None) -> Board:
+def board(records: Sequence[tuple[Path | None, Record | Begun]], dataset: str, records_folder: Path | None = None) -> Board:
     """The tables of one dataset from its records (each with its folder, where it has one), in any order.
 
     Folders under `records_folder` become relative links.
     """
-    mine = [(folder, record) for folder, record in records if record["dataset"] == dataset]
-    card = _dataset_card([record for _, record in mine])
-    protocols = sorted({record["protocol"] for _, record in mine}, key=lambda p: (_place(card, p), p))
+    mine = [(folder, record) for folder, record in records if record.dataset == dataset]
+    finished = [record for _, record in mine if isinstance(record, Record)]
+    card = max(finished, key=_age).cards.dataset if finished else None
+    known = list(card.protocols) if card else []
+    protocols = sorted({record.protocol for _, record in mine}, key=lambda p: (known.index(p) if p in known else len(known), p))
     return Board(
         dataset=dataset,
-        title=card.get("title") or dataset,
-        note=_or_only(card.get("note"), [record for _, record in mine]),
-        label=card.get("label") or "",
-        groups=tuple(_group(dataset, card, p, [m for m in mine if m[1]["protocol"] == p], records_folder) for p in protocols),
-        reported=_reported([record for _, record in mine], dataset),
+        title=(card and card.title) or dataset,
+        note=card.note if card else "",
+        label=card.label if card else "",
+        groups=tuple(_group(dataset, card, p, [m for m in mine if m[1].protocol == p], records_folder) for p in protocols),
+        reported=_reported(finished, dataset),
     )
 
 
-def _dataset_card(records: Sequence[Record]) -> Mapping[str, Any]:
-    cards = [r["cards"]["dataset"] for r in sorted(records, key=_age) if (r.get("cards") or {}).get("dataset")]
-    return cards[-1] if cards else {}
-
-
 def _age(record: Record) -> tuple[str, str]:
-    return str(record.get("created") or ""), str(record["key"])
-
-
-def _place(card: Mapping[str, Any], protocol: str) -> int:
-    known = list(card.get("protocols") or {})
-    return known.index(protocol) if protocol in known else len(known)
-
-
-def _or_only(note: str | None, records: Sequence[Record]) -> str:
-    """The card's note; records without a card (scores from a file) carry their own."""
-    return note if note is not None else next((r["note"] for r in records if r.get("note")), "")
+    return record.created, record.key
 
 
 def _group(
-    dataset: str, card: Mapping[str, Any], protocol: str, found: Sequence[tuple[Path | None, Record]], records_folder: Path | None
+    dataset: str,
+    card: DatasetCard | None,
+    protocol: str,
+    found: Sequence[tuple[Path | None, Record | Begun]],
+    records_folder: Path | None,
 ) -> Group:
-    about = (card.get("protocols") or {}).get(protocol) or {}
-    seeded = about.get("split") == "random"
-    behind = {repeat["run"] for _, record in found for repeat in record.get("repeats") or ()}
-    found = [(folder, record) for folder, record in found if record["key"] not in behind]
-    records = [record for _, record in found]
-    usual = _usual([r for r in records if _finished(r)], seeded_splits=seeded)
-    rows = [_row(record, _relative(folder, records_folder), usual) for folder, record in found]
+    about = card.protocols.get(protocol) if card else None
+    seeded = about is not None and about.split == "random"
+    behind = {repeat.run for _, record in found if isinstance(record, RepeatsRecord) for repeat in record.repeats}
+    found = [(folder, record) for folder, record in found if record.key not in behind]
+    finished = [(folder, record) for folder, record in found if isinstance(record, Record)]
+    records = [record for _, record in finished]
+    usual = _usual([r for r in records if _whole_run(r)], seeded_splits=seeded)
+    rows = [_row(record, _relative(folder, records_folder), usual) for folder, record in finished]
     rows = _with_means(rows, records, seeded_splits=seeded)
+    rows += [_begun_row(record) for _, record in found if isinstance(record, Begun)]
     rows += _controls(dataset, protocol, [r for r in records if not _differs(r, usual)])
-    confidence = next((f["confidence"] for r in records if (f := _test(r)) and f.get("confidence")), 0.95)
+    confidence = next((r.test.confidence for r in records if r.test and r.test.confidence), 0.95)
     headline = "score_2afc" if any(row.figures.get("score_2afc") is not None for row in rows if row.ranked) else "main"
     rows = with_best(_ranked(rows, headline), headline, confidence)
-    return Group(dataset, protocol, about.get("description") or "", about.get("note") or "", tuple(rows), confidence, headline)
+    description, note = (about.description, about.note) if about else ("", "")
+    return Group(dataset, protocol, description, note, tuple(rows), confidence, headline)
 
 
 class _Usual(NamedTuple):
@@ -92,7 +89,7 @@ class _Usual(NamedTuple):
 
     table: str | None
     split: str | None
-    n: int | None
+    n: float | None
     images: str | None
 
 
@@ -101,39 +98,38 @@ def _usual(records: Sequence[Record], *, seeded_splits: bool) -> _Usual:
     here = [r for r in records if _hash(r, "table") == table]
     # Seeded splits differ from seed to seed by design; all others are one list of images.
     split = None if seeded_splits else _most_common([_hash(r, "split") for r in here])
-    counts = [_test(r)["n"] for r in here if _test(r).get("n") is not None and _hash(r, "split") == split]
+    counts = [r.test.n for r in here if r.test and r.test.n is not None and _hash(r, "split") == split]
     images = _most_common([_hash(r, "images") for r in here if _hash(r, "split") == split]) if split is not None else None
     return _Usual(table, split, max(counts, default=None), images)
 
 
 def _differs(record: Record, usual: _Usual) -> str | None:
     """The mark of a record that was measured on something else than its group, or None."""
-    if record.get("incomplete"):  # a mark of its own, which says why the table is another one
-        return PARTIAL if record.get("partial") else None
-    table, split, n = _hash(record, "table"), _hash(record, "split"), _test(record).get("n")
+    if record.incomplete:  # a mark of its own, which says why the table is another one
+        return PARTIAL if record.partial else None
+    table, split, n = _hash(record, "table"), _hash(record, "split"), record.test.n if record.test else None
     if None not in (table, usual.table) and table != usual.table:
         return OTHER_TABLE
     if None not in (split, usual.split) and split != usual.split:
         return OTHER_SPLIT
     images = _hash(record, "images")
-    if record.get("partial") or (n is not None and usual.n is not None and n < usual.n):
+    if record.partial or (n is not None and usual.n is not None and n < usual.n):
         return PARTIAL
     if None not in (images, usual.images) and images != usual.images:
         return OTHER_IMAGES
     return None
 
 
-def _finished(record: Record) -> bool:
-    return not any(record.get(mark) for mark in ("unfinished", "partial", "incomplete"))
+def _whole_run(record: Record) -> bool:
+    return not record.partial and not record.incomplete
 
 
-def _hash(record: Record, what: str) -> str | None:
-    found = (record.get("hashes") or {}).get(what)
-    identity: Mapping[str, Any] = record.get("identity") or {}
-    if what == "table" and (identity.get("first") or identity).get("labels_higher_is_better") is False:
+def _hash(record: Record, what: Literal["table", "split", "images"]) -> str | None:
+    found: str | None = getattr(record.hashes, what)
+    if what == "table" and record.first_identity.get("labels_higher_is_better") is False:
         # The same labels read the other way round are other labels.
         found = found and f"{found} lower is better"
-    return None if found is None else str(found)
+    return found
 
 
 def _most_common(values: Sequence[str | None]) -> str | None:
@@ -147,49 +143,55 @@ def _relative(folder: Path | None, records_folder: Path | None) -> str:
     return folder.relative_to(records_folder).as_posix()
 
 
-def _test(record: Record) -> Mapping[str, Any]:
-    return (record.get("metrics") or {}).get(record.get("split") or "test") or {}
-
-
 def _row(record: Record, folder: str, usual: _Usual) -> Row:
-    figures = _test(record)
-    card = (record.get("cards") or {}).get("model") or {}
+    figures = record.test or Figures(n=None)
+    spread = {} if figures.range is UNSET else figures.range
     return Row(
         kind="measured",
-        name=record["model"],
-        dataset=record["dataset"],
-        protocol=record["protocol"],
-        figures={name: figures.get(name) for name in FIGURES},
-        ci=_intervals(figures),
-        spread={name: (low, high) for name, (low, high) in (figures.get("range") or {}).items()},
-        title=card.get("title") or "",
-        n=_whole(figures.get("n")),
-        references=_whole(figures.get("references")),
-        pairs_per_second=record.get("pairs_per_second"),
-        device=(record.get("conditions") or {}).get("device") or "",
-        seeds=() if record.get("seed") is None else (record["seed"],),
-        repeats=len(record.get("repeats") or ()),
+        name=record.model,
+        dataset=record.dataset,
+        protocol=record.protocol,
+        figures={name: getattr(figures, name) for name in FIGURES},
+        ci=figures.ci,
+        spread={name: ends for name, ends in spread.items() if ends is not None},
+        title=record.cards.model.title,
+        n=_whole(figures.n),
+        references=_whole(figures.references),
+        pairs_per_second=record.pairs_per_second,
+        device=str(record.conditions.get("device") or ""),
+        seeds=(record.seed,),
+        repeats=len(record.repeats) if isinstance(record, RepeatsRecord) else 0,
         marks=marks_of(record, _differs(record, usual)),
-        left_out=LeaveOneOut.read(record.get("without_each_reference")),
-        images=tuple(_hash(record, name) for name in ("table", "split", "images")),
-        trained_on=tuple(record.get("trained_on") or ()),
-        settings=_settings(command(record.get("command") or "")),
-        key=record["key"],
+        left_out=LeaveOneOut.read(record.without_each_reference),
+        images=(_hash(record, "table"), _hash(record, "split"), _hash(record, "images")),
+        trained_on=tuple(record.trained_on),
+        settings=_settings(record),
+        key=record.key,
         folder=folder,
-        command=command(record.get("command") or ""),
-        created=record.get("created") or "",
+        command=command(record.command),
+        created=record.created,
     )
 
 
-def _settings(made_by: str) -> tuple[str, ...]:
-    """What tells two records of one card apart, read from the command that made them."""
-    words = shlex.split(made_by)
-    passed = [(word, value) for word, value in itertools.pairwise(words) if word in ("--set", "--weights", "--init")]
-    return tuple(value if word == "--set" else f"{word[2:]}={Path(value).name}" for word, value in passed)
+def _begun_row(run: Begun) -> Row:
+    return Row(
+        "measured",
+        run.model,
+        run.dataset,
+        run.protocol,
+        dict.fromkeys(FIGURES),
+        seeds=(run.seed,),
+        marks=(UNFINISHED,),
+        key=run.key,
+    )
 
 
-def _intervals(figures: Mapping[str, Any]) -> dict[str, tuple[float, float] | None]:
-    return {name: None if ends is None else (ends[0], ends[1]) for name, ends in (figures.get("ci") or {}).items()}
+def _settings(record: Record) -> tuple[str, ...]:
+    """What tells two records of one card apart: weights, and settings of the user's."""
+    passed = [(name, record.request.get(name)) for name in ("weights", "init")]
+    settings = record.request.get("settings")
+    changed = [f"{key}={value}" for key, value in settings.items()] if isinstance(settings, dict) else []
+    return (*(f"{name}={Path(value).name}" for name, value in passed if isinstance(value, str)), *changed)
 
 
 def _whole(count: float | None) -> int | None:
@@ -201,11 +203,10 @@ def _with_means(rows: list[Row], records: Sequence[Record], *, seeded_splits: bo
     """The rows, and a row with the mean for each set of comparable records that differ in nothing but the seed."""
     alike: dict[str, list[Row]] = {}
     for row, record in zip(rows, records, strict=True):
-        identity = record.get("identity")
-        if identity and row.ranked:
+        if row.ranked:
             # Under repeated splits the first split's identity stands for all.
-            identity, left_out = identity.get("first", identity), {"seed", "split"} if seeded_splits else {"seed"}
-            settings = [row.repeats, {k: v for k, v in identity.items() if k not in left_out}]
+            left_out = {"seed", "split"} if seeded_splits else {"seed"}
+            settings = [row.repeats, {k: v for k, v in record.first_identity.items() if k not in left_out}]
             alike.setdefault(sha256_json(settings), []).append(row)
     several = [group for group in alike.values() if len(group) > 1]
     # Records of one seed on several splits are a repeat that has not been put together yet, not several seeds.
@@ -252,7 +253,7 @@ def _mean_left_out(rows: Sequence[Row]) -> LeaveOneOut | None:
 
 
 def _controls(dataset: str, protocol: str, records: Sequence[Record]) -> list[Row]:
-    complete = sorted((r for r in records if r.get("controls") and _finished(r)), key=_age)
+    complete = sorted((r for r in records if r.controls and _whole_run(r)), key=_age)
     if not complete:
         return []
     return [
@@ -261,13 +262,13 @@ def _controls(dataset: str, protocol: str, records: Sequence[Record]) -> list[Ro
             name=CONTROLS.get(name, name),
             dataset=dataset,
             protocol=protocol,
-            figures={f: figures.get(f) for f in FIGURES},
-            ci=_intervals(figures),
-            n=figures.get("n"),
-            references=figures.get("references"),
-            marks=(FEW,) if figures.get("few_references") else (),
+            figures={f: getattr(figures, f) for f in FIGURES},
+            ci=figures.ci,
+            n=_whole(figures.n),
+            references=_whole(figures.references),
+            marks=(FEW,) if figures.few_references else (),
         )
-        for name, figures in complete[-1]["controls"].items()
+        for name, figures in (complete[-1].controls or {}).items()
     ]
 
 
@@ -291,20 +292,20 @@ def _height(row: Row, headline: str) -> tuple[bool, float, str, str]:
 
 def _reported(records: Sequence[Record], dataset: str) -> tuple[Reported, ...]:
     """Published numbers of the models measured here, each once, as the newest record's card gives them."""
-    newest = {record["model"]: record for record in sorted(records, key=_age)}
+    newest = {record.model: record for record in sorted(records, key=_age)}
     return tuple(
         Reported(
             name=name,
             dataset=dataset,
-            protocol=entry.get("protocol") or "",
-            figures={f: entry.get(f) for f in ("srcc", "plcc", "krcc", "main")},
-            plcc_kind=entry.get("plcc_kind") or "unknown",
-            variant=entry.get("variant") or "",
-            source=entry["source"],
-            status=entry["status"],
-            note=entry.get("note") or "",
+            protocol=entry.protocol,
+            figures={f: getattr(entry, f) for f in ("srcc", "plcc", "krcc", "main")},
+            plcc_kind=entry.plcc_kind,
+            variant=entry.variant,
+            source=entry.source,
+            status=entry.status,
+            note=entry.note,
         )
         for name, record in sorted(newest.items())
-        for entry in ((record.get("cards") or {}).get("model") or {}).get("published") or ()
-        if entry["dataset"] == dataset
+        for entry in record.cards.model.published
+        if entry.dataset == dataset
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.results.record import Figures, Record
 from harness.statistics.correlations import ClusteredPairs, Floats, midranks, numbered, spearman
 from harness.statistics.intervals import fisher_interval
 
@@ -68,16 +69,15 @@ class Part:
     """Mean of label less fitted score, in the labels' units: how far these rows as a whole are misjudged."""
 
 
-def points(record: Mapping[str, Any], rows: pd.DataFrame) -> Points | None:
+def points(record: Record, rows: pd.DataFrame) -> Points | None:
     """The record's scored rows that have labels; None where there are none."""
-    part = record.get("split") or "test"
+    part = record.split
     rows = rows[(rows["part"] == part) & rows["label"].notna()]
     if rows.empty:
         return None
-    cards = record.get("cards") or {}
-    model, dataset = cards.get("model") or {}, cards.get("dataset") or {}
-    signs = [1.0 if card.get("higher_is_better", True) else -1.0 for card in (model, dataset)]
-    figures = (record.get("metrics") or {}).get(part) or {}
+    model, dataset = record.cards.model, record.cards.dataset
+    signs = [1.0 if card.higher_is_better else -1.0 for card in (model, dataset)]
+    figures = record.test or Figures(n=None)
     return Points(
         name=rows["name"].to_numpy(dtype=object),
         score=rows["score"].to_numpy(dtype=float),
@@ -87,10 +87,10 @@ def points(record: Mapping[str, Any], rows: pd.DataFrame) -> Points | None:
         reference_id=rows["reference_id"].to_numpy(dtype=object),
         score_sign=signs[0],
         label_sign=signs[1],
-        score_name=f"score of {record['model']}" + ("" if signs[0] > 0 else " (lower is better)"),
-        label_name=(dataset.get("label") or "label") + ("" if signs[1] > 0 else " (lower is better)"),
-        fit=figures.get("fit") or "",
-        curve=_curve(figures.get("fit") or "", figures.get("fit_parameters"), *signs),
+        score_name=f"score of {record.model}" + ("" if signs[0] > 0 else " (lower is better)"),
+        label_name=(dataset.label or "label") + ("" if signs[1] > 0 else " (lower is better)"),
+        fit=figures.fit or "",
+        curve=_curve(figures.fit or "", figures.fit_parameters, *signs),
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.results.record import Record
 
 NOT_COMPARED = "not compared"
 CONTROLS = {"cell": "oracle: knows kind and level", "level": "level alone"}
@@ -41,22 +43,20 @@ LEGEND = {
 }
 
 
-def marks_of(record: Mapping[str, Any], differs: str | None = None) -> tuple[str, ...]:
+def marks_of(record: Record, differs: str | None = None) -> tuple[str, ...]:
     """The marks of a record. `differs`: the one for having been measured on something else than its table."""
-    if record.get("unfinished"):
-        return (UNFINISHED,)
-    figures = (record.get("metrics") or {}).get(record.get("split") or "test") or {}
+    figures = record.test
     holds = {
-        SEEN: record.get("seen"),
-        CONTAMINATED: record.get("contaminated_by"),
-        RANDOM: record.get("random_weights"),
+        SEEN: record.seen,
+        CONTAMINATED: record.contaminated_by,
+        RANDOM: record.random_weights,
         **{mark: mark == differs for mark in (PARTIAL, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES)},
-        NOT_REBUILDABLE: record.get("rebuildable") is False,
-        INCOMPLETE: record.get("incomplete"),
-        NO_LABELS: not figures,
-        FEW: figures.get("few_references"),
-        NO_FIT: figures.get("fit_problem"),
-        IDENTICAL: record.get("identical_pairs"),
+        NOT_REBUILDABLE: not record.rebuildable,
+        INCOMPLETE: record.incomplete,
+        NO_LABELS: figures is None,
+        FEW: figures and figures.few_references,
+        NO_FIT: figures and figures.fit_problem,
+        IDENTICAL: record.identical_pairs,
     }
     return tuple(mark for mark, true in holds.items() if true)
 

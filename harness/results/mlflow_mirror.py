@@ -22,9 +22,9 @@ from harness.files.atomic import write_json
 from harness.files.leftovers import without_leftovers
 from harness.files.lock import held
 from harness.files.regular import require_regular
-from harness.results.mlflow_figures import figures, is_number, marks
+from harness.results.mlflow_figures import by_group, figures, is_number, marks
 from harness.results.mlflow_store import bounded, client
-from harness.results.record import read_record
+from harness.results.record import Record, read_record
 from harness.runtime.errors import HarnessError
 
 ID_FILE = "mlflow.json"
@@ -106,18 +106,19 @@ class Tracker:
         if time.monotonic() - self._flushed >= _SECONDS_BETWEEN_BATCHES:
             self._attempt(self._flush)
 
-    def end(self, record: Mapping[str, Any]) -> None:
+    def end(self, record: Record) -> None:
         """Send the finished record: its figures with their intervals, what marks it, and the folder's files."""
-        for entry in record.get("history") or ():
-            self._take(entry)
-        self._attempt(lambda: self._end(record))
+        if self.working:
+            for entry in record.history or ():
+                self._take(entry)
+            self._attempt(lambda: self._end(record))
         if self.run_id is not None and self.working:
             self._attempt(self._send_files, "its files")
             self.working = True
             self._attempt(lambda: self._finish("FINISHED"))
             self.run_id = None
 
-    def catch_up(self, record: Mapping[str, Any], begun: tuple[str, Mapping[str, Any], Mapping[str, Any]] | None = None) -> None:
+    def catch_up(self, record: Record, begun: tuple[str, Mapping[str, Any], Mapping[str, Any]] | None = None) -> None:
         """Mirror a finished record whose own command could not; costs nothing when there is nothing to do.
 
         `begun`: what `begin` takes, for a record that was made without a mirror; without it such a record is left alone.
@@ -161,7 +162,7 @@ class Tracker:
         name: str,
         dataset: str,
         parameters: Mapping[str, Any],
-        children: Mapping[str, Mapping[str, Any]],
+        children: Mapping[str, Mapping[str, Mapping[str, Any]]],
         files: Sequence[Path],
     ) -> None:
         """A run called `name` with `parameters` and `files`, and under it a run for each of `children` with its figures.
@@ -304,14 +305,14 @@ class Tracker:
         for some in _cut([Metric(*entry) for entry in waiting], _METRICS_AT_ONCE):
             self._client.log_batch(self.run_id, metrics=some)
 
-    def _end(self, record: Mapping[str, Any]) -> None:
+    def _end(self, record: Record) -> None:
         from mlflow.entities import RunTag
 
         now = int(time.time() * 1000)
         self._waiting += [(_key(k), v, now, 0) for k, v in figures(record).items() if 0 not in self._logged.get(_key(k), ())]
         self._flush()
         tags = [RunTag(f"harness.{k}", _value(v)) for k, v in marks(record).items()]
-        note = record.get("note") or ""
+        note = record.note
         self._client.log_batch(self.run_id, tags=[*tags, RunTag("mlflow.note.content", note)] if note else tags)
 
     def _send_files(self) -> None:
@@ -339,7 +340,7 @@ class Tracker:
         name: str,
         dataset: str,
         parameters: Mapping[str, Any],
-        children: Mapping[str, Mapping[str, Any]],
+        children: Mapping[str, Mapping[str, Mapping[str, Any]]],
         files: Sequence[Path],
     ) -> None:
         from mlflow.entities import Metric
@@ -354,10 +355,10 @@ class Tracker:
         for path in files:
             client.log_artifact(parent, str(path))
         now = int(time.time() * 1000)
-        for child, record in children.items():
+        for child, groups in children.items():
             tags = {**source, "mlflow.parentRunId": parent}
             run_id = client.create_run(experiment, run_name=f"{name}: {child}", tags=tags).info.run_id
-            numbers = [Metric(_key(k), v, now, 0) for k, v in figures(record).items()]
+            numbers = [Metric(_key(k), v, now, 0) for k, v in by_group(groups).items()]
             for some in _cut(numbers, _METRICS_AT_ONCE):
                 client.log_batch(run_id, metrics=some)
             client.set_terminated(run_id, "FINISHED")

@@ -1,135 +1,321 @@
-"""What a record must hold so that others can read it: a damaged record.json is one clear line, and no KeyError later.
+"""The record of a run: what was asked, what was done, under which conditions, and the figures; as record.json keeps it.
 
-A shape is a type, a tuple of shapes (one of them), a list of one shape (every element's) or of several (each element's), or a
-table of shapes by key. `*` stands for all other keys of a table, and a key ending in `?` may be absent. Keys that no shape names
-are not looked at.
+A record may come from a stranger: reading checks every field's type, and a damaged one is one line that names the file and the
+field. A record of repeated splits is a type of its own, `RepeatsRecord`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, field
+
+from harness.cards.schema import DatasetCard, ModelCard
 from harness.files.names import key_problem, name_problem
 from harness.files.regular import require_regular
+from harness.results.command import command_of
 from harness.results.key import FORMAT
 from harness.runtime.errors import UsageError, listed
-from harness.runtime.text import command
+from harness.runtime.text import command as shown_command
 
-_NUMBER = (int, float)
-_INTERVALS = {"*": ([_NUMBER, _NUMBER], None)}
-_FIGURES = {
-    "n": (_NUMBER, None),
-    **{
-        f"{name}?": (_NUMBER, None)
-        for name in ("references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within")
-    },
-    "ci?": (_INTERVALS, None),
-    "range?": (_INTERVALS, None),
-    "confidence?": (_NUMBER, None),
-    "few_references?": (bool, None),
-    "fit_problem?": (str, None),
-}
-_PUBLISHED = {"dataset": str, "source": str, "status": str, "*": (str, _NUMBER, None)}
-RECORD = {
-    **dict.fromkeys(("key", "model", "dataset", "protocol", "split", "created", "command"), str),
-    **dict.fromkeys(("partial", "seen", "random_weights"), bool),
-    "incomplete?": bool,
-    "seed": int,
-    "trained_on": [str],
-    "metrics": {"*": (_FIGURES, None)},
-    "controls": ({"*": _FIGURES}, None),
-    "repeats": ([{"run": str, "repeat": int}], None),
-    "training": ({"*": (_NUMBER, str, None)}, None),
-    "history": ([{"epoch": int, "*": (_NUMBER, str, None)}], None),
-    "seconds": (_NUMBER, None),
-    "pairs_per_second": (_NUMBER, None),
-    "conditions": {"*": (str, _NUMBER, {"*": (str, _NUMBER, None)}, None)},
-    "note?": (str, None),
-    "rebuildable?": bool,
-    "without_each_reference?": ({"references": [str], "*": [_NUMBER]}, None),
-    "identity": ({"card": {"higher_is_better": bool}}, {"first": dict}),
-    "hashes": {"*": (str, {"*": str}, None)},
-    "cards": {
-        "model": {"name": str, "title?": (str, None), "published?": ([_PUBLISHED], None)},
-        "dataset": {"name": str, "title?": (str, None), "note?": (str, None), "label?": (str, None), "protocols": {"*": dict}},
-    },
-}
+if TYPE_CHECKING:
+    import pandas as pd
+
+Number = int | float
+Interval = tuple[float, float] | None
+Plain = str | int | float | None
 
 
-def fits(value: Any, shape: Any = RECORD) -> bool:
-    """Whether a document has the shape; `problems` says what is wrong, in ten times the time."""
-    kind = type(shape)
-    if kind is tuple:
-        return any(fits(value, one) for one in shape)
-    if kind is dict:
-        if type(value) is not dict:
-            return False
-        rest = shape.get("*", object)
-        return all(key in value or key[-1] in "?*" for key in shape) and all(
-            fits(entry, shape.get(name, shape.get(f"{name}?", rest))) for name, entry in value.items()
-        )
-    if kind is list:
-        return (
-            type(value) is list
-            and len(shape) in (1, len(value))
-            and all(fits(entry, shape[place % len(shape)]) for place, entry in enumerate(value))
-        )
-    return (
-        value is None
-        if shape is None
-        else shape is object or (isinstance(value, shape) and (type(value) is not bool or shape is bool))
-    )
+class Discrimination(Struct, kw_only=True):
+    """Figures that need more than labels; None where the dataset does not have what they need."""
+
+    pair_analysis: dict[str, Plain] | None = None
+    """Krasula's analysis of pairs: two AUCs (different against similar, better against worse), share of better images found."""
+    outlier_ratio: float | None = None
+    """Share of images whose fitted score lies outside the interval of their label."""
+    monotonicity: dict[str, Plain | dict[str, float | None]] | None = None
+    """Whether scores fall with the level of distortion: steps, series, by kind."""
+    not_defined: list[str] = field(default_factory=list)
+    """Why some of these are None."""
 
 
-def problems(value: Any, shape: Any = RECORD, path: str = "") -> Iterator[str]:
-    """Where a document, read from JSON, has not the shape: `metrics.test.n is text`."""
-    if isinstance(shape, tuple):
-        if all(any(problems(value, one, path)) for one in shape):
-            # Of the alternatives, the one for this kind of value tells best.
-            fitting = [one for one in shape if _kind(one) is type(value)] or [shape[0]]
-            yield from problems(value, fitting[0], path)
-    elif isinstance(shape, dict):
-        if not isinstance(value, dict):
-            yield f"{path or 'it'} is {_called(value)}, not a table"
-            return
-        names = {key.rstrip("?"): key for key in shape if key != "*"}
-        yield from (
-            f"{path}{'.' if path else ''}{name} is missing" for name, key in names.items() if name == key and name not in value
-        )
-        for name, entry in value.items():
-            inner = shape[names[name]] if name in names else shape.get("*")
-            if inner is not None:
-                yield from problems(entry, inner, f"{path}{'.' if path else ''}{name}")
-    elif isinstance(shape, list):
-        if not isinstance(value, list):
-            yield f"{path} is {_called(value)}, not a list"
-            return
-        if len(shape) > 1 and len(value) != len(shape):
-            yield f"{path} has {len(value)} elements, not {len(shape)}"
-            return
-        for place, entry in enumerate(value):
-            yield from problems(entry, shape[place % len(shape)], f"{path}[{place}]")
-    elif shape is None:
-        if value is not None:
-            yield f"{path} is {_called(value)}"
-    elif not isinstance(value, shape) or (isinstance(value, bool) and shape is not bool):
-        yield f"{path} is {_called(value)}"
+class Figures(Struct, kw_only=True):
+    """Agreement of a part's scores with its labels; scores and labels turned to higher-is-better."""
+
+    n: Number | None
+    """Images; a median over splits may fall between two counts."""
+    references: Number | None = None
+    """References behind the images; None where they are not known."""
+    srcc: float | None = None
+    """Spearman's rank correlation."""
+    plcc: float | None = None
+    """Pearson's correlation without a fit."""
+    plcc_fitted: float | None = None
+    """Pearson's correlation after the fit."""
+    krcc: float | None = None
+    """Kendall's tau-b."""
+    rmse: float | None = None
+    """Root mean squared error after the fit, in the labels' unit."""
+    main: float | None = None
+    """PLCC + SRCC."""
+    srcc_within: float | None = None
+    """Mean over references of the SRCC among a reference's own images."""
+    score_2afc: float | None = None
+    """Share of raters who chose as the scores do, where people chose between pairs."""
+    ci: dict[str, Interval] = field(default_factory=dict)
+    """Interval by figure, from leaving out each reference."""
+    range: dict[str, Interval] | UnsetType = UNSET
+    """Of repeated splits: the smallest and largest value by figure."""
+    confidence: float | None = None
+    """The intervals' level."""
+    few_references: bool = False
+    """Fewer than ten references: intervals are wide and rough."""
+    fit: str | None = None
+    """The fit's name: logistic4, logistic5, poly3."""
+    fit_parameters: list[float] | None = None
+    """The fit's parameters."""
+    fit_problem: str | None = None
+    """Why there is no fit."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader must know of these figures."""
+    discrimination: Discrimination | None = None
+    """Figures beyond correlations."""
 
 
-def _kind(shape: Any) -> type:
-    return shape if isinstance(shape, type) else type(shape)
+class RepeatFigures(Figures, kw_only=True):
+    """One repeat's figures."""
+
+    repeat: int
+    """The repeat's number, from 0."""
+    run: str
+    """The key of the run whose scores these are."""
+    split: str = ""
+    """The hash of the repeat's split."""
 
 
-def _called(value: Any) -> str:
-    words = {str: "text", int: "a number", float: "a number", bool: "true or false", dict: "a table", list: "a list"}
-    return words.get(type(value), "null")
+class Hashes(Struct, kw_only=True):
+    """sha256 of what the run worked with."""
+
+    scores: str
+    """Of the rows of scores.csv."""
+    table: str | None = None
+    """Of the dataset's rows that took part: names, pairing, labels."""
+    split: str | None = None
+    """Of which image was in which part."""
+    images: str | None = None
+    """Of the content of the scored images; of images that a recipe made, the recipe. None for scores from a file."""
+    pictures: str | None = None
+    """Of the rows of pictures.csv."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """Of every weight file, by the part that it fills."""
+    pictures_by_reference: dict[str, str] = field(default_factory=dict)
+    """Of the scored images of each reference."""
+    training_pictures_by_reference: dict[str, str] | None = None
+    """Of the images of each reference that were trained on."""
+    manifest: str | None = None
+    """Of the manifest that a full check left."""
+    trained_weights: str | None = None
+    """Of weights.safetensors, where the run trained."""
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+class Cards(Struct, kw_only=True):
+    """The cards as they were resolved for the run."""
+
+    model: ModelCard
+    dataset: DatasetCard
+
+
+class Training(Struct, kw_only=True):
+    """What training cost."""
+
+    steps: int = 0
+    """Optimizer updates."""
+    epochs: int = 0
+    best_epoch: int | None = None
+    """The epoch whose weights were tested; None: the last."""
+    seconds: float | None = None
+
+
+class Record(Struct, kw_only=True, dict=True):
+    """A finished run."""
+
+    format: int
+    """The record's format, and its identity's."""
+    key: str
+    """16 hexadecimal digits over the identity; the folder's name."""
+    model: str
+    """The model's name."""
+    dataset: str
+    """The dataset's name."""
+    protocol: str
+    """The protocol's name."""
+    split: str = "test"
+    """The part that the figures are headed by."""
+    seed: int
+    """The run's seed."""
+    request: dict[str, Any] = field(default_factory=dict)
+    """What the user asked for, as far as it can be asked again."""
+    created: str = ""
+    """When the run finished, UTC."""
+    partial: bool = False
+    """Whether only some pairs were scored (`--limit`)."""
+    incomplete: bool = False
+    """Whether the dataset lacked pairs or references."""
+    seen: bool = False
+    """Whether the weights were trained on this dataset."""
+    contaminated_by: list[str] = field(default_factory=list)
+    """Datasets that the model was trained on and that share images or labels with this one."""
+    random_weights: bool = False
+    """Whether some parts keep random weights."""
+    rebuildable: bool = True
+    """Whether the model can be told from others; False for some objects of a Python session."""
+    trained_on: list[str] = field(default_factory=list)
+    """Datasets that the model was trained on."""
+    metrics: dict[str, Figures | None]
+    """Figures by part; None where labels are withheld."""
+    without_each_reference: dict[str, list[str | float]] | None = None
+    """The test part's figures with each reference left out (`LeaveOneOut.json`)."""
+    controls: dict[str, Figures] | None = None
+    """Figures that the table alone achieves, by control."""
+    figures: dict[str, str | int] = field(default_factory=dict)
+    """The version of the figures' code, and a hash of the columns that they used."""
+    remarks: list[str] = field(default_factory=list)
+    """What was noted while the dataset was read."""
+    identical_pairs: int = 0
+    """Pairs of identical images that were given the card's ceiling."""
+    training: Training | None = None
+    """What training cost; None where nothing was trained."""
+    history: list[dict[str, Plain]] | None = None
+    """One entry an epoch."""
+    seconds: float | None = None
+    """Seconds of scoring all pairs."""
+    pairs_per_second: float | None = None
+    runtime_per_image: float | None = None
+    """Seconds an image, warm, one after the other."""
+    conditions: dict[str, Plain | dict[str, Plain]]
+    """Under which bits repeat: machine, python, device, threads, batch, libraries."""
+    details: dict[str, Any] | None = None
+    """What the model says of itself."""
+    note: str = ""
+    """Shown beside the result."""
+    identity: dict[str, Any]
+    """What determines the scores (`harness.results.key.RunIdentity`)."""
+    hashes: Hashes
+    cards: Cards
+    measured_again: dict[str, Any] | UnsetType = UNSET
+    """When figures were computed again, and by which libraries."""
+
+    def __post_init__(self) -> None:
+        first = self.first_identity
+        card = first.get("card")
+        if not isinstance(card, dict) or not isinstance(card.get("higher_is_better"), bool):
+            raise ValueError("identity.card.higher_is_better is not true or false")
+        if not isinstance(card.get("model", {}), dict) or not isinstance(first.get("code", {}), dict):
+            raise ValueError("identity is not one")
+        left_out = self.without_each_reference or {}
+        if left_out and not all(isinstance(name, str) for name in left_out.get("references", [None])):
+            raise ValueError("without_each_reference.references is not a list of texts")
+        if any(isinstance(value, str) for name, values in left_out.items() if name != "references" for value in values):
+            raise ValueError("without_each_reference holds text for a number")
+
+    @property
+    def first_identity(self) -> dict[str, Any]:
+        """The identity; of repeated splits, that of the first."""
+        first = self.identity.get("first", self.identity)
+        return first if isinstance(first, dict) else {}
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The scores' polarity."""
+        return bool(self.first_identity["card"]["higher_is_better"])
+
+    @property
+    def test(self) -> Figures | None:
+        """The figures of the tested part; None where its labels are withheld."""
+        return self.metrics.get(self.split)
+
+    agreement = test
+
+    @property
+    def srcc(self) -> float | None:
+        """Spearman's rank correlation of the tested part."""
+        return self.test.srcc if self.test else None
+
+    @property
+    def plcc(self) -> float | None:
+        """Pearson's correlation of the tested part."""
+        return self.test.plcc if self.test else None
+
+    @property
+    def krcc(self) -> float | None:
+        """Kendall's tau-b of the tested part."""
+        return self.test.krcc if self.test else None
+
+    @property
+    def main(self) -> float | None:
+        """PLCC + SRCC of the tested part."""
+        return self.test.main if self.test else None
+
+    @property
+    def ci(self) -> Mapping[str, Interval]:
+        """Intervals of the tested part, by figure."""
+        return self.test.ci if self.test else {}
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for the same run, derived from the request."""
+        return command_of(self.request)
+
+    @property
+    def path(self) -> Path | None:
+        """The run's folder, for a record that was read from one or written to one."""
+        return self.__dict__.get("path")
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """The scores: columns name, score, part. Raises UsageError where the record was not read from a folder."""
+        import pandas as pd
+
+        from harness.results.run_scores import ScoreFile
+
+        if self.path is None:
+            raise UsageError("this record was not read from a run's folder, where its scores are")
+        return pd.DataFrame(ScoreFile(self.path).read(), columns=["name", "score", "part"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain values."""
+        return dict(msgspec.to_builtins(self))
+
+
+class RepeatsRecord(Record, kw_only=True):
+    """A protocol's repeated splits: medians and ranges, and every repeat's own figures."""
+
+    repeats: list[RepeatFigures]
+
+
+def of_document(document: Mapping[str, Any], folder: Path) -> Record:
+    """The record that plain values are, of the run in `folder`. Raises msgspec.ValidationError for values of another type."""
+    kind = RepeatsRecord if document.get("repeats") is not None else Record
+    return _at(msgspec.convert(json.loads(json.dumps(document)), kind), folder)
+
+
+def with_figures(record: Record, computed: Mapping[str, Any]) -> Record:
+    """The record with other figures: `metrics`, `without_each_reference`, `controls`, `figures` as plain values."""
+    return of_document({**record.to_json(), **computed}, record.path or Path())
+
+
+def _at(record: Record, folder: Path) -> Record:
+    record.__dict__["path"] = folder
+    return record
+
+
+def read_record(folder: Path) -> Record | None:
     """The folder's finished record, or None. Raises UsageError for one that another version wrote or that is damaged."""
     path = folder / "record.json"
     try:
@@ -139,40 +325,51 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    return parse_record(data, path)
+    return _at(parse_record(data, path), folder)
 
 
-def parse_record(data: bytes, path: Path) -> dict[str, Any]:
+def parse_record(data: bytes, path: Path) -> Record:
     """The record in the bytes of a record.json; `path` is named in errors. Raises UsageError as `read_record` does."""
     try:
-        record = json.loads(data.decode("utf-8"), parse_float=_finite, parse_constant=_finite, parse_int=_bounded)
+        document = json.loads(data.decode("utf-8"), parse_float=_finite, parse_constant=_finite, parse_int=_bounded)
         if b"\\ud" in data.lower():  # halves of characters cannot be hashed or written
-            json.dumps(record, ensure_ascii=False).encode("utf-8")
+            json.dumps(document, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a readable record ({error}); move it away, or repeat with --force") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = record.get("format") if isinstance(record, dict) else None
-        again = record.get("command") if isinstance(record, dict) and found == 1 else None
-        how = (
-            f"make it again ({command(again)})"
-            if isinstance(again, str) and command(again)
-            else "choose another --runs, or repeat with --force"
-        )
-        raise UsageError(
-            f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); {how}"
-            + (
-                f", or test its weights: --weights {path.parent / 'weights.safetensors'}"
-                if found == 1 and record.get("training")
-                else ""
-            )
-        )
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise UsageError(_other_format(document, path))
+    try:
+        record = msgspec.convert(document, RepeatsRecord if document.get("repeats") is not None else Record)
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: a damaged record ({_said(error)}); move it away, or repeat with --force") from None
     # They become parts of paths.
     named = {"key": key_problem, "model": name_problem, "dataset": name_problem}
-    wrong = "" if fits(record) else listed(list(problems(record)), 5)
-    wrong = wrong or listed([f"{field} {problem(record[field])}" for field, problem in named.items() if problem(record[field])])
-    if wrong:
-        raise UsageError(f"{path}: a damaged record ({wrong}); move it away, or repeat with --force")
+    if wrong := [f"{name} {problem(value)}" for name, problem in named.items() if problem(value := getattr(record, name))]:
+        raise UsageError(f"{path}: a damaged record ({listed(wrong)}); move it away, or repeat with --force")
     return record
+
+
+def _other_format(document: Any, path: Path) -> str:
+    found = document.get("format") if isinstance(document, dict) else None
+    again = document.get("command") if found == 1 else None
+    weights = path.parent / "weights.safetensors"
+    tested = f", or test its weights: --weights {weights}" if found == 1 and document.get("training") else ""
+    how = f"make it again ({shown_command(again)})" if isinstance(again, str) else "choose another --runs, or repeat with --force"
+    return f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); {how}{tested}"
+
+
+def _said(error: Exception) -> str:
+    """`metrics.test.n: expected a number or null, got text`."""
+    text, _, place = str(error).partition(" - at `")
+    words = {"`str`": "text", "`int`": "a whole number", "`float`": "a number", "`bool`": "true or false", "`null`": "null"}
+    words |= {"`object`": "a table", "`array`": "a list"}
+    for word, plain in words.items():
+        text = text.replace(word, plain)
+    text = re.sub(
+        r"`([a-z|]+)`", lambda m: " or ".join({"str": "text", "int": "a whole number"}.get(w, w) for w in m[1].split("|")), text
+    )
+    where = place.removesuffix("`").removeprefix("$").removeprefix(".").replace("[...]", ".*")
+    return f"{where}: {text[:1].lower()}{text[1:]}" if where else text
 
 
 def _bounded(text: str) -> int:
@@ -187,3 +384,9 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is no finite number")
     return value
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of record.json, of a run and of repeated splits."""
+    documents, definitions = msgspec.json.schema_components((Record, RepeatsRecord), ref_template="#/$defs/{name}")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "anyOf": list(documents), "$defs": definitions}

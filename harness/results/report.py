@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from harness.cards.schema import ModelCard
 from harness.files.atomic import atomic, write_text
 from harness.results.marks import FEW, LEGEND, PARTIAL, marks_of, sentences
+from harness.results.record import Figures, Record
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import Unwritable
 
@@ -28,7 +33,7 @@ _WIDTH = 160
 
 
 def of_run(
-    folder: Path, record: Mapping[str, Any], table: pd.DataFrame, model: Any = None, say: Callable[[str], None] = print
+    folder: Path, record: Record, table: pd.DataFrame, model: Any = None, say: Callable[[str], None] = print
 ) -> list[Path]:
     """The report of the finished run in `folder`; `table` is the dataset's (`harness.datasets.table`).
 
@@ -51,7 +56,7 @@ def frame(table: pd.DataFrame, scores: Sequence[tuple[str, float, str]]) -> pd.D
     return given.merge(table.drop(columns="part").rename(columns={"score": "label"}), on="name", how="left")
 
 
-def plots(folder: Path, record: Mapping[str, Any], rows: pd.DataFrame) -> list[Path]:
+def plots(folder: Path, record: Record, rows: pd.DataFrame) -> list[Path]:
     """Write the run's pictures into `folder`: scatter.png, kinds.png, training.png, each where there is something to draw."""
     from harness.results import plots as drawing
     from harness.results.breakdown import points
@@ -59,21 +64,19 @@ def plots(folder: Path, record: Mapping[str, Any], rows: pd.DataFrame) -> list[P
     drawn: dict[str, bytes] = {}
     p = points(record, rows)
     if p is not None and len(p.score) > 1:
-        drawn[SCATTER] = drawing.scatter(
-            p, f"{record['model']} on {record['dataset']}, {record['protocol']}: {_headline(record)}"
-        )
+        drawn[SCATTER] = drawing.scatter(p, f"{record.model} on {record.dataset}, {record.protocol}: {_headline(record)}")
         kinds = sorted(set(p.distortion))
         if 1 < len(kinds) <= _MOST_KINDS:
             drawn[KINDS] = drawing.by_kind(p, kinds)
-    if record.get("history"):
-        drawn[TRAINING] = drawing.training(record["history"])
+    if record.history:
+        drawn[TRAINING] = drawing.training(record.history)
     for name, data in drawn.items():
         with atomic(folder / name) as stream:
             stream.write(data)
     return [folder / name for name in drawn]
 
 
-def write(folder: Path, record: Mapping[str, Any], rows: pd.DataFrame, model: Any = None) -> list[Path]:
+def write(folder: Path, record: Record, rows: pd.DataFrame, model: Any = None) -> list[Path]:
     """Write the run's pictures and report.html into `folder`; returns all of them.
 
     `model`, ready to score, is asked for `score_maps` of the worst pairs if it has that ability; it may take ten seconds.
@@ -88,8 +91,8 @@ def write(folder: Path, record: Mapping[str, Any], rows: pd.DataFrame, model: An
     page = render(
         "report.html",
         record=record,
-        cards=record.get("cards") or {},
-        note=sentences(*(record.get("note") or "").split(". ")),
+        title=record.cards.model.title,
+        note=sentences(*record.note.split(". ")),
         marks=_marks(record),
         width=_WIDTH,
         figures=_figures(record),
@@ -98,72 +101,74 @@ def write(folder: Path, record: Mapping[str, Any], rows: pd.DataFrame, model: An
         parts=[_part_table(what, found) for what, found in parts if found],
         worst=[] if p is None else _worst(p, rows, model),
         curve=p is not None and p.curve is not None,
-        recipe=_settings((record.get("cards") or {}).get("model") or {}, trained=bool(record.get("training"))),
-        training=[(k.replace("_", " "), _short(v)) for k, v in (record.get("training") or {}).items() if v is not None],
+        recipe=_settings(record.cards.model, trained=record.training is not None),
+        training=[(k.replace("_", " "), _short(v)) for k, v in _plain(record.training).items() if v is not None],
         environment=_environment(record),
-        hashes=[(k, v) for k, v in _flat(record.get("hashes") or {}) if v and "pictures_by_reference" not in k],
+        hashes=[(k, v) for k, v in _flat(_plain(record.hashes)) if v and "pictures_by_reference" not in k],
     )
     write_text(folder / PAGE, page)
     return [*written, folder / PAGE]
 
 
-def _test(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    return (record.get("metrics") or {}).get(record.get("split") or "test") or {}
+def _plain(part: Any) -> dict[str, Any]:
+    """A part of a record as plain values; empty for none."""
+    return {} if part is None else dict(msgspec.to_builtins(part))
 
 
-def _headline(record: Mapping[str, Any]) -> str:
+def _headline(record: Record) -> str:
     from harness.results.tables import number
 
-    test = _test(record)
-    return f"SRCC {number(test.get('srcc'))}, PLCC {number(test.get('plcc'))}, n = {test.get('n')}"
+    return f"SRCC {number(record.srcc)}, PLCC {number(record.plcc)}, n = {record.test and record.test.n}"
 
 
-def _marks(record: Mapping[str, Any]) -> dict[str, str]:
+def _marks(record: Record) -> dict[str, str]:
     """What a reader must know of this record, in the words of the leaderboards."""
-    controls = (record.get("controls") or {}).values()
-    own = {*marks_of(record, PARTIAL if record.get("partial") else None)}
-    own |= {FEW} if any(figures.get("few_references") for figures in controls) else set()
+    own = {*marks_of(record, PARTIAL if record.partial else None)}
+    own |= {FEW} if any(figures.few_references for figures in (record.controls or {}).values()) else set()
     return {mark: text for mark, text in LEGEND.items() if mark in own}
 
 
-def _figures(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _figures(record: Record) -> list[dict[str, Any]]:
     """Each figure with its interval, drawn from -1 (or the lowest end, in halves) to 1; main over twice that."""
     from harness.results.tables import number
 
-    test, names = _test(record), {"srcc": "SRCC", "plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "main": "Main"}
+    test, names = (
+        record.test or Figures(n=None),
+        {"srcc": "SRCC", "plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "main": "Main"},
+    )
     rows: list[dict[str, Any]] = []
     for key, name in names.items():
-        value, interval = test.get(key), (test.get("ci") or {}).get(key)
+        value, interval = getattr(test, key), test.ci.get(key)
         reach = 2.0 if key == "main" else 1.0
         drawn = None if value is None else _drawn(value / reach, [end / reach for end in interval] if interval else None)
         shown = f"{number(interval[0])} to {number(interval[1])}" if interval else ""
         rows.append({"name": name, "value": number(value), "interval": shown, "drawn": drawn})
     for key, name in {"rmse": "RMSE", "srcc_within": "SRCC within references", "n": "pairs", "references": "references"}.items():
-        value = test.get(key)
+        value = getattr(test, key)
         rows.append({"name": name, "value": value if isinstance(value, int) else number(value), "interval": "", "drawn": None})
     return rows
 
 
-def _further(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _further(record: Record) -> list[tuple[str, str]]:
     """Figures beyond correlations, `not defined` where the dataset does not have what they need, and why."""
     from harness.results.tables import number
 
-    test = _test(record)
-    found = test.get("discrimination")
-    if not found:
+    found = record.test and record.test.discrimination
+    if not record.test or not found:
         return []
-    pairs, steps = (found[what] or {} for what in ("pair_analysis", "monotonicity"))
+    pairs: Mapping[str, Any] = found.pair_analysis or {}
+    steps: Mapping[str, Any] = found.monotonicity or {}
     rows = {
         "different against similar pairs, AUC": pairs.get("different_similar"),
         "better against worse, AUC": pairs.get("better_worse"),
         "better image found": pairs.get("correct"),
-        "outlier ratio": found["outlier_ratio"],
+        "outlier ratio": found.outlier_ratio,
         "steps of level on which the score falls": steps.get("steps"),
         "series of levels that fall throughout": steps.get("series"),
     }
-    rows = {"2AFC score": test["score_2afc"], **rows} if test.get("score_2afc") is not None else rows
+    rows = {"2AFC score": record.test.score_2afc, **rows} if record.test.score_2afc is not None else rows
     shown = [(name, number(value) or "not defined") for name, value in rows.items()]
-    return [*shown, *(("why not", reason) for reason in found["not_defined"])]
+    return [*shown, *(("why not", reason) for reason in found.not_defined)]
 
 
 def _drawn(value: float, interval: Sequence[float] | None, low: float = -1.0) -> tuple[float, ...]:
@@ -219,15 +224,16 @@ def _worst(p: Points, rows: pd.DataFrame, model: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _settings(card: Mapping[str, Any], *, trained: bool) -> list[tuple[str, str]]:
-    groups = ("model", "protocol", "recipe") if trained else ("model", "protocol")
-    found = {f"{group}.{k}": v for group in groups for k, v in (card.get(group) or {}).items()}
+def _settings(card: ModelCard, *, trained: bool) -> list[tuple[str, str]]:
+    groups = {"model": dict(card.model), "protocol": asdict(card.protocol)}
+    groups |= {"recipe": asdict(card.recipe)} if trained and card.recipe else {}
+    found = {f"{group}.{k}": v for group, table in groups.items() for k, v in table.items()}
     return [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in found.items()]
 
 
-def _environment(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    facts = [("seed", record.get("seed")), ("created", record.get("created")), *_flat(record.get("conditions") or {})]
-    facts += [("seconds of scoring", record.get("seconds")), ("pairs per second", record.get("pairs_per_second"))]
+def _environment(record: Record) -> list[tuple[str, str]]:
+    facts = [("seed", record.seed), ("created", record.created), *_flat(record.conditions)]
+    facts += [("seconds of scoring", record.seconds), ("pairs per second", record.pairs_per_second)]
     return [(k, _short(v)) for k, v in facts if v is not None]
 
 

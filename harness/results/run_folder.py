@@ -23,7 +23,7 @@ from harness.files.regular import require_regular
 from harness.results import processes
 from harness.results.conditions import difference
 from harness.results.key import FORMAT
-from harness.results.record import read_record
+from harness.results.record import Record, read_record
 from harness.runtime.errors import RunError, UsageError
 
 # Cut off between two removals, a folder must not look finished without its scores, nor resumable without its state's files.
@@ -40,7 +40,7 @@ def safe_name(name: str) -> str:
     return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).strip(". ") or "unnamed"
 
 
-def finished(folder: Path) -> dict[str, Any] | None:
+def finished(folder: Path) -> Record | None:
     """The folder's record, unless it or the scores behind it are not there. Raises UsageError as `read_record` does."""
     record = read_record(folder)
     return record if record is not None and all((folder / name).is_file() for name in ("scores.csv", "pictures.csv")) else None
@@ -55,7 +55,7 @@ def withdraw(folder: Path, say: Callable[[str], None]) -> None:
             path.unlink()
 
 
-def all_records(runs: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def all_records(runs: str | Path) -> Iterator[tuple[Path, Record]]:
     """Finished records under a folder `<dataset>/<model>/<key>`, in the order of their paths."""
     for path in sorted(Path(runs).glob("*/*/*/record.json")):
         record = read_record(path.parent)

@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from harness.results.record import Record, RepeatsRecord
+
 if TYPE_CHECKING:
     from harness.statistics.agreement import Agreement
 
@@ -15,28 +19,31 @@ _FIGURES |= {"srcc_within": "SRCC within refs"}
 _AVERAGED = ("n", "references", "srcc", *_FIGURES, "score_2afc")
 
 
-def result(folder: Path, record: Mapping[str, Any], part: str = "test") -> dict[str, Any]:
+def result(folder: Path, record: Record, part: str = "test") -> dict[str, Any]:
     """One object of `harness run --json`; figures that do not exist are None."""
-    figures = record["metrics"].get(part) or {}
+    measured = record.metrics.get(part)
+    figures = msgspec.to_builtins(measured) if measured else {}
     ci = figures.get("ci") or {}
     return {
-        **{k: record[k] for k in ("model", "dataset", "protocol")},
+        "model": record.model,
+        "dataset": record.dataset,
+        "protocol": record.protocol,
         "split": part,
-        "seed": record["seed"],
+        "seed": record.seed,
         **{k: figures.get(k) for k in ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main")},
         **{k: figures.get(k) for k in ("srcc_within", "score_2afc", "discrimination")},
         "ci": {k: ci.get(k) for k in ("srcc", "plcc", *(("score_2afc",) if "score_2afc" in ci else ()))},
-        "seconds": record["seconds"],
-        "pairs_per_second": record["pairs_per_second"],
+        "seconds": record.seconds,
+        "pairs_per_second": record.pairs_per_second,
         "run": str(folder),
-        "key": record["key"],
-        "repeats": record["repeats"],
-        "seen": record["seen"],
-        "contaminated_by": record.get("contaminated_by") or [],
-        "partial": record["partial"],
-        "incomplete": record.get("incomplete", False),
-        "controls": record["controls"],
-        "note": record["note"],
+        "key": record.key,
+        "repeats": msgspec.to_builtins(record.repeats) if isinstance(record, RepeatsRecord) else None,
+        "seen": record.seen,
+        "contaminated_by": record.contaminated_by,
+        "partial": record.partial,
+        "incomplete": record.incomplete,
+        "controls": msgspec.to_builtins(record.controls),
+        "note": record.note,
     }
 
 

@@ -18,7 +18,7 @@ from miniatures import generator
 
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge
-from harness.cards.schema import parse_card
+from harness.cards.schema import ModelCard, parse_card
 from harness.challenges import factsheet, image_names, standings
 from harness.challenges.check import check
 from harness.challenges.leak_audit import audit, explained_by_type
@@ -377,5 +377,5 @@ def test_operations_are_counted_with_those_that_torchs_counter_misses():
 
 
 def test_members_of_an_ensemble_are_named_in_the_fact_sheet():
-    assert factsheet._ensemble({"model": {}}) == "none, a single model"
-    assert factsheet._ensemble({"model": {"members": ["psnr", "ssim"]}}) == "of 2: psnr, ssim"
+    assert factsheet._ensemble(ModelCard("e", "E", "x:X", True)) == "none, a single model"
+    assert factsheet._ensemble(ModelCard("e", "E", "x:X", True, model={"members": ["psnr", "ssim"]})) == "of 2: psnr, ssim"

@@ -83,12 +83,12 @@ class Network(torch.nn.Module):
 
 def test_a_name_and_a_tables_path_give_the_figures_of_the_command_line(table: Path):
     found = harness.evaluate("psnr", table)
-    assert found.srcc == read_record(found.path)["metrics"]["test"]["srcc"]
+    assert found.srcc == read_record(found.path).test.srcc
     assert found.ci["srcc"][0] <= found.srcc <= found.ci["srcc"][1]
     assert list(found.scores.columns) == ["name", "score", "part"]
-    assert len(found.scores) == found.agreement["n"] == 36
-    assert found.to_json()["key"] == found.path.name
-    assert harness.evaluate("psnr", str(table)).found
+    assert len(found.scores) == found.agreement.n == 36
+    assert found.to_json()["key"] == found.key == found.path.name
+    assert harness.evaluate("psnr", str(table)).created == found.created
 
 
 def test_a_frame_with_a_tables_columns_is_a_dataset(table: Path):
@@ -103,8 +103,8 @@ def test_an_object_that_can_be_told_from_others_is_scored_once(table: Path, make
     first = harness.evaluate(make(), table)
     CALLS.clear()
     second = harness.evaluate(make(), table)
-    assert (second.srcc, second.found, CALLS) == (first.srcc, True, [])
-    assert second.record["rebuildable"]
+    assert (second.srcc, second.path, CALLS) == (first.srcc, first.path, [])
+    assert second.rebuildable
 
 
 @pytest.mark.parametrize("make", [Distance, Named, Network])
@@ -116,9 +116,9 @@ def test_two_settings_are_two_models(table: Path, make: Any):
 def test_any_other_object_is_scored_every_time_and_marked(table: Path, make: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Network, "score", lambda self, a, b: Slotted(1.0).score(a, b))
     one, two = harness.evaluate(make(), table), harness.evaluate(make(), table)
-    assert (one.srcc, one.found, two.found) == (two.srcc, False, False)
+    assert one.srcc == two.srcc
     assert one.path != two.path
-    assert not one.record["rebuildable"]
+    assert not one.rebuildable
 
 
 def test_a_module_is_scored_in_evaluation_mode_and_given_back_as_it_was(table: Path):

@@ -127,7 +127,7 @@ def test_an_ensemble_of_score_files_runs_where_the_files_cover_the_names_and_ver
     assert "repeats" in call("verify", result["run"], "--cards", str(folder))
     record = read_record(Path(result["run"]))
     assert record is not None
-    assert set(record["hashes"]["weights"]) == {"quick/scores", "slow/scores"}
+    assert set(record.hashes.weights) == {"quick/scores", "slow/scores"}
     table = folder / "pairs.csv"
     table.write_text("reference,distorted\na.png,b.png\n", encoding="utf-8")
     for name in ("a.png", "b.png"):

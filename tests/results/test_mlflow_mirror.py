@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,19 @@ import record_factory
 from harness.files.lock import held
 from harness.results.mlflow_figures import figures
 from harness.results.mlflow_mirror import Tracker, shown
+from harness.results.record import Record, read_record
 
 DATASET = {"name": "demo", "hash": "ab" * 32, "split": "cd" * 32, "train": 8, "validation": 2, "test": 3}
 EPOCHS = [{"epoch": n, "loss": 1.0 / n, "rate": 1e-3, "srcc": 0.1 * n, "plcc": 0.1 * n, "main": 0.2 * n} for n in (1, 2, 3)]
 
 
-def record(**changes: Any) -> dict[str, Any]:
+@functools.cache
+def _document() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return record_factory.make(Path(folder), "tiny")[1]
+
+
+def record(**changes: Any) -> Record:
     figures = {
         "n": 3,
         "references": 2,
@@ -35,25 +44,20 @@ def record(**changes: Any) -> dict[str, Any]:
         "main": 1.5,
         "ci": {"srcc": [0.6, 0.9], "plcc": None},
     }
-    return {
-        "model": "tiny",
+    own = {
         "dataset": "demo",
         "protocol": "references",
         "key": "0123456789abcdef",
-        "seed": 0,
-        "partial": False,
-        "seen": False,
-        "random_weights": False,
         "metrics": {"test": figures, "validation": None},
-        "controls": {"cell": {"srcc": 1.0, "ci": {"srcc": None}}},
+        "controls": {"cell": {"n": None, "srcc": 1.0, "ci": {"srcc": None}}},
         "history": EPOCHS,
         "training": {"steps": 30, "epochs": 3, "best_epoch": 2, "seconds": 1.5},
-        "identical_pairs": 0,
         "seconds": 2.0,
         "pairs_per_second": 1.5,
         "conditions": {"device": "cpu", "threads": 1, "libraries": {"torch": "2.14"}},
         "note": "a demonstration",
-    } | changes
+    }
+    return record_factory.typed(_document() | own | changes)
 
 
 class Mirror:
@@ -215,13 +219,14 @@ def test_a_record_whose_process_died_before_the_mirror_was_done_is_caught_up(mir
     assert again._client is None
 
 
-def with_record(folder: Path) -> dict[str, Any]:
+def with_record(folder: Path) -> Record:
     """A real record in `folder`, as `read_record` takes it."""
     made = record_factory.make(folder.parent / "made", "tiny")[0]
     for name in ("record.json", "scores.csv"):
         shutil.copyfile(made / name, folder / name)
-    document: dict[str, Any] = json.loads((folder / "record.json").read_text())
-    return document
+    found = read_record(folder)
+    assert found is not None
+    return found
 
 
 def test_a_finished_record_that_its_own_command_could_not_mirror_is_added_by_the_next_command(tmp_path: Path) -> None:
@@ -376,7 +381,7 @@ def test_off_neither_imports_mlflow_nor_writes_anything(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from harness.results.mlflow_mirror import Tracker\n"
         "with Tracker('off', 'runs', Path('.'), print) as t:\n"
-        "    t.begin('x', {}, {}); t.epoch({'epoch': 1, 'loss': 1.0}); t.end({'metrics': {}}); t.catch_up({})\n"
+        "    t.begin('x', {}, {}); t.epoch({'epoch': 1, 'loss': 1.0}); t.end(None); t.catch_up(None)\n"
         "assert 'mlflow' not in sys.modules and not list(Path('.').iterdir())"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
@@ -384,10 +389,12 @@ def test_off_neither_imports_mlflow_nor_writes_anything(tmp_path: Path) -> None:
 
 
 def test_nothing_is_printed_while_the_database_is_made(tmp_path: Path) -> None:
+    made, _ = record_factory.make(tmp_path.parent / "made beside", "tiny")
     code = (
         "from pathlib import Path; from harness.results.mlflow_mirror import Tracker\n"
+        "from harness.results.record import read_record\n"
         "with Tracker(None, 'runs', Path('runs'), print) as t:\n"
-        f"    t.begin('x', {{}}, {DATASET}); t.end({{'metrics': {{}}}})"
+        f"    t.begin('x', {{}}, {DATASET}); t.end(read_record(Path({str(made)!r})))"
     )
     (tmp_path / "runs").mkdir()
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
@@ -404,8 +411,8 @@ def test_figures_leave_out_what_does_not_exist() -> None:
 
 
 def test_what_was_tested_comes_first() -> None:
-    values = {"srcc": 0.5}
-    assert next(iter(figures({"metrics": {"validation": values, "test": values}, "split": "test"}))) == "test.srcc"
+    values = {"n": 3, "srcc": 0.5}
+    assert next(iter(figures(record(metrics={"validation": values, "test": values})))).startswith("test.")
 
 
 @pytest.mark.parametrize(
@@ -443,9 +450,7 @@ def test_a_submission_is_attached_to_the_run_of_its_record_or_to_one_of_its_own(
 
 def test_an_ensemble_is_a_run_with_one_below_it_for_each_blend_and_is_shown_once(mirror: Mirror, folder: Path) -> None:
     (folder / "trace.csv").write_text("chain,step\n")
-    children = {
-        name: {"split": "test", "metrics": {"test": {"srcc": 0.5 + i / 10}}} for i, name in enumerate(("mean", "searched"))
-    }
+    children = {name: {"test": {"srcc": 0.5 + i / 10}} for i, name in enumerate(("mean", "searched"))}
     for _ in range(2):
         with mirror.tracker(folder) as tracker:
             tracker.family("ensemble best", "demo", {"trials": 1000}, children, [folder / "trace.csv"])

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from record_factory import Brightness, make, table_of
+from record_factory import Brightness, make, table_of, typed
 from scipy import stats
 
 from harness.results import plots, report
@@ -38,7 +38,7 @@ def test_the_drawn_curve_is_the_one_that_was_fitted(tmp_path: Path, fit: Any) ->
     _, record, rows = made(tmp_path, noise=0.5)
     test = agreement(rows["score"], rows["label"], fit=fit)
     record["metrics"]["test"] |= {"fit": fit, "fit_parameters": list(test.fit_parameters or ())}
-    p = points(record, rows)
+    p = points(typed(record), rows)
     assert p is not None
     curve = fit_curve(p.score, p.label, fit)
     assert not isinstance(curve, str)
@@ -47,10 +47,10 @@ def test_the_drawn_curve_is_the_one_that_was_fitted(tmp_path: Path, fit: Any) ->
 
 def test_lower_is_better_is_drawn_as_it_is_and_judged_turned_round(tmp_path: Path) -> None:
     _, record, rows = made(tmp_path, noise=0.5)
-    upright = points(record, rows)
+    upright = points(typed(record), rows)
     for which in ("model", "dataset"):
         record["cards"][which]["higher_is_better"] = False
-    turned = points(record, rows.assign(score=-rows["score"], label=-rows["label"]))
+    turned = points(typed(record), rows.assign(score=-rows["score"], label=-rows["label"]))
     assert upright is not None
     assert turned is not None
     np.testing.assert_allclose(turned.fitted, -np.asarray(upright.fitted))
@@ -61,7 +61,7 @@ def test_lower_is_better_is_drawn_as_it_is_and_judged_turned_round(tmp_path: Pat
 
 def test_breakdowns_are_the_agreement_within_each_part_worst_first(tmp_path: Path) -> None:
     _, record, rows = made(tmp_path, noise=1.0)
-    p = points(record, rows)
+    p = points(typed(record), rows)
     assert p is not None
     for parts, column in ((by_kind(p), "distortion"), (by_reference(p), "reference_id")):
         assert [part.srcc for part in parts] == sorted(part.srcc for part in parts if part.srcc is not None)
@@ -83,7 +83,7 @@ def test_the_worst_pairs_are_the_farthest_from_the_curve(tmp_path: Path) -> None
     _, record, rows = made(tmp_path, noise=0.05)
     rows.loc[17, "label"] += 3
     rows.loc[101, "label"] -= 2
-    p = points(record, rows)
+    p = points(typed(record), rows)
     assert p is not None
     assert worst(p, 2) == [17, 101]
     assert p.misjudgement[17] > 0 > p.misjudgement[101]
@@ -93,7 +93,7 @@ def test_without_a_curve_ranks_decide(tmp_path: Path) -> None:
     _, record, rows = made(tmp_path, noise=0.05)
     record["metrics"]["test"]["fit_parameters"] = None
     rows.loc[rows["label"].idxmin(), "score"] = 99.0
-    p = points(record, rows)
+    p = points(typed(record), rows)
     assert p is not None
     assert p.curve is None
     assert worst(p, 1) == [rows["label"].idxmin()]
@@ -102,21 +102,21 @@ def test_without_a_curve_ranks_decide(tmp_path: Path) -> None:
 
 def test_plots_are_pictures_of_the_points_and_the_same_bytes_each_time(tmp_path: Path) -> None:
     place, record, rows = made(tmp_path, noise=0.5, trained=True)
-    written = report.plots(place, record, rows)
+    written = report.plots(place, typed(record), rows)
     assert [path.name for path in written] == ["scatter.png", "kinds.png", "training.png"]
     before = [path.read_bytes() for path in written]
     for data in before:
         assert (opened(data) != 255).any(axis=2).mean() > 0.01
-    p = points(record, rows)
+    p = points(typed(record), rows)
     assert p is not None
     assert (opened(before[0]) == (0xC2, 0x41, 0x0C)).all(axis=2).sum() > 100, "the fitted curve is missing"
-    assert [path.read_bytes() for path in report.plots(place, record, rows)] == before
-    assert plots.scatter(p, "") != plots.scatter(points(record, rows.assign(score=rows["label"])), "")  # type: ignore[arg-type]
+    assert [path.read_bytes() for path in report.plots(place, typed(record), rows)] == before
+    assert plots.scatter(p, "") != plots.scatter(points(typed(record), rows.assign(score=rows["label"])), "")  # type: ignore[arg-type]
 
 
 def test_every_kind_has_its_panel(tmp_path: Path) -> None:
     _, record, rows = made(tmp_path)
-    p = points(record, rows)
+    p = points(typed(record), rows)
     assert p is not None
     one, three = (opened(plots.by_kind(p, kinds)) for kinds in (["blur"], ["blur", "jpeg", "noise"]))
     assert three.shape[1] == pytest.approx(3 * one.shape[1], abs=3)
@@ -127,7 +127,7 @@ def test_every_kind_has_its_panel(tmp_path: Path) -> None:
 
 def test_labels_withheld_give_a_report_without_pictures_of_agreement(tmp_path: Path) -> None:
     place, record, rows = made(tmp_path, labelled=False)
-    written = report.write(place, record, rows.assign(label=np.nan))
+    written = report.write(place, typed(record), rows.assign(label=np.nan))
     assert [path.name for path in written] == ["report.html"]
     assert "labels withheld" in written[0].read_text()
 
@@ -167,7 +167,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
     table = table_of(3, folder)
     place, record = make(folder, "net", references=3, trained=True, noise=0.5, settings={"recipe.epochs": "3"})
-    written = report.of_run(place, record, table, Brightness())
+    written = report.of_run(place, typed(record), table, Brightness())
     assert [path.name for path in written] == ["scatter.png", "kinds.png", "training.png", "report.html"]
     return (place / "report.html").read_text()
 
@@ -202,12 +202,12 @@ def test_the_page_says_what_is_not_defined_and_why(tmp_path: Path) -> None:
             "not_defined": ["pair analysis and outlier ratio: no <raters>"],
         },
     }
-    shown = report.write(place, record, rows)[-1].read_text()
+    shown = report.write(place, typed(record), rows)[-1].read_text()
     table = shown[shown.index("Beyond correlations") :]
     for words in (".688", ".938", ".500", "no &lt;raters&gt;"):
         assert words in table
     assert table[: table.index("</table>")].count("not defined") == 4
-    assert "Beyond correlations" not in report.write(place, record | {"metrics": {"test": {}}}, rows)[-1].read_text()
+    assert "Beyond correlations" not in report.write(place, typed(record | {"metrics": {"test": None}}), rows)[-1].read_text()
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(page: str) -> None:
@@ -221,7 +221,7 @@ def test_the_page_asks_for_nothing_from_elsewhere(page: str) -> None:
 def test_a_report_that_cannot_be_made_costs_a_warning(tmp_path: Path) -> None:
     place, record = make(tmp_path, "net")
     said: list[str] = []
-    assert report.of_run(place, record, table_of(12).drop(columns="level"), say=said.append) == []
+    assert report.of_run(place, typed(record), table_of(12).drop(columns="level"), say=said.append) == []
     assert len(said) == 1
     assert "no report" in said[0]
 

@@ -17,6 +17,7 @@ from PIL import Image
 from harness.cards.schema import DatasetCard, ModelCard, Protocol, Published
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.results.key import FORMAT, RunIdentity, card_facts, key_of
+from harness.results.record import Record, of_document
 from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile
 from harness.statistics.agreement import agreement
@@ -118,8 +119,6 @@ def make(
         limit=limit,
     ).facts()
     key = key_of(identity)
-    words = ["harness", "run", model, "--dataset", dataset, *(["--seed", str(seed)] if seed else [])]
-    words += [word for name, value in (settings or {}).items() for word in ("--set", f"{name}={value}")]
     lines = [[name, float(score), "test"] for (name, _, _, _), score in zip(rows, scores, strict=True)]
     epochs = [{"epoch": n, "loss": 1 / n, "rate": 1e-3 / n, "srcc": 0.2 * n, "plcc": 0.3 * n, "main": 0.5 * n} for n in (1, 2, 3)]
     record = {
@@ -130,8 +129,8 @@ def make(
         "protocol": protocol,
         "split": "test",
         "seed": seed,
+        "request": {"model": model, "dataset": dataset, "seed": seed, "settings": dict(settings or {})},
         "created": f"2026-01-{1 + seed:02d}T00:00:00+00:00",
-        "command": " ".join(words),
         "partial": limit is not None,
         **({"incomplete": True} if incomplete else {}),
         "seen": seen,
@@ -139,7 +138,6 @@ def make(
         "trained_on": [dataset] if trained or seen else [],
         "metrics": {"test": test if labelled else None, "validation": None},
         "without_each_reference": left_out if labelled else None,
-        "repeats": None,
         "controls": {"cell": oracle, "level": level} if controls else {},
         "identical_pairs": identical,
         "training": {"steps": 30, "epochs": 3, "best_epoch": 2, "seconds": 12.5} if trained else None,
@@ -241,3 +239,8 @@ class Brightness:
         quality = torch.nn.functional.avg_pool2d(distorted.mean(1), 8)
         weight = torch.arange(2.0).repeat(len(reference), 2, 1)
         return self.Maps(quality.mean((1, 2)), quality, weight)
+
+
+def typed(document: dict[str, Any], place: Path = Path()) -> Record:
+    """The record that plain values are."""
+    return of_document(document, place)

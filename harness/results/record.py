@@ -128,7 +128,9 @@ class Cards(Struct, kw_only=True):
     """The cards as they were resolved for the run."""
 
     model: ModelCard
+    """The model's card with its settings."""
     dataset: DatasetCard
+    """The dataset's card."""
 
 
 class Training(Struct, kw_only=True):
@@ -137,9 +139,11 @@ class Training(Struct, kw_only=True):
     steps: int = 0
     """Optimizer updates."""
     epochs: int = 0
+    """Passes."""
     best_epoch: int | None = None
     """The epoch whose weights were tested; None: the last."""
     seconds: float | None = None
+    """Wall time."""
 
 
 class Record(Struct, kw_only=True, dict=True):
@@ -196,6 +200,7 @@ class Record(Struct, kw_only=True, dict=True):
     seconds: float | None = None
     """Seconds of scoring all pairs."""
     pairs_per_second: float | None = None
+    """Speed of scoring."""
     runtime_per_image: float | None = None
     """Seconds an image, warm, one after the other."""
     conditions: dict[str, Plain | dict[str, Plain]]
@@ -207,7 +212,9 @@ class Record(Struct, kw_only=True, dict=True):
     identity: dict[str, Any]
     """What determines the scores (`harness.results.key.RunIdentity`)."""
     hashes: Hashes
+    """sha256 of what the run worked with."""
     cards: Cards
+    """The cards as they were resolved."""
     measured_again: dict[str, Any] | UnsetType = UNSET
     """When figures were computed again, and by which libraries."""
 
@@ -297,6 +304,7 @@ class RepeatsRecord(Record, kw_only=True):
     """A protocol's repeated splits: medians and ranges, and every repeat's own figures."""
 
     repeats: list[RepeatFigures]
+    """Figures of each repeat."""
 
 
 def of_document(document: Mapping[str, Any], folder: Path) -> Record:

@@ -23,6 +23,8 @@ import pytest
 from small import write_table
 
 from harness.cli.main import main
+from harness.results.record import read_record
+from harness.runtime.errors import UsageError
 
 SECRET = "the content of somebody's file"
 ESCAPES = "\x1b]0;title\x07\x1b[31m\x9b2J\u202e"
@@ -188,6 +190,38 @@ HOSTILE: dict[str, Callable[[World, dict[str, Any]], None]] = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_no_record_runs_code_or_touches_files_that_the_caller_did_not_name(world: World, kind: str):
     over_records(world, world.strangers(lambda record: HOSTILE[kind](world, record)))
+
+
+def other_type(value: Any) -> Any:
+    return 7 if isinstance(value, str | list | dict) or value is None else "text"
+
+
+@pytest.mark.slow
+def test_every_field_deleted_null_or_of_another_type_is_one_line_or_no_matter_in_every_command(world: World):
+    whole = json.loads((world.run / "record.json").read_text())
+    mutations = {
+        "deleted": lambda field: lambda record: record.pop(field),
+        "null": lambda field: put(field, None),
+        "another type": lambda field: put(field, other_type(whole[field])),
+    }
+    refused = 0
+    for field in whole:
+        for kind, mutation in mutations.items():
+            run = world.strangers(mutation(field))
+            try:
+                read_record(run)
+            except UsageError as error:
+                refused += 1
+                assert str(run / "record.json") in str(error), (field, kind)
+                assert field in str(error) or field == "format", (field, kind, str(error))
+                assert len(str(error).splitlines()) == 1
+                # Refused at the border that all commands share: one of each kind of command tells.
+                outputs = [world.harmless("verify", str(run)), world.harmless("compare", str(run), str(world.run))]
+                outputs.append(world.harmless("leaderboard", "--add", str(run), "--boards", "out/boards"))
+                assert all("record.json" in out for out in outputs), (field, kind, outputs)
+            else:
+                over_records(world, run)
+    assert refused > 40
 
 
 @pytest.mark.parametrize("value", [None, [], "text", -1, {"a": [1]}], ids=repr)

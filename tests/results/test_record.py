@@ -41,20 +41,25 @@ def test_the_command_follows_from_the_request(tmp_path: Path):
     assert typed(document | {"request": {"model": "a b", "dataset": "$(x)"}}).command == "harness run 'a b' --dataset '$(x)'"
 
 
+FREE = ("libraries", "by_kind", "content", "protocols", "model", "request", "identity")
+"""Tables whose keys are not the record's."""
+
+
+def refusal(data: bytes, path: Path) -> str:
+    """What reading these bytes as a record says; empty where it is one."""
+    try:
+        parse_record(data, path)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
 def places(document: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Every key of a document of tables."""
     found = []
     for key, value in document.items():
         found.append((*path, key))
-        if isinstance(value, dict) and key not in (
-            "libraries",
-            "by_kind",
-            "content",
-            "protocols",
-            "model",
-            "request",
-            "identity",
-        ):
+        if isinstance(value, dict) and key not in FREE:
             found += places(value, (*path, key))
     return found
 
@@ -73,22 +78,17 @@ def test_any_field_of_another_kind_is_one_line_that_names_file_and_field_or_no_m
             del inner[path[-1]]
         else:
             inner[path[-1]] = values[kind]
-        try:
-            parse_record(json.dumps(damaged).encode(), tmp_path / "record.json")
-        except UsageError as error:
-            refused += 1
-            assert str(error).startswith(f"{tmp_path / 'record.json'}: "), path
-            assert len(str(error).splitlines()) == 1, path
-            assert path[0] in str(error), (path, str(error))
+        said = refusal(json.dumps(damaged).encode(), tmp_path / "record.json")
+        refused += bool(said)
+        assert not said or said.startswith(f"{tmp_path / 'record.json'}: "), path
+        assert len(said.splitlines()) <= 1, path
+        assert not said or path[0] in said, (path, said)
     assert refused > (20 if kind in ("deleted", "null") else 80)
 
 
-@pytest.mark.parametrize("text", ["\\ud800", "1e999", "123456789012345678901234567890", "NaN", "[" * 100_000])
+@pytest.mark.parametrize("text", ['"\\ud800"', "1e999", "123456789012345678901234567890", "NaN", "[" * 100_000])
 def test_values_that_cannot_be_kept_are_refused(tmp_path: Path, text: str):
-    with pytest.raises(UsageError, match="not a readable record"):
-        parse_record(
-            f'{{"format": 2, "note": {text if text[0] != chr(92) else f"{chr(34)}{text}{chr(34)}"}}}'.encode(), tmp_path / "r"
-        )
+    assert "not a readable record" in refusal(f'{{"format": 2, "note": {text}}}'.encode(), tmp_path / "record.json")
 
 
 def test_a_record_of_format_1_says_how_to_make_it_again_or_to_test_its_weights(tmp_path: Path):
@@ -100,16 +100,17 @@ def test_a_record_of_format_1_says_how_to_make_it_again_or_to_test_its_weights(t
 
 
 def test_the_schema_in_the_documents_is_the_codes():
-    assert json.loads(SCHEMA.read_text(encoding="utf-8")) == schema(), "python tools/record_schema.py writes it"
+    assert json.loads(SCHEMA.read_text(encoding="utf-8")) == json.loads(json.dumps(schema())), (
+        "python tools/record_schema.py writes it"
+    )
 
 
 def test_every_field_has_a_line_that_explains_it():
     source = Path(__import__("harness.results.record", fromlist=["x"]).__file__).read_text(encoding="utf-8").splitlines()
     start = next(i for i, line in enumerate(source) if line.startswith("class Record("))
     end = next(i for i, line in enumerate(source) if i > start and "def __post_init__" in line)
-    fields = [
-        i for i in range(start, end) if source[i].startswith("    ") and ":" in source[i].split("=")[0] and source[i][4].isalpha()
-    ]
+    inside = [i for i in range(start, end) if source[i][:4] == "    " and source[i][4:5].isalpha()]
+    fields = [i for i in inside if ":" in source[i].split("=")[0]]
     bare = [source[i] for i in fields if not source[i + 1].strip().startswith('"""')]
     assert len(fields) > 30
     assert not bare

@@ -30,6 +30,7 @@ OPTIONS: dict[str, Callable[[F], F]] = {
     "threads": click.option("--workers", default=0, type=click.IntRange(0), metavar="N", help="Threads; 0: one per core."),
     "ray": click.option("--ray", metavar="ADDRESS", help="Work on a running Ray cluster: host:port, or auto."),
     "batch": click.option("--batch", default=8, show_default=True, type=click.IntRange(1), help="Images at once."),
+    "rehash": click.option("--rehash", is_flag=True, help="Read every image again, whatever the index of file hashes says."),
     "mlflow": click.option("--mlflow-uri", metavar="URI", help="MLflow server; default: sqlite beside the runs; off: none."),
     "quiet": click.option("--quiet", is_flag=True, help="No progress and no remarks."),
     "json": click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else."),

@@ -26,6 +26,7 @@ from harness.runtime.errors import HarnessError, UsageError
 @click.option("--init", metavar="FILE", help="Weights to train on from.")
 @options("set")
 @click.option("--force", is_flag=True, help="Compute again what is finished.")
+@options("rehash")
 @click.option("--seeds", metavar="0,1,...", help="Several seeds: a run for each, and their mean and spread.")
 @options("runs", "cards", "device", "seed", "offline", "limit", "workers", "ray", "batch", "mlflow", "quiet", "json", "debug")
 def run(
@@ -43,6 +44,7 @@ def run(
     init: str | None,
     settings: Sequence[str],
     force: bool,
+    rehash: bool,
     seeds: str | None,
     runs: str,
     cards: Sequence[str],
@@ -77,6 +79,7 @@ def run(
             seed=seed,
             limit=limit,
             force=force,
+            rehash=rehash,
             device=device,
             workers=workers,
             ray=ray,

@@ -22,6 +22,7 @@ from harness.runtime.errors import UsageError
 @click.option("--team", metavar="NAME", help="For the fact sheet.")
 @options("weights", "set")
 @click.option("--force", is_flag=True, help="Score again what is scored.")
+@options("rehash")
 @click.option("--strict", is_flag=True, help="Exit status 1 for warnings.")
 @options("runs", "cards", "device", "seed", "offline", "workers", "ray", "batch", "mlflow", "quiet", "json", "debug")
 def submit(
@@ -36,6 +37,7 @@ def submit(
     weights: str | None,
     settings: Sequence[str],
     force: bool,
+    rehash: bool,
     strict: bool,
     runs: str,
     cards: Sequence[str],
@@ -54,7 +56,8 @@ def submit(
     from harness.engine.request import Request
 
     wish = Request(
-        "", "", root=root, weights=weights, settings=parse_settings(settings), force=force, runs=runs, cards=tuple(cards),
+        "", "", root=root, weights=weights, settings=parse_settings(settings), force=force, rehash=rehash,
+        runs=runs, cards=tuple(cards),
         device=device, seed=seed, offline=offline, workers=workers, ray=ray, batch=batch, mlflow_uri=mlflow_uri, quiet=quiet,
     )  # fmt: skip
     made = make(model, challenge, phase, out, wish, description=description, say=notifier(quiet))

@@ -15,7 +15,7 @@ from harness.datasets import Dataset, splits
 from harness.datasets.table import has_pictures, require_files, table_hash
 from harness.engine.scorer import BATCH
 from harness.files.atomic import sha256_json
-from harness.files.hash_index import hash_files
+from harness.files.hash_index import WEAK, hash_files
 from harness.files.score_table import read_scores, scores_hash
 from harness.files.table_paths import require_utf8
 from harness.models import find_model
@@ -164,6 +164,9 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
         files = [*dict.fromkeys(rows["reference"]), *rows["distorted"]]
         with counted(f"reading the images of {data.name}, once", unit="files", quiet=request.quiet or len(files) < _MANY) as step:
             content = hash_files(files, rehash=request.rehash, progress=step)
+        if WEAK and not request.rehash and not request.quiet:
+            weak = "this system does not tell when a file was last changed; --rehash reads every image again"
+            data.table.attrs.setdefault("notes", []).append(weak)
         images = data.images or images_hash(rows, content)
     identity = RunIdentity(
         card=card_facts(card, trained=trained),

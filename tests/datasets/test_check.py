@@ -587,3 +587,22 @@ split = "full"
 [layout]
 table = "pairs.csv"
 """
+
+
+def test_files_that_changed_since_the_last_full_check_are_named_and_a_new_one_says_what_it_replaces(tmp_path):
+    root = copy(tree("kadid10k"), tmp_path / "kadid10k")
+    assert checked("kadid10k", root, full=True).ok
+    victim = next(path for path in sorted(root.rglob("*.png")) if "_" in path.name)
+    facts = victim.stat()
+    data = victim.read_bytes()
+    victim.write_bytes(data[:-8] + data[-8:][::-1])
+    os.utime(victim, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    (warning,) = [p for p in checked("kadid10k", root).problems if "last full check" in p.what]
+    assert (warning.severity, victim.name in warning.what) == ("warning", True)
+    assert checked("kadid10k", root).manifest is None
+    victim.write_bytes(data)
+    assert not [p for p in checked("kadid10k", root).problems if "last full check" in p.what]
+    still = next(path for path in sorted(root.rglob("*.png")) if "_" not in path.name)
+    still.unlink()
+    replaced = [p for p in checked("kadid10k", root, full=True).problems if "is replaced" in p.what]
+    assert [p.severity for p in replaced] == ["information"]

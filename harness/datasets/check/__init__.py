@@ -114,6 +114,13 @@ def check(
     """
     report = Report(card, root, full, allow_incomplete)
     found = Findings()
+    before = manifest.read(card, root)
+    if before is not None and (others := manifest.changed_files(card, root, before)):
+        what = counted(others, "files are not what the last full check found", len(before.files))
+        if full:
+            found.information(f"{what}; the manifest of that check is replaced", str(root))
+        else:
+            found.warning(what, str(root), "check them with --full, which makes the manifest again")
     frame = _read(card, root, found, report)
     if frame is not None:
         _counts(card, frame, found, report)

@@ -13,10 +13,11 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.cards.schema import DatasetCard
 from harness.files.atomic import sha256_json, write_json
+from harness.files.hash_index import changed
 from harness.runtime.caches import cache_folder
 from harness.runtime.errors import RunError
 
@@ -38,26 +39,42 @@ def write(card: DatasetCard, root: Path, entries: Mapping[str, tuple[str, int, s
     return None
 
 
-def manifest_hash(card: DatasetCard, root: Path | None) -> str | None:
-    """The hash of the manifest that an earlier full check left; None without one, and when any file changed since."""
-    if root is None:
-        return None
-    for place in _places(card, root):
+class Manifest(NamedTuple):
+    """What an earlier full check left."""
+
+    hash: str
+    files: Mapping[str, str]
+    """sha256 by the file's path below the dataset's folder."""
+
+
+def read(card: DatasetCard, root: Path | None) -> Manifest | None:
+    """The manifest that an earlier full check of this folder left; None without one that can be read."""
+    for place in _places(card, root) if root is not None else ():
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             document = json.loads(place.read_text(encoding="utf-8"))
             files = document["files"]
-            if document["format"] == FORMAT and document["hash"] == _hash(files) and all(_unchanged(root, f) for f in files):
-                return str(document["hash"])
+            if document["format"] == FORMAT and document["hash"] == _hash(files):
+                return Manifest(str(document["hash"]), {str(f["file"]): str(f["sha256"]) for f in files})
     return None
+
+
+def changed_files(card: DatasetCard, root: Path | None, known: Manifest | None = None) -> list[str]:
+    """The files, below the folder, whose content is not the manifest's any more, or that are gone; none without a manifest."""
+    known = known or read(card, root)
+    if known is None or root is None:
+        return []
+    places = {str(root / file): digest for file, digest in known.files.items()}
+    return [os.path.relpath(path, root) for path in changed(places)]
+
+
+def manifest_hash(card: DatasetCard, root: Path | None) -> str | None:
+    """The hash of the manifest that an earlier full check left; None without one, and when any file changed since."""
+    known = read(card, root)
+    return known.hash if known is not None and not changed_files(card, root, known) else None
 
 
 def _hash(files: list[dict[str, Any]]) -> str:
     return sha256_json([[f["name"], f["bytes"], f["sha256"]] for f in files])
-
-
-def _unchanged(root: Path, file: Mapping[str, Any]) -> bool:
-    status = os.stat(root / file["file"])
-    return bool(status.st_size == file["bytes"] and status.st_mtime_ns == file["modified"])
 
 
 def _places(card: DatasetCard, root: Path) -> list[Path]:

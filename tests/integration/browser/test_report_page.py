@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from browsing import CHROMIUM, works
-from record_factory import Brightness, make, table_of
+from record_factory import Brightness, make, table_of, typed
 
 from harness.results import report
 
@@ -20,7 +20,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = table_of(3, folder)
     place, record = make(folder, "net", references=3, trained=True, noise=0.5)
     return report.write(
-        place, record, report.frame(table, [(n, 1.0 * i, "test") for i, n in enumerate(table["name"])]), Brightness()
+        place, typed(record), report.frame(table, [(n, 1.0 * i, "test") for i, n in enumerate(table["name"])]), Brightness()
     )[-1]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness import datasets
 from harness.engine import batch
 from harness.engine.request import Request, plan
+from harness.models.base import ScoringModel
 from harness.results.record import Record
 from harness.runtime.errors import UsageError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: str | Path | Any,
+    model: str | Path | ScoringModel,
     dataset: str | Path | pd.DataFrame,
     *,
     protocol: str | None = None,

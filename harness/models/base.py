@@ -24,10 +24,20 @@ Optional abilities are declared by being there:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     import torch
+
+
+class ScoringModel(Protocol):
+    """What every model has; the optional abilities above are found by `harness.models.capabilities.capabilities`."""
+
+    higher_is_better: bool
+
+    def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:
+        """(N,) scores of two float32 RGB batches (N, 3, H, W) in [0, 1]."""
+        ...
 
 
 class Model:

@@ -362,7 +362,8 @@ def _other_format(document: Any, path: Path) -> str:
     again = document.get("command") if found == 1 else None
     weights = path.parent / "weights.safetensors"
     tested = f", or test its weights: --weights {weights}" if found == 1 and document.get("training") else ""
-    how = f"make it again ({shown_command(again)})" if isinstance(again, str) else "choose another --runs, or repeat with --force"
+    known = shown_command(again) if isinstance(again, str) else ""
+    how = f"make it again ({known})" if known else "choose another --runs, or repeat with --force"
     return f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); {how}{tested}"
 
 

@@ -214,8 +214,8 @@ def test_training_over_two_nodes_follows_one_process_within_the_derived_toleranc
     assert losses[0] != losses[1]
     assert losses[1][:3] == pytest.approx(losses[0][:3], abs=1e-6)
     assert losses[1] == pytest.approx(losses[0], abs=5e-4)
-    assert many["conditions"]["training"] == {"workers": 2, "threads": 1}
-    assert one["key"] == many["key"]
+    assert many.conditions["training"] == {"workers": 2, "threads": 1}
+    assert one.key == many.key
     tensors = [read_state(folder / CHECKPOINT) for folder in (here, there)]
     assert tensors[0].keys() == tensors[1].keys()
     steps = [json.loads(read_metadata(folder / CHECKPOINT)["state"])["step"] for folder in (here, there)]

@@ -151,7 +151,7 @@ def test_a_record_whose_scores_are_gone_is_no_finished_run_and_is_made_again(tmp
     assert not again.found
     assert any("its record is there and its scores are not" in line for line in said)
     assert {n: (first.folder / n).read_bytes() for n in before} == before
-    assert again.record["metrics"] == first.record["metrics"]
+    assert again.record.metrics == first.record.metrics
     assert run(request, quiet).found
 
 

@@ -15,6 +15,7 @@ from harness.models.capabilities import move
 from harness.models.weights import ResolvedWeights
 from harness.results.conditions import conditions
 from harness.results.run_scores import Scored
+from harness.runtime.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,15 @@ class Worker:
 
     def score(self, chunks: Sequence[Sequence[Pair]]) -> Iterator[Done]:
         """The chunks of a shard, each as soon as it is finished."""
-        for _, results in self.scorer.each(dict(enumerate(chunks))):
-            said, self.said[:] = list(self.said), []
-            yield Done(results, self.scorer.warm.last, said)
+        try:
+            for _, results in self.scorer.each(dict(enumerate(chunks))):
+                said, self.said[:] = list(self.said), []
+                yield Done(results, self.scorer.warm.last, said)
+        except RunError as error:
+            # A full disk or a lost mount is this machine's: another worker may succeed.
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
 
     def seconds_per_image(self, chunks: Sequence[Sequence[Pair]]) -> float | None:
         """Of the warm model, from one image scored once more."""

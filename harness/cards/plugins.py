@@ -58,13 +58,18 @@ _MOVED = {"harness.models.stlpips": "harness.models.lpips"}
 """Modules of the harness that cards and records name by an earlier path."""
 
 
+def current_path(reference: str) -> str:
+    """`package.module:name` with the path that the module has today."""
+    module_name, colon, attribute = reference.partition(":")
+    return f"{_MOVED.get(module_name, module_name)}{colon}{attribute}"
+
+
 def resolve(reference: str, what: str) -> Callable[..., Any]:
     """The object that `package.module:name` names; `what` is the path of the card that names it.
 
     A module that is not installed is looked for beside the card, and in the folder above. Raises UsageError naming the card.
     """
-    module_name, _, attribute = reference.partition(":")
-    module_name = _MOVED.get(module_name, module_name)
+    module_name, _, attribute = current_path(reference).partition(":")
     first, dot, rest = module_name.partition(".")
     try:
         with errors_of(what, f"cannot import {module_name!r}"):

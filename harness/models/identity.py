@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import inspect
 import io
@@ -22,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.cards.plugins import model_class
+from harness.cards.plugins import current_path, model_class
 from harness.cards.schema import ModelCard
 from harness.files.hash_index import derived, hash_file
 from harness.models.weights import ResolvedWeights
@@ -40,21 +41,65 @@ def code_of(card: ModelCard) -> dict[str, Any]:
     """
     if not card.class_:
         return {}
-    found = class_identity(model_class(card.class_, card.path), card.class_)
+    found = _named_class(card.class_, card.path)
     members = card.model.get("members") or ()
     classes = [str(member["class"]) for member in members if isinstance(member, Mapping) and member.get("class")]
     if classes:
-        found["members"] = [class_identity(model_class(name, card.path), name) for name in classes]
+        found["members"] = [_named_class(name, card.path) for name in classes]
     return found
+
+
+def _named_class(reference: str, card_path: str) -> dict[str, Any]:
+    """`class_identity` of a card's class; one of the harness's own is read, not imported: that would import torch."""
+    facts = _class_facts(*current_path(reference).partition(":")[::2])
+    if facts is None:
+        return class_identity(model_class(reference, card_path), reference)
+    return _own_identity(facts["name"], facts.get("version", 1), facts.get("library"))
+
+
+def _own_identity(name: str, version: int, library: str | None) -> dict[str, Any]:
+    """The identity of a class of the harness; an adapter's has the version of its library too."""
+    own: dict[str, Any] = {"class": name, "version": version}
+    return own | ({"library": f"{library} {metadata.version(library)}"} if isinstance(library, str) else {})
+
+
+@functools.cache
+def _class_facts(module: str, name: str) -> dict[str, Any] | None:
+    """Name, `version` and `library` of a class of the harness, read from its source; None for any other."""
+    package, *rest = module.split(".")
+    if package != "harness":
+        return None
+    base = Path(__file__).parents[1].joinpath(*rest)
+    file = next((f for f in (base.with_suffix(".py"), base / "__init__.py") if f.is_file()), None)
+    if file is None:
+        return None
+    tree = ast.parse(file.read_bytes())
+    imported = {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level
+        for alias in node.names
+    }
+    found = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+    if found is None:
+        return _class_facts(*imported[name]) if name in imported else None
+    facts: dict[str, Any] = {}
+    for base_class in reversed(found.bases):
+        inherited = base_class.id if isinstance(base_class, ast.Name) else ""
+        facts |= _class_facts(*imported.get(inherited, (module, inherited))) or {}
+    for node in found.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id in ("version", "library") and isinstance(node.value, ast.Constant):
+                facts[target.id] = node.value.value
+    return facts | {"name": name}
 
 
 def class_identity(made: Any, name: str) -> dict[str, Any]:
     """The identity of a class (or function) that is called `name` (`package.module:Class`)."""
     module = str(getattr(made, "__module__", ""))
     if module.partition(".")[0] == "harness":
-        own: dict[str, Any] = {"class": getattr(made, "__name__", name), "version": int(getattr(made, "version", 1))}
-        library = getattr(made, "library", None)
-        return own | ({"library": f"{library} {metadata.version(library)}"} if isinstance(library, str) else {})
+        return _own_identity(getattr(made, "__name__", name), int(getattr(made, "version", 1)), getattr(made, "library", None))
     path = _file_of(made, module)
     if path is None:
         raise UsageError(f"{name}: its source file is not to be found, so a run of it could not be told from one of other code")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from harness.cards.loading import load_cards
-from harness.models import psnr
+from harness.cards.plugins import model_class
+from harness.models import adapters, identity, psnr
 from harness.models.identity import class_identity, code_of, source_hash, state_hash, weights_of
 from harness.models.weights import ResolvedWeights
 from harness.models.weights.checkpoint import save_state
@@ -18,6 +19,14 @@ from harness.models.weights.checkpoint import save_state
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+
+
+def test_own_classes_are_read_as_python_would_import_them():
+    for card in load_cards("models").values():
+        assert code_of(card) == class_identity(model_class(card.class_, card.path), card.class_), card.name
+    assert code_of(load_cards("models")["psnr"])["version"] == 1
+    facts = identity._class_facts("harness.models.adapters", "Pyiqa")
+    assert facts == {"name": "Pyiqa", "version": 1, "library": adapters.Pyiqa.library}
 
 
 def test_a_class_of_the_harness_is_known_by_its_name_and_version_wherever_it_lies():

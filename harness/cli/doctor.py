@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -94,10 +95,14 @@ def _version(package: str) -> str:
 
 
 def _devices() -> list[str]:
-    import torch
+    """The devices that torch would use; torch itself (a second of imports) is asked only where a GPU's driver is there."""
+    names = []
+    if sys.platform == "darwin" or any(Path(driver).exists() for driver in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
+        import torch
 
-    names = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
-    return [*names, f"cpu, {torch.get_num_threads()} threads"]
+        names = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return [*names, f"cpu, {threads if threads.isdecimal() else os.cpu_count()} threads"]
 
 
 def as_text(facts: Mapping[str, Any]) -> str:

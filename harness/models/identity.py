@@ -88,9 +88,10 @@ def _class_facts(module: str, name: str) -> dict[str, Any] | None:
         inherited = base_class.id if isinstance(base_class, ast.Name) else ""
         facts |= _class_facts(*imported.get(inherited, (module, inherited))) or {}
     for node in found.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        for target in targets:
-            if isinstance(target, ast.Name) and target.id in ("version", "library") and isinstance(node.value, ast.Constant):
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Constant):
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            if isinstance(target, ast.Name) and target.id in ("version", "library"):
                 facts[target.id] = node.value.value
     return facts | {"name": name}
 

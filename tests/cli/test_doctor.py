@@ -1,0 +1,50 @@
+"""`harness doctor`: what it says, and what it does not import."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli import doctor
+
+
+def test_doctor_says_versions_devices_and_folders(tmp_path: Path):
+    result = CliRunner().invoke(doctor.doctor, ["--runs", str(tmp_path / "runs"), "--json"])
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.output)
+    assert facts["folders"]["runs"] == str(tmp_path / "runs")
+    assert facts["versions"]["torch"]
+    assert facts["missing"] == []
+    assert facts["device"][-1].startswith("cpu, ")
+    assert all(facts["ok"].values())
+    text = CliRunner().invoke(doctor.doctor, ["--runs", str(tmp_path / "runs")]).output
+    assert f"runs             {tmp_path / 'runs'}" in text
+    assert "FAULT" not in text
+
+
+def test_doctor_marks_what_stops_work_and_exits_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cards = tmp_path / "cards"
+    cards.mkdir()
+    (cards / "broken.toml").write_text("name = ", encoding="utf-8")
+    monkeypatch.setenv("HARNESS_CARDS", str(cards))
+    monkeypatch.setattr(doctor, "REQUIRED", (*doctor.REQUIRED, "no_such_package"))
+    result = CliRunner().invoke(doctor.doctor, ["--runs", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "FAULT            dependencies" in result.output
+    assert "FAULT            cards" in result.output
+    assert "broken.toml" in result.output
+
+
+def test_doctor_imports_no_torch_where_no_gpu_is():
+    if any(Path(driver).exists() for driver in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")) or sys.platform == "darwin":
+        pytest.skip("a GPU's driver is there, so torch is asked")
+    code = (
+        "import sys; from harness.cli.main import main\ntry: main(['doctor'])\nexcept SystemExit: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"

@@ -43,7 +43,7 @@ def test_doctor_marks_what_stops_work_and_exits_1(tmp_path: Path, monkeypatch: p
 def test_doctor_imports_no_torch_where_no_gpu_is():
     if any(Path(driver).exists() for driver in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")) or sys.platform == "darwin":
         pytest.skip("a GPU's driver is there, so torch is asked")
-    call = "try: main(['doctor'])\\nexcept SystemExit: print('torch' in sys.modules)"
-    code = f"import sys; from harness.cli.main import main\\n{call}"
+    call = "try: main(['doctor'])\nexcept SystemExit: print('torch' in sys.modules)"
+    code = f"import sys; from harness.cli.main import main\n{call}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"

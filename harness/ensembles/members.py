@@ -280,7 +280,9 @@ def _source(member: int, name: str, outcome: Outcome, wish: Request) -> Source:
 def _own_card(folder: Path, record: Record, card: ModelCard) -> dict[str, Any]:
     """The member's card as it is here, not as a record (which may be a stranger's) says: a card names code and files."""
     here, there = json.loads(json.dumps(asdict(card))), json.loads(json.dumps(asdict(record.cards.model)))
-    other = [key for key in ("class_", "higher_is_better", "identical", "model", "protocol", "program") if here[key] != there[key]]
+    other = [
+        key for key in ("class_", "higher_is_better", "identical", "model", "protocol", "program") if here[key] != there[key]
+    ]
     if other:
         raise UsageError(f"{folder}: its card differs from the card {card.name} here in {listed(other)}; run it again")
     return {**here, "path": ""}

@@ -83,8 +83,9 @@ class Program(Model):
         import torch
 
         check_pair(reference, distorted, minimum_size=self.minimum_size)
-        pairs = zip(*((x.detach() * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy() for x in (reference, distorted)))
-        return torch.tensor([self.score_uint8(r, d) for r, d in pairs], dtype=torch.float32, device=distorted.device)
+        first, second = ((x.detach() * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy() for x in (reference, distorted))
+        scores = [self.score_uint8(r, d) for r, d in zip(first, second, strict=True)]
+        return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
 
     def score_uint8(self, reference: Pixels, distorted: Pixels) -> float:
         """The program's score of one pair of (H, W, 3) uint8 images. Raises RunError, with the program's last lines."""
@@ -158,12 +159,10 @@ def number_in(text: str, rule: cards.ProgramScore) -> float:
     if not text.strip():
         raise ValueError("it wrote nothing there")
     if rule.regex:
-        found = None
-        for found in re.finditer(rule.regex, text):
-            pass
-        if found is None or found[1] is None:
+        found = [match[1] for match in re.finditer(rule.regex, text) if match[1] is not None]
+        if not found:
             raise ValueError(f"nothing matches {rule.regex!r}")
-        return _number(found[1])
+        return _number(found[-1])
     if rule.line:
         lines = [line for line in text.splitlines() if line.strip()]
         place = rule.line - 1 if rule.line > 0 else rule.line

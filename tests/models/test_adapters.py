@@ -34,7 +34,7 @@ DISTORTED = tensor(
 )
 
 
-def build(name: str, **options) -> adapters._Adapter:
+def build(name: str, **options) -> adapters.Adapter:
     card = adapters.card(*name.split(":"))
     return harness.models.build(apply_set(card, {f"model.{k}": v for k, v in options.items()}), None)
 

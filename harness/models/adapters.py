@@ -122,7 +122,7 @@ def card(library: str, metric: str) -> ModelCard:
     if metric not in known:
         why = "has no metric" if library != "pyiqa" or metric not in _pyiqa_configs() else "needs no reference for"
         raise UsageError(f"{name}: {library} {why} {metric!r}{near(metric, known)} (it has {listed(known, 50)})")
-    title, identical = metric, None
+    title, identical, span = metric, None, ""
     options: dict[str, Any] = {}
     if library == "piq":
         higher = PIQ[metric].higher_is_better
@@ -133,6 +133,7 @@ def card(library: str, metric: str) -> ModelCard:
     else:
         found = _other(library).METRICS[metric]
         higher, title = found.higher_is_better, found.title
+        span = _span(found.best, found.worst)
         identical = _CEILING if math.isinf(found.best) else None
         options = {"display": _other(library).DISPLAY} if library == "cvvdp" else {}
     return ModelCard(
@@ -141,7 +142,9 @@ def card(library: str, metric: str) -> ModelCard:
         class_=facts.class_,
         higher_is_better=higher,
         identical=identical,
-        description=" ".join(filter(None, (f"{metric} as computed by the library {library}, each pair by itself.", facts.note))),
+        description=" ".join(
+            filter(None, (f"{metric} as computed by the library {library}, each pair by itself.", span, facts.note))
+        ),
         code=facts.code,
         licence=licence_of(library),
         requires=(facts.module,),
@@ -149,6 +152,15 @@ def card(library: str, metric: str) -> ModelCard:
         model={"metric": metric, **options},
         path=name,
     )
+
+
+def _span(best: float, worst: float) -> str:
+    """A metric's range, in words."""
+    if math.isinf(best):
+        return "Without an upper limit; identical images have no finite value, and are given 120."
+    if math.isinf(worst):
+        return f"Values {'up to' if worst < best else 'from'} {best:g}, which a pair of identical images has."
+    return f"Values from {min(best, worst):g} to {max(best, worst):g}; identical images have {best:g}."
 
 
 def licence_of(library: str) -> str:

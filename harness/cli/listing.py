@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -146,7 +147,7 @@ def _lines(key: str, value: Any, depth: int) -> list[str]:
     if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
         return [line for entry in value for line in _lines(key, entry, depth)]
     if isinstance(value, list | tuple):
-        value = ", ".join(map(str, value))
+        value = shlex.join(value) if key in ("command", "version") else ", ".join(map(str, value))
     return [f"{indent}{key}: {value}"]
 
 

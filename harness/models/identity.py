@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.cards.plugins import current_path, model_class
+from harness.cards.plugins import current_path, model_class, resolve
 from harness.cards.program import Program
 from harness.cards.schema import ModelCard, parse_table
 from harness.files.hash_index import derived, hash_file
@@ -36,8 +36,9 @@ _SKIPPED = frozenset({tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, token.NE
 _TENSORS = "tensors 1"
 
 
-def code_of(card: ModelCard) -> dict[str, Any]:
-    """The identity of the code that a card names: its class, and of a model made of others that of each member.
+def code_of(card: ModelCard, *, trained: bool = False) -> dict[str, Any]:
+    """The identity of the code that a card names: its class, of a model made of others that of each member, and of one that is
+    trained that of a loss of its own.
 
     Raises UsageError for a class that cannot be imported or whose source cannot be read, and for a program that is not here.
     """
@@ -49,6 +50,8 @@ def code_of(card: ModelCard) -> dict[str, Any]:
     members = [m for m in card.model.get("members") or () if isinstance(m, Mapping) and m.get("class")]
     if members:
         found["members"] = [_member(member, card.path) for member in members]
+    if trained and card.recipe is not None and ":" in card.recipe.loss:
+        found["loss"] = class_identity(resolve(card.recipe.loss, card.path), card.recipe.loss)
     return found
 
 

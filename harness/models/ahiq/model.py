@@ -52,8 +52,8 @@ class AHIQ(Model, nn.Module):
     The defaults are the released network with ViT-B/8. `backbone` names where the trunks' weights come from and is left to
     whoever fills the model. `crop_size` and `patch_size` in pixels (patches of 8 or 16); `vit_*` and `cnn_*` shape the trunks
     (`cnn_block` bottleneck or basic; `cnn_norm` batch or group); `fusion_width` and the four `head_widths` the heads.
-    `offsets`: how the offsets' convolution starts, `default` (PyTorch's, as released) or `zero`. `precision`: fp32, or bf16
-    for matrix products and convolutions. Raises UsageError naming every setting that cannot be.
+    `offsets`: how the offsets' convolution starts, `default` (PyTorch's, as released) or `zero`. `precision`: fp32; tf32 for
+    GPUs that round to it; bf16 for matrix products and convolutions. Raises UsageError naming every setting that cannot be.
     """
 
     version = 1
@@ -85,7 +85,7 @@ class AHIQ(Model, nn.Module):
             "cnn_block": (cnn_block, ("bottleneck", "basic")),
             "cnn_norm": (cnn_norm, ("batch", "group")),
             "offsets": (offsets, ("default", "zero")),
-            "precision": (precision, ("fp32", "bf16")),
+            "precision": (precision, ("fp32", "tf32", "bf16")),
         }
         problems = [f"{key} = {value} should be at least 1" for key, value in sizes.items() if value < 1]
         problems += [f"{k} = {v!r} is none of {', '.join(ok)}{near(v, ok)}" for k, (v, ok) in words.items() if v not in ok]
@@ -211,7 +211,9 @@ class AHIQ(Model, nn.Module):
 
     @contextlib.contextmanager
     def _products(self, device: torch.device) -> Iterator[None]:
-        with by_onednn(device), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        # A recipe's own precision may have switched autocast on around this.
+        less = self.precision == "bf16" or torch.is_autocast_enabled(device.type)
+        with by_onednn(device), torch.autocast(device.type, torch.bfloat16, enabled=less):
             yield
 
     # -- training --------------------------------------------------------------------------------------------------

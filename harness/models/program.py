@@ -23,15 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
-import numpy as np
-
 from harness.cards import program as cards
 from harness.files.atomic import sha256_json
 from harness.files.hash_index import hash_file
-from harness.imaging import encode
-from harness.imaging.decode import Pixels
 from harness.models.base import Model, check_pair
-from harness.models.planes import check_pair_uint8
 from harness.runtime.errors import RunError, UsageError
 from harness.runtime.text import one_line
 
@@ -39,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from harness.cards.schema import ModelCard
+    from harness.imaging.decode import Pixels
 
 _LONGEST = 8 << 20
 """Bytes of output after which a program is ended."""
@@ -97,6 +93,10 @@ class Program(Model):
 
     def score_embedded_uint8(self, reference: Encoded, distorted: Pixels) -> float:
         """`score_uint8` with the reference's file made already."""
+        import numpy as np
+
+        from harness.models.planes import check_pair_uint8
+
         check_pair_uint8(np.empty(reference.shape, np.uint8), distorted, self.minimum_size)
         with self._slots, tempfile.TemporaryDirectory(prefix="harness-program-", ignore_cleanup_errors=True) as scratch:
             places = {"reference": f"reference.{self.program.input}", "distorted": f"distorted.{self.program.input}"}
@@ -122,6 +122,8 @@ class Program(Model):
             raise
 
     def _encode(self, pixels: Pixels) -> bytes:
+        from harness.imaging import encode
+
         if self.program.input == "y4m":
             form = cast(Any, (self.program.matrix, self.program.range, self.program.subsampling))
             return encode.y4m(pixels, *form)

@@ -22,6 +22,8 @@ Optional abilities are declared by being there:
     same bits.
 `from_card(card)`
     a class method that constructs from the whole card, where its place matters.
+`working()`
+    a context around a round of scoring, for a model with work outside of Python: left by an exception, it ends that work.
 `combines_members = True`, `members` and `combine(values) -> (n,)`
     a model made of others (`harness.models.ensemble`): each is scored under its own cropping, (members, n), then combined.
 """

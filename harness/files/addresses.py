@@ -47,7 +47,7 @@ def hub_file(source: str) -> HubFile:
     if not source.startswith("hf://") or len(parts) < 3 or not all(is_inside(part) for part in parts):
         raise UsageError(f"{source}: should read hf://owner/repository/file")
     name, _, revision = parts[1].partition("@")
-    if not name or not re.fullmatch(r"[\w.-]*", revision):
+    if not name or not re.fullmatch(r"(\w[\w.-]*)?", revision):
         raise UsageError(f"{source}: should read hf://owner/repository@revision/file")
     return HubFile(f"{parts[0]}/{name}", "/".join(parts[2:]), revision, dataset)
 

@@ -56,6 +56,7 @@ _SLOWEST = 1024
 _SLOW_FOR = 60.0
 _BLOCK = 1 << 18
 _REDIRECTS = 10
+_wait = time.sleep
 
 Progress = Callable[[str, int, int], None]
 """Called with the file's name, the bytes there, and the bytes in all (0: unknown)."""
@@ -225,7 +226,7 @@ def _received(wanted: _Wanted, url: str, hub: bool, host: str, unreachable: set[
                 raise DownloadFailed(f"{error}; it asks to wait {wait:.0f} s: run the same command again after that") from error
             if wanted.say is not None and wait > 2:
                 wanted.say(f"{wanted.target.name}: {error}; trying again in {wait:.0f} s")
-            time.sleep(wait)
+            _wait(wait)
 
 
 def _receive(wanted: _Wanted, url: str, hub: bool) -> Origin:
@@ -370,10 +371,10 @@ def _write(descriptor: int, block: bytes) -> None:
 
 def _decoded(wanted: _Wanted, origin: Origin) -> Path:
     """The whole part without the compression that a server put around it unasked; a .gz file is meant to have it."""
-    if origin.encoding not in ("gzip", "x-gzip") or not _hash_problem(wanted.part, wanted, origin)[0]:
+    if origin.encoding not in ("gzip", "x-gzip"):
         return wanted.part
     known = wanted.sha256 or wanted.md5 or origin.sha256
-    if not known and not content_problem(wanted.part, wanted.target.name):
+    if not _hash_problem(wanted.part, wanted, origin)[0] and (known or not content_problem(wanted.part, wanted.target.name)):
         return wanted.part
     plain = wanted.target.with_name(f"{wanted.target.name}.part.plain")
     try:

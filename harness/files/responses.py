@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import http.client
 import os
 import re
 import ssl
@@ -55,7 +56,6 @@ def open_response(url: str, headers: Mapping[str, str], timeout: tuple[float, fl
     system. Raises Refused where no connection comes about and where no answer begins in time, TryAgain where it was cut.
     """
     import requests
-    import urllib3.exceptions
 
     if urllib.parse.urlsplit(url).scheme != "https":
         raise Refused(f"{url.partition('?')[0]}: only https is used")
@@ -67,13 +67,12 @@ def open_response(url: str, headers: Mapping[str, str], timeout: tuple[float, fl
             answer = session.get(url, headers=dict(headers), stream=True, timeout=timeout, allow_redirects=False)
         except requests.exceptions.ReadTimeout as error:
             raise Refused(f"no answer within {timeout[1]:g} s ($HARNESS_DOWNLOAD_TIMEOUT gives it longer)") from error
-        except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
-            raise Refused(told(error)) from error
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             # A host that took the connection and dropped it is not one that nobody reaches.
-            if any(isinstance(cause, urllib3.exceptions.ProtocolError) for cause in error.args):
+            if isinstance(_innermost(error), http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError):
                 raise TryAgain(f"the connection was cut ({told(error)})") from error
-            raise Refused(told(error), unreachable=True) from error
+            known = isinstance(error, requests.exceptions.SSLError | requests.exceptions.ProxyError)
+            raise Refused(told(error), unreachable=not known) from error
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
             raise Refused(told(error)) from error
         with answer:
@@ -150,19 +149,25 @@ def expected_length(answer: requests.Response) -> int:
 
 def told(error: BaseException) -> str:
     """The innermost reason of an error of requests, in one short line."""
-    seen: BaseException = error
-    for _ in range(8):
-        reason: object = getattr(seen, "reason", None)
-        inner = reason or next((a for a in seen.args if isinstance(a, BaseException)), None)
-        if not isinstance(inner, BaseException):
-            break
-        seen = inner
-    if isinstance(seen, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {seen.verify_message}"
-    strerror: object = getattr(seen, "strerror", None)
-    text = str(strerror or seen) or type(seen).__name__
+    inner = _innermost(error)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {inner.verify_message}"
+    strerror: object = getattr(inner, "strerror", None)
+    text = str(strerror or inner) or type(inner).__name__
     # urllib3 writes `<object>: Failed to resolve ...`.
     text = re.sub(r"^<[^>]*>: |^\w+\(host=[^)]*\): ", "", text)
     if cause := re.search(r"\[Errno -?\d+\] ([^')]+)", text):
         return cause[1].strip()[:200]
     return " ".join(text.split())[:200]
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """requests and urllib3 put an error into an error: as its reason, or among its arguments."""
+    for _ in range(8):
+        inner: object = getattr(error, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next((argument for argument in error.args if isinstance(argument, BaseException)), None)
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return error

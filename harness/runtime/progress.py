@@ -97,7 +97,8 @@ class _Lines:
         self.last = now
         rate = (count - self.first) / max(now - self.begun, 1e-9)
         left = f", {duration((self.total - count) / rate)} left" if rate and count < self.total else ""
-        shown = f"{self.what}: {count}{'' if unknown else f'/{self.total}'}{' ' + self.unit if self.unit else ''}{left}{'; ' + text if text else ''}"
+        far = f"{count}{'' if unknown else f'/{self.total}'}{' ' + self.unit if self.unit else ''}"
+        shown = f"{self.what}: {far}{left}{'; ' + text if text else ''}"
         print(shown, file=sys.stderr, flush=True)
 
 

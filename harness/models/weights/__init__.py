@@ -2,7 +2,8 @@
 
 `find` says which files a card and a request need and where they are; `fill` puts them into the model. `get` and
 `check` are `harness weights get` and `harness weights check`. The pieces: `checkpoint` (reading and writing files
-of tensors), `locate` (where files lie, and their sha256), `sources` (downloads), `provide` (the two commands), `state_dict` (filling a model).
+of tensors), `locate` (where files lie, and their sha256), `sources` (downloads), `provide` (the two commands),
+`state_dict` (filling a model).
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def _text_problem(path: Path, start: bytes, kind: str, size: int) -> str:
 def _zip_problem(path: Path, kind: str) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
-            if kind == ".xlsx" and "[Content_Types].xml" not in archive.namelist():
+            if kind == ".xlsx" and not any(name.startswith("xl/") for name in archive.namelist()):
                 return "a zip archive, but not a spreadsheet"
     except Exception:  # zipfile has no closed set of errors for made-up archives
         return "it is damaged or cut short: the table at the end of a zip file is missing"

@@ -366,7 +366,7 @@ def archive(kind: str) -> bytes:
     if kind == ".gz":
         return gzip.compress(os.urandom(5000))
     with zipfile.ZipFile(memory, "w") as zipped:
-        zipped.writestr("[Content_Types].xml", os.urandom(5000))
+        zipped.writestr("xl/workbook.xml", os.urandom(5000))
     return memory.getvalue()
 
 

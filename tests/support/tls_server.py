@@ -73,6 +73,7 @@ class Asked:
     host: str
     path: str
     headers: dict[str, str]
+    """Their names With-Capitals."""
 
 
 class Server:
@@ -141,7 +142,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         server = self.play
         host = str(self.headers["Host"]).partition(":")[0]
         place = host + self.path.partition("?")[0]
-        server.asked.append(Asked(host, self.path, dict(self.headers.items())))
+        server.asked.append(Asked(host, self.path, {name.title(): value for name, value in self.headers.items()}))
         planned = server.plays[place]
         play = planned.pop(0) if planned else server.usual.get(place, Play())
         self.close_connection = True

@@ -208,10 +208,10 @@ def check(boards: str | Path = "leaderboards") -> list[str]:
         try:
             differs = path.read_text(encoding="utf-8") != content
         except FileNotFoundError:
-            problems.append(f"{path}: missing; `harness leaderboard --write` writes it")
+            problems.append(f"{path}: missing; `harness leaderboard write` writes it")
             continue
         if differs:
-            problems.append(f"{path}: differs from what the records give; `harness leaderboard --write` writes it anew")
+            problems.append(f"{path}: differs from what the records give; `harness leaderboard write` writes it anew")
     return problems + [f"{path}: no record is behind it any more" for path in _left_over(root, wanted)]
 
 

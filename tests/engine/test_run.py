@@ -373,8 +373,8 @@ def test_repeats_give_medians_and_ranges_and_no_interval(world: World):
     rows = (Path(result["run"]) / "scores.csv").read_text().splitlines()[1:]
     assert {row.rsplit(",", 1)[1] for row in rows} == {f"test@{r}" for r in range(10)}
     boards = ["--boards", str(world.folder / "boards of repeats")]
-    subprocess.run([*HARNESS, "leaderboard", *boards, "--add", result["run"]], check=True, capture_output=True)
-    assert subprocess.run([*HARNESS, "leaderboard", "--check", *boards]).returncode == 0
+    subprocess.run([*HARNESS, "leaderboard", "add", *boards, result["run"]], check=True, capture_output=True)
+    assert subprocess.run([*HARNESS, "leaderboard", "check", *boards]).returncode == 0
 
 
 def test_a_trained_model_is_tested_on_further_datasets_without_the_content_it_was_trained_on(world: World):
@@ -397,10 +397,10 @@ def test_the_leaderboard_ranks_the_runs_and_the_check_sees_an_edited_table(world
     shown = subprocess.run([*HARNESS, "leaderboard", "table", *boards, *runs], capture_output=True, text=True, check=True).stdout
     assert psnr["key"] in shown
     assert ssim["key"] in shown
-    added = [*HARNESS, "leaderboard", *boards, "--add", psnr["run"], "--add", ssim["run"]]
+    added = [*HARNESS, "leaderboard", "add", *boards, psnr["run"], ssim["run"]]
     subprocess.run(added, check=True, capture_output=True)
     board = world.folder / "boards" / "table.md"
-    check = [*HARNESS, "leaderboard", "--check", *boards]
+    check = [*HARNESS, "leaderboard", "check", *boards]
     assert subprocess.run(check, capture_output=True).returncode == 0
     board.write_text(board.read_text().replace(psnr["key"], "0" * 16))
     assert subprocess.run(check, capture_output=True).returncode == 1

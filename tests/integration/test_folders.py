@@ -224,10 +224,10 @@ def test_leftovers_of_operating_systems_lie_beside_cards_tables_records_and_pict
     assert len(json.loads(said("leaderboard", "table", "--runs", "r", "--json"))) == 2
     board = tmp_path / "boards"
     (runs,) = {path.parent for path in (tmp_path / "r").rglob("record.json") if "psnr" in str(path)}
-    said("leaderboard", "--boards", str(board), "--add", str(runs))
+    said("leaderboard", "add", "--boards", str(board), str(runs))
     leave(board, "._table.md", ".DS_Store")
     leave(board / "records", ".DS_Store")
-    assert "every table is" in said("leaderboard", "--boards", str(board), "--check")
+    assert "every table is" in said("leaderboard", "check", "--boards", str(board))
 
 
 def test_labels_of_a_challenge_are_read_from_a_folder_with_leftovers(tmp_path: Path):

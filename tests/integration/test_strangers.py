@@ -122,10 +122,10 @@ def over_records(world: World, run: Path) -> list[str]:
         ["leaderboard", "--runs", runs, "--json"],
         ["leaderboard", "--runs", runs, "--latex"],
         ["leaderboard", "--runs", runs, "--html", "out"],
-        ["leaderboard", "--add", str(run)],
-        ["leaderboard", "--write"],
-        ["leaderboard", "--check"],
-        ["leaderboard", "--measure-again"],
+        ["leaderboard", "add", str(run)],
+        ["leaderboard", "write"],
+        ["leaderboard", "check"],
+        ["leaderboard", "write", "--measure-again"],
         ["compare", str(run), str(world.run)],
         ["compare", "psnr", str(world.run), "--dataset", "table", "--runs", runs],
         [
@@ -227,7 +227,7 @@ def test_every_field_deleted_null_or_of_another_type_is_one_line_or_no_matter_in
             assert len(said.splitlines()) == 1
             # Refused at the border that all commands share: one of each kind of command tells.
             outputs = [world.harmless("verify", str(run)), world.harmless("compare", str(run), str(world.run))]
-            outputs.append(world.harmless("leaderboard", "--add", str(run), "--boards", "out/boards"))
+            outputs.append(world.harmless("leaderboard", "add", str(run), "--boards", "out/boards"))
             assert all("record.json" in out for out in outputs), (field, kind, outputs)
     assert refused > 40
 
@@ -236,7 +236,7 @@ def test_every_field_deleted_null_or_of_another_type_is_one_line_or_no_matter_in
 def test_no_field_of_a_wrong_kind_is_called_a_defect(world: World, value: Any):
     for field in json.loads((world.run / "record.json").read_text()):
         run = world.strangers(put(field, value))
-        for words in (["verify", str(run)], ["leaderboard", "--runs", str(run.parents[2])], ["leaderboard", "--add", str(run)]):
+        for words in (["verify", str(run)], ["leaderboard", "--runs", str(run.parents[2])], ["leaderboard", "add", str(run)]):
             world.harmless(*words, *(["--boards", "out/boards"] if words[0] == "leaderboard" else []))
 
 
@@ -288,7 +288,7 @@ def test_text_of_a_record_is_shown_as_text_everywhere(world: World):
         put("cards.model.published", [published])(record)
 
     run = world.strangers(change)
-    status, out = world.call("leaderboard", "--boards", "out/boards", "--add", str(run))
+    status, out = world.call("leaderboard", "add", "--boards", "out/boards", str(run))
     assert status == 0, out
     boards = world.folder / "out" / "boards"
     text = (boards / "table.md").read_text()
@@ -323,7 +323,7 @@ def test_a_record_of_links_pipes_or_folders_is_not_added(world: World, name: str
         "folder": (run / name).mkdir,
     }
     make[kind]()
-    status, out = world.call("leaderboard", "--add", str(world.run), "--add", str(run), "--boards", "out/boards")
+    status, out = world.call("leaderboard", "add", str(world.run), str(run), "--boards", "out/boards")
     assert (status, "defect" in out) == (2, False)
     assert not (world.folder / "out").exists(), "nothing is copied where one record is refused"
 
@@ -331,7 +331,7 @@ def test_a_record_of_links_pipes_or_folders_is_not_added(world: World, name: str
 def test_a_record_with_other_scores_than_its_own_is_not_added(world: World):
     run = world.strangers(lambda record: None)
     (run / "scores.csv").write_text((run / "scores.csv").read_text().replace("1", "2"))
-    assert "not the one that was measured" in world.harmless("leaderboard", "--add", str(run), "--boards", "out/boards")
+    assert "not the one that was measured" in world.harmless("leaderboard", "add", str(run), "--boards", "out/boards")
     assert not (world.folder / "out").exists()
 
 

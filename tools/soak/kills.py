@@ -155,7 +155,7 @@ def boards(base: Path) -> Scenario:
     import record_factory
 
     folders = [record_factory.make(base / "records", f"model-{n:03d}", noise=0.2 + n / 40)[0] for n in range(60)]
-    words = ["leaderboard", "--boards", "boards", *(word for folder in folders for word in ("--add", str(folder)))]
+    words = ["leaderboard", "add", "--boards", "boards", *map(str, folders)]
     return Scenario(
         "leaderboard writing", words, essential=["boards/*.md", "boards/*.csv", "boards/index.html", "boards/records/*"]
     )
@@ -169,13 +169,13 @@ def boards_anew(base: Path) -> Scenario:
         if not (base / "kept").is_dir():
             made = [record_factory.make(base / "again", f"model-{n:03d}", noise=0.2 + n / 40)[0] for n in range(60)]
             (base / "kept").mkdir()
-            child = forked(["leaderboard", "--boards", "boards", *(w for f in made for w in ("--add", str(f)))], base / "kept")
+            child = forked(["leaderboard", "add", "--boards", "boards", *map(str, made)], base / "kept")
             if child.wait(300) != 0:
                 raise RuntimeError(child.output.read_text(encoding="utf-8"))
         shutil.copytree(base / "kept" / "boards", folder / "boards")
 
     essential = ["boards/*.md", "boards/*.csv", "boards/index.html", "boards/records/*"]
-    return Scenario("leaderboard written anew", ["leaderboard", "--boards", "boards", "--write"], prepare, essential)
+    return Scenario("leaderboard written anew", ["leaderboard", "write", "--boards", "boards"], prepare, essential)
 
 
 def verifying(base: Path, words: list[str]) -> Scenario:

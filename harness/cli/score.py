@@ -34,9 +34,13 @@ _BY_SUFFIX = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json"
     help="Paths below --distorted, such as {codec}/{quality}/{name}.png: {name} is the reference's stem, other fields become "
     "columns. Without an extension it fits images of any kind. Default: equal relative paths, else equal stems.",
 )
-@click.option("--pairs", metavar="FILE.csv", help="A table with columns reference, distorted and optionally name; others are kept.")
+@click.option(
+    "--pairs", metavar="FILE.csv", help="A table with columns reference, distorted and optionally name; others are kept."
+)
 @click.option("--inner", is_flag=True, help="Leave out images without a partner instead of refusing them.")
-@click.option("--out", metavar="FILE", help="Write the scores there: .csv, .md, .tex, .json or .txt. A killed command goes on from there.")
+@click.option(
+    "--out", metavar="FILE", help="Write the scores there: .csv, .md, .tex, .json or .txt. A killed command goes on from there."
+)
 @click.option("--report", metavar="FILE.html", help="Write a page: distributions, means, worst pairs, where metrics disagree.")
 @click.option("--format", "form", type=click.Choice(FORMS), help="Print every pair's scores in this form.")
 @options("root", "weights", "set", "cards", "device", "seed", "offline", "workers", "ray", "batch", "quiet", "json", "debug")
@@ -79,7 +83,9 @@ def score(
         "weights": weights, "settings": parse_settings(settings), "cards": cards, "device": device, "seed": seed,
         "offline": offline, "batch": batch, "say": say,
     }  # fmt: skip
-    plain = reference is None and len(models) == 1 and not report and not form and (out is None or (pairs and out.endswith(".csv")))
+    plain = (
+        reference is None and len(models) == 1 and not report and not form and (out is None or (pairs and out.endswith(".csv")))
+    )
     if not plain:
         request = _Request(models, reference, distorted, pattern, pairs, words[-2:], root, inner, workers, ray)
         _score_several(request, how, out, report, "json" if as_json else form, quiet)

@@ -108,7 +108,9 @@ def pair_images(reference: str, distorted: Sequence[str], pattern: str | None = 
     fields = _fields(pattern, single, problems) if pattern else ()
     if problems:
         raise UsageError("\n".join(problems))
-    references = [f for f in references if os.path.realpath(f.path) not in {os.path.realpath(d.path) for d in files}] or references
+    references = [
+        f for f in references if os.path.realpath(f.path) not in {os.path.realpath(d.path) for d in files}
+    ] or references
     known = _Known(references)
     found: list[ImagePair] = []
     alone: list[str] = []
@@ -132,7 +134,10 @@ def pair_images(reference: str, distorted: Sequence[str], pattern: str | None = 
         problems += [*sides, *note, "--inner leaves out what is unpaired"]
     if not found:
         problems = problems or sides
-        problems.append("no distorted image has a reference" + ("" if pattern else "; a --pattern such as {codec}/{quality}/{name} says where its name stands"))
+        problems.append(
+            "no distorted image has a reference"
+            + ("" if pattern else "; a --pattern such as {codec}/{quality}/{name} says where its name stands")
+        )
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
     order = sorted(found, key=lambda pair: (pair.reference_id, pair.name))
@@ -187,7 +192,9 @@ class _Known:
 
     def ambiguous(self, alone: Sequence[str]) -> list[str]:
         """Why files could not be given one reference, where that is more than a missing one."""
-        several = [(p, self.by_stem[s]) for p in alone if len(self.by_stem.get(s := PurePosixPath(_key(Path(p).name)).name, [])) > 1]
+        several = [
+            (p, self.by_stem[s]) for p in alone if len(self.by_stem.get(s := PurePosixPath(_key(Path(p).name)).name, [])) > 1
+        ]
         return self.doubles + [f"{path}: several references have its stem: {listed(sorted(ids))}" for path, ids in several[:20]]
 
 
@@ -200,11 +207,15 @@ def _fields(pattern: str, single: bool, problems: list[str]) -> tuple[str, ...]:
     bad = [name for name in names if not re.fullmatch(r"[A-Za-z_]\w*", name)]
     bad += [name for name in names if name in RESERVED and name != "name"]
     if bad:
-        problems.append(f"--pattern {pattern}: not names of columns: {listed(sorted(set(bad)))}; fields are words such as {{codec}}")
+        problems.append(
+            f"--pattern {pattern}: not names of columns: {listed(sorted(set(bad)))}; fields are words such as {{codec}}"
+        )
     if re.search(r"\}\{", pattern):
         problems.append(f"--pattern {pattern}: two fields without text between them cannot be told apart")
     if "name" not in names and not single:
-        problems.append(f"--pattern {pattern}: it needs {{name}}, the reference's stem, such as {{codec}}/{{quality}}/{{name}}.png")
+        problems.append(
+            f"--pattern {pattern}: it needs {{name}}, the reference's stem, such as {{codec}}/{{quality}}/{{name}}.png"
+        )
     if pattern.startswith("/") or "\\" in pattern:
         problems.append(f"--pattern {pattern}: paths below the folder, with slashes")
     return tuple(dict.fromkeys(name.lower() for name in names if name != "name"))
@@ -232,7 +243,7 @@ def _by_pattern(
     known: _Known, files: Sequence[_File], pattern: str, fields: Sequence[str], single: bool
 ) -> tuple[list[ImagePair], list[str], list[str], list[str]]:
     """Pairs, files without a reference, problems, and which files the pattern does not fit."""
-    with_extension = PurePosixPath(pattern).suffix.lower() in EXTENSIONS or pattern.endswith("}") and ".{" in pattern
+    with_extension = PurePosixPath(pattern).suffix.lower() in EXTENSIONS or (pattern.endswith("}") and ".{" in pattern)
     found, alone, problems = [], [], list(known.doubles)
     misses: list[tuple[_File, str]] = []
     note: list[str] = []
@@ -288,7 +299,11 @@ def _fits(pattern: str, text: str) -> tuple[int, str]:
         if match:
             rest = "".join(p if i % 2 == 0 else f"{{{p}}}" for i, p in enumerate(pieces[count:], count))
             left = text[match.end() :]
-            return match.end(), f"fits {start!r} up to {text[: match.end()]!r}, then {'nothing' if not left else repr(left)} stands where {rest or 'the end'!r} should"
+            stands = repr(left) if left else "nothing"
+            return (
+                match.end(),
+                f"fits {start!r} up to {text[: match.end()]!r}, then {stands} stands where {rest or 'the end'!r} should",
+            )
     return 0, f"does not begin as {pattern!r} does"
 
 

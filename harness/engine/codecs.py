@@ -104,7 +104,13 @@ class CodecComparison:
     def json(self) -> dict[str, Any]:
         """Plain values; what is not defined is null."""
         results = [asdict(result) for result in self.results]
-        return {"anchor": self.anchor, "method": self.method, "rate": self.table.rate, "setting": self.table.setting, "results": results}
+        return {
+            "anchor": self.anchor,
+            "method": self.method,
+            "rate": self.table.rate,
+            "setting": self.table.setting,
+            "results": results,
+        }
 
 
 @dataclass(frozen=True)
@@ -203,7 +209,9 @@ def _metrics(
     path: str, columns: Sequence[str], wanted: Sequence[str], lower: Sequence[str], cards: Sequence[str], others: set[str | None]
 ) -> tuple[list[Metric], list[str]]:
     problems = [f"{path}: no column {n!r} (--metrics){near(n.lower(), columns)}" for n in wanted if n.lower() not in columns]
-    problems += [f"{path}: no column {n!r} (--lower-is-better){near(n.lower(), columns)}" for n in lower if n.lower() not in columns]
+    problems += [
+        f"{path}: no column {n!r} (--lower-is-better){near(n.lower(), columns)}" for n in lower if n.lower() not in columns
+    ]
     found, unknown = [], []
     for column in [n.lower() for n in wanted if n.lower() in columns] or [c for c in columns if c not in others]:
         if column in [n.lower() for n in lower]:
@@ -219,7 +227,9 @@ def _metrics(
             else:
                 unknown.append(column)
     if not found and not problems:
-        problems.append(f"{path}: no column is called as a model is ({listed(unknown) or 'none is left'}); name them with --metrics")
+        problems.append(
+            f"{path}: no column is called as a model is ({listed(unknown) or 'none is left'}); name them with --metrics"
+        )
     return found, problems
 
 
@@ -286,7 +296,7 @@ def compare_codecs(table: ScoreTable, anchor: str, method: Interpolation = "akim
     results = []
     for metric in table.metrics:
         turned = table.rows.assign(_q=table.rows[metric.name] * (1 if metric.higher_is_better else -1))
-        by = {key: group for key, group in turned.groupby(["_codec", "_image"], sort=False)}
+        by = dict(list(turned.groupby(["_codec", "_image"], sort=False)))
         for codec in (c for c in table.codecs if c != anchor):
             images = [i for i in dict.fromkeys(turned["_image"]) if (codec, i) in by and (anchor, i) in by]
             each = []

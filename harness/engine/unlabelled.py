@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import models
 from harness.cards.overrides import apply_set
-from harness.engine.devices import choose
 from harness.cards.schema import ModelCard
+from harness.engine.devices import choose
 from harness.engine.scorer import Pair, Scorer, ahead, cut
 from harness.files.atomic import append_lines, sha256_json, write_text
 from harness.imaging import decode
@@ -116,7 +116,7 @@ def scorer(
 
 def _ready(
     model: str, weights: str | None, settings: Mapping[str, Any] | None, cards: Sequence[str], seed: int, offline: bool
-) -> tuple[ModelCard, ResolvedWeights | None, Any]:
+) -> tuple[ModelCard, ResolvedWeights, Any]:
     """A model's resolved card, its weights, and the model."""
     if weights is None and find_model(model, cards).recipe is not None:
         raise UsageError(
@@ -180,7 +180,7 @@ def several(
                 {
                     "card": repr(replace(card, path="")),
                     "code": code_of(card),
-                    "weights": None if found is None else [sorted(found.sha256.items()), found.random],
+                    "weights": [sorted(found.sha256.items()), found.random],
                     "seed": seed,
                     "device": where,
                     "batch": made.batch,
@@ -197,7 +197,11 @@ def several(
 
 
 def score_all(
-    ready: Sequence[Ready], pairs: Sequence[Pair], *, journal: Path | None = None, quiet: bool = False,
+    ready: Sequence[Ready],
+    pairs: Sequence[Pair],
+    *,
+    journal: Path | None = None,
+    quiet: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[ScoredPair]:
     """Every pair under every model, in the pairs' order; each image is decoded once for all models.
@@ -250,7 +254,9 @@ def score_all(
             step(kept)
     if problems or faults:
         text = "\n".join([*problems[:20], *([f"and {len(problems) - 20} more"] if len(problems) > 20 else []), *faults[:20]])
-        text += f"\n{kept} of {len(pairs)} pairs are scored" + (f" and kept in {journal}; the same command goes on from there" if journal else "")
+        text += f"\n{kept} of {len(pairs)} pairs are scored" + (
+            f" and kept in {journal}; the same command goes on from there" if journal else ""
+        )
         raise UsageError(text) if problems else RunError(text)
     by_name = {row.pair.name: row for rows in done.values() for row in rows}
     return [by_name[pair.name] for pair in pairs]
@@ -352,7 +358,7 @@ def score(scorer: Scorer | WorkerPool, pairs: Sequence[Pair], *, quiet: bool = F
 
 
 def write_scores(path: str, results: Sequence[Result], others: Mapping[str, Sequence[str]] | None = None) -> None:
-    """name,score, floats with all their digits, and the `others` columns, by rows; a column of labels, `score`, is called label."""
+    """name,score, floats with all their digits, and the `others` columns, by rows; one called `score` becomes label."""
     others = {("label" if name == "score" else name): values for name, values in (others or {}).items()}
     rows = [(p.name, repr(s.score), *(values[i] for values in others.values())) for i, (p, s) in enumerate(results)]
     write_text(path, csv_text([("name", "score", *others), *rows]))

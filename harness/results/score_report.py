@@ -105,16 +105,23 @@ def disagreements(rows: pd.DataFrame, better: Mapping[str, bool], top: int = DIS
     `better`: whether higher is better, by model.
     """
     ranks = {m: np.asarray((rows[m] if up else -rows[m]).rank()) / len(rows) for m, up in better.items()}
-    found = []
+    found: list[Disagreement] = []
     for a, b in combinations(better, 2):
         distance = np.abs(ranks[a] - ranks[b])
-        for i in np.argsort(-distance, kind="stable")[:top]:
-            if distance[i] > 0:
-                found.append(Disagreement(str(rows["name"].iloc[i]), int(i), (a, b), (float(ranks[a][i]), float(ranks[b][i]))))
+        most = [int(i) for i in np.argsort(-distance, kind="stable")[:top] if distance[i] > 0]
+        found += [Disagreement(str(rows["name"].iloc[i]), i, (a, b), (float(ranks[a][i]), float(ranks[b][i]))) for i in most]
     return found
 
 
-def write_page(path: str, title: str, rows: pd.DataFrame, better: Mapping[str, bool], columns: Sequence[str], command: str, models: Mapping[str, Any]) -> None:
+def write_page(
+    path: str,
+    title: str,
+    rows: pd.DataFrame,
+    better: Mapping[str, bool],
+    columns: Sequence[str],
+    command: str,
+    models: Mapping[str, Any],
+) -> None:
     """Write the report of scores without labels, one page that needs nothing but itself.
 
     Args:
@@ -184,7 +191,9 @@ def _images(shown: Any, difference: str | None) -> list[tuple[str, str]]:
     return [(what, uri) for what, uri in each if uri]
 
 
-def write_codec_page(path: str, title: str, tables: Sequence[Mapping[str, Any]], curves: Mapping[str, bytes], command: str) -> None:
+def write_codec_page(
+    path: str, title: str, tables: Sequence[Mapping[str, Any]], curves: Mapping[str, bytes], command: str
+) -> None:
     """Write the report of codecs: `tables` of caption, header, rows (text) and notes, and the curves' PNG by metric."""
     from harness.results.html import render
     from harness.results.thumbnails import data_uri

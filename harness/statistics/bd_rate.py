@@ -66,7 +66,9 @@ def rate_difference(
         if len(falls):
             i = int(falls[0])
             what = "stays the same" if y[i + 1] == y[i] else "falls" if x[i + 1] > x[i] else "has two values at one rate"
-            return RateDifference(None, f"{name} is not monotone: the quality {what} between the rates {x[i]:.4g} and {x[i + 1]:.4g}")
+            return RateDifference(
+                None, f"{name} is not monotone: the quality {what} between the rates {x[i]:.4g} and {x[i + 1]:.4g}"
+            )
         curves.append((x, y))
     (ax, ay), (bx, by) = curves
     low, high = max(ay[0], by[0]), min(ay[-1], by[-1])

@@ -148,7 +148,7 @@ def places(names: Sequence[str], values: Floats, *, higher_is_better: bool = Tru
             float(means[i]),
             differences.get(int(i)),
             adjusted.get(int(i)),
-            i == top or (adjusted.get(int(i)) or 0.0) >= level,
+            bool(int(i) == top or (adjusted.get(int(i)) or 0.0) >= level),
         )
         for i in order
     ]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from harness.files.table_paths import require_utf8
-from harness.imaging import decode
+from harness.imaging import headers
 from harness.runtime.errors import UsageError, listed
 
 EXTENSIONS = frozenset(
@@ -334,9 +334,10 @@ def measure_files(pairs: Iterable[ImagePair], threads: int = 0) -> list[ImagePai
 
     def size(path: str) -> tuple[int, int] | str:
         try:
-            return decode.size(path)
+            header = headers.look(path)
         except UsageError as error:
-            return str(error)
+            return f"{path}: {error}"
+        return header.height, header.width
 
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         sizes = dict(zip(paths, pool.map(size, paths), strict=True))

@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.files.table_paths import TablePaths
 from harness.files.text_table import convert_numbers, read_text_columns
-from harness.imaging import decode
+from harness.imaging import headers
 from harness.models import find_model
 from harness.runtime.errors import UsageError, listed, near
 from harness.statistics.bd_rate import Interpolation, MeanOver, Place, mean_over, places, rate_difference
@@ -262,10 +262,10 @@ def _rates_of_files(path: str, files: Sequence[str]) -> tuple[list[float], list[
     for value in files:
         file = value if os.path.isfile(value) else places_.find(value)
         try:
-            height, width = decode.size(file)
-            values.append(8 * os.path.getsize(file) / (height * width))
+            header = headers.look(file)
+            values.append(8 * header.size / (header.height * header.width))
         except UsageError as error:
-            problems.append(str(error))
+            problems.append(f"{file}: {error}")
     return values, problems[:20] + ([f"and {len(problems) - 20} more"] if len(problems) > 20 else [])
 
 

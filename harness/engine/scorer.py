@@ -110,7 +110,7 @@ class Scorer:
 
         Raises UsageError for pictures that cannot be scored, RunError naming the images whose score is not finite.
         """
-        with ThreadPoolExecutor(self.threads) as pool, self._working():
+        with ThreadPoolExecutor(self.threads) as pool, self.working():
             if self.on_uint8:
                 yield from ahead(pool, lambda chunk: self.score_decoded(*self._decode(chunk)), chunks, self.threads + 1)
             else:
@@ -120,7 +120,7 @@ class Scorer:
             scorer._embedded = None
 
     @contextmanager
-    def _working(self) -> Iterator[None]:
+    def working(self) -> Iterator[None]:
         """The model, and of a model made of others each member, told that a round begins, and how it ends."""
         with ExitStack() as stack:
             for scorer in (self, *filter(None, self.parts)):

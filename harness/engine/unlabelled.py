@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -235,7 +235,11 @@ def score_all(
         first = {} if isinstance(images, str) else _scores_of(ready, chunks[number], images, on_uint8=True)
         return number, images, first
 
-    with progress("scoring", len(pairs), done=kept, unit="pairs", quiet=quiet) as step, ThreadPoolExecutor(threads) as pool:
+    with ExitStack() as stack:
+        step = stack.enter_context(progress("scoring", len(pairs), done=kept, unit="pairs", quiet=quiet))
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        for one in ready:
+            stack.enter_context(one.scorer.working())
         for number, images, outcome in ahead(pool, work, todo, threads + 1):
             if isinstance(images, str):
                 problems.append(images)

@@ -76,6 +76,44 @@ def test_several_models_give_the_bits_of_each_alone(tmp_path: Path, said: Said):
             assert said("score", model, row["reference"], row["distorted"]).strip() == row[model]
 
 
+NETWORK = """
+import torch
+
+class Net:
+    higher_is_better = False
+    def score(self, reference, distorted):
+        return (reference - distorted).abs().mean((1, 2, 3))
+"""
+
+
+def test_a_network_and_a_metric_share_a_command(tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch):
+    world(tmp_path, 2, 2)
+    (tmp_path / "a_net_of_i22.py").write_text(NETWORK)
+    (tmp_path / "net.toml").write_text('name = "net"\ntitle = "n"\nclass = "a_net_of_i22:Net"\nhigher_is_better = false\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said("score", "psnr", "net.toml", *FOLDERS, "--out", "s.csv", "--report", "s.html", "--quiet", "--device", "cpu")
+    rows = read(tmp_path / "s.csv")
+    (tmp_path / "p.csv").write_text(
+        "\n".join(["name,reference,distorted", *(f"{r['name']},{r['reference']},{r['distorted']}" for r in rows)])
+    )
+    said("score", "net.toml", "--pairs", "p.csv", "--out", "one.csv", "--quiet", "--device", "cpu")
+    assert [r["score"] for r in read(tmp_path / "one.csv")] == [r["net"] for r in rows]
+    page = (tmp_path / "s.html").read_text(encoding="utf-8")
+    worst = max(rows, key=lambda r: float(r["net"]))["name"]
+    assert (
+        page.index(worst, page.index("net (lower is better)")) < page.index("<article", page.index("net (lower is better)")) + 400
+    )
+
+
+def test_text_of_others_stays_text_in_the_page(tmp_path: Path, said: Said):
+    world(tmp_path, 1, 1)
+    (tmp_path / "dist/fade").rename(tmp_path / "dist/<script>alert(1)")
+    said("score", "psnr", "ssim", *FOLDERS, "--out", "s.csv", "--report", "s.html", "--quiet")
+    page = (tmp_path / "s.html").read_text(encoding="utf-8")
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
 def test_the_last_two_words_are_files_without_a_reference_option(tmp_path: Path, said: Said):
     world(tmp_path, 1, 1)
     text = said("score", "psnr", "ssim", "refs/im0.png", "dist/fade/1/im0.png", "--json")

@@ -363,7 +363,9 @@ def score(scorer: Scorer | WorkerPool, pairs: Sequence[Pair], *, quiet: bool = F
 
 def write_scores(path: str, results: Sequence[Result], others: Mapping[str, Sequence[str]] | None = None) -> None:
     """name,score, floats with all their digits, and the `others` columns, by rows; one called `score` becomes label."""
-    others = {("label" if name == "score" else name): values for name, values in (others or {}).items()}
+    others = dict(others or {})
+    called = "label" if "label" not in others else "score_of_the_pairs"
+    others = {(called if name == "score" else name): values for name, values in others.items()}
     rows = [(p.name, repr(s.score), *(values[i] for values in others.values())) for i, (p, s) in enumerate(results)]
     write_text(path, csv_text([("name", "score", *others), *rows]))
 

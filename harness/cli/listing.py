@@ -76,7 +76,9 @@ def _of_libraries() -> list[dict[str, Any]]:
 def _needs(card: ModelCard) -> str:
     parts = [f"extra {card.extra}"] if card.extra else []
     parts += [f"program {card.program.command[0]}"] if card.program else []
-    parts += ["weights"] if any(w.use == "always" for w in card.weights) else []
+    carried = ("wheel:harness/",)
+    wanted = [w for w in card.weights if w.use == "always" and not any(source.startswith(carried) for source in w.sources)]
+    parts += ["weights"] if wanted else []
     return ", ".join(parts)
 
 
@@ -155,15 +157,39 @@ def weights_listing(name: str, cards: Sequence[str] = ()) -> list[dict[str, Any]
     """One row a file of weights of a model: part, use, file, where it is, sha256, status, and whether it is ready."""
     from harness.models import weights
 
-    rows = []
-    for entry, path, sha256, status in weights.check(find_model(name, cards)):
-        row = {"part": entry.name, "use": entry.use, "file": entry.file, "tag": entry.tag, "path": str(path) if path else None}
-        rows.append({**row, "sha256": sha256, "status": status, "ok": path is not None})
-    return rows
+    return [
+        {
+            "part": row.entry.name,
+            "use": row.entry.use,
+            "file": weights.file_name(row.entry),
+            "tag": row.entry.tag,
+            "path": str(row.path) if row.path else None,
+            "sha256": row.sha256,
+            "status": row.status,
+            "ok": row.path is not None,
+            "stops": row.stops,
+            "bytes": row.entry.bytes or None,
+            "licence": row.entry.licence or None,
+            "revision": row.entry.revision or None,
+            "sources": weights.ordered(row.entry.sources),
+            "looked": list(row.looked),
+        }
+        for row in weights.check(find_model(name, cards))
+    ]
 
 
 def weights_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """The listing for a person."""
     if not rows:
         return "this model needs no weights"
-    return "\n".join(f"{row['part']} ({row['use']}): {row['path'] or row['file']}: {row['status']}" for row in rows)
+    lines: list[str] = []
+    for row in rows:
+        size = f"{row['bytes'] / 1e6:,.1f} MB" if row["bytes"] else "size not known"
+        optional = "" if row["use"] == "always" or row["ok"] else f" (optional: only --weights {row['use']} needs it)"
+        lines += [
+            f"{row['part']} ({row['use']}): {row['status']}{optional}",
+            f"  file: {row['path'] or row['file']}, {size}, licence {row['licence'] or 'not known'}",
+            *(f"  source: {source}" for source in row["sources"]),
+            *(f"  looked for: {place}" for place in row["looked"]),
+        ]
+    return "\n".join(lines)

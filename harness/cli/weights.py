@@ -18,15 +18,22 @@ def weights_() -> None:
 @weights_.command("get")
 @click.argument("name")
 @click.option("--use", metavar="WORD", help="Also the weights of this word, such as released.")
-@options("cards", "quiet", "debug")
-def weights_get(name: str, use: str | None, cards: Sequence[str], quiet: bool) -> None:
-    """Fetch the weights of model NAME."""
+@options("cards", "offline", "quiet", "debug")
+def weights_get(name: str, use: str | None, cards: Sequence[str], offline: bool, quiet: bool) -> None:
+    """Fetch the weights that `run` needs for model NAME; with --use WORD also those that `--weights WORD` tests."""
     from harness.models import find_model, weights
-    from harness.runtime.progress import counted
+    from harness.runtime.progress import downloads
 
-    with counted(f"weights of {name}", unit="bytes", quiet=quiet) as step:
-        for path in weights.get(find_model(name, cards), use, progress=lambda file, done, total: step(done, total)):
-            echo(str(path))
+    def say(line: str) -> None:
+        if not quiet:
+            click.echo(line, err=True)
+
+    with downloads(quiet=quiet) as step:
+        paths = weights.get(find_model(name, cards), use, step, offline=offline, say=say)
+    for path in paths:
+        echo(str(path))
+    if not paths:
+        say(f"{name} needs no weights{f' for {use}' if use else ''}; `harness weights check {name}` lists what it may use")
 
 
 @weights_.command("check")
@@ -38,5 +45,5 @@ def weights_check(name: str, cards: Sequence[str], as_json: bool) -> None:
 
     rows = listing.weights_listing(name, cards)
     echo(json.dumps(rows, indent=2) if as_json else listing.weights_text(rows))
-    if any(not row["ok"] for row in rows):
+    if any(row["stops"] for row in rows):
         raise SystemExit(1)

@@ -14,7 +14,8 @@ from harness.datasets import data_folder, data_root
 from harness.datasets.archives import is_archive, unpack
 from harness.datasets.file_index import how_to_get
 from harness.files import atomic
-from harness.files.download import Progress, SourceFailed, Transport, download
+from harness.files.download import DownloadFailed, Progress, Say, download
+from harness.files.download import offline as is_offline
 from harness.runtime.errors import RunError, UsageError
 
 _LEDGER = ".fetched.json"
@@ -27,7 +28,7 @@ def get(
     root: str | Path | None = None,
     *,
     progress: Progress | None = None,
-    transport: Transport | None = None,
+    say: Say | None = None,
     offline: bool = False,
 ) -> list[str]:
     """Bring a dataset into its folder (`root`, else `$HARNESS_DATA/<name>`); returns lines that say what was done.
@@ -37,7 +38,7 @@ def get(
     """
     if not card.downloads:
         return [f"{card.name} has no public address to download from.", how_to_get(card)]
-    if offline:
+    if is_offline(offline):
         return ["offline: nothing was downloaded.", how_to_get(card)]
     name = card.folder or card.name
     folder = data_root(name, root) or data_folder() / name
@@ -48,8 +49,8 @@ def get(
     unreachable: set[str] = set()
     for entry in card.downloads:
         try:
-            lines.append(_one(entry, folder, progress, transport, unreachable))
-        except (SourceFailed, UsageError) as error:
+            lines.append(_one(entry, folder, progress, say, unreachable))
+        except (DownloadFailed, UsageError) as error:
             problems.append(f"{entry.url}: {error}")
         except RunError as error:
             problems.append(str(error))
@@ -64,7 +65,7 @@ def get(
     ]
 
 
-def _one(entry: Download, folder: Path, progress: Progress | None, transport: Transport | None, unreachable: set[str]) -> str:
+def _one(entry: Download, folder: Path, progress: Progress | None, say: Say | None, unreachable: set[str]) -> str:
     if not entry.url.startswith("https://"):
         raise UsageError("only https:// addresses are downloaded")
     if not entry.file or Path(entry.file).name != entry.file or entry.file.startswith("."):
@@ -75,33 +76,19 @@ def _one(entry: Download, folder: Path, progress: Progress | None, transport: Tr
     archive = is_archive(entry.file)
     if known is not None and known.get("url") == entry.url and (archive or target.is_file()):
         return f"{entry.file}: fetched before (sha256 {known.get('sha256')}); remove {folder / _LEDGER} to fetch it again"
-    digests: list[str] = []
-
-    def accept(part: Path) -> None:
-        if entry.bytes and part.stat().st_size != entry.bytes:
-            raise SourceFailed(f"{part.stat().st_size:,} bytes came, the card says {entry.bytes:,}")
-        digests.append(atomic.sha256_file(part))
-        if entry.sha256 and digests[-1] != entry.sha256.lower():
-            raise SourceFailed(f"what came has the sha256 {digests[-1]}, the card says {entry.sha256}")
-
-    if target.is_file():
-        accept(target)  # from an earlier call that was stopped while unpacking, or put there by hand
-    else:
-        download(
-            entry.url,
-            target,
-            accept,
-            checked=bool(entry.sha256),
-            largest=_LARGEST,
-            progress=progress,
-            transport=transport,
-            unreachable=unreachable,
-        )
-        if not digests:  # another process brought it
-            accept(target)
+    found = download(
+        entry.url,
+        target,
+        sha256=entry.sha256,
+        size=entry.bytes,
+        largest=_LARGEST,
+        progress=progress,
+        say=say,
+        unreachable=unreachable,
+    )
     told = "as the card says" if entry.sha256 else "the card gives none to compare; recorded"
-    facts: dict[str, Any] = {"url": entry.url, "sha256": digests[-1], "bytes": target.stat().st_size}
-    line = f"{entry.file}: {facts['bytes']:,} bytes, sha256 {digests[-1]} ({told})"
+    facts: dict[str, Any] = {"url": entry.url, "sha256": found.sha256, "bytes": found.bytes}
+    line = f"{entry.file}: {facts['bytes']:,} bytes, sha256 {found.sha256} ({told})"
     if archive:
         facts["files"] = unpack(target, folder, progress)
         line += f", {facts['files']:,} files unpacked"

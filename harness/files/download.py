@@ -1,295 +1,444 @@
-"""Files fetched over https: bounded waiting, resumed where that is safe, and named only when whole and right.
+"""Files fetched over https: bounded waiting, tried again where that helps, resumed, and named only when whole and right.
 
-A fetch is bounded when nothing answers (seconds for a source, and a host that did not answer is asked once), goes on
-with a download that was cut, and gives a file its name only when it is whole and has been accepted.
+requests opens the connections, filelock keeps a second process from the same file, huggingface_hub knows the hub
+(`harness.files.addresses`). What is kept here: https only, on every redirect; a cut download goes on where bytes of two
+versions cannot be joined; what came is checked (`harness.files.content`) before the file gets its name.
 """
 
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
+import errno
+import gzip
+import hashlib
 import os
-import queue
-import re
-import threading
+import shutil
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import TYPE_CHECKING
 
 from harness.files import atomic
-from harness.runtime.errors import UsageError
+from harness.files.addresses import address, offline
+from harness.files.content import content_problem, page_problem
+from harness.files.part import Origin, forget, read_origin, write_origin
+from harness.files.responses import (
+    Refused,
+    TryAgain,
+    expected_length,
+    next_address,
+    open_response,
+    raise_passing,
+    status_text,
+    told,
+)
+from harness.runtime.errors import RunError, Unwritable, UsageError
 
-ANSWER_WITHIN = 10.0
-"""Seconds in which a host has to begin its answer, name look-up and redirections included; also for each later read."""
-_TRIES = 3
-_SLOWEST = 1024
-_SLOW_FOR = 30.0
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ["LARGEST", "DownloadFailed", "Fetched", "Progress", "Say", "copy", "download", "offline"]
+
 LARGEST = 16 << 30
-_PAUSE = 0.5
+CONNECT_WITHIN = 10.0
+"""Seconds in which each address of a host has to take a connection."""
+ANSWER_WITHIN = 60.0
+"""Seconds in which a connected host has to begin its answer, and to go on with it; $HARNESS_DOWNLOAD_TIMEOUT changes it."""
+LONGEST_WAIT = 120.0
+"""Seconds that a server's Retry-After is followed; where it asks for more, the person decides."""
+_TRIES = 5
+"""Requests in a row that bring no new byte."""
+_PAUSE = 1.0
+"""Seconds before the second try; doubled with each further one."""
+_SLOWEST = 1024
+_SLOW_FOR = 60.0
 _BLOCK = 1 << 18
+_REDIRECTS = 10
+_wait = time.sleep
 
 Progress = Callable[[str, int, int], None]
 """Called with the file's name, the bytes there, and the bytes in all (0: unknown)."""
+Say = Callable[[str], None]
+"""Told in one line why nothing happens for a while."""
 
 
-class Response(Protocol):
-    """An answer, as http.client and urllib give it."""
-
-    headers: Any
-
-    @property
-    def status(self) -> int | None: ...
-
-    def read(self, amount: int, /) -> bytes: ...
-
-    def close(self) -> None: ...
+class DownloadFailed(RunError):
+    """One source did not give the file; the message is one line, without the address."""
 
 
-Transport = Callable[[urllib.request.Request, float], Response]
-"""Opens a request with a time limit in seconds; raises OSError or http.client.HTTPException."""
+@dataclass(frozen=True)
+class Fetched:
+    """A file that is there and checked."""
 
-
-class SourceFailed(Exception):
-    """One source did not give the file; `again` when the download moved on and another try may finish it."""
-
-    def __init__(self, why: str, again: bool = False) -> None:
-        super().__init__(why)
-        self.again = again
-
-
-class _NotHttps(urllib.error.URLError):
-    pass
-
-
-class _HttpsOnly(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if urllib.parse.urlsplit(newurl).scheme != "https":
-            raise _NotHttps(f"it redirects to {newurl.split('?')[0]}, which is not https")
-        request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        # A token is for the host that it was meant for, and for no other.
-        if request is not None and urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc:
-            request.remove_header("Authorization")
-        return request
-
-
-def open_https(request: urllib.request.Request, timeout: float) -> Response:
-    """The default transport: urllib with the system's proxies and certificates; every redirection must stay on https."""
-    if request.type != "https":
-        raise _NotHttps(f"{request.full_url}: only https is used")
-    try:
-        answer: Response = urllib.request.build_opener(_HttpsOnly).open(request, timeout=timeout)
-    except urllib.error.HTTPError as error:
-        return error  # an answer like any other; its status is judged by the caller
-    return answer
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Hold the folder's download lock, which dies with its holder; False where the system has no such lock."""
-    with atomic.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = open(folder / ".lock", "ab")  # noqa: SIM115
-    with stream:
-        try:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        except (ImportError, OSError):
-            yield False
-        else:
-            yield True
-
-
-def download(
-    url: str,
-    target: Path,
-    accept: Callable[[Path], None],
-    *,
-    headers: Mapping[str, str] | None = None,
-    checked: bool = False,
-    largest: int = LARGEST,
-    progress: Progress | None = None,
-    transport: Transport | None = None,
-    unreachable: set[str] | None = None,
-) -> Path:
-    """Bring one address's file to `target`, unless it is there.
-
-    `accept` looks at the whole file before it gets its name and raises SourceFailed or UsageError for a wrong one, which
-    is removed. `checked`: it would notice bytes of two versions, so a cut download may be continued without an entity
-    tag. `unreachable` collects the hosts that did not answer, so that several files of one host wait for it once.
-    Raises SourceFailed saying what went wrong, RunError when the folder cannot be written.
-    """
-    unreachable = set() if unreachable is None else unreachable
-    host = urllib.parse.urlsplit(url).netloc
-    if host in unreachable:
-        raise SourceFailed(f"{host} did not answer before")
-    with _alone(target.parent) as alone:
-        if target.is_file():  # another process brought it while this one waited
-            return target
-        # Without a lock two processes could write one file, so each has its own, which then cannot be resumed.
-        part = target.with_name(f"{target.name}.part" if alone else f".{target.name}.{os.getpid()}.part")
-        wanted = _Wanted(url, headers or {}, part, target.name, checked, largest, progress, transport or open_https, unreachable)
-        try:
-            for trial in range(_TRIES):
-                try:
-                    _receive(wanted)
-                    break
-                except SourceFailed as error:
-                    if not error.again or trial == _TRIES - 1:
-                        raise
-                    time.sleep(_PAUSE)
-            put(part, target, accept)
-            return target
-        finally:
-            if not alone:
-                part.unlink(missing_ok=True)
-            if not part.exists():
-                _origin_path(part).unlink(missing_ok=True)
-
-
-def put(part: Path, target: Path, accept: Callable[[Path], None]) -> None:
-    """Give the whole file `part` its name if `accept` finds it right, else remove it and raise what `accept` raises."""
-    try:
-        accept(part)
-    except (SourceFailed, UsageError):
-        part.unlink(missing_ok=True)
-        raise
-    with atomic.writing(target):
-        os.replace(part, target)
+    path: Path
+    bytes: int
+    sha256: str
+    revision: str = ""
+    """The hub's commit that it is from, where the hub said so."""
+    fresh: bool = True
+    """False: it was there before, or another process brought it meanwhile."""
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """One download."""
+    """One download: what to bring, where to, and how to know it."""
 
-    url: str
-    headers: Mapping[str, str]
+    source: str
+    target: Path
     part: Path
-    name: str
-    checked: bool
+    sha256: str
+    md5: str
+    size: int
     largest: int
+    headers: Mapping[str, str]
+    accept: Callable[[Path], None] | None
     progress: Progress | None
-    transport: Transport
-    unreachable: set[str]
+    say: Say | None
 
 
-def _origin_path(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
+def download(
+    source: str,
+    target: Path,
+    *,
+    sha256: str = "",
+    md5: str = "",
+    size: int = 0,
+    accept: Callable[[Path], None] | None = None,
+    largest: int = LARGEST,
+    progress: Progress | None = None,
+    say: Say | None = None,
+    unreachable: set[str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Fetched:
+    """Bring one source's file to `target`, unless it is there; the same call goes on with what a cut or killed one left.
 
+    Args:
+        source: `https://...`, `hf://[datasets/]owner/repository[@revision]/file` or `gdrive:ID`.
+        target: Where to. Its name says what the file should hold. `NAME.part` and `NAME.part.json` beside it are what came
+            so far.
+        sha256, md5, size: What is known of the file; empty or 0: not known. The hub's own sha256 and size are used too.
+        accept: A further look at the whole file before it gets its name; raises DownloadFailed or UsageError for a wrong one.
+        largest: More bytes than this are refused.
+        progress: Told how far it is.
+        say: Told how much is to come, where `size` is not known, and why it waits.
+        unreachable: Hosts that took no connection, shared by several calls, so that each is waited for once.
+        headers: Further headers, sent to the source's host and no other.
 
-def _receive(wanted: _Wanted) -> None:
-    """Bring the part to its full length, going on from what is there where that is safe; raises SourceFailed."""
-    have, tag = _begun(wanted.part, wanted.url, wanted.checked)
-    ranged = {"Range": f"bytes={have}-", **({"If-Range": tag} if tag else {})} if have else {}
-    request = urllib.request.Request(wanted.url, headers={**wanted.headers, "Accept-Encoding": "identity", **ranged})
-    answer = _open(wanted.transport, request, wanted.unreachable)
+    Returns:
+        The file, its size and its sha256.
+
+    Raises:
+        DownloadFailed: saying what went wrong, or that a file already there is not the one that it should be.
+        Unwritable: when the folder cannot be written or the disk is full; what came is kept.
+    """
     try:
-        have, total = _judged(answer, have, wanted)
-        tag = answer.headers.get("ETag") or ""
-        atomic.write_json(_origin_path(wanted.part), {"url": wanted.url, "tag": "" if tag.startswith("W/") else tag})
-        with atomic.writing(wanted.part):
-            stream = open(wanted.part, "ab" if have else "wb")  # noqa: SIM115
-        with stream:
-            _copy(answer, stream, wanted, have, total)
-    finally:
-        answer.close()
+        place = address(source)
+    except UsageError as error:
+        raise DownloadFailed(str(error).removeprefix(f"{source}: ")) from None
+    host = urllib.parse.urlsplit(place.url).netloc
+    if unreachable is not None and host in unreachable:
+        raise DownloadFailed(f"{host} did not answer before")
+    part = target.with_name(f"{target.name}.part")
+    wanted = _Wanted(
+        source,
+        target,
+        part,
+        sha256.lower(),
+        md5.lower(),
+        size,
+        largest,
+        {**place.headers, **(headers or {})},
+        accept,
+        progress,
+        say,
+    )
+    with _alone(target, say):
+        if target.is_file():
+            return replace(_checked(target, wanted, Origin(source)), fresh=False)
+        for last in (False, True):
+            origin = _received(wanted, place.url, place.hub, host, unreachable)
+            try:
+                found = _checked(_decoded(wanted, origin), wanted, origin)
+                break
+            except (DownloadFailed, UsageError) as error:
+                forget(part)
+                # Bytes of two versions may have been joined, where only the hash can tell.
+                if last or not origin.resumed or not isinstance(error, DownloadFailed):
+                    raise
+        with atomic.writing(target):
+            os.replace(found.path, target)
+        forget(part)
+    return replace(found, path=target)
 
 
-def _begun(part: Path, url: str, checked: bool) -> tuple[int, str]:
-    """The bytes of an earlier download that can be continued, and the entity tag they had."""
-    # Bytes of two versions of a file must not be joined: either the tag or the final sha256 has to notice.
+def copy(path: Path, target: Path) -> None:
+    """Put a file of this machine at `target`, atomically. Raises RunError when it cannot be read or written."""
     try:
-        origin = json.loads(_origin_path(part).read_text(encoding="utf-8"))
-        tag = str(origin["tag"]) if origin["url"] == url else ""
-        return (part.stat().st_size, tag) if tag or checked else (0, "")
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0, ""
+        original = open(path, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+    with original, atomic.atomic(target) as stream:
+        while block := original.read(_BLOCK):
+            stream.write(block)
 
 
-def _open(transport: Transport, request: urllib.request.Request, unreachable: set[str]) -> Response:
-    """Open within ANSWER_WITHIN seconds in all: a socket's own limit holds for each address and leaves out the look-up."""
-    answers: queue.SimpleQueue[Response | Exception] = queue.SimpleQueue()
+@contextlib.contextmanager
+def _alone(target: Path, say: Say | None) -> Iterator[None]:
+    """Hold the file's lock, which dies with its holder; a second process waits and finds the file."""
+    import filelock
 
-    def ask() -> None:
+    with atomic.writing(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
         try:
-            answers.put(transport(request, ANSWER_WITHIN))
-        except Exception as error:
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
+            lock.acquire(timeout=0.2)
+        except filelock.Timeout:
+            if say is not None:
+                say(f"{target.name}: another process is fetching it; waiting for it")
+            lock.acquire()
     try:
-        answer = answers.get(timeout=ANSWER_WITHIN)
-    except queue.Empty:
-        answer = TimeoutError(f"no answer within {ANSWER_WITHIN:g} s")
-    if isinstance(answer, _NotHttps):
-        raise SourceFailed(str(answer.reason))
-    if isinstance(answer, OSError | http.client.HTTPException | ValueError):
-        unreachable.add(urllib.parse.urlsplit(request.full_url).netloc)
-        raise SourceFailed(_told(answer)) from answer
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+        yield
+    finally:
+        if os.name == "posix":  # elsewhere the lock's file goes by itself; who waits for a removed one notices (filelock 3.24)
+            with contextlib.suppress(OSError):
+                os.unlink(lock.lock_file)
+        lock.release()
 
 
-def _told(error: Exception) -> str:
-    reason = getattr(error, "reason", error)
-    return " ".join(str(getattr(reason, "strerror", None) or reason or type(error).__name__).split())[:200]
-
-
-def _judged(answer: Response, have: int, wanted: _Wanted) -> tuple[int, int]:
-    """Where the answer's bytes belong, and how many there will be in all (0: unknown)."""
-    if answer.status == 416 and have:
-        wanted.part.unlink(missing_ok=True)
-        raise SourceFailed("the earlier part no longer fits", again=True)
-    if answer.status not in (200, 206):
-        known = {401: " (not without an account)", 403: " (forbidden)", 404: " (not there)", 429: " (too many requests)"}
-        raise SourceFailed(f"HTTP status {answer.status}{known.get(answer.status or 0, '')}", again=(answer.status or 0) >= 500)
-    if str(answer.headers.get("Content-Type", "")).startswith("text/html"):
-        raise SourceFailed("a web page came, not a file (a quota, a login or a moved file)")
-    if answer.status == 206:
-        match = re.match(r"bytes (\d+)-", str(answer.headers.get("Content-Range", "")))
-        if not match or int(match[1]) != have:
-            raise SourceFailed("it answered with another part than the one asked for")
-    else:
-        have = 0
-    length = str(answer.headers.get("Content-Length") or "")
-    total = have + int(length) if length.isdecimal() else 0
-    if total > wanted.largest:
-        raise SourceFailed(f"{total} bytes are more than such a file has")
-    return have, total
-
-
-def _copy(answer: Response, stream: IO[bytes], wanted: _Wanted, have: int, total: int) -> None:
-    start = mark = have
-    since = time.monotonic()
-    # read1 gives what has come so far; read would wait for a full block of a trickling answer.
-    read = getattr(answer, "read1", answer.read)
+def _received(wanted: _Wanted, url: str, hub: bool, host: str, unreachable: set[str] | None) -> Origin:
+    """Bring the part to its full length in as many tries as bring new bytes, and a few that do not."""
+    best = failures = 0
     while True:
         try:
-            block = read(_BLOCK)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise SourceFailed(f"cut after {have} bytes: {_told(error)}", again=have > start) from error
-        if not block:
-            break
-        with atomic.writing(wanted.part):
-            stream.write(block)
-            stream.flush()
-        have += len(block)
-        if wanted.progress is not None:
-            wanted.progress(wanted.name, have, total)
-        if have > (total or wanted.largest):
-            raise SourceFailed("more bytes came than were announced")
-        if (passed := time.monotonic() - since) > _SLOW_FOR:
-            if have - mark < _SLOWEST * passed:
-                raise SourceFailed(f"too slow: {have - mark} bytes in {passed:.0f} s; what came is kept for the next try")
-            mark, since = have, time.monotonic()
-    if have < total:
-        raise SourceFailed(f"cut after {have} of {total} bytes", again=have > start)
+            return _receive(wanted, url, hub)
+        except (TryAgain, Refused) as error:
+            have = wanted.part.stat().st_size if wanted.part.exists() else 0
+            failures = 0 if have > best else failures + 1
+            best = max(best, have)
+            if isinstance(error, Refused) and error.unreachable:
+                if unreachable is not None:
+                    unreachable.add(host)
+                raise DownloadFailed(f"no connection to {host}: {error}") from error
+            wait = max(error.wait if isinstance(error, TryAgain) else 0.0, _PAUSE * 2 ** max(failures - 1, 0))
+            if isinstance(error, Refused) or failures >= _TRIES:
+                raise DownloadFailed(str(error)) from error
+            if wait > LONGEST_WAIT:
+                raise DownloadFailed(f"{error}; it asks to wait {wait:.0f} s: run the same command again after that") from error
+            if wanted.say is not None and wait > 2:
+                wanted.say(f"{wanted.target.name}: {error}; trying again in {wait:.0f} s")
+            _wait(wait)
+
+
+def _receive(wanted: _Wanted, url: str, hub: bool) -> Origin:
+    """One try. Returns what is known of the part, now whole; raises TryAgain or Refused."""
+    before = read_origin(wanted.part, wanted.source)
+    have = wanted.part.stat().st_size if before is not None and wanted.part.exists() else 0
+    pinned = bool(wanted.sha256 or wanted.md5)
+    if before is None or not (pinned or before.sha256 or before.validator):
+        before, have = None, 0  # bytes of two versions could be joined, and nothing would tell
+    if before is not None and have and have == before.total:
+        return replace(before, resumed=True)  # it was whole when it was stopped: there is nothing to ask for
+    ask = {"Accept-Encoding": "identity", "User-Agent": "iqa-harness"}
+    if before is not None and have:
+        ask["Range"] = f"bytes={have}-"
+        if before.validator:
+            ask["If-Range"] = before.validator
+    with _answer(url, {**wanted.headers, **ask}, wanted, hub) as (answer, origin):
+        if answer.status_code == 416 and before is not None and have:
+            if have == expected_length(answer):
+                return replace(before, total=have, resumed=True)
+            forget(wanted.part)
+            raise TryAgain("the earlier part no longer fits")
+        raise_passing(answer)
+        if answer.status_code not in (200, 206):
+            raise Refused(status_text(answer.status_code))
+        origin = _judged(answer, origin, before, have, wanted)
+        have = have if origin.resumed else 0
+        if wanted.say is not None and not wanted.size and origin.total and not have:
+            wanted.say(f"{wanted.target.name}: {origin.total:,} bytes to fetch")
+        write_origin(wanted.part, origin)
+        _copy(answer, wanted, have, origin.total)
+    size = wanted.part.stat().st_size
+    if origin.total and size < origin.total:
+        raise TryAgain(f"cut after {size:,} of {origin.total:,} bytes")
+    origin = replace(origin, total=size)
+    write_origin(wanted.part, origin)
+    return origin
+
+
+@contextlib.contextmanager
+def _answer(url: str, headers: Mapping[str, str], wanted: _Wanted, hub: bool) -> Iterator[tuple[requests.Response, Origin]]:
+    """The answer at the end of the redirects, and what the hub said on the way."""
+    origin = Origin(wanted.source)
+    with contextlib.ExitStack() as stack:
+        for _ in range(_REDIRECTS):
+            answer = stack.enter_context(open_response(url, headers, (CONNECT_WITHIN, _answer_within())))
+            if hub:
+                origin = origin.with_hub(answer.headers)
+                hub = False  # later hosts only store
+            onward = next_address(answer, url)
+            if not onward:
+                yield answer, origin
+                return
+            if urllib.parse.urlsplit(onward).netloc != urllib.parse.urlsplit(url).netloc:
+                # What is for one host (a token) is for no other.
+                headers = {name: value for name, value in headers.items() if name not in wanted.headers}
+            url = onward
+    raise Refused(f"more than {_REDIRECTS} redirects")
+
+
+def _answer_within() -> float:
+    try:
+        return max(1.0, float(os.environ.get("HARNESS_DOWNLOAD_TIMEOUT", "")))
+    except ValueError:
+        return ANSWER_WITHIN
+
+
+def _judged(answer: requests.Response, origin: Origin, before: Origin | None, have: int, wanted: _Wanted) -> Origin:
+    """Whether the answer's bytes belong to the file, and after those that are there; raises Refused or TryAgain."""
+    origin = origin.with_answer(answer.headers)
+    resumed = answer.status_code == 206
+    if resumed:
+        begin = str(answer.headers.get("Content-Range", "")).partition("-")[0].removeprefix("bytes ").strip()
+        if before is None or not have or begin != str(have):
+            raise Refused("it answered with another part than the one asked for")
+        if not origin.continues(before):
+            forget(wanted.part)
+            raise TryAgain("the file changed on the server")
+    length = expected_length(answer)
+    if origin.encoding not in ("", "identity", "gzip", "x-gzip"):
+        raise Refused(f"it came compressed ({origin.encoding}), which was not asked for")
+    if wanted.size and length and length != wanted.size and not origin.encoding:
+        raise Refused(f"it has {length:,} bytes there, but should have {wanted.size:,}")
+    if wanted.sha256 and origin.sha256 and origin.sha256 != wanted.sha256:
+        raise Refused(f"the hub's file has the sha256 {origin.sha256}, but should have {wanted.sha256}")
+    if length > wanted.largest:
+        raise Refused(f"{length:,} bytes are more than such a file has")
+    begun = have if resumed else 0
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(wanted.part.parent).free + (
+            0 if resumed or not wanted.part.exists() else wanted.part.stat().st_size
+        )
+        if free < length - begun:
+            raise Unwritable(
+                f"{wanted.target}: cannot be written: {length - begun:,} bytes are to come and {free:,} are free: "
+                "free some and run the same command again; what came is kept"
+            )
+    return replace(origin, total=length, resumed=resumed)
+
+
+def _copy(answer: requests.Response, wanted: _Wanted, have: int, total: int) -> None:
+    """Append the answer's bytes to the part; raises TryAgain when they end early."""
+    mark, since = have, time.monotonic()
+    largest = total or min(wanted.size or wanted.largest, wanted.largest)
+    # Unbuffered: a refusal of the disk is met where it can be told, and every byte counted is a byte written.
     with atomic.writing(wanted.part):
-        os.fsync(stream.fileno())
+        stream = open(wanted.part, "ab" if have else "wb", buffering=0)  # noqa: SIM115
+    with stream:
+        while True:
+            try:
+                # read1 gives what has come; read would wait for a full block of a trickling answer.
+                block = answer.raw.read1(_BLOCK, decode_content=False)
+            except Exception as error:  # of urllib3, http.client, ssl and socket, without a common base
+                raise TryAgain(f"cut after {have:,} bytes ({told(error)})") from error
+            if not block:
+                break
+            if not have and (problem := page_problem(block, wanted.target.name)):
+                forget(wanted.part)
+                raise Refused(problem)
+            have += len(block)
+            if have > largest:
+                forget(wanted.part)
+                raise Refused(f"more bytes came than the {largest:,} that it should have")
+            with atomic.writing(wanted.part):
+                _write(stream.fileno(), block)
+            if wanted.progress is not None:
+                wanted.progress(wanted.target.name, have, total)
+            if (passed := time.monotonic() - since) > _SLOW_FOR:
+                if have - mark < _SLOWEST * passed:
+                    raise Refused(f"too slow: {have - mark:,} bytes in {passed:.0f} s; what came is kept for the next try")
+                mark, since = have, time.monotonic()
+        with atomic.writing(wanted.part):
+            os.fsync(stream.fileno())
+
+
+def _write(descriptor: int, block: bytes) -> None:
+    view = memoryview(block)
+    while view:
+        count = os.write(descriptor, view)
+        if not count:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        view = view[count:]
+
+
+def _decoded(wanted: _Wanted, origin: Origin) -> Path:
+    """The whole part without the compression that a server put around it unasked; a .gz file is meant to have it."""
+    if origin.encoding not in ("gzip", "x-gzip"):
+        return wanted.part
+    known = wanted.sha256 or wanted.md5 or origin.sha256
+    if not _hash_problem(wanted.part, wanted, origin)[0] and (known or not content_problem(wanted.part, wanted.target.name)):
+        return wanted.part
+    plain = wanted.target.with_name(f"{wanted.target.name}.part.plain")
+    try:
+        with atomic.writing(plain), open(plain, "wb", buffering=0) as stream, gzip.open(wanted.part) as packed:
+            size = 0
+            while block := _next_block(packed):
+                size += len(block)
+                if size > wanted.largest:
+                    raise DownloadFailed("it unpacks to more than such a file has")
+                _write(stream.fileno(), block)
+    except BaseException:
+        plain.unlink(missing_ok=True)
+        raise
+    with atomic.writing(wanted.part):
+        os.replace(plain, wanted.part)
+    write_origin(wanted.part, replace(origin, encoding="", total=size))
+    return wanted.part
+
+
+def _next_block(packed: gzip.GzipFile) -> bytes:
+    try:
+        return packed.read(_BLOCK)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise DownloadFailed(f"it came compressed, and damaged ({told(error)})") from error
+    except Exception as error:  # EOFError, zlib.error
+        raise DownloadFailed(f"it came compressed, and damaged ({told(error)})") from error
+
+
+def _hash_problem(path: Path, wanted: _Wanted, origin: Origin) -> tuple[str, str]:
+    """Why the file's size or hash is wrong (empty: it is not), and its sha256."""
+    size = os.stat(path).st_size
+    if wanted.size and size != wanted.size:
+        return f"it has {size:,} bytes, but should have {wanted.size:,}", ""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            sha256.update(block)
+            if wanted.md5:
+                md5.update(block)
+    expected = wanted.sha256 or origin.sha256
+    if expected and sha256.hexdigest() != expected:
+        return f"what came has the sha256 {sha256.hexdigest()}, but should have {expected}", sha256.hexdigest()
+    if wanted.md5 and md5.hexdigest() != wanted.md5:
+        return f"what came has the md5 {md5.hexdigest()}, but should have {wanted.md5}", sha256.hexdigest()
+    return "", sha256.hexdigest()
+
+
+def _checked(path: Path, wanted: _Wanted, origin: Origin) -> Fetched:
+    """The file if it is the one wanted; raises DownloadFailed, or what `accept` raises."""
+    try:
+        problem, sha256 = _hash_problem(path, wanted, origin)
+        problem = problem or content_problem(path, wanted.target.name)
+    except OSError as error:
+        raise DownloadFailed(f"{path}: cannot be read: {error.strerror}") from error
+    if problem:
+        here = f"{path} is there but is not the file: " if path == wanted.target else ""
+        advice = "; remove or rename it" if here else ""
+        raise DownloadFailed(f"{here}{problem}{advice}")
+    if wanted.accept is not None:
+        wanted.accept(path)
+    return Fetched(path, os.stat(path).st_size, sha256, origin.revision)

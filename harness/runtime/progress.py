@@ -40,6 +40,23 @@ def counted(what: str, *, unit: str = "", quiet: bool = False) -> Iterator[Calla
 
 
 @contextmanager
+def downloads(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress of files one after another: the callback takes a file's name, the bytes there, and the bytes in all."""
+    with ExitStack() as stack:
+        current: list[str] = []
+        opened: list[Step] = []
+
+        def step(name: str, done: int, total: int) -> None:
+            if current != [name]:
+                stack.close()
+                current[:], opened[:] = [name], []
+                opened.append(stack.enter_context(progress(name, max(total, done + 1), done=done, unit="bytes", quiet=quiet)))
+            opened[0](done)
+
+        yield step
+
+
+@contextmanager
 def _bar(what: str, total: int, done: int) -> Iterator[Step]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -74,12 +91,14 @@ class _Lines:
         now = time.monotonic()
         if now - self.last < _SECONDS_BETWEEN_LINES and count < self.total:
             return
-        if count >= self.total and now - self.begun < _SECONDS_BETWEEN_LINES:
+        unknown = count > self.total  # a server that did not tell how much there is
+        if count >= self.total and now - (self.last if unknown else self.begun) < _SECONDS_BETWEEN_LINES:
             return
         self.last = now
         rate = (count - self.first) / max(now - self.begun, 1e-9)
         left = f", {duration((self.total - count) / rate)} left" if rate and count < self.total else ""
-        shown = f"{self.what}: {count}/{self.total}{' ' + self.unit if self.unit else ''}{left}{'; ' + text if text else ''}"
+        far = f"{count}{'' if unknown else f'/{self.total}'}{' ' + self.unit if self.unit else ''}"
+        shown = f"{self.what}: {far}{left}{'; ' + text if text else ''}"
         print(shown, file=sys.stderr, flush=True)
 
 

@@ -7,14 +7,15 @@ import hashlib
 import io
 import tarfile
 import tracemalloc
-import urllib.request
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import miniatures
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tls_server import Play, Server, serving
 
 from harness.cards.loading import find_dataset
 from harness.cards.schema import Download
@@ -25,40 +26,24 @@ from harness.files import download
 from harness.runtime.errors import RunError
 
 
-class Answer(io.BytesIO):
-    def __init__(self, status: int, content: bytes, **headers: str) -> None:
-        super().__init__(content)
-        self.status = status
-        self.headers = {"Content-Length": str(len(content)), **{k.replace("_", "-"): v for k, v in headers.items()}}
-
-
-class Web:
-    """Files by the last part of their address; `cuts` lets an answer end early that many times."""
-
-    def __init__(self, files: dict[str, bytes], cuts: int = 0) -> None:
-        self.files, self.cuts, self.asked = files, cuts, []
-
-    def __call__(self, request: urllib.request.Request, timeout: float) -> Answer:
-        name = request.full_url.rpartition("/")[2]
-        self.asked.append((name, request.headers.get("Range")))
-        if name not in self.files:
-            return Answer(404, b"")
-        content, start = self.files[name], 0
-        if wanted := request.headers.get("Range"):
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-        headers = {"ETag": '"one"', "Content_Length": str(len(content) - start)}
-        if start:
-            headers["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        body = content[start:]
-        if self.cuts:
-            self.cuts -= 1
-            body = body[: len(body) // 2]
-        return Answer(206 if start else 200, body, **headers)
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def web(started: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    for name, value in started.environment().items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(download, "_PAUSE", 0.0)
+    started.files, started.asked = {}, []
+    started.plays.clear()
+    return started
+
+
+def names(web: Server) -> list[str]:
+    return [asked.path.rpartition("/")[2] for asked in web.asked]
 
 
 def zipped(folder: Path, *inside: str) -> bytes:
@@ -71,48 +56,51 @@ def zipped(folder: Path, *inside: str) -> bytes:
     return memory.getvalue()
 
 
-def csiq_web(**more: int) -> Web:
+CSIQ = "s2.smu.edu/~eclarson/csiq/"
+
+
+@pytest.fixture
+def csiq(web: Server) -> Server:
     root = miniatures.tree("csiq")
-    sheet = (root / "csiq.DMOS.xlsx").read_bytes()
-    return Web(
-        {"src_imgs.zip": zipped(root, "src_imgs"), "dst_imgs.zip": zipped(root, "dst_imgs"), "csiq.DMOS.xlsx": sheet}, **more
-    )
+    web.files = {
+        f"{CSIQ}src_imgs.zip": zipped(root, "src_imgs"),
+        f"{CSIQ}dst_imgs.zip": zipped(root, "dst_imgs"),
+        f"{CSIQ}csiq.DMOS.xlsx": (root / "csiq.DMOS.xlsx").read_bytes(),
+    }
+    return web
 
 
-def test_a_dataset_with_public_addresses_is_downloaded_unpacked_and_readable(tmp_path):
-    card, web, steps = find_dataset("csiq"), csiq_web(), []
-    lines = get(card, tmp_path / "csiq", transport=web, progress=lambda *step: steps.append(step))
-    assert [name for name, _ in web.asked] == ["src_imgs.zip", "dst_imgs.zip", "csiq.DMOS.xlsx"]
+def test_a_dataset_with_public_addresses_is_downloaded_unpacked_and_readable(csiq, tmp_path):
+    card, steps = find_dataset("csiq"), []
+    lines = get(card, tmp_path / "csiq", progress=lambda *step: steps.append(step))
+    assert names(csiq) == ["src_imgs.zip", "dst_imgs.zip", "csiq.DMOS.xlsx"]
     assert len(load_dataset("csiq", tmp_path / "csiq").table) == 144
     assert not list((tmp_path / "csiq").glob("*.zip"))
-    digest = hashlib.sha256(web.files["src_imgs.zip"]).hexdigest()
+    digest = hashlib.sha256(csiq.files[f"{CSIQ}src_imgs.zip"]).hexdigest()
     assert any(digest in line and "5 files unpacked" in line for line in lines)
     assert card.licence in lines[-1]
     assert {name for name, _, _ in steps} == {"src_imgs.zip", "dst_imgs.zip", "csiq.DMOS.xlsx"}
 
 
-def test_what_was_fetched_is_not_fetched_again(tmp_path):
-    card, web = find_dataset("csiq"), csiq_web()
-    get(card, tmp_path, transport=web)
-    again = Web({})
-    assert all("fetched before" in line for line in get(card, tmp_path, transport=again)[:-1])
-    assert not again.asked
+def test_what_was_fetched_is_not_fetched_again(csiq, tmp_path):
+    card = find_dataset("csiq")
+    get(card, tmp_path)
+    csiq.asked.clear()
+    assert all("fetched before" in line for line in get(card, tmp_path)[:-1])
+    assert not csiq.asked
 
 
-def test_a_cut_download_is_continued_where_it_stopped(tmp_path):
-    web = csiq_web(cuts=2)
-    get(find_dataset("csiq"), tmp_path, transport=web)
-    ranges = [r for name, r in web.asked if name == "src_imgs.zip"]
-    assert ranges[0] is None
-    assert [r is not None for r in ranges[1:]] == [True] * 2
+def test_a_cut_download_is_continued_where_it_stopped(csiq, tmp_path):
+    csiq.plays[f"{CSIQ}src_imgs.zip"] = [Play(cut=1000), Play(cut=1000)]
+    get(find_dataset("csiq"), tmp_path)
+    assert csiq.ranges(f"{CSIQ}src_imgs.zip") == [None, "bytes=1000-", "bytes=2000-"]
     assert len(load_dataset("csiq", tmp_path).table) == 144
 
 
-def test_files_that_cannot_be_had_are_all_named_after_the_others_are_there(tmp_path):
-    web = csiq_web()
-    del web.files["src_imgs.zip"], web.files["csiq.DMOS.xlsx"]
+def test_files_that_cannot_be_had_are_all_named_after_the_others_are_there(csiq, tmp_path):
+    del csiq.files[f"{CSIQ}src_imgs.zip"], csiq.files[f"{CSIQ}csiq.DMOS.xlsx"]
     with pytest.raises(RunError) as caught:
-        get(find_dataset("csiq"), tmp_path, transport=web)
+        get(find_dataset("csiq"), tmp_path)
     message = str(caught.value)
     assert message.count("HTTP status 404") == 2
     assert "there: dst_imgs.zip" in message
@@ -120,53 +108,50 @@ def test_files_that_cannot_be_had_are_all_named_after_the_others_are_there(tmp_p
     assert (tmp_path / "dst_imgs").is_dir()
 
 
-def test_a_file_with_another_sha256_or_size_than_the_cards_is_refused(tmp_path):
+def test_a_file_with_another_sha256_or_size_than_the_cards_is_refused(csiq, tmp_path):
     card = find_dataset("csiq")
     for wrong in ({"sha256": "0" * 64}, {"bytes": 7}):
         entry = dataclasses.replace(card.downloads[2], **wrong)
-        with pytest.raises(RunError, match="the card says"):
-            get(dataclasses.replace(card, downloads=(entry,)), tmp_path, transport=csiq_web())
+        with pytest.raises(RunError, match="should have"):
+            get(dataclasses.replace(card, downloads=(entry,)), tmp_path)
         assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
-    right = hashlib.sha256(csiq_web().files["csiq.DMOS.xlsx"]).hexdigest()
+    right = hashlib.sha256(csiq.files[f"{CSIQ}csiq.DMOS.xlsx"]).hexdigest()
     entry = dataclasses.replace(card.downloads[2], sha256=right)
-    assert "as the card says" in get(dataclasses.replace(card, downloads=(entry,)), tmp_path, transport=csiq_web())[0]
+    assert "as the card says" in get(dataclasses.replace(card, downloads=(entry,)), tmp_path)[0]
 
 
-def test_only_https_and_plain_file_names_are_followed(tmp_path):
+def test_only_https_and_plain_file_names_are_followed(web, tmp_path):
     card = find_dataset("csiq")
     for url, file in (("http://a.example/x.zip", "x.zip"), ("https://a.example/x", "../x"), ("https://a.example/x", "")):
-        web = Web({"x.zip": b"", "x": b""})
         with pytest.raises(RunError, match=r"only https|no file name"):
-            get(dataclasses.replace(card, downloads=(Download(url, file),)), tmp_path / "in", transport=web)
-        assert not web.asked
+            get(dataclasses.replace(card, downloads=(Download(url, file),)), tmp_path / "in")
+    assert not web.asked
 
 
 @pytest.mark.parametrize("name", ["pipal", "live", "tid2013", "pipal-ntire2022"])
-def test_without_a_public_address_the_steps_are_told_and_nothing_is_asked(name, tmp_path):
-    card, web = find_dataset(name), Web({})
-    lines = get(card, tmp_path, transport=web)
+def test_without_a_public_address_the_steps_are_told_and_nothing_is_asked(web, name, tmp_path):
+    card = find_dataset(name)
+    lines = get(card, tmp_path)
     assert "no public address" in lines[0]
     assert " ".join(card.get.split())[:40] in lines[1]
     assert not web.asked
     assert not list(tmp_path.iterdir())
 
 
-def test_a_dataset_that_somebody_put_there_whole_is_left_alone(tmp_path):
+def test_a_dataset_that_somebody_put_there_whole_is_left_alone(csiq, tmp_path):
     card = dataclasses.replace(find_dataset("csiq"), pairs=144, references=5)
-    web = csiq_web()
-    assert "already, whole" in get(card, miniatures.copy(miniatures.tree("csiq"), tmp_path / "csiq"), transport=web)[0]
-    assert not web.asked
+    assert "already, whole" in get(card, miniatures.copy(miniatures.tree("csiq"), tmp_path / "csiq"))[0]
+    assert not csiq.asked
 
 
-def test_offline_nothing_is_asked(tmp_path):
-    web = csiq_web()
-    assert "offline" in get(find_dataset("csiq"), tmp_path, transport=web, offline=True)[0]
-    assert not web.asked
+def test_offline_nothing_is_asked(csiq, tmp_path):
+    assert "offline" in get(find_dataset("csiq"), tmp_path, offline=True)[0]
+    assert not csiq.asked
 
 
-def test_a_dataset_goes_to_the_data_folder_by_default(tmp_path, monkeypatch):
+def test_a_dataset_goes_to_the_data_folder_by_default(csiq, tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
-    get(find_dataset("csiq"), transport=csiq_web())
+    get(find_dataset("csiq"))
     assert len(load_dataset("csiq").table) == 144
 
 

@@ -21,7 +21,7 @@ from harness.engine.batch import run_all
 from harness.engine.request import Plan, Request
 from harness.engine.run import run
 from harness.engine.scorer import Pair, Scorer
-from harness.files.download import SourceFailed, download
+from harness.files.download import DownloadFailed, download
 from harness.runtime.errors import RunError, Unwritable, UsageError
 
 
@@ -105,8 +105,8 @@ def test_scores_are_the_same_whatever_the_threads_and_batches_and_a_changed_libr
 
 
 def test_nothing_is_fetched_but_over_https(tmp_path: Path):
-    with pytest.raises(SourceFailed, match="only https"):
-        download("http://127.0.0.1:9/x", tmp_path / "x", lambda part: None)
+    with pytest.raises(DownloadFailed, match="only https"):
+        download("http://127.0.0.1:9/x", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 

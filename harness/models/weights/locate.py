@@ -22,6 +22,7 @@ from typing import Any
 
 from harness.cards.schema import Weights
 from harness.files import atomic
+from harness.files.addresses import HubFile, hub_file, is_inside
 from harness.models.weights import checkpoint
 from harness.runtime.errors import RunError, UsageError
 
@@ -43,43 +44,51 @@ def _user_cache() -> Path:
 def file_name(entry: Weights) -> str:
     """The file's name in the weights folder. Raises UsageError for one that leads out of the folder, or for none."""
     name = entry.file or (source_name(entry.sources[0]) if entry.sources else "")
-    if not _inside(name) or re.search(r'[\\:*?"<>|\x00-\x1f]', name):
+    if not is_inside(name) or re.search(r'[\\:*?"<>|\x00-\x1f]', name):
         raise UsageError(f"weights {entry.name!r}: file = {name!r} is no file name inside the weights folder")
     return name
 
 
 def source_name(source: str) -> str:
     """The file name that a source's address ends in; owner and repository stay in it for the hub, where names repeat."""
-    scheme, _, rest = source.partition(":")
-    if scheme == "hf":
-        return "--".join(PurePosixPath(rest.lstrip("/")).parts)
+    if source.startswith("hf://"):
+        file = hub_file(source)
+        return "--".join((*file.repository.split("/"), *file.path.split("/")))
+    rest = source.partition(":")[2]
     return PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(source).path or rest)).name
 
 
-def hub_parts(source: str) -> tuple[str, str]:
-    """`hf://owner/repository/path` as (owner/repository, path). Raises UsageError for anything else."""
-    parts = source.removeprefix("hf://").split("/")
-    if not source.startswith("hf://") or len(parts) < 3 or not all(_inside(part) for part in parts):
-        raise UsageError(f"{source}: should read hf://owner/repository/file")
-    return "/".join(parts[:2]), "/".join(parts[2:])
-
-
-def _inside(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return bool(parts) and ".." not in parts and not PurePosixPath(name).is_absolute()
-
-
-def candidates(entry: Weights) -> Iterator[Path]:
-    """Existing files that may be this one, the weights folder's first."""
-    yield from filter(os.path.isfile, [weights_folder() / file_name(entry)])
+def places(entry: Weights) -> Iterator[Path]:
+    """Where the entry's own file is looked for, the weights folder first; of the hub's cache, the files that are there."""
+    yield weights_folder() / file_name(entry)
     for source in entry.sources:
         if source.startswith("hf://"):
-            yield from _in_hub_cache(*hub_parts(source))
+            yield from _in_hub_cache(hub_file(source))
         elif source.startswith(("file:", "wheel:")):
-            yield from filter(os.path.isfile, [local_source(source)])
-    names = {file_name(entry), *(source_name(s) for s in entry.sources if s.startswith("https:"))}
-    for name in sorted(names):
-        yield from filter(os.path.isfile, [_torch_home() / "hub" / "checkpoints" / name])
+            yield local_source(source)
+    names = [entry.file, *(source_name(s) for s in entry.sources if s.startswith("https:"))]
+    names += [hub_file(s).path.rpartition("/")[2] for s in entry.sources if s.startswith("hf://")]
+    # The hub's plain names (model.safetensors) say nothing in a folder of files from everywhere.
+    for name in dict.fromkeys(name for name in names if name not in ("", "model.safetensors")):
+        yield from (_torch_home() / "hub" / folder / name for folder in ("checkpoints", "pyiqa"))
+
+
+def other_files(entry: Weights) -> Iterator[Path]:
+    """Files that hold the same weights in another form: older names of timm and pyiqa, and the hub's pytorch_model.bin."""
+    for name in entry.aliases:
+        yield weights_folder() / name
+        yield from (_torch_home() / "hub" / folder / name for folder in ("checkpoints", "pyiqa"))
+    for source in entry.sources:
+        if source.startswith("hf://") and source.endswith("/model.safetensors"):
+            file = hub_file(source)
+            yield from _in_hub_cache(replace(file, path=f"{file.path.removesuffix('model.safetensors')}pytorch_model.bin"))
+
+
+def looked_in(entry: Weights) -> list[str]:
+    """Where the entry's file was looked for, each place once, as a person would look there."""
+    found = [str(path) for path in (*places(entry), *other_files(entry)) if not path.is_relative_to(_hub_cache())]
+    hubs = [str(_repository_folder(hub_file(source))) for source in entry.sources if source.startswith("hf://")]
+    return list(dict.fromkeys([*found, *hubs]))
 
 
 def _torch_home() -> Path:
@@ -95,16 +104,21 @@ def _hub_cache() -> Path:
     return (Path(home).expanduser() if home else _user_cache() / "huggingface") / "hub"
 
 
-def _in_hub_cache(repository: str, path: str) -> Iterator[Path]:
-    """The file in every snapshot of a repository: the one that `main` names first, then the newest."""
-    folder = _hub_cache() / f"models--{repository.replace('/', '--')}"
-    main = ""
+def _repository_folder(file: HubFile) -> Path:
+    return _hub_cache() / f"{'datasets' if file.dataset else 'models'}--{file.repository.replace('/', '--')}"
+
+
+def _in_hub_cache(file: HubFile) -> Iterator[Path]:
+    """The file in every snapshot of a repository: the one that its revision names first, then the newest."""
+    folder = _repository_folder(file)
+    first = file.revision or "main"
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        main = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
-    found = [Path(place) for place in glob.glob(os.path.join(glob.escape(str(folder)), "snapshots", "*", *path.split("/")))]
+        first = (folder / "refs" / first).read_text(encoding="utf-8").strip()
+    pattern = os.path.join(glob.escape(str(folder)), "snapshots", "*", *map(glob.escape, file.path.split("/")))
+    found = [Path(place) for place in glob.glob(pattern)]
     revision = len((folder / "snapshots").parts)
     with contextlib.suppress(OSError):
-        found.sort(key=lambda place: (place.parts[revision] != main, -place.stat().st_mtime_ns, str(place)))
+        found.sort(key=lambda place: (place.parts[revision] != first, -place.stat().st_mtime_ns, str(place)))
     yield from filter(os.path.isfile, found)
 
 
@@ -117,7 +131,7 @@ def local_source(source: str) -> Path:
     if source.startswith("file:"):
         return Path(urllib.request.url2pathname(urllib.parse.urlsplit(source).path))
     package, _, inside = source.removeprefix("wheel:").lstrip("/").partition("/")
-    if not _inside(inside) or not re.fullmatch(r"[A-Za-z0-9_-]+", package):
+    if not is_inside(inside) or not re.fullmatch(r"[A-Za-z0-9_-]+", package):
         raise UsageError(f"{source}: should read wheel:PACKAGE/path/in/package")
     with contextlib.suppress(ImportError, ValueError):
         spec = importlib.util.find_spec(package.replace("-", "_"))
@@ -153,6 +167,8 @@ class Located:
     """Why the file in the weights folder must not be used; nothing else is used in its stead."""
     note: str = ""
     """Why a file found elsewhere was passed over."""
+    other: bool = False
+    """Whether it is another form of the weights (`other_files`), which the card's sha256 is not of."""
 
 
 def locate_entry(entry: Weights) -> Located:
@@ -163,7 +179,7 @@ def locate_entry(entry: Weights) -> Located:
     expected, whence = expected_sha256(entry)
     own = weights_folder() / file_name(entry)
     note = ""
-    for path in candidates(entry):
+    for path in filter(os.path.isfile, places(entry)):
         try:
             digest = sha256_of(path)
             if not expected:
@@ -178,7 +194,27 @@ def locate_entry(entry: Weights) -> Located:
             advice = f"; remove it, or if it is the right one take its line out of {ledger_path()}"
             return Located(None, fault=problem + (advice if not entry.sha256 and expected else "; remove or replace it"))
         note = note or problem
+    for path in filter(os.path.isfile, other_files(entry)):
+        try:
+            digest = sha256_of(path)
+            checkpoint.names(path)
+        except (OSError, UsageError) as error:
+            note = note or (str(error) if isinstance(error, UsageError) else f"{path}: cannot be read: {error.strerror}")
+            continue
+        # As torch's hub names files: the first digits of the sha256 stand before the ending.
+        named = re.search(r"-([0-9a-f]{8,64})\.\w+$", path.name)
+        recorded = _ledger().get(_other_name(entry, path), "")
+        if named and not digest.startswith(named[1]):
+            note = note or f"{path}: its sha256 is {digest}, which is not what its name says"
+        elif recorded and digest != recorded:
+            note = note or f"{path}: its sha256 is {digest}, but at its first use it was {recorded} ({ledger_path()})"
+        else:
+            return Located(path, digest, known=bool(named or recorded), other=True)
     return Located(None, note=note)
+
+
+def _other_name(entry: Weights, path: Path) -> str:
+    return f"{file_name(entry)}: {path.name}"
 
 
 def expected_sha256(entry: Weights) -> tuple[str, str]:
@@ -207,11 +243,12 @@ def _ledger() -> dict[str, str]:
     return document
 
 
-def record(entry: Weights, digest: str) -> None:
+def record(entry: Weights, found: Located) -> None:
     """Write down a file's sha256 at its first use, under its name in the weights folder; an earlier record stays."""
+    name = _other_name(entry, found.path) if found.other and found.path is not None else file_name(entry)
     # A folder that may only be read (an administrator's) serves as well; every run's record keeps the sha256 too.
     with contextlib.suppress(RunError):
-        atomic.write_json(ledger_path(), dict(sorted({file_name(entry): digest, **_ledger()}.items())))
+        atomic.write_json(ledger_path(), dict(sorted({name: found.sha256, **_ledger()}.items())))
 
 
 def sha256_of(path: Path) -> str:

@@ -1,0 +1,169 @@
+"""Whether a file that came over the network is what its name says: a server that refuses often answers with a page.
+
+Looks at a file's first bytes and, where the format tells its own length, at its end. Nothing is unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+import json
+import os
+import re
+import zipfile
+from pathlib import Path, PurePath
+from typing import IO
+
+_START = 1 << 16
+_JSON_LIMIT = 64 << 20
+_GZIP_LIMIT = 1 << 30
+"""Larger gzip files are not read through: whoever unpacks them meets the end anyway."""
+
+_MAGIC = {
+    ".zip": (b"PK\x03\x04", b"PK\x05\x06"),
+    ".xlsx": (b"PK\x03\x04",),
+    ".npz": (b"PK\x03\x04",),
+    ".gz": (b"\x1f\x8b",),
+    ".tgz": (b"\x1f\x8b",),
+    ".bz2": (b"BZh",),
+    ".xz": (b"\xfd7zXZ\x00",),
+    ".rar": (b"Rar!\x1a\x07",),
+    ".7z": (b"7z\xbc\xaf\x27\x1c",),
+    ".xls": (b"\xd0\xcf\x11\xe0",),
+    ".png": (b"\x89PNG\r\n\x1a\n",),
+    ".bmp": (b"BM",),
+    ".jpg": (b"\xff\xd8\xff",),
+    ".jpeg": (b"\xff\xd8\xff",),
+    ".pdf": (b"%PDF",),
+}
+_TEXTS = (".csv", ".txt", ".tsv", ".m", ".md", ".json", ".toml")
+_PAGES = (".html", ".htm", ".xhtml")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def page_problem(start: bytes, name: str) -> str:
+    """Why the first bytes are a web page and not the file called `name`; empty where they are not one."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:4096].lower()
+    looks = text.startswith((b"<!doctype html", b"<html", b"<head", b"<script", b"<body"))
+    looks = looks or (text.startswith((b"<?xml", b"<!--")) and b"<html" in text)
+    if not looks or name.lower().endswith(_PAGES):
+        return ""
+    found = re.search(rb"<title[^>]*>([^<]{1,200})", start, re.IGNORECASE)
+    title = " ".join(html.unescape(found[1].decode("utf-8", "replace")).split())[:80] if found else ""
+    called = f" called {title!r}" if title else ""
+    return f"a web page{called} came, not a file (a login, a quota or a moved file)"
+
+
+def content_problem(path: Path, name: str) -> str:
+    """Why the whole file at `path` cannot be the one called `name`; empty where nothing speaks against it.
+
+    Args:
+        path: The file.
+        name: Its future name, whose ending says what it should hold. Of an unknown ending only pages, git-lfs pointers
+            and error documents are recognised.
+
+    Raises:
+        OSError: when the file cannot be read.
+    """
+    kind = PurePath(name.lower()).suffix
+    size = os.stat(path).st_size
+    with open(path, "rb") as stream:
+        start = stream.read(_START)
+        if not start:
+            return "it is empty"
+        if problem := page_problem(start, name):
+            return problem
+        if start.startswith(b"version https://git-lfs"):
+            return "a git-lfs pointer came, not the file"
+        if kind != ".json" and start.lstrip()[:1] == b"{" and (problem := _error_document(path, start, size)):
+            return problem
+        if kind in _MAGIC and not start.startswith(_MAGIC[kind]):
+            packed = " (it is compressed with gzip)" if start.startswith(b"\x1f\x8b") else ""
+            return f"it does not begin as a {kind} file does{packed}"
+        if kind in _TEXTS:
+            return _text_problem(path, start, kind, size)
+        if kind in (".zip", ".xlsx", ".npz"):
+            return _zip_problem(path, kind)
+        if kind in (".gz", ".tgz"):
+            return _gzip_problem(path, size)
+        if kind == ".tar":
+            return _tar_problem(stream, size)
+        if kind == ".7z":
+            end = 32 + int.from_bytes(start[12:20], "little") + int.from_bytes(start[20:28], "little")
+            return f"it is cut short: {size:,} bytes of {end:,}" if end > size else ""
+        if kind == ".mat" and start.startswith(b"\x1f\x8b"):
+            return "it is compressed with gzip, which a .mat file is not"
+    return ""
+
+
+def _error_document(path: Path, start: bytes, size: int) -> str:
+    """A JSON object where something else was asked for: the server's refusal, in its own words where it has some."""
+    if size > len(start):
+        return ""
+    try:
+        document = json.loads(start)
+    except (ValueError, RecursionError):
+        return ""
+    words = [document[key] for key in ("error", "message", "detail") if isinstance(document.get(key), str)]
+    return f"a JSON document came, not the file{f': {words[0][:100]!r}' if words else ''}"
+
+
+def _text_problem(path: Path, start: bytes, kind: str, size: int) -> str:
+    if start.startswith(b"\x1f\x8b"):
+        return "it is compressed with gzip, not a text"
+    if b"\x00" in start and not start.startswith(_UTF16):
+        return "it holds bytes that a text does not"
+    if kind == ".json" and size <= _JSON_LIMIT:
+        try:
+            json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            return "it is damaged or cut short: not JSON"
+    return ""
+
+
+def _zip_problem(path: Path, kind: str) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if kind == ".xlsx" and not any(name.startswith("xl/") for name in archive.namelist()):
+                return "a zip archive, but not a spreadsheet"
+    except Exception:  # zipfile has no closed set of errors for made-up archives
+        return "it is damaged or cut short: the table at the end of a zip file is missing"
+    return ""
+
+
+def _gzip_problem(path: Path, size: int) -> str:
+    if size > _GZIP_LIMIT:
+        return ""
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(1 << 20):
+                pass
+    except (OSError, EOFError, ValueError) as error:
+        return f"it is damaged or cut short: {' '.join(str(error).split())[:100]}"
+    except Exception:  # zlib.error, which has no public base
+        return "it is damaged"
+    return ""
+
+
+def _tar_problem(stream: IO[bytes], size: int) -> str:
+    """Follow the headers from one to the next up to the end of the archive."""
+    place = 0
+    while place < size:
+        stream.seek(place)
+        header = stream.read(512)
+        if len(header) < 512:
+            break
+        if not header.strip(b"\x00"):
+            return ""
+        field = header[124:136]
+        # The sum of the header's bytes, with the eight of the sum itself read as spaces.
+        total = sum(header[:148]) + 8 * 32 + sum(header[156:])
+        try:
+            length = int.from_bytes(field[1:], "big") if field[0] & 0x80 else int(field.strip(b" \x00") or b"0", 8)
+            right = int(header[148:156].strip(b" \x00") or b"0", 8) == total
+        except ValueError:
+            right = False
+        if not right:
+            return "it is not a tar archive" if not place else f"it is damaged at byte {place:,}"
+        place += 512 + -(-length // 512) * 512
+    return "" if place == size else f"it is cut short: {size:,} bytes of at least {place:,}"

@@ -1,0 +1,100 @@
+"""What is known of a download that is under way: kept beside the part, so that the next command can go on with it."""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from harness.files import atomic
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a part is from, and how the server names this version of the file."""
+
+    source: str
+    etag: str = ""
+    """Weak ones too; only a strong one may be sent back."""
+    modified: str = ""
+    """Last-Modified, where it is older than the answer, so that it tells versions apart."""
+    total: int = 0
+    """Bytes of the whole file as it travels; 0: unknown."""
+    encoding: str = ""
+    sha256: str = ""
+    """As the hub tells it."""
+    revision: str = ""
+    resumed: bool = False
+
+    @property
+    def validator(self) -> str:
+        """What If-Range may carry: a strong entity tag, else the time of change; empty where there is neither."""
+        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
+
+    def with_hub(self, headers: Mapping[str, str]) -> Origin:
+        """With what the hub says of a file in its first answer, before it redirects to where the bytes are."""
+        linked = str(headers.get("X-Linked-ETag", "")).removeprefix("W/").strip('"').lower()
+        revision = str(headers.get("X-Repo-Commit", ""))
+        return replace(
+            self,
+            sha256=linked if re.fullmatch("[0-9a-f]{64}", linked) else "",
+            revision=revision if re.fullmatch("[0-9a-f]{7,40}", revision) else "",
+        )
+
+    def with_answer(self, headers: Mapping[str, str]) -> Origin:
+        """With what the answer that carries the bytes says of them."""
+        encoding = str(headers.get("Content-Encoding", "")).strip().lower()
+        return replace(self, etag=str(headers.get("ETag", "")), modified=_telling_time(headers), encoding=encoding)
+
+    def continues(self, before: Origin) -> bool:
+        """Whether this answer is of the same version as the part, as far as the servers say."""
+        pairs = (
+            (self.etag.removeprefix("W/"), before.etag.removeprefix("W/")),
+            (self.sha256, before.sha256),
+            (self.encoding, before.encoding),
+        )
+        return all(now == then for now, then in pairs if now and then)
+
+
+def _telling_time(headers: Mapping[str, str]) -> str:
+    """Last-Modified where it is a second older than the answer: a file that changed just now may change again within it."""
+    modified = str(headers.get("Last-Modified", ""))
+    try:
+        changed = email.utils.parsedate_to_datetime(modified)
+        asked = email.utils.parsedate_to_datetime(str(headers.get("Date", "")))
+        return modified if changed + datetime.timedelta(seconds=1) <= asked else ""
+    except (ValueError, TypeError):
+        return ""
+
+
+def origin_path(part: Path) -> Path:
+    """Where the part's origin is written down."""
+    return part.with_name(f"{part.name}.json")
+
+
+def read_origin(part: Path, source: str) -> Origin | None:
+    """The part's origin; None where there is none, it is damaged, or the part is another source's."""
+    try:
+        document = json.loads(origin_path(part).read_text(encoding="utf-8"))
+        known = {name: document[name] for name, value in asdict(Origin("")).items() if type(document[name]) is type(value)}
+        origin = Origin(**known)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return origin if origin.source == source else None
+
+
+def write_origin(part: Path, origin: Origin) -> None:
+    """Write the part's origin down. Raises Unwritable."""
+    atomic.write_json(origin_path(part), asdict(origin))
+
+
+def forget(part: Path) -> None:
+    """Remove the part, its origin, and what a killed process left of unpacking it."""
+    with atomic.writing(part):
+        part.unlink(missing_ok=True)
+        part.with_name(f"{part.name}.plain").unlink(missing_ok=True)
+        origin_path(part).unlink(missing_ok=True)

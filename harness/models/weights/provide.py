@@ -1,0 +1,180 @@
+"""`harness weights get` and `harness weights check`: a card's files brought into the weights folder, or looked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.cards.schema import ModelCard, Weights
+from harness.files.addresses import offline as is_offline
+from harness.files.addresses import page
+from harness.files.download import Progress, Say, copy
+from harness.models.weights.locate import Located, file_name, locate_entry, looked_in, placed, record, weights_folder
+from harness.models.weights.sources import FetchFailed, fetch, ordered
+from harness.runtime.errors import RunError, UsageError, listed, near
+
+
+def get(
+    card: ModelCard,
+    use: str | None = None,
+    progress: Progress | None = None,
+    *,
+    offline: bool = False,
+    say: Say | None = None,
+) -> list[Path]:
+    """Bring a card's files into the weights folder, so that the folder can be copied to a machine without a network.
+
+    What lies in another cache is copied from there.
+
+    Args:
+        card: The model.
+        use: A word of the card, for its files besides the ones always needed; None: what `run` needs without a word.
+        progress: Told how far a file is.
+        offline: Whether only this machine is looked at; $HF_HUB_OFFLINE counts too.
+        say: Told how much is to come before anything is fetched, and why it waits.
+
+    Returns:
+        The files.
+
+    Raises:
+        UsageError: for an unknown word.
+        RunError: naming every file that could not be had; those that could are kept.
+    """
+    card = placed_card(card)
+    words = ["always", *use_words(card)]
+    if use is not None and use not in words:
+        raise UsageError(f"{card.name}: no weights are for {use!r}{near(use, words)} (it has {listed(words)})")
+    entries = [entry for entry in card.weights if entry.use in ("always", use)]
+    located = {entry: locate_entry(entry) for entry in entries}
+    missing = [e for e, found in located.items() if not found.fault and (found.path is None or found.other)]
+    if missing and say is not None and not is_offline(offline):
+        say(_announced(card, missing))
+    problems: list[str] = []
+    paths: list[Path] = []
+    failed: list[Weights] = []
+    unreachable: set[str] = set()
+    for entry, found in located.items():
+        try:
+            paths.append(_got(entry, found, offline, progress, say, unreachable))
+        except RunError as error:
+            problems.append(f"{described(entry)}:\n    " + str(error).replace("\n", "\n    "))
+            failed += [] if found.fault else [entry]
+    if problems:
+        head = f"{card.name}: {len(problems)} of {len(entries)} weight files could not be had:"
+        raise RunError("\n  ".join([head, *problems, *by_hand(failed)]))
+    return paths
+
+
+def _announced(card: ModelCard, missing: list[Weights]) -> str:
+    unknown = sum(not entry.bytes for entry in missing)
+    size = _size(sum(entry.bytes for entry in missing))
+    amount = f"{size}{f' and {unknown} of unknown size' if unknown else ''}" if unknown < len(missing) else "sizes not known"
+    names = ", ".join(file_name(entry) for entry in missing)
+    return f"{card.name}: {len(missing)} weight file{'s' * (len(missing) > 1)} to fetch ({amount}): {names}"
+
+
+def _got(
+    entry: Weights, found: Located, offline: bool, progress: Progress | None, say: Say | None, unreachable: set[str]
+) -> Path:
+    """The entry's file in the weights folder; raises RunError."""
+    target = weights_folder() / file_name(entry)
+    if found.fault:
+        raise RunError(found.fault)
+    if found.path is None and is_offline(offline):
+        raise RunError("not on this machine, and the network is not to be used (--offline or $HF_HUB_OFFLINE)")
+    if (found.path is None or found.other) and not is_offline(offline):
+        try:
+            fetch(entry, progress=progress, say=say, unreachable=unreachable)
+        except FetchFailed:
+            if found.path is None:
+                raise
+        else:
+            first_use(entry, locate_entry(entry))
+            return target
+    if found.path is None:
+        raise RuntimeError("a missing file got past the search")
+    if found.other:
+        # Under its own name, where it is found again; the entry's name is for the file that the card's sha256 is of.
+        target = target.with_name(found.path.name)
+    if found.path != target:
+        copy(found.path, target)
+    first_use(entry, found)
+    return target
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """One file of a card as `check` finds it."""
+
+    entry: Weights
+    path: Path | None
+    sha256: str | None
+    status: str
+    """In words: whether it is there and the right one."""
+    wrong: bool
+    """Whether a file lies in its place that must not be used."""
+    looked: tuple[str, ...]
+    """Where it was looked for; empty when it was found."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether `run` would stop at it: it is wrong, or it is always needed and missing."""
+        return self.wrong or (self.path is None and self.entry.use == "always")
+
+
+def check(card: ModelCard) -> list[CheckedFile]:
+    """Every file of a card: where it is, its sha256, and in words whether it is the right one. Asks no network."""
+    rows: list[CheckedFile] = []
+    for entry in placed_card(card).weights:
+        found = locate_entry(entry)
+        if found.path is not None:
+            status = "ok" if found.known else "found; its sha256 will be recorded at the first use"
+            status += "; another file of the same weights, which the card's sha256 is not of" if found.other else ""
+        else:
+            status = found.fault or f"missing{f'; {found.note}' if found.note else ''}"
+        looked = () if found.path else tuple(looked_in(entry))
+        rows.append(CheckedFile(entry, found.path, found.sha256 or None, status, bool(found.fault), looked))
+    return rows
+
+
+def placed_card(card: ModelCard) -> ModelCard:
+    """The card with `beside:` sources as files: those of an ensemble lie beside it, else where they were when it was made."""
+    return replace(card, weights=tuple(placed(entry, card.path) for entry in card.weights))
+
+
+def use_words(card: ModelCard) -> list[str]:
+    """The words that `--weights` may ask for."""
+    return list(dict.fromkeys(entry.use for entry in card.weights if entry.use != "always"))
+
+
+def first_use(entry: Weights, found: Located) -> None:
+    """Record the sha256 of a file of which none was known."""
+    if found.path is not None and not found.known:
+        record(entry, found)
+
+
+def described(entry: Weights) -> str:
+    """A file by its part, name, size and tag."""
+    size = f", {_size(entry.bytes)}" if entry.bytes else ""
+    return f"{entry.name}: {file_name(entry)}{size}{f' ({entry.tag})' if entry.tag else ''}"
+
+
+def by_hand(missing: list[Weights]) -> list[str]:
+    """How a person puts missing files in their place: names, what is known of them, and addresses that a browser opens."""
+    lines = [f"put the file{'s' * (len(missing) > 1)} there yourself, in {weights_folder()}:"] if missing else []
+    for entry in missing:
+        facts = [_size(entry.bytes) if entry.bytes else "", f"sha256 {entry.sha256}" if entry.sha256 else "", entry.licence]
+        lines.append(f"  {file_name(entry)} ({', '.join(filter(None, facts)) or 'size and sha256 not known'}), from")
+        lines += [f"    {_page(source)}" for source in ordered(entry.sources) if not source.startswith(("file:", "wheel:"))]
+    return lines
+
+
+def _page(source: str) -> str:
+    try:
+        return page(source)
+    except UsageError as error:
+        return str(error)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from harness.cli.options import echo, notifier, options
+from harness.cli.options import echo, notifier, options, parse_words
+from harness.runtime.errors import UsageError
 
 
 @click.command("agreement")
@@ -29,11 +30,15 @@ def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: 
 
 @click.command()
 @click.argument("a")
-@click.argument("b")
+@click.argument("b", required=False)
+@click.option(
+    "--by", metavar="COLUMN", help="A is a table of `harness score --out`: compare this column's values, such as codec."
+)
+@click.option("--metrics", metavar="A,B", help="With --by: columns of scores; default: those that are called as a model is.")
 @click.option("--dataset", metavar="NAME|TABLE.csv", help="Whose images and labels; default: those of A's run.")
 @click.option("--protocol", metavar="NAME", help="For models' names: the protocol of their runs; default: the dataset's.")
 @click.option("--labels", metavar="FILE.csv", help="Labels (name,score,reference_id) instead of a dataset's.")
-@click.option("--lower-is-better", "lower", multiple=True, type=click.Choice(["a", "b", "labels"]), help="Of score files.")
+@click.option("--lower-is-better", "lower", multiple=True, metavar="a|b|labels", help="Of score files; with --by: a metric.")
 @click.option("--inner", is_flag=True, help="Use the images that both have.")
 @click.option(
     "--difference",
@@ -46,7 +51,9 @@ def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: 
 @options("root", "cards", "runs", "seed", "quiet", "json", "debug")
 def compare(
     a: str,
-    b: str,
+    b: str | None,
+    by: str | None,
+    metrics: str | None,
     dataset: str | None,
     protocol: str | None,
     labels: str | None,
@@ -60,7 +67,23 @@ def compare(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Is A better than B? Two models, runs or score files, paired by reference."""
+    """Is A better than B? Two models, runs or score files, paired by reference; with --by the codecs of one table of scores."""
+    if by is not None:
+        from harness.cli.codecs import compare_by
+
+        if b is not None or dataset or labels or protocol:
+            raise UsageError("--by compares the rows of one table: no B, --dataset, --protocol or --labels beside it")
+        compare_by(a, by, {"metrics": parse_words(metrics), "lower": lower, "cards": cards, "inner": inner}, as_json)
+        return
+    unknown = [word for word in lower if word not in ("a", "b", "labels")]
+    if b is None or metrics or unknown:
+        raise UsageError(
+            "give A and B, or a table with --by COLUMN"
+            if b is None
+            else "--metrics belongs to --by"
+            if metrics
+            else f"--lower-is-better {unknown[0]}: one of a, b, labels"
+        )
     from harness.engine import compare as contrast
 
     found = contrast.compare_members(

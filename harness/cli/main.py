@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from harness.cli.codecs import codecs_
 from harness.cli.compare import agreement_, compare
 from harness.cli.data import data_
 from harness.cli.doctor import doctor
@@ -35,7 +36,8 @@ def cli() -> None:
 
 
 for _command in (
-    list_, show, run, score, agreement_, compare, ensemble, verify, leaderboard_, data_, submit, submission_, weights_, doctor,
+    list_, show, run, score, agreement_, compare, codecs_, ensemble, verify, leaderboard_, data_, submit, submission_, weights_,
+    doctor,
 ):  # fmt: skip
     cli.add_command(_command)
 

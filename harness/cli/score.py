@@ -1,27 +1,59 @@
-"""`harness score`: images that have no labels."""
+"""`harness score`: images that have no labels, under one model or several."""
 
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from harness.cli.options import echo, notifier, options, parse_settings
-from harness.runtime.errors import UsageError
+from harness.runtime.errors import UsageError, listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.datasets.folders import ImagePair
+    from harness.engine.unlabelled import ScoredPair
+
+FORMS = ("table", "csv", "markdown", "latex", "json")
+_BY_SUFFIX = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json", ".txt": "table"}
 
 
 @click.command()
-@click.argument("model")
-@click.argument("pictures", nargs=-1, metavar="[REFERENCE DISTORTED]")
-@click.option("--pairs", metavar="FILE.csv", help="A table with columns reference, distorted and optionally name.")
-@click.option("--out", metavar="FILE.csv", help="Write name,score there.")
+@click.argument("words", nargs=-1, metavar="MODEL... [REFERENCE DISTORTED]")
+@click.option("--reference", metavar="DIR|FILE", help="The references: a folder, searched with its subfolders, or one image.")
+@click.option("--distorted", multiple=True, metavar="DIR|FILE", help="The distorted images: a folder or an image; repeatable.")
+@click.option(
+    "--pattern",
+    metavar="P",
+    help="Paths below --distorted, such as {codec}/{quality}/{name}.png: {name} is the reference's stem, other fields become "
+    "columns. Without an extension it fits images of any kind. Default: equal relative paths, else equal stems.",
+)
+@click.option(
+    "--pairs", metavar="FILE.csv", help="A table with columns reference, distorted and optionally name; others are kept."
+)
+@click.option("--inner", is_flag=True, help="Leave out images without a partner instead of refusing them.")
+@click.option(
+    "--out", metavar="FILE", help="Write the scores there: .csv, .md, .tex, .json or .txt. A killed command goes on from there."
+)
+@click.option("--report", metavar="FILE.html", help="Write a page: distributions, means, worst pairs, where metrics disagree.")
+@click.option("--format", "form", type=click.Choice(FORMS), help="Print every pair's scores in this form.")
 @options("root", "weights", "set", "cards", "device", "seed", "offline", "workers", "ray", "batch", "quiet", "json", "debug")
 def score(
-    model: str,
-    pictures: Sequence[str],
+    words: Sequence[str],
+    reference: str | None,
+    distorted: Sequence[str],
+    pattern: str | None,
     pairs: str | None,
+    inner: bool,
     out: str | None,
+    report: str | None,
+    form: str | None,
     root: str | None,
     weights: str | None,
     settings: Sequence[str],
@@ -35,27 +67,191 @@ def score(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Score pictures that need no labels: one pair, or a table of pairs."""
+    """Score images that need no labels: one pair, a table of pairs, or folders, by one model or several.
+
+    \b
+    harness score psnr reference.png distorted.png
+    harness score psnr ssim --reference REFS --distorted DIST --pattern '{codec}/{quality}/{name}' --out scores.csv
+    """
     from harness.engine import unlabelled
     from harness.imaging import remarks
     from harness.results.run_scores import csv_text
 
-    if (len(pictures) != 2) == (pairs is None):
-        raise UsageError("give either REFERENCE DISTORTED or --pairs FILE.csv")
-    table = unlabelled.read_pairs(pairs, root) if pairs else unlabelled.one_pair(*pictures)
-    making = unlabelled.scorer(
-        model, table, weights=weights, settings=parse_settings(settings), cards=cards, device=device, seed=seed, offline=offline,
-        workers=workers, ray=ray, batch=batch, say=notifier(quiet),
-    )  # fmt: skip
-    with making as scorer:
+    models = _models(words, reference, distorted, pairs, pattern, inner)
+    say = notifier(quiet)
+    how: dict[str, Any] = {
+        "weights": weights, "settings": parse_settings(settings), "cards": cards, "device": device, "seed": seed,
+        "offline": offline, "batch": batch, "say": say,
+    }  # fmt: skip
+    plain = (
+        reference is None and len(models) == 1 and not report and not form and (out is None or (pairs and out.endswith(".csv")))
+    )
+    if not plain:
+        request = _Request(models, reference, distorted, pattern, pairs, words[-2:], root, inner, workers, ray)
+        _score_several(request, how, out, report, "json" if as_json else form, quiet)
+        return
+    table = unlabelled.read_pairs(pairs, root) if pairs else unlabelled.one_pair(*words[-2:])
+    with unlabelled.scorer(models[0], table, workers=workers, ray=ray, **how) as scorer:
         results = unlabelled.score(scorer, table, quiet=quiet)
     for line in remarks.lines(remark for _, scored in results for remark in scored.remarks):
-        notifier(quiet)(line)
-    if out:
-        unlabelled.write_scores(out, results)
-        notifier(quiet)(f"{len(results)} scores written to {out}")
+        say(line)
+    if out and pairs:
+        unlabelled.write_scores(out, results, unlabelled.other_columns(pairs))
+        say(f"{len(results)} scores written to {out}")
     if as_json:
         echo(json.dumps([unlabelled.as_json(pair, scored) for pair, scored in results], indent=2, ensure_ascii=False))
     elif not out:
         rows = [[pair.name, repr(scored.score)] if pairs else [repr(scored.score)] for pair, scored in results]
         echo(csv_text(rows).removesuffix("\n"))
+
+
+class _Request(NamedTuple):
+    models: list[str]
+    reference: str | None
+    distorted: Sequence[str]
+    pattern: str | None
+    pairs: str | None
+    files: Sequence[str]
+    root: str | None
+    inner: bool
+    workers: int
+    ray: str | None
+
+
+def _models(
+    words: Sequence[str], reference: str | None, distorted: Sequence[str], pairs: str | None, pattern: str | None, inner: bool
+) -> list[str]:
+    """The models of the command; raises UsageError for what does not go together."""
+    problems = []
+    if reference is not None and pairs is not None:
+        problems.append("--reference and --pairs: give one of them")
+    if (reference is not None) != bool(distorted):
+        problems.append("--reference and --distorted go together: the references' folder and the distorted images'")
+    if reference is None and (pattern or inner):
+        problems.append("--pattern and --inner belong to folders: give --reference DIR --distorted DIR")
+    several = reference is not None or pairs is not None
+    if not problems and len(words) < (1 if several else 3):
+        problems.append(
+            "give a MODEL with --reference and --distorted, or with --pairs"
+            if several
+            else "give either MODEL... REFERENCE DISTORTED, or --pairs FILE.csv, or --reference DIR --distorted DIR"
+        )
+    if problems:
+        raise UsageError("\n".join(problems))
+    return list(words if several else words[:-2])
+
+
+def _score_several(
+    request: _Request, how: dict[str, Any], out: str | None, report: str | None, form: str | None, quiet: bool
+) -> None:
+    from harness.engine import unlabelled
+    from harness.engine.scorer import Pair
+    from harness.imaging import remarks
+    from harness.results import score_report
+
+    say = how["say"]
+    written = _form_of(out)
+    images, columns = _image_pairs(request, say)
+    table = [Pair(i.name, i.distorted, i.reference, i.reference_id) for i in images]
+    ready = unlabelled.several(request.models, table, **how)
+    names = [one.name for one in ready]
+    taken = sorted({*columns, *score_report.FIXED} & set(names))
+    if taken:
+        raise UsageError(f"a column and a model of one name: {listed(taken)}; rename the column")
+    journal = Path(f"{out}.partial") if out else None
+    if request.workers > 1 or request.ray:
+        each = []
+        for model in request.models:
+            with unlabelled.scorer(model, table, workers=request.workers, ray=request.ray, **how) as scorer:
+                each.append([scored for _, scored in unlabelled.score(scorer, table, quiet=quiet)])
+        results = [unlabelled.ScoredPair(p, tuple(r[i] for r in each)) for i, p in enumerate(table)]
+    else:
+        results = unlabelled.score_all(ready, table, journal=journal, quiet=quiet, say=say)
+    for line in remarks.lines(remark for row in results for scored in row.results for remark in scored.remarks):
+        say(line)
+    for number, one in enumerate(ready):
+        if same := sum(row.results[number].identical for row in results):
+            say(f"{one.name}: {same} pairs are identical and have the card's score for that")
+    rows = _frame(images, columns, names, results)
+    better = {one.name: one.higher_is_better for one in ready}
+    if out:
+        from harness.files.atomic import write_text
+
+        write_text(out, _text(rows, names, columns, written) + "\n")
+        if journal is not None:
+            journal.unlink(missing_ok=True)
+        say(f"{len(results)} pairs under {len(names)} models written to {out}")
+    if report:
+        title = f"{', '.join(names)} on {len(results)} pairs"
+        command = shlex.join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("harness", "__main__.py") else ""
+        loaded = {one.name: one.scorer.model for one in ready}
+        score_report.write_page(report, title, rows, better, columns, command, loaded)
+        say(f"report written to {report}")
+    if form or not out:
+        echo(_text(rows, names, columns, form or "table"))
+    if form is None:
+        found = score_report.means(rows, names, columns)
+        echo(("" if out else "\n") + score_report.formatted(*score_report.means_rows(found, names), "table"))
+
+
+def _form_of(out: str | None) -> str:
+    suffix = Path(out).suffix.lower() if out else ".csv"
+    if suffix not in _BY_SUFFIX:
+        raise UsageError(f"--out {out}: the ending says the form, one of {', '.join(_BY_SUFFIX)}")
+    return _BY_SUFFIX[suffix]
+
+
+def _image_pairs(request: _Request, say: Any) -> tuple[list[ImagePair], tuple[str, ...]]:
+    """The pairs with bytes and pixels, and the names of their further columns."""
+    from harness.datasets.folders import ImagePair, measure_files, pair_images
+    from harness.engine import unlabelled
+
+    if request.reference is not None:
+        pairing = pair_images(request.reference, request.distorted, request.pattern, inner=request.inner)
+        for line in pairing.left_out:
+            say(f"left out: {line}")
+        return measure_files(pairing.pairs), pairing.columns
+    if request.pairs is None:
+        pairs, others = unlabelled.one_pair(*request.files), {}
+    else:
+        pairs, others = unlabelled.read_pairs(request.pairs, request.root), unlabelled.other_columns(request.pairs)
+    others = {name: values for name, values in others.items() if name not in ("reference", "distorted", "reference_id")}
+    others.pop("bytes", None)
+    others.pop("pixels", None)
+    images = [
+        ImagePair(p.name, p.distorted, p.reference, p.reference_id, {name: values[i] for name, values in others.items()})
+        for i, p in enumerate(pairs)
+    ]
+    return measure_files(images), tuple(others)
+
+
+def _frame(
+    images: Sequence[ImagePair], columns: Sequence[str], models: Sequence[str], results: Sequence[ScoredPair]
+) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "name": [i.name for i in images],
+            "reference": [i.reference for i in images],
+            "distorted": [i.distorted for i in images],
+            "reference_id": [i.reference_id for i in images],
+            **{c: [i.columns[c] for i in images] for c in columns},
+            "bytes": [i.bytes for i in images],
+            "pixels": [i.pixels for i in images],
+            **{m: [row.results[n].score for row in results] for n, m in enumerate(models)},
+        }
+    )
+
+
+def _text(rows: pd.DataFrame, models: Sequence[str], columns: Sequence[str], form: str) -> str:
+    from harness.results.score_report import formatted
+
+    if form == "json":
+        given = [c for c in rows.columns if c not in models]
+        documents = [
+            {**{c: row[c] for c in given}, "scores": {m: row[m] for m in models}} for row in rows.to_dict(orient="records")
+        ]
+        return json.dumps(documents, indent=2, ensure_ascii=False)
+    shown = list(rows.columns) if form == "csv" else ["name", *columns, *models]
+    return formatted(shown, rows[shown].to_numpy(dtype=object).tolist(), form)

@@ -110,17 +110,17 @@ class Scorer:
 
         Raises UsageError for pictures that cannot be scored, RunError naming the images whose score is not finite.
         """
-        with ThreadPoolExecutor(self.threads) as pool, self._working():
+        with ThreadPoolExecutor(self.threads) as pool, self.working():
             if self.on_uint8:
-                yield from _ahead(pool, lambda chunk: self.score_decoded(*self._decode(chunk)), chunks, self.threads + 1)
+                yield from ahead(pool, lambda chunk: self.score_decoded(*self._decode(chunk)), chunks, self.threads + 1)
             else:
-                for decoded in _ahead(pool, self._decode, chunks, self.threads + 1):
+                for decoded in ahead(pool, self._decode, chunks, self.threads + 1):
                     yield self.score_decoded(*decoded)
         for scorer in (self, *filter(None, self.parts)):
             scorer._embedded = None
 
     @contextmanager
-    def _working(self) -> Iterator[None]:
+    def working(self) -> Iterator[None]:
         """The model, and of a model made of others each member, told that a round begins, and how it ends."""
         with ExitStack() as stack:
             for scorer in (self, *filter(None, self.parts)):
@@ -350,7 +350,7 @@ def _cut(pixels: Pixels, place: Crop) -> Pixels:
     return np.ascontiguousarray(window[:, ::-1]) if place.mirrored else window
 
 
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Sequence[Any], depth: int) -> Iterator[Any]:
+def ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Sequence[Any], depth: int) -> Iterator[Any]:
     """`work` over `items` in order, at most `depth` of them in the air."""
     waiting: deque[Future[Any]] = deque()
     coming = iter(items)

@@ -1,28 +1,38 @@
-"""Scoring pictures that have no labels: one pair, or a table of pairs."""
+"""Scoring images that have no labels: one pair, a table of pairs, or folders; several models, each image decoded once."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import models
 from harness.cards.overrides import apply_set
+from harness.cards.schema import ModelCard
 from harness.engine.devices import choose
-from harness.engine.scorer import Pair, Scorer
-from harness.files.atomic import write_text
+from harness.engine.scorer import Pair, Scorer, ahead, cut
+from harness.files.atomic import append_lines, sha256_json, write_text
+from harness.imaging import decode
+from harness.imaging.crops import Crop
+from harness.imaging.decode import Decoded
+from harness.imaging.remarks import Remark
 from harness.models import find_model
 from harness.models import weights as weight_files
 from harness.models.capabilities import move
-from harness.results.run_scores import Scored, csv_text
-from harness.runtime.errors import UsageError, listed
+from harness.models.identity import code_of
+from harness.results.run_scores import CropScore, Scored, csv_text
+from harness.runtime.errors import HarnessError, RunError, UsageError, listed
 from harness.runtime.progress import progress
 
 if TYPE_CHECKING:
     from harness.engine.distributed.workers import WorkerPool
+    from harness.models.weights import ResolvedWeights
 
 Result = tuple[Pair, Scored]
 
@@ -87,14 +97,7 @@ def scorer(
 
     Raises UsageError for a model that would have to be trained first: the released AHIQ code scores with random heads then.
     """
-    if weights is None and find_model(model, cards).recipe is not None:
-        raise UsageError(
-            f"{model} scores nothing before it is trained: give its weights with --weights (a run's weights.safetensors, "
-            "a word such as released where the card has it), or train it with `harness run`"
-        )
-    card = apply_set(find_model(model, cards), settings or {})
-    found = weight_files.find(card, weights, offline=offline)
-    loaded = models.build(card, found, seed)
+    card, found, loaded = _ready(model, weights, settings, cards, seed, offline)
     most = max(Counter(pair.reference for pair in pairs).values())
     if workers < 2 and not ray:
         where = choose(device, loaded)
@@ -111,6 +114,243 @@ def scorer(
         yield pool
 
 
+def _ready(
+    model: str, weights: str | None, settings: Mapping[str, Any] | None, cards: Sequence[str], seed: int, offline: bool
+) -> tuple[ModelCard, ResolvedWeights, Any]:
+    """A model's resolved card, its weights, and the model."""
+    if weights is None and find_model(model, cards).recipe is not None:
+        raise UsageError(
+            f"{model} scores nothing before it is trained: give its weights with --weights (a run's weights.safetensors, "
+            "a word such as released where the card has it), or train it with `harness run`"
+        )
+    card = apply_set(find_model(model, cards), settings or {})
+    found = weight_files.find(card, weights, offline=offline)
+    return card, found, models.build(card, found, seed)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A model of the command, ready to score."""
+
+    name: str
+    higher_is_better: bool
+    scorer: Scorer
+    identity: str
+    """sha256 of what determines its scores."""
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """A pair with its result under each model, in the models' order."""
+
+    pair: Pair
+    results: tuple[Scored, ...]
+
+
+def several(
+    names: Sequence[str],
+    pairs: Sequence[Pair],
+    *,
+    weights: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    cards: Sequence[str] = (),
+    device: str | None = None,
+    seed: int = 0,
+    offline: bool = False,
+    batch: int = 8,
+    say: Callable[[str], None] = print,
+) -> list[Ready]:
+    """The models `names`, ready to score `pairs` in this process.
+
+    Raises UsageError listing every model that cannot be had, and names given twice.
+    """
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    problems = [f"models given twice: {listed(twice)}"] if twice else []
+    if weights is not None and len(names) > 1:
+        problems.append(f"--weights {weights} belongs to one model, and there are {len(names)}: score them one after the other")
+    most = max(Counter(pair.reference for pair in pairs).values())
+    ready: list[Ready] = []
+    for name in dict.fromkeys(names):
+        try:
+            card, found, loaded = _ready(name, weights, settings, cards, seed, offline)
+            where = choose(device, loaded)
+            move(loaded, where)
+            made = Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), say=say, card_path=card.path)
+            identity = sha256_json(
+                {
+                    "card": repr(replace(card, path="")),
+                    "code": code_of(card),
+                    "weights": [sorted(found.sha256.items()), found.random],
+                    "seed": seed,
+                    "device": where,
+                    "batch": made.batch,
+                }
+            )
+            ready.append(Ready(card.name, card.higher_is_better, made, identity))
+        except UsageError as error:
+            problems.append(str(error))
+    same = sorted(name for name, count in Counter(r.name for r in ready).items() if count > 1)
+    problems += [f"models of one name: {listed(same)}"] if same else []
+    if problems:
+        raise UsageError("\n".join(problems))
+    return ready
+
+
+def score_all(
+    ready: Sequence[Ready],
+    pairs: Sequence[Pair],
+    *,
+    journal: Path | None = None,
+    quiet: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[ScoredPair]:
+    """Every pair under every model, in the pairs' order; each image is decoded once for all models.
+
+    Metrics on uint8 work in the decoding threads; networks, one after the other, in the calling thread. With a `journal`
+    finished chunks are appended to this file, and a later call with the same models and images goes on from there.
+
+    Args:
+        ready: of `several`.
+        pairs: with unique names.
+        journal: a file next to the output; the caller removes it when the output is written.
+        quiet: no progress.
+        say: takes one line about what was found finished.
+
+    Raises:
+        UsageError: listing every image that cannot be decoded or scored; all others are scored first and kept.
+        RunError: naming images whose score is not finite; all others are kept.
+    """
+    chunks = cut(pairs, ready[0].scorer.batch)
+    done = {} if journal is None else _resume(journal, ready, pairs, chunks)
+    kept = sum(len(chunks[number]) for number in done)
+    if kept:
+        say(f"going on: {kept} of {len(pairs)} pairs were scored before")
+    todo = [number for number in range(len(chunks)) if number not in done]
+    threads = ready[0].scorer.threads
+    problems: list[str] = []
+    faults: list[str] = []
+
+    def work(number: int) -> tuple[int, _Images | str, dict[int, list[Scored]]]:
+        images = _decode_all(chunks[number])
+        first = {} if isinstance(images, str) else _scores_of(ready, chunks[number], images, on_uint8=True)
+        return number, images, first
+
+    with ExitStack() as stack:
+        step = stack.enter_context(progress("scoring", len(pairs), done=kept, unit="pairs", quiet=quiet))
+        pool = stack.enter_context(ThreadPoolExecutor(threads))
+        for one in ready:
+            stack.enter_context(one.scorer.working())
+        for number, images, outcome in ahead(pool, work, todo, threads + 1):
+            if isinstance(images, str):
+                problems.append(images)
+                continue
+            outcome = outcome | _scores_of(ready, chunks[number], images, on_uint8=False)
+            wrong = [o for o in outcome.values() if isinstance(o, HarnessError)]
+            for error in wrong:
+                (faults if error.exit_status == 1 else problems).append(str(error))
+            if wrong:
+                continue
+            rows = [ScoredPair(pair, tuple(outcome[m][i] for m in range(len(ready)))) for i, pair in enumerate(chunks[number])]
+            done[number] = rows
+            if journal is not None:
+                append_lines(journal, json.dumps({"chunk": number, "rows": [_plain(row) for row in rows]}) + "\n")
+            kept += len(rows)
+            step(kept)
+    if problems or faults:
+        text = "\n".join([*problems[:20], *([f"and {len(problems) - 20} more"] if len(problems) > 20 else []), *faults[:20]])
+        text += f"\n{kept} of {len(pairs)} pairs are scored" + (
+            f" and kept in {journal}; the same command goes on from there" if journal else ""
+        )
+        raise UsageError(text) if problems else RunError(text)
+    by_name = {row.pair.name: row for rows in done.values() for row in rows}
+    return [by_name[pair.name] for pair in pairs]
+
+
+_Images = tuple[Decoded, list[Decoded]]
+
+
+def _decode_all(chunk: Sequence[Pair]) -> _Images | str:
+    """The chunk's reference and distorted images, or every problem with them."""
+    found: list[Decoded] = []
+    problems: list[str] = []
+    for path in (chunk[0].reference, *(pair.distorted for pair in chunk)):
+        try:
+            found.append(decode.read_hashed(path))
+        except UsageError as error:
+            problems.append(str(error))
+    if not problems:
+        for pair, image in zip(chunk, found[1:], strict=True):
+            try:
+                decode.check_same_size(found[0].pixels, image.pixels, pair.name)
+            except UsageError as error:
+                problems.append(str(error))
+    return "\n".join(problems) if problems else (found[0], found[1:])
+
+
+def _scores_of(ready: Sequence[Ready], chunk: Sequence[Pair], images: _Images, *, on_uint8: bool) -> dict[int, Any]:
+    """By model: the chunk's results, or the error that came instead."""
+    outcome: dict[int, Any] = {}
+    for number, one in enumerate(ready):
+        if one.scorer.on_uint8 == on_uint8:
+            try:
+                outcome[number] = one.scorer.score_decoded(chunk, *images)
+            except HarnessError as error:
+                outcome[number] = type(error)(f"{one.name}: {error}")
+    return outcome
+
+
+def _resume(
+    journal: Path, ready: Sequence[Ready], pairs: Sequence[Pair], chunks: Sequence[Sequence[Pair]]
+) -> dict[int, list[ScoredPair]]:
+    """Chunks that a killed command finished under the same models and images; a journal of anything else begins anew."""
+    facts = {path: _fact(path) for pair in pairs for path in (pair.reference, pair.distorted)}
+    identity = sha256_json(
+        {"format": 1, "models": [[r.name, r.identity] for r in ready], "pairs": [list(p) for p in pairs], "files": facts}
+    )
+    head = json.dumps({"journal": "harness score", "identity": identity}) + "\n"
+    try:
+        lines = journal.read_text(encoding="utf-8").split("\n")[:-1]  # the last is cut short, or empty
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    done: dict[int, list[ScoredPair]] = {}
+    if lines and lines[0] == head.removesuffix("\n"):
+        for line in lines[1:]:
+            with suppress(ValueError, KeyError, IndexError, TypeError):
+                entry = json.loads(line)
+                chunk = chunks[entry["chunk"]]
+                rows = [
+                    ScoredPair(pair, tuple(_scored(pair, *one) for one in row))
+                    for pair, row in zip(chunk, entry["rows"], strict=True)
+                ]
+                if all(len(row.results) == len(ready) for row in rows):
+                    done[entry["chunk"]] = rows
+    whole = [json.dumps({"chunk": n, "rows": [_plain(row) for row in rows]}) + "\n" for n, rows in done.items()]
+    write_text(journal, head + "".join(whole))
+    return done
+
+
+def _fact(path: str) -> list[int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _plain(row: ScoredPair) -> list[Any]:
+    return [
+        [r.score, r.identical, r.distorted, r.reference, [[list(c.crop), c.score] for c in r.crops], [list(m) for m in r.remarks]]
+        for r in row.results
+    ]
+
+
+def _scored(
+    pair: Pair, score: float, identical: bool, distorted: str, reference: str, crops: Sequence[Any], remarks: Sequence[Any]
+) -> Scored:
+    each = tuple(CropScore(Crop(*crop), float(value)) for crop, value in crops)
+    return Scored(pair.name, float(score), bool(identical), distorted, reference, each, tuple(Remark(*m) for m in remarks))
+
+
 def score(scorer: Scorer | WorkerPool, pairs: Sequence[Pair], *, quiet: bool = False) -> list[Result]:
     """Every pair with its result, in the pairs' order."""
     done: dict[str, Scored] = {}
@@ -121,9 +361,21 @@ def score(scorer: Scorer | WorkerPool, pairs: Sequence[Pair], *, quiet: bool = F
     return [(pair, done[pair.name]) for pair in pairs]
 
 
-def write_scores(path: str, results: Sequence[Result]) -> None:
-    """name,score, floats with all their digits."""
-    write_text(path, csv_text([("name", "score"), *((p.name, repr(s.score)) for p, s in results)]))
+def write_scores(path: str, results: Sequence[Result], others: Mapping[str, Sequence[str]] | None = None) -> None:
+    """name,score, floats with all their digits, and the `others` columns, by rows; one called `score` becomes label."""
+    others = dict(others or {})
+    called = "label" if "label" not in others else "score_of_the_pairs"
+    others = {(called if name == "score" else name): values for name, values in others.items()}
+    rows = [(p.name, repr(s.score), *(values[i] for values in others.values())) for i, (p, s) in enumerate(results)]
+    write_text(path, csv_text([("name", "score", *others), *rows]))
+
+
+def other_columns(path: str) -> dict[str, list[str]]:
+    """The columns of a table of pairs but its names, as text, by rows."""
+    from harness.files.text_table import read_text_columns
+
+    frame = read_text_columns(Path(path), ("reference", "distorted"))
+    return {str(name): list(frame[name]) for name in frame if name != "name"}
 
 
 def as_json(pair: Pair, scored: Scored) -> dict[str, Any]:

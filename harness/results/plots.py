@@ -89,6 +89,42 @@ def training(history: Sequence[Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
+def histograms(scores: Mapping[str, Floats]) -> bytes:
+    """The distribution of each model's scores, a panel for each."""
+    figure, panels = _figure(5.6, 1.5 * len(scores) + 0.6, len(scores))
+    figure.subplots_adjust(hspace=0.75)
+    for panel, (name, values) in zip(panels, scores.items(), strict=True):
+        panel.hist(values, bins=min(60, max(5, round(2 * np.sqrt(len(values))))), color=_DOTS)
+        panel.set_title(name, fontsize=9, loc="left")
+    return _png(figure)
+
+
+def rate_curves(curves: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]], rate: str, metric: str) -> bytes:
+    """Rate (logarithmic) against quality: a thin line for every image, a thick one for each codec's means over images.
+
+    `curves`: by codec, (rates, scores) of every image, sorted by rate. Means are drawn where all images of a codec have the
+    same number of points.
+    """
+    from matplotlib import colormaps
+
+    figure, (axes,) = _figure(5.6, 4.2, 1)
+    colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
+    for number, (codec, images) in enumerate(curves.items()):
+        colour = colours[number % len(colours)]
+        for x, y in images:
+            axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.35)
+        if len({len(x) for x, _ in images}) == 1:
+            x, y = np.mean([x for x, _ in images], axis=0), np.mean([y for _, y in images], axis=0)
+            axes.plot(x, y, color=colour, linewidth=2, marker="o", markersize=4, label=codec)
+        else:
+            axes.plot([], [], color=colour, linewidth=2, label=codec)
+    axes.set_xscale("log")
+    axes.set_xlabel(rate)
+    axes.set_ylabel(metric)
+    axes.legend(loc="best", fontsize=8, frameon=False)
+    return _png(figure)
+
+
 def _figure(width: float, height: float, rows: int, **options: Any) -> tuple[Figure, list[Axes]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

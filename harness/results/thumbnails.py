@@ -58,6 +58,18 @@ def show(pairs: Sequence[tuple[str, str]], model: Any = None) -> list[Shown]:
     ]
 
 
+def difference_map(reference: str, distorted: str) -> str | None:
+    """Where two images differ, as a data URI: the mean absolute difference over R, G and B in colours, from 0 to its largest.
+
+    None where one of the files cannot be read or their sizes differ.
+    """
+    still, moved = _read(reference), _read(distorted)
+    if still is None or moved is None or still.shape != moved.shape:
+        return None
+    values = np.abs(still.astype(np.int16) - moved).mean(axis=2).astype(np.float32)
+    return _uri(_over(moved, values, (0.0, float(values.max()))))
+
+
 def _read(path: str) -> Pixels | None:
     try:
         return decode.read(path)

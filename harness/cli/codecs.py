@@ -1,0 +1,211 @@
+"""`harness codecs`: is codec A better than B? Bjontegaard's rate differences from a table of scores; and `compare --by`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.options import echo, notifier, options
+
+if TYPE_CHECKING:
+    from harness.engine.codecs import CodecComparison, CodecResult
+    from harness.statistics.bd_rate import MeanOver
+
+Table = tuple[str, list[str], list[list[object]], list[str]]
+"""Caption, header, rows, notes."""
+
+
+@click.command("codecs")
+@click.argument("scores", metavar="SCORES.csv")
+@click.option("--anchor", required=True, metavar="CODEC", help="The codec that the others are compared with.")
+@click.option("--rate", metavar="COLUMN", help="The column of rates; default: bits per pixel from the files' bytes and pixels.")
+@click.option("--codec", "by", default="codec", show_default=True, metavar="COLUMN", help="The column that names the codec.")
+@click.option("--setting", metavar="COLUMN", help="The column of the codec's setting; default: quality, qp, crf, ...")
+@click.option("--image", metavar="COLUMN", help="The column that names the image; default: reference_id, image or reference.")
+@click.option("--metrics", metavar="A,B", help="Columns of scores; default: those that are called as a model is.")
+@click.option("--lower-is-better", "lower", multiple=True, metavar="METRIC", help="A metric of your own whose lower is better.")
+@click.option(
+    "--method", type=click.Choice(["akima", "pchip"]), default="akima", show_default=True, help="Interpolation of the curves."
+)
+@click.option("--inner", is_flag=True, help="Use the images that all codecs have.")
+@click.option("--report", metavar="FILE.html", help="Write a page with the curves.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "markdown", "latex"]),
+    default="table",
+    show_default=True,
+    help="Of the tables.",
+)
+@options("cards", "quiet", "json", "debug")
+def codecs_(
+    scores: str,
+    anchor: str,
+    rate: str | None,
+    by: str,
+    setting: str | None,
+    image: str | None,
+    metrics: str | None,
+    lower: Sequence[str],
+    method: Any,
+    inner: bool,
+    report: str | None,
+    form: str,
+    cards: Sequence[str],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Compare codecs by Bjontegaard's rate difference, from a table of `harness score --out`.
+
+    A negative difference means that the codec needs less rate than the anchor for the same quality. Nothing is extrapolated.
+    """
+    from harness.cli.options import parse_words
+    from harness.engine import codecs
+    from harness.results import score_report
+
+    table = codecs.read_score_table(
+        scores, by=by, rate=rate, setting=setting, image=image, metrics=parse_words(metrics), lower=lower, cards=cards,
+        anchor=anchor, inner=inner,
+    )  # fmt: skip
+    found = codecs.compare_codecs(table, anchor, method)
+    tables = _tables(found)
+    if report:
+        from harness.results import plots
+
+        drawn = {
+            metric: plots.rate_curves({c: [(x, y) for _, x, y in images] for c, images in by_codec.items()}, table.rate, metric)
+            for metric, by_codec in codecs.curves(found).items()
+        }
+        shown = [
+            {
+                "caption": caption,
+                "header": header,
+                "rows": [["" if v is None else str(v) for v in row] for row in rows],
+                "notes": notes,
+            }
+            for caption, header, rows, notes in [*tables, _by_image(found)]
+        ]
+        command = shlex.join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("harness", "__main__.py") else ""
+        score_report.write_codec_page(report, f"{', '.join(table.codecs)}: rate against {anchor}", shown, drawn, command)
+        notifier(quiet)(f"report written to {report}")
+    if as_json:
+        echo(json.dumps(found.json(), indent=2, ensure_ascii=False))
+        return
+    for number, (caption, header, rows, notes) in enumerate(tables):
+        text = score_report.formatted(header, rows, form)
+        echo(
+            text
+            if form == "csv"
+            else "\n".join([*([""] if number else []), f"{caption}", "", text, *([""] if notes else []), *notes])
+        )
+
+
+def _tables(found: CodecComparison) -> list[Table]:
+    header = ["metric", "codec", "rate", "95 %", "images", "need less", "left out"]
+    rows: list[list[object]] = [
+        [
+            r.metric,
+            r.codec,
+            _percent(r.rate.mean),
+            _interval(r.rate, "{:+.2f}"),
+            f"{r.rate.n} of {len(r.images)}",
+            f"{r.gaining} of {r.rate.n}",
+            len(r.left_out),
+        ]
+        for r in found.results
+    ]
+    notes = [line for result in found.results for line in _left_out(result)]
+    turned = [m.name for m in found.table.metrics if not m.higher_is_better]
+    notes += [f"lower is better, turned round for the curves: {', '.join(turned)}"] if turned else []
+    name = {"akima": "Akima", "pchip": "PCHIP"}[found.method]
+    caption = f"Bjontegaard's rate difference from {found.anchor} ({found.table.rate}, {name}); negative: needs less rate"
+    tables: list[Table] = [(caption, header, rows, notes)]
+    at = [
+        [
+            r.metric,
+            r.codec,
+            s.setting,
+            _number(s.quality.mean),
+            _interval(s.quality, "{:+.4f}"),
+            _percent(s.rate_percent.mean),
+            s.quality.n,
+        ]
+        for r in found.results
+        for s in r.at_settings
+    ]
+    if at:
+        setting = found.table.setting or "setting"
+        text = f"Differences from {found.anchor} at equal {setting}, paired by image"
+        tables.append((text, ["metric", "codec", setting, "difference", "95 %", "rate", "images"], at, []))
+    return tables
+
+
+def _by_image(found: CodecComparison) -> Table:
+    rows: list[list[object]] = [
+        [r.metric, r.codec, i.image, _percent(i.percent), f"{i.overlap:.0%}" if i.percent is not None else "", i.reason]
+        for r in found.results
+        for i in r.images
+    ]
+    return "By image", ["metric", "codec", "image", "rate", "overlap of the curves", "left out because"], rows, []
+
+
+def _left_out(result: CodecResult) -> list[str]:
+    """A line for each reason why images are not in the mean."""
+    lines = []
+    for reason, count in Counter(image.reason.partition(":")[0] for image in result.left_out).items():
+        images = [i for i in result.left_out if i.reason.partition(":")[0] == reason]
+        shown = "; ".join(f"{i.image} ({i.reason})" for i in images[:5]) + (f"; and {count - 5} more" if count > 5 else "")
+        lines.append(f"{result.metric}, {result.codec}: left out of the mean: {shown}")
+    return lines
+
+
+def _percent(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:+.2f} %"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4f}"
+
+
+def _interval(mean: MeanOver, form: str) -> str:
+    return "" if mean.ci is None else f"[{form.format(mean.ci[0])}, {form.format(mean.ci[1])}]"
+
+
+def compare_by(path: str, by: str, how: Mapping[str, Any], as_json: bool) -> None:
+    """`harness compare TABLE --by COLUMN`: the column's values ranked by every metric, paired by image."""
+    from harness.engine import codecs
+    from harness.results.score_report import formatted
+    from harness.results.tables import probability
+
+    rankings = codecs.rank(codecs.read_score_table(path, by=by, rates=False, **how))
+    if as_json:
+        echo(json.dumps([asdict(ranking) for ranking in rankings], indent=2, ensure_ascii=False))
+        return
+    for number, ranking in enumerate(rankings):
+        rows: list[list[object]] = [
+            [
+                p.name,
+                f"{p.mean:.4f}",
+                "" if p.difference is None else _number(p.difference.mean),
+                "" if p.difference is None else _interval(p.difference, "{:+.4f}"),
+                probability(p.p_holm),
+                "best group" if p.best else "",
+            ]
+            for p in ranking.places
+        ]
+        polarity = "higher" if ranking.higher_is_better else "lower"
+        echo(
+            ("\n" if number else "")
+            + f"{ranking.metric} ({polarity} is better): {ranking.images} images, paired; {ranking.cells} rows of each {by}\n"
+        )
+        echo(formatted([by, "mean", "from the best", "95 %", "p (Holm)", ""], rows, "table"))
+    if rankings and rankings[0].images < 2:
+        echo("\none image: no intervals and no tests")

@@ -1,0 +1,358 @@
+"""Pairs from folders of images: which distorted image belongs to which reference.
+
+Without a pattern a distorted image belongs to the reference of the same relative path, else to the one of the same stem, both
+without the extension. With a pattern such as `{codec}/{quality}/{name}.png`, `{name}` is the reference's stem and the other
+fields become columns.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from harness.files.table_paths import require_utf8
+from harness.imaging import headers
+from harness.runtime.errors import UsageError, listed
+
+EXTENSIONS = frozenset(
+    ".avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .jxl .pbm .pgm .png .pnm .ppm .qoi .tga .tif .tiff .webp".split()
+)
+"""What is taken for an image in a folder; whether one can be decoded is seen later."""
+RESERVED = ("name", "reference", "distorted", "reference_id", "bytes", "pixels", "score")
+"""Columns of a table of scores that a pattern's field cannot have."""
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_NEAREST = 5
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """One distorted image and its reference."""
+
+    name: str
+    """The distorted image's path below its folder, with slashes."""
+    distorted: str
+    reference: str
+    reference_id: str
+    """The reference's stem, or its relative path without extension where two references have one stem."""
+    columns: Mapping[str, str]
+    """The pattern's fields, or further columns of a table of pairs."""
+    bytes: int = 0
+    """Of the distorted file; 0: not looked at."""
+    pixels: int = 0
+    """Height times width; 0: not looked at."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The pairs of two folders."""
+
+    pairs: tuple[ImagePair, ...]
+    columns: tuple[str, ...]
+    """Names of the fields, in the pattern's order."""
+    left_out: tuple[str, ...]
+    """What is unpaired, a line for each side; only with `inner`."""
+
+
+@dataclass(frozen=True)
+class _File:
+    path: str
+    relative: str
+
+    @property
+    def key(self) -> str:
+        """The relative path without extension, in one Unicode form."""
+        return _key(self.relative)
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.key).name
+
+
+def _key(relative: str) -> str:
+    return unicodedata.normalize("NFC", str(PurePosixPath(relative).with_suffix("")))
+
+
+def pair_images(reference: str, distorted: Sequence[str], pattern: str | None = None, *, inner: bool = False) -> Pairing:
+    """Pair the distorted images with their references.
+
+    Args:
+        reference: a folder, searched with its subfolders, or one image, which is then the reference of all.
+        distorted: folders or images.
+        pattern: the distorted images' paths below their folder, such as `{codec}/{quality}/{name}.png`. Without an extension
+            it fits images of any kind. `{name}` may be left out where there is one reference.
+        inner: leave out what has no partner, instead of refusing it.
+
+    Returns:
+        The pairs, sorted by reference and path.
+
+    Raises:
+        UsageError: listing every problem: folders without images, files that the pattern does not fit, two distorted files for
+            one reference, what is unpaired on both sides.
+    """
+    problems: list[str] = []
+    references = _images(reference, "reference", problems)
+    single = len(references) == 1 and not os.path.isdir(reference)
+    files: list[_File] = []
+    for place in distorted:
+        files += _images(place, "distorted", problems)
+    again = sorted(name for name, count in Counter(f.relative for f in files).items() if count > 1)
+    if again:
+        problems.append(f"files of one name in several --distorted folders: {listed(again)}; give the folder above them")
+    fields = _fields(pattern, single, problems) if pattern else ()
+    if problems:
+        raise UsageError("\n".join(problems))
+    references = [
+        f for f in references if os.path.realpath(f.path) not in {os.path.realpath(d.path) for d in files}
+    ] or references
+    known = _Known(references)
+    found: list[ImagePair] = []
+    alone: list[str] = []
+    note: list[str] = []
+    if pattern:
+        found, alone, problems, note = _by_pattern(known, files, pattern, fields, single)
+    else:
+        for file in files:
+            key = known.of(file) if not single else next(iter(known.by_id))
+            if key is None:
+                alone.append(file.path)
+            else:
+                found.append(ImagePair(file.relative, file.path, known.by_id[key].path, key, {}))
+        problems = known.ambiguous(alone)
+    problems += _doubles(found, fields, pattern, single)
+    used = {pair.reference for pair in found}
+    idle = [f.path for f in references if f.path not in used]
+    sides = [f"{len(alone)} distorted images without a reference: {listed(alone)}"] if alone else []
+    sides += [f"{len(idle)} references without a distorted image: {listed(idle)}"] if idle and not single else []
+    if sides and not inner:
+        problems += [*sides, *note, "--inner leaves out what is unpaired"]
+    if not found:
+        problems = problems or sides
+        problems.append(
+            "no distorted image has a reference"
+            + ("" if pattern else "; a --pattern such as {codec}/{quality}/{name} says where its name stands")
+        )
+    if problems:
+        raise UsageError("\n".join(dict.fromkeys(problems)))
+    order = sorted(found, key=lambda pair: (pair.reference_id, pair.name))
+    return Pairing(tuple(order), fields, tuple(sides))
+
+
+def _images(place: str, side: str, problems: list[str]) -> list[_File]:
+    require_utf8(place)
+    if os.path.isfile(place):
+        return [_File(place, Path(place).name)]
+    if not os.path.isdir(place):
+        problems.append(f"{place}: no such file or folder ({side})")
+        return []
+    found, other = [], 0
+    for folder, folders, names in os.walk(place):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.startswith("."):
+                continue
+            path = os.path.join(folder, name)
+            if os.path.splitext(name)[1].lower() in EXTENSIONS:
+                require_utf8(path)
+                found.append(_File(path, Path(path).relative_to(place).as_posix()))
+            else:
+                other += 1
+    if not found:
+        problems.append(f"{place}: no images in this folder ({side}; {other} other files)")
+    return found
+
+
+class _Known:
+    """The references by what a distorted image may call them."""
+
+    def __init__(self, references: Sequence[_File]) -> None:
+        stems = Counter(f.stem for f in references)
+        self.by_stem: dict[str, list[str]] = {}
+        self.by_id: dict[str, _File] = {}
+        self.by_key: dict[str, str] = {}
+        self.doubles: list[str] = []
+        for file in references:
+            ident = file.stem if stems[file.stem] == 1 else file.key
+            if ident in self.by_id:
+                self.doubles.append(f"two references of one name: {self.by_id[ident].path} and {file.path}")
+            self.by_id[ident] = file
+            self.by_key[file.key] = ident
+            self.by_stem.setdefault(file.stem, []).append(ident)
+
+    def of(self, file: _File) -> str | None:
+        """The reference of the same relative path, else the only one of the same stem."""
+        same = self.by_stem.get(file.stem, [])
+        return self.by_key.get(file.key) or (same[0] if len(same) == 1 else None)
+
+    def ambiguous(self, alone: Sequence[str]) -> list[str]:
+        """Why files could not be given one reference, where that is more than a missing one."""
+        several = [
+            (p, self.by_stem[s]) for p in alone if len(self.by_stem.get(s := PurePosixPath(_key(Path(p).name)).name, [])) > 1
+        ]
+        return self.doubles + [f"{path}: several references have its stem: {listed(sorted(ids))}" for path, ids in several[:20]]
+
+
+def _fields(pattern: str, single: bool, problems: list[str]) -> tuple[str, ...]:
+    """The names of the pattern's fields without `name`; what is wrong with the pattern goes to `problems`."""
+    names = _FIELD.findall(pattern)
+    bare = _FIELD.sub("", pattern)
+    if "{" in bare or "}" in bare:
+        problems.append(f"--pattern {pattern}: a brace that is not closed")
+    bad = [name for name in names if not re.fullmatch(r"[A-Za-z_]\w*", name)]
+    bad += [name for name in names if name in RESERVED and name != "name"]
+    if bad:
+        problems.append(
+            f"--pattern {pattern}: not names of columns: {listed(sorted(set(bad)))}; fields are words such as {{codec}}"
+        )
+    if re.search(r"\}\{", pattern):
+        problems.append(f"--pattern {pattern}: two fields without text between them cannot be told apart")
+    if "name" not in names and not single:
+        problems.append(
+            f"--pattern {pattern}: it needs {{name}}, the reference's stem, such as {{codec}}/{{quality}}/{{name}}.png"
+        )
+    if pattern.startswith("/") or "\\" in pattern:
+        problems.append(f"--pattern {pattern}: paths below the folder, with slashes")
+    return tuple(dict.fromkeys(name.lower() for name in names if name != "name"))
+
+
+@functools.lru_cache(maxsize=4096)
+def _regex(pattern: str, name: str | None, greedy: bool) -> re.Pattern[str]:
+    """`pattern` as an expression, with `name` in the place of its field; a field that comes again must be the same."""
+    parts, seen = [], set()
+    for number, piece in enumerate(_FIELD.split(unicodedata.normalize("NFC", pattern))):
+        if number % 2 == 0:
+            parts.append(re.escape(piece))
+        elif piece == "name" and name is not None:
+            parts.append(re.escape(name))
+        elif piece in seen:
+            parts.append(f"(?P={piece})")
+        else:
+            seen.add(piece)
+            characters = "." if piece == "name" else "[^/]"
+            parts.append(f"(?P<{piece}>{characters}+{'' if greedy else '?'})")
+    return re.compile("".join(parts))
+
+
+def _by_pattern(
+    known: _Known, files: Sequence[_File], pattern: str, fields: Sequence[str], single: bool
+) -> tuple[list[ImagePair], list[str], list[str], list[str]]:
+    """Pairs, files without a reference, problems, and which files the pattern does not fit."""
+    with_extension = PurePosixPath(pattern).suffix.lower() in EXTENSIONS or (pattern.endswith("}") and ".{" in pattern)
+    found, alone, problems = [], [], list(known.doubles)
+    misses: list[tuple[_File, str]] = []
+    note: list[str] = []
+    for file in files:
+        text = unicodedata.normalize("NFC", file.relative) if with_extension else file.key
+        if _regex(pattern, None, True).fullmatch(text) is None:
+            misses.append((file, text))
+            continue
+        names = [next(iter(known.by_id))] if single else _parts_of(text, known.by_id)
+        readings: dict[str, dict[str, str]] = {}
+        for name in names:
+            matches = [_regex(pattern, None if single else name, greedy).fullmatch(text) for greedy in (True, False)]
+            for match in filter(None, matches):
+                values = {k.lower(): v for k, v in match.groupdict().items() if k != "name"}
+                readings[repr((name, values))] = {**values, "name": name}
+        if len(readings) > 1:
+            shown = " or ".join(", ".join(f"{k} = {v}" for k, v in values.items()) for values in readings.values())
+            problems.append(f"{file.path}: the pattern fits it in two ways: {shown}")
+        elif readings:
+            values = next(iter(readings.values()))
+            name = values.pop("name")
+            found.append(ImagePair(file.relative, file.path, known.by_id[name].path, name, {f: values[f] for f in fields}))
+        else:
+            alone.append(file.path)
+    if misses:
+        nearest = sorted(misses, key=lambda miss: -_fits(pattern, miss[1])[0])[:_NEAREST]
+        lines = [f"  {file.path}: {_fits(pattern, text)[1]}" for file, text in nearest]
+        what = "nothing" if len(misses) == len(files) else f"not {len(misses)} of {len(files)} files"
+        text = "\n".join([f"--pattern {pattern} fits {what}; the nearest misses:", *lines])
+        if len(misses) == len(files):
+            problems.append(text)
+        else:
+            alone += [file.path for file, _ in misses]
+            note = [text]
+    return found, alone, problems, note
+
+
+def _parts_of(text: str, known: Mapping[str, _File]) -> list[str]:
+    """The reference names that stand somewhere in the text."""
+    size = len(text)
+    if len(known) < size * size // 2:
+        return [name for name in known if name in text]
+    return sorted({text[i:j] for i in range(size) for j in range(i + 1, size + 1)} & known.keys())
+
+
+def _fits(pattern: str, text: str) -> tuple[int, str]:
+    """How many characters of `text` the beginning of the pattern fits, and what follows instead of what."""
+    pieces = _FIELD.split(pattern)
+    for count in range(len(pieces), 0, -1):
+        start = "".join(p if i % 2 == 0 else f"{{{p}}}" for i, p in enumerate(pieces[:count]))
+        # A field at the end takes all up to the next slash, literal text has to be there.
+        match = _regex(start, None, True).match(text) if start else None
+        if match:
+            rest = "".join(p if i % 2 == 0 else f"{{{p}}}" for i, p in enumerate(pieces[count:], count))
+            left = text[match.end() :]
+            stands = repr(left) if left else "nothing"
+            return (
+                match.end(),
+                f"fits {start!r} up to {text[: match.end()]!r}, then {stands} stands where {rest or 'the end'!r} should",
+            )
+    return 0, f"does not begin as {pattern!r} does"
+
+
+def _doubles(found: Sequence[ImagePair], fields: Sequence[str], pattern: str | None, single: bool) -> list[str]:
+    """Distorted images that nothing but their file names tells apart."""
+    if single and not pattern:
+        return []
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for pair in found:
+        groups.setdefault((pair.reference_id, *(pair.columns[f] for f in fields)), []).append(pair.distorted)
+    how = "" if pattern else "; a --pattern such as {codec}/{quality}/{name} tells them apart"
+    return [
+        f"{key[0]}: {len(paths)} distorted files for one {'reference and setting' if fields else 'stem'}: {listed(paths, 5)}{how}"
+        for key, paths in list(groups.items())[:50]
+        if len(paths) > 1
+    ][:20]
+
+
+def measure_files(pairs: Iterable[ImagePair], threads: int = 0) -> list[ImagePair]:
+    """The pairs with their bytes and pixels, from the files' headers.
+
+    Raises UsageError listing every file that cannot be read and every pair whose images differ in size.
+    """
+    from dataclasses import replace
+
+    pairs = list(pairs)
+    paths = list(dict.fromkeys(path for pair in pairs for path in (pair.reference, pair.distorted)))
+
+    def size(path: str) -> tuple[int, int] | str:
+        try:
+            header = headers.look(path)
+        except UsageError as error:
+            return f"{path}: {error}"
+        return header.height, header.width
+
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+        sizes = dict(zip(paths, pool.map(size, paths), strict=True))
+    problems = [found for found in sizes.values() if isinstance(found, str)]
+    mixed, measured = [], []
+    for pair in pairs:
+        reference, distorted = sizes[pair.reference], sizes[pair.distorted]
+        if isinstance(reference, str) or isinstance(distorted, str):
+            continue
+        if reference != distorted:
+            mixed.append(f"{pair.name} ({distorted[1]}x{distorted[0]}, its reference {reference[1]}x{reference[0]})")
+        measured.append(replace(pair, bytes=os.path.getsize(pair.distorted), pixels=reference[0] * reference[1]))
+    problems = [f"{len(problems)} images cannot be read:", *problems[:20]] if len(problems) > 1 else problems
+    if mixed:
+        problems.append(f"{len(mixed)} pairs whose images differ in size; they must have one size: {listed(mixed)}")
+    if problems:
+        raise UsageError("\n".join(problems))
+    return measured

@@ -1,0 +1,202 @@
+"""Tables and pages of scores without labels: means, distributions, the worst pairs, and where metrics disagree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.files.atomic import write_text
+from harness.runtime.text import latex, markdown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORST = 6
+DISAGREEMENTS = 6
+_MOST_VALUES = 60
+FIXED = ("name", "reference", "distorted", "reference_id", "bytes", "pixels")
+"""Columns that every table of several models has."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """Mean scores of a group of pairs."""
+
+    column: str
+    """Empty: all pairs."""
+    value: str
+    n: int
+    scores: tuple[float, ...]
+    """By model."""
+
+
+def means(rows: pd.DataFrame, models: Sequence[str], columns: Sequence[str]) -> list[Means]:
+    """The mean of every model over all pairs, and for every value of a column that has from 2 to 60 of them."""
+    found = [Means("", "all pairs", len(rows), tuple(float(rows[m].mean()) for m in models))]
+    for column in columns:
+        groups = rows.groupby(column, sort=False)
+        if 2 <= len(groups) <= _MOST_VALUES and len(groups) < len(rows):
+            each = [Means(column, str(v), len(g), tuple(float(g[m].mean()) for m in models)) for v, g in groups]
+            found += sorted(each, key=lambda one: _natural(one.value))
+    return found
+
+
+def _natural(value: str) -> tuple[float, str]:
+    try:
+        return float(value), value
+    except ValueError:
+        return float("inf"), value
+
+
+def formatted(header: Sequence[str], rows: Sequence[Sequence[object]], form: str) -> str:
+    """A table as text for a terminal, CSV, Markdown, LaTeX or JSON; text of others stays text."""
+    from tabulate import tabulate
+
+    if form == "json":
+        return json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2, ensure_ascii=False)
+    if form == "csv":
+        from harness.results.run_scores import csv_text
+
+        return csv_text([list(header), *([_full(v) for v in row] for row in rows)]).removesuffix("\n")
+    shown = [[_short(v) for v in row] for row in rows]
+    align = ["right" if rows and isinstance(rows[0][i], int | float) else "left" for i in range(len(header))]
+    options: dict[str, Any] = {"disable_numparse": True, "colalign": align if rows else None}
+    if form == "markdown":
+        escaped = [[markdown(v).replace("|", "\\|") for v in row] for row in [list(header), *shown]]
+        return tabulate(escaped[1:], headers=escaped[0], tablefmt="pipe", **options)
+    if form == "latex":
+        escaped = [[latex(v) for v in row] for row in [list(header), *shown]]
+        return tabulate(escaped[1:], headers=escaped[0], tablefmt="latex_raw", **options)
+    return tabulate(shown, headers=list(header), tablefmt="simple", **options)
+
+
+def _full(value: object) -> str:
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+
+
+def _short(value: object) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def means_rows(found: Sequence[Means], models: Sequence[str]) -> tuple[list[str], list[list[object]]]:
+    """Header and rows of a table of means."""
+    rows: list[list[object]] = [[one.column, one.value, one.n, *one.scores] for one in found]
+    return ["column", "value", "n", *models], rows
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A pair that two models rank differently; ranks are shares of all pairs, 1 is the best."""
+
+    name: str
+    row: int
+    models: tuple[str, str]
+    ranks: tuple[float, float]
+
+
+def disagreements(rows: pd.DataFrame, better: Mapping[str, bool], top: int = DISAGREEMENTS) -> list[Disagreement]:
+    """For every two models the `top` pairs whose ranks differ most.
+
+    `better`: whether higher is better, by model.
+    """
+    ranks = {m: np.asarray((rows[m] if up else -rows[m]).rank()) / len(rows) for m, up in better.items()}
+    found: list[Disagreement] = []
+    for a, b in combinations(better, 2):
+        distance = np.abs(ranks[a] - ranks[b])
+        most = [int(i) for i in np.argsort(-distance, kind="stable")[:top] if distance[i] > 0]
+        found += [Disagreement(str(rows["name"].iloc[i]), i, (a, b), (float(ranks[a][i]), float(ranks[b][i]))) for i in most]
+    return found
+
+
+def write_page(
+    path: str,
+    title: str,
+    rows: pd.DataFrame,
+    better: Mapping[str, bool],
+    columns: Sequence[str],
+    command: str,
+    models: Mapping[str, Any],
+) -> None:
+    """Write the report of scores without labels, one page that needs nothing but itself.
+
+    Args:
+        path: of the page.
+        title: its heading.
+        rows: name, reference, distorted, `columns`, and a column of scores per model.
+        better: whether higher is better, by model.
+        columns: what the pairs are grouped by.
+        command: the command that made the scores.
+        models: objects whose `score_maps`, where they have one, draws a map of local quality.
+    """
+    from harness.results import plots
+    from harness.results.html import render
+    from harness.results.thumbnails import data_uri, difference_map, show
+
+    found = means(rows, list(better), columns)
+    worst = []
+    for name, up in better.items():
+        lowest = rows.sort_values(name, ascending=up, kind="stable").head(WORST)
+        pairs = list(zip(lowest["reference"], lowest["distorted"], strict=True))
+        shown = show(pairs, models.get(name))
+        worst.append(
+            {
+                "model": name,
+                "better": "higher" if up else "lower",
+                "pairs": [
+                    {"name": n, "score": f"{s:.4f}", "images": _images(one, difference_map(*pair))}
+                    for n, s, one, pair in zip(lowest["name"], lowest[name], shown, pairs, strict=True)
+                ],
+            }
+        )
+    apart = disagreements(rows, better)
+    pairs = [(str(rows["reference"].iloc[d.row]), str(rows["distorted"].iloc[d.row])) for d in apart]
+    shown = show(pairs)
+    page = render(
+        "scores.html",
+        title=title,
+        n=len(rows),
+        references=int(rows["reference"].nunique()),
+        models=list(better),
+        means=[(m.column, m.value, m.n, [f"{v:.4f}" for v in m.scores]) for m in found],
+        histogram=data_uri(plots.histograms({m: rows[m].to_numpy(dtype=float) for m in better}), "image/png"),
+        spread=[[m, *(f"{v:.4f}" for v in np.percentile(rows[m], [0, 5, 25, 50, 75, 95, 100]))] for m in better],
+        worst=worst,
+        apart=[
+            {
+                "name": d.name, "models": d.models, "ranks": [f"{r:.2f}" for r in d.ranks],
+                "scores": [f"{rows[m].iloc[d.row]:.4f}" for m in d.models],
+                "images": _images(one, difference_map(*pair)),
+            }
+            for d, one, pair in zip(apart, shown, pairs, strict=True)
+        ],
+        command=command,
+    )  # fmt: skip
+    write_text(path, page)
+
+
+def _images(shown: Any, difference: str | None) -> list[tuple[str, str]]:
+    """(what, data URI) of a pair's images and maps."""
+    each = [
+        ("reference", shown.reference),
+        ("distorted", shown.distorted),
+        ("difference", difference),
+        ("local quality", shown.quality),
+        ("weight", shown.weight),
+    ]
+    return [(what, uri) for what, uri in each if uri]
+
+
+def write_codec_page(
+    path: str, title: str, tables: Sequence[Mapping[str, Any]], curves: Mapping[str, bytes], command: str
+) -> None:
+    """Write the report of codecs: `tables` of caption, header, rows (text) and notes, and the curves' PNG by metric."""
+    from harness.results.html import render
+    from harness.results.thumbnails import data_uri
+
+    drawn = [(metric, data_uri(png, "image/png")) for metric, png in curves.items()]
+    write_text(path, render("codecs.html", title=title, tables=tables, curves=drawn, command=command))

@@ -1,0 +1,154 @@
+"""Bjontegaard's rate difference of two rate-quality curves, and means over images with their intervals.
+
+G. Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001; interpolated by Akima's splines or
+PCHIP as in C. Herglotz et al., "Beyond Bjontegaard: limits of video compression performance comparisons", ICIP 2022. The
+library `bjontegaard` (of those authors) interpolates and integrates; here is what it must not be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.statistics.correlations import Floats
+from harness.statistics.intervals import Interval, holm, t_quantile
+
+Interpolation = Literal["akima", "pchip"]
+FEWEST_POINTS = 4
+
+
+@dataclass(frozen=True)
+class RateDifference:
+    """How much more rate a codec needs than the anchor for the same quality, on one image."""
+
+    percent: float | None
+    """Mean over the qualities that both curves reach, in percent; negative: the codec needs less. None: not defined."""
+    reason: str = ""
+    """Why it is not defined."""
+    overlap: float = 0.0
+    """Share of the qualities of both curves (their union) that both reach, in [0, 1]."""
+
+
+def rate_difference(
+    anchor_rate: ArrayLike,
+    anchor_quality: ArrayLike,
+    rate: ArrayLike,
+    quality: ArrayLike,
+    method: Interpolation = "akima",
+) -> RateDifference:
+    """Bjontegaard's rate difference of a curve against an anchor's.
+
+    Args:
+        anchor_rate: (n,) rates of the anchor, positive, in any order and unit.
+        anchor_quality: (n,) its qualities, higher is better.
+        rate: (m,) rates of the codec, in the same unit.
+        quality: (m,) its qualities.
+        method: interpolation of log rate over quality: `akima` or `pchip`.
+
+    Returns:
+        The difference, averaged over the qualities that both curves reach; nothing is extrapolated. Undefined, with a reason:
+        fewer than four points, qualities that do not rise with the rate, curves that do not overlap.
+    """
+    curves = []
+    for name, r, q in (("the anchor", anchor_rate, anchor_quality), ("the codec", rate, quality)):
+        x, y = np.asarray(r, dtype=np.float64), np.asarray(q, dtype=np.float64)
+        if not (np.isfinite(x).all() and np.isfinite(y).all() and (x > 0).all()):
+            return RateDifference(None, f"{name} has rates or scores that are not finite, or a rate that is not above 0")
+        if len(x) < FEWEST_POINTS:
+            return RateDifference(None, f"{name} has {len(x)} points, and {FEWEST_POINTS} are needed")
+        order = np.lexsort((y, x))
+        x, y = x[order], y[order]
+        falls = np.flatnonzero((np.diff(y) <= 0) | (np.diff(x) <= 0))
+        if len(falls):
+            i = int(falls[0])
+            what = "stays the same" if y[i + 1] == y[i] else "falls" if x[i + 1] > x[i] else "has two values at one rate"
+            return RateDifference(
+                None, f"{name} is not monotone: the quality {what} between the rates {x[i]:.4g} and {x[i + 1]:.4g}"
+            )
+        curves.append((x, y))
+    (ax, ay), (bx, by) = curves
+    low, high = max(ay[0], by[0]), min(ay[-1], by[-1])
+    if high <= low:
+        return RateDifference(None, "the curves do not overlap: no quality is reached by both")
+    from bjontegaard import bd_rate
+
+    percent = float(bd_rate(ax, ay, bx, by, method=method, require_matching_points=False, min_overlap=0))
+    overlap = float((high - low) / (max(ay[-1], by[-1]) - min(ay[0], by[0])))
+    return RateDifference(percent, "", overlap) if np.isfinite(percent) else RateDifference(None, "its integral is not finite")
+
+
+@dataclass(frozen=True)
+class MeanOver:
+    """A mean over images."""
+
+    mean: float | None
+    ci: Interval | None
+    """95 % interval by Student's t over the images; None for fewer than two."""
+    p_value: float | None
+    """Two-sided, of a true mean of 0."""
+    n: int
+
+
+def mean_over(values: ArrayLike, confidence: float = 0.95) -> MeanOver:
+    """The mean of one value per image (n,), with its interval over images."""
+    v = np.asarray(values, dtype=np.float64)
+    if not len(v):
+        return MeanOver(None, None, None, 0)
+    mean = float(v.mean())
+    if len(v) < 2:
+        return MeanOver(mean, None, None, len(v))
+    from scipy.special import stdtr
+
+    error = float(v.std(ddof=1) / np.sqrt(len(v)))
+    half = t_quantile(confidence, len(v) - 1) * error
+    p_value = (1.0 if mean == 0 else 0.0) if error == 0 else float(2 * stdtr(len(v) - 1, -abs(mean) / error))
+    return MeanOver(mean, (mean - half, mean + half), p_value, len(v))
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of several alternatives that were measured on the same images."""
+
+    name: str
+    mean: float
+    """Of the means per image, in the metric's own unit."""
+    difference: MeanOver | None
+    """From the best one, paired by image; None for the best itself."""
+    p_holm: float | None
+    """Of no difference from the best, after Holm's correction over the alternatives."""
+    best: bool
+    """In the best group: the best, or not significantly worse than it."""
+
+
+def places(names: Sequence[str], values: Floats, *, higher_is_better: bool = True, level: float = 0.05) -> list[Place]:
+    """Rank alternatives on the same images, as leaderboards rank models.
+
+    Args:
+        names: of the k alternatives.
+        values: (k, n) one value per alternative and image.
+        higher_is_better: the metric's polarity.
+        level: of the tests against the best.
+
+    Returns:
+        The alternatives, best first. With one image there are no tests, and all that is known is the order.
+    """
+    means = values.mean(axis=1)
+    order = np.argsort(-means if higher_is_better else means, kind="stable")
+    top = int(order[0])
+    differences = {int(i): mean_over(values[i] - values[top]) for i in order[1:]}
+    tested = [i for i, d in differences.items() if d.p_value is not None]
+    adjusted = dict(zip(tested, holm([differences[i].p_value or 0.0 for i in tested]), strict=True))
+    return [
+        Place(
+            names[i],
+            float(means[i]),
+            differences.get(int(i)),
+            adjusted.get(int(i)),
+            bool(int(i) == top or (adjusted.get(int(i)) or 0.0) >= level),
+        )
+        for i in order
+    ]

@@ -21,7 +21,7 @@ from harness.cards.schema import DatasetCard
 from harness.datasets import Dataset, splits
 from harness.datasets.check import manifest, pixels
 from harness.datasets.completeness import Count, counts
-from harness.datasets.file_index import how_to_get
+from harness.datasets.file_index import how_to_get, unopened
 from harness.datasets.table import complete, has_pictures
 from harness.files.atomic import sha256_file
 from harness.files.table_paths import explained
@@ -130,7 +130,8 @@ def check(
             _pictures(card, root, frame, found, report, workers or min(16, 4 * (os.cpu_count() or 1)), quiet)
         elif root is not None and not found.failed:
             found.error(f"labels, but none of the {len(frame):,} pictures", root, how_to_get(card))
-    report.problems += found.problems
+    lying = unopened(card, root) if found.failed or any(f.kind == INCOMPLETE for f in found.problems) else []
+    report.problems += [*lying, *found.problems]
     if report.manifest is None and report.ok:
         report.manifest = manifest.manifest_hash(card, root)
     return report

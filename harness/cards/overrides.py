@@ -32,7 +32,7 @@ def apply_set(card: ModelCard, settings: Mapping[str, Any]) -> ModelCard:
     for path, value in settings.items():
         head, _, key = path.partition(".")
         table = tables.get(head)
-        if names_code(path):
+        if names_code(path) or (path == "recipe.loss" and ":" in str(value)):
             problems.append(f"--set {path}: names code or a program, which only the card itself may: write it into {card.path}")
             continue
         if head == "recipe" and card.recipe is None:
@@ -52,7 +52,8 @@ def apply_set(card: ModelCard, settings: Mapping[str, Any]) -> ModelCard:
             "protocol": build_dataclass(Cropping, tables["protocol"], where, "protocol.", problems),
         }
         if card.recipe is not None:
-            changes["recipe"] = build_dataclass(Recipe, tables["recipe"], where, "recipe.", problems)
+            changes["recipe"] = recipe = build_dataclass(Recipe, tables["recipe"], where, "recipe.", problems)
+            problems += [f"{where}: recipe.{problem}" for problem in recipe.problems] if recipe is not None else []
         if not problems:
             return dataclasses.replace(card, **changes)
     raise UsageError("\n".join(problems))

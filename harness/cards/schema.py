@@ -17,6 +17,8 @@ from harness.runtime.errors import UsageError, listed, near
 
 _CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """`package.module:name`"""
+LOSSES = ("mse", "l1")
+"""The losses that a recipe names by a word."""
 _LARGEST = 1 << 63
 _DEEPEST = 64
 
@@ -68,12 +70,17 @@ class Recipe:
     minimum_rate: float = 0.0
     warmup: float = 0.0
     """Share of all steps over which the rate rises from 0."""
-    loss: Literal["mse", "l1"] = "mse"
+    loss: str = "mse"
+    """mse, l1, or `module:function` of an own card: a function of predicted (N,) and target (N,) that returns their mean loss."""
     labels: Literal["minmax"] = "minmax"
     """minmax: higher-is-better labels scaled to 0..1 over the training part."""
     batch_references: int = 4
     batch_distorted: int = 1
     """Distorted images per reference in a batch; they share the reference's crop and flip."""
+    crops: int = 1
+    """Crops of every image in a batch, each with a place and a flip of its own."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Of products and convolutions in training: tf32 rounds their inputs on GPUs that can, bf16 wherever autocast allows."""
     flip: Literal["none", "horizontal", "vertical", "both"] = "none"
     flip_probability: float = 0.5
     frozen: tuple[str, ...] = ()
@@ -83,6 +90,24 @@ class Recipe:
     """Epochs between validations; 0: never."""
     selection: Literal["last", "srcc", "main", "srcc-or-plcc"] = "last"
     """Which epoch's weights are tested, judged on the validation part alone."""
+    patience: int = 0
+    """Validations without a better epoch after which training ends; 0: all epochs."""
+
+    @property
+    def problems(self) -> list[str]:
+        """What a recipe of the right types can still get wrong."""
+        found = []
+        if self.loss not in LOSSES and not _CODE.fullmatch(self.loss):
+            found.append(
+                f"loss = {self.loss!r} is none of {listed(LOSSES)}{near(self.loss, LOSSES)}, nor 'package.module:function'"
+            )
+        if self.crops < 1:
+            found.append(f"crops = {self.crops} should be at least 1")
+        if self.patience and (self.selection == "last" or not self.validate_every):
+            found.append(
+                "patience needs validations to wait for: a selection other than 'last', and validate_every of at least 1"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -262,6 +287,8 @@ def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
         problems.append(f"{path}: name = {card.name!r} {problem}")
     if not problems and isinstance(card, ModelCard) and not _CODE.fullmatch(card.class_):
         problems.append(f"{path}: class = {card.class_!r} should read 'package.module:Class'")
+    if not problems and isinstance(card, ModelCard) and card.recipe is not None:
+        problems += [f"{path}: recipe.{problem}" for problem in card.recipe.problems]
     if not problems and isinstance(card, DatasetCard) and ":" in card.reader and not _CODE.fullmatch(card.reader):
         problems.append(f"{path}: reader = {card.reader!r} should read 'package.module:function'")
     if not problems and isinstance(card, DatasetCard) and card.default_protocol not in card.protocols:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from harness.models.capabilities import capabilities
@@ -31,3 +33,35 @@ def threads(model: Any) -> int:
 def on_uint8(model: Any) -> bool:
     """Whether the model works on decoded pictures, on the CPU, without torch."""
     return model is not None and capabilities(model).score_uint8
+
+
+@contextmanager
+def numerics(device: str, precision: str = "fp32", *, training: bool = False) -> Iterator[None]:
+    """How a GPU rounds inside, and as it was afterwards; nothing is touched for a CPU.
+
+    torch lets convolutions round their inputs to TF32 (10 bits) by default on Ampere and newer, which moves AHIQ's scores by up
+    to 4e-4. Here products and convolutions are float32 unless `precision` is tf32 or bf16. `training`: cuDNN takes its
+    deterministic algorithms; other kernels (atomic additions of scattered gradients) may still differ from run to run.
+    """
+    if not device.startswith("cuda"):
+        yield
+        return
+    import torch
+
+    backends = torch.backends
+    rounding = "ieee" if precision == "fp32" else "tf32"
+    places: list[tuple[Any, str, Any]] = [
+        (backends.cuda.matmul, "fp32_precision", rounding),
+        (backends.cudnn.conv, "fp32_precision", rounding),  # type: ignore[attr-defined]
+        (backends.cudnn.rnn, "fp32_precision", rounding),
+    ]
+    if training:
+        places += [(backends.cudnn, "deterministic", True), (backends.cudnn, "benchmark", False)]
+    before = [getattr(place, name) for place, name, _ in places]
+    for place, name, value in places:
+        setattr(place, name, value)
+    try:
+        yield
+    finally:
+        for (place, name, _), value in zip(places, before, strict=True):
+            setattr(place, name, value)

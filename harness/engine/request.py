@@ -143,6 +143,23 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
             f"{card.name} is trained, but protocol {name!r} of {data.name} has no training part: "
             f"choose one that has ({listed(others)}), or give weights (--weights FILE|released)"
         )
+    recipe = card.recipe
+    if trained and recipe is not None and recipe.selection != "last":
+        if not (parts == "validation").any() or not recipe.validate_every:
+            lacking = (
+                "validate_every = 0"
+                if (parts == "validation").any()
+                else f"protocol {name!r} of {data.name} has no validation part"
+            )
+            raise UsageError(
+                f"{card.name}: its recipe keeps the epoch that validates best (selection = {recipe.selection!r}), but {lacking}: "
+                f"choose a protocol that has one{_validating(data)}, or keep the last epoch (--set recipe.selection=last)"
+            )
+        if data.table["score"][parts == "validation"].isna().all():
+            raise UsageError(
+                f"{card.name}: labels of the validation part of {data.name} ({name}) are not here, so no epoch can be selected: "
+                f"{protocol.note or 'put them beside the images'}; or keep the last epoch (--set recipe.selection=last)"
+            )
     code: dict[str, Any] | None = None
     if request.object is not None:
         if request.workers > 1 or request.ray:
@@ -170,7 +187,7 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
         images = data.images or images_hash(rows, content)
     identity = RunIdentity(
         card=card_facts(card, trained=trained),
-        code=code_of(card) if request.object is None else code or {"never the same": uuid.uuid4().hex},
+        code=code_of(card, trained=trained) if request.object is None else code or {"never the same": uuid.uuid4().hex},
         weights=found.sha256 if request.scores else weights_of(found),
         labels_higher_is_better=data.higher_is_better,
         table=table_hash(data.table[parts != ""]),
@@ -183,6 +200,12 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
     folder = folder_of(request.runs, data.name, card.name, identity.key)
     rebuildable = request.object is None or code is not None
     return Plan(request, card, data, name, parts, found, trained, identity, rebuildable, content, folder)
+
+
+def _validating(data: Dataset) -> str:
+    """` (a, b)`: the dataset's protocols with a training and a validation part."""
+    found = [p for p, s in data.card.protocols.items() if s.validation or {"train", "validation"} <= set(s.roles.values())]
+    return f" ({listed(found)})" if found else ""
 
 
 def _rows(table: pd.DataFrame, split: pd.Series, limit: int | None, parts: Sequence[str]) -> pd.DataFrame:

@@ -157,7 +157,7 @@ def _work(todo: Plan, say: Callable[[str], None]) -> Record:
         if model is not None:
             move(model, device)
         pictures = model is not None and has_pictures(todo.data.table)
-        found = weight_files.ResolvedWeights({}, todo.folder / "weights.safetensors", {}, (), False) if training else todo.found
+        found = _trained_weights(todo) if training else todo.found
         scoring = _score(todo, model, device, workers, found, say) if pictures else _take(todo, model)
         require_there(todo.folder)
         record = _record(todo, model, now, training, scoring)
@@ -165,6 +165,13 @@ def _work(todo: Plan, say: Callable[[str], None]) -> Record:
         write_json(todo.folder / "record.json", record.to_json())
         tracker.end(record)
     return record
+
+
+def _trained_weights(todo: Plan) -> ResolvedWeights:
+    """What fills the trained model in a worker: its own file, after the frozen parts that the file leaves out."""
+    own = todo.folder / "weights.safetensors"
+    parts = {name: todo.found.parts[name] for name in weight_files.needed_parts(own, todo.found.parts)}
+    return weight_files.ResolvedWeights(parts, own, {}, (), False)
 
 
 def _built(todo: Plan) -> Any:
@@ -236,6 +243,7 @@ def _train(
         "folder": todo.folder,
         "seed": request.seed,
         "batch": request.batch,
+        "from_files": dict(todo.found.sha256) if todo.found.parts and not (todo.found.file or todo.found.backbone) else {},
         "metadata": {
             "model": todo.card.name,
             "trained_on": ",".join(sorted({*todo.found.trained_on, todo.data.name})),
@@ -248,7 +256,8 @@ def _train(
 
         job = Job(todo.card, todo.found, request.seed, request.batch)
         trained = training.train(workers.session, group, job, arguments, say=say, quiet=request.quiet, on_epoch=on_epoch)
-        model.load_state_dict(read_state(todo.folder / WEIGHTS))
+        # Frozen parts that came from files are not in it: the model has them.
+        model.load_state_dict(read_state(todo.folder / WEIGHTS), strict=False)
         model.eval()
         return trained
     return Trainer(model, **arguments, device=device, say=say, quiet=request.quiet, on_epoch=on_epoch).train()

@@ -20,6 +20,7 @@ import numpy as np
 
 from harness.cards.plugins import errors_of
 from harness.cards.schema import Cropping
+from harness.engine.devices import numerics
 from harness.engine.warm_time import WarmTime
 from harness.imaging import crops as cropping
 from harness.imaging import decode
@@ -81,6 +82,9 @@ class Scorer:
         if own and self.protocol.crop_size not in (0, own):
             raise UsageError(f"protocol.crop_size = {self.protocol.crop_size}, but this model takes {own}x{own} crops only")
         self.threads = self.workers or os.cpu_count() or 1
+        # A model says by `precision` that it wants less than float32; its card's setting is part of the run's identity.
+        wanted = getattr(self.model, "precision", None)
+        self.precision: str = wanted if wanted in ("tf32", "bf16") else "fp32"
         # A model made of others: each member is scored under its own cropping, as if alone; None stands for a file's scores.
         self.parts: list[Scorer | None] = [
             None
@@ -129,7 +133,7 @@ class Scorer:
         self, chunk: Sequence[Pair], reference: decode.Decoded, distorted: Sequence[decode.Decoded]
     ) -> list[Scored]:
         """The results of a chunk whose pictures are decoded: one reference, and an image per pair."""
-        with errors_of(self.card_path, "its model cannot score", RunError):
+        with errors_of(self.card_path, "its model cannot score", RunError), numerics(self.device, self.precision):
             return self._score_decoded(chunk, reference, distorted)
 
     def _score_decoded(

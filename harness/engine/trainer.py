@@ -6,28 +6,25 @@ generator's state beyond its step: which pairs form batch n, where it is cropped
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import math
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from harness.cards.plugins import errors_of
+from harness.cards.plugins import errors_of, resolve
 from harness.cards.schema import Cropping, Recipe
+from harness.engine.batches import Batch, Batches, number_of
+from harness.engine.devices import numerics
 from harness.engine.scorer import Pair, Scorer
 from harness.files.atomic import write_text
-from harness.imaging import decode
-from harness.imaging.decode import Pixels
 from harness.models.weights.checkpoint import read_metadata, read_state, save_state
 from harness.results.run_folder import require_there
 from harness.runtime.errors import RunError, UsageError
@@ -38,17 +35,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CHECKPOINT, BEST, WEIGHTS, LOG = "checkpoint.safetensors", "best.safetensors", "weights.safetensors", "log.jsonl"
-_CACHE_BYTES = 1 << 30
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
 _STEPS_TO_ESTIMATE = 8
 _LONG = 3600.0
-
-
-class Group(NamedTuple):
-    """Distorted images (positions in the training table) of one reference that share a crop and a flip."""
-
-    reference: str
-    rows: tuple[int, ...]
 
 
 @dataclass
@@ -104,6 +93,8 @@ class Trainer:
     device: str = "cpu"
     batch: int = 8
     metadata: Mapping[str, str] = field(default_factory=dict)
+    from_files: Mapping[str, str] = field(default_factory=dict)
+    """Parts that the card's files filled, with their sha256: where frozen, they are not written again with the weights."""
     say: Callable[[str], None] = print
     quiet: bool = False
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None
@@ -118,17 +109,10 @@ class Trainer:
         if not high > low:
             raise UsageError("all training labels are equal: nothing can be learned from them")
         self.targets = ((self.labels - low) / (high - low)).astype(np.float32)
-        self.pairs = [(str(r), str(d)) for r, d in zip(self.table["reference"], self.table["distorted"], strict=True)]
-        self.by_reference: dict[str, list[int]] = {}
-        for row, (reference, _) in enumerate(self.pairs):
-            self.by_reference.setdefault(reference, []).append(row)
-        per_pass = sum(-(-len(rows) // self.recipe.batch_distorted) for rows in self.by_reference.values())
-        self.batches_per_pass = -(-per_pass // self.recipe.batch_references)
-        self.epoch_steps = self.recipe.steps_per_epoch or self.batches_per_pass
+        self.batches = Batches(self.recipe, self.table, self.targets, self.crop_size, self.seed)
+        self.epoch_steps = self.recipe.steps_per_epoch or self.batches.per_pass
         self.steps = self.recipe.epochs * self.epoch_steps
-        self.takes_index = "index" in inspect.signature(self.model.forward).parameters
-        self.decoded = _Decoded(_CACHE_BYTES)
-        self.sizes: dict[str, tuple[int, int]] = {}
+        self.loss = self._loss()
 
     @property
     def writes(self) -> bool:
@@ -148,13 +132,15 @@ class Trainer:
         self.group.broadcast(self.model)
         begun, saved, first = time.monotonic(), time.monotonic(), state["step"]
         with self.shown("training", self.steps, done=first, unit="steps", quiet=self.quiet) as step_done:
-            for step, (reference, distorted, index, target) in self._batches(first):
+            last = first if self._waited(state) else self.steps
+            for step, batch in self.batches.ahead(first, last, lambda groups: set(self.group.share(range(len(groups))))):
                 self._train_mode()
-                loss = self._step(optimizer, trainable, step, reference, distorted, index, target)
+                with numerics(self.device, recipe.precision, training=True):
+                    loss = self._step(optimizer, trainable, step, batch)
                 state["loss"] += loss
                 state["step"] = step + 1
                 if step + 1 - first == min(_STEPS_TO_ESTIMATE, self.steps - first):
-                    self._estimate((time.monotonic() - begun) / (step + 1 - first) * (self.steps - step - 1))
+                    self._estimate((time.monotonic() - begun) / (step + 1 - first), step + 1)
                 epoch_ends = (step + 1) % self.epoch_steps == 0
                 saves = epoch_ends or time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS
                 if saves:
@@ -166,8 +152,12 @@ class Trainer:
                     begun = saved = time.monotonic()
                     self._save(optimizer, state)
                 step_done(step + 1, f"loss {loss:.4f}" if epoch_ends else "")
+                if epoch_ends and self._waited(state):
+                    epoch = (step + 1) // self.epoch_steps
+                    self.say(f"no better epoch in {recipe.patience} validations: training ends after epoch {epoch}")
+                    break
         self._choose(state)
-        return Trained(self.steps, recipe.epochs, state["best_epoch"], state["seconds"], state["history"])
+        return Trained(state["step"], len(state["history"]), state["best_epoch"], state["seconds"], state["history"])
 
     def _freeze(self) -> None:
         for name, parameter in self.model.named_parameters():
@@ -209,12 +199,11 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         trainable: list[torch.nn.Parameter],
         step: int,
-        reference: torch.Tensor,
-        distorted: torch.Tensor,
-        index: torch.Tensor,
-        target: torch.Tensor,
+        batch: Batch,
     ) -> float:
         """One update; returns the loss before it."""
+        parts = (batch.reference, batch.distorted, batch.index, batch.target)
+        reference, distorted, index, target = (part.to(self.device, non_blocking=True) for part in parts)
         for group in optimizer.param_groups:
             group["lr"] = self.rate(step)
         optimizer.zero_grad(set_to_none=True)
@@ -222,10 +211,10 @@ class Trainer:
         value = 0.0
         # A model with dropout draws from torch's global generator: seeded by the step, and given back as it was.
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(_number(self.seed, f"dropout {self.group.rank}" if self.group.rank else "dropout", step) % 2**63)
+            torch.manual_seed(number_of(self.seed, f"dropout {self.group.rank}" if self.group.rank else "dropout", step) % 2**63)
             if len(index):
                 value = self._backward(reference, distorted, index, target)
-        value = self.group.reduce_gradients(trainable, value, len(index) / self._rows(step))
+        value = self.group.reduce_gradients(trainable, value, len(index) / self.batches.rows(step))
         if self.recipe.clip:
             torch.nn.utils.clip_grad_norm_(trainable, self.recipe.clip)
         optimizer.step()
@@ -235,87 +224,41 @@ class Trainer:
             )
         return value
 
+    def _loss(self) -> Callable[..., torch.Tensor]:
+        """(reference, distorted, index, target) -> the mean loss: the model's `training_step`, or `forward` and the recipe's."""
+        own = getattr(self.model, "training_step", None)
+        if callable(own):
+            if self.recipe.loss != Recipe.loss:
+                raise UsageError(
+                    f"recipe.loss = {self.recipe.loss!r}: the model's training_step computes its own loss; leave one out"
+                )
+            step_of: Callable[..., torch.Tensor] = own
+            return step_of
+        named = {"mse": torch.nn.functional.mse_loss, "l1": torch.nn.functional.l1_loss}
+        loss = named[self.recipe.loss] if self.recipe.loss in named else resolve(self.recipe.loss, self.card_path)
+        forward = self.model.forward
+        takes_index = "index" in inspect.signature(forward).parameters
+
+        def step(reference: torch.Tensor, distorted: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            predicted = self.model(reference, distorted, index=index) if takes_index else self.model(reference[index], distorted)
+            value: torch.Tensor = loss(predicted, target)
+            return value
+
+        return step
+
     def _backward(self, reference: torch.Tensor, distorted: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> float:
         """Gradients of the mean loss over these images; returns the loss."""
+        kind = torch.device(self.device).type
         with errors_of(self.card_path, "its model cannot be trained", RunError):
-            predicted = (
-                self.model(reference, distorted, index=index) if self.takes_index else self.model(reference[index], distorted)
-            )
-        losses = {"mse": torch.nn.functional.mse_loss, "l1": torch.nn.functional.l1_loss}
-        loss = losses[self.recipe.loss](predicted, target)
-        loss.backward()  # type: ignore[no-untyped-call]
+            with torch.autocast(kind, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+                loss = self.loss(reference, distorted, index, target)
+            if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
+                shape = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+                raise RunError(
+                    f"{self.card_path}: its loss is {shape}, and should be one number with a gradient: the mean over images"
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
-
-    def _rows(self, step: int) -> int:
-        """Distorted images of a step's whole batch."""
-        return sum(len(group.rows) for group in self.groups(step))
-
-    def groups(self, number: int) -> list[Group]:
-        """The groups of batch `number`: passes over the training part follow one another, each in an order of its own."""
-        done, position = divmod(number, self.batches_per_pass)
-        if getattr(self, "_pass", (None, []))[0] != done:
-            draw = _generator(self.seed, "pass", done)
-            whole: list[Group] = []
-            for reference, rows in self.by_reference.items():
-                order = [rows[i] for i in draw.permutation(len(rows))]
-                size = self.recipe.batch_distorted
-                whole += [Group(reference, tuple(order[i : i + size])) for i in range(0, len(order), size)]
-            self._pass = (done, [whole[i] for i in draw.permutation(len(whole))])
-        first = position * self.recipe.batch_references
-        return self._pass[1][first : first + self.recipe.batch_references]
-
-    def _batches(self, first: int) -> Iterator[tuple[int, tuple[torch.Tensor, ...]]]:
-        """Batches from step `first` on, each decoded while the one before it is trained on."""
-        with ThreadPoolExecutor(1) as pool:
-            coming: Future[tuple[torch.Tensor, ...]] | None = None
-            for step in range(first, self.steps):
-                current = coming or pool.submit(self._batch, step, self.groups(step))
-                batch = current.result()
-                coming = pool.submit(self._batch, step + 1, self.groups(step + 1)) if step + 1 < self.steps else None
-                yield step, tuple(t.to(self.device, non_blocking=True) for t in batch)
-
-    def _batch(self, step: int, groups: Sequence[Group]) -> tuple[torch.Tensor, ...]:
-        """reference (G, 3, S, S) and distorted (N, 3, S, S) float32 in [0, 1], index (N,), target (N,): this member's share."""
-        draw = _generator(self.seed, "crops", step)
-        still: list[Pixels] = []
-        moved: list[Pixels] = []
-        index, target = [], []
-        mine = set(self.group.share(range(len(groups))))
-        for number, group in enumerate(groups):
-            height, width = self._size(group.reference)
-            size = self.crop_size
-            if size and min(height, width) < size:
-                raise UsageError(f"{group.reference}: {width}x{height} is smaller than the {size}x{size} training crop")
-            rows, columns = (size, size) if size else (height, width)
-            top, left = (int(draw.integers(0, extent + 1)) for extent in (height - rows, width - columns))
-            flips = [bool(draw.random() < self.recipe.flip_probability) for _ in range(2)]
-            if number not in mine:
-                # Drawn all the same: a group's crop may not depend on who has it.
-                continue
-            reference = self.decoded[group.reference]
-
-            def cut(pixels: Pixels, where: tuple[slice, slice] = (slice(top, top + rows), slice(left, left + columns))) -> Pixels:
-                return self._flip(pixels[where], flips)  # noqa: B023
-
-            still.append(cut(reference))
-            for row in group.rows:
-                picture = self.decoded[self.pairs[row][1]]
-                decode.check_same_size(reference, picture, self.pairs[row][1])
-                moved.append(cut(picture))
-                index.append(len(still) - 1)
-                target.append(self.targets[row])
-        return _tensor(still), _tensor(moved), torch.tensor(index), torch.tensor(np.array(target, dtype=np.float32))
-
-    def _size(self, reference: str) -> tuple[int, int]:
-        if reference not in self.sizes:
-            height, width = self.decoded[reference].shape[:2]
-            self.sizes[reference] = height, width
-        return self.sizes[reference]
-
-    def _flip(self, pixels: Pixels, flips: Sequence[bool]) -> Pixels:
-        horizontal = self.recipe.flip in ("horizontal", "both") and flips[0]
-        vertical = self.recipe.flip in ("vertical", "both") and flips[1]
-        return pixels[:: -1 if vertical else 1, :: -1 if horizontal else 1]
 
     def _end_epoch(self, state: dict[str, Any]) -> None:
         epoch = state["step"] // self.epoch_steps
@@ -335,29 +278,63 @@ class Trainer:
             self.on_epoch(entry)
 
     def _validate(self, pairs: Sequence[Pair], labels: np.ndarray[Any, Any]) -> dict[str, float]:
-        self.model.eval()
-        cropping = Cropping(crops=self.recipe.validation_crops, crop_size=self.crop_size or 0)
-        scorer = Scorer(self.model, cropping, seed=self.seed, device=self.device, batch=self.batch, say=self.say)
+        scorer = self._validating()
         chunks = self.group.share(scorer.chunks(pairs))
         scores = {r.name: r.score for chunk in scorer.score(chunks) for r in chunk}
         figures = agreement(self.group.all_reduce(np.array([scores.get(p.name, 0.0) for p in pairs])), labels, intervals=False)
         srcc, plcc = figures.srcc or 0.0, figures.plcc or 0.0
         return {"srcc": srcc, "plcc": plcc, "main": srcc + plcc}
 
+    def _validating(self) -> Scorer:
+        self.model.eval()
+        cropping = Cropping(crops=self.recipe.validation_crops, crop_size=self.crop_size or 0)
+        return Scorer(self.model, cropping, seed=self.seed, device=self.device, batch=self.batch, say=self.say)
+
     def _better(self, best: Mapping[str, float], entry: Mapping[str, float]) -> bool:
         figures = {"last": (), "srcc": ("srcc",), "main": ("main",), "srcc-or-plcc": ("srcc", "plcc")}[self.recipe.selection]
         return any(entry[f] > best.get(f, -math.inf) for f in figures)
 
-    def _estimate(self, seconds: float) -> None:
+    def _waited(self, state: Mapping[str, Any]) -> bool:
+        """Whether as many validations as `recipe.patience` went by without a better epoch."""
+        validated = [entry["epoch"] for entry in state["history"] if "main" in entry]
+        late = [epoch for epoch in validated if epoch > (state["best_epoch"] or 0)]
+        return bool(self.recipe.patience) and len(late) >= self.recipe.patience
+
+    def _estimate(self, step_seconds: float, done: int) -> None:
+        """Say how long the rest will take, validations included, what it leaves on the disk, and the shorter ways."""
+        recipe, (pairs, _) = self.recipe, self.validation
+        validations = 0
+        if pairs and recipe.validate_every:
+            first, last = done // self.epoch_steps, recipe.epochs
+            validations = sum(e % recipe.validate_every == 0 or e == last for e in range(first + 1, last + 1))
+        each = self._seconds_to_validate() if validations else 0.0
+        seconds = max(1.0, step_seconds * (self.steps - done) + each * validations)
         if self.quiet and seconds < _LONG:
             return
-        text = f"training will take about {duration(seconds)} on {self.device}"
+        parts = [f"{self.steps - done:,} steps of {step_seconds:.2g} s"]
+        parts += [f"{validations} validations of {duration(max(1.0, each))}"] if validations else []
+        size = sum(v.numel() * v.element_size() for v in self.model.state_dict().values())
+        text = (
+            f"training will take about {duration(seconds)} on {self.device} ({', '.join(parts)}); its weights take {_size(size)}"
+        )
         if seconds > _LONG:
-            text += (
-                "; shorter: test released weights (--weights released), fewer epochs (--set recipe.epochs=N), "
-                "a variant with larger patches, or a GPU (--device cuda). It can be stopped and taken up again at any time"
-            )
+            ways = ["test released weights (--weights released)", "fewer epochs (--set recipe.epochs=N)"]
+            ways += ["fewer validations (--set recipe.validate_every=5)"] if each * validations > seconds / 4 else []
+            ways += ["an end when it gets no better (--set recipe.patience=10)"] if not recipe.patience and validations else []
+            ways += ["--set recipe.precision=bf16, where the processor or GPU has it"] if recipe.precision == "fp32" else []
+            ways += ["a variant with larger patches", "a GPU (--device cuda)"]
+            text += f"; shorter: {', '.join(ways)}. It can be stopped and taken up again at any time"
         self.say(text)
+
+    def _seconds_to_validate(self) -> float:
+        """Of one validation, from its first chunk, whose scores are thrown away."""
+        begun = time.monotonic()
+        pairs, _ = self.validation
+        scorer = self._validating()
+        chunk = scorer.chunks(pairs)[0]
+        for _ in scorer.score([chunk]):
+            pass
+        return (time.monotonic() - begun) / len(chunk) * len(pairs) / self.group.size
 
     def _save(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         if not self.writes:
@@ -393,42 +370,16 @@ class Trainer:
     def _save_weights(self, file: str) -> None:
         if not self.writes:
             return
-        save_state(self.folder / file, self.model.state_dict(), dict(self.metadata))
+        without = {part: sha256 for part, sha256 in self.from_files.items() if part in self.recipe.frozen}
+        state = {k: v for k, v in self.model.state_dict().items() if k.partition(".")[0] not in without}
+        save_state(self.folder / file, state, {**self.metadata, **({"without": json.dumps(without)} if without else {})})
 
     def _choose(self, state: Mapping[str, Any]) -> None:
         if state["best_epoch"] is not None and self.writes:
-            self.model.load_state_dict(read_state(self.folder / BEST))
+            self.model.load_state_dict(read_state(self.folder / BEST), strict=False)
         self.model.eval()
         self._save_weights(WEIGHTS)
 
 
-class _Decoded:
-    """Decoded pictures by path, the least recently used dropped beyond a number of bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.bytes = limit, 0
-        self.kept: OrderedDict[str, Pixels] = OrderedDict()
-
-    def __getitem__(self, path: str) -> Pixels:
-        if path in self.kept:
-            self.kept.move_to_end(path)
-            return self.kept[path]
-        pixels = self.kept[path] = decode.read(path)
-        self.bytes += pixels.nbytes
-        while self.bytes > self.limit and len(self.kept) > 1:
-            self.bytes -= self.kept.popitem(last=False)[1].nbytes
-        return pixels
-
-
-def _number(seed: int, what: str, number: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}|{what}|{number}".encode()).digest(), "big")
-
-
-def _generator(seed: int, what: str, number: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(_number(seed, what, number)))
-
-
-def _tensor(cuts: Sequence[Pixels]) -> torch.Tensor:
-    if not cuts:
-        return torch.empty(0, 3, 0, 0)
-    return torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).float().div_(255)
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.1f} MB"

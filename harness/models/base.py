@@ -15,6 +15,11 @@ Optional abilities are declared by being there:
     (R, 3, H, W) reference batch that was embedded.
 `forward(reference, distorted, index=None) -> (N,)`
     differentiable, for a `torch.nn.Module` that can be trained. `index` as above (None: row by row).
+`training_step(reference, distorted, index, target) -> loss`
+    instead of `forward` and the recipe's loss: the mean loss, one number with a gradient, of distorted crops (N, 3, H, W)
+    whose references are rows `index` (N,) of `reference` (R, 3, H, W), with labels `target` (N,) in [0, 1], higher is better.
+    Randomness comes from torch's global generator, seeded by the run's seed and the step, so that a killed run resumes to the
+    same bits.
 `from_card(card)`
     a class method that constructs from the whole card, where its place matters.
 `combines_members = True`, `members` and `combine(values) -> (n,)`

@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.cards.plugins import current_path, model_class
+from harness.cards.plugins import current_path, model_class, resolve
 from harness.cards.schema import ModelCard
 from harness.files.hash_index import derived, hash_file
 from harness.models.weights import ResolvedWeights
@@ -34,8 +34,9 @@ _SKIPPED = frozenset({tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, token.NE
 _TENSORS = "tensors 1"
 
 
-def code_of(card: ModelCard) -> dict[str, Any]:
-    """The identity of the code that a card names: its class, and of a model made of others that of each member.
+def code_of(card: ModelCard, *, trained: bool = False) -> dict[str, Any]:
+    """The identity of the code that a card names: its class, of a model made of others that of each member, and of one that is
+    trained that of a loss of its own.
 
     Raises UsageError for a class that cannot be imported or whose source cannot be read.
     """
@@ -46,6 +47,8 @@ def code_of(card: ModelCard) -> dict[str, Any]:
     classes = [str(member["class"]) for member in members if isinstance(member, Mapping) and member.get("class")]
     if classes:
         found["members"] = [_named_class(name, card.path) for name in classes]
+    if trained and card.recipe is not None and ":" in card.recipe.loss:
+        found["loss"] = class_identity(resolve(card.recipe.loss, card.path), card.recipe.loss)
     return found
 
 

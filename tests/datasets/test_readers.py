@@ -28,7 +28,7 @@ EXPECTED = {
     "live": (779, 29, False),
     "live-first": (779, 29, False),
     "csiq": (144, 5, False),
-    "pipal": (1600, 225, True),
+    "pipal": (3250, 250, True),
     "pipal-ntire2022": (1800, 50, True),
     "pieapp": (30, 5, False),
     "mdid": (50, 5, True),
@@ -378,7 +378,7 @@ def test_pipals_local_split_is_160_20_20_references_and_never_the_challenges():
     assert name == "local"
     references = data.table.groupby(parts)["reference_id"].nunique()
     assert references[["train", "validation", "test"]].tolist() == [160, 20, 20]
-    assert set(data.table["part"][parts == ""]) == {"ntire2021-validation"}
+    assert set(data.table["part"][parts == ""]) == {"ntire2021-validation", "ntire2022-test"}
 
 
 def test_the_challenges_pictures_are_those_that_the_organisers_name():

@@ -13,6 +13,8 @@ from harness.datasets import load_dataset, splits
 from harness.engine.scorer import pairs_of
 from harness.engine.trainer import LOG, WEIGHTS, Trainer
 from harness.models import find_model, load_model
+from harness.models.weights import left_out, needed_parts
+from harness.models.weights.checkpoint import read_state
 from harness.runtime.errors import RunError, UsageError
 
 
@@ -100,15 +102,16 @@ def test_a_run_cut_off_at_any_step_ends_with_the_bits_of_an_undisturbed_one(worl
 
 def test_every_pair_is_seen_once_in_a_pass_and_batches_mix_references(world, tmp_path: Path):
     todo = trainer(world, tmp_path)
-    rows = [row for n in range(todo.batches_per_pass) for group in todo.groups(n) for row in group.rows]
+    rows = [row for n in range(todo.batches.per_pass) for group in todo.batches.groups(n) for row in group.rows]
     assert sorted(rows) == list(range(18))
-    assert todo.groups(0) != todo.groups(todo.batches_per_pass)
+    assert todo.batches.groups(0) != todo.batches.groups(todo.batches.per_pass)
 
 
 def test_images_of_a_group_share_the_crop_and_flip_of_their_reference(world, tmp_path: Path):
     todo = trainer(world, tmp_path)
-    todo.pairs = [(reference, reference) for reference, _ in todo.pairs]
-    still, moved, index, _ = todo._batch(3, todo.groups(3))
+    todo.batches.pairs = [(reference, reference) for reference, _ in todo.batches.pairs]
+    batch = todo.batches.batch(3, todo.batches.groups(3), lambda groups: range(len(groups)))
+    still, moved, index = batch.reference, batch.distorted, batch.index
     assert torch.equal(still[index], moved)
     assert still.shape[-2:] == (32, 32)
 
@@ -152,3 +155,68 @@ def test_selection_keeps_the_epoch_that_was_best_on_validation_alone(world, tmp_
     figures = iter([0.1, 0.6, 0.3, 0.5, 0.2, 0.4])
     monkeypatch.setattr(todo, "_validate", lambda *a: (lambda v: {"srcc": v, "plcc": v, "main": 2 * v})(next(figures)))
     assert todo.train().best_epoch == 2
+
+
+def test_patience_ends_training_and_a_resumed_run_ends_alike(world, tmp_path: Path, monkeypatch):
+    seen: list[int] = []
+    todo = trainer(world, tmp_path, selection="srcc", patience=2)
+    figures = iter([0.1, 0.6, 0.3, 0.5, 0.2, 0.4])
+
+    def validate(*_):
+        seen.append(1)
+        value = next(figures)
+        return {"srcc": value, "plcc": value, "main": 2 * value}
+
+    monkeypatch.setattr(todo, "_validate", validate)
+    result = todo.train()
+    assert (result.best_epoch, result.epochs, result.steps) == (2, 4, 40)
+    assert len(seen) == 4
+    before = weights(tmp_path)
+    # Taken up again, it is finished: no step is added.
+    again = trainer(world, tmp_path, selection="srcc", patience=2)
+    monkeypatch.setattr(again, "_step", lambda *a: pytest.fail("a step after the end"))
+    assert again.train().steps == 40
+    assert weights(tmp_path) == before
+
+
+def test_several_crops_of_an_image_are_one_batch(world, tmp_path: Path):
+    one, two = trainer(world, tmp_path, crops=1), trainer(world, tmp_path, crops=2)
+    first, both = (t.batches.batch(3, t.batches.groups(3), lambda groups: range(len(groups))) for t in (one, two))
+    assert len(both.reference) == 2 * len(first.reference)
+    assert len(both.target) == 2 * len(first.target) == two.batches.rows(3)
+    assert sorted(both.target.tolist()) == sorted(first.target.tolist() * 2)
+    # The first draws are those of a batch with one crop.
+    assert torch.equal(both.reference[0], first.reference[0])
+    assert trainer(world, tmp_path / "two", crops=2, epochs=1).train().steps == 10
+
+
+def test_bf16_training_differs_from_fp32_and_repeats(world, tmp_path: Path):
+    for name, precision in (("a", "bf16"), ("b", "bf16"), ("c", "fp32")):
+        trainer(world, tmp_path / name, precision=precision, epochs=1, selection="last").train()
+    assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
+
+
+def test_the_estimate_counts_validation_and_names_the_shorter_ways(world, tmp_path: Path, monkeypatch):
+    todo = trainer(world, tmp_path)
+    said: list[str] = []
+    todo.say, todo.quiet = said.append, False
+    monkeypatch.setattr(todo, "_seconds_to_validate", lambda: 4000.0)
+    todo._estimate(10.0, 8)
+    # 52 steps of 10 s and six validations of 4,000 s.
+    assert "about 6 h 48 min" in said[0]
+    assert "6 validations of 1 h 06 min" in said[0]
+    for way in ("recipe.epochs=N", "recipe.validate_every", "recipe.patience", "recipe.precision=bf16"):
+        assert way in said[0]
+    monkeypatch.setattr(todo, "_seconds_to_validate", lambda: 0.0)
+    todo._estimate(0.001, 8)
+    assert "about 1 s" in said[1]
+
+
+def test_frozen_parts_from_files_are_left_out_of_the_weights(world, tmp_path: Path):
+    todo = trainer(world, tmp_path, frozen="filter,norm", epochs=1)
+    todo.from_files = {"filter": "0" * 64}
+    todo.train()
+    held = read_state(tmp_path / WEIGHTS)
+    assert {key.partition(".")[0] for key in held} == {"norm", "head"}
+    assert left_out(tmp_path / WEIGHTS) == {"filter": "0" * 64}
+    assert needed_parts(tmp_path / WEIGHTS, ["filter", "vit"]) == ("filter",)

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_ahiq import GOLDEN, SMALL, TINY, Plain, by_rule, crops, plain, rule_state
+from plain_ahiq import ABLATIONS, GOLDEN, SMALL, TINY, Plain, by_rule, crops, plain, rule_state
 from torch import Tensor, nn
 
 from harness import models
 from harness.cards.overrides import apply_set
 from harness.cards.schema import Cropping, ModelCard
 from harness.engine import unlabelled
-from harness.engine.trainer import Trainer
+from harness.engine.batches import Batches
 from harness.models import find_model
 from harness.models.ahiq.backbones import BatchNorm
 from harness.models.ahiq.deform_conv import deform_conv, places, upsampled_conv
@@ -73,9 +73,36 @@ def test_scores_are_those_of_the_literal_network_over_whole_backbones(name: str)
 
 def test_scores_are_the_small_golden_ones():
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    for name, configuration in {**SMALL, "tiny": TINY}.items():
+    for name, configuration in {**SMALL, **ABLATIONS, "tiny": TINY}.items():
         scores = filled(configuration).score(*crops(configuration["crop_size"], 4))
         assert scores.tolist() == pytest.approx(golden[name], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_each_ablation_is_its_literal_second_writing(name: str):
+    configuration = ABLATIONS[name]
+    reference, distorted = crops(configuration["crop_size"], 4, "other")
+    with torch.no_grad():
+        expected = plain(configuration)(reference, distorted)
+    model = filled(configuration)
+    assert (model.score(reference, distorted) - expected).abs().max() < 2e-6
+    # What is reused and what is trained are the same numbers.
+    index = torch.tensor([0, 1, 2, 3])
+    assert (model.score_embedded(model.embed(reference), distorted, index) - expected).abs().max() < 2e-6
+    assert (model(reference, distorted).detach() - expected).abs().max() < 2e-6
+    maps = model.score_maps(reference, distorted)
+    assert maps.quality.shape == maps.weight.shape == (4, model.grid, model.grid)
+
+
+def test_ablations_refuse_what_cannot_be():
+    with pytest.raises(UsageError, match="deformable = true needs both trunks"):
+        AHIQ(**{**TINY, "trunks": "vit"})
+    with pytest.raises(UsageError, match=r"pooling = 'max' is none of patches, mean.*cnn_depth = 12 should be at most 11"):
+        AHIQ(**{**TINY, "pooling": "max", "cnn": "inception", "cnn_depth": 12})
+    vit = AHIQ(**{**TINY, "trunks": "vit", "deformable": False})
+    assert not hasattr(vit, "resnet50")
+    with pytest.raises(UsageError, match=r"no part 'resnet50'.*vit, heads"):
+        vit.load_part("resnet50", {})
 
 
 def test_both_trunks_see_pixels_scaled_to_plus_and_minus_one(small: AHIQ, monkeypatch: pytest.MonkeyPatch):
@@ -483,7 +510,7 @@ def test_the_released_horizontal_flip_turns_rows_and_both_ways_are_offered():
         "none": pixels,
     }.items():
         recipe = apply_set(card("ahiq"), {"recipe.flip": flip}).recipe
-        assert (Trainer._flip(SimpleNamespace(recipe=recipe), pixels, [True, True]) == expected).all()
+        assert (Batches._flip(SimpleNamespace(recipe=recipe), pixels, [True, True]) == expected).all()
 
 
 # Cards

@@ -273,6 +273,8 @@ def pipal(root: Path, validation: bool = True, references: int = 200) -> None:
         text(root / f"Train_Label/{reference}.txt", "\n".join(lines) + ("" if place % 3 == 0 else "\n"))
     if validation:
         pictures(root / "Val_Ref", root / "Val_Dist", **_pipal_part("pipal", "ntire2021-validation"))
+        test = _pipal_part("pipal-ntire2022", "test")
+        pictures(root / "NTIRE2022_FR_Testing_Ref", root / "NTIRE2022_FR_Testing_Dis", **test)
 
 
 def pipal_tenth(root: Path) -> None:

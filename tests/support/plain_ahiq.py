@@ -31,33 +31,51 @@ TINY: dict[str, Any] = {
     "crop_size": 48, "patch_size": 8, "vit_width": 16, "vit_depth": 2, "vit_heads": 2, "cnn_block": "basic", "cnn_planes": 8,
     "cnn_depth": 2, "cnn_norm": "group", "fusion_width": 12, "head_widths": (12, 16, 12, 8),
 }  # fmt: skip
+_BASE = SMALL["patch 8"]
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "without deformable convolution": {**_BASE, "deformable": False},
+    "CNN alone": {**_BASE, "deformable": False, "trunks": "cnn"},
+    "ViT alone": {**_BASE, "deformable": False, "trunks": "vit"},
+    "mean pooling": {**_BASE, "pooling": "mean"},
+    "Inception-ResNet-v2": {**_BASE, "crop_size": 96, "cnn": "inception", "cnn_depth": 2},
+}
 
 
 class Plain(nn.Module):
-    """The released code's forward, over whole backbones; `settings` as AHIQ's, with its ResNet-50 trunk."""
+    """The released code's forward, over whole backbones, and the paper's ablations; `settings` as AHIQ's, bottleneck trunks."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
         width, depth, patch = settings["vit_width"], settings["vit_depth"], settings["patch_size"]
-        self.vit = VisionTransformer(
-            settings["crop_size"], patch, embed_dim=width, depth=depth + 2, num_heads=settings["vit_heads"], num_classes=10
-        )
-        self.resnet50 = timm.create_model("resnet50", pretrained=False)
+        trunks, self.deformable = settings.get("trunks", "both"), settings.get("deformable", True)
+        self.pooling, self.side, self.grid = settings.get("pooling"), settings["crop_size"] // 4, settings["crop_size"] // patch
+        self.cnn = "inception" if settings.get("cnn") == "inception" else "resnet50" if trunks != "vit" else ""
+        self.cnn_depth = settings.get("cnn_depth", 3)
+        channels = {"inception": 320, "resnet50": 256, "": 0}[self.cnn] * self.cnn_depth
+        width = 0 if trunks == "cnn" else width
+        if width:
+            self.vit = VisionTransformer(
+                settings["crop_size"], patch, embed_dim=width, depth=depth + 2, num_heads=settings["vit_heads"], num_classes=10
+            )
+        if self.cnn == "resnet50":
+            self.resnet50 = timm.create_model("resnet50", pretrained=False)
+        elif self.cnn:
+            self.inception = timm.create_model("inception_resnet_v2", pretrained=False)
         reduced, wide, narrow, last = settings["head_widths"]
         hidden = settings["fusion_width"]
         self.depth = depth
-        self.deform_net = nn.ModuleDict(
-            {
-                "conv_offset": nn.Conv2d(width * depth, 18, 3, 1, 1),
-                "deform": torchvision.ops.DeformConv2d(768, 768, 3, 1, 1),
-                "conv1": nn.Sequential(
-                    nn.Conv2d(768, hidden, 3, 2, 1), nn.ReLU(), nn.Conv2d(hidden, 768, 3, 1 if patch == 8 else 2, 1)
-                ),
-            }
-        )
+        if channels:
+            last_stride = 1 if patch == 8 else 2
+            shrink = nn.Sequential(
+                nn.Conv2d(channels, hidden, 3, 2, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 3, last_stride, 1)
+            )
+            self.deform_net = nn.ModuleDict({"conv1": shrink})
+            if self.deformable:
+                self.deform_net["conv_offset"] = nn.Conv2d(width * depth, 18, 3, 1, 1)
+                self.deform_net["deform"] = torchvision.ops.DeformConv2d(channels, channels, 3, 1, 1)
         self.regressor = nn.ModuleDict(
             {
-                "down_channel": nn.Conv2d(width * depth + 768, reduced, 1),
+                "down_channel": nn.Conv2d(width * depth + channels, reduced, 1),
                 "feat_smoothing": nn.Sequential(
                     nn.Conv2d(3 * reduced, wide, 3, 1, 1), nn.ReLU(), nn.Conv2d(wide, narrow, 3, 1, 1)
                 ),
@@ -68,31 +86,51 @@ class Plain(nn.Module):
         )
         self.eval()
 
-    def trunks(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = (x - 0.5) / 0.5
-        tokens: list[Tensor] = []
-        maps: list[Tensor] = []
-        hooks = [block.register_forward_hook(lambda _, __, y: tokens.append(y)) for block in self.vit.blocks]
-        hooks += [block.register_forward_hook(lambda _, __, y: maps.append(y)) for block in self.resnet50.layer1]
+    def tokens(self, x: Tensor) -> Tensor | None:
+        if not hasattr(self, "vit"):
+            return None
+        outputs: list[Tensor] = []
+        hooks = [block.register_forward_hook(lambda _, __, y: outputs.append(y)) for block in self.vit.blocks]
         self.vit(x)
-        self.resnet50(x)
         for hook in hooks:
             hook.remove()
-        joined = torch.cat([t[:, 1:] for t in tokens[: self.depth]], 2).transpose(1, 2)
+        joined = torch.cat([t[:, 1:] for t in outputs[: self.depth]], 2).transpose(1, 2)
         side = math.isqrt(joined.shape[2])
-        return joined.reshape(len(x), -1, side, side), torch.cat(maps, 1)
+        return joined.reshape(len(x), -1, side, side)
+
+    def maps(self, x: Tensor) -> Tensor | None:
+        if not self.cnn:
+            return None
+        outputs: list[Tensor] = []
+        if self.cnn == "resnet50":
+            blocks, whole = list(self.resnet50.layer1), self.resnet50
+        else:
+            blocks, whole = [self.inception.mixed_5b, *self.inception.repeat], self.inception
+        hooks = [block.register_forward_hook(lambda _, __, y: outputs.append(y)) for block in blocks[: self.cnn_depth]]
+        whole(x)
+        for hook in hooks:
+            hook.remove()
+        return F.interpolate(torch.cat(outputs, 1), (self.side, self.side), mode="bilinear", align_corners=False)
 
     def forward(self, reference: Tensor, distorted: Tensor) -> Tensor:
-        still, still_maps = self.trunks(reference)
-        moved, moved_maps = self.trunks(distorted)
-        net, head = self.deform_net, self.regressor
+        still, moved = (reference - 0.5) / 0.5, (distorted - 0.5) / 0.5
+        still_tokens, head = self.tokens(still), self.regressor
         reduced = []
-        for tokens, maps in ((moved, moved_maps), (still, still_maps)):
-            offset = net["conv_offset"](F.interpolate(still, size=maps.shape[-2:], mode="nearest"))
-            reduced.append(head["down_channel"](torch.cat([tokens, net["conv1"](net["deform"](maps, offset))], 1)))
+        for x in (moved, still):
+            parts = [] if still_tokens is None else [self.tokens(x)]
+            maps = self.maps(x)
+            if maps is not None:
+                if self.deformable:
+                    offset = self.deform_net["conv_offset"](F.interpolate(still_tokens, size=maps.shape[-2:], mode="nearest"))
+                    maps = self.deform_net["deform"](maps, offset)
+                parts.append(self.deform_net["conv1"](maps))
+            reduced.append(head["down_channel"](torch.cat(parts, 1)))
         d, r = reduced
         x = head["conv1"](head["feat_smoothing"](torch.cat([d - r, d, r], 1)))
-        quality, weight = head["conv"](x), head["conv_attent"](x)
+        quality = head["conv"](x)
+        if self.pooling == "mean":
+            return quality.mean((2, 3)).squeeze(1)
+        weight = head["conv_attent"](x)
         return ((quality * weight).sum((2, 3)) / weight.sum((2, 3))).squeeze(1)
 
 
@@ -119,7 +157,15 @@ def plain(settings: dict[str, Any]) -> Plain:
     """The literal network with the weights that `rule_state` gives to an AHIQ of the same settings."""
     model = Plain(settings)
     # What AHIQ does not use may stay as timm draws it, and must not matter.
-    used = [k for k in model.state_dict() if not k.startswith(("resnet50.layer2", "resnet50.layer3", "resnet50.layer4"))]
+    unused = (
+        "resnet50.layer2",
+        "resnet50.layer3",
+        "resnet50.layer4",
+        "inception.repeat_",
+        "inception.mixed_6a",
+        "inception.mixed_7a",
+    )
+    used = [k for k in model.state_dict() if not k.startswith(unused)]
     state = {k: by_rule(k, tuple(v.shape)) for k, v in model.state_dict().items() if k in used and v.is_floating_point()}
     model.load_state_dict(state, strict=False)
     return model
@@ -148,7 +194,7 @@ def _write() -> None:
 
     scores = {}
     with torch.no_grad():
-        for name, settings in SMALL.items():
+        for name, settings in {**SMALL, **ABLATIONS}.items():
             scores[name] = plain(settings)(*crops(settings["crop_size"], 4)).tolist()
         tiny = AHIQ(**TINY)
         tiny.load_state(rule_state(tiny))

@@ -112,12 +112,50 @@ class ResNet(nn.Module):
         # oneDNN's convolutions gain from channels last, torch's GroupNorm loses.
         layout = torch.channels_last if isinstance(self.bn1, BatchNorm) else torch.contiguous_format
         x = _conv_norm(self.conv1, self.bn1, x.contiguous(memory_format=layout)).relu_()
-        x = F.max_pool2d(x, 3, 2, 1)
+        # Contiguous channels make torch's pooling ten times slower; the maximum is the same in any layout.
+        x = F.max_pool2d(x.contiguous(memory_format=torch.channels_last), 3, 2, 1).contiguous(memory_format=layout)
         outputs = []
         for block in self.layer1:
             x = block(x)
             outputs.append(x)
         return torch.cat(outputs, 1)
+
+
+INCEPTION_DEPTH = 11
+"""mixed_5b and ten block35."""
+
+
+class Inception(nn.Module):
+    """Inception-ResNet-v2 (C. Szegedy et al., AAAI 2017) up to its block35s, by timm's own parts.
+
+    `depth` outputs of 320 channels each (mixed_5b, then block35 by block35), resized bilinearly to `side` pixels, because the
+    stem's unpadded convolutions leave 25x25 of 224x224. Parameter names are timm's.
+    """
+
+    channels = 320
+
+    def __init__(self, depth: int, side: int) -> None:
+        super().__init__()
+        from timm.models.inception_resnet_v2 import InceptionResnetV2
+
+        whole, self.side = InceptionResnetV2(num_classes=0), side
+        self.stem = ("conv2d_1a", "conv2d_2a", "conv2d_2b", "maxpool_3a", "conv2d_3b", "conv2d_4a", "maxpool_5a", "mixed_5b")
+        for name in self.stem:
+            setattr(self, name, getattr(whole, name))
+        self.repeat = whole.repeat[: depth - 1]
+
+    def train(self, mode: bool = True) -> Inception:
+        """Always in evaluation mode: batch normalisation keeps its running statistics, as in the other trunks."""
+        return super().train(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, S, S) normalised to [-1, 1] -> (N, depth * 320, side, side)."""
+        for name in self.stem:
+            x = getattr(self, name)(x)
+        outputs = [x]
+        for block in self.repeat:
+            outputs.append(block(outputs[-1]))
+        return F.interpolate(torch.cat(outputs, 1), (self.side, self.side), mode="bilinear", align_corners=False)
 
 
 class _Bottleneck(nn.Module):

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.ahiq.backbones import ResNet, ViT
+from harness.models.ahiq.backbones import INCEPTION_DEPTH, Inception, ResNet, ViT
 from harness.models.ahiq.deform_conv import DeformConv, Places, as_map, places, upsampled_conv
 from harness.models.base import Model, check_pair
 from harness.models.kernels.onednn import by_onednn
@@ -24,7 +24,8 @@ from harness.models.weights.state_dict import fill
 from harness.runtime.errors import UsageError, near
 
 _HEADS = {"regressor_model_state_dict": "regressor", "deform_net_model_state_dict": "deform_net"}
-_PARTS = ("vit", "resnet50", "deform_net", "regressor")
+_TRUNKS = ("vit", "resnet50", "inception")
+_PARTS = (*_TRUNKS, "deform_net", "regressor")
 _PIXELS_ON_CPU, _PIXELS_ON_GPU = 1 << 17, 1 << 22
 """Pixels of all images that a scoring call has in work at once: 2 and 82 crops of 224. On a CPU more gains nothing, and
 arrays of over 32 MB would be given back to the system and asked for again at each layer."""
@@ -33,7 +34,8 @@ arrays of over 32 MB would be given back to the system and asked for again at ea
 class Embedding(NamedTuple):
     """What a batch of R reference crops contributes to any score: rows are picked by `index` later."""
 
-    places: Places
+    places: Places | None
+    """None where nothing is deformed."""
     term: Tensor
     """(R, head_widths[1], g, g): the reference's part of the head's first convolution."""
 
@@ -52,8 +54,14 @@ class AHIQ(Model, nn.Module):
     The defaults are the released network with ViT-B/8. `backbone` names where the trunks' weights come from and is left to
     whoever fills the model. `crop_size` and `patch_size` in pixels (patches of 8 or 16); `vit_*` and `cnn_*` shape the trunks
     (`cnn_block` bottleneck or basic; `cnn_norm` batch or group); `fusion_width` and the four `head_widths` the heads.
-    `offsets`: how the offsets' convolution starts, `default` (PyTorch's, as released) or `zero`. `precision`: fp32, or bf16
-    for matrix products and convolutions. Raises UsageError naming every setting that cannot be.
+    `offsets`: how the offsets' convolution starts, `default` (PyTorch's, as released) or `zero`. `precision`: fp32; tf32 for
+    GPUs that round to it; bf16 for matrix products and convolutions.
+
+    The paper's ablations: `trunks` both, vit or cnn (that one alone); `deformable` false takes the CNN's maps as they are;
+    `pooling` mean averages the quality map instead of weighting its patches; `cnn` inception takes Inception-ResNet-v2's first
+    `cnn_depth` outputs of 320 channels (mixed_5b, then block35 by block35), resized to a quarter of the crop.
+
+    Raises UsageError naming every setting that cannot be.
     """
 
     version = 1
@@ -76,6 +84,10 @@ class AHIQ(Model, nn.Module):
         head_widths: Sequence[int] = (256, 1024, 512, 256),
         offsets: str = "default",
         precision: str = "fp32",
+        trunks: str = "both",
+        deformable: bool = True,
+        pooling: str = "patches",
+        cnn: str = "resnet",
     ) -> None:
         super().__init__()
         sizes = {"vit_width": vit_width, "vit_depth": vit_depth, "vit_heads": vit_heads, "cnn_planes": cnn_planes}
@@ -85,7 +97,10 @@ class AHIQ(Model, nn.Module):
             "cnn_block": (cnn_block, ("bottleneck", "basic")),
             "cnn_norm": (cnn_norm, ("batch", "group")),
             "offsets": (offsets, ("default", "zero")),
-            "precision": (precision, ("fp32", "bf16")),
+            "precision": (precision, ("fp32", "tf32", "bf16")),
+            "trunks": (trunks, ("both", "vit", "cnn")),
+            "pooling": (pooling, ("patches", "mean")),
+            "cnn": (cnn, ("resnet", "inception")),
         }
         problems = [f"{key} = {value} should be at least 1" for key, value in sizes.items() if value < 1]
         problems += [f"{k} = {v!r} is none of {', '.join(ok)}{near(v, ok)}" for k, (v, ok) in words.items() if v not in ok]
@@ -99,6 +114,10 @@ class AHIQ(Model, nn.Module):
             problems.append(f"vit_width = {vit_width} should be a multiple of vit_heads = {vit_heads}")
         if cnn_norm == "group" and cnn_planes % min(8, max(1, cnn_planes)):
             problems.append(f"cnn_planes = {cnn_planes} should be a multiple of 8 for cnn_norm = 'group'")
+        if deformable and trunks != "both":
+            problems.append(f"deformable = true needs both trunks: trunks = {trunks!r} goes with deformable = false")
+        if cnn == "inception" and cnn_depth > INCEPTION_DEPTH:
+            problems.append(f"cnn_depth = {cnn_depth} should be at most {INCEPTION_DEPTH} for cnn = 'inception'")
         if problems:
             raise UsageError("AHIQ's [model] settings: " + "; ".join(problems))
 
@@ -106,12 +125,22 @@ class AHIQ(Model, nn.Module):
         self.crop_size: int = crop_size
         self.patch_size = patch_size
         self.grid = crop_size // patch_size
-        self.vit = ViT(crop_size, patch_size, vit_width, vit_depth, vit_heads)
-        self.resnet50 = ResNet(cnn_block, cnn_planes, cnn_depth, cnn_norm)
-        tokens, channels = vit_width * vit_depth, self.resnet50.channels * cnn_depth
-        self.deform_net = _DeformFusion(tokens, channels, fusion_width, patch_size)
-        self.regressor = _Regressor(tokens + channels, head_widths)
-        if offsets == "zero":
+        self.pooling, self.deformable = pooling, deformable
+        tokens = channels = 0
+        if trunks != "cnn":
+            self.vit = ViT(crop_size, patch_size, vit_width, vit_depth, vit_heads)
+            tokens = vit_width * vit_depth
+        self.cnn: str = "" if trunks == "vit" else {"resnet": "resnet50", "inception": "inception"}[cnn]
+        if self.cnn == "resnet50":
+            self.resnet50 = ResNet(cnn_block, cnn_planes, cnn_depth, cnn_norm)
+            channels = self.resnet50.channels * cnn_depth
+        elif self.cnn == "inception":
+            self.inception = Inception(cnn_depth, crop_size // 4)
+            channels = Inception.channels * cnn_depth
+        if channels:
+            self.deform_net = _DeformFusion(tokens if deformable else 0, channels, fusion_width, patch_size)
+        self.regressor = _Regressor(tokens, channels, head_widths, weighted=pooling == "patches")
+        if offsets == "zero" and deformable:
             nn.init.zeros_(self.deform_net.conv_offset.weight)
             nn.init.zeros_(self.deform_net.conv_offset.bias)  # type: ignore[arg-type]
 
@@ -133,10 +162,10 @@ class AHIQ(Model, nn.Module):
             for rows in self._slices(len(reference), reference.device):
                 tokens, maps = self._features(reference[rows])
                 where = self._places(tokens)
-                fused = self._fused(maps, where, torch.arange(len(tokens), device=tokens.device))
-                parts.append((*where, self.regressor.reference_term(self.regressor.reduced(tokens, fused))))
-            pixels, weights, term = (torch.cat(same) for same in zip(*parts, strict=True))
-            return Embedding(Places(pixels, weights), term)
+                fused = self._fused(maps, where, torch.arange(len(reference[rows]), device=reference.device))
+                parts.append((*(where or ()), self.regressor.reference_term(self.regressor.reduced(tokens, fused))))
+            *held, term = (torch.cat(same) for same in zip(*parts, strict=True))
+            return Embedding(Places(*held) if held else None, term)
 
     def score_embedded(self, embedding: Embedding, distorted: Tensor, index: Tensor) -> Tensor:
         """Scores (N,) of `distorted` against the embedded references that `index` (N,) names, one per row."""
@@ -169,7 +198,8 @@ class AHIQ(Model, nn.Module):
         index = own if index is None else index.to(reference.device)
         with self._products(reference.device):
             tokens, maps = self._features(torch.cat([reference, distorted]))
-            fused = self._fused(maps, self._places(tokens[:count]), torch.cat([own, index]))
+            where = self._places(tokens[:count] if tokens is not None else None)
+            fused = self._fused(maps, where, torch.cat([own, index]))
             reduced = self.regressor.reduced(tokens, fused)
             term = self.regressor.reference_term(reduced[:count])
             return self._maps(reduced[count:], term.index_select(0, index)).score
@@ -179,27 +209,35 @@ class AHIQ(Model, nn.Module):
         step = max(1, (_PIXELS_ON_CPU if device.type == "cpu" else _PIXELS_ON_GPU) // self.crop_size**2 // 2) * 2
         return [slice(i, min(i + step, count)) for i in range(0, count, step)]
 
-    def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """ViT tokens (N, L, C) and CNN maps (N, C', S/4, S/4) of images in [0, 1]."""
+    def _features(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """ViT tokens (N, L, C) and CNN maps (N, C', S/4, S/4) of images in [0, 1]; None of a trunk that is left out."""
         x = (x - 0.5) / 0.5
-        frozen = not any(p.requires_grad for trunk in (self.vit, self.resnet50) for p in trunk.parameters())
-        if torch.is_grad_enabled() and not frozen:
-            return self.vit(x), self.resnet50(x)
-        tokens, maps = zip(*((self.vit(x[s]), self.resnet50(x[s])) for s in self._slices(len(x), x.device)), strict=True)
-        return (tokens[0], maps[0]) if len(tokens) == 1 else (torch.cat(tokens), torch.cat(maps))
+        trunks = [getattr(self, name, None) for name in ("vit", self.cnn)]
+        frozen = not any(p.requires_grad for trunk in trunks if trunk is not None for p in trunk.parameters())
+        whole = torch.is_grad_enabled() and not frozen
+        slices = [slice(None)] if whole else self._slices(len(x), x.device)
+        found: list[Tensor | None] = []
+        for trunk in trunks:
+            parts = [trunk(x[rows]) for rows in slices] if trunk is not None else []
+            found.append(None if not parts else parts[0] if len(parts) == 1 else torch.cat(parts))
+        return found[0], found[1]
 
-    def _places(self, tokens: Tensor) -> Places:
-        offsets = upsampled_conv(tokens, self.deform_net.conv_offset, self.grid, self.crop_size // 4)
-        return places(offsets)
+    def _places(self, tokens: Tensor | None) -> Places | None:
+        if not self.deformable or tokens is None:
+            return None
+        return places(upsampled_conv(tokens, self.deform_net.conv_offset, self.grid, self.crop_size // 4))
 
-    def _fused(self, maps: Tensor, where: Places, index: Tensor) -> Tensor:
+    def _fused(self, maps: Tensor | None, where: Places | None, index: Tensor) -> Tensor | None:
         """CNN maps deformed at the places that `index` names for each, and shrunk to the ViT's grid: (N, L, C')."""
-        fused: Tensor = self.deform_net(maps, Places(*(part.index_select(0, index) for part in where)))
+        if maps is None:
+            return None
+        fused: Tensor = self.deform_net(maps, where and Places(*(part.index_select(0, index) for part in where)))
         return fused
 
     def _maps(self, reduced: Tensor, term: Tensor) -> Maps:
         quality, weight = self.regressor(reduced, term)
-        quality, weight = quality.float(), weight.float()
+        quality = quality.float()
+        weight = torch.ones_like(quality) if weight is None else weight.float()
         return Maps((quality * weight).sum((1, 2)) / weight.sum((1, 2)), quality, weight)
 
     def _check(self, what: str, x: Tensor) -> None:
@@ -211,7 +249,9 @@ class AHIQ(Model, nn.Module):
 
     @contextlib.contextmanager
     def _products(self, device: torch.device) -> Iterator[None]:
-        with by_onednn(device), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        # A recipe's own precision may have switched autocast on around this.
+        less = self.precision == "bf16" or torch.is_autocast_enabled(device.type)
+        with by_onednn(device), torch.autocast(device.type, torch.bfloat16, enabled=less):
             yield
 
     # -- training --------------------------------------------------------------------------------------------------
@@ -219,7 +259,7 @@ class AHIQ(Model, nn.Module):
     def train(self, mode: bool = True) -> AHIQ:
         """Training mode, except for the parts whose parameters are all frozen (`requires_grad` False)."""
         super().train(mode)
-        for part in _PARTS:
+        for part in self._held(_PARTS):
             module = getattr(self, part)
             if not any(p.requires_grad for p in module.parameters()):
                 module.eval()
@@ -227,12 +267,17 @@ class AHIQ(Model, nn.Module):
 
     # -- weights ---------------------------------------------------------------------------------------------------
 
+    def _held(self, parts: Sequence[str]) -> tuple[str, ...]:
+        """Those of `parts` that this configuration has."""
+        return tuple(part for part in parts if hasattr(self, part))
+
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
-        """Fill `vit` or `resnet50` from timm's state dict (its unused entries are ignored), `heads` from a released checkpoint.
+        """Fill a trunk (`vit`, `resnet50`, `inception`) from timm's state dict (its unused entries are ignored), or `heads` from
+        a released checkpoint.
 
         A nested checkpoint's keys are joined by dots. Raises UsageError naming every missing, misshapen or foreign entry.
         """
-        if part in ("vit", "resnet50"):
+        if part in self._held(_TRUNKS):
             self._fill({f"{part}.{key}": tensor for key, tensor in state.items()}, f"{part} weights", (part,))
         elif part == "heads":
             named = {}
@@ -244,7 +289,8 @@ class AHIQ(Model, nn.Module):
                     named[key] = tensor
             self._fill(named, "the released checkpoint", tuple(_HEADS.values()))
         else:
-            raise UsageError(f"AHIQ has no part {part!r}{near(part, ('vit', 'resnet50', 'heads'))} (vit, resnet50, heads)")
+            known = (*self._held(_TRUNKS), "heads")
+            raise UsageError(f"this AHIQ has no part {part!r}{near(part, known)} ({', '.join(known)})")
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Fill the model from one file: a released checkpoint (heads only), or all four parts by their prefixes.
@@ -261,47 +307,58 @@ class AHIQ(Model, nn.Module):
         return {
             name: {k: v.detach().cpu().contiguous().clone() for k, v in getattr(self, part).state_dict().items()}
             for name, part in _HEADS.items()
+            if hasattr(self, part)
         }
 
     def _fill(self, state: Mapping[str, Tensor], what: str, parts: Sequence[str]) -> None:
         own = {k: v for k, v in self.state_dict(keep_vars=True).items() if k.partition(".")[0] in parts}
+        # Batch counters of timm's norms are whole numbers, and nothing reads them.
+        own = {k: v for k, v in own.items() if v.is_floating_point()}
         hint = ""
         embed = state.get("vit.patch_embed.proj.weight")
         if embed is not None and embed.ndim == 4 and embed.shape[-1] != self.patch_size:
             hint = f"these are weights for patches of {embed.shape[-1]}, this model's are of {self.patch_size}"
-        fill(own, state, what, ignored=("vit.", "resnet50."), hint=hint)
+        fill(own, state, what, ignored=tuple(f"{trunk}." for trunk in _TRUNKS), hint=hint)
 
 
 class _DeformFusion(nn.Module):
+    """`tokens` of 0: nothing is deformed, the maps are only shrunk."""
+
     def __init__(self, tokens: int, channels: int, width: int, patch_size: int) -> None:
         super().__init__()
-        self.conv_offset = nn.Conv2d(tokens, 18, 3, 1, 1)
-        self.deform = DeformConv(channels, channels)
+        if tokens:
+            self.conv_offset = nn.Conv2d(tokens, 18, 3, 1, 1)
+            self.deform = DeformConv(channels, channels)
         # Made in the order of the draws that fill them, so that a seed gives the network that it always gave.
         first = nn.Conv2d(channels, width, 3, 2, 1)
         last = Conv3x3(width, channels) if patch_size == 8 else nn.Conv2d(width, channels, 3, 2, 1)
         self.conv1 = nn.Sequential(first, nn.ReLU(), last)
 
-    def forward(self, maps: Tensor, where: Places) -> Tensor:
-        fused: Tensor = self.conv1(self.deform(maps, where))
+    def forward(self, maps: Tensor, where: Places | None) -> Tensor:
+        fused: Tensor = self.conv1(maps if where is None else self.deform(maps, where))
         return fused.flatten(2).transpose(1, 2)
 
 
 class _Regressor(nn.Module):
-    def __init__(self, channels: int, widths: Sequence[int]) -> None:
+    def __init__(self, tokens: int, channels: int, widths: Sequence[int], *, weighted: bool) -> None:
         super().__init__()
         reduced, wide, narrow, last = widths
-        self.down_channel = nn.Conv2d(channels, reduced, 1)
+        self.tokens = tokens
+        self.down_channel = nn.Conv2d(tokens + channels, reduced, 1)
         self.feat_smoothing = nn.Sequential(Conv3x3(3 * reduced, wide), nn.ReLU(), Conv3x3(wide, narrow))
         self.conv1 = nn.Sequential(Conv3x3(narrow, last), nn.ReLU())
         self.conv = nn.Sequential(nn.Conv2d(last, 1, 1))
-        self.conv_attent = nn.Sequential(nn.Conv2d(last, 1, 1), nn.Sigmoid())
+        self.conv_attent = nn.Sequential(nn.Conv2d(last, 1, 1), nn.Sigmoid()) if weighted else None
 
-    def reduced(self, tokens: Tensor, fused: Tensor) -> Tensor:
+    def reduced(self, tokens: Tensor | None, fused: Tensor | None) -> Tensor:
         """ViT tokens and fused CNN tokens of each image, (N, L, ...) -> (N, head_widths[0], g, g)."""
-        weight = self.down_channel.weight.flatten(1)
-        width = tokens.shape[2]
-        out = F.linear(tokens, weight[:, :width], self.down_channel.bias) + F.linear(fused, weight[:, width:])
+        weight, bias = self.down_channel.weight.flatten(1), self.down_channel.bias
+        if tokens is not None and fused is not None:
+            out = F.linear(tokens, weight[:, : self.tokens], bias) + F.linear(fused, weight[:, self.tokens :])
+        else:
+            only = fused if tokens is None else tokens
+            assert only is not None
+            out = F.linear(only, weight, bias)
         grid = math.isqrt(out.shape[1])
         return as_map(out, grid, grid)
 
@@ -313,11 +370,11 @@ class _Regressor(nn.Module):
         first = self._first()
         return first.using(reduced, "reference", _reference_kernel, first.bias)
 
-    def forward(self, reduced: Tensor, term: Tensor) -> tuple[Tensor, Tensor]:
-        """Quality and weight maps (N, g, g)."""
+    def forward(self, reduced: Tensor, term: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Quality and weight maps (N, g, g); no weight where all patches count alike."""
         x = F.relu(self._first().using(reduced, "distorted", _distorted_kernel, None) + term)
         x = self.conv1(self.feat_smoothing[2](x))
-        return self.conv(x).squeeze(1), self.conv_attent(x).squeeze(1)
+        return self.conv(x).squeeze(1), self.conv_attent(x).squeeze(1) if self.conv_attent is not None else None
 
     def _first(self) -> Conv3x3:
         first = self.feat_smoothing[0]

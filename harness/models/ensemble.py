@@ -34,6 +34,7 @@ KEYS = (
     "identical",
     "model",
     "protocol",
+    "program",
     "requires",
     "extra",
     "record",
@@ -207,7 +208,7 @@ def member_card(table: Mapping[str, Any], path: str) -> ModelCard | None:
         return None
     kept = {
         k: table[k]
-        for k in ("name", "class", "higher_is_better", "identical", "model", "protocol", "requires", "extra")
+        for k in ("name", "class", "higher_is_better", "identical", "model", "protocol", "program", "requires", "extra")
         if k in table
     }
     return parse_card(ModelCard, {"title": str(table["name"]), **kept}, path)

@@ -1,4 +1,4 @@
-"""What a model is, for the key of its runs: its class's code, and its weights as tensors.
+"""What a model is, for the key of its runs: its class's code, the program that it starts, and its weights as tensors.
 
 A class of the harness is known by its own name and its `version`, a number raised by hand when its scores change: moving the
 module changes no key. A class of a regularly installed distribution is known by `module:Class` and the distribution's version.
@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.cards.plugins import current_path, model_class, resolve
-from harness.cards.schema import ModelCard
+from harness.cards.program import Program
+from harness.cards.schema import ModelCard, parse_table
 from harness.files.hash_index import derived, hash_file
+from harness.models.program import program_identity
 from harness.models.weights import ResolvedWeights
 from harness.models.weights.checkpoint import read_state
 from harness.runtime.errors import UsageError
@@ -38,17 +40,26 @@ def code_of(card: ModelCard, *, trained: bool = False) -> dict[str, Any]:
     """The identity of the code that a card names: its class, of a model made of others that of each member, and of one that is
     trained that of a loss of its own.
 
-    Raises UsageError for a class that cannot be imported or whose source cannot be read.
+    Raises UsageError for a class that cannot be imported or whose source cannot be read, and for a program that is not here.
     """
     if not card.class_:
         return {}
     found = _named_class(card.class_, card.path)
-    members = card.model.get("members") or ()
-    classes = [str(member["class"]) for member in members if isinstance(member, Mapping) and member.get("class")]
-    if classes:
-        found["members"] = [_named_class(name, card.path) for name in classes]
+    if card.program is not None:
+        found["program"] = program_identity(card.program, card.name, card.path)
+    members = [m for m in card.model.get("members") or () if isinstance(m, Mapping) and m.get("class")]
+    if members:
+        found["members"] = [_member(member, card.path) for member in members]
     if trained and card.recipe is not None and ":" in card.recipe.loss:
         found["loss"] = class_identity(resolve(card.recipe.loss, card.path), card.recipe.loss)
+    return found
+
+
+def _member(member: Mapping[str, Any], card_path: str) -> dict[str, Any]:
+    found = _named_class(str(member["class"]), card_path)
+    if isinstance(table := member.get("program"), Mapping):
+        program = parse_table(Program, table, card_path, "program.")
+        found["program"] = program_identity(program, str(member.get("name")), card_path)
     return found
 
 

@@ -22,7 +22,7 @@ def libraries() -> dict[str, str]:
 
 
 def conditions(device: str, threads: int, batch: int) -> dict[str, Any]:
-    """Under which conditions bits repeat."""
+    """Under which conditions bits repeat. Of a GPU its name, how many there are, and CUDA's and cuDNN's versions count too."""
     return {
         "machine": f"{platform.system()} {platform.machine()} {processor()}",
         "python": platform.python_version(),
@@ -30,6 +30,18 @@ def conditions(device: str, threads: int, batch: int) -> dict[str, Any]:
         "threads": threads,
         "batch": batch,
         "libraries": libraries(),
+        **({"gpu": _gpu(device)} if device.startswith("cuda") else {}),
+    }
+
+
+def _gpu(device: str) -> dict[str, Any]:
+    import torch
+
+    return {
+        "name": torch.cuda.get_device_name(device),
+        "count": torch.cuda.device_count(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
     }
 
 

@@ -68,9 +68,9 @@ def card_facts(card: ModelCard, *, trained: bool) -> dict[str, Any]:
         "model": {k: v for k, v in card.model.items() if k != "backbone" or v in ("", "random")},
     }
     if members := facts["model"].get("members"):
-        # Classes of members are among the code.
+        # Classes and programs of members are among the code.
         facts["model"]["members"] = [
-            {k: v for k, v in dict(member).items() if k not in ("class", "version")} for member in members
+            {k: v for k, v in dict(member).items() if k not in ("class", "version", "program")} for member in members
         ]
     facts |= {"protocol": cropping} if cropping else {}
     facts |= {"identical": card.identical} if card.identical is not None else {}

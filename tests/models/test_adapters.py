@@ -19,7 +19,7 @@ OFFLINE = {
     "piq": [name for name, entry in adapters.PIQ.items() if entry.function],
     "pyiqa": ["fsim", "gmsd", "ms_ssim", "nlpd", "psnr", "psnry", "ssim", "vif", "vsi"],
 }
-INSTALLED = [library for library in adapters.LIBRARIES if importlib.util.find_spec(library)]
+INSTALLED = [library for library in OFFLINE if importlib.util.find_spec(library)]
 ANY = [(library, name) for library in INSTALLED for name in OFFLINE[library]]
 
 
@@ -34,7 +34,7 @@ DISTORTED = tensor(
 )
 
 
-def build(name: str, **options) -> adapters._Adapter:
+def build(name: str, **options) -> adapters.Adapter:
     card = adapters.card(*name.split(":"))
     return harness.models.build(apply_set(card, {f"model.{k}": v for k, v in options.items()}), None)
 
@@ -117,6 +117,7 @@ def test_details_name_library_version_and_weights(library):
     assert model.details == {
         "library": library,
         "version": metadata.version(library),
+        "licence": {"piq": "Apache-2.0", "pyiqa": "PolyForm-Noncommercial-1.0.0"}[library],
         "metric": "gmsd",
         "weights_sha256": None,
     }
@@ -205,7 +206,7 @@ def test_names_and_cards_need_neither_torch_nor_the_libraries():
     program = (
         "import sys; from harness.models import adapters as a;"
         "[a.card(l, n) for l in a.LIBRARIES for n in a.available(l)];"
-        "sys.exit(', '.join({'torch', 'pyiqa', 'piq'} & set(sys.modules)) or None)"
+        "sys.exit(', '.join({'torch', 'pyiqa', 'piq', 'pycvvdp', 'frame_analytics'} & set(sys.modules)) or None)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)})
     assert (done.returncode, done.stderr) == (0, "")

@@ -29,7 +29,7 @@ from harness.engine.distributed.allocation import Share
 from harness.engine.distributed.session import Session
 from harness.engine.distributed.worker import Job, share_threads
 from harness.engine.distributed.workers import portable
-from harness.engine.trainer import SingleProcess, Trained, Trainer
+from harness.engine.trainer import Loss, SingleProcess, Trained, Trainer
 from harness.runtime.errors import HarnessError, RunError, UsageError
 from harness.runtime.progress import Step, progress
 
@@ -58,7 +58,7 @@ class ProcessGroup(SingleProcess):
             dist.broadcast(same, 0)
             tensor.copy_(same)
 
-    def reduce_gradients(self, parameters: Sequence[torch.nn.Parameter], loss: float, share: float) -> float:
+    def reduce_gradients(self, parameters: Sequence[torch.nn.Parameter], loss: Loss, share: float) -> Loss:
         """Sum gradients and losses over the members, each weighted by its share; in one exchange."""
         sizes = [p.numel() for p in parameters]
         packed = torch.zeros(sum(sizes) + len(sizes) + 1, device=self.device)

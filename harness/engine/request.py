@@ -25,7 +25,7 @@ from harness.results.command import command_of
 from harness.results.key import RunIdentity, card_facts
 from harness.results.run_folder import folder_of
 from harness.runtime.errors import UsageError, listed
-from harness.runtime.progress import counted
+from harness.runtime.progress import counted, downloads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,7 +171,9 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
     elif request.scores:
         found = weight_files.ResolvedWeights({}, None, {"scores": scores_hash(read_scores(request.scores))}, (), False)
     else:
-        found = weight_files.find(card, request.init if trained and request.init else request.weights, offline=request.offline)
+        file = request.init if trained and request.init else request.weights
+        with downloads(quiet=request.quiet) as fetched:
+            found = weight_files.find(card, file, offline=request.offline, progress=fetched)
     content: dict[str, str] = {}
     images = None
     if look and has_pictures(data.table) and not request.scores and not _scores_only(card):

@@ -122,7 +122,7 @@ def download(
         accept: A further look at the whole file before it gets its name; raises DownloadFailed or UsageError for a wrong one.
         largest: More bytes than this are refused.
         progress: Told how far it is.
-        say: Told why it waits.
+        say: Told how much is to come, where `size` is not known, and why it waits.
         unreachable: Hosts that took no connection, shared by several calls, so that each is waited for once.
         headers: Further headers, sent to the source's host and no other.
 
@@ -217,8 +217,10 @@ def _received(wanted: _Wanted, url: str, hub: bool, host: str, unreachable: set[
             have = wanted.part.stat().st_size if wanted.part.exists() else 0
             failures = 0 if have > best else failures + 1
             best = max(best, have)
-            if isinstance(error, Refused) and error.unreachable and unreachable is not None:
-                unreachable.add(host)
+            if isinstance(error, Refused) and error.unreachable:
+                if unreachable is not None:
+                    unreachable.add(host)
+                raise DownloadFailed(f"no connection to {host}: {error}") from error
             wait = max(error.wait if isinstance(error, TryAgain) else 0.0, _PAUSE * 2 ** max(failures - 1, 0))
             if isinstance(error, Refused) or failures >= _TRIES:
                 raise DownloadFailed(str(error)) from error
@@ -254,6 +256,8 @@ def _receive(wanted: _Wanted, url: str, hub: bool) -> Origin:
             raise Refused(status_text(answer.status_code))
         origin = _judged(answer, origin, before, have, wanted)
         have = have if origin.resumed else 0
+        if wanted.say is not None and not wanted.size and origin.total and not have:
+            wanted.say(f"{wanted.target.name}: {origin.total:,} bytes to fetch")
         write_origin(wanted.part, origin)
         _copy(answer, wanted, have, origin.total)
     size = wanted.part.stat().st_size

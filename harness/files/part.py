@@ -93,7 +93,8 @@ def write_origin(part: Path, origin: Origin) -> None:
 
 
 def forget(part: Path) -> None:
-    """Remove the part and its origin."""
+    """Remove the part, its origin, and what a killed process left of unpacking it."""
     with atomic.writing(part):
         part.unlink(missing_ok=True)
+        part.with_name(f"{part.name}.plain").unlink(missing_ok=True)
         origin_path(part).unlink(missing_ok=True)

@@ -49,6 +49,8 @@ class Play:
     etag: str = '"one"'
     modified: str = ""
     ranges: bool = True
+    heeds: bool = True
+    """Whether If-Range is heeded."""
     cut: int | None = None
     """Bytes of the body after which the connection is dropped."""
     hang: int | None = None
@@ -165,7 +167,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = gzip.compress(content) if play.zipped else content
         begin = 0
         match = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-        if match and play.ranges and self.headers["If-Range"] in (None, play.etag, play.modified or None):
+        same = self.headers["If-Range"] in (None, play.etag, play.modified or None)
+        if match and play.ranges and (same or not play.heeds):
             begin = int(match[1])
         headers = {"ETag": play.etag, "Last-Modified": play.modified, "Content-Encoding": "gzip" if play.zipped else ""}
         if begin >= len(body):

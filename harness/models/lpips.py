@@ -102,16 +102,21 @@ class FeatureMetric(Model, nn.Module):
         raise NotImplementedError
 
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
-        """Fill `trunk` from torchvision's state dict (its classifier is ignored), or `heads` from the authors' file.
+        """Fill `trunk` from torchvision's state dict (its classifier is ignored), `heads` from the authors' file, or `network`,
+        both, from a file that names them so side by side.
 
         Raises UsageError naming every missing, misshapen or foreign entry; nothing is changed then.
         """
-        if part == "trunk":
+        if part == "network":
+            fill(self.trunk.state_dict(keep_vars=True) | self.heads(), state, f"the weights for {self.title}", ignored=())
+        elif part == "trunk":
             fill(self.trunk.state_dict(keep_vars=True), state, f"the trunk's weights for {self.title}", ignored=("classifier.",))
         elif part == "heads":
             fill(self.heads(), state, f"the heads' weights for {self.title}", ignored=())
         else:
-            raise UsageError(f"{self.title} has no part {part!r}{near(part, ('trunk', 'heads'))} (trunk, heads)")
+            raise UsageError(
+                f"{self.title} has no part {part!r}{near(part, ('trunk', 'heads', 'network'))} (trunk, heads, network)"
+            )
 
 
 class LPIPS(FeatureMetric):

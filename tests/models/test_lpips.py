@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -222,7 +223,7 @@ def test_dists_equals_the_authors_package_with_a_random_trunk(monkeypatch):
     torch.testing.assert_close(ours.score(REFERENCE, DISTORTED), want, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["lpips-alex", "lpips-vgg", "lpips-alex-v0.0", "lpips-vgg-v0.0", "dists", "st-lpips"])
+@pytest.mark.parametrize("name", ["lpips-vgg", "lpips-alex-v0.0", "lpips-vgg-v0.0", "dists", "st-lpips"])
 def test_absent_weights_are_named_with_the_ways_to_provide_them(name, tmp_path, monkeypatch):
     for variable in ("HARNESS_WEIGHTS", "TORCH_HOME", "HF_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(variable, str(tmp_path))
@@ -305,3 +306,25 @@ def test_st_lpips_of_a_tid2013_pair(name, official, shared):
     reference, moved = (tensor(read(folder / kind / "I03.bmp")) for kind in ("reference", "distorted"))
     # docs/fidelity.md has all five pairs.
     assert harness.load_model(name).score(reference, moved).item() == pytest.approx(official, abs=1e-3)
+
+
+def test_lpips_alex_runs_from_the_weights_that_the_harness_carries(tmp_path, monkeypatch):
+    for variable in ("HARNESS_WEIGHTS", "TORCH_HOME", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model = harness.load_model("lpips-alex")
+    assert model.score(REFERENCE, REFERENCE).abs().max() == 0
+    assert (model.score(REFERENCE, DISTORTED) > 0).all()
+    folder = Path(harness.__file__).parent / "models" / "data"
+    assert "Soumith Chintala" in (folder / "LICENSE.torchvision").read_text(encoding="utf-8")
+    assert "Richard Zhang" in (folder / "LICENSE.PerceptualSimilarity").read_text(encoding="utf-8")
+
+
+def test_lpips_alex_gives_the_authors_values_on_five_tid2013_pairs(shared):
+    from harness.imaging.decode import read
+
+    folder, model = shared / "data" / "tid2013-pairs", harness.load_model("lpips-alex")
+    official = {"I03": 0.7237, "I04": 0.2572, "I06": 0.05079, "I08": 0.05205, "I19": 0.4253}
+    for name, value in official.items():
+        reference, moved = (tensor(read(folder / kind / f"{name}.bmp")) for kind in ("reference", "distorted"))
+        assert model.score(reference, moved).item() == pytest.approx(value, abs=5e-5 if value > 0.1 else 5e-6)

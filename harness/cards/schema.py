@@ -216,9 +216,14 @@ class Download:
     """A file that can be fetched without an account."""
 
     url: str
+    """https://..., or hf://datasets/owner/repository/file."""
     file: str
     sha256: str = ""
+    md5: str = ""
+    """Compared where it is all that is known."""
     bytes: int = 0
+    about: str = ""
+    """What a person should know before it is fetched: its size where no number is known, who keeps it."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +251,7 @@ class DatasetCard:
     paper: str = ""
     home: str = ""
     get: str = ""
-    """How a person obtains it, step by step."""
+    """How a person obtains it, a step a line; `{folder}` stands for the folder that its files go to."""
     downloads: tuple[Download, ...] = ()
     folder: str = ""
     """The folder's name below `$HARNESS_DATA` or `data` where it is not the card's: cards over the same files share one."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 
 import click
 
-from harness.cli.options import echo, options
+from harness.cli.options import echo, notifier, options
+from harness.files.regular import require_regular
+from harness.runtime.errors import UsageError
+from harness.runtime.text import visible
 
 
 @click.group("data")
 def data_() -> None:
-    """Files of datasets: check, get and look at them."""
+    """Files of datasets: check, get, unpack and look at them."""
 
 
 @data_.command("check")
@@ -46,17 +50,69 @@ def data_check(
 
 @data_.command("get")
 @click.argument("name")
+@click.option("--password-file", metavar="FILE", help="A file with the password of an encrypted zip; else it is asked for.")
 @options("root", "cards", "offline", "quiet", "debug")
-def data_get(name: str, root: str | None, cards: Sequence[str], offline: bool, quiet: bool) -> None:
-    """Download dataset NAME where it has a public address, else print how to obtain it."""
+def data_get(name: str, password_file: str | None, root: str | None, cards: Sequence[str], offline: bool, quiet: bool) -> None:
+    """Download and unpack dataset NAME where it has a public address, else print how to obtain it (status 1)."""
     from harness.datasets import dataset_card, download
     from harness.runtime.progress import counted
 
     with counted(f"downloading {name}", unit="bytes", quiet=quiet) as step:
         lines = download.get(
-            dataset_card(name, cards), root, progress=lambda file, done, total: step(done, total), offline=offline
+            dataset_card(name, cards),
+            root,
+            progress=lambda file, done, total: step(done, total),
+            say=notifier(quiet),
+            offline=offline,
+            password=_password(password_file),
         )
     echo("\n".join(lines))
+
+
+@data_.command("unpack")
+@click.argument("name")
+@click.argument("archives", nargs=-1, metavar="[ARCHIVE]...")
+@click.option("--password-file", metavar="FILE", help="A file with the password of an encrypted zip; else it is asked for.")
+@options("root", "cards", "quiet", "debug")
+def data_unpack(
+    name: str, archives: tuple[str, ...], password_file: str | None, root: str | None, cards: Sequence[str], quiet: bool
+) -> None:
+    """Unpack ARCHIVEs (zip, tar, rar), else all that lie in the folder of dataset NAME, into that folder; they are kept."""
+    from harness.datasets import dataset_card, download
+    from harness.runtime.progress import counted
+
+    with counted(f"unpacking {name}", unit="bytes", quiet=quiet) as step:
+        lines = download.unpack_archives(
+            dataset_card(name, cards),
+            root,
+            archives,
+            progress=lambda file, done, total: step(done, total),
+            say=notifier(quiet),
+            password=_password(password_file),
+        )
+    echo("\n".join(lines))
+
+
+def _password(file: str | None) -> Callable[[str, int], bytes | None]:
+    """The password from a file, else asked for on the terminal; none where there is no terminal."""
+    if file is not None:
+        try:
+            require_regular(file)
+            with open(file, "rb") as stream:
+                word = stream.read(1 << 16).rstrip(b"\r\n")
+        except OSError as error:
+            raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
+        if not word:
+            raise UsageError(f"{file}: holds no password")
+        return lambda archive, wrong: None if wrong else word
+
+    def ask(archive: str, wrong: int) -> bytes | None:
+        if not sys.stdin.isatty():
+            return None
+        again = "wrong; again: " if wrong else ""
+        return str(click.prompt(f"{again}password of {visible(archive)}", hide_input=True, err=True)).encode()
+
+    return ask
 
 
 @data_.command("show")

@@ -82,7 +82,10 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
             frame = read(card, data_root(card.folder or card.name, root), **card.layout, **progress)
         except BrokenTree as error:
             options = [*(["--root", str(root)] if root is not None else []), *cards_option(card.path)]
-            raise BrokenTree(card.name, error.problems, error.frame, options) from None
+            from harness.datasets.file_index import unopened
+
+            lying = unopened(card, data_root(card.folder or card.name, root), options)
+            raise BrokenTree(card.name, [*lying, *error.problems], error.frame, options) from None
         return Dataset(card, complete(frame, card.name), frame.attrs.get("images"))
 
 

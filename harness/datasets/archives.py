@@ -1,10 +1,12 @@
 """Unpacking archives from elsewhere: never outside the folder, no links, and no more than was announced.
 
-Everything is unpacked beside its place first and moved there when the archive was read to its end.
+Everything is unpacked next to its place first and moved there when the archive was read to its end. What a killed process
+left of this is removed when the folder is next worked in (`working_in`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,10 +14,14 @@ import stat
 import tarfile
 import uuid
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any, Protocol
 
+from harness.datasets import rar
 from harness.files.atomic import writing
 from harness.files.leftovers import is_leftover
 from harness.files.regular import require_regular
@@ -29,89 +35,209 @@ _SMALL = 64 << 20
 _SPARE = 256 << 20
 _BLOCK = 1 << 20
 _LARGEST_HEADER = 1 << 20
-_ZIP, _TAR = (".zip",), (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_ZIP, _TAR, _RAR = (".zip",), (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), (".rar",)
+_STAGING = ".unpacking-"
+_TRIALS = 3
+_AES = 99
 
+Password = Callable[[str, int], bytes | None]
+"""Called with an archive's name and how many passwords were wrong before; None: there is no (other) password."""
+Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
 """Called with the archive's name, the bytes unpacked, and the bytes in all (0: unknown)."""
 
 
+class Stream(Protocol):
+    """What a member is read from."""
+
+    def read(self, amount: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What came out of an archive."""
+
+    files: int
+    folders: dict[str, int]
+    """How many files each folder got, by its relative path (`.`: the top)."""
+
+
+class NoTool(RunError):
+    """No installed program reads rar archives."""
+
+
 def is_archive(path: str | Path) -> bool:
     """Whether a file's name says that it is an archive which `unpack` reads."""
-    return str(path).lower().endswith((*_ZIP, *_TAR))
+    return str(path).lower().endswith((*_ZIP, *_TAR, *_RAR))
 
 
-def unpack(archive: Path, folder: Path, progress: Progress | None = None) -> int:
-    """Unpack an archive into `folder`; returns the number of files. Files already there are replaced.
+@contextlib.contextmanager
+def working_in(folder: Path, say: Say | None = None) -> Iterator[None]:
+    """Be the only process that fetches or unpacks in a dataset's folder: a second one waits, and `say` is told so.
 
-    Raises RunError naming the archive: damaged, encrypted, with links or names that lead outside, or swelling beyond
-    reason or the free space. Nothing of it is left then.
+    What unpacking processes left there that were killed is removed. Raises Unwritable.
     """
-    staging = folder / f".unpacking-{uuid.uuid4().hex[:8]}"
+    from filelock import FileLock, Timeout
+
+    tell = say or (lambda line: None)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".unpacking.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            tell(f"another process works in {folder}: waiting for it")
+            lock.acquire()
+    try:
+        for left in sorted(folder.glob(f"{_STAGING}*")):
+            if left.is_dir() and not left.is_symlink():
+                size = sum(file.lstat().st_size for file in left.rglob("*"))
+                shutil.rmtree(left, ignore_errors=True)
+                tell(f"{folder}: removed {size:,} bytes that an unpacking left which was stopped")
+        yield
+    finally:
+        lock.release()
+
+
+def unpack(archive: Path, folder: Path, progress: Progress | None = None, password: Password | None = None) -> Unpacked:
+    """Unpack an archive into `folder`, where files of the same names are replaced; call it inside `working_in`.
+
+    Raises RunError naming the archive: damaged, encrypted without a password that fits, with links or names that lead
+    outside, or swelling beyond reason or the free space; NoTool for a rar archive that nothing here reads. Nothing of it is
+    left then.
+    """
+    if not archive.name.lower().endswith(_RAR):
+        members = _zipped(archive, password) if archive.name.lower().endswith(_ZIP) else _tarred(archive)
+        return _unpack_from(members, archive, folder, progress)
+    tools = rar.tools()
+    if not tools:
+        raise NoTool(f"{archive}: nothing that unpacks rar archives is installed: {rar.INSTALL}")
+    problems = []
+    for tool in tools:
+        try:
+            return _unpack_from(_rarred(archive, tool), archive, folder, progress)
+        except rar.ToolFailed as error:
+            problems.append(str(error))
+    raise RunError(f"{archive}: cannot be unpacked: {'; '.join(problems)}; is it whole? If so, {rar.INSTALL}")
+
+
+def _unpack_from(
+    members: Iterator[tuple[str, int, int, Stream]], archive: Path, folder: Path, progress: Progress | None
+) -> Unpacked:
+    staging = folder / f"{_STAGING}{uuid.uuid4().hex[:8]}"
     try:
         with writing(staging):
             staging.mkdir(parents=True)
-        count = _unpack_into(archive, staging, progress)
+        folders = _unpack_into(members, archive, staging, progress)
         with writing(folder):
             _move(staging, folder)
-        return count
+        return Unpacked(sum(folders.values()), dict(folders))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _unpack_into(archive: Path, staging: Path, progress: Progress | None) -> int:
+def _unpack_into(
+    members: Iterator[tuple[str, int, int, Stream]], archive: Path, staging: Path, progress: Progress | None
+) -> Counter[str]:
     free = shutil.disk_usage(staging).free - _SPARE
-    swelling = max(_SMALL, MOST_SWELLING * archive.stat().st_size)
-    entries = _zipped(archive) if archive.name.lower().endswith(_ZIP) else _tarred(archive)
     count = done = 0
-    made: set[Path] = set()
+    folders: Counter[str] = Counter()
     seen: set[Path] = set()
     try:
-        for name, size, announced, stream in entries:
-            count += 1
-            if count > MOST_ENTRIES:
-                raise RunError(f"{archive}: more than {MOST_ENTRIES:,} files; not unpacked")
-            target = staging / _safe(name, archive)
-            if target in seen:
-                raise RunError(f"{archive}: holds {name!r} twice; not unpacked")
-            seen.add(target)
-            if target.parent not in made:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                made.add(target.parent)
-            with writing(target), open(target, "xb") as out:
-                written = 0
-                while block := stream.read(_BLOCK):
-                    written += len(block)
-                    done += len(block)
-                    if written > size or done > swelling:
-                        raise RunError(f"{archive}: {name} swells beyond what was announced; not unpacked")
-                    if done > free:
-                        raise RunError(f"{archive}: not enough free space in {staging.parent} to unpack it")
-                    out.write(block)
-            if progress is not None:
-                progress(archive.name, done, announced)
-    except RunError:
+        swelling = max(_SMALL, MOST_SWELLING * archive.stat().st_size)
+        with contextlib.closing(members):  # type: ignore[type-var]
+            for name, size, announced, stream in members:
+                count += 1
+                if count > MOST_ENTRIES:
+                    raise RunError(f"{archive}: more than {MOST_ENTRIES:,} files; not unpacked")
+                if free < announced <= swelling:
+                    raise RunError(
+                        f"{archive}: not enough free space in {staging.parent} to unpack it: {announced:,} bytes are needed, "
+                        f"{max(free, 0):,} are free"
+                    )
+                target = staging / _safe(name, archive)
+                if target in seen:
+                    raise RunError(f"{archive}: holds {name!r} twice; not unpacked")
+                seen.add(target)
+                place = target.parent.relative_to(staging).as_posix()
+                if place not in folders:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                folders[place] += 1
+                with writing(target), open(target, "xb") as out:
+                    written = 0
+                    while block := stream.read(_BLOCK):
+                        written += len(block)
+                        done += len(block)
+                        if written > size or done > swelling:
+                            raise RunError(f"{archive}: {name} swells beyond what was announced; not unpacked")
+                        if done > free:
+                            raise RunError(f"{archive}: not enough free space in {staging.parent} to unpack it")
+                        out.write(block)
+                if progress is not None:
+                    progress(archive.name, done, announced)
+    except (RunError, rar.ToolFailed):
         raise
     except (OSError, EOFError) as error:
         raise RunError(f"{archive}: cannot be unpacked: {getattr(error, 'strerror', None) or error}; is it whole?") from error
-    except Exception as error:  # zipfile, tarfile and zlib raise whatever a broken file drives them into
-        raise RunError(f"{archive}: a damaged archive: {error or type(error).__name__}; remove it and get it anew") from error
-    return count
+    except Exception as error:  # zipfile, tarfile, rarfile and zlib raise whatever a broken file drives them into
+        raise RunError(f"{archive}: a damaged archive: {error or type(error).__name__}; get it again") from error
+    return folders
 
 
-def _zipped(path: Path) -> Iterator[tuple[str, int, int, IO[bytes]]]:
+def _zipped(path: Path, ask: Password | None) -> Iterator[tuple[str, int, int, Stream]]:
     require_regular(path)
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         announced = sum(info.file_size for info in infos)
+        encrypted = [info for info in infos if info.flag_bits & 1 and not info.is_dir()]
+        password = _password(archive, encrypted, path, ask) if encrypted else None
         for info in infos:
             if info.is_dir() or _shadow(info.filename):
                 continue
-            if info.flag_bits & 1:
-                raise RunError(f"{path}: encrypted; unpack it by hand with the password that its makers sent")
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise RunError(f"{path}: {info.filename} is a link; not unpacked")
-            with archive.open(info) as stream:
+            with archive.open(info, pwd=password) as stream:
                 yield info.filename, info.file_size, announced, stream
+
+
+def _password(archive: zipfile.ZipFile, encrypted: list[zipfile.ZipInfo], path: Path, ask: Password | None) -> bytes:
+    """The password that opens the smallest encrypted member, read to its end: the format itself notices 255 of 256 wrong ones."""
+    if any(info.compress_type == _AES for info in encrypted):
+        raise RunError(
+            f"{path}: encrypted with AES, which is not read here; unpack it in {path.parent} by hand (7z x {path.name})"
+        )
+    smallest = min(encrypted, key=lambda info: (info.file_size == 0, info.file_size))
+    for trial in range(_TRIALS):
+        word = ask(path.name, trial) if ask is not None else None
+        if word is None:
+            break
+        with contextlib.suppress(RuntimeError, zipfile.BadZipFile, zlib.error), archive.open(smallest, pwd=word) as stream:
+            left = smallest.file_size
+            while left >= 0 and (block := stream.read(_BLOCK)):
+                left -= len(block)
+            if left >= 0:
+                return word
+    else:
+        trial = _TRIALS
+    if trial:
+        raise RunError(f"{path}: the password does not open it; nothing was unpacked")
+    raise RunError(
+        f"{path}: encrypted; `harness data unpack` asks for its password on a terminal, and reads it from --password-file FILE"
+    )
+
+
+def _rarred(path: Path, tool: rar.Tool) -> Iterator[tuple[str, int, int, Stream]]:
+    require_regular(path)
+    listed = rar.members(path)
+    for member in listed:
+        _safe(member.name, path)
+    announced = sum(member.size for member in listed)
+    for member, content in rar.contents(path, listed, tool):
+        if _shadow(member.name):
+            while content.read():
+                pass
+        else:
+            yield member.name, member.size, announced, content
 
 
 class _Member(tarfile.TarInfo):
@@ -125,7 +251,7 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
-def _tarred(path: Path) -> Iterator[tuple[str, int, int, IO[bytes]]]:
+def _tarred(path: Path) -> Iterator[tuple[str, int, int, Stream]]:
     require_regular(path)
     with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
         skipped = passed = 0

@@ -1,26 +1,61 @@
-"""`harness data get`: download and unpack what has a public direct address, and tell the steps for the rest."""
+"""`harness data get` and `data unpack`: fetch what has a public address, unpack archives, and tell the steps for the rest."""
 
 from __future__ import annotations
 
-import json
 import shlex
+import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from harness.cards.loading import cards_option
 from harness.cards.schema import DatasetCard, Download
 from harness.datasets import data_folder, data_root
-from harness.datasets.archives import is_archive, unpack
-from harness.datasets.file_index import how_to_get
+from harness.datasets.archives import NoTool, Password, is_archive, unpack, working_in
+from harness.datasets.file_index import Tree
 from harness.files import atomic
 from harness.files.download import DownloadFailed, Progress, Say, download
 from harness.files.download import offline as is_offline
 from harness.runtime.errors import RunError, UsageError
 
 _LEDGER = ".fetched.json"
-"""In the dataset's folder: what was fetched, so that it is not fetched twice; hidden, so no reader meets it."""
+"""In the dataset's folder: what was fetched and unpacked, so that it is not done twice; hidden, so no reader meets it."""
 _LARGEST = 64 << 30
+
+
+class _Fetched(msgspec.Struct, omit_defaults=True):
+    """One file of the ledger."""
+
+    url: str = ""
+    sha256: str = ""
+    bytes: int = 0
+    downloaded: bool = False
+    """Whether `data get` brought it: only then is it removed once it is unpacked."""
+    folders: dict[str, int] = {}
+    """How many files each folder got from it; empty: not unpacked."""
+    changed: int = 0
+    """Of an archive that was put there: its time of change (ns), so that another one of its name is unpacked again."""
+
+
+class _Ledger:
+    """What was done in a folder before."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, _Fetched] = {}
+        with suppress(OSError, msgspec.MsgspecError, RecursionError, ValueError):
+            self.files = msgspec.json.decode((folder / _LEDGER).read_bytes(), type=dict[str, _Fetched])
+
+    def note(self, name: str, facts: _Fetched) -> None:
+        self.files[name] = facts
+        atomic.write_json(self.folder / _LEDGER, msgspec.to_builtins(self.files))
+
+    def unpacked(self, name: str) -> bool:
+        """Whether an archive was unpacked and its files are there still."""
+        folders = self.files.get(name, _Fetched()).folders
+        return bool(folders) and all(_count(self.folder, place) >= count for place, count in folders.items())
 
 
 def get(
@@ -30,74 +65,197 @@ def get(
     progress: Progress | None = None,
     say: Say | None = None,
     offline: bool = False,
+    password: Password | None = None,
 ) -> list[str]:
     """Bring a dataset into its folder (`root`, else `$HARNESS_DATA/<name>`); returns lines that say what was done.
 
-    What is there already is kept, what was cut is continued. Without a public address, or offline, the lines are the
-    steps for a person. Raises RunError with every file that could not be had, after the others are there.
+    What is there already is kept, what was cut is continued, and an archive is removed after unpacking only where it was
+    downloaded here. Raises RunError with the steps for a person where nothing can be fetched, and with every file that
+    could not be had after the others are there.
     """
+    folder = place_of(card, root)
     if not card.downloads:
-        return [f"{card.name} has no public address to download from.", how_to_get(card)]
+        if folder.is_dir() and _whole(card, folder):
+            return [f"{card.name} is in {folder} already, whole."]
+        raise RunError(f"{card.name} has no public address to download from.\n{steps(card, folder)}")
     if is_offline(offline):
-        return ["offline: nothing was downloaded.", how_to_get(card)]
-    name = card.folder or card.name
-    folder = data_root(name, root) or data_folder() / name
-    if folder.is_dir() and not (folder / _LEDGER).exists() and _whole(card, folder):
-        return [f"{card.name} is in {folder} already, whole; nothing was downloaded."]
+        ledger = _Ledger(folder)
+        if folder.is_dir() and (all(_done(entry, ledger) for entry in card.downloads) or _whole(card, folder)):
+            return [f"{card.name} is in {folder} already; nothing was downloaded."]
+        raise RunError(
+            f"{card.name}: not downloaded: the network is not to be used (--offline or $HF_HUB_OFFLINE).\n{steps(card, folder)}"
+        )
     lines: list[str] = []
     problems: list[str] = []
     unreachable: set[str] = set()
-    for entry in card.downloads:
-        try:
-            lines.append(_one(entry, folder, progress, say, unreachable))
-        except (DownloadFailed, UsageError) as error:
-            problems.append(f"{entry.url}: {error}")
-        except RunError as error:
-            problems.append(str(error))
+    with working_in(folder, say):
+        ledger = _Ledger(folder)
+        wanted = [entry for entry in card.downloads if not _done(entry, ledger)]
+        lines += [f"{entry.file}: fetched before" for entry in card.downloads if entry not in wanted]
+        if wanted and _whole(card, folder):
+            return [f"{card.name} is in {folder} already, whole; nothing was downloaded."]
+        if wanted and say is not None:
+            say(_announced(card, wanted, folder))
+        for entry in wanted:
+            try:
+                lines.append(_one(entry, folder, ledger, progress, say, unreachable, password))
+            except NoTool as error:
+                problems.append(f"{error}; then: {command(card, root, 'unpack')}")
+            except (DownloadFailed, UsageError) as error:
+                problems.append(f"{entry.url}: {error}")
+            except RunError as error:
+                problems.append(str(error))
     if problems:
         done = [f"there: {line}" for line in lines]
-        raise RunError("\n".join([*problems, *done, f"the rest can be had by hand. {how_to_get(card)}"]))
+        raise RunError("\n".join([*problems, *done, "The same command goes on. By hand:", steps(card, folder)]))
+    told = command(card, root, "check")
+    return [*lines, f"{card.name} is in {folder}; `{told}` looks at it. Licence: {card.licence or 'unknown'}"]
+
+
+def unpack_archives(
+    card: DatasetCard,
+    root: str | Path | None = None,
+    archives: Sequence[str | Path] = (),
+    *,
+    progress: Progress | None = None,
+    say: Say | None = None,
+    password: Password | None = None,
+) -> list[str]:
+    """Unpack `archives`, else all that lie in the dataset's folder and were not unpacked before; they are kept.
+
+    Archives inside archives are unpacked too. Returns lines that say what was done. Raises UsageError where there is none,
+    RunError with every archive that failed after the others are unpacked.
+    """
+    folder = place_of(card, root)
+    if absent := [str(path) for path in archives if not Path(path).is_file() or not is_archive(path)]:
+        raise UsageError("\n".join(f"{path}: no such file, or not a .zip, .tar, .tar.gz, .tgz or .rar" for path in absent))
+    lines: list[str] = []
+    problems: list[str] = []
+    tried: set[Path] = set()
+    if not archives and not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder\n{steps(card, folder)}")
+    with working_in(folder, say):
+        ledger = _Ledger(folder)
+        pending = [Path(path) for path in archives] or _lying(folder)
+        if not pending:
+            raise UsageError(f"{folder}: no archive is there\n{steps(card, folder)}")
+        while pending := [path for path in pending if path.absolute() not in tried]:
+            for path in pending:
+                tried.add(path.absolute())
+                try:
+                    lines.append(_opened(path, folder, ledger, progress, password))
+                except RunError as error:
+                    problems.append(str(error))
+            pending = _lying(folder)
+    if problems:
+        raise RunError("\n".join([*problems, *(f"done: {line}" for line in lines)]))
+    return [*lines, f"`{command(card, root, 'check')}` looks at {card.name}"]
+
+
+def place_of(card: DatasetCard, root: str | Path | None) -> Path:
+    """The folder that a dataset's files go to."""
+    name = card.folder or card.name
+    return data_root(name, root) or data_folder() / name
+
+
+def command(card: DatasetCard, root: str | Path | None, word: str) -> str:
+    """`harness data WORD` for this dataset, as one types it."""
     options = ["--root", str(root)] if root is not None else []
-    told = shlex.join(["harness", "data", "check", card.name, *options, *cards_option(card.path)])
-    return [
-        *lines,
-        f"{card.name} is in {folder}; `{told}` looks at it. Licence: {card.licence or 'unknown'}",
-    ]
+    return shlex.join(["harness", "data", word, card.name, *options, *cards_option(card.path)])
 
 
-def _one(entry: Download, folder: Path, progress: Progress | None, say: Say | None, unreachable: set[str]) -> str:
-    if not entry.url.startswith("https://"):
-        raise UsageError("only https:// addresses are downloaded")
+def steps(card: DatasetCard, folder: Path) -> str:
+    """How a person obtains a dataset: addresses, the folder by its real path, sizes, licence; a step a line."""
+    lines = [line.strip() for line in card.get.replace("{folder}", str(folder.absolute())).splitlines() if line.strip()]
+    lines += [f"home: {card.home}"] if card.home else []
+    lines += [f"folder: {folder.absolute()}"]
+    lines += [f"licence: {card.licence}"] if card.licence else []
+    return "\n".join([f"How to get {card.name}:", *(f"  {line}" for line in lines)])
+
+
+def _announced(card: DatasetCard, wanted: Sequence[Download], folder: Path) -> str:
+    files = [f"{entry.file} ({f'{entry.bytes:,} bytes' if entry.bytes else entry.about or 'size unknown'})" for entry in wanted]
+    free = shutil.disk_usage(folder).free
+    return f"{card.name}: downloading {', '.join(files)} to {folder}; {free:,} bytes are free there"
+
+
+def _done(entry: Download, ledger: _Ledger) -> bool:
+    """Whether a file was fetched before, and what came of it is there."""
+    known = ledger.files.get(entry.file)
+    if known is None or known.url != entry.url:
+        return False
+    return ledger.unpacked(entry.file) if is_archive(entry.file) else (ledger.folder / entry.file).is_file()
+
+
+def _one(
+    entry: Download,
+    folder: Path,
+    ledger: _Ledger,
+    progress: Progress | None,
+    say: Say | None,
+    unreachable: set[str],
+    password: Password | None,
+) -> str:
+    if not entry.url.startswith(("https://", "hf://")):
+        raise UsageError("only https:// and hf:// addresses are downloaded")
     if not entry.file or Path(entry.file).name != entry.file or entry.file.startswith("."):
-        raise UsageError(f"file = {entry.file!r} is no file name")
-    ledger = _read_ledger(folder)
-    known = ledger.get(entry.file)
+        raise UsageError(f"file = {entry.file!r} is not a file name")
     target = folder / entry.file
-    archive = is_archive(entry.file)
-    if known is not None and known.get("url") == entry.url and (archive or target.is_file()):
-        return f"{entry.file}: fetched before (sha256 {known.get('sha256')}); remove {folder / _LEDGER} to fetch it again"
+    before = ledger.files.get(entry.file, _Fetched())
     found = download(
         entry.url,
         target,
         sha256=entry.sha256,
+        md5=entry.md5,
         size=entry.bytes,
         largest=_LARGEST,
         progress=progress,
         say=say,
         unreachable=unreachable,
     )
-    told = "as the card says" if entry.sha256 else "the card gives none to compare; recorded"
-    facts: dict[str, Any] = {"url": entry.url, "sha256": found.sha256, "bytes": found.bytes}
-    line = f"{entry.file}: {facts['bytes']:,} bytes, sha256 {found.sha256} ({told})"
-    if archive:
-        facts["files"] = unpack(target, folder, progress)
-        line += f", {facts['files']:,} files unpacked"
-    atomic.write_json(folder / _LEDGER, {**_read_ledger(folder), entry.file: facts})
-    if archive:
+    ours = found.fresh or (before.downloaded and before.sha256 == found.sha256)
+    facts = _Fetched(url=entry.url, sha256=found.sha256, bytes=found.bytes, downloaded=ours)
+    ledger.note(entry.file, facts)
+    told = "as the card says" if entry.sha256 or entry.md5 else "the card gives none to compare; recorded"
+    line = f"{entry.file}: {found.bytes:,} bytes, sha256 {found.sha256} ({told})"
+    if not is_archive(entry.file):
+        return line
+    result = unpack(target, folder, progress, password)
+    ledger.note(entry.file, msgspec.structs.replace(facts, folders=result.folders, changed=target.stat().st_mtime_ns))
+    line += f", {result.files:,} files unpacked"
+    if not ours:
+        return f"{line}; the archive was here before and is kept"
+    with atomic.writing(target):
         target.unlink()
-    elif target.suffix.lower() in (".rar", ".7z"):
-        line += f"; unpack it in {folder} (unrar x, unar or 7z x {entry.file})"
-    return line
+    return f"{line}; the downloaded archive was removed"
+
+
+def _opened(path: Path, folder: Path, ledger: _Ledger, progress: Progress | None, password: Password | None) -> str:
+    """Unpack one archive that a person put somewhere."""
+    try:
+        name = path.absolute().relative_to(folder.absolute()).as_posix()
+    except ValueError:
+        name = str(path.absolute())
+    status = path.stat()
+    known = ledger.files.get(name, _Fetched())
+    if (known.bytes, known.changed) == (status.st_size, status.st_mtime_ns) and ledger.unpacked(name):
+        return f"{path}: unpacked before; its files are there"
+    result = unpack(path, folder, progress, password)
+    facts = msgspec.structs.replace(known, bytes=status.st_size, changed=status.st_mtime_ns, folders=result.folders)
+    ledger.note(name, facts)
+    return f"{path}: {result.files:,} files unpacked into {folder}; the archive is kept, and may be removed"
+
+
+def _lying(folder: Path) -> list[Path]:
+    tree = Tree(folder)
+    return [Path(tree.path(file)) for file in tree.archives]
+
+
+def _count(folder: Path, place: str) -> int:
+    try:
+        return sum(1 for entry in (folder / place).iterdir() if entry.is_file())
+    except OSError:
+        return 0
 
 
 def _whole(card: DatasetCard, folder: Path) -> bool:
@@ -106,11 +264,3 @@ def _whole(card: DatasetCard, folder: Path) -> bool:
 
     report = check(card, folder)
     return report.ok and bool(card.pairs) and report.counts[0].found == card.pairs
-
-
-def _read_ledger(folder: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError, RecursionError):
-        document = json.loads((folder / _LEDGER).read_text(encoding="utf-8"))
-        if isinstance(document, dict) and all(isinstance(value, dict) for value in document.values()):
-            return document
-    return {}

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from harness.cards.loading import cards_option
 from harness.cards.schema import DatasetCard
+from harness.datasets.archives import is_archive
 from harness.files.leftovers import is_leftover
-from harness.runtime.errors import UsageError
-from harness.runtime.findings import Findings, counted
+from harness.runtime.errors import UsageError, listed
+from harness.runtime.findings import Finding, Findings, counted
 
 LOSSLESS = ("bmp", "png", "tif", "tiff", "ppm")
 """Formats that a mirror may have converted to without changing a pixel."""
@@ -44,6 +47,11 @@ class Tree:
         for file in self.files:
             index.setdefault(name_key(file.rpartition("/")[2]), []).append(file)
         return index
+
+    @property
+    def archives(self) -> list[str]:
+        """Archives that lie in it; whether they were unpacked is not known."""
+        return [file for file in self.files if is_archive(file)]
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
@@ -121,11 +129,24 @@ def open_tree(card: DatasetCard, root: Path | None) -> Tree:
 
 def how_to_get(card: DatasetCard) -> str:
     """One line: where a dataset comes from, and its licence."""
-    parts = [" ".join(card.get.split())]
+    parts = [" ".join(card.get.replace("{folder}", f"data/{card.folder or card.name}").split())]
     parts += [f"home: {card.home}"] if card.home else []
     parts += [f"licence: {card.licence}"] if card.licence else []
     parts = [part.rstrip(".;") for part in parts if part]
     return "How to get it: " + "; ".join(parts) if parts else ""
+
+
+def unopened(card: DatasetCard, root: Path | None, options: Sequence[str] | None = None) -> list[Finding]:
+    """What to say where a dataset is not whole and archives lie in its folder: `kadid10k.zip is here, not unpacked`.
+
+    `options` are those of the command that unpacks them; by default `--root` and what leads to the card.
+    """
+    if root is None or not root.is_dir() or not (archives := Tree(root).archives):
+        return []
+    more = ["--root", str(root), *cards_option(card.path)] if options is None else options
+    command = shlex.join(["harness", "data", "unpack", card.name, *more])
+    what = f"{listed(archives, 8)} {'is' if len(archives) == 1 else 'are'} here, not unpacked"
+    return [Finding("error", "archive", str(root), what, command)]
 
 
 def wildcard(pattern: str) -> re.Pattern[str]:

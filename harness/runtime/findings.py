@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.runtime.errors import UsageError, listed
@@ -53,6 +53,17 @@ class Finding:
         )
 
 
+def advice_once(findings: Sequence[Finding], told: str = "") -> list[Finding]:
+    """The findings without a repair that was told before: by an earlier one, or by `told`."""
+    seen = {""}
+    shown = []
+    for finding in findings:
+        fix = finding.fix.replace(told, "").strip().rstrip(".") if told else finding.fix
+        shown.append(replace(finding, fix="" if fix in seen else fix))
+        seen.add(fix)
+    return shown
+
+
 def errors(findings: Sequence[Finding]) -> list[Finding]:
     """The findings that make what was checked unusable."""
     return [f for f in findings if f.severity == "error"]
@@ -70,7 +81,9 @@ class BrokenTree(UsageError):
         self, what: str, problems: Sequence[Finding], frame: pd.DataFrame | None = None, options: Sequence[str] = ()
     ) -> None:
         told = shlex.join(["harness", "data", "check", what, *options])
-        super().__init__("\n".join([f"{what} cannot be used as it is; `{told}` tells more", *map(str, errors(problems))]))
+        super().__init__(
+            "\n".join([f"{what} cannot be used as it is; `{told}` tells more", *map(str, advice_once(errors(problems)))])
+        )
         self.problems = list(problems)
         self.frame = frame
 

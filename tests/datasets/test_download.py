@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import shutil
 import tarfile
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import miniatures
@@ -91,9 +93,9 @@ def test_what_was_fetched_is_not_fetched_again(csiq, tmp_path):
 
 
 def test_a_cut_download_is_continued_where_it_stopped(csiq, tmp_path):
-    csiq.plays[f"{CSIQ}src_imgs.zip"] = [Play(cut=1000), Play(cut=1000)]
+    csiq.plays[f"{CSIQ}src_imgs.zip"] = [Play(cut=500), Play(cut=500)]
     get(find_dataset("csiq"), tmp_path)
-    assert csiq.ranges(f"{CSIQ}src_imgs.zip") == [None, "bytes=1000-", "bytes=2000-"]
+    assert csiq.ranges(f"{CSIQ}src_imgs.zip") == [None, "bytes=500-", "bytes=1000-"]
     assert len(load_dataset("csiq", tmp_path).table) == 144
 
 
@@ -104,7 +106,8 @@ def test_files_that_cannot_be_had_are_all_named_after_the_others_are_there(csiq,
     message = str(caught.value)
     assert message.count("HTTP status 404") == 2
     assert "there: dst_imgs.zip" in message
-    assert "by hand. How to get it" in message
+    assert message.count("How to get csiq:") == 1
+    assert f"folder: {tmp_path}" in message
     assert (tmp_path / "dst_imgs").is_dir()
 
 
@@ -123,17 +126,23 @@ def test_a_file_with_another_sha256_or_size_than_the_cards_is_refused(csiq, tmp_
 def test_only_https_and_plain_file_names_are_followed(web, tmp_path):
     card = find_dataset("csiq")
     for url, file in (("http://a.example/x.zip", "x.zip"), ("https://a.example/x", "../x"), ("https://a.example/x", "")):
-        with pytest.raises(RunError, match=r"only https|no file name"):
+        with pytest.raises(RunError, match=r"only https|not a file name"):
             get(dataclasses.replace(card, downloads=(Download(url, file),)), tmp_path / "in")
     assert not web.asked
 
 
-@pytest.mark.parametrize("name", ["pipal", "live", "tid2013", "pipal-ntire2022"])
-def test_without_a_public_address_the_steps_are_told_and_nothing_is_asked(web, name, tmp_path):
+@pytest.mark.parametrize("name", ["live", "live-first", "mdid", "pipal-ntire2022"])
+def test_without_a_public_address_the_steps_are_a_fault_and_nothing_is_asked(web, name, tmp_path):
     card = find_dataset(name)
-    lines = get(card, tmp_path)
-    assert "no public address" in lines[0]
-    assert " ".join(card.get.split())[:40] in lines[1]
+    with pytest.raises(RunError) as caught:
+        get(card, tmp_path / "here")
+    message = str(caught.value)
+    assert "no public address" in message
+    assert f"folder: {tmp_path / 'here'}" in message
+    assert card.licence in message
+    assert card.home in message
+    assert "{folder}" not in message
+    assert message.count("How to get") == 1
     assert not web.asked
     assert not list(tmp_path.iterdir())
 
@@ -144,9 +153,66 @@ def test_a_dataset_that_somebody_put_there_whole_is_left_alone(csiq, tmp_path):
     assert not csiq.asked
 
 
-def test_offline_nothing_is_asked(csiq, tmp_path):
-    assert "offline" in get(find_dataset("csiq"), tmp_path, offline=True)[0]
+def test_offline_nothing_is_asked_and_what_is_there_is_enough(csiq, tmp_path, monkeypatch):
+    card = find_dataset("csiq")
+    with pytest.raises(RunError, match="--offline") as caught:
+        get(card, tmp_path, offline=True)
+    assert "How to get csiq" in str(caught.value)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(RunError, match="HF_HUB_OFFLINE"):
+        get(card, tmp_path)
     assert not csiq.asked
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    get(card, tmp_path)
+    assert "already; nothing" in get(card, tmp_path, offline=True)[0]
+
+
+def test_a_folder_that_was_emptied_is_fetched_again(csiq, tmp_path):
+    card = find_dataset("csiq")
+    get(card, tmp_path)
+    shutil.rmtree(tmp_path / "src_imgs")
+    csiq.asked.clear()
+    get(card, tmp_path)
+    assert names(csiq) == ["src_imgs.zip"]
+    assert len(load_dataset("csiq", tmp_path).table) == 144
+
+
+def test_an_archive_that_a_person_put_there_is_used_and_kept(csiq, tmp_path):
+    (tmp_path / "src_imgs.zip").write_bytes(csiq.files[f"{CSIQ}src_imgs.zip"])
+    lines = get(find_dataset("csiq"), tmp_path)
+    assert names(csiq) == ["dst_imgs.zip", "csiq.DMOS.xlsx"]
+    assert [p.name for p in tmp_path.glob("*.zip")] == ["src_imgs.zip"]
+    assert any(line.startswith("src_imgs.zip") and line.endswith("is kept") for line in lines)
+    assert any(line.startswith("dst_imgs.zip") and line.endswith("archive was removed") for line in lines)
+
+
+def test_what_a_kill_while_unpacking_left_is_removed_and_the_download_used(csiq, tmp_path, monkeypatch):
+    card, told = find_dataset("csiq"), []
+
+    def killed(source: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "_move", killed)
+        patch.setattr(archives.shutil, "rmtree", lambda *args, **more: None)
+        with pytest.raises(KeyboardInterrupt):
+            get(card, tmp_path)
+    assert list(tmp_path.glob(".unpacking-*"))
+    get(card, tmp_path, say=told.append)
+    assert not list(tmp_path.glob(".unpacking-*"))
+    assert any("that an unpacking left" in line for line in told)
+    assert names(csiq).count("src_imgs.zip") == 1
+    assert not list(tmp_path.glob("*.zip"))
+
+
+def test_two_at_once_end_with_one_download_each(csiq, tmp_path):
+    card, told = find_dataset("csiq"), []
+    csiq.plays[f"{CSIQ}src_imgs.zip"] = [Play(delay=0.3)]
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(get, card, tmp_path, say=told.append) for _ in range(2)]
+        assert all("csiq is in" in one.result()[-1] for one in both)
+    assert sorted(names(csiq)) == ["csiq.DMOS.xlsx", "dst_imgs.zip", "src_imgs.zip"]
+    assert any("another process works in" in line for line in told)
 
 
 def test_a_dataset_goes_to_the_data_folder_by_default(csiq, tmp_path, monkeypatch):
@@ -233,7 +299,7 @@ def test_an_encrypted_archive_says_what_to_do(tmp_path):
     data[6] |= 1
     data[data.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(data)
-    with pytest.raises(RunError, match="encrypted; unpack it by hand"):
+    with pytest.raises(RunError, match="data unpack` asks for its password"):
         unpack(path, tmp_path / "inside")
 
 
@@ -247,7 +313,7 @@ def test_macs_shadow_files_are_left_out_and_files_merged_into_the_folder(tmp_pat
     (tmp_path / "in/a").mkdir(parents=True)
     (tmp_path / "in/a/old.txt").write_bytes(b"old")
     entries = [("a/new.txt", b"new"), ("__MACOSX/a/._new.txt", b"x"), ("a/._new.txt", b"x"), ("./b/deep/c.txt", b"c")]
-    assert unpack(make_zip(tmp_path / "a.zip", *entries), tmp_path / "in") == 2
+    assert unpack(make_zip(tmp_path / "a.zip", *entries), tmp_path / "in").files == 2
     assert everything_below(tmp_path / "in") == {"a/old.txt", "a/new.txt", "b/deep/c.txt"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -501,3 +502,40 @@ def test_a_replaced_file_leaves_the_linked_original_alone(tmp_path):
     root = copy(tree("tid2013"), tmp_path / "tid")
     replace(root / "mos.txt", b"x")
     assert (tree("tid2013") / "mos.txt").read_bytes() != b"x"
+
+
+# PIPAL's newer label file, with a column that names the part
+
+
+def newer_pipal(root: Path, validation: str = "{score}") -> None:
+    """One label file of all parts in place of the authors' lists: rows of `test` have no score, as they are withheld."""
+    lines = ["hq_name,dist_name,elo_score,scaled_elo_score,official_split"]
+    for file in sorted(root.rglob("A[0-9][0-9][0-9][0-9].txt")):
+        for line in file.read_text().splitlines():
+            name, score = re.split("[, ]+", line)
+            lines.append(f"{name[:5]}.bmp,{name},{score},0.5,train")
+        file.unlink()
+    lines += [f"A000{reference}.bmp,A000{reference}_20_00.bmp,,,test" for reference in (1, 2)]
+    names = sorted(p.name for p in root.rglob("A*_10_*.bmp"))
+    lines += [f"{name[:5]}.bmp,{name},{validation.format(score=1000 + n)},0.5,val" for n, name in enumerate(names)]
+    text(root / "meta_info_PIPALDataset.csv", "\n".join(lines) + "\n")
+
+
+def test_the_newer_label_file_of_pipal_gives_both_parts_their_scores(tmp_path):
+    before = load_dataset("pipal", tree("pipal")).table
+    root = copy(tree("pipal"), tmp_path / "pipal")
+    newer_pipal(root)
+    data = load_dataset("pipal", root)
+    by_part = {part: frame.set_index("name")["score"] for part, frame in data.table.groupby("part")}
+    train = before[before["part"] == "train"].set_index("name")["score"]
+    assert by_part["train"].sort_index().equals(train.sort_index())
+    assert by_part["ntire2021-validation"].notna().all()
+    assert len(by_part["ntire2021-validation"]) == (before["part"] == "ntire2021-validation").sum()
+    assert any("labels from meta_info_PIPALDataset.csv" in note for note in data.table.attrs["notes"])
+
+
+def test_a_bad_score_of_ones_own_part_in_the_newer_label_file_is_told(tmp_path):
+    root = copy(tree("pipal"), tmp_path / "pipal")
+    newer_pipal(root, validation="none")
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_dataset("pipal", root)

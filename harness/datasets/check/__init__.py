@@ -21,7 +21,7 @@ from harness.cards.schema import DatasetCard
 from harness.datasets import Dataset, splits
 from harness.datasets.check import manifest, pixels
 from harness.datasets.completeness import Count, counts
-from harness.datasets.file_index import how_to_get
+from harness.datasets.file_index import how_to_get, unopened
 from harness.datasets.table import complete, has_pictures
 from harness.files.atomic import sha256_file
 from harness.files.table_paths import explained
@@ -29,7 +29,7 @@ from harness.imaging import headers
 from harness.imaging.colour import compared
 from harness.imaging.remarks import PRIMARY, PROFILES
 from harness.runtime.errors import UsageError, listed
-from harness.runtime.findings import BrokenTree, Finding, Findings, Severity, counted, errors
+from harness.runtime.findings import BrokenTree, Finding, Findings, Severity, advice_once, counted, errors
 from harness.runtime.progress import progress
 
 T = TypeVar("T")
@@ -91,11 +91,15 @@ class Report:
         lines += [f"  {note}" for note in self.notes]
         lines += [f"  protocol {name}: {what}" for name, what in self.protocols.items()]
         lines += [f"  manifest {self.manifest}"] if self.manifest else []
-        lines += [f"{p.severity.upper()} {p}" for p in sorted(self.problems, key=lambda p: p.severity)]
+        how = how_to_get(self.card)
+        ordered = sorted(self.problems, key=lambda p: p.severity)
+        lines += [f"{p.severity.upper()} {p}" for p in advice_once(ordered, how)]
         outcome = "ok" if self.ok else "not usable as it is"
         if self.incomplete and all(p.kind == INCOMPLETE for p in errors(self.problems)):
             outcome = "incomplete, and accepted as it is" if self.ok else "incomplete"
-        lines.append(f"{self.card.name}: {outcome}. {how_to_get(self.card)}".rstrip())
+        about = [f"home: {self.card.home}"] if self.card.home else []
+        about += [f"licence: {self.card.licence}"] if self.card.licence else []
+        lines.append(f"{self.card.name}: {outcome}. {'; '.join(about) if outcome == 'ok' else how}".rstrip(" ."))
         return "\n".join(lines)
 
 
@@ -130,7 +134,8 @@ def check(
             _pictures(card, root, frame, found, report, workers or min(16, 4 * (os.cpu_count() or 1)), quiet)
         elif root is not None and not found.failed:
             found.error(f"labels, but none of the {len(frame):,} pictures", root, how_to_get(card))
-    report.problems += found.problems
+    lying = unopened(card, root) if found.failed or any(f.kind == INCOMPLETE for f in found.problems) else []
+    report.problems += [*lying, *found.problems]
     if report.manifest is None and report.ok:
         report.manifest = manifest.manifest_hash(card, root)
     return report

@@ -66,6 +66,8 @@ class Part:
     types: tuple[str, ...] = ()
     """Where both are known: the names of an unlabelled part are all `{reference}_{kind}_{type}`."""
     kind: str = ""
+    split: str = ""
+    """What a label file's column `official_split` calls the part: rows of other values are skipped."""
     pairs: int = 0
     """How many pairs the part has, for `harness.datasets.completeness`."""
 
@@ -92,14 +94,24 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
         unknown_columns(part.columns, where)
     tree = open_tree(card, root)
     found = tree.findings()
-    frames = [frame for name, part in parts.items() if (frame := _Reading(card, tree, found, name, part).table()) is not None]
+    every = {name: part.expressions(where)[0] for name, part in parts.items()}
+    readings = [
+        _Reading(card, tree, found, name, part, [names for other, names in every.items() if other != name])
+        for name, part in parts.items()
+    ]
+    frames = [frame for reading in readings if (frame := reading.table()) is not None]
     if not frames:
         return found.finish(card.name, card.get.strip(), None)
     if any("distorted" in frame for frame in frames):
         # A labelled part whose pictures lie elsewhere is left out where another part's pictures are here.
         for frame in frames:
             if "distorted" not in frame:
-                found.warning(f"labels of {frame['part'].iloc[0]!r} without their pictures: left out", tree.root)
+                name = frame["part"].iloc[0]
+                told = f"labels of {name!r} without their pictures: left out"
+                if parts[name].withheld:  # of a label file of all parts, where only some parts' images are wanted
+                    found.notes.append(told)
+                else:
+                    found.warning(told, tree.root)
         frames = [frame for frame in frames if "distorted" in frame]
     return found.finish(card.name, card.get.strip(), pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0])
 
@@ -113,6 +125,8 @@ class _Reading:
     found: Findings
     name: str
     part: Part
+    others: Sequence[re.Pattern[str]] = ()
+    """Names of the card's other parts: their rows in a label file of all parts are skipped."""
 
     def __post_init__(self) -> None:
         self.match, self.within = self.part.expressions(self.card.path or self.card.name)
@@ -124,8 +138,16 @@ class _Reading:
         if not files and not self.on_disk and self.name:
             self.found.notes.append(f"{self.called}not here")
             return None
+        rows = self._labelled(files) if files else []
+        if files and not rows and self.part.withheld and not self.found.failed:
+            files = []  # a label file of other parts alone
+            if not self.on_disk:
+                self.found.notes.append(f"{self.called}not here")
+                return None
         if files:
-            rows = self._labelled(files)
+            if self.part.withheld:
+                names = listed([Path(file).name for file in files], 3)
+                self.found.notes.append(f"{self.called}labels from {names}; the organisers publish none: a copy of others'")
         elif self.part.withheld:
             rows = [Label(0, name, math.nan) for name in self._unlabelled_names()]
             self.found.notes.append(f"{self.called}{len(rows):,} pictures without labels (withheld by the organisers)")
@@ -165,10 +187,12 @@ class _Reading:
                     self.part.compose,
                     self.part.spellings,
                     known=lambda name: self.match.fullmatch(name) is not None,
+                    part=self.part.split,
                 )
             except UsageError as error:
                 self.found.error(str(error).removeprefix(f"{self.tree.path(file)}: "), self.tree.path(file))
                 continue
+            labels.rows = [row for row in labels.rows if not self._of_another(row.name)]
             for row in labels.rows:
                 if (key := name_key(row.name)) in seen:
                     repeated.append(f"{row.name} ({seen[key]} and {Path(file).name} line {row.line})")
@@ -182,6 +206,9 @@ class _Reading:
                 f"{self.called}" + counted(repeated, "names labelled twice"), self.tree.path(files[0]), "keep one line of each"
             )
         return rows
+
+    def _of_another(self, name: str) -> bool:
+        return self.match.fullmatch(name) is None and any(other.fullmatch(name) for other in self.others)
 
     def _chosen(self, files: list[str]) -> list[str]:
         """Of several copies of one label file, one; different files of one name are refused."""

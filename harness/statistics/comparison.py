@@ -6,7 +6,7 @@ labels are oriented alike, as in `harness.statistics.agreement`; every differenc
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ REACH = {"srcc": 1.0, "plcc": 1.0, "krcc": 1.0, "main": 2.0}
 """Largest value of the figures that have a Fisher scale."""
 BOOTSTRAP_FROM = 100
 """References from which `auto` draws bootstrap samples instead of leaving out one reference at a time."""
-_MOST_UNITS = 1000
+MOST_UNITS = 1000
 _ROUNDING = 1e-12
 """Figures closer than this, with whatever is left out, are the same: their difference is the arithmetic's."""
 _LARGEST_UNIT = 1500
@@ -131,19 +131,7 @@ class PairedComparison:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A model's place among others on the same images."""
-
-    name: str
-    value: float | None
-    p_holm: float | None
-    """Of no difference from the best, after Holm's correction; None for the best itself and where it is not defined."""
-    best: bool
-    """Not significantly below the best."""
-
-
-@dataclass(frozen=True)
-class _Figures:
+class Figures:
     """A model's figures: on all images, with each unit left out, and under resampling (empty when not drawn)."""
 
     estimate: dict[str, float]
@@ -177,14 +165,14 @@ def compare(
         {"a": a, "b": b, "labels": labels}, reference_ids, confidence, _table_problems(b, distortions, levels)
     )
     x, y, z = columns.values["a"], columns.values["b"], columns.values["labels"]
-    unit, units = _units(columns)
+    unit, units = units_of(columns)
     notes = [f"{what} are constant: their correlations are not defined" for what, v in columns.values.items() if np.ptp(v) == 0]
     if units < 2:
         notes.append("no intervals: they need at least two references")
     bootstrap = method == "bootstrap" or (method == "auto" and units >= BOOTSTRAP_FROM)
-    pooled = pooled_units(unit, units, min(unit_limit(len(x)), _MOST_UNITS))
+    pooled = pooled_units(unit, units, min(unit_limit(len(x)), MOST_UNITS))
     weights = cluster_draws(pooled[1], draws, seed) if bootstrap and units > 1 else None
-    figures_a, figures_b = (_figures(v, z, *pooled, STATISTICS, weights) for v in (x, y))
+    figures_a, figures_b = (figures_of(v, z, *pooled, STATISTICS, weights) for v in (x, y))
     differences = {s: _difference(s, figures_a, figures_b, confidence, units) for s in STATISTICS}
     within_a, within_b = (spearman_within(v, z, unit, units) for v in (x, y))
     differences["srcc_within"] = _difference_within(within_a, within_b, confidence)
@@ -213,15 +201,15 @@ def _table_problems(b: ArrayLike, *tables: Sequence[Hashable] | None) -> list[st
     return [f"{what}: {len(t)} for {n} images" for what, t in named if t is not None and len(t) != n]
 
 
-def _units(columns: Columns) -> tuple[Ints, int]:
+def units_of(columns: Columns) -> tuple[Ints, int]:
     if columns.unit is None:
         raise UsageError("a comparison needs the reference of every image (reference_id); 'images' if all are independent")
     return columns.unit, columns.units
 
 
-def _figures(
+def figures_of(
     x: Floats, labels: Floats, unit: Ints, units: int, statistics: Sequence[str], weights: Floats | None = None
-) -> _Figures:
+) -> Figures:
     whole = ClusteredPairs(x, labels, unit, units)
     needed = {"srcc", "plcc"} if "main" in statistics else set()
     needed |= set(statistics) - {"main"}
@@ -243,10 +231,10 @@ def _figures(
         deleted["main"] = deleted["srcc"] + deleted["plcc"]
         if drawn:
             drawn["main"] = drawn["srcc"] + drawn["plcc"]
-    return _Figures(estimate, deleted, drawn)
+    return Figures(estimate, deleted, drawn)
 
 
-def _difference(statistic: str, a: _Figures, b: _Figures, confidence: float, references: int) -> Difference:
+def _difference(statistic: str, a: Figures, b: Figures, confidence: float, references: int) -> Difference:
     va, vb, reach = a.estimate[statistic], b.estimate[statistic], REACH.get(statistic)
     known = Difference(statistic, _defined(va), _defined(vb), _defined(va - vb), references=references)
     da, db = a.deleted[statistic], b.deleted[statistic]
@@ -332,7 +320,7 @@ def _groups(
         rows = np.flatnonzero(number == i)
         inside = codes(unit[rows])
         units = int(inside.max()) + 1
-        a, b = (_figures(v[rows], labels[rows], inside, units, ["srcc"]) for v in (x, y))
+        a, b = (figures_of(v[rows], labels[rows], inside, units, ["srcc"]) for v in (x, y))
         groups.append(Group(name, len(rows), units, _difference("srcc", a, b, confidence, units)))
     tested = [i for i, group in enumerate(groups) if group.srcc.p_value is not None]
     adjusted = dict(zip(tested, holm([groups[i].srcc.p_value or 0.0 for i in tested]), strict=True))
@@ -349,7 +337,7 @@ def _natural(name: str) -> tuple[float, str]:
 
 def _by_reference(a: Floats, b: Floats, columns: Columns) -> tuple[Group, ...]:
     """`a` and `b`: SRCC within each reference."""
-    unit, units = _units(columns)
+    unit, units = units_of(columns)
     if units == len(unit):
         return ()
     size = np.bincount(unit, minlength=units)
@@ -369,50 +357,3 @@ def _disagreements(x: Floats, y: Floats, labels: Floats, top: int) -> tuple[Disa
     a, b, people = (midranks(v) / len(v) for v in (x, y, labels))
     order = np.argsort(-np.abs(a - b), kind="stable")[:top]
     return tuple(Disagreement(int(i), float(a[i]), float(b[i]), float(people[i])) for i in order if a[i] != b[i])
-
-
-def best_group(
-    scores: Mapping[str, ArrayLike],
-    labels: ArrayLike,
-    reference_ids: Sequence[Hashable] | Literal["images"],
-    *,
-    statistic: Statistic = "main",
-    confidence: float = 0.95,
-) -> list[Standing]:
-    """Models from best to worst by `statistic`, marked when not significantly below the best.
-
-    Each is compared with the best by the paired jackknife on the difference of Fisher's z, with Holm's correction over the
-    models. With fewer than two references nothing can be shown, and all defined figures are in the group.
-    """
-    columns = checked_columns({**scores, "labels": labels}, reference_ids, confidence)
-    unit, units = _units(columns)
-    people = columns.values.pop("labels")
-    pooled = pooled_units(unit, units, min(unit_limit(len(people)), _MOST_UNITS))
-    figures = {name: _figures(x, people, *pooled, [statistic]) for name, x in columns.values.items()}
-    return standings(
-        {name: (_defined(f.estimate[statistic]), f.deleted[statistic]) for name, f in figures.items()},
-        statistic,
-        confidence=confidence,
-    )
-
-
-def standings(figures: Mapping[str, tuple[float | None, Floats]], statistic: str, *, confidence: float = 0.95) -> list[Standing]:
-    """`best_group` from each model's figure on all images and with each reference left out, the same references for all.
-
-    This is all that a record needs to keep. 2AFC scores, which are means and no correlations, are compared as they are.
-    """
-    known = {
-        name: _Figures({statistic: np.nan if value is None else value}, {statistic: deleted}, {})
-        for name, (value, deleted) in figures.items()
-    }
-    defined = sorted((name for name, (v, _) in figures.items() if v is not None), key=lambda name: -(figures[name][0] or 0.0))
-    p_values = {
-        name: _difference(statistic, known[defined[0]], known[name], confidence, len(figures[name][1])).p_value
-        for name in defined[1:]
-    }
-    tested = [name for name, p in p_values.items() if p is not None]
-    adjusted = dict(zip(tested, holm([p_values[name] or 0.0 for name in tested]), strict=True))
-    return [
-        Standing(name, figures[name][0], adjusted.get(name), name in defined and adjusted.get(name, 1.0) > 1 - confidence)
-        for name in (*defined, *(name for name in figures if name not in defined))
-    ]

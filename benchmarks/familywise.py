@@ -8,10 +8,11 @@ model's scores; images add noise. "independent" models share none of that, "corr
 "equal" all models are equally good; in "half worse" half of them (rounded down) have more noise. The figure is PLCC, with each
 reference left out exactly. `--figure srcc` takes SRCC through the harness's own code, which is slower.
 
-Rules: `flips` is the harness's (`harness.statistics.best_group`); `pairs` Holm's correction of the harness's paired tests (jackknife
-on Fisher's z) over all pairs; `range` the studentized range of k - 1 degrees over the same t; `best` Holm's correction of the
-tests against the observed best alone, which the harness used to take. Printed: per cent of draws in which at least one truly best model is left out, and the mean size
-of the group in per cent of the models. The simulation error is 1.96 standard errors.
+Rules: `flips` is the harness's (`harness.statistics.best_group`); `pairs` Holm's correction of the harness's paired tests
+(jackknife on Fisher's z) over all pairs; `range` the studentized range of k - 1 degrees over the same t; `best` Holm's
+correction of the tests against the observed best alone, which the harness used to take. Printed: per cent of draws in which at
+least one truly best model is left out, and the mean size of the group in per cent of the models. The simulation error is 1.96
+standard errors.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def srcc(scores: Floats, labels: Floats) -> tuple[Floats, Floats]:
 
 def groups(values: Floats, deleted: Floats, signs: Floats, critical: float) -> dict[str, Flags]:
     """(models,) by rule: who is in the group."""
-    m, k = deleted.shape
+    m = len(deleted)
     left, right = np.triu_indices(m, 1)
     t, degrees = paired(np.arctanh(values), np.arctanh(deleted), left, right)
     p = 2 * stdtr(degrees, -np.abs(t))

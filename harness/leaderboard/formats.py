@@ -238,8 +238,8 @@ def _explained(board: Board) -> list[str]:
     texts += [f"Bold: {text}." for text in dict.fromkeys(best_explained(group) for group in marked)]
     if any(too_few_references(group.rows) for group in board.groups):
         texts.append(
-            f"No group of the best is marked where there are fewer than {FEWEST_REFERENCES} references: they cannot show that a row "
-            "is below another."
+            f"No group of the best is marked where there are fewer than {FEWEST_REFERENCES} references: they cannot show that a "
+            "row is below another."
         )
     rows = [row for group in board.groups for row in group.rows]
     if any(row.kind == "seeds" for row in rows):

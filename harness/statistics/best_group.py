@@ -129,15 +129,16 @@ def p_of_being_best(pseudo: Floats, signs: Floats | None = None) -> Floats:
     order = np.argsort(largest[0], kind="stable")
     steps = np.maximum.accumulate(largest[:, order], axis=1)
     p = (steps >= largest[0, order] - _ROUNDING).mean(axis=0)
-    adjusted = np.empty(len(p))
+    adjusted: Floats = np.empty(len(p))
     adjusted[order] = np.maximum.accumulate(p[::-1])[::-1]
-    return adjusted
+    return np.asarray(adjusted)
 
 
 def signs_for(references: int, models: int = 2) -> Floats:
     """(b, references) of 1 and -1: none changed first, then every change, or random ones where those are too many."""
     most = min(_MOST_SIGNS, max(_FEWEST_SIGNS, _WORK // models**2))
     if references <= 20 and 2**references <= most:
-        return 1.0 - 2.0 * ((np.arange(2**references)[:, None] >> np.arange(references)) & 1)
-    drawn = generator(0, f"group of the best|{references}").integers(0, 2, (most - 1, references))
-    return np.concatenate([np.ones((1, references)), 1.0 - 2.0 * drawn])
+        return np.asarray(1.0 - 2.0 * ((np.arange(2**references)[:, None] >> np.arange(references)) & 1))
+    signs = np.ones((most, references))
+    signs[1:] -= 2.0 * generator(0, f"group of the best|{references}").integers(0, 2, (most - 1, references))
+    return signs

@@ -152,6 +152,8 @@ def compare(
     draws: int = 2000,
     seed: int = 0,
     top: int = 20,
+    orders: tuple[ArrayLike, ArrayLike] | None = None,
+    statistics: Sequence[str] = STATISTICS,
 ) -> PairedComparison:
     """Models' scores `a` and `b` (n,) against `labels` (n,), paired by `reference_ids` (n,).
 
@@ -159,7 +161,9 @@ def compare(
     back to the figure's own scale at the mean of both models' z. From 100 on: `draws` bootstrap samples of references, the same
     for both models, BCa intervals. Tables by `distortions` (n,), `levels` (n,; None where unknown) and reference always use the
     jackknife, whose p-values have no floor that Holm's correction would lift above any level. `top` images on which the models'
-    ranks differ most are listed. Raises UsageError for values that are not finite or lengths that differ.
+    ranks differ most are listed. `orders`: scores of both models, (n,) each, whose order SRCC and KRCC take in place of that of
+    `a` and `b`, where these are rescalings whose plateaus tie images. `statistics`: which of the four figures are compared.
+    Raises UsageError for values that are not finite or lengths that differ.
     """
     columns = checked_columns(
         {"a": a, "b": b, "labels": labels}, reference_ids, confidence, _table_problems(b, distortions, levels)
@@ -172,11 +176,12 @@ def compare(
     bootstrap = method == "bootstrap" or (method == "auto" and units >= BOOTSTRAP_FROM)
     pooled = pooled_units(unit, units, min(unit_limit(len(x)), MOST_UNITS))
     weights = cluster_draws(pooled[1], draws, seed) if bootstrap and units > 1 else None
-    figures_a, figures_b = (figures_of(v, z, *pooled, STATISTICS, weights) for v in (x, y))
-    differences = {s: _difference(s, figures_a, figures_b, confidence, units) for s in STATISTICS}
+    ordered = (x, y) if orders is None else tuple(checked_columns({"order": o}, None).values["order"] for o in orders)
+    figures_a, figures_b = (figures_of(v, z, *pooled, statistics, weights, o) for v, o in zip((x, y), ordered, strict=True))
+    differences = {s: _difference(s, figures_a, figures_b, confidence, units) for s in statistics}
     within_a, within_b = (spearman_within(v, z, unit, units) for v in (x, y))
     differences["srcc_within"] = _difference_within(within_a, within_b, confidence)
-    if bootstrap and differences["krcc"].method == "jackknife":
+    if bootstrap and "krcc" in differences and differences["krcc"].method == "jackknife":
         notes.append(f"krcc: by the jackknife, because a reference has more than {_LARGEST_UNIT} images")
     return PairedComparison(
         n=len(x),
@@ -208,24 +213,32 @@ def units_of(columns: Columns) -> tuple[Ints, int]:
 
 
 def figures_of(
-    x: Floats, labels: Floats, unit: Ints, units: int, statistics: Sequence[str], weights: Floats | None = None
+    x: Floats,
+    labels: Floats,
+    unit: Ints,
+    units: int,
+    statistics: Sequence[str],
+    weights: Floats | None = None,
+    order: Floats | None = None,
 ) -> Figures:
+    """A model's `statistics` on all images, without each unit, and under `weights`; ranks are those of `order`, or of `x`."""
     whole = ClusteredPairs(x, labels, unit, units)
+    ranked, order = (whole, x) if order is None or order is x else (ClusteredPairs(order, labels, unit, units), order)
     needed = {"srcc", "plcc"} if "main" in statistics else set()
     needed |= set(statistics) - {"main"}
     estimate: dict[str, float] = {}
     deleted: dict[str, Floats] = {}
     drawn: dict[str, Floats] = {}
     if "srcc" in needed:
-        estimate["srcc"], deleted["srcc"] = spearman(x, labels), whole.srcc_without_each()
+        estimate["srcc"], deleted["srcc"] = spearman(order, labels), ranked.srcc_without_each()
     if "plcc" in needed:
         estimate["plcc"], deleted["plcc"] = pearson(x, labels), whole.plcc_without_each()
     if "krcc" in needed:
-        estimate["krcc"], deleted["krcc"] = whole.krcc(), whole.krcc_without_each()
+        estimate["krcc"], deleted["krcc"] = ranked.krcc(), ranked.krcc_without_each()
     if weights is not None:
-        drawn = {s: getattr(whole, s)(weights) for s in ("srcc", "plcc") if s in needed}
+        drawn = {s: getattr(w, s)(weights) for s, w in (("srcc", ranked), ("plcc", whole)) if s in needed}
         if "krcc" in needed and whole.size.max() <= _LARGEST_UNIT:
-            drawn["krcc"] = whole.krcc_resampled(weights)
+            drawn["krcc"] = ranked.krcc_resampled(weights)
     if "main" in statistics:
         estimate["main"] = estimate["srcc"] + estimate["plcc"]
         deleted["main"] = deleted["srcc"] + deleted["plcc"]
@@ -239,6 +252,9 @@ def _difference(statistic: str, a: Figures, b: Figures, confidence: float, refer
     known = Difference(statistic, _defined(va), _defined(vb), _defined(va - vb), references=references)
     da, db = a.deleted[statistic], b.deleted[statistic]
     if known.difference is None or len(da) < 2 or not (np.isfinite(da).all() and np.isfinite(db).all()):
+        return known
+    if reach is not None and all(is_perfect(d, reach) for d in (*da, *db)):
+        # So are those of two images each, whatever they show: they say nothing of other references.
         return known
     if max(abs(va - vb), float(np.abs(da - db).max())) < _ROUNDING:
         return _with(known, (0.0, 0.0), 1.0, "jackknife", None)

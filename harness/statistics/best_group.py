@@ -24,7 +24,7 @@ FEWEST_REFERENCES = 6
 _MOST_SIGNS = 5000
 _WORK = 20_000_000
 """Changes of signs times pairs of models: beyond some sixty models fewer changes are drawn, which costs power and no level."""
-_FEWEST_SIGNS = 200
+_FEWEST_SIGNS = 100
 _ROUNDING = 1e-9
 
 

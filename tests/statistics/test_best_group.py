@@ -68,7 +68,7 @@ def test_few_references_leave_nobody_out_and_no_level_could_be_held() -> None:
         left_out = [s.name for s in standings(figures, "srcc") if not s.best]
         assert left_out == (["bad"] if references == 6 else [])
     # With models enough for all signs to be too many, random ones are taken, and the level stays possible.
-    assert signs_for(12, 500).shape == (200, 12)
+    assert signs_for(12, 500).shape == (100, 12)
     # Two of 2**5 changes of signs give the largest difference: 6 %, above the level.
     assert 2 / len(signs_for(5)) > 0.05 > 2 / len(signs_for(6))
 

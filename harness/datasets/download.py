@@ -44,6 +44,7 @@ def get(
     folder = data_root(name, root) or data_folder() / name
     if folder.is_dir() and not (folder / _LEDGER).exists() and _whole(card, folder):
         return [f"{card.name} is in {folder} already, whole; nothing was downloaded."]
+    notice = _notice(card, folder)
     lines: list[str] = []
     problems: list[str] = []
     unreachable: set[str] = set()
@@ -57,12 +58,28 @@ def get(
     if problems:
         done = [f"there: {line}" for line in lines]
         raise RunError("\n".join([*problems, *done, f"the rest can be had by hand. {how_to_get(card)}"]))
+    lines += notice
     options = ["--root", str(root)] if root is not None else []
     told = shlex.join(["harness", "data", "check", card.name, *options, *cards_option(card.path)])
     return [
         *lines,
         f"{card.name} is in {folder}; `{told}` looks at it. Licence: {card.licence or 'unknown'}",
     ]
+
+
+def _notice(card: DatasetCard, folder: Path) -> list[str]:
+    """Keep the owners' notice, word for word, beside their files; returns it as lines to show."""
+    if not card.notice:
+        return []
+    place = Path(card.path).absolute().parent / card.notice
+    try:
+        text = place.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{card.path}: notice = {card.notice!r} cannot be read ({error})") from None
+    with atomic.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(folder / place.name, text)
+    return [*text.strip().splitlines(), f"This notice is kept in {folder / place.name}; it stays with every copy."]
 
 
 def _one(entry: Download, folder: Path, progress: Progress | None, say: Say | None, unreachable: set[str]) -> str:

@@ -246,9 +246,7 @@ class ClusteredPairs:
         for g, members in enumerate(np.split(order, np.cumsum(self.size)[:-1])):
             place_x, own_x, count_x = _places(x, members)
             place_y, own_y, count_y = _places(y, members)
-            # Where an image stands among the values of unit g decides its balance with them: a small table.
-            table = np.sign(np.arange(len(count_x))[:, None] - own_x) @ np.sign(np.arange(len(count_y))[:, None] - own_y).T
-            balance[g] = np.bincount(self.unit, table[place_x, place_y], self.units)
+            balance[g] = np.bincount(self.unit, _balances(place_x, place_y, own_x, own_y), self.units)
             tied_x[g] = np.bincount(self.unit, count_x[place_x], self.units)
             tied_y[g] = np.bincount(self.unit, count_y[place_y], self.units)
         return balance, tied_x, tied_y
@@ -268,7 +266,7 @@ class ClusteredPairs:
         return _tau_b(len(self.x) - self.size.astype(np.float64), remaining)
 
 
-def _places(code: Ints, members: Ints) -> tuple[Ints, Floats, Ints]:
+def _places(code: Ints, members: Ints) -> tuple[Ints, Ints, Ints]:
     """Where all images stand among the distinct values of some: 2 i + 1 on the i-th of them, 2 i just below it.
 
     Returns the places (n,) of all, the members' places, and for each of the 2 k + 1 places how many members stand there.
@@ -276,7 +274,28 @@ def _places(code: Ints, members: Ints) -> tuple[Ints, Floats, Ints]:
     present = np.zeros(int(code.max()) + 1, np.int64)
     present[code[members]] = 1
     place = (2 * np.cumsum(present) - present)[code]
-    return place, place[members].astype(np.float64), np.bincount(place[members], minlength=2 * int(present.sum()) + 1)
+    return place, place[members], np.bincount(place[members], minlength=2 * int(present.sum()) + 1)
+
+
+def _balances(place_x: Ints, place_y: Ints, own_x: Ints, own_y: Ints) -> Floats:
+    """(n,): for each image the members that it is concordant with less those that it is discordant with.
+
+    `place_x`, `place_y` (n,) and the members' `own_x`, `own_y` (m,) are places as `_places` gives them. Members are counted
+    below and to the left of every corner of a grid of their distinct values, so that four look-ups serve an image.
+    """
+    across, down = int(own_x.max()) // 2 + 1, int(own_y.max()) // 2 + 1
+    below = np.zeros((across + 1, down + 1), np.int32)
+    below[1:, 1:] = np.bincount((own_x // 2) * down + own_y // 2, minlength=across * down).reshape(across, down)
+    np.cumsum(below, axis=0, out=below)
+    np.cumsum(below, axis=1, out=below)
+    # Values below the image's, and values not above it: between the two lie those that it is tied with.
+    low_x, low_y, high_x, high_y = place_x // 2, place_y // 2, (place_x + 1) // 2, (place_y + 1) // 2
+    in_x, in_y = below[:, -1].astype(np.int64), below[-1].astype(np.int64)
+    both_low, both_high = below[low_x, low_y].astype(np.int64), below[high_x, high_y]
+    low_high, high_low = below[low_x, high_y], below[high_x, low_y]
+    concordant = both_low + len(own_x) - in_x[high_x] - in_y[high_y] + both_high
+    discordant = in_x[low_x] - low_high + in_y[low_y] - high_low
+    return np.asarray(concordant - discordant, dtype=np.float64)
 
 
 def _codes_by_unit(x: Floats, unit: Ints) -> Ints:

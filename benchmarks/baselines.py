@@ -1,4 +1,5 @@
-"""What the baseline metrics cost here, beside whichever of pyiqa, piq, torchmetrics, scikit-image, lpips and DISTS is installed.
+"""What the baseline metrics cost here, beside whichever of these is installed: pyiqa, piq,
+torchmetrics, scikit-image, frame-analytics, lpips, DISTS.
 
     python benchmarks/baselines.py [--rounds 7] [--batches 1,16] [--only fast,lpips,dists,decoding]
 
@@ -103,6 +104,21 @@ def fast_groups(batch: int) -> Iterator[Group]:
         for metric, name in (("psnr", "psnr"), ("ssim", "ssim"), ("ms-ssim", "ms_ssim")):
             theirs = pyiqa.create_metric(name, device=torch.device("cpu"))
             peers[metric].append(Contender("pyiqa", lambda b, theirs=theirs: theirs(b.moved, b.still)))
+    if frame_analytics := installed("frame_analytics"):
+        # Its torch.compile path takes a compiler and a minute; what is compared is what runs everywhere.
+        importlib.import_module("frame_analytics.functional").__dict__["_COMPILE_ENABLED"] = False
+        for metric, theirs in (
+            ("psnr", frame_analytics.psnr),
+            ("ssim", frame_analytics.ssim),
+            ("ms-ssim", frame_analytics.ms_ssim),
+        ):
+            name = "frame-analytics" if metric == "psnr" else "frame-analytics (RGB)"
+            peers[metric].append(Contender(name, lambda b, theirs=theirs: theirs(b.moved, b.still, reduction="none")))
+        # Its grey of floats is not rounded, so the values differ from ours in the fourth digit.
+        for metric, theirs in (("ssim", frame_analytics.ssim), ("ms-ssim", frame_analytics.ms_ssim)):
+            peers[metric].append(
+                Contender("frame-analytics", lambda b, theirs=theirs: theirs(b.moved, b.still, reduction="none", luma="bt601"))
+            )
     if piq:
         peers["psnr"].append(Contender("piq", lambda b: piq.psnr(b.moved, b.still, reduction="none")))
         full = {"downsample": False, "reduction": "none"}

@@ -255,6 +255,8 @@ class DatasetCard:
     get: str = ""
     """How a person obtains it, a step a line; `{folder}` stands for the folder that its files go to."""
     downloads: tuple[Download, ...] = ()
+    notice: str = ""
+    """A file, relative to the card's folder: the owners' notice, shown by `data get` and kept beside what it downloaded."""
     folder: str = ""
     """The folder's name below `$HARNESS_DATA` or `data` where it is not the card's: cards over the same files share one."""
     layout: Mapping[str, Any] = field(default_factory=dict)

@@ -88,12 +88,14 @@ def get(
     lines: list[str] = []
     problems: list[str] = []
     unreachable: set[str] = set()
+    notice: list[str] = []
     with working_in(folder, say):
         ledger = _Ledger(folder)
         wanted = [entry for entry in card.downloads if not _done(entry, ledger)]
         lines += [f"{entry.file}: fetched before" for entry in card.downloads if entry not in wanted]
         if wanted and _whole(card, folder):
             return [f"{card.name} is in {folder} already, whole; nothing was downloaded."]
+        notice = _notice(card, folder)
         if wanted and say is not None:
             say(_announced(card, wanted, folder))
         for entry in wanted:
@@ -109,7 +111,22 @@ def get(
         done = [f"there: {line}" for line in lines]
         raise RunError("\n".join([*problems, *done, "The same command goes on. By hand:", steps(card, folder)]))
     told = command(card, root, "check")
-    return [*lines, f"{card.name} is in {folder}; `{told}` looks at it. Licence: {card.licence or 'unknown'}"]
+    return [*lines, *notice, f"{card.name} is in {folder}; `{told}` looks at it. Licence: {card.licence or 'unknown'}"]
+
+
+def _notice(card: DatasetCard, folder: Path) -> list[str]:
+    """Keep the owners' notice, word for word, next to their files; returns it as lines to show."""
+    if not card.notice:
+        return []
+    place = Path(card.path).absolute().parent / card.notice
+    try:
+        text = place.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{card.path}: notice = {card.notice!r} cannot be read ({error})") from None
+    with atomic.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(folder / place.name, text)
+    return [*text.strip().splitlines(), f"This notice is kept in {folder / place.name}; it stays with every copy."]
 
 
 def unpack_archives(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 Plane = NDArray[np.float32]
 """One colour or grey, (H, W), in 0..255."""
+
+Colour = Literal["rgb", "luma", "ycbcr"]
+"""What a metric compares: R, G and B; the grey of MATLAB's rgb2gray; the Y (16..235) of BT.601 as MATLAB's rgb2ycbcr."""
+COLOURS = ("rgb", "luma", "ycbcr")
+Part = int | Literal["luma", "ycbcr"]
+"""One plane of an image: red, green, blue (0, 1, 2), or one made of the three."""
+YCBCR_OFFSET = 16
+YCBCR_WEIGHTS = (65481, 128553, 24966)
+YCBCR_SCALE = 255_000
+"""Y = 16 + (65481 R + 128553 G + 24966 B) / 255000 of R, G, B in 0..255."""
 
 WEIGHTS = np.array([0.298936021293775, 0.587043074451121, 0.114020904255103], np.float32)
 
@@ -73,12 +83,14 @@ def rows_of(plane: Plane) -> Rows:
     return Rows(plane.shape[0], plane.shape[1], lambda rows, out: np.copyto(out, plane[rows]))
 
 
-def rows_uint8(image: NDArray[np.uint8], colour: int | None) -> Rows:
-    """One colour (0, 1, 2), or with None the luma, of an (H, W, 3) uint8 picture."""
+def rows_uint8(image: NDArray[np.uint8], colour: Part | None) -> Rows:
+    """One colour (0, 1, 2), the luma (also None) or the Y, of an (H, W, 3) uint8 picture."""
 
     def fill(rows: slice, out: Plane) -> None:
-        if colour is None:
+        if colour is None or colour == "luma":
             luma((_channel(image[rows], c) for c in range(3)), out)
+        elif colour == "ycbcr":
+            ycbcr((_channel(image[rows], c) for c in range(3)), out)
         else:
             np.copyto(out, _channel(image[rows], colour))
 
@@ -94,16 +106,18 @@ def _channel(image: NDArray[np.uint8], colour: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.extractChannel(image, colour, dst=out), np.uint8)
 
 
-def rows_tensor(image: torch.Tensor, colour: int | None) -> Rows:
-    """One colour (0, 1, 2), or with None the luma, of a (3, H, W) tensor in [0, 1].
+def rows_tensor(image: torch.Tensor, colour: Part | None) -> Rows:
+    """One colour (0, 1, 2), the luma (also None) or the Y, of a (3, H, W) tensor in [0, 1].
 
     For k/255 in float32 the product with 255 is exactly k, so 8-bit pictures give what `rows_uint8` gives.
     """
     planes = (image.detach() * 255).cpu().numpy()
 
     def fill(rows: slice, out: Plane) -> None:
-        if colour is None:
+        if colour is None or colour == "luma":
             luma(planes[:, rows], out)
+        elif colour == "ycbcr":
+            ycbcr(planes[:, rows], out)
         else:
             np.copyto(out, planes[colour, rows])
 
@@ -122,6 +136,30 @@ def luma(colours: Iterable[NDArray[Any]], out: Plane) -> None:
         else:
             out += np.multiply(colour, weight, out=part)
     np.rint(out, out=out)
+
+
+def ycbcr(colours: Iterable[NDArray[Any]], out: Plane) -> None:
+    """Writes Y, whole numbers in 16..235, of red, green and blue planes (H, W) in 0..255, uint8 or float32.
+
+    In float64, where sums of whole numbers are exact; halves are rounded up, as MATLAB does. Each plane is done with before the
+    next is asked for.
+    """
+    total = np.full(out.shape, float(YCBCR_SCALE // 2))
+    for colour, weight in zip(colours, YCBCR_WEIGHTS, strict=True):
+        total += np.multiply(colour, float(weight), dtype=np.float64)
+    total /= YCBCR_SCALE
+    np.floor(total, out=total)
+    np.add(total, YCBCR_OFFSET, out=out, casting="unsafe")
+
+
+def check_colour(model: str, colour: str, border: int) -> None:
+    """Refuse a colour that no metric knows and a border that is no count of pixels."""
+    from harness.runtime.errors import UsageError, near
+
+    if colour not in COLOURS:
+        raise UsageError(f"{model}: colour = {colour!r} is none of 'rgb', 'luma', 'ycbcr'{near(colour, COLOURS)}")
+    if not isinstance(border, int) or isinstance(border, bool) or border < 0:
+        raise UsageError(f"{model}: border = {border!r} is not a number of pixels")
 
 
 def check_pair_uint8(reference: NDArray[Any], distorted: NDArray[Any], minimum_size: int = 1) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.models.base import Model, check_pair
-from harness.models.planes import Rows, bands, check_pair_uint8, rows_tensor, rows_uint8
-from harness.runtime.errors import UsageError
+from harness.models.planes import Colour, Rows, bands, check_colour, check_pair_uint8, rows_tensor, rows_uint8
 
 if TYPE_CHECKING:
     import torch
@@ -27,33 +26,35 @@ def psnr_of_error(squared_error: float, count: int) -> float:
 
 
 class PSNR(Model):
-    """PSNR over all samples of R, G and B (`colour="rgb"`), or over the rounded grey of MATLAB's rgb2gray (`"luma"`).
+    """PSNR over all samples of R, G and B (`colour="rgb"`), of the rounded grey of MATLAB's rgb2gray (`"luma"`), or of the
+    rounded Y, 16..235, of its rgb2ycbcr (`"ycbcr"`).
 
-    Peak 255; no border is cut. Identical images give +inf (a card's `identical` puts a ceiling in its place); any
-    size from one pixel up and constant or grey images are ordinary cases. Luma can be identical where RGB is not.
+    Peak 255; `border` pixels are left out at each side. Identical images give +inf (a card's `identical` puts a ceiling in its
+    place); any size that leaves a pixel and constant or grey images are ordinary cases. Luma can be identical where RGB is not.
     Sums of squares of 8-bit pictures are whole numbers, so their scores depend on no order, batch or thread count.
     """
 
     higher_is_better = True
 
-    def __init__(self, colour: Literal["rgb", "luma"] = "rgb") -> None:
-        if colour not in ("rgb", "luma"):
-            raise UsageError(f"PSNR: colour = {colour!r} is neither 'rgb' nor 'luma'")
-        self.colour = colour
+    def __init__(self, colour: Colour = "rgb", border: int = 0) -> None:
+        check_colour("PSNR", colour, border)
+        self.colour, self.border = colour, border
+        self.minimum_size = 1 + 2 * border
 
     def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:
         """PSNR (N,) in dB of two float32 batches (N, 3, H, W) in [0, 1]."""
         import torch
 
-        check_pair(reference, distorted)
-        scores = [self._score_one(x, y) for x, y in zip(reference, distorted, strict=True)]
-        return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
+        check_pair(reference, distorted, minimum_size=self.minimum_size)
+        inside = slice(self.border, -self.border or None)
+        pairs = zip(reference[..., inside, inside], distorted[..., inside, inside], strict=True)
+        return torch.tensor([self._score_one(x, y) for x, y in pairs], dtype=torch.float32, device=distorted.device)
 
     def _score_one(self, reference: torch.Tensor, distorted: torch.Tensor) -> float:
         import torch
 
-        if self.colour == "luma":
-            return _of_rows(rows_tensor(reference, None), rows_tensor(distorted, None))
+        if self.colour != "rgb":
+            return _of_rows(rows_tensor(reference, self.colour), rows_tensor(distorted, self.colour))
         # One image at a time: the order in which a batched sum is taken may depend on the batch.
         error = torch.sum(torch.square(reference.detach() * 255 - distorted.detach() * 255), dtype=torch.float64)
         return psnr_of_error(float(error), distorted.numel())
@@ -62,9 +63,11 @@ class PSNR(Model):
         """PSNR in dB of two (H, W, 3) uint8 arrays: the same bits as `score` of the same pictures."""
         import cv2
 
-        check_pair_uint8(reference, distorted)
-        if self.colour == "luma":
-            return _of_rows(rows_uint8(reference, None), rows_uint8(distorted, None))
+        check_pair_uint8(reference, distorted, self.minimum_size)
+        inside = slice(self.border, -self.border or None)
+        reference, distorted = reference[inside, inside], distorted[inside, inside]
+        if self.colour != "rgb":
+            return _of_rows(rows_uint8(reference, self.colour), rows_uint8(distorted, self.colour))
         # OpenCV takes a root and squares it again, which misses the whole number by a few ulp.
         return psnr_of_error(round(cv2.norm(reference, distorted, cv2.NORM_L2SQR)), distorted.size)
 

@@ -19,7 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.models.base import Model, check_pair
-from harness.models.planes import Plane, Rows, bands, check_pair_uint8, rows_of, rows_tensor, rows_uint8, scratch
+from harness.models.planes import (
+    Colour,
+    Part,
+    Plane,
+    Rows,
+    bands,
+    check_colour,
+    check_pair_uint8,
+    rows_of,
+    rows_tensor,
+    rows_uint8,
+    scratch,
+)
 from harness.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -230,14 +242,15 @@ class _Kept(NamedTuple):
 
 
 class _OverPlanes(Model):
-    """A metric of planes, on luma or as the mean over R, G and B."""
+    """A metric of planes, on luma or Y, or as the mean over R, G and B, without `border` pixels at each side."""
 
     higher_is_better = True
 
-    def __init__(self, colour: Literal["luma", "rgb"] = "luma") -> None:
-        if colour not in ("luma", "rgb"):
-            raise UsageError(f"{type(self).__name__}: colour = {colour!r} is neither 'luma' nor 'rgb'")
-        self.colours = (None,) if colour == "luma" else (0, 1, 2)
+    def __init__(self, colour: Colour = "luma", border: int = 0) -> None:
+        check_colour(type(self).__name__, colour, border)
+        self.colours: tuple[Part, ...] = (0, 1, 2) if colour == "rgb" else (colour,)
+        self.inside = slice(border, -border or None)
+        self.minimum_size = type(self).minimum_size + 2 * border
 
     def half(self, x: Rows, keep: bool) -> Any:
         """The reference's part of the work, done once where it is to be kept."""
@@ -254,13 +267,14 @@ class _OverPlanes(Model):
         check_pair(reference, distorted, minimum_size=self.minimum_size)
         scores = [
             self._mean([self.half(rows_tensor(x, colour), False) for colour in self.colours], partial(rows_tensor, y))
-            for x, y in zip(reference, distorted, strict=True)
+            for x, y in zip(self._cut(reference), self._cut(distorted), strict=True)
         ]
         return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
 
     def score_uint8(self, reference: NDArray[np.uint8], distorted: NDArray[np.uint8]) -> float:
         """The score of two (H, W, 3) uint8 arrays: the same bits as `score` of the same pictures."""
         check_pair_uint8(reference, distorted, self.minimum_size)
+        reference, distorted = reference[self.inside, self.inside], distorted[self.inside, self.inside]
         return self._mean(
             [self.half(rows_uint8(reference, colour), False) for colour in self.colours], partial(rows_uint8, distorted)
         )
@@ -268,15 +282,19 @@ class _OverPlanes(Model):
     def embed_uint8(self, reference: NDArray[np.uint8]) -> _Kept:
         """What every distorted image of a reference (H, W, 3) shares, for `score_embedded_uint8`."""
         check_pair_uint8(reference, reference, self.minimum_size)
-        return _Kept(reference.shape, [self.half(rows_uint8(reference, colour), True) for colour in self.colours])
+        cut = reference[self.inside, self.inside]
+        return _Kept(reference.shape, [self.half(rows_uint8(cut, colour), True) for colour in self.colours])
 
     def score_embedded_uint8(self, embedding: _Kept, distorted: NDArray[np.uint8]) -> float:
         """The bits of `score_uint8` against the reference that was embedded."""
         if distorted.shape != embedding.shape or distorted.dtype != np.uint8:
             raise UsageError(f"distorted: expected {embedding.shape} uint8, got {distorted.shape} {distorted.dtype}")
-        return self._mean(embedding.parts, partial(rows_uint8, distorted))
+        return self._mean(embedding.parts, partial(rows_uint8, distorted[self.inside, self.inside]))
 
-    def _mean(self, halves: list[Any], y: Callable[[int | None], Rows]) -> float:
+    def _cut(self, images: torch.Tensor) -> torch.Tensor:
+        return images[..., self.inside, self.inside]
+
+    def _mean(self, halves: list[Any], y: Callable[[Part], Rows]) -> float:
         total = sum(self.of_rows(x, y(colour)) for x, colour in zip(halves, self.colours, strict=True))
         return float(np.float32(total / len(self.colours)))
 
@@ -284,15 +302,16 @@ class _OverPlanes(Model):
 class SSIM(_OverPlanes):
     """SSIM with the 11x11 Gaussian window, sigma 1.5, valid region, K = (0.01, 0.03), range 255.
 
-    `colour`: `luma` (the rounded grey of MATLAB's rgb2gray) or `rgb` (the mean of three). `downsample`: as `ssim`.
+    `colour`: `luma` (the rounded grey of MATLAB's rgb2gray), `ycbcr` (the rounded Y, 16..235, of its rgb2ycbcr) or `rgb` (the
+    mean of three). `border`: pixels left out at each side. `downsample`: as `ssim`.
     Identical images give exactly 1; constant, grey and (from 11 pixels a side) tiny images are ordinary cases.
     """
 
     version = 2
     minimum_size = WINDOW
 
-    def __init__(self, colour: Literal["luma", "rgb"] = "luma", downsample: bool = False) -> None:
-        super().__init__(colour)
+    def __init__(self, colour: Colour = "luma", downsample: bool = False, border: int = 0) -> None:
+        super().__init__(colour, border)
         self.downsample = downsample
 
     def half(self, x: Rows, keep: bool) -> Reference:
@@ -309,7 +328,7 @@ class SSIM(_OverPlanes):
 
 
 class MSSSIM(_OverPlanes):
-    """MS-SSIM over five scales; `colour` as for SSIM, `combine` as for `ms_ssim`.
+    """MS-SSIM over five scales; `colour` and `border` as for SSIM, `combine` as for `ms_ssim`.
 
     Identical images give exactly 1; constant and grey images are ordinary cases; at least 161 pixels a side.
     """
@@ -317,8 +336,8 @@ class MSSSIM(_OverPlanes):
     version = 2
     minimum_size = 161
 
-    def __init__(self, colour: Literal["luma", "rgb"] = "luma", combine: Literal["sum", "product"] = "sum") -> None:
-        super().__init__(colour)
+    def __init__(self, colour: Colour = "luma", combine: Literal["sum", "product"] = "sum", border: int = 0) -> None:
+        super().__init__(colour, border)
         if combine not in ("sum", "product"):
             raise UsageError(f"MSSSIM: combine = {combine!r} is neither 'sum' nor 'product'")
         self.combine = combine

@@ -107,8 +107,8 @@ def test_tensors_outside_0_to_1_are_refused(scale):
 
 
 def test_an_unknown_colour_is_refused():
-    with pytest.raises(UsageError, match="'ycbcr' is neither"):
-        PSNR("ycbcr")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="'yuv' is none of"):
+        PSNR("yuv")  # type: ignore[arg-type]
 
 
 def test_official_values_of_tid2013_pairs(shared):

@@ -1,0 +1,114 @@
+"""The card live-excerpt, and what it is made of: files from pinned addresses, a table of labels, a notice that is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+from small import distorted, picture
+from tls_server import Server, serving
+
+from harness.cards.loading import find_dataset
+from harness.datasets import load_dataset
+from harness.datasets.download import get
+from harness.datasets.overlap import content_of, related
+from harness.runtime.errors import RunError, UsageError
+
+NOTICE = "Copyright of somebody.\nThis notice stays.\n"
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def web(started: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    for name, value in started.environment().items():
+        monkeypatch.setenv(name, value)
+    started.files, started.asked = {}, []
+    return started
+
+
+def served(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {f"s2.smu.edu/small/{name}": data for name, data in files.items()}
+
+
+@pytest.fixture
+def excerpt(tmp_path: Path) -> tuple[str, dict[str, bytes]]:
+    """A card of this kind over two distorted images of one reference, and its files as the network has them."""
+    reference = picture(1)
+    images = {"a.bmp": reference, **{f"a_{i}.bmp": distorted(reference, "noise", i, i) for i in (1, 2)}}
+    files = {name: cv2.imencode(".bmp", image)[1].tobytes() for name, image in images.items()}
+    lines = [
+        'name = "small"\ntitle = "small"\nreader = "carried"\nhigher_is_better = false\nreferences = 1\npairs = 2',
+        'notice = "small/NOTICE"\ndefault_protocol = "full"\n[protocols.full]\nsplit = "full"',
+        '[layout]\ntable = "small/table.csv"',
+    ]
+    for name, data in files.items():
+        digest = hashlib.sha256(data).hexdigest()
+        lines.append(
+            f'[[downloads]]\nurl = "https://s2.smu.edu/small/{name}"\nfile = "{name}"\nsha256 = "{digest}"\nbytes = {len(data)}'
+        )
+    (tmp_path / "cards" / "small").mkdir(parents=True)
+    card = tmp_path / "cards" / "small.toml"
+    card.write_text("\n".join(lines), encoding="utf-8")
+    (card.parent / "small" / "NOTICE").write_text(NOTICE, encoding="utf-8")
+    table = "name,distorted,reference,score\na_1.bmp,a_1.bmp,a.bmp,10\na_2.bmp,a_2.bmp,a.bmp,20\n"
+    (card.parent / "small" / "table.csv").write_text(table, encoding="utf-8")
+    return str(card), files
+
+
+def test_the_files_come_with_the_notice_and_the_labels(excerpt, tmp_path, web):
+    card, files = find_dataset(excerpt[0]), excerpt[1]
+    web.files = served(files)
+    lines = get(card, tmp_path / "data")
+    assert (tmp_path / "data" / "NOTICE").read_text(encoding="utf-8") == NOTICE
+    assert "This notice stays." in lines
+    table = load_dataset(excerpt[0], tmp_path / "data").table
+    assert list(table["score"]) == [10, 20]
+    assert all(Path(path).is_file() for path in [*table["distorted"], *table["reference"]])
+
+
+def test_a_changed_file_is_refused_and_the_same_command_goes_on(excerpt, tmp_path, web):
+    card, files = find_dataset(excerpt[0]), excerpt[1]
+    web.files = served({**files, "a_2.bmp": files["a_1.bmp"]})
+    with pytest.raises(RunError, match=r"a_2\.bmp"):
+        get(card, tmp_path / "data")
+    web.files, web.asked = served(files), []
+    get(card, tmp_path / "data")
+    assert {asked.path.rpartition("/")[2] for asked in web.asked} == {"a_2.bmp"}
+
+
+def test_without_its_table_the_places_are_named(excerpt, tmp_path, web):
+    (Path(excerpt[0]).parent / "small" / "table.csv").unlink()
+    web.files = served(excerpt[1])
+    get(find_dataset(excerpt[0]), tmp_path / "data")
+    with pytest.raises(UsageError, match=r"neither .*data.table\.csv nor .*small.table\.csv"):
+        load_dataset(excerpt[0], tmp_path / "data")
+
+
+def test_the_card_pins_54_files_and_carries_lives_notice():
+    card = find_dataset("live-excerpt")
+    assert len({entry.file for entry in card.downloads}) == 54
+    assert all(len(e.sha256) == 64 and e.bytes and "/24f18d60a4848016e48313cb0dd96f8d40a22280/" in e.url for e in card.downloads)
+    assert "University of Texas at Austin" in (Path(card.path).parent / card.notice).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["live", "live-first"])
+def test_the_card_shares_its_references_with_lives(name):
+    excerpt, live = find_dataset("live-excerpt"), find_dataset(name)
+    assert related(excerpt, live)
+    for reference in ("buildings", "lighthouse", "monarch", "parrots"):
+        assert content_of(excerpt, reference) == content_of(live, reference)
+
+
+def test_the_addresses_are_those_of_the_sources(shared):
+    card = find_dataset("live-excerpt")
+    lines = (shared / "data" / "live-excerpt" / "sources.csv").read_text(encoding="utf-8").split()[1:]
+    want = {tuple(line.split(",")) for line in lines}
+    assert {(e.url.partition("40a22280/")[2], e.sha256, str(e.bytes)) for e in card.downloads} == want

@@ -127,6 +127,11 @@ class Published:
     plcc_kind: Literal["raw", "logistic", "polynomial", "unknown"] = "unknown"
     variant: str = ""
     note: str = ""
+    """Why it may differ from ours, beyond what the other fields tell."""
+    commit: str = ""
+    """The commit of the source's repository that the number was read at, or that made it."""
+    definition: str = ""
+    """What exactly was computed there: many definitions hide behind one name."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def load_suite(
     problems: list[str] = []
     for word in card.datasets:
         # A table's path starts at the card, so that a suite and its tables can be moved together.
-        place = str(Path(card.path).absolute().parent / word) if is_table(word) else word
+        place = str(Path(card.path).parent / word) if is_table(word) else word
         try:
             dataset = dataset_card(place, cards)
         except UsageError as error:

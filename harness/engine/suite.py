@@ -13,7 +13,7 @@ from harness.datasets.suites import Suite, SuiteDataset
 from harness.engine.batch import run_all
 from harness.engine.request import Request
 from harness.engine.run import Outcome
-from harness.runtime.errors import HarnessError, UsageError, listed
+from harness.runtime.errors import HarnessError, RunError, UsageError, listed
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ def run_suite(suite: Suite, requests: Sequence[Request], say: Callable[[str], No
             here[entry.word] = datasets.load_dataset(entry.word, entry.root, cards=cards, quiet=quiet)
             present.append(entry)
         except HarnessError as error:
-            broken.append(type(error)(f"{entry.name}: {error}"))
+            kind = UsageError if isinstance(error, UsageError) else RunError
+            text = str(error)
+            broken.append(kind(text if text.startswith(entry.name) else f"{entry.name}: {text}"))
     if not present:
         told = [*absent.values(), *map(str, broken)]
         raise UsageError("\n".join([f"{suite.card.name}: none of its datasets can be used here", *told]))

@@ -120,16 +120,16 @@ def explained(shown: Matrix, *, intervals: bool, bold: str) -> list[str]:
     texts = []
     for column in shown.columns:
         counts = [f"{value:g} {what}" for value, what in ((column.n, "images"), (column.references, "references")) if value]
-        texts.append(f"{column.dataset}: {', '.join([f'protocol {column.protocol}', *counts])}")
+        texts.append(f"dataset {column.dataset}: {', '.join([f'protocol {column.protocol}', *counts])}")
     levels = dict.fromkeys(column.confidence for column in shown.columns if column.compared)
     texts += [f"{bold}: {best_meaning(level)}" for level in levels]
     cells = [cell for row in shown.rows for cell in row.cells if cell]
     spread = any(f in cell.spread for cell in cells for f in shown.figures)
     if intervals and any(cell.ci.get(f) for cell in cells for f in shown.figures):
         confidence = ", ".join(dict.fromkeys(f"{column.confidence:.0%}" for column in shown.columns))
-        texts.append(f"[a, b]: {confidence} interval")
+        texts.append(f"brackets: {confidence} intervals")
     if spread:
-        ranges = "; (a to b) is from the smallest to the largest" if intervals else ""
+        ranges = "; parentheses: from the smallest to the largest" if intervals else ""
         texts.append(f"some figures are medians over splits or means over seeds{ranges}")
     over = listed([column.dataset for column in shown.columns])
     share = f" ({len(shown.columns)} of the suite's {len(shown.columns) + len(shown.absent)} datasets)" if shown.absent else ""

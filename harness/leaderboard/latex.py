@@ -82,7 +82,7 @@ def _group_table(board: Board, group: Group, columns: Sequence[str], *, interval
             " Figures with a range are medians over splits or means over seeds, the range is from the smallest to the largest."
         )
     title = (board.dataset, group.protocol)
-    return _table(title, caption, letters, "l" + "r" * (len(heads) - 1), [" & ".join(heads)], cells)
+    return _table(title, caption, letters, "l" + "r" * (len(heads) - 1), [" & ".join(heads) + r" \\"], cells)
 
 
 def matrix_table(shown: Matrix, *, intervals: bool = False) -> str:
@@ -91,12 +91,8 @@ def matrix_table(shown: Matrix, *, intervals: bool = False) -> str:
     blocks = [plain.latex(column.dataset) for column in shown.columns] + ["Mean", "Weighted mean", "Mean rank"]
     top = ["", *(rf"\multicolumn{{{count}}}{{c}}{{{block}}}" for block in blocks)]
     rules = "".join(rf"\cmidrule(lr){{{2 + i * count}-{1 + (i + 1) * count}}}" for i in range(len(blocks)))
-    heads = [
-        " & ".join(top) + r" \\ " + rules,
-        " & ".join(
-            ["Model", *(plain.latex(FIGURES[f]) for f in names)] + [plain.latex(FIGURES[f]) for f in names] * (len(blocks) - 1)
-        ),
-    ]
+    named = [plain.latex(FIGURES[f]) for f in names]
+    heads = [" & ".join(top) + r" \\", rules, " & ".join(["Model", *named * len(blocks)]) + r" \\"]
     letters = shown.marks
     lines = []
     for row in shown.rows:
@@ -119,7 +115,8 @@ def explained(shown: Matrix, *, intervals: bool, bold: str) -> list[str]:
     """What a reader must know of a matrix; `bold` is how the group of the best is marked."""
     texts = []
     for column in shown.columns:
-        counts = [f"{value:g} {what}" for value, what in ((column.n, "images"), (column.references, "references")) if value]
+        counted = ((column.n, "image"), (column.references, "reference"))
+        counts = [f"{value:g} {what}{'' if value == 1 else 's'}" for value, what in counted if value]
         texts.append(f"dataset {column.dataset}: {', '.join([f'protocol {column.protocol}', *counts])}")
     levels = dict.fromkeys(column.confidence for column in shown.columns if column.compared)
     texts += [f"{bold}: {best_meaning(level)}" for level in levels]
@@ -174,18 +171,18 @@ def _table(
     heads: Sequence[str],
     cells: Sequence[Sequence[str]],
 ) -> str:
-    meanings = [f"{letter}: {mark} ({LEGEND[mark]})" for mark, letter in letters.items()]
+    meanings = "; ".join(f"{letter}: {mark} ({LEGEND[mark]})" for mark, letter in letters.items())
     name = "-".join(re.sub(r"[^A-Za-z0-9]+", "-", word).strip("-") or "x" for word in place)
     return "\n".join(
         [
             f"% {GENERATED}",
             r"\begin{table}[htbp]",
             r"\centering\small",
-            rf"\caption{{{plain.latex(' '.join(filter(None, (caption, sentences('; '.join(meanings))))))}}}",
+            rf"\caption{{{plain.latex(' '.join(filter(None, (caption, f'Marks: {meanings}.' if meanings else ''))))}}}",
             rf"\label{{tab:{name}}}",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
-            *(f"{head} \\\\" for head in heads),
+            *heads,
             r"\midrule",
             # A line that began with a bracket or a star would be an option of the line break before it.
             *(("{}" if line[0][:1] in ("[", "*") else "") + " & ".join(line) + r" \\" for line in cells),

@@ -84,7 +84,7 @@ def _figure(cell: Row | None, figure: str, best: str, shown: Matrix, *, interval
 
 
 def _legend(shown: Matrix) -> list[str]:
-    return [f"{letter}: {mark} ({LEGEND[mark]})" for mark, letter in shown.marks.items()]
+    return [f"mark {letter}: {mark} ({LEGEND[mark]})" for mark, letter in shown.marks.items()]
 
 
 def _plain(value: float | None) -> str:

@@ -23,6 +23,7 @@ from harness.cards.loading import find_suite, load_cards
 from harness.cards.schema import parse_card
 from harness.cards.suite import SuiteCard
 from harness.cli.main import cli
+from harness.datasets.suites import load_suite
 from harness.runtime.errors import UsageError
 
 CLASSIC = ("live", "csiq", "tid2013", "kadid10k")
@@ -93,7 +94,7 @@ def test_three_metrics_on_four_miniatures_print_the_matrix(classic: tuple[Path, 
         shown = re.findall(r"(?<!\S)\.\d{3}", rows[model])
         # Only LIVE's miniature is whole: the others are shown, and neither ranked nor averaged.
         assert shown == figures
-    assert "incomplete (the dataset lacked pairs or references" in said.out
+    assert "mark a: incomplete (the dataset lacked pairs or references" in said.out
 
 
 def test_the_leaderboards_suite_compiles(classic: tuple[Path, Said]) -> None:
@@ -173,6 +174,31 @@ def test_a_suite_of_ones_own_tables_takes_score_files_by_dataset(tables: Path) -
         assert near["figures"][name]["best"] == ["srcc", "plcc"]
         assert far["figures"][name]["best"] == []
     assert near["weighted_mean"]["srcc"] == pytest.approx((72 * srcc["one"] + 90 * srcc["two"]) / 162)
+
+
+def test_one_file_of_scores_may_cover_several_datasets(tables: Path) -> None:
+    parts = [(tables / "scores" / name / "near.csv").read_text().splitlines() for name in ("one", "two")]
+    (tables / "all.csv").write_text("\n".join(["name,score", *parts[0][1:], *parts[1][1:]]) + "\n")
+    words = ["run", "--scores", str(tables / "all.csv"), "--name", "near", "--suite", str(tables / "suite" / "mine.toml")]
+    words += ["--runs", str(tables / "runs"), "--mlflow-uri", "off", "--json"]
+    refused = CliRunner().invoke(cli, words)
+    assert "--inner" in str(refused.exception)
+    found = json.loads(CliRunner().invoke(cli, [*words, "--inner"], catch_exceptions=False).stdout)
+    assert [(row["dataset"], row["n"], row["partial"]) for row in found] == [("one", 72, False), ("two", 90, False)]
+
+
+def test_protocols_and_folders_of_a_suite_are_resolved_before_any_work(tmp_path: Path) -> None:
+    card = tmp_path / "s.toml"
+    text = 'name = "s"\ntitle = "t"\ndatasets = ["live-first", "csiq", "demo"]\nprotocol = "full"\n[protocols]\n'
+    card.write_text(text + 'csiq = "by-reference"\ndemo = "held-out-references"\n')
+    suite = load_suite(str(card), root=tmp_path)
+    assert [entry.protocol for entry in suite.datasets] == ["full", "by-reference", "held-out-references"]
+    # Cards over the same files share a folder.
+    assert [entry.root for entry in suite.datasets] == [str(tmp_path / name) for name in ("live", "csiq", "demo")]
+    card.write_text(text + 'demo = "held-out-references"\n')
+    assert {entry.protocol for entry in load_suite(str(card)).datasets} == {"full", "held-out-references"}
+    with pytest.raises(UsageError, match=r"live-first has no protocol 'x'.*\n.*csiq has no protocol 'x'"):
+        load_suite(str(card), protocol="x")
 
 
 def test_a_table_that_is_absent_is_named_first_and_the_other_runs(tables: Path) -> None:

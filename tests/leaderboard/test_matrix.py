@@ -116,7 +116,7 @@ def test_an_unranked_figure_is_shown_with_its_mark(three: Path) -> None:
     text = matrix_text.terminal(shown(three))
     row = next(line for line in text.splitlines() if line.startswith("seen"))
     assert len(re.findall(r"\.\d{3} a", row)) == 2
-    assert "a: seen (its weights were trained on this dataset" in text
+    assert "mark a: seen (its weights were trained on this dataset" in text
 
 
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=1, max_size=12))
@@ -204,6 +204,15 @@ def test_the_dataset_is_in_caption_and_label_and_columns_are_chosen(tmp_path: Pa
     assert rows[-1][-1] == "12" or rows[0][-1] == "12"
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert table.count(rule) == 1
+
+
+def test_every_line_of_a_matrix_has_as_many_cells_as_columns(three: Path) -> None:
+    table = latex.matrix_table(shown(three), intervals=True)
+    body = table[table.index(r"\toprule") : table.index(r"\bottomrule")].splitlines()[1:]
+    lines = [line for line in body if line.startswith("\\cmidrule") is False and line != r"\midrule"]
+    wide = [sum(int(n) for n in re.findall(r"multicolumn\{(\d)\}", line)) or line.count(" & ") for line in lines]
+    assert wide == [2 * (len(SETS) + 3)] * (2 + len(shown(three).rows))
+    assert "Marks: a: seen" in table
 
 
 def test_a_whole_document_of_boards_and_matrix_compiles(three: Path, tmp_path: Path) -> None:

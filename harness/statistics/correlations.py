@@ -17,6 +17,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+_MOST_UNITS = 256
+"""Up to here, sums over units are made once for many rows of weights: three times units^3 numbers."""
+
+
 def midranks(x: Floats) -> Floats:
     """Ranks 1..n; equal values share the mean of their ranks."""
     _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
@@ -166,7 +170,13 @@ class ClusteredPairs:
         self._y_in_x_order = place[self._order_x]
 
     def srcc(self, weights: Floats) -> Floats:
-        """Spearman under each row of `weights` (k, units), in O(n) a row: mid-ranks are cumulative weights."""
+        """Spearman under each row of `weights` (k, units), in O(n) a row: mid-ranks are cumulative weights.
+
+        For many rows, as a bootstrap's, from sums over units that are made once (`_rank_products`).
+        """
+        # A unit^3 of arithmetic costs as much as some images of sorting do.
+        if len(weights) > 2 * self.units and self.units <= _MOST_UNITS and self.units**3 < 250 * len(self.x):
+            return self._srcc_from_products(weights)
         result = np.empty(len(weights))
         for row, w in enumerate(weights):
             weight_x = w[self._unit_x]
@@ -179,6 +189,41 @@ class ClusteredPairs:
             spread = (weighted @ rank_x) * ((weight_x * rank_y) @ rank_y)
             result[row] = (weighted @ rank_y) / np.sqrt(spread) if spread > 0 else np.nan
         return np.clip(result, -1.0, 1.0)
+
+    def _srcc_from_products(self, weights: Floats) -> Floats:
+        """As `srcc`. A centred mid-rank is linear in the weights, so the sums of products of ranks are cubic forms in them."""
+        result = np.empty(len(weights))
+        for rows in _batches(len(weights), max(1, 20_000_000 // self.units**2)):
+            w = weights[rows]
+            xy, xx, yy = (
+                np.sum(w * ((w @ product).reshape(-1, self.units, self.units) @ w[:, :, None])[:, :, 0], axis=1)
+                for product in self._rank_products
+            )
+            with np.errstate(invalid="ignore", divide="ignore"):
+                result[rows] = np.where((xx > 0) & (yy > 0), xy / np.sqrt(xx * yy), np.nan)
+        return np.clip(result, -1.0, 1.0)
+
+    @functools.cached_property
+    def _rank_products(self) -> list[Floats]:
+        """(units, units * units) each, of x with y, x with x, y with y: [g, (u, v)] sums over the images of unit g the product of
+        what unit u adds to the centred rank of one and unit v to that of the other. Halves of whole numbers, so exact."""
+        ranks = []
+        for order, unit, blocks in (
+            (self._order_x, self._unit_x, self._blocks_x),
+            (self._order_y, self._unit_y, self._blocks_y),
+        ):
+            added = np.empty((len(self.x), self.units), np.float32)
+            for u in range(self.units):
+                # A mid-rank's constant half and the middle's cancel.
+                added[order, u] = _weighted_midranks((unit == u).astype(np.float64), blocks) - 0.5 - self.size[u] / 2
+            ranks.append(added)
+        products = [np.empty((self.units, self.units**2)) for _ in range(3)]
+        members = np.split(np.argsort(self.unit, kind="stable"), np.cumsum(self.size)[:-1])
+        for g, rows in enumerate(members):
+            x, y = (added[rows].astype(np.float64) for added in ranks)
+            for product, (left, right) in zip(products, ((x, y), (x, x), (y, y)), strict=True):
+                product[g] = (left.T @ right).ravel()
+        return products
 
     def plcc(self, weights: Floats) -> Floats:
         """Pearson under each row of `weights` (k, units), from sums per unit."""
@@ -246,9 +291,7 @@ class ClusteredPairs:
         for g, members in enumerate(np.split(order, np.cumsum(self.size)[:-1])):
             place_x, own_x, count_x = _places(x, members)
             place_y, own_y, count_y = _places(y, members)
-            # Where an image stands among the values of unit g decides its balance with them: a small table.
-            table = np.sign(np.arange(len(count_x))[:, None] - own_x) @ np.sign(np.arange(len(count_y))[:, None] - own_y).T
-            balance[g] = np.bincount(self.unit, table[place_x, place_y], self.units)
+            balance[g] = np.bincount(self.unit, _balances(place_x, place_y, own_x, own_y), self.units)
             tied_x[g] = np.bincount(self.unit, count_x[place_x], self.units)
             tied_y[g] = np.bincount(self.unit, count_y[place_y], self.units)
         return balance, tied_x, tied_y
@@ -268,7 +311,7 @@ class ClusteredPairs:
         return _tau_b(len(self.x) - self.size.astype(np.float64), remaining)
 
 
-def _places(code: Ints, members: Ints) -> tuple[Ints, Floats, Ints]:
+def _places(code: Ints, members: Ints) -> tuple[Ints, Ints, Ints]:
     """Where all images stand among the distinct values of some: 2 i + 1 on the i-th of them, 2 i just below it.
 
     Returns the places (n,) of all, the members' places, and for each of the 2 k + 1 places how many members stand there.
@@ -276,7 +319,28 @@ def _places(code: Ints, members: Ints) -> tuple[Ints, Floats, Ints]:
     present = np.zeros(int(code.max()) + 1, np.int64)
     present[code[members]] = 1
     place = (2 * np.cumsum(present) - present)[code]
-    return place, place[members].astype(np.float64), np.bincount(place[members], minlength=2 * int(present.sum()) + 1)
+    return place, place[members], np.bincount(place[members], minlength=2 * int(present.sum()) + 1)
+
+
+def _balances(place_x: Ints, place_y: Ints, own_x: Ints, own_y: Ints) -> Floats:
+    """(n,): for each image the members that it is concordant with less those that it is discordant with.
+
+    `place_x`, `place_y` (n,) and the members' `own_x`, `own_y` (m,) are places as `_places` gives them. Members are counted
+    below and to the left of every corner of a grid of their distinct values, so that four look-ups serve an image.
+    """
+    across, down = int(own_x.max()) // 2 + 1, int(own_y.max()) // 2 + 1
+    below = np.zeros((across + 1, down + 1), np.int32)
+    below[1:, 1:] = np.bincount((own_x // 2) * down + own_y // 2, minlength=across * down).reshape(across, down)
+    np.cumsum(below, axis=0, out=below)
+    np.cumsum(below, axis=1, out=below)
+    # Values below the image's, and values not above it: between the two lie those that it is tied with.
+    low_x, low_y, high_x, high_y = place_x // 2, place_y // 2, (place_x + 1) // 2, (place_y + 1) // 2
+    in_x, in_y = below[:, -1].astype(np.int64), below[-1].astype(np.int64)
+    both_low, both_high = below[low_x, low_y].astype(np.int64), below[high_x, high_y]
+    low_high, high_low = below[low_x, high_y], below[high_x, low_y]
+    concordant = both_low + len(own_x) - in_x[high_x] - in_y[high_y] + both_high
+    discordant = in_x[low_x] - low_high + in_y[low_y] - high_low
+    return np.asarray(concordant - discordant, dtype=np.float64)
 
 
 def _codes_by_unit(x: Floats, unit: Ints) -> Ints:

@@ -249,6 +249,8 @@ class DatasetCard:
     raters: int = 0
     """How many opinions are behind each label, where all labels have as many and the table's `std` is of single opinions;
     0: not known, or a column `raters` of the table."""
+    deviation: Literal["sample", "population"] = "sample"
+    """What the table's `std` divides the sum of squares by: the number of opinions less one, or the number of opinions."""
     references: int = 0
     pairs: int = 0
     image_size: tuple[int, int] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.engine.request import Request
 from harness.ensembles import card, tables
-from harness.ensembles.assess import METHODS, Row, assess, best_member, out_of_fold, scaled_alone
+from harness.ensembles.assess import METHODS, Row, assess, baseline, best_member, out_of_fold, rescaled_member, scored
 from harness.ensembles.blends import Blend
 from harness.ensembles.members import Gathered, fitting_hash, gather
 from harness.ensembles.objective import Objective
@@ -88,23 +88,24 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say:
     blends = {**samples[0].simple, "searched": found.blends[0].calibrated(images.scores, images.labels)}
 
     best = best_member(gathered, wish.aim)
+    # Which of the best member and its rescaling is the better one is found on the fitting images, for every table.
+    alone = rescaled_member(best, images, held_out, _outside(held_out))
+    base = baseline(images, best, alone.fitting)
     rows = []
     if held_out:
         blended = {
             method: out_of_fold(_of_folds(method, samples, found, gathered, held_out), held_out, images.scores)
             for method in METHODS
         }
-        controls = [scaled_alone(best, images.scores[:, rows], images.labels[rows]) for rows in _outside(held_out)]
-        rows += assess(images, names, blended, best, out_of_fold(controls, held_out, images.scores))
-    control = scaled_alone(best, images.scores, images.labels)
+        rows += assess(images, names, blended, base)
     for tested in gathered.tests:
-        blended = {method: blends[method](tested.scores) for method in METHODS}
-        rows += assess(tested, names, blended, best, control(tested.scores))
+        blended = {method: scored(blends[method], tested.scores) for method in METHODS}
+        rows += assess(tested, names, blended, replace(base, scaled=scored(alone.blend, tested.scores)))
 
     facts = {"method": wish.method, "objective": wish.aim, "trials": wish.trials, "seed": request.seed, "search": VERSION}
     card.write(wish.out, blends[wish.method], gathered, facts, command(words, request, wish))
     notes = [
-        f"{wish.out}: {wish.method}: {tables.blend_text(blends[wish.method], names)}",
+        f"{wish.out}: {wish.method}: {tables.blend_text(blends[wish.method], names, images.scores)}",
         *(f"{tested.dataset}: {tested.note}" for tested in gathered.tests if tested.note),
         *gathered.notes,
     ]

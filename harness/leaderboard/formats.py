@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
+from harness.leaderboard.best_group import FEWEST_REFERENCES, too_few_references
 from harness.leaderboard.board import FIGURES, Board, Group, Reported, Row
 from harness.results.marks import sentences
 from harness.results.tables import number, probability
@@ -129,7 +130,7 @@ def _rows(group: Group, last: Callable[[Row], str], best: str, shown: Callable[[
 
 
 def against_best(row: Row, group: Group) -> str:
-    """The p-value of no difference from the best row; `best` for that row itself, blank for rows that are not compared."""
+    """The p-value of no row being better; `best` for the best row itself, blank for rows that are not compared."""
     return "best" if row.p_best is None and group.headline in row.best else probability(row.p_best)
 
 
@@ -142,8 +143,9 @@ def best_explained(group: Group) -> str:
 def best_meaning(confidence: float) -> str:
     """What being in the group of the best says."""
     return (
-        f"not significantly below the best of its column ({1 - confidence:.0%} level; paired by reference, Holm's "
-        "correction over the rows)"
+        "the group of the best of its column: rows that no other row is shown to be above. The chance that a truly best row is "
+        f"left out is at most about {1 - confidence:.0%} in the simulations of docs/statistics.md (all pairs of rows together, "
+        "paired by reference)"
     )
 
 
@@ -217,6 +219,11 @@ def _explained(board: Board) -> list[str]:
     ]
     marked = [group for group in board.groups if any(row.best for row in group.rows)]
     texts += [f"Bold: {text}." for text in dict.fromkeys(best_explained(group) for group in marked)]
+    if any(too_few_references(group.rows) for group in board.groups):
+        texts.append(
+            f"No group of the best is marked where there are fewer than {FEWEST_REFERENCES} references: they cannot show that a "
+            "row is below another."
+        )
     rows = [row for group in board.groups for row in group.rows]
     if any(row.kind == "seeds" for row in rows):
         texts.append(

@@ -39,7 +39,7 @@ from harness.results.marks import (
 )
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import UsageError
-from harness.statistics.comparison import best_group
+from harness.statistics.best_group import best_group
 
 
 def rows_of(folder: Path, protocol: str = "held-out", dataset: str = "toy") -> list[Row]:
@@ -167,7 +167,7 @@ def test_the_best_group_from_records_is_the_one_that_scores_and_labels_give(tmp_
         for standing in expected:
             assert (figure in the(rows, standing.name).best) == standing.best, figure
             if figure == "main":
-                assert the(rows, standing.name).p_best == pytest.approx(standing.p_holm)
+                assert the(rows, standing.name).p_best == pytest.approx(standing.p_adjusted)
     assert {row.name for row in rows if row.best} == {"best", "near"}
     assert the(rows, "leaky").p_best is None
 
@@ -215,7 +215,7 @@ def test_the_best_group_is_bold_starred_and_listed(tmp_path: Path) -> None:
     assert "**" not in worse
     assert "| best |" in re.sub(" +", " ", best)
     assert "< .001" in worse
-    assert "Bold: not significantly below the best of its column (5% level" in markdown(shown)
+    assert "Bold: the group of the best of its column: rows that no other row is shown to be above" in markdown(shown)
     assert re.search(r"\n +1 +best +\.9\d\d\* \[", terminal(shown))
     assert r"best & \textbf{.9" in latex(shown)
     rows = {row["model"]: row for row in csv.DictReader(io.StringIO(formats.csv(shown)))}

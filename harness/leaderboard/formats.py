@@ -144,8 +144,8 @@ def best_meaning(confidence: float) -> str:
     """What being in the group of the best says."""
     return (
         "the group of the best of its column: rows that no other row is shown to be above. The chance that a truly best row is "
-        f"left out is at most about {1 - confidence:.0%} in the simulations of docs/statistics.md (all pairs of rows together, "
-        "paired by reference)"
+        f"left out is at most about {1 - confidence:.0%} in the simulations of docs/statistics.md (all pairs of rows "
+        "together, paired by reference)"
     )
 
 

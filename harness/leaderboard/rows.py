@@ -30,6 +30,7 @@ from harness.results.marks import (
     UNFINISHED,
     marks_of,
 )
+from harness.results.published import source_of
 from harness.results.record import Figures, Record, RepeatsRecord
 from harness.runtime.text import command
 from harness.statistics.leave_one_out import LeaveOneOut
@@ -305,9 +306,9 @@ def _reported(records: Sequence[Record], dataset: str) -> tuple[Reported, ...]:
             figures={f: getattr(entry, f) for f in ("srcc", "plcc", "krcc", "main")},
             plcc_kind=entry.plcc_kind,
             variant=entry.variant,
-            source=entry.source,
+            source=source_of(entry),
             status=entry.status,
-            note=entry.note,
+            note="; ".join(filter(None, (entry.definition, entry.note))),
         )
         for name, record in sorted(newest.items())
         for entry in record.cards.model.published

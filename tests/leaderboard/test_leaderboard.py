@@ -20,8 +20,9 @@ from scipy import stats
 from harness import leaderboard
 from harness.leaderboard import formats
 from harness.leaderboard.best_group import COMPARED
-from harness.leaderboard.board import Row
-from harness.leaderboard.formats import GENERATED, latex, markdown, seeds, terminal
+from harness.leaderboard.board import Board, Row
+from harness.leaderboard.formats import GENERATED, markdown, seeds, terminal
+from harness.leaderboard.latex import board_tables
 from harness.leaderboard.rows import board
 from harness.results.key import key_of
 from harness.results.marks import (
@@ -49,6 +50,10 @@ def rows_of(folder: Path, protocol: str = "held-out", dataset: str = "toy") -> l
 def the(rows: list[Row], name: str) -> Row:
     (row,) = [row for row in rows if row.name == name]
     return row
+
+
+def latex(shown: Board) -> str:
+    return "\n\n".join(board_tables(shown))
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -383,7 +388,7 @@ def test_latex_is_a_table_with_special_characters_escaped(tmp_path: Path) -> Non
     assert r"a\_b\&c\%" in out
     assert out.count(r"\begin{tabular}") == out.count(r"\bottomrule") == 1
     body = out[out.index(r"\midrule") : out.index(r"\bottomrule")]
-    assert all(len(re.findall(r"(?<!\\)&", line)) == 5 for line in body.splitlines()[1:])
+    assert all(len(re.findall(r"(?<!\\)&", line)) == 6 for line in body.splitlines()[1:])
 
 
 def test_what_write_builds_passes_check_and_writing_again_changes_nothing(boards: Path) -> None:
@@ -463,7 +468,7 @@ def test_the_terminal_shows_ones_own_runs_beside_committed_records(boards: Path,
     for word in ("mine", "ssim", "stopped", "unfinished", "labels are made up", "level alone"):
         assert word in shown
     assert "other pictures" not in shown
-    assert "\\begin{tabular}" in leaderboard.show("toy", tmp_path / "runs", boards, latex=True)
+    assert "\\begin{tabular}" in leaderboard.show("toy", tmp_path / "runs", boards, latex=leaderboard.Latex())
 
 
 def test_numbers_are_plain_json_with_nulls(boards: Path, tmp_path: Path) -> None:

@@ -15,9 +15,7 @@ from harness.ensembles.assess import METHODS, Row, assess, best_member, out_of_f
 from harness.ensembles.blends import Blend
 from harness.ensembles.members import Gathered, fitting_hash, gather
 from harness.ensembles.objective import Objective
-from harness.ensembles.search import SearchResult, search
-from harness.ensembles.search.candidates import planned
-from harness.ensembles.search.chains import Sample, folds, sample
+from harness.ensembles.search import Sample, SearchResult, folds, planned, sample, search
 from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
 from harness.results.mlflow_mirror import Tracker
@@ -25,7 +23,7 @@ from harness.results.run_folder import folder_of, locked
 from harness.runtime.errors import UsageError
 from harness.statistics.correlations import Ints
 
-VERSION = 1
+VERSION = 2
 """Raised by hand whenever the search gives other blends for the same request."""
 
 
@@ -43,6 +41,8 @@ class EnsembleRequest:
     crops: tuple[str, ...] = ()
     lower: tuple[str, ...] = ()
     concurrency: int | None = None
+    one_scaling: bool = False
+    """Whether least squares and what starts from it keep to one scaling per member."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,7 @@ def command(words: Sequence[str], request: Request, wish: EnsembleRequest) -> li
         ("--seed", request.seed, 0),
     ):
         line += [option, str(value)] if value != usual else []
+    line += ["--one-scaling"] if wish.one_scaling else []
     for option, values in (("--lower-is-better", wish.lower), ("--cards", request.cards)):
         for value in values:
             line += [option, value]
@@ -178,7 +179,9 @@ def _samples(gathered: Gathered, held_out: Sequence[Ints], wish: EnsembleRequest
     images = gathered.fitting
     everything = np.arange(len(images.names))
     return [
-        sample(images.scores[:, rows], images.labels[rows], gathered.member_of, wish.scalings, wish.aim)
+        sample(
+            images.scores[:, rows], images.labels[rows], gathered.member_of, wish.scalings, wish.aim, one_scaling=wish.one_scaling
+        )
         for rows in (everything, *_outside(held_out))
     ]
 
@@ -195,11 +198,12 @@ def _search(
         "scalings": list(wish.scalings),
         "seed": request.seed,
         "version": VERSION,
+        "one_scaling": wish.one_scaling,
     }
     folder = folder_of(request.runs, gathered.fitting.dataset, "ensembles", sha256_json(identity)[:16])
     plan = planned(wish.trials)
     with locked(folder, say):
-        found = search(samples, plan, request.seed, wish.aim, folder, concurrency=wish.concurrency, say=say)
+        found = search(samples, plan, request.seed, wish.aim, folder, concurrency=wish.concurrency, say=say, quiet=request.quiet)
     return found, folder
 
 

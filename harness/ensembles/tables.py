@@ -10,6 +10,7 @@ from harness.ensembles.assess import METHODS, Row
 from harness.ensembles.blends import Blend
 from harness.ensembles.objective import Objective
 from harness.files.atomic import atomic, write_text
+from harness.models.score_scaling import Scaling, weighted
 from harness.results.run_scores import csv_text
 from harness.results.tables import number, with_interval
 
@@ -19,7 +20,7 @@ _GAINS = {"main": "main", "srcc": "SRCC", "plcc": "PLCC", "plcc_scaled": "PLCC, 
 _METHODS = {
     "mean": "equal weights on z-scores",
     "greedy": "forward selection with replacement, on fitted logistics",
-    "least-squares": "non-negative weights by least squares, on fitted logistics",
+    "least-squares": "non-negative weights by least squares, on all scalings at once",
     "searched": "members, scalings, weights (and croppings) as searched",
 }
 
@@ -71,7 +72,11 @@ def blend_text(blend: Blend, names: Sequence[str]) -> str:
     """`.412 psnr (logistic) + ...`: each member's share of the weights."""
     total = sum(blend.weights)
     parts = zip(blend.sources, blend.scalings, blend.weights, strict=True)
-    return " + ".join(f"{weight / total:.3f} {names[source]} ({scaling.kind})" for source, scaling, weight in parts)
+    return " + ".join(f"{weight / total:.3f} {names[source]} ({_kind(scaling)})" for source, scaling, weight in parts)
+
+
+def _kind(scaling: Scaling) -> str:
+    return "+".join(part.kind for part, _ in weighted(scaling))
 
 
 def write_trace(folder: Path, trace: Sequence[Sequence[Sequence[float]]], aim: Objective) -> list[Path]:

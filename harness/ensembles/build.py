@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from harness.engine.request import Request
-from harness.ensembles import card, tables
-from harness.ensembles.assess import METHODS, Row, assess, best_member, out_of_fold, scaled_alone
+from harness.ensembles import card, sparsity, tables
+from harness.ensembles.assess import LEVEL, METHODS, Row, assess, best_member, out_of_fold, scaled_alone
 from harness.ensembles.blends import Blend
 from harness.ensembles.members import Gathered, fitting_hash, gather
 from harness.ensembles.objective import Objective
@@ -21,7 +21,8 @@ from harness.models.score_scaling import KINDS
 from harness.results.mlflow_mirror import Tracker
 from harness.results.run_folder import folder_of, locked
 from harness.runtime.errors import UsageError
-from harness.statistics.correlations import Ints
+from harness.statistics.comparison import compare
+from harness.statistics.correlations import Floats, Ints
 
 VERSION = 2
 """Raised by hand whenever the search gives other blends for the same request."""
@@ -59,6 +60,9 @@ class Ensemble:
     rows: list[Row]
     notes: list[str]
     aim: Objective
+    method: str
+    """The blend that became the card: the simpler one where the search brought nothing beyond it."""
+    sizes: list[sparsity.Size]
 
     def json(self) -> dict[str, Any]:
         """The document of `harness ensemble --json`."""
@@ -66,11 +70,13 @@ class Ensemble:
             "card": str(self.card),
             "best_member": self.best,
             "folder": str(self.folder),
+            "method": self.method,
+            "sparsity": [size.json(self.names) for size in self.sizes],
             "results": [row.json() for row in self.rows],
         }
 
     def __str__(self) -> str:
-        return tables.text(self.rows, self.best, self.notes)
+        return f"{tables.text(self.rows, self.best, self.notes)}\n\n{sparsity.text(self.sizes, self.names, self.aim)}"
 
 
 def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say: Callable[[str], None] = print) -> Ensemble:
@@ -89,11 +95,14 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say:
 
     best = best_member(gathered, wish.aim)
     rows = []
+    method, why = wish.method, ""
     if held_out:
         blended = {
             method: out_of_fold(_of_folds(method, samples, found, gathered, held_out), held_out, images.scores)
             for method in METHODS
         }
+        if method == "searched":
+            method, why = _simpler(blended, images.labels, images.references, wish.aim)
         controls = [scaled_alone(best, images.scores[:, rows], images.labels[rows]) for rows in _outside(held_out)]
         rows += assess(images, names, blended, best, out_of_fold(controls, held_out, images.scores))
     control = scaled_alone(best, images.scores, images.labels)
@@ -101,18 +110,37 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say:
         blended = {method: blends[method](tested.scores) for method in METHODS}
         rows += assess(tested, names, blended, best, control(tested.scores))
 
-    facts = {"method": wish.method, "objective": wish.aim, "trials": wish.trials, "seed": request.seed, "search": VERSION}
-    card.write(wish.out, blends[wish.method], gathered, facts, command(words, request, wish))
+    facts = {"method": method, "objective": wish.aim, "trials": wish.trials, "seed": request.seed, "search": VERSION}
+    facts |= {"asked": wish.method} if method != wish.method else {}
+    facts |= {"one_scaling": True} if wish.one_scaling else {}
+    card.write(wish.out, blends[method], gathered, facts, command(words, request, wish))
     notes = [
-        f"{wish.out}: {wish.method}: {tables.blend_text(blends[wish.method], names)}",
+        f"{wish.out}: {method}: {tables.blend_text(blends[method], names)}",
+        *([why] if why else []),
         *(f"{tested.dataset}: {tested.note}" for tested in gathered.tests if tested.note),
         *gathered.notes,
     ]
-    made = Ensemble(Path(wish.out), folder, names, names[best], blends, rows, notes, wish.aim)
+    own = [gathered.member_of.index(m) for m in range(max(gathered.member_of) + 1)]
+    sizes = sparsity.prices(samples, held_out, images.scores, images.labels, own, wish.aim)
+    made = Ensemble(Path(wish.out), folder, names, names[best], blends, rows, notes, wish.aim, method, sizes)
     files = tables.write_trace(folder, found.trace, wish.aim)
     write_json(folder / "ensemble.json", made.json() | {"request": facts, "members": names})
     _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, [made.card, *files], request, say)
     return made
+
+
+def _simpler(blended: Mapping[str, Floats], labels: Floats, references: Sequence[str], name: Objective) -> tuple[str, str]:
+    """`searched`, or `least-squares` and why, where the search gains nothing significant beyond it out of fold."""
+    compared = compare(blended["searched"], blended["least-squares"], labels, references, top=0)
+    gain = compared.differences[name]
+    if gain.difference is not None and gain.difference > 0 and gain.p_value is not None and gain.p_value <= LEVEL:
+        return "searched", ""
+    size = "not defined" if gain.difference is None else f"{gain.difference:+.4f}"
+    p = "" if gain.p_value is None else f", p = {gain.p_value:.3f}"
+    return (
+        "least-squares",
+        f"the search gains nothing over least squares out of fold ({name} {size}{p}): the card has least squares",
+    )
 
 
 def _mirror(

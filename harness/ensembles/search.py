@@ -113,7 +113,7 @@ def varied(seed: int, chain: int, step: int, size: int, columns: Columns, best: 
         # A member that moves to another column keeps its share; one that was left out joins with a random one.
         new = np.where(takes_part, held, joined[:, member])
         rows = leaves_or_joins[:, member] | (moves[:, member] & takes_part)
-        shares[np.ix_(rows, each)] = 0.0
+        shares[np.ix_(rows, np.array(each))] = 0.0
         stays = rows & ~(leaves_or_joins[:, member] & takes_part)
         shares[stays, others[stays, member]] = new[stays]
     shares[shares.sum(axis=1) == 0] = best
@@ -256,7 +256,7 @@ class Chain:
         if self.number:
             return []
         columns, labels, simple = self.samples[place]
-        return [powell(simple["least-squares"], columns, labels, self.objective), *reversed(simple.values())]
+        return [powell(simple["least-squares"], columns, labels, self.objective), *reversed(list(simple.values()))]
 
     def state(self) -> dict[str, Any]:
         """Where it stands, as plain values."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.engine.distributed.session import cores
 from harness.engine.request import Request
 from harness.ensembles import card, sparsity, tables
 from harness.ensembles.assess import LEVEL, METHODS, Row, assess, best_member, out_of_fold, scaled_alone
@@ -20,7 +21,7 @@ from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
 from harness.results.mlflow_mirror import Tracker
 from harness.results.run_folder import folder_of, locked
-from harness.runtime.errors import UsageError
+from harness.runtime.errors import UsageError, listed
 from harness.statistics.comparison import compare
 from harness.statistics.correlations import Floats, Ints
 
@@ -81,7 +82,7 @@ class Ensemble:
 
 def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say: Callable[[str], None] = print) -> Ensemble:
     """Find the ensemble of members `words`, write its card to `wish.out`, and tell what it gained."""
-    _refuse(wish)
+    _refuse(words, wish)
     gathered = gather(words, request, test_on=wish.test_on, crops=wish.crops, lower=wish.lower, say=say)
     card.refuse(wish.out, gathered)
     names = [source.name for source in gathered.sources]
@@ -176,8 +177,12 @@ def command(words: Sequence[str], request: Request, wish: EnsembleRequest) -> li
     return [*line, "--out", wish.out]
 
 
-def _refuse(wish: EnsembleRequest) -> None:
+def _refuse(words: Sequence[str], wish: EnsembleRequest) -> None:
     problems = []
+    if twice := [word for word in dict.fromkeys(words) if words.count(word) > 1]:
+        problems.append(f"members given twice: {listed(twice)}")
+    if wish.concurrency is not None and wish.concurrency > cores():
+        problems.append(f"--concurrency {wish.concurrency}: there are {cores()} cores")
     if wish.trials < 1:
         problems.append("--trials: at least one")
     if unknown := [k for k in wish.scalings if k not in KINDS]:

@@ -175,6 +175,8 @@ def test_a_score_file_that_was_changed_afterwards_is_refused(made: tuple[Path, d
         (["--lower-is-better", "quik"], "no such file of scores"),
         (["--out", "card.txt"], "ends in .toml"),
         (["--protocol", "halves"], "no protocol 'halves'"),
+        (["--concurrency", "100000"], "--concurrency 100000: there are"),
+        (["psnr", "psnr"], "members given twice: psnr"),
     ],
 )
 def test_a_request_that_cannot_be_served_is_refused_before_any_work(tmp_path: Path, change: list[str], message: str):

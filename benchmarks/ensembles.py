@@ -49,7 +49,7 @@ def main() -> None:
     def show(name: str, blends: list, seconds: float) -> None:
         inside = objective(asked.objective, blends[0](images.scores)[None], images.labels)[0]
         each = [b.calibrated(images.scores[:, r], images.labels[r]) for b, r in zip(blends[1:], outside, strict=True)]
-        beyond = out_of_fold(each, held_out, images.scores)[None]
+        beyond = out_of_fold(each, held_out, images.scores).values[None]
         srcc, plcc = (objective(figure, beyond, images.labels)[0] for figure in ("srcc", "plcc"))
         print(f"{name:14}{inside:17.5f}{srcc:18.4f}{plcc:8.4f}{seconds:9.2f}", flush=True)
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from harness.cards.challenge import ChallengeCard
 from harness.cards.schema import KINDS, C, Card, DatasetCard, parse_card
+from harness.cards.suite import SuiteCard
 from harness.files.leftovers import without_leftovers
 from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError, near
@@ -31,8 +32,10 @@ class UnknownCard(UsageError):
     """No card has the name."""
 
 
-FOLDERS = {"models": "models", "datasets": "datasets", "challenges": "datasets"}
+FOLDERS = {"models": "models", "datasets": "datasets", "challenges": "datasets", "suites": "datasets/suites"}
 """Where cards of a kind lie."""
+_OWN_NAMES = ("challenges", "suites")
+"""Kinds whose cards may share a name, and in a flat folder a place, with those of a dataset."""
 
 
 def card_folders(kind: str, extra: Sequence[str | Path] = ()) -> list[Path]:
@@ -106,6 +109,11 @@ def find_challenge(name: str, extra: Sequence[str | Path] = ()) -> ChallengeCard
     return find_card(ChallengeCard, "challenges", name, extra)
 
 
+def find_suite(name: str, extra: Sequence[str | Path] = ()) -> SuiteCard:
+    """The suite's card called `name`, or the card in the file `name` (ending in .toml)."""
+    return find_card(SuiteCard, "suites", name, extra)
+
+
 def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Path]) -> C:
     if name.endswith(".toml"):
         return parse_card(card_type, _read_toml(Path(name)), name)
@@ -113,7 +121,7 @@ def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Pa
     for path in _card_files(kind, extra):
         if path.stem == name and path.is_file():
             table = _read_toml(path)
-            if (_kind_of(table) == "challenges") != (kind == "challenges"):
+            if _kind_of(table) != kind and {_kind_of(table), kind}.intersection(_OWN_NAMES):
                 continue
             card = parse_card(card_type, table, str(path))
             if card.name == name:
@@ -138,8 +146,11 @@ def _card_files(kind: str, extra: Sequence[str | Path]) -> Iterator[Path]:
 
 
 def _kind_of(table: Mapping[str, Any]) -> str:
-    # A flat folder holds all kinds: a challenge has phases, a dataset says how it is read, a model names its class.
-    return "challenges" if "phases" in table else "datasets" if "reader" in table else "models"
+    # A flat folder holds all kinds: a challenge has phases, a suite lists datasets, a dataset says how it is read, a model
+    # names its class.
+    if "phases" in table:
+        return "challenges"
+    return "suites" if "datasets" in table else "datasets" if "reader" in table else "models"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from harness.cards.challenge import ChallengeCard
 from harness.cards.program import CLASS as PROGRAM_CLASS
 from harness.cards.program import Program
+from harness.cards.suite import SuiteCard
 from harness.files.names import name_problem
 from harness.runtime.errors import UsageError, listed, near
 
@@ -127,6 +128,11 @@ class Published:
     plcc_kind: Literal["raw", "logistic", "polynomial", "unknown"] = "unknown"
     variant: str = ""
     note: str = ""
+    """Why it may differ from ours, beyond what the other fields tell."""
+    commit: str = ""
+    """The commit of the source's repository that the number was read at, or that made it."""
+    definition: str = ""
+    """What exactly was computed there: many definitions hide behind one name."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +249,8 @@ class DatasetCard:
     raters: int = 0
     """How many opinions are behind each label, where all labels have as many and the table's `std` is of single opinions;
     0: not known, or a column `raters` of the table."""
+    deviation: Literal["sample", "population"] = "sample"
+    """What the table's `std` divides the sum of squares by: the number of opinions less one, or the number of opinions."""
     references: int = 0
     pairs: int = 0
     image_size: tuple[int, int] | None = None
@@ -271,13 +279,18 @@ class DatasetCard:
     path: str = ""
 
 
-Card = ModelCard | DatasetCard | ChallengeCard
+Card = ModelCard | DatasetCard | ChallengeCard | SuiteCard
 
 
-KINDS: dict[str, type[Card]] = {"models": ModelCard, "datasets": DatasetCard, "challenges": ChallengeCard}
+KINDS: dict[str, type[Card]] = {
+    "models": ModelCard,
+    "datasets": DatasetCard,
+    "challenges": ChallengeCard,
+    "suites": SuiteCard,
+}
 
 
-C = TypeVar("C", ModelCard, DatasetCard, ChallengeCard)
+C = TypeVar("C", ModelCard, DatasetCard, ChallengeCard, SuiteCard)
 
 
 T = TypeVar("T")
@@ -304,7 +317,7 @@ def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
     if not problems and isinstance(card, DatasetCard) and card.default_protocol not in card.protocols:
         known = listed(list(card.protocols))
         problems.append(f"{path}: default_protocol = {card.default_protocol!r} is none of its protocols ({known})")
-    if not problems and isinstance(card, ChallengeCard):
+    if not problems and isinstance(card, ChallengeCard | SuiteCard):
         problems += [f"{path}: {problem}" for problem in card.problems]
     if problems:
         raise UsageError("\n".join(problems))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from harness.cli.options import echo, options
+from harness.cli.options import echo, options, parse_words
 from harness.runtime.errors import UsageError
 
 _BEFORE = {"--add": "add RUN ...", "--write": "write", "--check": "check", "--measure-again": "write --measure-again"}
@@ -44,14 +44,54 @@ def leaderboard_() -> None:
 @click.option(
     "--html", metavar="[DIR]", is_flag=False, flag_value="", help="Write the page index.html there; default: beside the records."
 )
-@click.option("--latex", is_flag=True, help="LaTeX tables.")
+@click.option("--suite", metavar="NAME|CARD.toml", help="Models by the datasets of a suite, in one table.")
+@click.option("--protocol", metavar="NAME", help="With --suite: of every dataset; default: as the suite's card says.")
+@click.option("--intervals", is_flag=True, help="With --suite or --latex: the intervals of all figures.")
+@click.option("--columns", metavar="A,B,...", help="With --suite or --latex: which columns; an unknown one lists them all.")
+@click.option("--latex", is_flag=True, help="LaTeX tables (booktabs), with caption and label.")
+@click.option("--standalone", is_flag=True, help="With --latex: a document that compiles alone.")
+@click.option("--csv", "as_csv", is_flag=True, help="With --suite: comma-separated, all digits.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="With --suite: a Markdown document.")
 @options("runs", "cards", "json", "debug")
-def show(name: str | None, boards: str, html: str | None, latex: bool, runs: str, cards: Sequence[str], as_json: bool) -> None:
-    """Show a dataset's table, or all of them, or a challenge's published board with your own submissions next to it."""
+def show(
+    name: str | None,
+    boards: str,
+    html: str | None,
+    suite: str | None,
+    protocol: str | None,
+    intervals: bool,
+    columns: str | None,
+    latex: bool,
+    standalone: bool,
+    as_csv: bool,
+    as_markdown: bool,
+    runs: str,
+    cards: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Show a dataset's table, or all, or a suite's, or a challenge's published board with your own submissions next to it."""
     from harness import leaderboard
     from harness.challenges import standings
     from harness.datasets import dataset_card, is_table
+    from harness.leaderboard.latex import FIGURES, OTHERS, chosen_columns
 
+    forms = {"--latex": latex, "--csv": as_csv, "--markdown": as_markdown, "--json": as_json, "--html": html is not None}
+    if sum(forms.values()) > 1:
+        raise UsageError(f"{' and '.join(form for form, on in forms.items() if on)}: choose one form")
+    lone = {"--csv": as_csv, "--markdown": as_markdown, "--protocol": protocol is not None}
+    if suite is None and any(lone.values()):
+        raise UsageError(f"{' and '.join(word for word, on in lone.items() if on)} needs --suite")
+    if suite is None and not latex and (intervals or columns):
+        raise UsageError(f"{'--intervals' if intervals else '--columns'} needs --suite or --latex")
+    if standalone and not latex:
+        raise UsageError("--standalone needs --latex")
+    if suite is not None:
+        if name is not None or html is not None:
+            raise UsageError(f"--suite shows all datasets of the suite: leave out {name or '--html'}")
+        echo(
+            _suite(suite, protocol, boards, runs, cards, parse_words(columns), forms, intervals=intervals, standalone=standalone)
+        )
+        return
     if name is not None and (is_table(name) or name.endswith(".toml")):
         name = dataset_card(name, cards).name
     if name is not None and not latex and html is None and standings.is_challenge(name, cards):
@@ -62,7 +102,43 @@ def show(name: str | None, boards: str, html: str | None, latex: bool, runs: str
     elif as_json:
         echo(_json(leaderboard.numbers(name, runs, boards)))
     else:
-        echo(leaderboard.show(name, runs, boards, latex=latex))
+        chosen = chosen_columns(parse_words(columns), FIGURES | OTHERS)
+        how = leaderboard.Latex(chosen, intervals, standalone) if latex else None
+        echo(leaderboard.show(name, runs, boards, latex=how))
+
+
+def _suite(
+    suite: str,
+    protocol: str | None,
+    boards: str,
+    runs: str,
+    cards: Sequence[str],
+    columns: Sequence[str],
+    forms: Mapping[str, bool],
+    *,
+    intervals: bool,
+    standalone: bool,
+) -> str:
+    """A suite's matrix in the form that was asked for."""
+    from harness import leaderboard
+    from harness.datasets.suites import load_suite
+    from harness.leaderboard import latex, matrix_text
+    from harness.leaderboard.matrix import FIGURES, facts
+
+    figures = latex.chosen_columns(columns, FIGURES)
+    shown, unreadable = leaderboard.suite_matrix(load_suite(suite, cards=cards, protocol=protocol), runs, boards, figures)
+    for line in unreadable:
+        echo(f"left out: {line}", err=True)
+    if forms["--json"]:
+        return _json(facts(shown))
+    if forms["--csv"]:
+        return matrix_text.csv(shown).rstrip("\n")
+    if forms["--markdown"]:
+        return matrix_text.markdown(shown, intervals=intervals).rstrip("\n")
+    if forms["--latex"]:
+        table = latex.matrix_table(shown, intervals=intervals)
+        return (latex.document([table]) if standalone else table).rstrip("\n")
+    return matrix_text.terminal(shown, intervals=intervals)
 
 
 @leaderboard_.command("add")

@@ -11,15 +11,16 @@ from typing import Any
 import click
 
 from harness.cards.challenge import ChallengeCard
-from harness.cards.loading import find_challenge, find_dataset, load_cards
+from harness.cards.loading import find_challenge, find_dataset, find_suite, load_cards
 from harness.cards.schema import KINDS, Card, DatasetCard, ModelCard
+from harness.cards.suite import SuiteCard
 from harness.cli.options import echo, options
 from harness.models import find_model
 from harness.runtime.errors import UsageError, near
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(["models", "datasets", "challenges"]), required=False)
+@click.argument("kind", type=click.Choice(["models", "datasets", "challenges", "suites"]), required=False)
 @click.option(
     "--all",
     "everything",
@@ -28,7 +29,7 @@ from harness.runtime.errors import UsageError, near
 )
 @options("cards", "json", "debug")
 def list_(kind: str | None, everything: bool, cards: Sequence[str], as_json: bool) -> None:
-    """The models and datasets there are."""
+    """The models, datasets, challenges and suites there are."""
     rows = listing(kind, cards, everything=everything)
     echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else as_text(rows))
 
@@ -55,6 +56,8 @@ def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = F
                 row |= {"pairs": card.pairs or None, "references": card.references or None, "protocols": list(card.protocols)}
             elif isinstance(card, ChallengeCard):
                 row |= {"phases": list(card.phases), "images": [phase.images for phase in card.phases.values()]}
+            elif isinstance(card, SuiteCard):
+                row |= {"datasets": list(card.datasets), "protocol": card.protocol or None}
             rows.append(row)
     return rows + (_of_libraries() if everything and kind in (None, "models") else [])
 
@@ -91,6 +94,7 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
         "model": ("name", "title", "trained", "needs"),
         "dataset": ("name", "title", "pairs", "references", "protocols"),
         "challenge": ("name", "title", "phases", "images"),
+        "suite": ("name", "title", "datasets", "protocol"),
     }
     for kind, headers in columns.items():
         if kind == "model" and any("library" in row for row in rows):
@@ -112,11 +116,12 @@ def _cell(value: Any) -> str:
 
 
 def card(name: str, cards: Sequence[str] = ()) -> Card:
-    """The model's, dataset's or challenge's card of that name."""
+    """The model's, dataset's, challenge's or suite's card of that name."""
     finders: dict[str, Callable[..., Card]] = {
         "models": find_model,
         "datasets": find_dataset,
         "challenges": find_challenge,
+        "suites": find_suite,
     }
     known: list[str] = []
     for kind, find in finders.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from harness import datasets
@@ -18,10 +18,15 @@ WEIGHTS = "weights.safetensors"
 
 
 def run_all(
-    requests: Sequence[Request], test_on: Sequence[str] = (), say: Callable[[str], None] = print, *, keep_shared: bool = False
+    requests: Sequence[Request],
+    test_on: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+    *,
+    keep_shared: bool = False,
+    loaded: Mapping[str, datasets.Dataset] | None = None,
 ) -> tuple[list[Outcome], list[HarnessError]]:
     """Every request in turn, each also on the datasets of `test_on`, there without the references whose content it was
-    trained on (unless `keep_shared`).
+    trained on (unless `keep_shared`). `loaded`: datasets that are read already, by the requests' word for them.
 
     All requests are checked before the first begins; afterwards a fault of one does not stop the others: faults are
     returned beside the outcomes.
@@ -30,7 +35,7 @@ def run_all(
     problems: list[str] = []
     for request in requests:
         try:
-            plans.append(plan(request))
+            plans.append(plan(request, (loaded or {}).get(request.dataset)))
         except UsageError as error:
             problems.append(str(error))
     if problems:
@@ -46,8 +51,13 @@ def run_all(
                 for name in test_on:
                     outcomes.append(execute_plan(_further(todo, first, name, say, keep_shared=keep_shared), say))  # noqa: PERF401 -- a fault must not lose those before
             except HarnessError as error:
-                faults.append(type(error)(f"{todo.card.name}: {error}"))
+                faults.append(type(error)(f"{todo.card.name}{_on(todo, plans)}: {error}"))
     return outcomes, faults
+
+
+def _on(todo: Plan, plans: Sequence[Plan]) -> str:
+    """` on NAME` where the plans are of several datasets."""
+    return f" on {todo.data.name}" if len({other.data.name for other in plans}) > 1 else ""
 
 
 def of_seeds(request: Request, seeds: Sequence[int]) -> list[Request]:

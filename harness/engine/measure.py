@@ -91,7 +91,7 @@ def measured(card: ModelCard, data: Dataset, scores: Scores) -> Measured | None:
     return Measured(document, left_out.json() if left_out else None)
 
 
-FIGURES_VERSION = 1
+FIGURES_VERSION = 2
 """Raised by hand whenever a figure of a record is computed in another way. They are not in a run's key."""
 
 
@@ -100,6 +100,7 @@ def figures_stamp(data: Dataset, rows: pd.DataFrame) -> dict[str, Any]:
     columns = [c for c in ("name", "std", "raters", "distortion", "level", "pair") if c in rows]
     values = [[None if v != v else v for v in row] for row in rows[columns].astype(object).to_numpy().tolist()]
     used = {"columns": columns, "rows": sorted(values, key=lambda row: str(row[0])), "raters": data.card.raters}
+    used |= {"deviation": data.card.deviation} if "std" in columns else {}
     return {"version": FIGURES_VERSION, "columns": sha256_json([used, list(data.card.controls)])[:16]}
 
 
@@ -153,8 +154,9 @@ def discrimination(data: Dataset, rows: pd.DataFrame, scores: Floats) -> dict[st
     if absent:
         missing.append(f"pair analysis and outlier ratio: the dataset does not give {' and '.join(absent)}")
     else:
-        pairs = pair_analysis(scores, labels, deviations, counts)
-        outliers = outlier_ratio(scores, labels, deviations, counts)
+        population = data.card.deviation == "population"
+        pairs = pair_analysis(scores, labels, deviations, counts, population=population)
+        outliers = outlier_ratio(scores, labels, deviations, counts, population=population)
     if rows["level"].notna().all() and (rows[["distortion", "reference_id"]] != "").all(axis=None):
         steps = monotonicity(scores, list(rows["reference_id"]), list(rows["distortion"]), rows["level"].to_numpy(dtype=float))
     else:

@@ -34,7 +34,7 @@ from harness.engine.content import (
 from harness.engine.measure import controls, figures_stamp, measured, oriented_labels
 from harness.engine.mlflow_facts import mlflow_facts
 from harness.engine.request import SCORED_PARTS, Plan, Request, plan, request_facts
-from harness.engine.scorer import Scorer, pairs_of
+from harness.engine.scorer import Scorer, pairs_of, refuse_small
 from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.files.hash_index import hash_files
 from harness.files.named import remember
@@ -142,6 +142,8 @@ def _work(todo: Plan, say: Callable[[str], None]) -> Record:
             "figures" + (f" ({note})" if note else "")
         )
     model = request.object if request.object is not None else _built(todo)
+    if model is not None and has_pictures(todo.data.table):
+        refuse_small(model, todo.card.protocol, pairs_of(todo.rows(*SCORED_PARTS)))
     with ExitStack() as stack:
         if request.object is not None:
             stack.enter_context(_evaluating(model))

@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from harness.cards.schema import Cropping
 from harness.engine.devices import numerics
 from harness.engine.warm_time import WarmTime
 from harness.imaging import crops as cropping
-from harness.imaging import decode
+from harness.imaging import decode, headers
 from harness.imaging.colour import compared
 from harness.imaging.crops import Crop
 from harness.imaging.decode import Pixels
@@ -52,6 +52,24 @@ class Pair(NamedTuple):
     distorted: str
     reference: str
     reference_id: str
+
+
+def refuse_small(model: Any, protocol: Cropping, pairs: Sequence[Pair]) -> None:
+    """Refuse whole images that are smaller than the model takes, all of them at once, from the references' headers.
+
+    What cannot be read is left to the scorer, which says why. Raises UsageError naming the references.
+    """
+    smallest = capabilities(model).minimum_size
+    if smallest == 1 or protocol.crops != "whole" or protocol.crop_size:
+        return
+    small = []
+    for path in dict.fromkeys(pair.reference for pair in pairs):
+        with suppress(UsageError):
+            found = headers.look(path)
+            if min(found.height, found.width) < smallest:
+                small.append(f"{Path(path).name} ({found.width}x{found.height})")
+    if small:
+        raise UsageError(f"too small: this model needs at least {smallest} pixels a side: {listed(small)}")
 
 
 @dataclass

@@ -6,7 +6,7 @@ Out of fold means that scalings, selection and weights were fitted again without
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,39 @@ from harness.models import score_scaling
 from harness.models.score_scaling import Scaling
 from harness.statistics.agreement import Agreement, agreement
 from harness.statistics.comparison import Difference, compare
-from harness.statistics.correlations import Floats, Ints
-from harness.statistics.intervals import holm
+from harness.statistics.correlations import Floats, Ints, pearson
+from harness.statistics.intervals import fisher_interval, holm
 
 METHODS = ("mean", "greedy", "least-squares", "searched")
-GAINS = ("main", "srcc", "plcc", "plcc_scaled")
+GAINS = ("main", "srcc", "plcc")
 LEVEL = 0.05
+_RESCALINGS = ("logistic", "ecdf", "raw")
+"""Of one member alone; `raw` is put into the labels' units by a line, in each fold its own."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores (n,) of a blend or a rescaled member, and the scores whose order its ranks have."""
+
+    values: Floats
+    order: Floats
+    """The member's own scores where the blend is a rising rescaling of one member, which keeps its SRCC: plateaus of the scaling
+    tie images, and folds scale differently. Else `values`."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a gain must beat: the member that was best on the fitting images, as it is and rescaled alone."""
+
+    source: int
+    scaled: Scored
+    rescaled: frozenset[str]
+    """The figures in which the rescaled member was the better one on the fitting images."""
+
+    def of(self, figure: str, images: Images) -> Scored:
+        """The better of the two in `figure`; in SRCC the two are the same."""
+        raw = images.scores[self.source]
+        return self.scaled if figure in self.rescaled else Scored(raw, raw)
 
 
 @dataclass(frozen=True)
@@ -37,10 +64,11 @@ class Row:
     """member, control, or blend"""
     figures: Agreement
     versus: Mapping[str, Difference]
-    """Of a blend: its gain over the member that was best on the fitting images, by figure; `plcc_scaled` is over that member
-    after its own fitted scaling, which is what blending alone brings."""
+    """Of a blend: its gain, by figure, over the better of the best member and that member rescaled alone."""
     p_holm: Mapping[str, float]
     """The gains' p-values after Holm's correction over the blends."""
+    rescaled: frozenset[str] = frozenset()
+    """The figures whose gain is over the rescaled member."""
 
     def verdict(self, figure: str) -> str:
         """Whether there is a gain in a figure."""
@@ -61,6 +89,7 @@ class Row:
                 "p_value": d.p_value,
                 "p_holm": self.p_holm.get(name),
                 "verdict": self.verdict(name),
+                "over": "rescaled member" if name in self.rescaled else "member",
             }
             for name, d in self.versus.items()
         }
@@ -74,10 +103,44 @@ class Row:
         }
 
 
-def scaled_alone(source: int, scores: Floats, labels: Floats) -> Blend:
-    """The blend of one member, through its fitted logistic (or as it is, where there is none)."""
-    fitted = score_scaling.fit("logistic", scores[source], labels) or Scaling("raw")
+@dataclass(frozen=True)
+class RescaledMember:
+    """One member through a scaling alone: fitted to all fitting images, and its scores of them out of fold."""
+
+    blend: Blend
+    fitting: Scored
+
+
+def rescaled_member(source: int, images: Images, held_out: Sequence[Ints], outside: Sequence[Ints]) -> RescaledMember:
+    """The member through the scaling with the highest PLCC on the fitting images, out of fold where there are folds.
+
+    `held_out` are the rows of each fold and `outside` those that it is fitted to.
+    """
+    known = []
+    for kind in _RESCALINGS:
+        blend = _alone(kind, source, images.scores, images.labels)
+        if held_out:
+            blends = [_alone(kind, source, images.scores[:, rows], images.labels[rows]) for rows in outside]
+            known.append(RescaledMember(blend, out_of_fold(blends, held_out, images.scores)))
+        else:
+            known.append(RescaledMember(blend, scored(blend, images.scores)))
+    return max(known, key=lambda found: _or_lowest(pearson(found.fitting.values, images.labels)))
+
+
+def _or_lowest(value: float) -> float:
+    return value if np.isfinite(value) else -np.inf
+
+
+def _alone(kind: str, source: int, scores: Floats, labels: Floats) -> Blend:
+    fitted = score_scaling.fit(kind, scores[source], labels) or Scaling("raw")
     return Blend((source,), (fitted,), (1.0,)).calibrated(scores, labels)
+
+
+def baseline(images: Images, source: int, scaled: Scored) -> Baseline:
+    """The baseline from the fitting images: per figure, the better of the member as it is and rescaled (`scaled`, there)."""
+    raw, rescaled = (_or_lowest(pearson(values, images.labels)) for values in (images.scores[source], scaled.values))
+    # A rescaling keeps SRCC, so that main differs by what PLCC does.
+    return Baseline(source, scaled, frozenset({"main", "plcc"}) if rescaled > raw else frozenset())
 
 
 def best_member(gathered: Gathered, aim: Objective) -> int:
@@ -93,48 +156,99 @@ def _aimed(images: Images, scores: Floats, aim: Objective) -> float:
     return -np.inf if figure is None else float(figure)
 
 
-def out_of_fold(blends: Sequence[Blend], held_out: Sequence[Ints], scores: Floats) -> Floats:
-    """Scores (n,) of each image by the blend of the fold that holds it out."""
+def out_of_fold(blends: Sequence[Blend], held_out: Sequence[Ints], scores: Floats) -> Scored:
+    """Scores of each image by the blend of the fold that holds it out."""
     values = np.empty(scores.shape[1])
     for blend, rows in zip(blends, held_out, strict=True):
         values[rows] = blend(scores[:, rows])
-    return values
+    return Scored(values, _order(blends, values, scores))
 
 
-def assess(images: Images, names: Sequence[str], blended: Mapping[str, Floats], best: int, scaled: Floats) -> list[Row]:
-    """Members (`names`, by source), then `blended` scores by method, on the same images; blends against source `best`.
+def scored(blend: Blend, scores: Floats) -> Scored:
+    """A blend's scores of `scores` (sources, n)."""
+    values = blend(scores)
+    return Scored(values, _order([blend], values, scores))
 
-    `scaled`: the best member's scores through its fitted logistic, a control that shows what scaling alone does to PLCC.
+
+def _order(blends: Sequence[Blend], values: Floats, scores: Floats) -> Floats:
+    sources = {blend.sources for blend in blends}
+    source = next(iter(sources))
+    one = len(sources) == 1 and len(source) == 1
+    return scores[source[0]] if one and all(_rises(blend) for blend in blends) else values
+
+
+def _rises(blend: Blend) -> bool:
+    (scale,), (weight,) = blend.scalings, blend.weights
+    for part, share in score_scaling.weighted(scale):
+        slope = 1.0
+        if part.kind == "logistic":
+            high, low, _, width = part.parameters
+            slope = (high - low) / width
+        if not weight * share * slope > 0:
+            return False
+    return True
+
+
+def assess(images: Images, names: Sequence[str], blended: Mapping[str, Scored], base: Baseline) -> list[Row]:
+    """Members (`names`, by source), then `blended` scores by method, on the same images, against the best member.
+
+    That member rescaled alone is a control row: it shows what scaling does to PLCC.
     """
-    rows = [_row(images, name, "member", images.scores[s]) for s, name in enumerate(names)]
-    rows.append(_row(images, f"{names[best]}, scaled", "control", scaled))
-    tests: dict[str, dict[str, Difference]] = {}
+    rows = [_row(images, name, "member", Scored(images.scores[s], images.scores[s])) for s, name in enumerate(names)]
+    rows.append(_row(images, f"{names[base.source]}, scaled", "control", base.scaled))
+    tests = gains(images, blended, base)
     for method, values in blended.items():
-        tests[method] = {}
-        if len(set(images.references)) > 1:
-            gains, beyond = (
-                compare(values, other, images.labels, images.references, top=0).differences
-                for other in (images.scores[best], scaled)
-            )
-            tests[method] = {figure: gains[figure] for figure in GAINS[:-1]} | {GAINS[-1]: beyond["plcc"]}
-    for method, values in blended.items():
-        rows.append(_row(images, method, "blend", values, tests[method], _corrected(tests, method)))
+        rows.append(_row(images, method, "blend", values, tests[method], corrected(tests, method), base.rescaled))
     return rows
+
+
+def gains(images: Images, blended: Mapping[str, Scored], base: Baseline) -> dict[str, dict[str, Difference]]:
+    """By method and figure: the gain over the baseline, paired by reference; none where there is one reference."""
+    if len(set(images.references)) < 2:
+        return {method: {} for method in blended}
+    tests: dict[str, dict[str, Difference]] = {}
+    for method, own in blended.items():
+        tests[method] = {}
+        for others in ({f for f in GAINS if f in base.rescaled}, {f for f in GAINS if f not in base.rescaled}):
+            if others:
+                other = base.of(next(iter(others)), images)
+                orders = (own.order, other.order)
+                on = (own.values, other.values, images.labels, images.references)
+                found = compare(*on, top=0, orders=orders, statistics=GAINS).differences
+                tests[method] |= {figure: found[figure] for figure in others}
+    return tests
 
 
 def _row(
     images: Images,
     name: str,
     kind: str,
-    values: Floats,
+    own: Scored,
     versus: Mapping[str, Difference] | None = None,
     p_holm: Mapping[str, float] | None = None,
+    rescaled: frozenset[str] = frozenset(),
 ) -> Row:
-    figures = agreement(values, images.labels, images.references)
-    return Row(images.dataset, images.part, name, kind, figures, versus or {}, p_holm or {})
+    figures = agreement(own.values, images.labels, images.references)
+    if own.order is not own.values:
+        figures = _with_order(figures, agreement(own.order, images.labels, images.references))
+    return Row(images.dataset, images.part, name, kind, figures, versus or {}, p_holm or {}, rescaled)
 
 
-def _corrected(tests: Mapping[str, Mapping[str, Difference]], method: str) -> dict[str, float]:
+def _with_order(figures: Agreement, ordered: Agreement) -> Agreement:
+    """`figures` with what depends on ranks alone from `ordered`."""
+    main = None if ordered.srcc is None or figures.plcc is None else ordered.srcc + figures.plcc
+    ci = {**figures.ci, "srcc": ordered.ci["srcc"], "krcc": ordered.ci["krcc"], "main": None}
+    ranked = ordered.left_out.figures.get("srcc") if ordered.left_out else None
+    plain = figures.left_out.figures.get("plcc") if figures.left_out else None
+    if main is not None and ranked is not None and plain is not None:
+        ci["main"] = fisher_interval(main, np.add(ranked, plain), figures.confidence, reach=2.0)
+    return replace(
+        figures, srcc=ordered.srcc, krcc=ordered.krcc, srcc_within=ordered.srcc_within, main=main, ci=ci, left_out=None
+    )
+
+
+def corrected(tests: Mapping[str, Mapping[str, Difference]], method: str) -> dict[str, float]:
+    """By figure: the p-value of a method's gain after Holm's correction over the methods."""
     corrected = {}
     for figure in GAINS:
         known = {m: d[figure].p_value for m, d in tests.items() if figure in d and d[figure].p_value is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,18 @@ import numpy as np
 from harness.engine.distributed.session import cores
 from harness.engine.request import Request
 from harness.ensembles import card, sparsity, tables
-from harness.ensembles.assess import LEVEL, METHODS, Row, assess, best_member, out_of_fold, scaled_alone
+from harness.ensembles.assess import (
+    LEVEL,
+    METHODS,
+    Row,
+    Scored,
+    assess,
+    baseline,
+    best_member,
+    out_of_fold,
+    rescaled_member,
+    scored,
+)  # fmt: skip
 from harness.ensembles.blends import Blend
 from harness.ensembles.members import Gathered, fitting_hash, gather
 from harness.ensembles.objective import Objective
@@ -95,6 +106,9 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say:
     blends = {**samples[0].simple, "searched": found.blends[0].calibrated(images.scores, images.labels)}
 
     best = best_member(gathered, wish.aim)
+    # Which of the best member and its rescaling is the better one is found on the fitting images, for every table.
+    alone = rescaled_member(best, images, held_out, _outside(held_out))
+    base = baseline(images, best, alone.fitting)
     rows = []
     method, why = wish.method, ""
     if held_out:
@@ -104,19 +118,17 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say:
         }
         if method == "searched":
             method, why = _simpler(blended, images.labels, images.references, wish.aim)
-        controls = [scaled_alone(best, images.scores[:, rows], images.labels[rows]) for rows in _outside(held_out)]
-        rows += assess(images, names, blended, best, out_of_fold(controls, held_out, images.scores))
-    control = scaled_alone(best, images.scores, images.labels)
+        rows += assess(images, names, blended, base)
     for tested in gathered.tests:
-        blended = {method: blends[method](tested.scores) for method in METHODS}
-        rows += assess(tested, names, blended, best, control(tested.scores))
+        blended = {method: scored(blends[method], tested.scores) for method in METHODS}
+        rows += assess(tested, names, blended, replace(base, scaled=scored(alone.blend, tested.scores)))
 
     facts = {"method": method, "objective": wish.aim, "trials": wish.trials, "seed": request.seed, "search": VERSION}
     facts |= {"asked": wish.method} if method != wish.method else {}
     facts |= {"one_scaling": True} if wish.one_scaling else {}
     card.write(wish.out, blends[method], gathered, facts, command(words, request, wish))
     notes = [
-        f"{wish.out}: {method}: {tables.blend_text(blends[method], names)}",
+        f"{wish.out}: {method}: {tables.blend_text(blends[method], names, images.scores)}",
         *([why] if why else []),
         *(f"{tested.dataset}: {tested.note}" for tested in gathered.tests if tested.note),
         *gathered.notes,
@@ -130,9 +142,9 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say:
     return made
 
 
-def _simpler(blended: Mapping[str, Floats], labels: Floats, references: Sequence[str], name: Objective) -> tuple[str, str]:
+def _simpler(blended: Mapping[str, Scored], labels: Floats, references: Sequence[str], name: Objective) -> tuple[str, str]:
     """`searched`, or `least-squares` and why, where the search gains nothing significant beyond it out of fold."""
-    compared = compare(blended["searched"], blended["least-squares"], labels, references, top=0)
+    compared = compare(blended["searched"].values, blended["least-squares"].values, labels, references, top=0)
     gain = compared.differences[name]
     if gain.difference is not None and gain.difference > 0 and gain.p_value is not None and gain.p_value <= LEVEL:
         return "searched", ""

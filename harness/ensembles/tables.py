@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
+
 from harness.ensembles.assess import METHODS, Row
 from harness.ensembles.blends import Blend
 from harness.ensembles.objective import Objective
@@ -13,10 +15,10 @@ from harness.files.atomic import atomic, write_text
 from harness.models.score_scaling import Scaling, weighted
 from harness.results.run_scores import csv_text
 from harness.results.tables import number, with_interval
+from harness.statistics.correlations import Floats
 
 _HEADERS = ("member", "SRCC [95 %]", "PLCC [95 %]", "PLCC fitted", "KRCC", "main")
-_NAMES = {"srcc": "SRCC", "plcc": "PLCC", "main": "main"}
-_GAINS = {"main": "main", "srcc": "SRCC", "plcc": "PLCC", "plcc_scaled": "PLCC, over it scaled"}
+_NAMES = {"main": "main", "srcc": "SRCC", "plcc": "PLCC"}
 _METHODS = {
     "mean": "equal weights on z-scores",
     "greedy": "forward selection with replacement, on fitted logistics",
@@ -37,9 +39,12 @@ def text(rows: Sequence[Row], best: str, notes: Sequence[str]) -> str:
         blocks.append(f"{dataset} · {part} · {figures.n} images of {figures.references} references · {what}{few}")
         blocks.append(_table(_HEADERS, [_figures(row) for row in chosen]))
         gains = [line for row in chosen if row.versus for line in _gains(row)]
-        blocks += [_table((f"gain over {best}", "in", "difference", "95 %", "p (Holm)", ""), gains)] if gains else []
+        blocks += [_table((f"gain over {best}", "in", "which is", "difference", "95 %", "p (Holm)", ""), gains)] if gains else []
     legend = [f"{method}: {_METHODS[method]}" for method in METHODS]
-    legend.append("gains: paired by reference; p-values after Holm's correction over the four blends")
+    legend.append(
+        "gains: over the best member as it is or rescaled alone, the better one on the fitting images, paired by reference; "
+        "p-values after Holm's correction over the four blends"
+    )
     return "\n\n".join([*blocks, "\n".join([*legend, *notes])])
 
 
@@ -58,21 +63,30 @@ def _figures(row: Row) -> list[str]:
 
 def _gains(row: Row) -> list[list[str]]:
     lines: list[list[str]] = []
-    for figure, name in _GAINS.items():
+    for figure, name in _NAMES.items():
         gain, p = row.versus[figure], row.p_holm.get(figure)
         if gain.difference is not None:
             signed = f"{'+' if gain.difference >= 0 else ''}{number(gain.difference)}"
             interval = f"[{number(gain.ci[0])}, {number(gain.ci[1])}]" if gain.ci else ""
             shown = "" if p is None else "< .001" if p < 0.001 else number(p)
-            lines.append(["" if lines else row.member, name, signed, interval, shown, row.verdict(figure)])
+            over = "rescaled" if figure in row.rescaled else "as it is"
+            lines.append(["" if lines else row.member, name, over, signed, interval, shown, row.verdict(figure)])
     return lines
 
 
-def blend_text(blend: Blend, names: Sequence[str]) -> str:
-    """`.412 psnr (logistic) + ...`: each member's share of the weights."""
-    total = sum(blend.weights)
-    parts = zip(blend.sources, blend.scalings, blend.weights, strict=True)
-    return " + ".join(f"{weight / total:.3f} {names[source]} ({_kind(scaling)})" for source, scaling, weight in parts)
+def blend_text(blend: Blend, names: Sequence[str], scores: Floats) -> str:
+    """`.412 psnr (logistic) + ...`: each member's share of the blend's variance over `scores` (sources, n), which sum to 1.
+
+    The share is the covariance of the member's term with the blend over the blend's variance: weights themselves depend on the
+    units that scalings leave. A share below 0 is of a member that the others outweigh.
+    """
+    terms = [w * scale(scores[s]) for s, scale, w in zip(blend.sources, blend.scalings, blend.weights, strict=True)]
+    total = np.sum(terms, axis=0)
+    centred = total - total.mean()
+    variance = float(centred @ centred)
+    shares = [float((term - term.mean()) @ centred) / variance if variance > 0 else 0.0 for term in terms]
+    parts = zip(blend.sources, blend.scalings, shares, strict=True)
+    return " + ".join(f"{share:.3f} {names[source]} ({_kind(scaling)})" for source, scaling, share in parts)
 
 
 def _kind(scaling: Scaling) -> str:

@@ -10,16 +10,19 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.datasets.suites import Suite
 from harness.files.atomic import atomic, sha256_json, write_text, writing
 from harness.files.leftovers import without_leftovers
 from harness.files.names import read_own
-from harness.leaderboard import formats
 from harness.leaderboard.board import Begun, Board
 from harness.leaderboard.formats import GENERATED, cells, csv, markdown, terminal
 from harness.leaderboard.html import page
+from harness.leaderboard.latex import board_tables, document
+from harness.leaderboard.matrix import DEFAULT, Matrix, build_matrix
 from harness.leaderboard.rows import board
 from harness.results.key import key_of
 from harness.results.record import Figures, Record, RepeatsRecord, parse_record, read_record
@@ -32,6 +35,17 @@ PAGE = "index.html"
 KEPT = ("scores.csv", "record.json")
 """In the order of copying: where there is a record, there are its scores."""
 FoundRecord = tuple[Path, Record | Begun]
+
+
+@dataclass(frozen=True)
+class Latex:
+    """How LaTeX tables are written."""
+
+    columns: tuple[str, ...] = ()
+    """Empty: the usual ones."""
+    intervals: bool = False
+    standalone: bool = False
+    """Whether the whole is a document that compiles alone."""
 
 
 def collect(places: Iterable[str | Path], *, unfinished: bool = False, unreadable: list[str] | None = None) -> list[FoundRecord]:
@@ -78,14 +92,42 @@ def boards_of(found: Sequence[FoundRecord], records_folder: Path | None = None) 
     return [board(found, dataset, records_folder) for dataset in sorted({record.dataset for _, record in found})]
 
 
-def show(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards", *, latex: bool = False) -> str:
+def show(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards", *, latex: Latex | None = None) -> str:
     """The tables of dataset `name` (None: of all) for a terminal, or as LaTeX: committed records and one's own runs together."""
     unreadable: list[str] = []
     chosen = _chosen(name, runs_folder, boards, unreadable)
-    shown = [formats.latex(b) if latex else terminal(b) for b in chosen]
-    sign = "% " if latex else ""
-    left_out = [f"{sign}{len(unreadable)} records cannot be read and are left out:", *(f"{sign}{line}" for line in unreadable)]
-    return "\n\n\n".join([*shown, *(["\n".join(left_out)] if unreadable else [])])
+    if latex is None:
+        return _with_left_out("\n\n\n".join(map(terminal, chosen)), unreadable, "")
+    tables = [table for b in chosen for table in board_tables(b, latex.columns, intervals=latex.intervals)]
+    return _with_left_out(document(tables) if latex.standalone else "\n\n".join(tables) + "\n", unreadable, "% ")
+
+
+def _with_left_out(shown: str, unreadable: Sequence[str], sign: str) -> str:
+    """What is shown, and below it the records that cannot be read, as comments where `sign` begins one."""
+    lines = [f"{len(unreadable)} records cannot be read and are left out:", *unreadable] if unreadable else []
+    # A line of an error is a line of the output, so each gets the sign.
+    told = [f"{sign}{part}" for line in lines for part in line.splitlines()]
+    return "\n\n\n".join([shown, *(["\n".join(told)] if told else [])])
+
+
+def suite_matrix(
+    suite: Suite, runs_folder: str | Path, boards: str | Path = "leaderboards", figures: Sequence[str] = ()
+) -> tuple[Matrix, list[str]]:
+    """Models by the datasets of a suite, from committed records and one's own runs; and a line on each unreadable record.
+
+    Raises UsageError where no dataset of the suite has a record of its protocol.
+    """
+    unreadable: list[str] = []
+    found = collect([Path(boards) / RECORDS, runs_folder], unfinished=True, unreadable=unreadable)
+    wanted = [(entry.name, entry.protocol) for entry in suite.datasets]
+    shown = build_matrix(suite.card.name, suite.card.title, wanted, found, figures or DEFAULT)
+    if not shown.columns:
+        protocols = sorted({f"{record.dataset} ({record.protocol})" for _, record in found})
+        there = f"there are records of {listed(protocols)}" if protocols else "there are no records at all"
+        named = listed([f"{dataset} ({protocol})" for dataset, protocol in wanted])
+        hint = f"no records of {named} under {runs_folder} or {Path(boards) / RECORDS}; {there}"
+        raise UsageError("\n".join([*unreadable, f"{hint}; make some: harness run psnr ssim --suite {suite.card.name}"]))
+    return shown, unreadable
 
 
 def numbers(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards") -> list[dict[str, Any]]:

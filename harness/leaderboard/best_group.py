@@ -1,4 +1,4 @@
-"""The group of the best: which ranked rows are not significantly below the best one, paired by reference."""
+"""The group of the best: which ranked rows are not shown to be below a better one, paired by reference."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from harness.leaderboard.board import Row
 
 
+FEWEST_REFERENCES = 6
+"""As `harness.statistics.best_group.FEWEST_REFERENCES`, which a table without anything to compare does not import."""
 COMPARED = ("srcc", "plcc", "krcc", "main", "score_2afc")
 """Figures whose best group is marked."""
 
@@ -19,11 +21,12 @@ COMPARED = ("srcc", "plcc", "krcc", "main", "score_2afc")
 def with_best(rows: Sequence[Row], headline: str, confidence: float) -> list[Row]:
     """The rows of a table with the group of the best marked, figure by figure.
 
-    Every ranked row is compared with the best one on the same images (`standings`). Where the best row, or the row itself, has
-    nothing to be compared by, it belongs to no group and is marked as not compared.
+    All ranked rows on the best row's images are compared with one another (`standings`). Where the best row, or the row itself,
+    has nothing to be compared by, it belongs to no group and is marked as not compared. With fewer references than any
+    difference can be shown with, no group is marked at all.
     """
     ranked = {i: row for i, row in enumerate(rows) if row.rank is not None}
-    if len(ranked) < 2:
+    if len(ranked) < 2 or too_few_references(rows):
         return list(rows)
     best: dict[int, list[str]] = {}
     p_best: dict[int, float | None] = {}
@@ -43,8 +46,14 @@ def with_best(rows: Sequence[Row], headline: str, confidence: float) -> list[Row
     ]
 
 
+def too_few_references(rows: Sequence[Row]) -> bool:
+    """Whether the best row has too few references for any row to be shown to be below it."""
+    top = next((row for row in rows if row.rank is not None), None)
+    return top is not None and top.left_out is not None and len(top.left_out.references) < FEWEST_REFERENCES
+
+
 def _standings(ranked: dict[int, Row], figure: str, confidence: float) -> list[tuple[int, float | None, bool]]:
-    """Row, p-value against the best, and whether it is in the group, for all that can be compared."""
+    """Row, adjusted p-value, and whether it is in the group, for all that can be compared."""
     values = {i: value for i, row in ranked.items() if (value := row.figures.get(figure)) is not None}
     if not values:
         return []
@@ -54,11 +63,11 @@ def _standings(ranked: dict[int, Row], figure: str, confidence: float) -> list[t
     # scipy stays out of tables that have nothing to compare.
     import numpy as np
 
-    from harness.statistics.comparison import standings
+    from harness.statistics.best_group import standings
 
     known = {i: without for i in values if _same_images(ranked[i], top) and (without := ranked[i].without(figure)) is not None}
     figures = {str(i): (values[i], np.array(without)) for i, without in known.items()}
-    return [(int(s.name), s.p_holm, s.best) for s in standings(figures, figure, confidence=confidence)]
+    return [(int(s.name), s.p_adjusted, s.best) for s in standings(figures, figure, confidence=confidence)]
 
 
 def _same_images(row: Row, other: Row) -> bool:

@@ -66,9 +66,9 @@ class Row:
     images: tuple[str | None, ...] = (None, None, None)
     """The hashes of table, split and images: rows are compared where all are the same."""
     best: tuple[str, ...] = ()
-    """Figures in which the row is not significantly below the best row."""
+    """Figures in which no other row is shown to be better."""
     p_best: float | None = None
-    """Of no difference from the best row in the group's headline figure, after Holm's correction; None for the best itself."""
+    """Of no row being better in the group's headline figure, adjusted for all rows; None for the best itself."""
     trained_on: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     """What the user passed beyond the card: `recipe.epochs=3`, `weights=released`."""

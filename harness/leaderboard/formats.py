@@ -1,4 +1,4 @@
-"""Boards as Markdown, CSV and LaTeX, and for the terminal."""
+"""Boards as Markdown and CSV, and for the terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
+from harness.leaderboard.best_group import FEWEST_REFERENCES, too_few_references
 from harness.leaderboard.board import FIGURES, Board, Group, Reported, Row
 from harness.results.marks import sentences
 from harness.results.tables import number, probability
@@ -31,7 +32,7 @@ _FIGURES = {"plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "main"
 _LEFT = ("model", "seeds", "marks", "record")
 
 
-_MARKDOWN, _TERMINAL, _LATEX = "**{}**", "{}*", r"\textbf{{{}}}"
+MARKDOWN, TERMINAL = "**{}**", "{}*"
 """How a figure in the group of the best is written."""
 
 
@@ -43,7 +44,7 @@ def markdown(board: Board) -> str:
         lines += [f"## Protocol `{plain.markdown_code(group.protocol)}`", ""]
         about = plain.markdown_line(sentences(group.description, group.note))
         lines += [about, ""] if about else []
-        lines += [_table(_rows(group, _linked, _MARKDOWN, plain.markdown), _headers(group), _align(group), "github"), ""]
+        lines += [_table(_rows(group, _linked, MARKDOWN, plain.markdown), _headers(group), _align(group), "github"), ""]
         lines += [*_commands(group), ""]
     if board.reported:
         lines += ["## Reported elsewhere", "", _REPORTED, "", _reported(board.reported, "github"), ""]
@@ -56,7 +57,7 @@ def terminal(board: Board) -> str:
     parts = [plain.one_line(f"{board.dataset}: {board.note}" if board.note else board.dataset)]
     for group in board.groups:
         table = _table(
-            _rows(group, lambda row: plain.one_line(row.key), _TERMINAL, plain.one_line), _headers(group), _align(group), "simple"
+            _rows(group, lambda row: plain.one_line(row.key), TERMINAL, plain.one_line), _headers(group), _align(group), "simple"
         )
         about = [*map(plain.one_line, (f"protocol {group.protocol}", sentences(group.description, group.note))), "", table]
         about += [f"* {best_explained(group)}"] if any(row.best for row in group.rows) else []
@@ -75,30 +76,6 @@ def csv(board: Board) -> str:
         for row in group.rows:
             writer.writerow({name: _plain(value) for name, value in cells(row).items()})
     return out.getvalue()
-
-
-def latex(board: Board) -> str:
-    """A booktabs table for each protocol."""
-    parts = []
-    for group in board.groups:
-        lines = [
-            *(f"% {plain.one_line(text)}" for text in (GENERATED, sentences(board.note, group.description, group.note)) if text),
-            r"\begin{tabular}{lrrrrr}",
-            r"\toprule",
-            rf"Model & SRCC [{group.confidence:.0%} interval] & PLCC & KRCC & Main & Pairs \\".replace("%", r"\%"),
-            r"\midrule",
-        ]
-        behind = {key for row in group.rows for key in row.members}
-        for row in group.rows:
-            about = f", {seeds(row)}" if row.kind == "seeds" else f", seed {seeds(row)}" if row.key in behind else ""
-            name = plain.latex(_name(row) + about)
-            name += rf" \textsuperscript{{{plain.latex(', '.join(row.marks))}}}" if row.marks else ""
-            name = rf"\textit{{{name}}}" if row.kind == "control" else name
-            figures = [_first(row, _LATEX), *(_figure(row, f, _LATEX) for f in ("plcc", "krcc", "main"))]
-            shown = [f.replace("-", "$-$") or "--" for f in figures]
-            lines.append(" & ".join([name, *shown, "--" if row.n is None else str(row.n)]) + r" \\")
-        parts.append("\n".join([*lines, r"\bottomrule", r"\end{tabular}"]))
-    return "\n\n".join(parts) + "\n"
 
 
 def cells(row: Row) -> dict[str, object]:
@@ -122,7 +99,8 @@ def _plain(value: object) -> str:
 
 def _headers(group: Group) -> tuple[str, ...]:
     first = ("2AFC",) if group.headline == "score_2afc" else ()
-    srcc = f"SRCC [{group.confidence:.0%}]"
+    ranges = any("srcc" in row.spread for row in group.rows)
+    srcc = f"SRCC [{group.confidence:.0%}]" + (" or (range)" if ranges else "")
     return ("#", "model", *first, srcc, *_FIGURES.values(), "p", "n", "refs", "pairs/s", "seeds", "marks", "record")
 
 
@@ -136,7 +114,7 @@ def _rows(group: Group, last: Callable[[Row], str], best: str, shown: Callable[[
     return [
         [
             "" if row.rank is None else str(row.rank),
-            ("· " if row.key and row.key in means else "") + shown(_name(row)),
+            ("· " if row.key and row.key in means else "") + shown(row_name(row)),
             *([_figure(row, "score_2afc", best)] if group.headline == "score_2afc" else []),
             _first(row, best),
             *(_figure(row, f, best) for f in _FIGURES),
@@ -152,20 +130,27 @@ def _rows(group: Group, last: Callable[[Row], str], best: str, shown: Callable[[
 
 
 def against_best(row: Row, group: Group) -> str:
-    """The p-value of no difference from the best row; `best` for that row itself, blank for rows that are not compared."""
+    """The p-value of no row being better; `best` for the best row itself, blank for rows that are not compared."""
     return "best" if row.p_best is None and group.headline in row.best else probability(row.p_best)
 
 
 def best_explained(group: Group) -> str:
     """What a marked figure means."""
     name = "2AFC" if group.headline == "score_2afc" else group.headline
+    return f"{best_meaning(group.confidence)}; p is that of {name}"
+
+
+def best_meaning(confidence: float) -> str:
+    """What being in the group of the best says."""
     return (
-        f"not significantly below the best of its column ({1 - group.confidence:.0%} level; paired by reference, Holm's "
-        f"correction over the rows); p is that of {name}"
+        "the group of the best of its column: rows that no other row is shown to be above. The chance that a truly best row is "
+        f"left out is at most about {1 - confidence:.0%} in the simulations of docs/statistics.md (all pairs of rows "
+        "together, paired by reference)"
     )
 
 
-def _name(row: Row) -> str:
+def row_name(row: Row) -> str:
+    """The model with the settings that it was given."""
     return f"{row.name} ({', '.join(row.settings)})" if row.settings else row.name
 
 
@@ -234,6 +219,11 @@ def _explained(board: Board) -> list[str]:
     ]
     marked = [group for group in board.groups if any(row.best for row in group.rows)]
     texts += [f"Bold: {text}." for text in dict.fromkeys(best_explained(group) for group in marked)]
+    if any(too_few_references(group.rows) for group in board.groups):
+        texts.append(
+            f"No group of the best is marked where there are fewer than {FEWEST_REFERENCES} references: they cannot show that a "
+            "row is below another."
+        )
     rows = [row for group in board.groups for row in group.rows]
     if any(row.kind == "seeds" for row in rows):
         texts.append(

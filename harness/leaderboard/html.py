@@ -13,7 +13,7 @@ from harness.leaderboard.board import Board, Group, Reported, Row
 from harness.leaderboard.formats import GENERATED, against_best, best_explained, seeds, speed
 from harness.results.html import render
 from harness.results.marks import LEGEND, sentences
-from harness.results.tables import number
+from harness.results.tables import figure, number
 
 _WIDTH = 120
 """Of a drawn interval, in the page's pixels."""
@@ -137,7 +137,7 @@ def _row(row: Row, group: Group, scale: Scale, reported: Sequence[Reported], beh
         "drawn": None
         if srcc is None
         else (scale.at(srcc), *((scale.at(interval[0]), scale.at(interval[1])) if interval else ())),
-        "figures": [(row.figures.get(name), number(row.figures.get(name)), name in row.best) for name in figures],
+        "figures": [(row.figures.get(name), figure(name, row.figures.get(name)), name in row.best) for name in figures],
         "srcc_best": "srcc" in row.best,
         "best": in_group,
         "against_best": against_best(row, group),

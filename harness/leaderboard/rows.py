@@ -30,6 +30,7 @@ from harness.results.marks import (
     UNFINISHED,
     marks_of,
 )
+from harness.results.published import source_of
 from harness.results.record import Figures, Record, RepeatsRecord
 from harness.runtime.text import command
 from harness.statistics.leave_one_out import LeaveOneOut
@@ -273,12 +274,16 @@ def _controls(dataset: str, protocol: str, records: Sequence[Record]) -> list[Ro
 
 
 def _ranked(rows: Sequence[Row], headline: str) -> list[Row]:
-    """Best headline figure first, each row in its place; the records behind a mean follow it, unranked."""
+    """Best headline figure first, equal ones of one rank; the records behind a mean follow it, unranked."""
     behind = {key for row in rows for key in row.members}
     ordered: list[Row] = []
-    rank = 0
+    place, rank, figure = 0, 0, None
     for row in sorted((row for row in rows if not row.key or row.key not in behind), key=lambda row: _height(row, headline)):
-        rank += row.ranked
+        if row.ranked:
+            place += 1
+            # Equal figures share a rank, and the next row's rank counts them all.
+            rank = rank if place > 1 and row.figures[headline] == figure else place
+            figure = row.figures[headline]
         ordered.append(replace(row, rank=rank if row.ranked else None))
         ordered += sorted((r for r in rows if r.key in row.members), key=lambda r: (r.seeds, r.key))
     return ordered
@@ -301,9 +306,9 @@ def _reported(records: Sequence[Record], dataset: str) -> tuple[Reported, ...]:
             figures={f: getattr(entry, f) for f in ("srcc", "plcc", "krcc", "main")},
             plcc_kind=entry.plcc_kind,
             variant=entry.variant,
-            source=entry.source,
+            source=source_of(entry),
             status=entry.status,
-            note=entry.note,
+            note="; ".join(filter(None, (entry.definition, entry.note))),
         )
         for name, record in sorted(newest.items())
         for entry in record.cards.model.published

@@ -130,7 +130,7 @@ def _marks(record: Record) -> dict[str, str]:
 
 def _figures(record: Record) -> list[dict[str, Any]]:
     """Each figure with its interval, drawn from -1 (or the lowest end, in halves) to 1; main over twice that."""
-    from harness.results.tables import number
+    from harness.results.tables import figure, number
 
     test, names = (
         record.test or Figures(n=None),
@@ -144,8 +144,9 @@ def _figures(record: Record) -> list[dict[str, Any]]:
         shown = f"{number(interval[0])} to {number(interval[1])}" if interval else ""
         rows.append({"name": name, "value": number(value), "interval": shown, "drawn": drawn})
     for key, name in {"rmse": "RMSE", "srcc_within": "SRCC within references", "n": "pairs", "references": "references"}.items():
-        value = getattr(test, key)
-        rows.append({"name": name, "value": value if isinstance(value, int) else number(value), "interval": "", "drawn": None})
+        count_or_figure = getattr(test, key)
+        text = str(count_or_figure) if isinstance(count_or_figure, int) else figure(key, count_or_figure)
+        rows.append({"name": name, "value": text, "interval": "", "drawn": None})
     return rows
 
 

@@ -44,6 +44,7 @@ def result(folder: Path, record: Record, part: str = "test") -> dict[str, Any]:
         "incomplete": record.incomplete,
         "controls": msgspec.to_builtins(record.controls),
         "note": record.note,
+        "notes": list(figures.get("notes") or ()),
     }
 
 
@@ -75,6 +76,8 @@ def _group(dataset: str, protocol: str, results: Sequence[Mapping[str, Any]]) ->
     lines = [f"{dataset} · {protocol} · {results[0]['split']} part, {named}", "", table]
     blind = dict.fromkeys(r["model"] for r in results if r["n"] is None)
     notes = [f"{', '.join(blind)}: no figures, because people's scores of the tested images are not here"] if blind else []
+    # A figure without the interval that its column promises says why.
+    notes += dict.fromkeys(f"{r['model']}: {note}" for r in results for note in r["notes"] if note.startswith("no interval"))
     notes += dict.fromkeys(r["note"] for r in results if r["note"])
     return "\n".join([*lines, "", *notes] if notes else lines)
 
@@ -103,7 +106,8 @@ def _row(name: str, figures: Mapping[str, Any], marks: str, speed: float | None)
     ci = figures.get("ci") or {}
     afc, srcc = (with_interval(figures.get(k), ci.get(k)) for k in ("score_2afc", "srcc"))
     counts = ["" if figures.get(k) is None else str(figures[k]) for k in ("n", "references")]
-    return [name, afc, srcc, *(number(figures.get(k)) for k in _FIGURES), *counts, "" if speed is None else f"{speed:.1f}", marks]
+    others = [figure(k, figures.get(k)) for k in _FIGURES]
+    return [name, afc, srcc, *others, *counts, "" if speed is None else f"{speed:.1f}", marks]
 
 
 def _marks(row: Mapping[str, Any]) -> str:
@@ -133,6 +137,21 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("0.", ".", 1) if abs(value) < 1 and not text.startswith(("1", "-1")) else text
 
 
+def in_label_units(value: float | None) -> str:
+    """An RMSE with three digits that count, whatever the labels' unit: 8.12, .0571, 1.2e-06; blank where there is none."""
+    if value is None:
+        return ""
+    digits = f"{value:#.3g}"
+    if 100 <= abs(value) < 1e6:
+        return f"{value:.0f}"
+    return digits if "e" in digits else digits.replace("0.", ".", 1) if abs(value) < 1 else digits
+
+
+def figure(name: str, value: float | None) -> str:
+    """A figure of a record by its name: RMSE in the labels' units, all others as correlations are written."""
+    return in_label_units(value) if name == "rmse" else number(value)
+
+
 def probability(value: float | None) -> str:
     """A p-value as .043 or < .001; blank where there is none."""
     return "" if value is None else "< .001" if value < 0.001 else number(value)
@@ -150,6 +169,8 @@ def agreement_text(figures: Agreement) -> str:
     lines = [f"n            {figures.n}" + (f" of {figures.references} references" if figures.references is not None else "")]
     names = {"srcc": "SRCC", "plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "main": "main", "rmse": "RMSE"}
     for key, name in names.items():
-        lines.append(f"{name:12} {with_interval(getattr(figures, key), figures.ci.get(key)) or 'not defined'}")
+        value = getattr(figures, key)
+        shown = in_label_units(value) if key == "rmse" else with_interval(value, figures.ci.get(key))
+        lines.append(f"{name:12} {shown or 'not defined'}")
     lines += [f"fit          {figures.fit}" + (f" failed: {figures.fit_problem}" if figures.fit_problem else "")]
     return "\n".join([*lines, *figures.notes])

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from harness.runtime.errors import UsageError, listed, near
 from harness.statistics.correlations import ClusteredPairs, Floats, Ints, kendall, numbered, pearson, spearman, spearman_within
 from harness.statistics.curve_fitting import FITS, Fit, fit_curve
-from harness.statistics.intervals import Interval, fisher_interval
+from harness.statistics.intervals import Interval, fisher_interval, is_perfect
 from harness.statistics.leave_one_out import LeaveOneOut, groups
 
 FEW_REFERENCES = 10
@@ -127,8 +127,10 @@ def agreement(
         deleted = {"srcc": whole.srcc_without_each(), "plcc": whole.plcc_without_each(), "krcc": whole.krcc_without_each()}
         ci = _intervals(whole, fitted, (srcc, plcc, plcc_fitted, krcc), deleted, confidence)
         left_out = LeaveOneOut.of(names, deleted)
-        if np.isfinite(srcc) and ci["srcc"] is None:
-            notes.append("no intervals: without one of the references, scores or labels are constant")
+        figures = {"srcc": srcc, "plcc": plcc, "plcc_fitted": plcc_fitted, "krcc": krcc, "main": plcc + srcc}
+        notes += _interval_notes(
+            {name: v for name, v in figures.items() if v is not None and np.isfinite(v) and ci[name] is None}
+        )
     within: float | None = None
     if known and unit is not None:
         each = spearman_within(x, y, unit, units)
@@ -248,6 +250,19 @@ def _constant_notes(x: Floats, y: Floats) -> list[str]:
         return ["correlations need at least two images"]
     named = (("scores", x), ("labels", y))
     return [f"{what} are constant: correlations are not defined" for what, v in named if v.min() == v.max()]
+
+
+def _interval_notes(without: Mapping[str, float]) -> list[str]:
+    """Why defined figures have no interval, by the figure's name."""
+    perfect = [name for name, value in without.items() if is_perfect(value, 2.0 if name == "main" else 1.0)]
+    other = [name for name in without if name not in perfect]
+    notes = []
+    if perfect:
+        names = ", ".join(perfect)
+        notes.append(f"no interval of {names}: agreement is perfect, and how far other references would differ is not known")
+    if other:
+        notes.append(f"no interval of {', '.join(other)}: without one of the references, agreement is perfect or not defined")
+    return notes
 
 
 def _intervals(

@@ -6,7 +6,7 @@ labels are oriented alike, as in `harness.statistics.agreement`; every differenc
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ REACH = {"srcc": 1.0, "plcc": 1.0, "krcc": 1.0, "main": 2.0}
 """Largest value of the figures that have a Fisher scale."""
 BOOTSTRAP_FROM = 100
 """References from which `auto` draws bootstrap samples instead of leaving out one reference at a time."""
-_MOST_UNITS = 1000
+MOST_UNITS = 1000
 _ROUNDING = 1e-12
 """Figures closer than this, with whatever is left out, are the same: their difference is the arithmetic's."""
 _LARGEST_UNIT = 1500
@@ -131,19 +131,7 @@ class PairedComparison:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A model's place among others on the same images."""
-
-    name: str
-    value: float | None
-    p_holm: float | None
-    """Of no difference from the best, after Holm's correction; None for the best itself and where it is not defined."""
-    best: bool
-    """Not significantly below the best."""
-
-
-@dataclass(frozen=True)
-class _Figures:
+class Figures:
     """A model's figures: on all images, with each unit left out, and under resampling (empty when not drawn)."""
 
     estimate: dict[str, float]
@@ -164,6 +152,8 @@ def compare(
     draws: int = 2000,
     seed: int = 0,
     top: int = 20,
+    orders: tuple[ArrayLike, ArrayLike] | None = None,
+    statistics: Sequence[str] = STATISTICS,
 ) -> PairedComparison:
     """Models' scores `a` and `b` (n,) against `labels` (n,), paired by `reference_ids` (n,).
 
@@ -171,24 +161,27 @@ def compare(
     back to the figure's own scale at the mean of both models' z. From 100 on: `draws` bootstrap samples of references, the same
     for both models, BCa intervals. Tables by `distortions` (n,), `levels` (n,; None where unknown) and reference always use the
     jackknife, whose p-values have no floor that Holm's correction would lift above any level. `top` images on which the models'
-    ranks differ most are listed. Raises UsageError for values that are not finite or lengths that differ.
+    ranks differ most are listed. `orders`: scores of both models, (n,) each, whose order SRCC and KRCC take in place of that of
+    `a` and `b`, where these are rescalings whose plateaus tie images. `statistics`: which of the four figures are compared.
+    Raises UsageError for values that are not finite or lengths that differ.
     """
     columns = checked_columns(
         {"a": a, "b": b, "labels": labels}, reference_ids, confidence, _table_problems(b, distortions, levels)
     )
     x, y, z = columns.values["a"], columns.values["b"], columns.values["labels"]
-    unit, units = _units(columns)
+    unit, units = units_of(columns)
     notes = [f"{what} are constant: their correlations are not defined" for what, v in columns.values.items() if np.ptp(v) == 0]
     if units < 2:
         notes.append("no intervals: they need at least two references")
     bootstrap = method == "bootstrap" or (method == "auto" and units >= BOOTSTRAP_FROM)
-    pooled = pooled_units(unit, units, min(unit_limit(len(x)), _MOST_UNITS))
+    pooled = pooled_units(unit, units, min(unit_limit(len(x)), MOST_UNITS))
     weights = cluster_draws(pooled[1], draws, seed) if bootstrap and units > 1 else None
-    figures_a, figures_b = (_figures(v, z, *pooled, STATISTICS, weights) for v in (x, y))
-    differences = {s: _difference(s, figures_a, figures_b, confidence, units) for s in STATISTICS}
+    ordered = (x, y) if orders is None else tuple(checked_columns({"order": o}, None).values["order"] for o in orders)
+    figures_a, figures_b = (figures_of(v, z, *pooled, statistics, weights, o) for v, o in zip((x, y), ordered, strict=True))
+    differences = {s: _difference(s, figures_a, figures_b, confidence, units) for s in statistics}
     within_a, within_b = (spearman_within(v, z, unit, units) for v in (x, y))
     differences["srcc_within"] = _difference_within(within_a, within_b, confidence)
-    if bootstrap and differences["krcc"].method == "jackknife":
+    if bootstrap and "krcc" in differences and differences["krcc"].method == "jackknife":
         notes.append(f"krcc: by the jackknife, because a reference has more than {_LARGEST_UNIT} images")
     return PairedComparison(
         n=len(x),
@@ -213,44 +206,55 @@ def _table_problems(b: ArrayLike, *tables: Sequence[Hashable] | None) -> list[st
     return [f"{what}: {len(t)} for {n} images" for what, t in named if t is not None and len(t) != n]
 
 
-def _units(columns: Columns) -> tuple[Ints, int]:
+def units_of(columns: Columns) -> tuple[Ints, int]:
     if columns.unit is None:
         raise UsageError("a comparison needs the reference of every image (reference_id); 'images' if all are independent")
     return columns.unit, columns.units
 
 
-def _figures(
-    x: Floats, labels: Floats, unit: Ints, units: int, statistics: Sequence[str], weights: Floats | None = None
-) -> _Figures:
+def figures_of(
+    x: Floats,
+    labels: Floats,
+    unit: Ints,
+    units: int,
+    statistics: Sequence[str],
+    weights: Floats | None = None,
+    order: Floats | None = None,
+) -> Figures:
+    """A model's `statistics` on all images, without each unit, and under `weights`; ranks are those of `order`, or of `x`."""
     whole = ClusteredPairs(x, labels, unit, units)
+    ranked, order = (whole, x) if order is None or order is x else (ClusteredPairs(order, labels, unit, units), order)
     needed = {"srcc", "plcc"} if "main" in statistics else set()
     needed |= set(statistics) - {"main"}
     estimate: dict[str, float] = {}
     deleted: dict[str, Floats] = {}
     drawn: dict[str, Floats] = {}
     if "srcc" in needed:
-        estimate["srcc"], deleted["srcc"] = spearman(x, labels), whole.srcc_without_each()
+        estimate["srcc"], deleted["srcc"] = spearman(order, labels), ranked.srcc_without_each()
     if "plcc" in needed:
         estimate["plcc"], deleted["plcc"] = pearson(x, labels), whole.plcc_without_each()
     if "krcc" in needed:
-        estimate["krcc"], deleted["krcc"] = whole.krcc(), whole.krcc_without_each()
+        estimate["krcc"], deleted["krcc"] = ranked.krcc(), ranked.krcc_without_each()
     if weights is not None:
-        drawn = {s: getattr(whole, s)(weights) for s in ("srcc", "plcc") if s in needed}
+        drawn = {s: getattr(w, s)(weights) for s, w in (("srcc", ranked), ("plcc", whole)) if s in needed}
         if "krcc" in needed and whole.size.max() <= _LARGEST_UNIT:
-            drawn["krcc"] = whole.krcc_resampled(weights)
+            drawn["krcc"] = ranked.krcc_resampled(weights)
     if "main" in statistics:
         estimate["main"] = estimate["srcc"] + estimate["plcc"]
         deleted["main"] = deleted["srcc"] + deleted["plcc"]
         if drawn:
             drawn["main"] = drawn["srcc"] + drawn["plcc"]
-    return _Figures(estimate, deleted, drawn)
+    return Figures(estimate, deleted, drawn)
 
 
-def _difference(statistic: str, a: _Figures, b: _Figures, confidence: float, references: int) -> Difference:
+def _difference(statistic: str, a: Figures, b: Figures, confidence: float, references: int) -> Difference:
     va, vb, reach = a.estimate[statistic], b.estimate[statistic], REACH.get(statistic)
     known = Difference(statistic, _defined(va), _defined(vb), _defined(va - vb), references=references)
     da, db = a.deleted[statistic], b.deleted[statistic]
     if known.difference is None or len(da) < 2 or not (np.isfinite(da).all() and np.isfinite(db).all()):
+        return known
+    if reach is not None and all(is_perfect(d, reach) for d in (*da, *db)):
+        # So are those of two images each, whatever they show: they say nothing of other references.
         return known
     if max(abs(va - vb), float(np.abs(da - db).max())) < _ROUNDING:
         return _with(known, (0.0, 0.0), 1.0, "jackknife", None)
@@ -332,7 +336,7 @@ def _groups(
         rows = np.flatnonzero(number == i)
         inside = codes(unit[rows])
         units = int(inside.max()) + 1
-        a, b = (_figures(v[rows], labels[rows], inside, units, ["srcc"]) for v in (x, y))
+        a, b = (figures_of(v[rows], labels[rows], inside, units, ["srcc"]) for v in (x, y))
         groups.append(Group(name, len(rows), units, _difference("srcc", a, b, confidence, units)))
     tested = [i for i, group in enumerate(groups) if group.srcc.p_value is not None]
     adjusted = dict(zip(tested, holm([groups[i].srcc.p_value or 0.0 for i in tested]), strict=True))
@@ -349,7 +353,7 @@ def _natural(name: str) -> tuple[float, str]:
 
 def _by_reference(a: Floats, b: Floats, columns: Columns) -> tuple[Group, ...]:
     """`a` and `b`: SRCC within each reference."""
-    unit, units = _units(columns)
+    unit, units = units_of(columns)
     if units == len(unit):
         return ()
     size = np.bincount(unit, minlength=units)
@@ -369,50 +373,3 @@ def _disagreements(x: Floats, y: Floats, labels: Floats, top: int) -> tuple[Disa
     a, b, people = (midranks(v) / len(v) for v in (x, y, labels))
     order = np.argsort(-np.abs(a - b), kind="stable")[:top]
     return tuple(Disagreement(int(i), float(a[i]), float(b[i]), float(people[i])) for i in order if a[i] != b[i])
-
-
-def best_group(
-    scores: Mapping[str, ArrayLike],
-    labels: ArrayLike,
-    reference_ids: Sequence[Hashable] | Literal["images"],
-    *,
-    statistic: Statistic = "main",
-    confidence: float = 0.95,
-) -> list[Standing]:
-    """Models from best to worst by `statistic`, marked when not significantly below the best.
-
-    Each is compared with the best by the paired jackknife on the difference of Fisher's z, with Holm's correction over the
-    models. With fewer than two references nothing can be shown, and all defined figures are in the group.
-    """
-    columns = checked_columns({**scores, "labels": labels}, reference_ids, confidence)
-    unit, units = _units(columns)
-    people = columns.values.pop("labels")
-    pooled = pooled_units(unit, units, min(unit_limit(len(people)), _MOST_UNITS))
-    figures = {name: _figures(x, people, *pooled, [statistic]) for name, x in columns.values.items()}
-    return standings(
-        {name: (_defined(f.estimate[statistic]), f.deleted[statistic]) for name, f in figures.items()},
-        statistic,
-        confidence=confidence,
-    )
-
-
-def standings(figures: Mapping[str, tuple[float | None, Floats]], statistic: str, *, confidence: float = 0.95) -> list[Standing]:
-    """`best_group` from each model's figure on all images and with each reference left out, the same references for all.
-
-    This is all that a record needs to keep. 2AFC scores, which are means and no correlations, are compared as they are.
-    """
-    known = {
-        name: _Figures({statistic: np.nan if value is None else value}, {statistic: deleted}, {})
-        for name, (value, deleted) in figures.items()
-    }
-    defined = sorted((name for name, (v, _) in figures.items() if v is not None), key=lambda name: -(figures[name][0] or 0.0))
-    p_values = {
-        name: _difference(statistic, known[defined[0]], known[name], confidence, len(figures[name][1])).p_value
-        for name in defined[1:]
-    }
-    tested = [name for name, p in p_values.items() if p is not None]
-    adjusted = dict(zip(tested, holm([p_values[name] or 0.0 for name in tested]), strict=True))
-    return [
-        Standing(name, figures[name][0], adjusted.get(name), name in defined and adjusted.get(name, 1.0) > 1 - confidence)
-        for name in (*defined, *(name for name in figures if name not in defined))
-    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -43,17 +43,23 @@ class PairAnalysis:
 
 
 def pair_analysis(
-    scores: ArrayLike, labels: ArrayLike, deviations: ArrayLike | None, raters: ArrayLike | None, *, significance: float = 0.95
+    scores: ArrayLike,
+    labels: ArrayLike,
+    deviations: ArrayLike | None,
+    raters: ArrayLike | None,
+    *,
+    significance: float = 0.95,
+    population: bool = False,
 ) -> PairAnalysis | None:
     """How well score differences tell different from similar pairs, and better from worse; None without deviations and raters.
 
     `deviations` (n,): standard deviation of each image's opinions. `raters` (n,) or one number: how many there were. A pair is
     different when normal cdf(|label difference| / sqrt(s1^2 / n1 + s2^2 / n2)) >= `significance` (ITU-T J.149, as in the
-    authors' code).
+    authors' code). `population`: the deviations divide by n, and n - 1 takes the place of n here.
     """
     if deviations is None or raters is None:
         return None
-    x, y, error = _with_errors(scores, labels, deviations, raters)
+    x, y, error, _ = _with_errors(scores, labels, deviations, raters, population)
     note = ""
     most = int((1 + np.sqrt(1 + 8 * _MOST_PAIRS)) / 2)
     if len(x) > most:
@@ -68,19 +74,31 @@ def pair_analysis(
     return PairAnalysis(ds, bw, correct, pairs, len(better), note)
 
 
-def _with_errors(scores: ArrayLike, labels: ArrayLike, deviations: ArrayLike, raters: ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """Scores, labels and the labels' squared standard errors."""
+class _Rated(NamedTuple):
+    """Images with what is known of their labels, (n,) each."""
+
+    scores: Floats
+    labels: Floats
+    squared_error: Floats
+    """Of the label: the squared sample deviation over the number of raters."""
+    raters: Floats
+
+
+def _with_errors(scores: ArrayLike, labels: ArrayLike, deviations: ArrayLike, raters: ArrayLike, population: bool) -> _Rated:
     n = np.asarray(labels, dtype=object).size
     counts = np.broadcast_to(np.asarray(raters), n) if np.ndim(raters) == 0 else raters
     columns = checked_columns({"scores": scores, "labels": labels, "deviations": deviations, "raters": counts}, None).values
     problems = []
     if (bad := np.flatnonzero(columns["deviations"] < 0)).size:
         problems.append(f"deviations: {bad.size} are negative (rows {listed(bad.tolist())}, from 0)")
-    if (bad := np.flatnonzero(columns["raters"] < 1)).size:
-        problems.append(f"raters: {bad.size} are below 1 (rows {listed(bad.tolist())}, from 0)")
+    fewest = 2 if population else 1
+    if (bad := np.flatnonzero(columns["raters"] < fewest)).size:
+        problems.append(f"raters: {bad.size} are below {fewest} (rows {listed(bad.tolist())}, from 0)")
     if problems:
         raise UsageError("\n".join(problems))
-    return columns["scores"], columns["labels"], columns["deviations"] ** 2 / columns["raters"]
+    # A population deviation divides by n: s^2 / n of the sample deviation s is its square over n - 1.
+    squared = columns["deviations"] ** 2 / (columns["raters"] - population)
+    return _Rated(columns["scores"], columns["labels"], squared, columns["raters"])
 
 
 def _differences(x: Floats, y: Floats, squared_error: Floats, significance: float) -> tuple[Floats, Floats]:
@@ -109,17 +127,39 @@ def _area(positive: Floats, negative: Floats) -> float:
 
 
 def outlier_ratio(
-    scores: ArrayLike, labels: ArrayLike, deviations: ArrayLike | None, raters: ArrayLike | None, *, fit: Fit = "logistic4"
+    scores: ArrayLike,
+    labels: ArrayLike,
+    deviations: ArrayLike | None,
+    raters: ArrayLike | None,
+    *,
+    fit: Fit = "logistic4",
+    population: bool = False,
 ) -> float | None:
-    """Share of images whose label lies further from the fitted curve than 1.96 standard errors of the label (ITU-T P.1401).
+    """Share of images whose label's 95 % interval does not hold the fitted curve (ITU-T P.1401 (01/2020), clause 7.5.2.2).
 
-    None without deviations and raters, or when there is no fit.
+    The interval is label -+ t s / sqrt(M), with the sample deviation s of M opinions and Student's t quantile of M - 1 degrees.
+
+    Args:
+        scores: (n,) higher is better.
+        labels: (n,) oriented like the scores.
+        deviations: (n,) standard deviation of each image's opinions, in the labels' units.
+        raters: (n,) or one number, how many opinions there were.
+        fit: the mapping from scores to labels.
+        population: the deviations divide by M, not by M - 1.
+
+    Returns:
+        The share in [0, 1]. None without deviations and raters, with a single rater, or when there is no fit.
     """
     if deviations is None or raters is None:
         return None
-    x, y, squared_error = _with_errors(scores, labels, deviations, raters)
-    curve = fit_curve(x, y, fit)
-    return None if isinstance(curve, str) else float(np.mean(np.abs(y - curve.values) > 1.96 * np.sqrt(squared_error)))
+    from scipy.special import stdtrit
+
+    rated = _with_errors(scores, labels, deviations, raters, population)
+    curve = fit_curve(rated.scores, rated.labels, fit)
+    if isinstance(curve, str) or rated.raters.min() < 2:
+        return None
+    half = stdtrit(rated.raters - 1, 0.975) * np.sqrt(rated.squared_error)
+    return float(np.mean(np.abs(rated.labels - curve.values) > half))
 
 
 def score_2afc(distance_0: ArrayLike, distance_1: ArrayLike, judge: ArrayLike) -> float:

@@ -93,13 +93,14 @@ def fisher(estimate: float, deleted: Floats, reach: float = 1.0) -> tuple[float,
 def fisher_interval(estimate: float, deleted: Floats, confidence: float, reach: float = 1.0) -> Interval | None:
     """Interval of a correlation-like figure in [-reach, reach] by the jackknife on the scale z = atanh(figure / reach).
 
-    `deleted` are the figures with each unit left out. None when there are fewer than two units or a figure is undefined. A
-    perfect figure (|estimate| = reach) has the interval [estimate, estimate].
+    `deleted` are the figures with each unit left out. None when there are fewer than two units, when a figure is undefined, and
+    when the estimate or all of `deleted` are perfect (|figure| = reach), as those of two images each always are: that leaving out
+    units changes nothing there does not say that other units would not.
     """
     if len(deleted) < 2 or not np.isfinite(estimate) or not np.isfinite(deleted).all():
         return None
-    if is_perfect(estimate, reach):
-        return (estimate, estimate)
+    if is_perfect(estimate, reach) or all(is_perfect(d, reach) for d in deleted):
+        return None
     low, high = jackknife(*fisher(estimate, deleted, reach)).interval(confidence)
     return float(reach * np.tanh(low)), float(reach * np.tanh(high))
 

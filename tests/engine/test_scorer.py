@@ -194,3 +194,15 @@ def test_mirroring_is_part_of_a_key_only_where_it_is_asked_for():
     assert "protocol" not in facts({})
     assert facts({"protocol.mirrored": "false"}) == facts({})
     assert facts({"protocol.mirrored": "true"})["protocol"]["mirrored"] is True
+
+
+def test_images_that_are_too_small_are_all_named_before_anything_is_begun(tmp_path: Path):
+    from harness.engine.request import Request
+    from harness.engine.run import run
+
+    table = write_table(tmp_path / "data", references=2)
+    request = Request("ms-ssim", str(table), protocol="full", runs=str(tmp_path / "runs"), mlflow_uri=None, quiet=True)
+    with pytest.raises(UsageError, match=r"at least 161 pixels a side: r0\.png \(80x64\), r1\.png \(80x64\)"):
+        run(request, lambda line: None)
+    assert not (tmp_path / "runs" / "mlflow.db").exists()
+    assert not list((tmp_path / "runs").rglob("state.json"))

@@ -248,7 +248,7 @@ def test_an_images_own_label_takes_no_part_in_its_out_of_fold_score():
         samples = [search.sample(scores[:, rows], people[rows], [0, 1, 2], KINDS, "main") for rows in outside]
         chain = walked(search.Chain(0, 0, (40, 40), samples, "main"))
         found = [search.as_blend(best, s.columns) for best, s in zip(chain.best, samples, strict=True)]
-        return out_of_fold(found, held_out, scores)
+        return out_of_fold(found, held_out, scores).values
 
     changed = labels.copy()
     changed[held_out[2]] = np.random.default_rng(9).permutation(changed[held_out[2]]) + 100

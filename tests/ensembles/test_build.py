@@ -73,7 +73,11 @@ def test_independent_errors_average_out_and_the_gain_is_shown_to_be_one(made: tu
         assert searched["srcc"] > rows[member]["srcc"] + 0.02
         assert searched["plcc"] > rows[member]["plcc"] + 0.02
     assert searched["gain"]["srcc"]["verdict"] == "gain"
-    assert searched["gain"]["plcc_scaled"]["verdict"] == "gain"
+    assert searched["gain"]["main"]["verdict"] == "gain"
+    # PLCC is over the better of the member as it is and rescaled; on one of the parts Holm's correction takes that gain back.
+    assert searched["gain"]["plcc"]["over"] == "member"
+    assert searched["gain"]["plcc"]["difference"] > 0.02
+    assert set(searched["gain"]) == {"main", "srcc", "plcc"}
 
 
 def test_the_same_seed_gives_the_same_card_however_many_chains_run_side_by_side(made: tuple[Path, dict]):
@@ -391,9 +395,14 @@ def test_real_metrics_gain_from_being_blended(shared: Path, ray: None, tmp_path:
     for dataset in ("csiq-scores", "kadid-scores"):
         dssim = rows[dataset, "DSSIM"]
         assert rows[dataset, "searched"]["plcc"] > dssim["plcc"] + 0.1
-        assert rows[dataset, "searched"]["gain"]["plcc"]["verdict"] == "gain"
-        # Nothing is claimed that a score's own scaling brings.
-        assert rows[dataset, "DSSIM, scaled"]["srcc"] == pytest.approx(dssim["srcc"], abs=0.02)
+        # Nothing is claimed that a score's own scaling brings, which is nearly all of it.
+        gain = rows[dataset, "searched"]["gain"]["plcc"]
+        assert gain["over"] == "rescaled member"
+        assert gain["difference"] == pytest.approx(rows[dataset, "searched"]["plcc"] - rows[dataset, "DSSIM, scaled"]["plcc"])
+        assert gain["difference"] < 0.1
+        # A rescaling of one member keeps its order, in every fold and on its plateaus.
+        assert rows[dataset, "DSSIM, scaled"]["srcc"] == dssim["srcc"]
+        assert rows[dataset, "DSSIM, scaled"]["krcc"] == dssim["krcc"]
 
 
 # Recipes

@@ -20,8 +20,9 @@ from scipy import stats
 from harness import leaderboard
 from harness.leaderboard import formats
 from harness.leaderboard.best_group import COMPARED
-from harness.leaderboard.board import Row
-from harness.leaderboard.formats import GENERATED, latex, markdown, seeds, terminal
+from harness.leaderboard.board import Board, Row
+from harness.leaderboard.formats import GENERATED, markdown, seeds, terminal
+from harness.leaderboard.latex import board_tables
 from harness.leaderboard.rows import board
 from harness.results.key import key_of
 from harness.results.marks import (
@@ -38,7 +39,7 @@ from harness.results.marks import (
 )
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import UsageError
-from harness.statistics.comparison import best_group
+from harness.statistics.best_group import best_group
 
 
 def rows_of(folder: Path, protocol: str = "held-out", dataset: str = "toy") -> list[Row]:
@@ -49,6 +50,10 @@ def rows_of(folder: Path, protocol: str = "held-out", dataset: str = "toy") -> l
 def the(rows: list[Row], name: str) -> Row:
     (row,) = [row for row in rows if row.name == name]
     return row
+
+
+def latex(shown: Board) -> str:
+    return "\n\n".join(board_tables(shown))
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -162,7 +167,7 @@ def test_the_best_group_from_records_is_the_one_that_scores_and_labels_give(tmp_
         for standing in expected:
             assert (figure in the(rows, standing.name).best) == standing.best, figure
             if figure == "main":
-                assert the(rows, standing.name).p_best == pytest.approx(standing.p_holm)
+                assert the(rows, standing.name).p_best == pytest.approx(standing.p_adjusted)
     assert {row.name for row in rows if row.best} == {"best", "near"}
     assert the(rows, "leaky").p_best is None
 
@@ -210,7 +215,7 @@ def test_the_best_group_is_bold_starred_and_listed(tmp_path: Path) -> None:
     assert "**" not in worse
     assert "| best |" in re.sub(" +", " ", best)
     assert "< .001" in worse
-    assert "Bold: not significantly below the best of its column (5% level" in markdown(shown)
+    assert "Bold: the group of the best of its column: rows that no other row is shown to be above" in markdown(shown)
     assert re.search(r"\n +1 +best +\.9\d\d\* \[", terminal(shown))
     assert r"best & \textbf{.9" in latex(shown)
     rows = {row["model"]: row for row in csv.DictReader(io.StringIO(formats.csv(shown)))}
@@ -383,7 +388,7 @@ def test_latex_is_a_table_with_special_characters_escaped(tmp_path: Path) -> Non
     assert r"a\_b\&c\%" in out
     assert out.count(r"\begin{tabular}") == out.count(r"\bottomrule") == 1
     body = out[out.index(r"\midrule") : out.index(r"\bottomrule")]
-    assert all(len(re.findall(r"(?<!\\)&", line)) == 5 for line in body.splitlines()[1:])
+    assert all(len(re.findall(r"(?<!\\)&", line)) == 6 for line in body.splitlines()[1:])
 
 
 def test_what_write_builds_passes_check_and_writing_again_changes_nothing(boards: Path) -> None:
@@ -463,7 +468,7 @@ def test_the_terminal_shows_ones_own_runs_beside_committed_records(boards: Path,
     for word in ("mine", "ssim", "stopped", "unfinished", "labels are made up", "level alone"):
         assert word in shown
     assert "other pictures" not in shown
-    assert "\\begin{tabular}" in leaderboard.show("toy", tmp_path / "runs", boards, latex=True)
+    assert "\\begin{tabular}" in leaderboard.show("toy", tmp_path / "runs", boards, latex=leaderboard.Latex())
 
 
 def test_numbers_are_plain_json_with_nulls(boards: Path, tmp_path: Path) -> None:

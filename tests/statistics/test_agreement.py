@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from scipy import optimize, special, stats
 
 from harness.runtime.errors import UsageError
 from harness.statistics.agreement import agreement
+from harness.statistics.comparison import compare
 from harness.statistics.correlations import ClusteredPairs, codes, kendall, midranks, pearson, spearman
 from harness.statistics.curve_fitting import fit_curve
 from harness.statistics.intervals import cluster_draws, fisher, fisher_interval, jackknife, pooled_units, unit_limit
@@ -196,15 +198,40 @@ def test_more_confidence_is_a_wider_interval():
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
 
-def test_perfect_agreement_has_the_interval_one_to_one():
+def test_perfect_agreement_has_no_interval_and_a_note_says_so():
     _, y, ids = made()
-    found = agreement(y, y, ids)
-    for name in ("srcc", "plcc", "krcc"):
-        assert getattr(found, name) == pytest.approx(1, abs=1e-12)
-        assert found.ci[name] == pytest.approx((1, 1), abs=1e-12)
-    assert found.plcc_fitted == pytest.approx(1, abs=1e-9)
-    assert found.ci["main"] == pytest.approx((2, 2), abs=1e-12)
-    assert agreement(-y, y, ids).ci["srcc"] == pytest.approx((-1, -1), abs=1e-12)
+    for sign in (1, -1):
+        found = agreement(sign * y, y, ids)
+        for name in ("srcc", "plcc", "krcc"):
+            assert getattr(found, name) == pytest.approx(sign, abs=1e-12)
+            assert found.ci[name] is None
+        assert found.ci["main"] is None
+        assert any("srcc, plcc" in note and "agreement is perfect" in note for note in found.notes)
+    assert found.main == pytest.approx(-2, abs=1e-12)
+
+
+def test_two_references_of_two_images_say_nothing_of_others():
+    found = agreement([1.0, 2, 3, 4], [1.1, 1.9, 3.2, 3.9], ["a", "a", "b", "b"])
+    assert found.srcc == 1
+    assert 0.9 < found.plcc < 1
+    # Without either reference two images are left, whose correlation is always 1 or -1.
+    assert set(found.ci.values()) == {None}
+    noted = " ".join(found.notes)
+    assert all(name in noted for name in ("srcc", "plcc", "krcc", "main"))
+    alike = compare([1.0, 2, 3, 4], [2.0, 1, 3, 4], [1.1, 1.9, 3.2, 3.9], ["a", "a", "b", "b"], top=0).differences
+    assert alike["srcc"].difference > 0
+    assert (alike["srcc"].ci, alike["srcc"].p_value) == (None, None)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.sampled_from("abc")), min_size=2, max_size=12))
+def test_a_figure_without_an_interval_always_has_its_note(rows):
+    x, y, ids = zip(*rows, strict=True)
+    found = agreement(x, y, ids)
+    noted = " ".join(found.notes)
+    for name, interval in found.ci.items():
+        if getattr(found, name) is not None and interval is None:
+            assert "no intervals" in noted or re.search(rf"no interval of [a-z_, ]*\b{name}\b", noted)
 
 
 def test_an_interval_exists_when_all_disagreement_sits_in_one_reference():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 
@@ -90,9 +91,35 @@ def test_outliers_lie_further_from_the_curve_than_their_interval():
     labels = scores * 4 + 1
     labels[10] += 1.0
     labels[30] -= 1.0
-    # 1.96 * 0.8 / sqrt(16) = 0.392.
+    # The t quantile of 15 degrees is 2.131: 2.131 * 0.8 / sqrt(16) = 0.426.
     assert outlier_ratio(scores, labels, np.full(50, 0.8), 16, fit="poly3") == pytest.approx(2 / 50)
-    assert outlier_ratio(scores, labels, np.full(50, 0.8), 1, fit="poly3") == 0
+    # One rater has no deviation.
+    assert outlier_ratio(scores, labels, np.full(50, 0.8), 1, fit="poly3") is None
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(2, 40), st.integers(0, 1000))
+def test_outliers_are_labels_whose_t_interval_misses_the_curve(raters, seed):
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=60)
+    votes = x[:, None] + draw.normal(size=(60, 1)) * 0.3 + draw.normal(size=(60, raters))
+    y = votes.mean(axis=1)
+    powers = np.vander(x, 4)
+    curve = powers @ np.linalg.lstsq(powers, y, rcond=None)[0]
+    low, high = stats.t.interval(0.95, raters - 1, loc=y, scale=stats.sem(votes, axis=1))
+    expected = np.mean((curve < low) | (curve > high))
+    assert outlier_ratio(x, y, votes.std(axis=1, ddof=1), raters, fit="poly3") == pytest.approx(expected)
+    assert outlier_ratio(x, y, votes.std(axis=1), raters, fit="poly3", population=True) == pytest.approx(expected)
+    assert pair_analysis(x, y, votes.std(axis=1, ddof=1), raters) == pair_analysis(
+        x, y, votes.std(axis=1), raters, population=True
+    )
+
+
+def test_the_outlier_ratio_of_dssim_on_kadid10k_is_that_of_its_sample_deviations(shared):
+    with open(shared / "data" / "crossval" / "kadid10k.VQMT.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    scores, labels, deviations = ([sign * float(r[c]) for r in rows] for c, sign in (("DSSIM", -1), ("dmos", 1), ("var", 1)))
+    assert outlier_ratio(scores, labels, deviations, 30, population=True) == pytest.approx(0.577, abs=5e-4)
 
 
 def test_2afc_is_the_share_of_raters_who_agree_and_ties_are_one_half():

@@ -1,0 +1,88 @@
+"""Models on all datasets of a suite: what is absent is named first, the rest runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness import datasets
+from harness.datasets import Dataset, is_table
+from harness.datasets.download import place_of, steps
+from harness.datasets.suites import Suite, SuiteDataset
+from harness.engine.batch import run_all
+from harness.engine.request import Request
+from harness.engine.run import Outcome
+from harness.runtime.errors import HarnessError, RunError, UsageError, listed
+
+
+@dataclass(frozen=True)
+class SuiteOutcome:
+    """What running a suite gave."""
+
+    outcomes: tuple[Outcome, ...]
+    faults: tuple[HarnessError, ...]
+    """Of runs, and of datasets that are there and cannot be read."""
+    absent: tuple[str, ...]
+    """Names of the datasets that are not here."""
+
+
+def run_suite(suite: Suite, requests: Sequence[Request], say: Callable[[str], None] = print) -> SuiteOutcome:
+    """Every request on every dataset of the suite that is here.
+
+    Args:
+        suite: the suite with its datasets.
+        requests: a request for each model (and seed); dataset, protocol and root are the suite's. `{dataset}` in a request's
+            scores stands for the dataset's name.
+        say: told, before anything runs, which datasets are absent and how each is obtained.
+
+    Returns:
+        What ran, dataset by dataset, and what did not.
+
+    Raises:
+        UsageError: where no dataset is here, or a request cannot be served.
+    """
+    here: dict[str, Dataset] = {}
+    present: list[SuiteDataset] = []
+    absent: dict[str, str] = {}
+    broken: list[HarnessError] = []
+    quiet = all(request.quiet for request in requests)
+    cards = requests[0].cards if requests else ()
+    for entry in suite.datasets:
+        if (reason := _absent(entry)) is not None:
+            absent[entry.name] = reason
+            continue
+        try:
+            here[entry.word] = datasets.load_dataset(entry.word, entry.root, cards=cards, quiet=quiet)
+            present.append(entry)
+        except HarnessError as error:
+            kind = UsageError if isinstance(error, UsageError) else RunError
+            text = str(error)
+            broken.append(kind(text if text.startswith(entry.name) else f"{entry.name}: {text}"))
+    if not present:
+        told = [*absent.values(), *map(str, broken)]
+        raise UsageError("\n".join([f"{suite.card.name}: none of its datasets can be used here", *told]))
+    if absent:
+        say(f"{suite.card.name}: not here: {listed(list(absent))}; the others run: {listed([e.name for e in present])}")
+        for reason in absent.values():
+            say(reason)
+    for fault in broken:
+        say(f"left out: {fault}")
+    wanted = [_on(request, entry) for entry in present for request in requests]
+    outcomes, faults = run_all(wanted, say=say, loaded=here)
+    return SuiteOutcome(tuple(outcomes), (*broken, *faults), tuple(absent))
+
+
+def _absent(entry: SuiteDataset) -> str | None:
+    """How to get a dataset that is not here; None for one that is, or that needs no folder."""
+    if is_table(entry.word):
+        return None if Path(entry.word).exists() else f"{entry.name}: no such table: {entry.word}"
+    if not (entry.card.get or entry.card.downloads):
+        return None
+    place = place_of(entry.card, entry.root)
+    return None if place.exists() else steps(entry.card, place)
+
+
+def _on(request: Request, entry: SuiteDataset) -> Request:
+    scores = request.scores and request.scores.replace("{dataset}", entry.name)
+    return replace(request, dataset=entry.word, root=entry.root, protocol=entry.protocol, scores=scores)

@@ -1,0 +1,239 @@
+"""Boards and matrices as LaTeX: booktabs tables with caption and label, and a document that compiles alone.
+
+A table needs the package booktabs and nothing else. An interval and a range never stand under one head.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from harness.leaderboard.board import Board, Group, Row
+from harness.leaderboard.formats import GENERATED, against_best, best_explained, best_meaning, row_name, seeds, speed
+from harness.leaderboard.matrix import Matrix
+from harness.results.marks import LEGEND, sentences
+from harness.results.tables import number
+from harness.runtime import text as plain
+from harness.runtime.errors import UsageError, listed, near
+
+FIGURES = {
+    "score_2afc": "2AFC",
+    "srcc": "SRCC",
+    "plcc": "PLCC",
+    "plcc_fitted": "PLCC fitted",
+    "krcc": "KRCC",
+    "rmse": "RMSE",
+    "main": "Main",
+    "srcc_within": "SRCC within refs",
+}
+OTHERS = {"rank": "Rank", "p": "p", "n": "Images", "references": "References", "speed": "Pairs/s", "seeds": "Seeds"}
+DEFAULT = ("srcc", "plcc", "krcc", "main", "n")
+_BEST = r"\textbf{{{}}}"
+_PLAIN = frozenset(chr(c) for c in range(0xC0, 0x100)) - set("ÐðÞþ×÷") | set("–—‘’“”…")
+"""Characters beyond ASCII that every TeX sets in its default encoding."""
+
+
+def chosen_columns(words: Sequence[str], known: Mapping[str, str] | Sequence[str]) -> tuple[str, ...]:
+    """`--columns`, each once; raises UsageError for a word that is none of the `known` columns."""
+    if unknown := [word for word in words if word not in known]:
+        hints = "".join(near(word, known) for word in unknown)
+        raise UsageError(f"--columns {','.join(words)}: no column {listed(unknown)}{hints} (there are {listed(list(known))})")
+    return tuple(dict.fromkeys(words))
+
+
+def board_tables(board: Board, columns: Sequence[str] = (), *, intervals: bool = False) -> list[str]:
+    """A table for each protocol of a board.
+
+    Args:
+        board: one dataset's tables.
+        columns: some of `FIGURES` and `OTHERS`; empty: SRCC, PLCC, KRCC, main (and 2AFC where it ranks) and the number of images.
+        intervals: show intervals of every chosen figure; else of the first alone.
+    """
+    return [_group_table(board, group, columns, intervals=intervals) for group in board.groups]
+
+
+def _group_table(board: Board, group: Group, columns: Sequence[str], *, intervals: bool) -> str:
+    afc = group.headline == "score_2afc"
+    chosen = tuple(columns) or (*(("score_2afc",) if afc else ()), *DEFAULT)
+    first = next((name for name in chosen if name in FIGURES), None)
+    behind = {key for row in group.rows for key in row.members}
+    letters = _letters([row.marks for row in group.rows])
+    heads, cells = [r"Model"], [[_model(row, behind, letters)] for row in group.rows]
+    for name in chosen:
+        heads.append(plain.latex(FIGURES.get(name) or OTHERS[name]))
+        for row, line in zip(group.rows, cells, strict=True):
+            line.append(_best(row, name) if name in FIGURES else _other(row, name, group))
+        if name in FIGURES and (intervals or name == first):
+            # A range says how splits or seeds differ, an interval what other references could give: a column for each.
+            parts = (
+                (f"{group.confidence:.0%} interval", {i: row.ci.get(name) for i, row in enumerate(group.rows)}, "[{}, {}]"),
+                ("range", {i: row.spread.get(name) for i, row in enumerate(group.rows)}, "{} to {}"),
+            )
+            for head, ends, form in parts:
+                if any(ends.values()):
+                    heads.append(plain.latex(head))
+                    for i, line in enumerate(cells):
+                        line.append(_signs(form.format(*map(number, found))) if (found := ends[i]) else "--")
+    about = [f"{board.title}: agreement with {board.label or 'people' + chr(39) + 's scores'}", f"protocol {group.protocol}"]
+    caption = sentences(", ".join(about), group.description, group.note, board.note)
+    caption += f" Bold: {best_explained(group)}." if any(row.best for row in group.rows) else ""
+    if any(row.spread for row in group.rows):
+        caption += (
+            " Figures with a range are medians over splits or means over seeds, the range is from the smallest to the largest."
+        )
+    title = (board.dataset, group.protocol)
+    return _table(title, caption, letters, "l" + "r" * (len(heads) - 1), [" & ".join(heads) + r" \\"], cells)
+
+
+def matrix_table(shown: Matrix, *, intervals: bool = False) -> str:
+    """A matrix as one table; `intervals`: with the intervals or ranges of its figures, told apart by their brackets."""
+    names, count = shown.figures, len(shown.figures)
+    blocks = [plain.latex(column.dataset) for column in shown.columns] + ["Mean", "Weighted mean", "Mean rank"]
+    top = ["", *(rf"\multicolumn{{{count}}}{{c}}{{{block}}}" for block in blocks)]
+    rules = "".join(rf"\cmidrule(lr){{{2 + i * count}-{1 + (i + 1) * count}}}" for i in range(len(blocks)))
+    named = [plain.latex(FIGURES[f]) for f in names]
+    heads = [" & ".join(top) + r" \\", rules, " & ".join(["Model", *named * len(blocks)]) + r" \\"]
+    letters = shown.marks
+    lines = []
+    for row in shown.rows:
+        line = [plain.latex(row.name)]
+        for cell in row.cells:
+            for figure in names:
+                text = "--" if cell is None else _best(cell, figure) + (_ends(cell, figure) if intervals else "")
+                line.append(text + _superscript(cell.marks if cell and text != "--" else (), letters))
+        line += [_signs(number(row.mean.get(f))) or "--" for f in names]
+        line += [_signs(number(row.weighted.get(f))) or "--" for f in names]
+        line += [rank_text(row.mean_rank.get(f)) or "--" for f in names]
+        lines.append(line)
+    caption = (
+        f"{sentences(shown.title)} {' '.join(sentences(text) for text in explained(shown, intervals=intervals, bold='Bold'))}"
+    )
+    return _table(("suite", shown.name), caption, letters, "l" + ("r" * count) * len(blocks), heads, lines)
+
+
+def explained(shown: Matrix, *, intervals: bool, bold: str) -> list[str]:
+    """What a reader must know of a matrix; `bold` is how the group of the best is marked."""
+    texts = []
+    for column in shown.columns:
+        counted = ((column.n, "image"), (column.references, "reference"))
+        counts = [f"{value:g} {what}{'' if value == 1 else 's'}" for value, what in counted if value]
+        texts.append(f"dataset {column.dataset}: {', '.join([f'protocol {column.protocol}', *counts])}")
+    levels = dict.fromkeys(column.confidence for column in shown.columns if column.compared)
+    texts += [f"{bold}: {best_meaning(level)}" for level in levels]
+    cells = [cell for row in shown.rows for cell in row.cells if cell]
+    spread = any(f in cell.spread for cell in cells for f in shown.figures)
+    if intervals and any(cell.ci.get(f) for cell in cells for f in shown.figures):
+        confidence = ", ".join(dict.fromkeys(f"{column.confidence:.0%}" for column in shown.columns))
+        texts.append(f"brackets: {confidence} intervals")
+    if spread:
+        ranges = "; parentheses: from the smallest to the largest" if intervals else ""
+        texts.append(f"some figures are medians over splits or means over seeds{ranges}")
+    over = listed([column.dataset for column in shown.columns])
+    share = f" ({len(shown.columns)} of the suite's {len(shown.columns) + len(shown.absent)} datasets)" if shown.absent else ""
+    texts.append(
+        f"means and ranks are over {over}{share}, of the models that are ranked on each of them; the weighted mean weighs by "
+        "images; equal figures share a rank"
+    )
+    texts += [f"no record here: {listed(list(shown.absent))}"] if shown.absent else []
+    return [*texts, *shown.notes]
+
+
+def rank_text(value: float | None) -> str:
+    """A mean rank with two decimals at most: 1, 1.5, 2.33; blank where there is none."""
+    return "" if value is None else f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def document(tables: Sequence[str]) -> str:
+    """A document with the tables, which compiles alone."""
+    body = "\n\n\\clearpage\n".join(tables)
+    foreign = sorted({c for c in body if ord(c) > 127} - _PLAIN)
+    # pdfTeX stops at characters that no font was named for; other engines know no such command and need none.
+    declared = [rf"  \DeclareUnicodeCharacter{{{ord(c):04X}}}{{[U+{ord(c):04X}]}}%" for c in foreign]
+    lines = [
+        f"% {GENERATED}",
+        r"\documentclass{article}",
+        r"\usepackage{booktabs}",
+        r"\usepackage[a3paper,landscape,margin=15mm]{geometry}",
+        *([r"\ifdefined\DeclareUnicodeCharacter", *declared, r"\fi"] if declared else []),
+        r"\pagestyle{empty}",
+        r"\begin{document}",
+        body,
+        r"\end{document}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(
+    place: tuple[str, str],
+    caption: str,
+    letters: Mapping[str, str],
+    columns: str,
+    heads: Sequence[str],
+    cells: Sequence[Sequence[str]],
+) -> str:
+    meanings = "; ".join(f"{letter}: {mark} ({LEGEND[mark]})" for mark, letter in letters.items())
+    name = "-".join(re.sub(r"[^A-Za-z0-9]+", "-", word).strip("-") or "x" for word in place)
+    return "\n".join(
+        [
+            f"% {GENERATED}",
+            r"\begin{table}[htbp]",
+            r"\centering\small",
+            rf"\caption{{{plain.latex(' '.join(filter(None, (caption, f'Marks: {meanings}.' if meanings else ''))))}}}",
+            rf"\label{{tab:{name}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            *heads,
+            r"\midrule",
+            # A line that began with a bracket or a star would be an option of the line break before it.
+            *(("{}" if line[0][:1] in ("[", "*") else "") + " & ".join(line) + r" \\" for line in cells),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _model(row: Row, behind: set[str], letters: Mapping[str, str]) -> str:
+    about = f", {seeds(row)}" if row.kind == "seeds" else f", seed {seeds(row)}" if row.key in behind else ""
+    name = plain.latex(row_name(row) + about)
+    name = rf"\textit{{{name}}}" if row.kind == "control" else name
+    return name + _superscript(row.marks, letters)
+
+
+def _best(row: Row, figure: str) -> str:
+    text = _signs(number(row.figures.get(figure)))
+    return "--" if not text else _BEST.format(text) if figure in row.best else text
+
+
+def _ends(row: Row, figure: str) -> str:
+    if figure in row.spread:
+        return _signs(" ({} to {})".format(*map(number, row.spread[figure])))
+    interval = row.ci.get(figure)
+    return _signs(" [{}, {}]".format(*map(number, interval))) if interval else ""
+
+
+def _other(row: Row, name: str, group: Group) -> str:
+    values = {
+        "rank": "" if row.rank is None else str(row.rank),
+        "p": against_best(row, group).replace("<", "$<$"),
+        "n": "" if row.n is None else str(row.n),
+        "references": "" if row.references is None else str(row.references),
+        "speed": speed(row.pairs_per_second),
+        "seeds": plain.latex(seeds(row)),
+    }
+    return values[name] or "--"
+
+
+def _letters(marks: Sequence[Sequence[str]]) -> dict[str, str]:
+    """A letter for each mark that occurs, in the legend's order."""
+    used = {mark for each in marks for mark in each}
+    return {mark: chr(ord("a") + i) for i, mark in enumerate(mark for mark in LEGEND if mark in used)}
+
+
+def _superscript(marks: Sequence[str], letters: Mapping[str, str]) -> str:
+    found = [letters[mark] for mark in marks if mark in letters]
+    return rf"\textsuperscript{{{','.join(found)}}}" if found else ""
+
+
+def _signs(text: str) -> str:
+    return text.replace("-", "$-$")

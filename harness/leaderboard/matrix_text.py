@@ -1,0 +1,91 @@
+"""A matrix for the terminal and as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv as csv_format
+import io
+from collections.abc import Callable
+
+from harness.leaderboard.board import Row
+from harness.leaderboard.formats import GENERATED, MARKDOWN, TERMINAL
+from harness.leaderboard.latex import FIGURES, explained, rank_text
+from harness.leaderboard.matrix import Matrix
+from harness.results.marks import LEGEND, sentences
+from harness.results.tables import number
+from harness.runtime import text as plain
+
+
+def terminal(shown: Matrix, *, intervals: bool = False) -> str:
+    """The matrix with what a reader must know below it."""
+    table = _text(shown, TERMINAL, "\n", plain.one_line, "simple", intervals=intervals)
+    notes = map(plain.one_line, [*explained(shown, intervals=intervals, bold="*"), *_legend(shown)])
+    return "\n".join([plain.one_line(f"{shown.name}: {shown.title}"), "", table, "", *notes])
+
+
+def markdown(shown: Matrix, *, intervals: bool = False) -> str:
+    """The matrix as a document."""
+    table = _text(shown, MARKDOWN, " ", plain.markdown, "github", intervals=intervals)
+    notes = [
+        f"- {plain.markdown(sentences(text))}" for text in (*explained(shown, intervals=intervals, bold="Bold"), *_legend(shown))
+    ]
+    return "\n".join([f"# {plain.markdown(shown.title)}", "", table, "", *notes, "", GENERATED]) + "\n"
+
+
+def csv(shown: Matrix) -> str:
+    """A line for each model, every figure with all its digits; what does not exist is blank."""
+    out = io.StringIO()
+    writer = csv_format.writer(out, lineterminator="\n")
+    parts = ("", "_low", "_high", "_smallest", "_largest", "_best")
+    heads = [f"{column.dataset}_{f}{part}" for column in shown.columns for f in shown.figures for part in parts]
+    heads += [f"{column.dataset}_marks" for column in shown.columns]
+    heads += [f"{what}_{f}" for what in ("mean", "weighted_mean", "mean_rank") for f in shown.figures]
+    writer.writerow(["model", "complete", *map(plain.csv_cell, heads)])
+    for row in shown.rows:
+        line = [plain.csv_cell(row.name), "yes" if row.complete else ""]
+        for cell in row.cells:
+            for f in shown.figures:
+                ends = [*((cell and cell.ci.get(f)) or (None, None)), *((cell and cell.spread.get(f)) or (None, None))]
+                line += [_plain(value) for value in (cell.figures.get(f) if cell else None, *ends)]
+                line.append("yes" if cell and f in cell.best else "")
+        line += [plain.csv_cell("; ".join(cell.marks)) if cell else "" for cell in row.cells]
+        line += [_plain(values.get(f)) for values in (row.mean, row.weighted, row.mean_rank) for f in shown.figures]
+        writer.writerow(line)
+    return out.getvalue()
+
+
+def _text(shown: Matrix, best: str, between: str, escaped: Callable[[str], str], form: str, *, intervals: bool) -> str:
+    from tabulate import tabulate
+
+    blocks = [*(escaped(column.dataset) for column in shown.columns), "mean", "weighted mean", "mean rank"]
+    heads = ["model", *(f"{block}{between}{FIGURES[f]}" for block in blocks for f in shown.figures)]
+    rows = []
+    for row in shown.rows:
+        cells = [_figure(cell, f, best, shown, intervals=intervals) for cell in row.cells for f in shown.figures]
+        means = [number(values.get(f)) for values in (row.mean, row.weighted) for f in shown.figures]
+        rows.append([escaped(row.name), *cells, *means, *(rank_text(row.mean_rank.get(f)) for f in shown.figures)])
+    if form == "github":
+        rows = [[cell.replace("|", "&#124;") for cell in row] for row in rows]
+        heads = [head.replace("|", "&#124;") for head in heads]
+    align = ["left", *["right"] * (len(heads) - 1)]
+    return tabulate(rows, headers=heads, tablefmt=form, disable_numparse=True, colalign=align if rows else None)
+
+
+def _figure(cell: Row | None, figure: str, best: str, shown: Matrix, *, intervals: bool) -> str:
+    text = number(cell.figures.get(figure)) if cell else ""
+    if cell is None or not text:
+        return ""
+    text = best.format(text) if figure in cell.best else text
+    if intervals and figure in cell.spread:
+        text += " ({} to {})".format(*map(number, cell.spread[figure]))
+    elif intervals and (interval := cell.ci.get(figure)):
+        text += " [{}, {}]".format(*map(number, interval))
+    letters = [letter for mark, letter in shown.marks.items() if mark in cell.marks]
+    return text + (f" {','.join(letters)}" if letters else "")
+
+
+def _legend(shown: Matrix) -> list[str]:
+    return [f"mark {letter}: {mark} ({LEGEND[mark]})" for mark, letter in shown.marks.items()]
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else repr(value)

@@ -1,0 +1,190 @@
+"""Published numbers beside a run's own: ours, theirs, the difference, and why they may differ.
+
+The numbers are in the models' cards (`[[published]]`). They are never averaged or ranked with ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.cards.schema import Published
+from harness.results.record import Figures, Record, RepeatsRecord
+from harness.results.tables import number
+from harness.runtime.errors import listed
+from harness.runtime.text import one_line
+
+_FIGURES = {"srcc": "SRCC", "plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "main": "main"}
+_FULL = "full"
+
+
+@dataclass(frozen=True)
+class PublishedFigure:
+    """One figure, ours and theirs."""
+
+    figure: str
+    """srcc, plcc, plcc_fitted, krcc or main: the one of ours that theirs is compared with."""
+    ours: float
+    theirs: float
+    interval: tuple[float, float] | None
+    """Ours; None where there is none."""
+
+    @property
+    def difference(self) -> float:
+        """Ours minus theirs."""
+        return self.ours - self.theirs
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether theirs lies in our interval; None where there is none."""
+        return None if self.interval is None else self.interval[0] <= self.theirs <= self.interval[1]
+
+    @property
+    def equal(self) -> bool:
+        """Whether ours gives every digit of theirs."""
+        digits = len(repr(self.theirs).partition(".")[2])
+        return abs(self.difference) <= 0.5 * 10.0**-digits * (1 + 1e-9)
+
+
+@dataclass(frozen=True)
+class PublishedComparison:
+    """A run's figures beside one published entry for its dataset."""
+
+    model: str
+    dataset: str
+    protocol: str
+    """Ours."""
+    entry: Published
+    figures: tuple[PublishedFigure, ...]
+    reasons: tuple[str, ...]
+    """Why ours and theirs may differ; empty where all digits are equal."""
+
+    @property
+    def source(self) -> str:
+        """Where theirs was read."""
+        return source_of(self.entry)
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "source": self.source,
+            "status": self.entry.status,
+            "protocol": self.entry.protocol,
+            "definition": self.entry.definition,
+            "figures": [
+                {
+                    "figure": f.figure,
+                    "ours": f.ours,
+                    "theirs": f.theirs,
+                    "difference": f.difference,
+                    "inside_interval": f.inside,
+                }
+                for f in self.figures
+            ],
+            "reasons": list(self.reasons),
+        }
+
+
+def source_of(entry: Published) -> str:
+    """The source of a published number, with its commit where one is known."""
+    return f"{entry.source} at {entry.commit}" if entry.commit else entry.source
+
+
+def compare_published(record: Record) -> tuple[PublishedComparison, ...]:
+    """A record's figures beside every number that its model's card has for its dataset.
+
+    Args:
+        record: a finished run, or repeated splits, whose figures are then medians.
+
+    Returns:
+        One comparison for each entry of the card that has a figure which the record has too, in the card's order; nothing where
+        labels are withheld.
+    """
+    ours = record.test
+    if ours is None:
+        return ()
+    found = []
+    for entry in record.cards.model.published:
+        figures = _figures(entry, ours) if entry.dataset == record.dataset else ()
+        if figures:
+            reasons = () if all(f.equal for f in figures) else _reasons(record, entry)
+            found.append(PublishedComparison(record.model, record.dataset, record.protocol, entry, figures, reasons))
+    return tuple(found)
+
+
+def _figures(entry: Published, ours: Figures) -> tuple[PublishedFigure, ...]:
+    fitted = entry.plcc_kind in ("logistic", "polynomial")
+    pairs = {"srcc": entry.srcc, "plcc_fitted" if fitted else "plcc": entry.plcc, "krcc": entry.krcc, "main": entry.main}
+    return tuple(
+        PublishedFigure(name, value, theirs, ours.ci.get(name))
+        for name, theirs in pairs.items()
+        if theirs is not None and (value := getattr(ours, name)) is not None
+    )
+
+
+def _reasons(record: Record, entry: Published) -> tuple[str, ...]:
+    """Why a record's figures may differ from a published entry's, what weighs most first."""
+    settings = record.request.get("settings")
+    weights = record.request.get("weights")
+    protocol = record.cards.dataset.protocols.get(record.protocol)
+    whole = record.protocol == _FULL or (protocol is not None and protocol.split == _FULL and not protocol.parts)
+    holds: Mapping[str, object] = {
+        "theirs is from memory, not read in its source": entry.status == "unverified",
+        "what exactly was computed there is not stated": not entry.definition and not entry.variant,
+        f"theirs is of {entry.variant}": entry.variant,
+        "ours is of a part of the pairs (--limit)": record.partial,
+        "the dataset lacks pairs or references here": record.incomplete,
+        "ours is a median over splits, theirs is over all images": isinstance(record, RepeatsRecord) and entry.protocol == _FULL,
+        "ours is of the tested part, theirs is over all images": entry.protocol == _FULL
+        and not isinstance(record, RepeatsRecord)
+        and not whole,
+        f"other images or another training: ours by protocol {record.protocol}, theirs: {entry.protocol}": entry.protocol
+        not in ("", _FULL, record.protocol),
+        "their protocol is not known": not entry.protocol,
+        f"ours has other settings than its card: {_settings(settings)}": settings,
+        f"ours has weights of its own: {weights}": isinstance(weights, str),
+        "ours keeps random weights": record.random_weights,
+        "whether their PLCC was taken after a fit is not known": entry.plcc is not None and entry.plcc_kind == "unknown",
+        f"their PLCC was taken after another fit ({entry.plcc_kind}) than ours may be": entry.plcc is not None
+        and entry.plcc_kind in ("logistic", "polynomial"),
+        entry.note: entry.note,
+    }
+    found = tuple(reason for reason, true in holds.items() if true)
+    return found or (
+        "no difference in definition is known: the labels' version, the decoding of images or the weights may be others",
+    )
+
+
+def _settings(settings: object) -> str:
+    return listed([f"{key}={value}" for key, value in settings.items()]) if isinstance(settings, Mapping) else ""
+
+
+def published_table(comparisons: Iterable[PublishedComparison]) -> str:
+    """The comparisons as a table for a terminal, and below it why figures may differ; empty where there is none."""
+    from tabulate import tabulate
+
+    comparisons = list(comparisons)
+    if not comparisons:
+        return ""
+    rows: list[list[str]] = []
+    notes: dict[str, list[str]] = {}
+    for i, one in enumerate(comparisons, start=1):
+        for figure in one.figures:
+            inside = "" if figure.inside is None else "yes" if figure.inside else "no"
+            difference = "0" if figure.equal else signed(figure.difference)
+            ours, theirs = number(figure.ours, 4), number(figure.theirs, 4)
+            rows.append([str(i), one.model, one.dataset, _FIGURES[figure.figure], ours, theirs, difference, inside])
+        because = f"; may differ because: {'; '.join(one.reasons)}" if one.reasons else "; every digit of theirs is ours"
+        what = f" ({one.entry.definition})" if one.entry.definition else ""
+        notes.setdefault(f"{one.source}{what}{because}", []).append(str(i))
+    headers = ("", "model", "dataset", "figure", "ours", "published", "difference", "in our interval")
+    align = ("right", "left", "left", "left", "right", "right", "right", "left")
+    table = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True, colalign=align)
+    lines = [one_line(f"{', '.join(numbers)}: {text}") for text, numbers in notes.items()]
+    return "\n".join(["published figures beside ours", "", table, "", *lines])
+
+
+def signed(value: float) -> str:
+    """A difference with its sign: +.012, -.003."""
+    return ("+" if value >= 0 else "") + number(value, 4)

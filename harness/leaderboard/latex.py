@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from harness.leaderboard.best_group import FEWEST_REFERENCES
 from harness.leaderboard.board import Board, Group, Row
 from harness.leaderboard.formats import GENERATED, against_best, best_explained, best_meaning, row_name, seeds, speed
 from harness.leaderboard.matrix import Matrix
 from harness.results.marks import LEGEND, sentences
+from harness.results.tables import figure as shown_figure
 from harness.results.tables import number
 from harness.runtime import text as plain
 from harness.runtime.errors import UsageError, listed, near
@@ -120,6 +122,8 @@ def explained(shown: Matrix, *, intervals: bool, bold: str) -> list[str]:
         texts.append(f"dataset {column.dataset}: {', '.join([f'protocol {column.protocol}', *counts])}")
     levels = dict.fromkeys(column.confidence for column in shown.columns if column.compared)
     texts += [f"{bold}: {best_meaning(level)}" for level in levels]
+    if few := [column.dataset for column in shown.columns if column.too_few]:
+        texts.append(f"no group of the best is marked on {listed(few)}: fewer than {FEWEST_REFERENCES} references")
     cells = [cell for row in shown.rows for cell in row.cells if cell]
     spread = any(f in cell.spread for cell in cells for f in shown.figures)
     if intervals and any(cell.ci.get(f) for cell in cells for f in shown.figures):
@@ -201,7 +205,7 @@ def _model(row: Row, behind: set[str], letters: Mapping[str, str]) -> str:
 
 
 def _best(row: Row, figure: str) -> str:
-    text = _signs(number(row.figures.get(figure)))
+    text = _signs(shown_figure(figure, row.figures.get(figure)))
     return "--" if not text else _BEST.format(text) if figure in row.best else text
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files.atomic import sha256_json
+from harness.leaderboard.best_group import too_few_references
 from harness.leaderboard.board import Begun, Group, Row
 from harness.leaderboard.formats import row_name
 from harness.leaderboard.rows import board
@@ -36,6 +37,8 @@ class Column:
     confidence: float
     compared: bool
     """Whether groups of the best are marked."""
+    too_few: bool
+    """Whether there are too few references for a group of the best."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ def _column(group: Group, title: str) -> Column:
         references=about.references if about else None,
         confidence=group.confidence,
         compared=any(row.best for row in group.rows),
+        too_few=too_few_references(group.rows),
     )
 
 

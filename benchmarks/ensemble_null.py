@@ -19,8 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from harness.ensembles.search.candidates import planned
-from harness.ensembles.search.chains import Chain, Sample, folds, sample
+from harness.ensembles.search import Chain, Sample, folds, planned, sample
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from harness.ensembles.search import Chain, Sample, folds, planned, sample
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
@@ -39,8 +40,6 @@ from harness.ensembles.assess import (
 from harness.ensembles.blends import Blend
 from harness.ensembles.members import Images
 from harness.ensembles.search import as_blend
-from harness.ensembles.search.candidates import planned
-from harness.ensembles.search.chains import Chain, Sample, folds, sample
 from harness.models.score_scaling import KINDS
 from harness.statistics.correlations import Floats, Ints
 

@@ -25,6 +25,7 @@ from harness.cli.options import echo, notifier, options, parse_words
     help="Which blend becomes the card.",
 )  # fmt: skip
 @click.option("--scalings", default="raw,z,ecdf,logistic", show_default=True, metavar="A,B,...", help="Scalings to try.")
+@click.option("--one-scaling", is_flag=True, help="One scaling per member in least squares and what starts from it.")
 @click.option("--crops", metavar="A,B,...", help="Croppings to try too, for members that take crops: five, nine, grid, ...")
 @click.option("--lower-is-better", "lower", multiple=True, metavar="MEMBER", help="A score file's polarity; repeatable.")
 @click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Side by side; default: one per core, trainings 1.")
@@ -41,6 +42,7 @@ def ensemble(
     objective: Any,
     method: str,
     scalings: str,
+    one_scaling: bool,
     crops: str | None,
     lower: Sequence[str],
     concurrency: int | None,
@@ -76,6 +78,7 @@ def ensemble(
     wish = EnsembleRequest(
         out, test_on=parse_words(test_on), trials=trials or 1000, aim=objective, method=method, scalings=parse_words(scalings),
         crops=parse_words(crops), lower=tuple(lower), concurrency=concurrency,
+        one_scaling=one_scaling,
     )  # fmt: skip
     made = make(members, request, wish, notifier(quiet))
     echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if as_json else str(made))

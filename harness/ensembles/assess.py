@@ -179,10 +179,14 @@ def _order(blends: Sequence[Blend], values: Floats, scores: Floats) -> Floats:
 
 def _rises(blend: Blend) -> bool:
     (scale,), (weight,) = blend.scalings, blend.weights
-    if scale.kind == "logistic":
-        high, low, _, width = scale.parameters
-        return weight * (high - low) / width > 0
-    return weight > 0
+    for part, share in score_scaling.weighted(scale):
+        slope = 1.0
+        if part.kind == "logistic":
+            high, low, _, width = part.parameters
+            slope = (high - low) / width
+        if not weight * share * slope > 0:
+            return False
+    return True
 
 
 def assess(images: Images, names: Sequence[str], blended: Mapping[str, Scored], base: Baseline) -> list[Row]:

@@ -121,19 +121,46 @@ def greedy(fits: Fits, own: Sequence[int], aim: Objective) -> Blend:
     return _kept(scaled, weights).calibrated(fits.scores, fits.labels)
 
 
-def least_squares(fits: Fits, own: Sequence[int]) -> Blend:
-    """The non-negative weights and the intercept that predict the labels best (Lawson & Hanson 1974)."""
-    from scipy.optimize import nnls
+def least_squares(fits: Fits, own: Sequence[int], kinds: Sequence[str] = ("logistic",)) -> Blend:
+    """The non-negative weights and the intercept that predict the labels best (Lawson & Hanson 1974).
 
-    scaled = _scaled(fits, own, "logistic")
-    values = np.stack([scale(fits.scores[source]) for source, scale in scaled.items()])
-    centre = values.mean(axis=1)
-    spread = values.std(axis=1)
-    weights = nnls(((values - centre[:, None]) / spread[:, None]).T, fits.labels - fits.labels.mean())[0] / spread
+    Args:
+        fits: Scores, labels and scalings.
+        own: Each member's first source.
+        kinds: The scalings under which each member may take part, several at once.
+    """
+    pairs = [(s, scale) for s in own for kind in kinds if (scale := fits.scaling(s, kind)) is not None]
+    if len(kinds) == 1 or not pairs:
+        pairs = list(_scaled(fits, own, kinds[0]).items())
+    weights = nonnegative(np.stack([scale(fits.scores[source]) for source, scale in pairs]), fits.labels)
     if not weights.any():
         # No member predicts anything: the least wrong blend is then a constant, which ranks nothing.
         return mean(fits, own)
-    return _kept(scaled, weights).calibrated(fits.scores, fits.labels)
+    parts: dict[int, list[tuple[Scaling, float]]] = {}
+    for (source, scale), weight in zip(pairs, weights, strict=True):
+        if weight > 0:
+            parts.setdefault(source, []).append((scale, float(weight)))
+    return of_parts(parts).calibrated(fits.scores, fits.labels)
+
+
+def nonnegative(values: Floats, labels: Floats) -> Floats:
+    """Weights (columns,) >= 0 of `values` (columns, n) that predict `labels` (n,) best with an intercept."""
+    from scipy.optimize import nnls
+
+    spread = values.std(axis=1)
+    scaled = (values - values.mean(axis=1)[:, None]) / spread[:, None]
+    return np.asarray(nnls(scaled.T, labels - labels.mean())[0] / spread)
+
+
+def of_parts(parts: Mapping[int, Sequence[tuple[Scaling, float]]]) -> Blend:
+    """The blend of each source's (scaling, weight) pairs; several of one source become one weighted sum."""
+    sources, scalings, weights = [], [], []
+    for source, pairs in parts.items():
+        total = sum(weight for _, weight in pairs)
+        sources.append(source)
+        weights.append(total)
+        scalings.append(pairs[0][0] if len(pairs) == 1 else score_scaling.combined([(s, w / total) for s, w in pairs]))
+    return Blend(tuple(sources), tuple(scalings), tuple(weights))
 
 
 def _scaled(fits: Fits, own: Sequence[int], kind: str) -> dict[int, Scaling]:

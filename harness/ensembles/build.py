@@ -9,23 +9,34 @@ from typing import Any
 
 import numpy as np
 
+from harness.engine.distributed.session import cores
 from harness.engine.request import Request
-from harness.ensembles import card, tables
-from harness.ensembles.assess import METHODS, Row, assess, baseline, best_member, out_of_fold, rescaled_member, scored
+from harness.ensembles import card, sparsity, tables
+from harness.ensembles.assess import (
+    LEVEL,
+    METHODS,
+    Row,
+    Scored,
+    assess,
+    baseline,
+    best_member,
+    out_of_fold,
+    rescaled_member,
+    scored,
+)  # fmt: skip
 from harness.ensembles.blends import Blend
 from harness.ensembles.members import Gathered, fitting_hash, gather
 from harness.ensembles.objective import Objective
-from harness.ensembles.search import SearchResult, search
-from harness.ensembles.search.candidates import planned
-from harness.ensembles.search.chains import Sample, folds, sample
+from harness.ensembles.search import Sample, SearchResult, folds, planned, sample, search
 from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
 from harness.results.mlflow_mirror import Tracker
 from harness.results.run_folder import folder_of, locked
-from harness.runtime.errors import UsageError
-from harness.statistics.correlations import Ints
+from harness.runtime.errors import UsageError, listed
+from harness.statistics.comparison import compare
+from harness.statistics.correlations import Floats, Ints
 
-VERSION = 1
+VERSION = 2
 """Raised by hand whenever the search gives other blends for the same request."""
 
 
@@ -43,6 +54,8 @@ class EnsembleRequest:
     crops: tuple[str, ...] = ()
     lower: tuple[str, ...] = ()
     concurrency: int | None = None
+    one_scaling: bool = False
+    """Whether least squares and what starts from it keep to one scaling per member."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,9 @@ class Ensemble:
     rows: list[Row]
     notes: list[str]
     aim: Objective
+    method: str
+    """The blend that became the card: the simpler one where the search brought nothing beyond it."""
+    sizes: list[sparsity.Size]
 
     def json(self) -> dict[str, Any]:
         """The document of `harness ensemble --json`."""
@@ -66,16 +82,18 @@ class Ensemble:
             "card": str(self.card),
             "best_member": self.best,
             "folder": str(self.folder),
+            "method": self.method,
+            "sparsity": [size.json(self.names) for size in self.sizes],
             "results": [row.json() for row in self.rows],
         }
 
     def __str__(self) -> str:
-        return tables.text(self.rows, self.best, self.notes)
+        return f"{tables.text(self.rows, self.best, self.notes)}\n\n{sparsity.text(self.sizes, self.names, self.aim)}"
 
 
 def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say: Callable[[str], None] = print) -> Ensemble:
     """Find the ensemble of members `words`, write its card to `wish.out`, and tell what it gained."""
-    _refuse(wish)
+    _refuse(words, wish)
     gathered = gather(words, request, test_on=wish.test_on, crops=wish.crops, lower=wish.lower, say=say)
     card.refuse(wish.out, gathered)
     names = [source.name for source in gathered.sources]
@@ -92,28 +110,50 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say:
     alone = rescaled_member(best, images, held_out, _outside(held_out))
     base = baseline(images, best, alone.fitting)
     rows = []
+    method, why = wish.method, ""
     if held_out:
         blended = {
             method: out_of_fold(_of_folds(method, samples, found, gathered, held_out), held_out, images.scores)
             for method in METHODS
         }
+        if method == "searched":
+            method, why = _simpler(blended, images.labels, images.references, wish.aim)
         rows += assess(images, names, blended, base)
     for tested in gathered.tests:
         blended = {method: scored(blends[method], tested.scores) for method in METHODS}
         rows += assess(tested, names, blended, replace(base, scaled=scored(alone.blend, tested.scores)))
 
-    facts = {"method": wish.method, "objective": wish.aim, "trials": wish.trials, "seed": request.seed, "search": VERSION}
-    card.write(wish.out, blends[wish.method], gathered, facts, command(words, request, wish))
+    facts = {"method": method, "objective": wish.aim, "trials": wish.trials, "seed": request.seed, "search": VERSION}
+    facts |= {"asked": wish.method} if method != wish.method else {}
+    facts |= {"one_scaling": True} if wish.one_scaling else {}
+    card.write(wish.out, blends[method], gathered, facts, command(words, request, wish))
     notes = [
-        f"{wish.out}: {wish.method}: {tables.blend_text(blends[wish.method], names, images.scores)}",
+        f"{wish.out}: {method}: {tables.blend_text(blends[method], names, images.scores)}",
+        *([why] if why else []),
         *(f"{tested.dataset}: {tested.note}" for tested in gathered.tests if tested.note),
         *gathered.notes,
     ]
-    made = Ensemble(Path(wish.out), folder, names, names[best], blends, rows, notes, wish.aim)
+    own = [gathered.member_of.index(m) for m in range(max(gathered.member_of) + 1)]
+    sizes = sparsity.prices(samples, held_out, images.scores, images.labels, own, wish.aim)
+    made = Ensemble(Path(wish.out), folder, names, names[best], blends, rows, notes, wish.aim, method, sizes)
     files = tables.write_trace(folder, found.trace, wish.aim)
     write_json(folder / "ensemble.json", made.json() | {"request": facts, "members": names})
     _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, [made.card, *files], request, say)
     return made
+
+
+def _simpler(blended: Mapping[str, Scored], labels: Floats, references: Sequence[str], name: Objective) -> tuple[str, str]:
+    """`searched`, or `least-squares` and why, where the search gains nothing significant beyond it out of fold."""
+    compared = compare(blended["searched"].values, blended["least-squares"].values, labels, references, top=0)
+    gain = compared.differences[name]
+    if gain.difference is not None and gain.difference > 0 and gain.p_value is not None and gain.p_value <= LEVEL:
+        return "searched", ""
+    size = "not defined" if gain.difference is None else f"{gain.difference:+.4f}"
+    p = "" if gain.p_value is None else f", p = {gain.p_value:.3f}"
+    return (
+        "least-squares",
+        f"the search gains nothing over least squares out of fold ({name} {size}{p}): the card has least squares",
+    )
 
 
 def _mirror(
@@ -142,14 +182,19 @@ def command(words: Sequence[str], request: Request, wish: EnsembleRequest) -> li
         ("--seed", request.seed, 0),
     ):
         line += [option, str(value)] if value != usual else []
+    line += ["--one-scaling"] if wish.one_scaling else []
     for option, values in (("--lower-is-better", wish.lower), ("--cards", request.cards)):
         for value in values:
             line += [option, value]
     return [*line, "--out", wish.out]
 
 
-def _refuse(wish: EnsembleRequest) -> None:
+def _refuse(words: Sequence[str], wish: EnsembleRequest) -> None:
     problems = []
+    if twice := [word for word in dict.fromkeys(words) if words.count(word) > 1]:
+        problems.append(f"members given twice: {listed(twice)}")
+    if wish.concurrency is not None and wish.concurrency > cores():
+        problems.append(f"--concurrency {wish.concurrency}: there are {cores()} cores")
     if wish.trials < 1:
         problems.append("--trials: at least one")
     if unknown := [k for k in wish.scalings if k not in KINDS]:
@@ -179,7 +224,9 @@ def _samples(gathered: Gathered, held_out: Sequence[Ints], wish: EnsembleRequest
     images = gathered.fitting
     everything = np.arange(len(images.names))
     return [
-        sample(images.scores[:, rows], images.labels[rows], gathered.member_of, wish.scalings, wish.aim)
+        sample(
+            images.scores[:, rows], images.labels[rows], gathered.member_of, wish.scalings, wish.aim, one_scaling=wish.one_scaling
+        )
         for rows in (everything, *_outside(held_out))
     ]
 
@@ -196,11 +243,12 @@ def _search(
         "scalings": list(wish.scalings),
         "seed": request.seed,
         "version": VERSION,
+        "one_scaling": wish.one_scaling,
     }
     folder = folder_of(request.runs, gathered.fitting.dataset, "ensembles", sha256_json(identity)[:16])
     plan = planned(wish.trials)
     with locked(folder, say):
-        found = search(samples, plan, request.seed, wish.aim, folder, concurrency=wish.concurrency, say=say)
+        found = search(samples, plan, request.seed, wish.aim, folder, concurrency=wish.concurrency, say=say, quiet=request.quiet)
     return found, folder
 
 

@@ -12,6 +12,7 @@ from harness.ensembles.assess import METHODS, Row
 from harness.ensembles.blends import Blend
 from harness.ensembles.objective import Objective
 from harness.files.atomic import atomic, write_text
+from harness.models.score_scaling import Scaling, weighted
 from harness.results.run_scores import csv_text
 from harness.results.tables import number, with_interval
 from harness.statistics.correlations import Floats
@@ -21,7 +22,7 @@ _NAMES = {"main": "main", "srcc": "SRCC", "plcc": "PLCC"}
 _METHODS = {
     "mean": "equal weights on z-scores",
     "greedy": "forward selection with replacement, on fitted logistics",
-    "least-squares": "non-negative weights by least squares, on fitted logistics",
+    "least-squares": "non-negative weights by least squares, on all scalings at once",
     "searched": "members, scalings, weights (and croppings) as searched",
 }
 
@@ -85,7 +86,11 @@ def blend_text(blend: Blend, names: Sequence[str], scores: Floats) -> str:
     variance = float(centred @ centred)
     shares = [float((term - term.mean()) @ centred) / variance if variance > 0 else 0.0 for term in terms]
     parts = zip(blend.sources, blend.scalings, shares, strict=True)
-    return " + ".join(f"{share:.3f} {names[source]} ({scaling.kind})" for source, scaling, share in parts)
+    return " + ".join(f"{share:.3f} {names[source]} ({_kind(scaling)})" for source, scaling, share in parts)
+
+
+def _kind(scaling: Scaling) -> str:
+    return "+".join(part.kind for part, _ in weighted(scaling))
 
 
 def write_trace(folder: Path, trace: Sequence[Sequence[Sequence[float]]], aim: Objective) -> list[Path]:

@@ -23,7 +23,7 @@ from harness.engine.request import Plan, Request, plan
 from harness.engine.run import Outcome, execute, train
 from harness.ensembles import card as cards
 from harness.ensembles.objective import Objective
-from harness.ensembles.search import environment, quiet
+from harness.ensembles.search import environment, silence
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.models import find_model
 from harness.results import tables
@@ -215,7 +215,7 @@ def _tried(
         locked(folder, say),
         session(cpus=threads * concurrency, gpus=needs.get("gpu"), folder=folder),
         environment(),
-        quiet(),
+        silence(),
     ):
         shutil.rmtree(folder / "tune", ignore_errors=True)
         tuner = tune.Tuner(

@@ -4,13 +4,14 @@ raw        the scores as they are
 z          less their mean, over their standard deviation
 ecdf       the share of the fitting scores below (ties half), straight lines between at most `KNOTS` of them
 logistic   the four-parameter logistic that predicts the labels best (`harness.statistics.curve_fitting`)
+sum        a weighted sum of the above, for a member that takes part with several of them
 
 Only `logistic` looks at labels. All are applied to scores that were turned to higher-is-better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,15 +29,21 @@ _PARAMETERS = {"raw": (0,), "z": (2,), "logistic": (4,)}
 @dataclass(frozen=True)
 class Scaling:
     """A frozen scaling. `parameters`: of z, mean and deviation; of logistic, b1..b4 of `fit_curve`; of ecdf, the knots in
-    rising order and then their shares."""
+    rising order and then their shares; of sum, the weights of its `parts`."""
 
     kind: str
     parameters: tuple[float, ...] = ()
+    parts: tuple[Scaling, ...] = ()
 
     def __call__(self, scores: Floats) -> Floats:
         """The scaled `scores` (n,); beyond the fitted range ecdf stays at its ends and logistic goes on to its plateaus."""
         if self.kind == "raw":
             return np.asarray(scores, dtype=np.float64)
+        if self.kind == "sum":
+            total = np.zeros(np.shape(scores))
+            for part, weight in zip(self.parts, self.parameters, strict=True):
+                total += weight * part(scores)
+            return total
         if self.kind == "z":
             mean, deviation = self.parameters
             return np.asarray((scores - mean) / deviation)
@@ -51,12 +58,25 @@ class Scaling:
 
     def table(self) -> dict[str, Any]:
         """As a card keeps it."""
-        return {"kind": self.kind, "parameters": list(self.parameters)}
+        own: dict[str, Any] = {"kind": self.kind, "parameters": list(self.parameters)}
+        return own | ({"parts": [part.table() for part in self.parts]} if self.parts else {})
+
+
+def combined(parts: Sequence[tuple[Scaling, float]]) -> Scaling:
+    """The weighted sum of scalings of one member."""
+    return Scaling("sum", tuple(weight for _, weight in parts), tuple(scaling for scaling, _ in parts))
+
+
+def weighted(scaling: Scaling) -> list[tuple[Scaling, float]]:
+    """The parts of a sum with their weights; any other scaling alone, with weight 1."""
+    return list(zip(scaling.parts, scaling.parameters, strict=True)) if scaling.kind == "sum" else [(scaling, 1.0)]
 
 
 def of_table(table: Mapping[str, Any], where: str) -> Scaling:
     """The scaling that a card keeps; `where` names its place in errors."""
     kind, parameters = table.get("kind"), table.get("parameters", ())
+    if kind == "sum":
+        return _sum_of_table(table, where)
     if kind not in KINDS:
         raise UsageError(f"{where}: scaling.kind = {kind!r} is none of {listed(KINDS)}{near(str(kind), KINDS)}")
     try:
@@ -67,6 +87,21 @@ def of_table(table: Mapping[str, Any], where: str) -> Scaling:
     if not fits or not np.isfinite(values).all() or (kind in ("z", "logistic") and values[-1] == 0):
         raise UsageError(f"{where}: a scaling of kind {kind!r} cannot have the parameters {listed(values, 5)}")
     return Scaling(kind, values)
+
+
+def _sum_of_table(table: Mapping[str, Any], where: str) -> Scaling:
+    parts, weights = table.get("parts"), table.get("parameters")
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, Mapping) for part in parts):
+        raise UsageError(f"{where}: a scaling of kind 'sum' needs scaling.parts, a list of scalings")
+    if any(part.get("kind") == "sum" for part in parts):
+        raise UsageError(f"{where}: scaling.parts: a sum cannot be part of a sum")
+    try:
+        values = tuple(float(v) for v in weights or ())
+    except (TypeError, ValueError):
+        raise UsageError(f"{where}: scaling.parameters should be numbers") from None
+    if len(values) != len(parts) or not all(np.isfinite(v) and v >= 0 for v in values):
+        raise UsageError(f"{where}: a scaling of kind 'sum' needs one weight of at least 0 for each of its {len(parts)} parts")
+    return Scaling("sum", values, tuple(of_table(part, where) for part in parts))
 
 
 def fit(kind: str, scores: Floats, labels: Floats) -> Scaling | None:

@@ -13,7 +13,7 @@ import pytest
 from harness.ensembles.assess import Scored, assess, baseline, rescaled_member, scored
 from harness.ensembles.blends import Blend
 from harness.ensembles.members import Images
-from harness.ensembles.search.chains import folds
+from harness.ensembles.search import folds
 from harness.ensembles.tables import blend_text
 from harness.models.score_scaling import Scaling, fit
 from harness.statistics.agreement import agreement

@@ -17,7 +17,6 @@ from harness.cards.schema import Cropping, ModelCard, parse_card
 from harness.engine.scorer import Scorer, pairs_of
 from harness.ensembles import blends, card, objective, search
 from harness.ensembles.assess import out_of_fold
-from harness.ensembles.search import candidates, chains
 from harness.models import load_model, score_scaling
 from harness.models.ensemble import Ensemble
 from harness.runtime.errors import UsageError
@@ -126,27 +125,27 @@ def test_a_calibrated_blend_is_in_the_labels_units_and_ranks_as_before():
 
 @given(st.integers(1, 5000))
 def test_a_plan_judges_exactly_as_many_candidates_as_were_asked_for(trials: int):
-    assert candidates.planned(trials).total == trials
+    assert search.planned(trials).total == trials
 
 
-def walked(chain: chains.Chain) -> chains.Chain:
+def walked(chain: search.Chain) -> search.Chain:
     while not chain.done:
         chain.advance()
     return chain
 
 
 @functools.cache
-def samples_of(seed: int) -> list[chains.Sample]:
+def samples_of(seed: int) -> list[search.Sample]:
     scores, labels, references = members()
-    samples = [chains.sample(scores, labels, [0, 1, 2], KINDS, "main")]
-    for fold in chains.folds(references, seed):
+    samples = [search.sample(scores, labels, [0, 1, 2], KINDS, "main")]
+    for fold in search.folds(references, seed):
         rows = np.setdiff1d(np.arange(len(labels)), fold)
-        samples.append(chains.sample(scores[:, rows], labels[rows], [0, 1, 2], KINDS, "main"))
+        samples.append(search.sample(scores[:, rows], labels[rows], [0, 1, 2], KINDS, "main"))
     return samples
 
 
-def chain_of(number: int = 0, seed: int = 0) -> chains.Chain:
-    return chains.Chain(seed, number, candidates.planned(200).sizes[number], samples_of(0), "main")
+def chain_of(number: int = 0, seed: int = 0) -> search.Chain:
+    return search.Chain(seed, number, search.planned(200).sizes[number], samples_of(0), "main")
 
 
 def test_a_chain_is_a_function_of_the_seed_wherever_it_is_cut_off():
@@ -163,7 +162,7 @@ def test_a_chain_is_a_function_of_the_seed_wherever_it_is_cut_off():
 def test_a_judged_candidate_is_the_blend_that_it_becomes():
     chain = walked(chain_of())
     scores, labels, _ = members()
-    blend = candidates.as_blend(chain.best[0], chain.samples[0].columns)
+    blend = search.as_blend(chain.best[0], chain.samples[0].columns)
     assert objective.objective("main", blend(scores)[None], labels)[0] == pytest.approx(chain.figures[0], abs=1e-12)
     assert max(map(max, chain.trace)) == chain.figures[0]
 
@@ -175,39 +174,80 @@ def test_the_first_chain_is_at_least_as_good_as_all_that_needs_no_search():
         assert chain.figures[0] >= objective.objective("main", blend(scores)[None], labels)[0] - 1e-12
 
 
+def test_what_the_search_finds_is_never_below_least_squares_over_all_scalings_nor_powell():
+    columns, labels, simple = samples_of(0)[0]
+    every = blends.nonnegative(columns.values, labels) @ columns.values
+    closed = objective.objective("plcc", every[None], labels)[0]
+    scores, _, _ = members()
+    assert objective.objective("plcc", simple["least-squares"](scores)[None], labels)[0] == pytest.approx(closed, abs=1e-9)
+    better = search.powell(simple["least-squares"], columns, labels, "main")
+    figures = objective.objective("main", np.stack([simple["least-squares"](scores), better(scores)]), labels)
+    assert figures[1] >= figures[0]
+    for trials in (1, 200):
+        chain = walked(search.Chain(0, 0, search.planned(trials).sizes[0], samples_of(0), "main"))
+        assert chain.figures[0] >= figures[1] - 1e-12
+
+
+def test_a_member_under_several_scalings_survives_its_card():
+    simple = samples_of(0)[0].simple
+    found = [s for s in simple["least-squares"].scalings if s.kind == "sum"]
+    assert found
+    scores, _, _ = members()
+    for scaling in found:
+        again = score_scaling.of_table(tomllib.loads(card.toml({"scaling": scaling.table()}))["scaling"], "here")
+        assert again == scaling
+        total = sum(weight * part(scores[0]) for part, weight in score_scaling.weighted(scaling))
+        np.testing.assert_allclose(again(scores[0]), total)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"kind": "sum", "parameters": [1.0]}, "needs scaling.parts"),
+        ({"kind": "sum", "parameters": [1.0, 2.0], "parts": [{"kind": "raw"}]}, "one weight of at least 0"),
+        ({"kind": "sum", "parameters": [-1.0], "parts": [{"kind": "raw"}]}, "one weight of at least 0"),
+        ({"kind": "sum", "parameters": [1.0], "parts": [{"kind": "sum"}]}, "cannot be part of a sum"),
+        ({"kind": "sum", "parameters": ["a"], "parts": [{"kind": "raw"}]}, "should be numbers"),
+    ],
+)
+def test_a_damaged_sum_of_scalings_is_refused_with_its_place(table: dict, message: str):
+    with pytest.raises(UsageError, match=f"here: .*{message}"):
+        score_scaling.of_table(table, "here")
+
+
 def test_a_member_with_several_croppings_takes_part_with_one_of_them():
     scores, labels, _ = members()
     columns = blends.columns(blends.Fits(scores, labels), [0, 1, 1], ("z", "ecdf"))
-    batch = candidates.first(0, 0, 500, columns)
-    batch = candidates.varied(0, 0, 1, 500, columns, candidates.Batch(batch.column[:1], batch.share[:1]))
+    batch = search.first(0, 0, 500, columns)
+    batch = search.varied(0, 0, 1, 500, columns, batch[0])
     for row in range(500):
-        blend = candidates.as_blend(candidates.Batch(batch.column[row : row + 1], batch.share[row : row + 1]), columns)
+        blend = search.as_blend(batch[row], columns)
         assert not {1, 2} <= set(blend.sources)
         assert blend.sources
-        assert sum(batch.share[row]) == pytest.approx(1)
+        assert sum(batch[row]) == pytest.approx(1)
 
 
 def test_folds_hold_out_whole_references_each_once():
     references = [f"r{i % 7}" for i in range(70)]
-    held_out = chains.folds(references, 0)
+    held_out = search.folds(references, 0)
     assert sorted(int(i) for fold in held_out for i in fold) == list(range(70))
     assert len(held_out) == 5
     for fold in held_out:
         inside = {references[i] for i in fold}
         assert not inside & {references[i] for i in range(70) if i not in fold}
-    assert chains.folds(["r"] * 5, 0) == []
+    assert search.folds(["r"] * 5, 0) == []
 
 
 def test_an_images_own_label_takes_no_part_in_its_out_of_fold_score():
     scores, labels, references = members()
-    held_out = chains.folds(references, 0)
+    held_out = search.folds(references, 0)
 
     def estimated(people: np.ndarray) -> np.ndarray:
         everything = np.arange(len(people))
         outside = [np.setdiff1d(everything, fold) for fold in held_out]
-        samples = [chains.sample(scores[:, rows], people[rows], [0, 1, 2], KINDS, "main") for rows in outside]
-        chain = walked(chains.Chain(0, 0, (40, 40), samples, "main"))
-        found = [candidates.as_blend(best, s.columns) for best, s in zip(chain.best, samples, strict=True)]
+        samples = [search.sample(scores[:, rows], people[rows], [0, 1, 2], KINDS, "main") for rows in outside]
+        chain = walked(search.Chain(0, 0, (40, 40), samples, "main"))
+        found = [search.as_blend(best, s.columns) for best, s in zip(chain.best, samples, strict=True)]
         return out_of_fold(found, held_out, scores).values
 
     changed = labels.copy()
@@ -260,7 +300,7 @@ FILE = {"name": "file", "higher_is_better": False, "weight": 3.0, "scaling": {"k
         ({**PSNR, "wieght": 1}, "unknown keys wieght"),
         ({k: v for k, v in PSNR.items() if k != "weight"}, "missing keys weight"),
         ({**PSNR, "version": 99}, "make the ensemble anew"),
-        ({**PSNR, "model": {"colour": "red"}}, "neither 'rgb' nor 'luma'"),
+        ({**PSNR, "model": {"colour": "red"}}, "'red' is none of 'rgb', 'luma'"),
     ],
 )
 def test_a_members_table_that_cannot_be_followed_is_refused(member: dict, message: str):
@@ -329,7 +369,7 @@ def test_only_settings_that_exist_and_no_paths_are_part_of_a_cards_key(tmp_path:
 
 
 def test_a_chain_whose_kept_state_is_damaged_begins_anew_and_the_others_go_on(tmp_path: Path):
-    plan = candidates.planned(200, chains=3)
+    plan = search.planned(200, chains=3)
     (tmp_path / search.CHAINS).mkdir()
     for number, text in enumerate(["", '{"step": 2', '{"step": 2}']):
         (tmp_path / search.CHAINS / f"{number}.json").write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,18 @@ def test_nothing_about_the_test_part_enters_the_card(made: tuple[Path, dict]):
     assert abs(tested["searched"]) < 0.3
 
 
+def test_the_card_has_the_simpler_blend_where_the_search_brings_nothing_and_prices_are_told(made: tuple[Path, dict]):
+    folder, document = made
+    fitted = tomllib.loads((folder / "card.toml").read_text(encoding="utf-8"))["model"]["fitted"]
+    assert fitted["method"] == document["method"]
+    assert fitted.get("asked", "searched") == "searched"
+    sizes = document["sparsity"]
+    assert [len(size["members"]) for size in sizes] == [2, 1]
+    assert sizes[0]["in_sample"] > sizes[1]["in_sample"]
+    rows = {r["member"]: r for r in document["results"] if r["part"] == "validation"}
+    assert sizes[0]["out_of_fold"] == pytest.approx(rows["least-squares"]["main"], abs=1e-6)
+
+
 def test_a_finished_search_is_found_and_its_trace_is_kept(made: tuple[Path, dict]):
     folder = Path(made[1]["folder"])
     with open(folder / "trace.csv", newline="", encoding="utf-8") as stream:
@@ -124,7 +137,7 @@ def test_an_ensemble_of_score_files_runs_where_the_files_cover_the_names_and_ver
         "off",
     ]
     (result,) = json.loads(call(*line, *place, "--json"))
-    searched = next(r for r in document["results"] if r["part"] == "test" and r["member"] == "searched")
+    searched = next(r for r in document["results"] if r["part"] == "test" and r["member"] == document["method"])
     assert [result[k] for k in ("srcc", "plcc", "krcc", "n")] == [searched[k] for k in ("srcc", "plcc", "krcc", "n")]
     assert not result["seen"]
     assert "--cards DIR" in call("verify", result["run"], status=2)
@@ -166,6 +179,8 @@ def test_a_score_file_that_was_changed_afterwards_is_refused(made: tuple[Path, d
         (["--lower-is-better", "quik"], "no such file of scores"),
         (["--out", "card.txt"], "ends in .toml"),
         (["--protocol", "halves"], "no protocol 'halves'"),
+        (["--concurrency", "100000"], "--concurrency 100000: there are"),
+        (["psnr", "psnr"], "members given twice: psnr"),
     ],
 )
 def test_a_request_that_cannot_be_served_is_refused_before_any_work(tmp_path: Path, change: list[str], message: str):
@@ -228,7 +243,7 @@ def test_what_is_not_run_yet_is_run_and_the_card_then_runs_scores_and_verifies(p
     card = folder / "cards" / "both.toml"
     assert {row["member"] for row in document["results"]} >= {"psnr", "small", "small (nine)", "searched"}
     (result,) = json.loads(run_card(folder, card, "runs", "--json"))
-    searched = next(r for r in document["results"] if r["part"] == "test" and r["member"] == "searched")
+    searched = next(r for r in document["results"] if r["part"] == "test" and r["member"] == document["method"])
     assert result["srcc"] == searched["srcc"]
     assert result["plcc"] == pytest.approx(searched["plcc"], abs=1e-12)
     assert not result["seen"]

@@ -20,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from harness.ensembles.search import Chain, Sample, folds, planned, sample
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
@@ -39,7 +38,7 @@ from harness.ensembles.assess import (
 )
 from harness.ensembles.blends import Blend
 from harness.ensembles.members import Images
-from harness.ensembles.search import as_blend
+from harness.ensembles.search import Chain, Sample, as_blend, folds, planned, sample
 from harness.models.score_scaling import KINDS
 from harness.statistics.correlations import Floats, Ints
 

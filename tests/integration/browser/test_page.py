@@ -100,9 +100,12 @@ def test_intervals_are_drawn_to_scale(page: Path, tmp_path: Path) -> None:
         page,
         "return [...table('toy--held-out').querySelectorAll('svg.interval')].map((svg) => {"
         "  const [axis, line] = svg.querySelectorAll('line'); const x = (e, a) => Number(e.getAttribute(a));"
-        "  return [x(line, 'x1'), x(svg.querySelector('circle'), 'cx'), x(line, 'x2'), x(axis, 'x2')] })",
+        "  const dot = x(svg.querySelector('circle'), 'cx');"
+        # A figure without an interval, such as the oracle's perfect agreement, is a dot alone.
+        "  return line ? [x(line, 'x1'), dot, x(line, 'x2'), x(axis, 'x2')] : [dot, dot, dot, x(axis, 'x2')] })",
     )
     assert len(drawn) == 10
+    assert sum(low < high for low, _, high, _ in drawn) == 9
     assert all(0 <= low <= middle <= high <= width for low, middle, high, width in drawn)
     assert len({middle for _, middle, _, _ in drawn}) > 5
 

@@ -184,6 +184,7 @@ def compare_by(path: str, by: str, how: Mapping[str, Any], as_json: bool) -> Non
     from harness.engine import codecs
     from harness.results.score_report import formatted
     from harness.results.tables import probability
+    from harness.statistics.best_group import FEWEST_REFERENCES
 
     rankings = codecs.rank(codecs.read_score_table(path, by=by, rates=False, **how))
     if as_json:
@@ -196,8 +197,8 @@ def compare_by(path: str, by: str, how: Mapping[str, Any], as_json: bool) -> Non
                 f"{p.mean:.4f}",
                 "" if p.difference is None else _number(p.difference.mean),
                 "" if p.difference is None else _interval(p.difference, "{:+.4f}"),
-                probability(p.p_holm),
-                "best group" if p.best else "",
+                probability(p.p_adjusted),
+                "best group" if p.best and ranking.images >= FEWEST_REFERENCES else "",
             ]
             for p in ranking.places
         ]
@@ -206,6 +207,6 @@ def compare_by(path: str, by: str, how: Mapping[str, Any], as_json: bool) -> Non
             ("\n" if number else "")
             + f"{ranking.metric} ({polarity} is better): {ranking.images} images, paired; {ranking.cells} rows of each {by}\n"
         )
-        echo(formatted([by, "mean", "from the best", "95 %", "p (Holm)", ""], rows, "table"))
-    if rankings and rankings[0].images < 2:
-        echo("\none image: no intervals and no tests")
+        echo(formatted([by, "mean", "from the best", "95 %", "p", ""], rows, "table"))
+    if rankings and rankings[0].images < FEWEST_REFERENCES:
+        echo(f"\n{rankings[0].images} images: the group of the best is told from {FEWEST_REFERENCES} images on")

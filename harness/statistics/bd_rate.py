@@ -14,8 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from harness.statistics.best_group import FEWEST_REFERENCES, p_of_being_best
 from harness.statistics.correlations import Floats
-from harness.statistics.intervals import Interval, holm, t_quantile
+from harness.statistics.intervals import Interval, t_quantile
 
 Interpolation = Literal["akima", "pchip"]
 FEWEST_POINTS = 4
@@ -118,37 +119,32 @@ class Place:
     """Of the means per image, in the metric's own unit."""
     difference: MeanOver | None
     """From the best one, paired by image; None for the best itself."""
-    p_holm: float | None
-    """Of no difference from the best, after Holm's correction over the alternatives."""
+    p_adjusted: float | None
+    """Of being among the truly best, adjusted for all alternatives (`harness.statistics.best_group`); None for the best itself
+    and below six images."""
     best: bool
-    """In the best group: the best, or not significantly worse than it."""
+    """In the group of the best: not shown to be below a better one."""
 
 
 def places(names: Sequence[str], values: Floats, *, higher_is_better: bool = True, level: float = 0.05) -> list[Place]:
-    """Rank alternatives on the same images, as leaderboards rank models.
+    """Rank alternatives on the same images, as leaderboards rank models: an image counts as a reference does there.
 
     Args:
         names: of the k alternatives.
         values: (k, n) one value per alternative and image.
         higher_is_better: the metric's polarity.
-        level: of the tests against the best.
+        level: the chance, at most, that a truly best alternative is left out of the group.
 
     Returns:
-        The alternatives, best first. With one image there are no tests, and all that is known is the order.
+        The alternatives, best first. Below six images nothing can be shown, and all are in the group.
     """
-    means = values.mean(axis=1)
-    order = np.argsort(-means if higher_is_better else means, kind="stable")
-    top = int(order[0])
-    differences = {int(i): mean_over(values[i] - values[top]) for i in order[1:]}
-    tested = [i for i, d in differences.items() if d.p_value is not None]
-    adjusted = dict(zip(tested, holm([differences[i].p_value or 0.0 for i in tested]), strict=True))
-    return [
-        Place(
-            names[i],
-            float(means[i]),
-            differences.get(int(i)),
-            adjusted.get(int(i)),
-            bool(int(i) == top or (adjusted.get(int(i)) or 0.0) >= level),
-        )
-        for i in order
-    ]
+    turned = values if higher_is_better else -values
+    order = [int(i) for i in np.argsort(-turned.mean(axis=1), kind="stable")]
+    p_values = p_of_being_best(turned.T) if values.shape[1] >= FEWEST_REFERENCES and len(names) > 1 else None
+    found = []
+    for i in order:
+        first = i == order[0]
+        p = None if first or p_values is None else float(p_values[i])
+        difference = None if first else mean_over(values[i] - values[order[0]])
+        found.append(Place(names[i], float(values[i].mean()), difference, p, p is None or p > level))
+    return found

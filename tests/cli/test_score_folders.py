@@ -17,26 +17,8 @@ import pytest
 from PIL import Image
 from small import distorted, picture, write_table
 
-from harness.cli.main import main
-
 Said = Callable[..., str]
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def said(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
-    """What a command prints, ended with a status, called in the folder `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str, status: int = 0) -> str:
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        captured = capsys.readouterr()
-        assert int(ended.value.code or 0) == status, captured.err
-        assert "defect" not in captured.err
-        return captured.out if status == 0 else captured.out + captured.err
-
-    return call
 
 
 def world(folder: Path, images: int = 3, levels: int = 4) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import pytest
 from small import distorted, picture
-from tls_server import Server, serving
 
 from harness.cards.loading import find_dataset
 from harness.datasets import load_dataset
@@ -18,20 +16,6 @@ from harness.datasets.overlap import content_of, related
 from harness.runtime.errors import RunError, UsageError
 
 NOTICE = "Copyright of somebody.\nThis notice stays.\n"
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture
-def web(started: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    for name, value in started.environment().items():
-        monkeypatch.setenv(name, value)
-    started.files, started.asked = {}, []
-    return started
 
 
 def served(files: dict[str, bytes]) -> dict[str, bytes]:

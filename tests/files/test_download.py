@@ -14,14 +14,13 @@ import tarfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tls_server import LONG_AGO, Play, Server, serving
+from tls_server import LONG_AGO, Play, Server
 
 from harness.files import download as fetching
 from harness.files.addresses import address, hub_file, page
@@ -36,22 +35,10 @@ PLACE = "a.example/w.bin"
 URL = f"https://{PLACE}"
 
 
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
 @pytest.fixture
-def web(started: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    for name, value in started.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(fetching, "_PAUSE", 0.0)
-    started.files, started.asked = {PLACE: CONTENT}, []
-    started.plays.clear()
-    started.usual.clear()
-    started.release.clear()
-    return started
+def web(web: Server) -> Server:
+    web.files = {PLACE: CONTENT}
+    return web
 
 
 def fetch(folder: Path, url: str = URL, name: str = "w.bin", **known: Any) -> Fetched:

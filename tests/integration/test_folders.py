@@ -17,29 +17,11 @@ from PIL import Image
 from small import picture, write_table
 
 from harness.cards.loading import find_dataset, load_cards
-from harness.cli.main import main
 from harness.datasets import load_dataset
 from harness.datasets.check import check
 from harness.datasets.table import table_hash
 
 Said = Callable[..., str]
-
-
-@pytest.fixture
-def said(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
-    """What a command prints, ended with a status, called in the folder `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-
-    def call(*words: str, status: int = 0) -> str:
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        captured = capsys.readouterr()
-        assert int(ended.value.code or 0) == status, captured.err
-        assert "defect" not in captured.err
-        return captured.out if status == 0 else captured.out + captured.err
-
-    return call
 
 
 RUN = ("--runs", "r", "--mlflow-uri", "off", "--quiet")

@@ -7,17 +7,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from tls_server import Play, Server, serving
+from tls_server import Play, Server
 
 from harness.cards.loading import shipped
 from harness.cards.schema import Weights
-from harness.files import download as fetching
 from harness.models.weights.locate import weights_folder
 from harness.models.weights.sources import FetchFailed, fetch
 from harness.runtime.errors import Unwritable
@@ -27,21 +25,10 @@ SHA = hashlib.sha256(CONTENT).hexdigest()
 URL = "https://a.example/w.safetensors"
 
 
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
 @pytest.fixture
-def web(started: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    for name, value in started.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(fetching, "_PAUSE", 0.0)
-    started.files, started.asked = {"a.example/w.safetensors": CONTENT}, []
-    started.plays.clear()
-    started.usual.clear()
-    return started
+def web(web: Server) -> Server:
+    web.files = {"a.example/w.safetensors": CONTENT}
+    return web
 
 
 @pytest.fixture(autouse=True)

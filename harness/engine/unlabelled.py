@@ -18,6 +18,7 @@ from harness.cards.schema import ModelCard
 from harness.engine.devices import choose
 from harness.engine.scorer import Pair, Scorer, ahead, cut
 from harness.files.atomic import append_lines, sha256_json, write_text
+from harness.files.hash_index import hash_files
 from harness.imaging import decode
 from harness.imaging.crops import Crop
 from harness.imaging.decode import Decoded
@@ -302,11 +303,11 @@ def _scores_of(ready: Sequence[Ready], chunk: Sequence[Pair], images: _Images, *
 def _resume(
     journal: Path, ready: Sequence[Ready], pairs: Sequence[Pair], chunks: Sequence[Sequence[Pair]]
 ) -> dict[int, list[ScoredPair]]:
-    """Chunks that a killed command finished under the same models and images; a journal of anything else begins anew."""
-    facts = {path: _fact(path) for pair in pairs for path in (pair.reference, pair.distorted)}
-    identity = sha256_json(
-        {"format": 1, "models": [[r.name, r.identity] for r in ready], "pairs": [list(p) for p in pairs], "files": facts}
-    )
+    """Chunks that a killed command finished under the same models, as far as their images are still what was scored.
+
+    A journal of anything else begins anew.
+    """
+    identity = sha256_json({"format": 2, "models": [[r.name, r.identity] for r in ready], "pairs": [list(p) for p in pairs]})
     head = json.dumps({"journal": "harness score", "identity": identity}) + "\n"
     try:
         lines = journal.read_text(encoding="utf-8").split("\n")[:-1]  # the last is cut short, or empty
@@ -324,17 +325,26 @@ def _resume(
                 ]
                 if all(len(row.results) == len(ready) for row in rows):
                     done[entry["chunk"]] = rows
+    done = _unchanged(done)
     whole = [json.dumps({"chunk": n, "rows": [_plain(row) for row in rows]}) + "\n" for n, rows in done.items()]
     write_text(journal, head + "".join(whole))
     return done
 
 
-def _fact(path: str) -> list[int]:
+def _unchanged(done: Mapping[int, list[ScoredPair]]) -> dict[int, list[ScoredPair]]:
+    """The chunks whose files still have the content that every model saw."""
+    rows = [row for chunk in done.values() for row in chunk]
+    paths = {path for row in rows for path in (row.pair.distorted, row.pair.reference) if os.path.isfile(path)}
     try:
-        found = os.stat(path)
-    except OSError:
-        return []
-    return [found.st_size, found.st_mtime_ns]
+        content = hash_files(paths)
+    except UsageError:  # a file that cannot be read: whoever scores it says so
+        return {}
+
+    def same(row: ScoredPair) -> bool:
+        found = content.get(row.pair.distorted), content.get(row.pair.reference)
+        return all((result.distorted, result.reference) == found for result in row.results)
+
+    return {number: chunk for number, chunk in done.items() if all(map(same, chunk))}
 
 
 def _plain(row: ScoredPair) -> list[Any]:

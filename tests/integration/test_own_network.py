@@ -12,6 +12,8 @@ from pathlib import Path
 
 import miniatures
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from small import write_network, write_table
 
 from harness.cards.loading import find_dataset
@@ -41,7 +43,8 @@ class Stepping(Small):
 
 
 @pytest.fixture
-def cards(tmp_path: Path) -> Path:
+def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     folder = write_network(tmp_path / "cards")
     (folder / "ranking_loss.py").write_text(LOSS, encoding="utf-8")
     shipped = (folder / "small.toml").read_text(encoding="utf-8")
@@ -146,3 +149,37 @@ def test_pipals_released_protocol_selects_by_the_challenges_validation_set(cards
     assert done.metrics["test"] is None
     with pytest.raises(UsageError, match=r"no validation part: choose .*released"):
         plan(Request(**{**request.__dict__, "protocol": "val"}))
+
+
+PART = """
+
+class Parted(Small):
+    def load_part(self, part, state):
+        getattr(self, part).load_state_dict(state)
+"""
+
+
+def test_trained_weights_without_their_frozen_part_score_as_the_run_did(cards: Path, tmp_path: Path):
+    source = (cards / "small_network.py").read_text(encoding="utf-8")
+    (cards / "small_network.py").write_text(source + PART, encoding="utf-8")
+    part = tmp_path / "filter.safetensors"
+    draw = torch.Generator().manual_seed(1)
+    save_file({"weight": torch.randn(4, 3, 5, 5, generator=draw), "bias": torch.zeros(4)}, part)
+    text = (cards / "small.toml").read_text(encoding="utf-8").replace('"small"', '"parted"', 1).replace(":Small", ":Parted")
+    text = text.replace("[recipe]\n", '[recipe]\nfrozen = ["filter"]\n')
+    text += f'\n[[weights]]\nname = "filter"\nfile = "filter.safetensors"\nsources = ["{part.as_uri()}"]\n'
+    (cards / "parted.toml").write_text(text, encoding="utf-8")
+    table = write_table(tmp_path / "data")
+    places = {"cards": (str(cards),), "runs": str(tmp_path / "runs"), "mlflow_uri": "off", "quiet": True}
+    trained = run(Request("parted", str(table), protocol="parts", settings={"recipe.epochs": "1"}, **places), lambda line: None)
+    own = trained.folder / "weights.safetensors"
+    assert {key.partition(".")[0] for key in load_file(own)} == {"norm", "head"}
+    tested = run(Request("parted", str(table), protocol="parts", weights=str(own), **places), lambda line: None)
+    rows = [line for line in (trained.folder / "scores.csv").read_text().splitlines() if line.endswith(",test")]
+    assert rows
+    assert [line for line in (tested.folder / "scores.csv").read_text().splitlines() if line.endswith(",test")] == rows
+    # Over another part the same heads would give other scores without a word.
+    save_file({"weight": torch.randn(4, 3, 5, 5, generator=draw), "bias": torch.zeros(4)}, part)
+    (cards / "parted.toml").write_text(text.replace("filter.safetensors", "other.safetensors", 1), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"was trained over other weights of filter"):
+        plan(Request("parted", str(table), protocol="parts", weights=str(own), **places))

@@ -10,7 +10,7 @@ import torch
 
 from harness.cards.loading import load_cards
 from harness.cards.plugins import model_class
-from harness.models import adapters, identity, psnr
+from harness.models import adapters, find_model, identity, psnr
 from harness.models.identity import class_identity, code_of, source_hash, state_hash, weights_of
 from harness.models.weights import ResolvedWeights
 from harness.models.weights.checkpoint import save_state
@@ -27,6 +27,9 @@ def test_own_classes_are_read_as_python_would_import_them():
             continue
         assert code_of(card) == class_identity(model_class(card.class_, card.path), card.class_), card.name
     assert code_of(load_cards("models")["psnr"])["version"] == 1
+    for name in ("frame-analytics:ssim", "piq:gmsd"):
+        card = find_model(name)
+        assert code_of(card) == class_identity(model_class(card.class_, card.path), card.class_), name
     facts = identity._class_facts("harness.models.adapters", "Pyiqa")
     assert facts == {"name": "Pyiqa", "version": 1, "library": adapters.Pyiqa.library}
 

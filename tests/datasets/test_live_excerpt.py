@@ -1,4 +1,4 @@
-"""The card live-excerpt, and what it is made of: files from pinned addresses, a table of labels, a notice that is kept."""
+"""The card live-excerpt, and what it is made of: files from pinned addresses, labels of one's own, a notice that is kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.cards.loading import find_dataset
 from harness.datasets import load_dataset
 from harness.datasets.download import get
 from harness.datasets.overlap import content_of, related
-from harness.runtime.errors import RunError, UsageError
+from harness.runtime.errors import RunError
 
 NOTICE = "Copyright of somebody.\nThis notice stays.\n"
 
@@ -29,9 +29,10 @@ def excerpt(tmp_path: Path) -> tuple[str, dict[str, bytes]]:
     images = {"a.bmp": reference, **{f"a_{i}.bmp": distorted(reference, "noise", i, i) for i in (1, 2)}}
     files = {name: cv2.imencode(".bmp", image)[1].tobytes() for name, image in images.items()}
     lines = [
-        'name = "small"\ntitle = "small"\nreader = "carried"\nhigher_is_better = false\nreferences = 1\npairs = 2',
+        'name = "small"\ntitle = "small"\nreader = "lists"\nhigher_is_better = false\nreferences = 1\npairs = 2',
         'notice = "small/NOTICE"\ndefault_protocol = "full"\n[protocols.full]\nsplit = "full"',
-        '[layout]\ntable = "small/table.csv"',
+        "[layout]\npattern = '(?P<reference>a)_\\d\\.bmp'\nreference = '{reference}.bmp'\nlabels = ['labels.csv']",
+        "columns = ['name', 'score']\nwithheld = true\npairs = 2",
     ]
     for name, data in files.items():
         digest = hashlib.sha256(data).hexdigest()
@@ -42,20 +43,20 @@ def excerpt(tmp_path: Path) -> tuple[str, dict[str, bytes]]:
     card = tmp_path / "cards" / "small.toml"
     card.write_text("\n".join(lines), encoding="utf-8")
     (card.parent / "small" / "NOTICE").write_text(NOTICE, encoding="utf-8")
-    table = "name,distorted,reference,score\na_1.bmp,a_1.bmp,a.bmp,10\na_2.bmp,a_2.bmp,a.bmp,20\n"
-    (card.parent / "small" / "table.csv").write_text(table, encoding="utf-8")
     return str(card), files
 
 
-def test_the_files_come_with_the_notice_and_the_labels(excerpt, tmp_path, web):
+def test_the_files_come_with_the_notice_and_wait_for_labels_of_ones_own(excerpt, tmp_path, web):
     card, files = find_dataset(excerpt[0]), excerpt[1]
     web.files = served(files)
     lines = get(card, tmp_path / "data")
     assert (tmp_path / "data" / "NOTICE").read_text(encoding="utf-8") == NOTICE
     assert "This notice stays." in lines
     table = load_dataset(excerpt[0], tmp_path / "data").table
-    assert list(table["score"]) == [10, 20]
+    assert table["score"].isna().tolist() == [True, True]
     assert all(Path(path).is_file() for path in [*table["distorted"], *table["reference"]])
+    (tmp_path / "data" / "labels.csv").write_text("name,score\na_1.bmp,10\na_2.bmp,20\n", encoding="utf-8")
+    assert list(load_dataset(excerpt[0], tmp_path / "data").table["score"]) == [10, 20]
 
 
 def test_a_changed_file_is_refused_and_the_same_command_goes_on(excerpt, tmp_path, web):
@@ -66,14 +67,6 @@ def test_a_changed_file_is_refused_and_the_same_command_goes_on(excerpt, tmp_pat
     web.files, web.asked = served(files), []
     get(card, tmp_path / "data")
     assert {asked.path.rpartition("/")[2] for asked in web.asked} == {"a_2.bmp"}
-
-
-def test_without_its_table_the_places_are_named(excerpt, tmp_path, web):
-    (Path(excerpt[0]).parent / "small" / "table.csv").unlink()
-    web.files = served(excerpt[1])
-    get(find_dataset(excerpt[0]), tmp_path / "data")
-    with pytest.raises(UsageError, match=r"neither .*data.table\.csv nor .*small.table\.csv"):
-        load_dataset(excerpt[0], tmp_path / "data")
 
 
 def test_the_card_pins_54_files_and_carries_lives_notice():
@@ -89,6 +82,42 @@ def test_the_card_shares_its_references_with_lives(name):
     assert related(excerpt, live)
     for reference in ("buildings", "lighthouse", "monarch", "parrots"):
         assert content_of(excerpt, reference) == content_of(live, reference)
+
+
+def test_get_and_check_succeed_from_an_empty_folder(excerpt, tmp_path, web, said):
+    web.files = served(excerpt[1])
+    words = [excerpt[0], "--root", str(tmp_path / "data"), "--quiet"]
+    assert "This notice stays." in said("data", "get", *words)
+    checked = said("data", "check", *words)
+    assert "2 images without labels (these are not distributed with it)" in checked
+    assert checked.endswith("small: ok\n")
+
+
+def test_with_its_labels_the_card_gives_the_published_figures(shared, tmp_path):
+    """SRCC and PLCC of the excerpt as the shared folder's README has them, through the card and BMP files."""
+    from PIL import Image
+
+    from harness.engine.request import Request
+    from harness.engine.run import run
+
+    source, root = shared / "data" / "live-excerpt", tmp_path / "live-excerpt"
+    rows = [line.split(",") for line in (source / "table.csv").read_text(encoding="utf-8").splitlines()[1:]]
+    root.mkdir()
+    want = {e.file: e.sha256 for e in find_dataset("live-excerpt").downloads}
+    for file in {place for row in rows for place in row[1:3]}:
+        image = root / f"{Path(file).stem}.bmp"
+        Image.open(source / file).convert("RGB").save(image)
+        data = bytearray(image.read_bytes())
+        data[38:54] = bytes(16)
+        image.write_bytes(data)
+        assert hashlib.sha256(data).hexdigest() == want[image.name]
+    labels = [f"{Path(row[0]).stem}.bmp,{row[3]}" for row in rows]
+    (root / "labels.csv").write_text("\n".join(["name,score", *labels]) + "\n", encoding="utf-8")
+    figures = {"psnr": (".867", ".845"), "psnr-y": (".844", ".841"), "ssim": (".812", ".740"), "ssim-256": (".929", ".828")}
+    for model, (srcc, plcc) in (figures | {"ms-ssim": (".949", ".817")}).items():
+        request = Request(model, "live-excerpt", root=str(root), runs=str(tmp_path / "runs"), mlflow_uri="off", quiet=True)
+        found = run(request, lambda line: None).record.metrics["test"]
+        assert (f"{found.srcc:.3f}"[1:], f"{found.plcc:.3f}"[1:]) == (srcc, plcc), model
 
 
 def test_the_addresses_are_those_of_the_sources(shared):

@@ -28,6 +28,7 @@ EXPECTED = {
     "kadid10k": (75, 5, True),
     "live": (779, 29, False),
     "live-first": (779, 29, False),
+    "live-excerpt": (50, 4, False),
     "csiq": (144, 5, False),
     "pipal": (3250, 250, True),
     "pipal-ntire2022": (1800, 50, True),

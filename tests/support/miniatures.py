@@ -350,12 +350,25 @@ def bapps(root: Path) -> None:
         write(root / f"dataset/jnd/val/traditional/{kind}/000000.png", still(kind))
 
 
+def live_excerpt(root: Path) -> None:
+    """The 54 files that the card names, and labels of one's own."""
+    names = [entry.file for entry in find_dataset("live-excerpt").downloads]
+    lines = []
+    for name in names:
+        kind, _, rest = name.rpartition(".")[0].partition("_")
+        reference = rest.partition("_")[0] or kind
+        write(root / name, noisy(still(reference), 20, name) if rest else still(reference))
+        lines += [f"{name},{30 + len(lines)}"] if rest else []
+    text(root / "labels.csv", "\n".join(["name,score", *lines]) + "\n")
+
+
 TREES: dict[str, Callable[[Path], None]] = {
     "tid2013": tid2013,
     "tid2008": tid2008,
     "kadid10k": kadid10k,
     "live": live,
     "live-first": live,
+    "live-excerpt": live_excerpt,
     "csiq": csiq,
     "pipal": pipal,
     "pipal-ntire2022": pipal_ntire2022,

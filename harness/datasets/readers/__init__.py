@@ -15,14 +15,7 @@ if TYPE_CHECKING:
 
     from harness.cards.schema import DatasetCard
 
-__all__ = ["carried", "lists", "live", "triplets"]
-
-
-def carried(card: DatasetCard, root: Path | None, **layout: Any) -> pd.DataFrame:
-    """Images under a table of pairs (`harness.datasets.readers.carried_table`)."""
-    from harness.datasets.readers.carried_table import read
-
-    return read(card, root, layout)
+__all__ = ["lists", "live", "triplets"]
 
 
 def lists(card: DatasetCard, root: Path | None, **layout: Any) -> pd.DataFrame:

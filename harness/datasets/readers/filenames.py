@@ -59,7 +59,7 @@ class Part:
     drop_references: bool = False
     """Rows about a reference itself are dropped and counted."""
     withheld: bool = False
-    """The labels are not public: without a label file the scores are unknown, and the part may be absent."""
+    """The labels are not distributed with the images: without a label file the scores are unknown, and the part may be absent."""
     name: str = ""
     """How names found on the disk alone are spelt, with the groups in braces: letter case differs between copies."""
     references: tuple[str, ...] = ()
@@ -147,10 +147,12 @@ class _Reading:
         if files:
             if self.part.withheld:
                 names = listed([Path(file).name for file in files], 3)
-                self.found.notes.append(f"{self.called}labels from {names}; the organisers publish none: a copy of others'")
+                self.found.notes.append(
+                    f"{self.called}labels from {names}, which are not distributed with it: a copy of your own or of others'"
+                )
         elif self.part.withheld:
             rows = [Label(0, name, math.nan) for name in self._unlabelled_names()]
-            self.found.notes.append(f"{self.called}{len(rows):,} pictures without labels (withheld by the organisers)")
+            self.found.notes.append(f"{self.called}{len(rows):,} images without labels (these are not distributed with it)")
         else:
             self.found.error(
                 f"{self.called}no label file (looked for {listed(self.part.labels)} in every folder, any letter case)",

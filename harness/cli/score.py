@@ -91,18 +91,25 @@ def score(
         _score_several(request, how, out, report, "json" if as_json else form, quiet)
         return
     table = unlabelled.read_pairs(pairs, root) if pairs else unlabelled.one_pair(*words[-2:])
-    with unlabelled.scorer(models[0], table, workers=workers, ray=ray, **how) as scorer:
-        results = unlabelled.score(scorer, table, quiet=quiet)
+    journal = Path(f"{out}.partial") if out and workers < 2 and not ray else None
+    if journal is not None:
+        rows = unlabelled.score_all(unlabelled.several(models, table, **how), table, journal=journal, quiet=quiet, say=say)
+        results = [(row.pair, row.results[0]) for row in rows]
+    else:
+        with unlabelled.scorer(models[0], table, workers=workers, ray=ray, **how) as scorer:
+            results = unlabelled.score(scorer, table, quiet=quiet)
     for line in remarks.lines(remark for _, scored in results for remark in scored.remarks):
         say(line)
     if out and pairs:
         unlabelled.write_scores(out, results, unlabelled.other_columns(pairs))
+        if journal is not None:
+            journal.unlink(missing_ok=True)
         say(f"{len(results)} scores written to {out}")
     if as_json:
         echo(json.dumps([unlabelled.as_json(pair, scored) for pair, scored in results], indent=2, ensure_ascii=False))
     elif not out:
-        rows = [[pair.name, repr(scored.score)] if pairs else [repr(scored.score)] for pair, scored in results]
-        echo(csv_text(rows).removesuffix("\n"))
+        cells = [[pair.name, repr(scored.score)] if pairs else [repr(scored.score)] for pair, scored in results]
+        echo(csv_text(cells).removesuffix("\n"))
 
 
 class _Request(NamedTuple):

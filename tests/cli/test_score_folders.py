@@ -314,3 +314,20 @@ def test_codecs_are_ranked_on_the_images_that_all_have(tmp_path: Path, said: Sai
         assert ranking["places"][0]["mean"] == pytest.approx(max(means.values()))
         assert (ranking["images"], ranking["cells"]) == (3, 12)
     assert "give A and B, or a table with --by COLUMN" in said("compare", "s.csv", status=2)
+
+
+def test_one_model_over_a_table_of_pairs_goes_on_too(tmp_path: Path, said: Said):
+    world(tmp_path)
+    rows = [(f"dist/{kind}/{level}/im0.png", "refs/im0.png") for kind in ("noise", "fade") for level in (1, 2)]
+    (tmp_path / "pairs.csv").write_text("distorted,reference\n" + "".join(f"{d},{r}\n" for d, r in rows))
+    broken = tmp_path / rows[2][0]
+    good = broken.read_bytes()
+    spoil(broken)
+    text = said("score", "psnr", "--pairs", "pairs.csv", "--out", "p.csv", "--batch", "1", "--quiet", status=2)
+    assert "3 of 4 pairs are scored and kept in p.csv.partial" in text
+    broken.write_bytes(good)
+    said("score", "psnr", "--pairs", "pairs.csv", "--out", "p.csv", "--batch", "1")
+    assert [row["score"] for row in read(tmp_path / "p.csv")] == [
+        said("score", "psnr", reference, distorted).strip() for distorted, reference in rows
+    ]
+    assert not (tmp_path / "p.csv.partial").exists()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.ensembles.blends import Blend
+from harness.ensembles.blends import Blend, Fits, least_squares
 from harness.ensembles.members import Gathered, Images
 from harness.ensembles.objective import Objective
 from harness.models import score_scaling
@@ -24,8 +24,9 @@ from harness.statistics.intervals import fisher_interval, holm
 METHODS = ("mean", "greedy", "least-squares", "searched")
 GAINS = ("main", "srcc", "plcc")
 LEVEL = 0.05
-_RESCALINGS = ("logistic", "ecdf", "raw")
-"""Of one member alone; `raw` is put into the labels' units by a line, in each fold its own."""
+_RESCALINGS = ("logistic", "ecdf", "raw", "sum")
+"""Of one member alone; `raw` is put into the labels' units by a line, in each fold its own; `sum` is what least squares makes of
+all its scalings, which a blend may use too."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,9 @@ def _or_lowest(value: float) -> float:
 
 
 def _alone(kind: str, source: int, scores: Floats, labels: Floats) -> Blend:
+    if kind == "sum":
+        found = least_squares(Fits(scores, labels), [source], score_scaling.KINDS)
+        return found.calibrated(scores, labels)
     fitted = score_scaling.fit(kind, scores[source], labels) or Scaling("raw")
     return Blend((source,), (fitted,), (1.0,)).calibrated(scores, labels)
 

@@ -10,12 +10,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from harness.ensembles.assess import Scored, assess, baseline, rescaled_member, scored
-from harness.ensembles.blends import Blend
+from harness.ensembles.assess import Scored, assess, baseline, out_of_fold, rescaled_member, scored
+from harness.ensembles.blends import Blend, Fits, least_squares
 from harness.ensembles.members import Images
 from harness.ensembles.search import folds
 from harness.ensembles.tables import blend_text
-from harness.models.score_scaling import Scaling, fit
+from harness.models.score_scaling import KINDS, Scaling, fit
 from harness.statistics.agreement import agreement
 from harness.statistics.comparison import compare
 
@@ -52,6 +52,29 @@ def test_scaling_alone_is_no_gain_in_any_figure() -> None:
     for figure in ("main", "srcc", "plcc"):
         assert blend.versus[figure].difference == pytest.approx(0, abs=1e-12)
         assert blend.verdict(figure) == "not significant"
+
+
+def test_several_scalings_of_one_member_are_no_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Least squares may use a member under several scalings at once: against one of them alone that looks like a gain."""
+
+    def gained(seed: int) -> bool:
+        draw = np.random.default_rng(seed)
+        quality = draw.exponential(size=(30, 12))
+        true = quality + 4 * (1 - np.exp(-2 * quality))
+        labels = (true + 0.05 * draw.normal(size=(30, 1)) + 0.05 * draw.normal(size=quality.shape)).ravel()
+        scores = np.stack([quality.ravel(), draw.normal(size=labels.size)])
+        references = np.repeat([f"r{i:02}" for i in range(30)], 12)
+        images = Images("toy", "fitting", [str(i) for i in range(len(labels))], labels, references.tolist(), scores)
+        held_out = folds(images.references, 0)
+        outside = [np.setdiff1d(np.arange(len(labels)), rows) for rows in held_out]
+        blends = [least_squares(Fits(scores[:, rows], labels[rows]), [0, 1], KINDS) for rows in outside]
+        base = baseline(images, 0, rescaled_member(0, images, held_out, outside).fitting)
+        row = assess(images, ["score", "noise"], {"least-squares": out_of_fold(blends, held_out, scores)}, base)[-1]
+        return any(row.verdict(figure) == "gain" for figure in ("main", "srcc", "plcc"))
+
+    assert not any(map(gained, range(6)))
+    monkeypatch.setattr("harness.ensembles.assess._RESCALINGS", ("logistic", "ecdf", "raw"))
+    assert any(map(gained, range(6)))
 
 
 def test_a_rescaled_member_keeps_srcc_where_its_scaling_ties_images_and_folds_differ() -> None:

@@ -163,7 +163,7 @@ def _is_asked_header(line: str, form: Lines, names: Names, tally: Tally) -> bool
     if line == form.header:
         return True
     cells = [cell.strip() for cell in re.split(r"[,;\t ]+", line.strip()) if cell.strip()]
-    if cells and names.intended(cells[0]) is None and not any(map(_NUMBER.fullmatch, cells)):
+    if cells and not names.holds(cells[0]) and not any(_NUMBER.fullmatch(cell) or _finite_words(cell) for cell in cells):
         tally.add("header-spelling", 1, f"the header is {_short(line)!r} instead of {form.header!r}")
         return True
     tally.add("header-missing", 1, repr(form.header))

@@ -128,8 +128,7 @@ def inspect(
     all_found = list(found)
     asked = {card.lines.file for card in known}.intersection(files)
     lines = [line for name in asked for line in decoded(files[name], name)[0] if line.strip()]
-    heads = {card.lines.header for card in known} - {""}
-    guess = image_names.inferred(_tokens(lines), known, len(lines) - (lines[:1] != [] and lines[0] in heads))
+    guess = image_names.inferred(_tokens(lines), known, (len(lines), len(lines) - 1))
     card = guess[0] if guess else known[-1]
     if phase is not None and guess is not None and guess[1] != phase and card.phases[guess[1]].lists_names:
         text, mend = (

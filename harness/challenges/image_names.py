@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -113,11 +113,11 @@ def phase_named(card: ChallengeCard, phase: str | None) -> str:
     return phase or card.default_phase
 
 
-def inferred(texts: Iterable[str], cards: Sequence[ChallengeCard], count: int = 0) -> tuple[ChallengeCard, str] | None:
+def inferred(texts: Iterable[str], cards: Sequence[ChallengeCard], counts: Collection[int] = ()) -> tuple[ChallengeCard, str] | None:
     """The challenge and phase that names are about, however they are spelt; None where fewer than half fit any.
 
     Phases that list their names come first: a phase that is known by its pattern alone would take any name. Of several such
-    phases the one that has `count` images is taken, if there is one.
+    phases one that has as many images as `counts` says is taken, if there is one.
     """
     stems = {_stem(text) for text in texts}
     candidates = [(card, p) for card in cards for p in card.phases]
@@ -125,7 +125,7 @@ def inferred(texts: Iterable[str], cards: Sequence[ChallengeCard], count: int = 
     most, best = max(overlap, default=(0, 0))
     if stems and 2 * most >= len(stems):
         return candidates[best]
-    for card, p in sorted(candidates, key=lambda each: each[0].phases[each[1]].images != count):
+    for card, p in sorted(candidates, key=lambda each: each[0].phases[each[1]].images not in counts):
         pattern, extension = _pattern(card.pattern), PurePosixPath(card.image).suffix
         if not card.phases[p].lists_names and 2 * sum(bool(pattern.fullmatch(s + extension)) for s in stems) >= max(
             len(stems), 1

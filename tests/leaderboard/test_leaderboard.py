@@ -282,7 +282,8 @@ def test_seeded_splits_are_averaged_although_their_test_images_differ(tmp_path: 
     assert all(row.marks == () for row in rows)
 
 
-def test_repeated_splits_are_one_row_with_their_range_and_their_records_are_behind_it(tmp_path: Path) -> None:
+def test_repeated_splits_are_one_row_with_their_range_and_records(tmp_path: Path) -> None:
+    """Repeated splits are one row with their range and their records are behind it."""
     place, record = repeated(tmp_path, "psnr")
     (row,) = [row for row in rows_of(tmp_path) if row.kind != "control"]
     assert (row.key, row.repeats, row.n) == (record["key"], 3, 180)
@@ -527,7 +528,8 @@ def test_ids_are_single_words_whatever_a_dataset_is_called(tmp_path: Path) -> No
     assert set(re.findall(r'aria-labelledby="([^"]*)"', page)) <= set(ids)
 
 
-def test_leaderboards_need_no_torch_ray_mlflow_or_pandas_and_500_records_take_under_2_seconds(tmp_path: Path) -> None:
+def test_leaderboards_need_no_heavy_library_and_read_500_records_quickly(tmp_path: Path) -> None:
+    """Leaderboards need no torch, Ray, MLflow or pandas, and 500 records take under 2 seconds."""
     place, record = make(tmp_path / "one", "net", trained=True, references=25)
     for n in range(500):
         key = f"{n:016x}"

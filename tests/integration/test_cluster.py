@@ -328,7 +328,7 @@ def test_after_a_killed_worker_or_node_only_unfinished_chunks_are_redone(
 
 
 def test_no_process_outlives_ctrl_c_sigterm_or_a_kill(world: World):
-    """The next start ends what a kill left. Three runs side by side, each in its own process, cut off while both workers score."""
+    """The next start ends what a kill left. Three runs at once, each in its own process, cut off while both workers score."""
     cut: dict[signal.Signals, subprocess.Popen[str]] = {}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         log, hold = (world.folder / f"{number.name}.{what}" for what in ("log", "hold"))

@@ -529,7 +529,7 @@ def test_ids_are_single_words_whatever_a_dataset_is_called(tmp_path: Path) -> No
 
 
 def test_leaderboards_need_no_torch_ray_mlflow_or_pandas(tmp_path: Path) -> None:
-    make(tmp_path / "boards" / "records" / "toy" / "net" / "one", "net", trained=True, references=25)
+    make(tmp_path / "boards" / "records", "net", trained=True, references=25)
     code = (
         "import sys; from harness import leaderboard\n"
         f"leaderboard.write({str(tmp_path / 'boards')!r})\n"
@@ -537,7 +537,7 @@ def test_leaderboards_need_no_torch_ray_mlflow_or_pandas(tmp_path: Path) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "net" in (tmp_path / "boards" / "index.html").read_text()
+    assert any("net" in board.read_text() for board in (tmp_path / "boards").glob("*.md"))
 
 
 def test_a_damaged_record_stops_no_table_and_is_named_below_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 from collections import Counter
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import click
 
 from harness.cli import options as o
-from harness.cli.options import WORDS, Argument, Option, echo, notifier, options
+from harness.cli.options import WORDS, Argument, Option, echo, options
 
 if TYPE_CHECKING:
     from harness.engine.codecs import CodecComparison, CodecResult
     from harness.statistics.bd_rate import MeanOver
+
+_log = logging.getLogger(__package__)
 
 Table = tuple[str, list[str], list[list[object]], list[str]]
 """Caption, header, rows, notes."""
@@ -98,7 +101,7 @@ def codecs_(chosen: CodecsOptions) -> None:
         command = shlex.join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("harness", "__main__.py") else ""
         title = f"{', '.join(table.codecs)}: rate against {chosen.anchor}"
         score_report.write_codec_page(chosen.report, title, shown, drawn, command)
-        notifier(chosen.quiet)(f"report written to {chosen.report}")
+        _log.info(f"report written to {chosen.report}")
     if chosen.as_json:
         echo(json.dumps(found.json(), indent=2, ensure_ascii=False))
         return

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import click
 
 from harness.cli import options as o
-from harness.cli.options import WORDS, Argument, Option, echo, notifier, options
+from harness.cli.options import WORDS, Argument, Option, echo, options
 from harness.runtime.errors import UsageError
 
 _FITS = {"type": click.Choice(["logistic4", "logistic5", "poly3"]), "default": "logistic4", "show_default": True}
@@ -100,6 +100,5 @@ def compare(chosen: CompareOptions) -> None:
         cards=chosen.cards,
         runs=chosen.runs,
         seed=chosen.seed,
-        say=notifier(chosen.quiet),
     )
     echo(json.dumps(contrast.as_json(found), indent=2) if chosen.as_json else contrast.text(found))

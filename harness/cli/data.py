@@ -11,7 +11,7 @@ from typing import Annotated
 import click
 
 from harness.cli import options as o
-from harness.cli.options import Argument, Option, echo, notifier, options
+from harness.cli.options import Argument, Option, echo, options
 from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError
 from harness.runtime.text import visible
@@ -92,7 +92,6 @@ def data_check(chosen: CheckOptions) -> None:
         full=chosen.full,
         allow_incomplete=chosen.allow_incomplete,
         workers=chosen.workers or None,
-        quiet=chosen.quiet,
     )
     echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if chosen.as_json else report.text())
     if not report.ok or (chosen.strict and any(p.severity != "information" for p in report.problems)):
@@ -106,12 +105,11 @@ def data_get(chosen: GetOptions) -> None:
     from harness.datasets import dataset_card, download
     from harness.runtime.progress import counted
 
-    with counted(f"downloading {chosen.name}", unit="bytes", quiet=chosen.quiet) as step:
+    with counted(f"downloading {chosen.name}", unit="bytes") as step:
         lines = download.get(
             dataset_card(chosen.name, chosen.cards),
             chosen.root,
             progress=lambda file, done, total: step(done, total),
-            say=notifier(chosen.quiet),
             offline=chosen.offline,
             password=_password(chosen.password_file),
         )
@@ -125,13 +123,12 @@ def data_unpack(chosen: UnpackOptions) -> None:
     from harness.datasets import dataset_card, download
     from harness.runtime.progress import counted
 
-    with counted(f"unpacking {chosen.name}", unit="bytes", quiet=chosen.quiet) as step:
+    with counted(f"unpacking {chosen.name}", unit="bytes") as step:
         lines = download.unpack_archives(
             dataset_card(chosen.name, chosen.cards),
             chosen.root,
             chosen.archives,
             progress=lambda file, done, total: step(done, total),
-            say=notifier(chosen.quiet),
             password=_password(chosen.password_file),
         )
     echo("\n".join(lines))
@@ -166,5 +163,5 @@ def data_show(chosen: ShowOptions) -> None:
     from harness import datasets
     from harness.datasets.contact_sheet import contact_sheet
 
-    data = datasets.load_dataset(chosen.name, chosen.root, cards=chosen.cards, quiet=chosen.quiet)
+    data = datasets.load_dataset(chosen.name, chosen.root, cards=chosen.cards)
     echo(str(contact_sheet(data, chosen.out or f"{data.name}.png", chosen.reference)))

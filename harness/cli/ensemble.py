@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import click
 
 from harness.cli import options as o
-from harness.cli.options import WORDS, Argument, Option, echo, notifier, options, request_of
+from harness.cli.options import WORDS, Argument, Option, echo, options, request_of
 
 _DATASET = "Fit on the validation part of this dataset, else on all of it."
 _TRIALS = "Try N weightings [1000]; with --tune recipe, N trainings [8]."
@@ -62,7 +62,6 @@ def ensemble(chosen: EnsembleOptions) -> None:
     from harness.ensembles.build import ensemble as make
 
     request = request_of(chosen, model="")
-    say = notifier(chosen.quiet)
     if chosen.tune:
         from harness.ensembles.tune import tune_recipe
 
@@ -73,7 +72,6 @@ def ensemble(chosen: EnsembleOptions) -> None:
             trials=chosen.trials or 8,
             aim=chosen.objective,
             concurrency=chosen.concurrency or 1,
-            say=say,
         )
         echo(json.dumps(tuned.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(tuned))
         return
@@ -89,5 +87,5 @@ def ensemble(chosen: EnsembleOptions) -> None:
         concurrency=chosen.concurrency,
         one_scaling=chosen.one_scaling,
     )
-    made = make(chosen.members, request, wish, say)
+    made = make(chosen.members, request, wish)
     echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints, overload
 
 import click
 
+from harness.runtime import logs
 from harness.runtime.errors import UsageError
 from harness.runtime.text import visible_document
 
@@ -71,8 +73,15 @@ WORDS: Mapping[str, Any] = {
 }
 """Attributes of an option whose value is a list of words with commas between them."""
 
+
+def _set_quiet(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    logs.set_level(quiet=value)
+    return value
+
+
 _AT_LEAST_0, _AT_LEAST_1 = click.IntRange(0), click.IntRange(1)
 _WORKERS = "Share the work among N processes; 0 or 1: this one works, with a thread per core."
+_QUIET = "Show warnings and errors only: no progress, no remarks."
 _CARDS = "Look for cards in this folder too; repeatable."
 _ROOT = "The dataset lies in this folder; default: $HARNESS_DATA/<name>, data/<name>."
 SETTINGS: Mapping[str, Any] = {
@@ -93,7 +102,7 @@ Ray = Annotated[str | None, Option(metavar="ADDRESS", help="Work on a running Ra
 Batch = Annotated[int, Option(default=8, show_default=True, type=_AT_LEAST_1, help="Score this many images at once.")]
 Rehash = Annotated[bool, Option(help="Read every image again, whatever the index of file hashes says.")]
 Mlflow = Annotated[str | None, Option(metavar="URI", help="Mirror to this MLflow; default: sqlite beside the runs; off: none.")]
-Quiet = Annotated[bool, Option(help="Show no progress and no remarks.")]
+Quiet = Annotated[bool, Option(callback=_set_quiet, help=_QUIET)]
 Json = Annotated[bool, Option("--json", help="Print one JSON document and nothing else.")]
 Settings = Annotated[Mapping[str, str], Option("--set", help="Override a setting of the card; repeatable.", **SETTINGS)]
 Weights = Annotated[str | None, Option(metavar="FILE|released", help="Test these weights; nothing is trained.")]
@@ -104,7 +113,8 @@ Protocol = Annotated[str | None, Option(metavar="NAME", help="Train, validate an
 _NAMED: Mapping[str, tuple[str, Any]] = {
     **{name: (name, hint) for name, hint in (("runs", Runs), ("cards", Cards), ("device", Device), ("seed", Seed))},
     **{name: (name, hint) for name, hint in (("offline", Offline), ("limit", Limit), ("workers", Workers), ("ray", Ray))},
-    **{name: (name, hint) for name, hint in (("batch", Batch), ("rehash", Rehash), ("quiet", Quiet), ("weights", Weights))},
+    **{name: (name, hint) for name, hint in (("batch", Batch), ("rehash", Rehash), ("weights", Weights))},
+    "quiet": ("quiet", Annotated[bool, Option(callback=_set_quiet, expose_value=False, help=_QUIET)]),
     "root": ("root", Root),
     "threads": ("workers", Threads),
     "mlflow": ("mlflow_uri", Mlflow),
@@ -176,6 +186,6 @@ def echo(text: str, *, err: bool = False) -> None:
     click.echo(visible_document(text), err=err)
 
 
-def notifier(quiet: bool) -> Callable[[str], None]:
-    """What prints remarks on standard error, or nothing where the user wants quiet."""
-    return (lambda text: None) if quiet else (lambda text: echo(text, err=True))
+def show_message(level: int, text: str) -> None:
+    """Show a message of the package's loggers on standard error."""
+    echo(f"{'warning: ' if level >= logging.WARNING else ''}{text}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from harness.cli import options as o
-from harness.cli.options import WORDS, Argument, Option, echo, notifier, options
+from harness.cli.options import WORDS, Argument, Option, echo, options
 from harness.runtime.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
     from harness.datasets.suites import Suite
     from harness.engine.run import Outcome
+
+_log = logging.getLogger(__package__)
 
 _SUITE = "Run on all datasets of a suite instead of one; --root then holds their folders."
 
@@ -74,7 +77,6 @@ def run(chosen: RunOptions) -> None:
     requests = [o.request_of(chosen, model=model, dataset=chosen.dataset or "") for model in names]
     if chosen.seeds is not None:
         requests = [one for request in requests for one in of_seeds(request, o.parse_seeds(chosen.seeds, chosen.seed))]
-    say = notifier(chosen.quiet)
     outcomes: Sequence[Outcome]
     faults: Sequence[HarnessError]
     if chosen.suite:
@@ -82,10 +84,10 @@ def run(chosen: RunOptions) -> None:
         from harness.engine.suite import run_suite
 
         suite = load_suite(chosen.suite, cards=chosen.cards, protocol=chosen.protocol, root=chosen.root)
-        done = run_suite(suite, requests, say)
+        done = run_suite(suite, requests)
         outcomes, faults = done.outcomes, done.faults
     else:
-        outcomes, faults = run_all(requests, chosen.test_on, say, keep_shared=chosen.keep_shared)
+        outcomes, faults = run_all(requests, chosen.test_on, keep_shared=chosen.keep_shared)
     compared = [compare_published(outcome.record) for outcome in outcomes]
     results = [
         {**tables.result(outcome.folder, outcome.record), "published": [one.facts() for one in found]}
@@ -99,8 +101,8 @@ def run(chosen: RunOptions) -> None:
             echo(f"\n{_matrix(suite, outcomes)}")
         if published := published_table(one for found in compared for one in found):
             echo(f"\n{published}")
-        for outcome in outcomes if not chosen.quiet else ():
-            echo(f"{outcome.record.model}: {'found' if outcome.found else 'recorded in'} {outcome.folder}", err=True)
+        for outcome in outcomes:
+            _log.info(f"{outcome.record.model}: {'found' if outcome.found else 'recorded in'} {outcome.folder}")
     if faults:
         raise faults[0] if len(faults) == 1 else HarnessError("\n".join(map(str, faults)))
 

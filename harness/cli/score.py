@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from harness.cli import options as o
-from harness.cli.options import Argument, Option, echo, notifier, options
+from harness.cli.options import Argument, Option, echo, options
 from harness.runtime.errors import UsageError, listed
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from harness.datasets.folders import ImagePair
     from harness.engine.unlabelled import ScoredPair
+
+_log = logging.getLogger(__package__)
 
 FORMS = ("table", "csv", "markdown", "latex", "json")
 _BY_SUFFIX = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json", ".txt": "table"}
@@ -76,7 +79,7 @@ class ScoreOptions:
     def loading(self) -> dict[str, Any]:
         """How the models are loaded and called: what engine.unlabelled takes by name."""
         names = ("weights", "settings", "cards", "device", "seed", "offline", "batch")
-        return {**{name: getattr(self, name) for name in names}, "say": notifier(self.quiet)}
+        return {name: getattr(self, name) for name in names}
 
     def require_whole(self) -> None:
         """Raise UsageError for what does not go together."""
@@ -111,8 +114,8 @@ def score(chosen: ScoreOptions) -> None:
     from harness.results.run_scores import csv_text
 
     chosen.require_whole()
-    models, pairs, out, quiet = chosen.models, chosen.pairs, chosen.out, chosen.quiet
-    how, say = chosen.loading(), notifier(quiet)
+    models, pairs, out = chosen.models, chosen.pairs, chosen.out
+    how = chosen.loading()
     in_pairs_form = out is None or (pairs and out.endswith(".csv"))
     if chosen.reference is not None or len(models) > 1 or chosen.report or chosen.form or not in_pairs_form:
         _score_several(chosen)
@@ -120,18 +123,18 @@ def score(chosen: ScoreOptions) -> None:
     table = unlabelled.read_pairs(pairs, chosen.root) if pairs else unlabelled.one_pair(*chosen.words[-2:])
     journal = Path(f"{out}.partial") if out and chosen.workers < 2 and not chosen.ray else None
     if journal is not None:
-        rows = unlabelled.score_all(unlabelled.several(models, table, **how), table, journal=journal, quiet=quiet, say=say)
+        rows = unlabelled.score_all(unlabelled.several(models, table, **how), table, journal=journal)
         results = [(row.pair, row.results[0]) for row in rows]
     else:
         with unlabelled.scorer(models[0], table, workers=chosen.workers, ray=chosen.ray, **how) as scorer:
-            results = unlabelled.score(scorer, table, quiet=quiet)
+            results = unlabelled.score(scorer, table)
     for line in remarks.lines(remark for _, scored in results for remark in scored.remarks):
-        say(line)
+        _log.info(line)
     if out and pairs:
         unlabelled.write_scores(out, results, unlabelled.other_columns(pairs))
         if journal is not None:
             journal.unlink(missing_ok=True)
-        say(f"{len(results)} scores written to {out}")
+        _log.info(f"{len(results)} scores written to {out}")
     if chosen.as_json:
         echo(json.dumps([unlabelled.as_json(pair, scored) for pair, scored in results], indent=2, ensure_ascii=False))
     elif not out:
@@ -145,10 +148,10 @@ def _score_several(chosen: ScoreOptions) -> None:
     from harness.imaging import remarks
     from harness.results import score_report
 
-    how, say = chosen.loading(), notifier(chosen.quiet)
-    out, form, quiet = chosen.out, "json" if chosen.as_json else chosen.form, chosen.quiet
+    how = chosen.loading()
+    out, form = chosen.out, "json" if chosen.as_json else chosen.form
     written = _form_of(out)
-    images, columns = _image_pairs(chosen, say)
+    images, columns = _image_pairs(chosen)
     table = [Pair(i.name, i.distorted, i.reference, i.reference_id) for i in images]
     ready = unlabelled.several(chosen.models, table, **how)
     names = [one.name for one in ready]
@@ -160,15 +163,15 @@ def _score_several(chosen: ScoreOptions) -> None:
         each = []
         for model in chosen.models:
             with unlabelled.scorer(model, table, workers=chosen.workers, ray=chosen.ray, **how) as scorer:
-                each.append([scored for _, scored in unlabelled.score(scorer, table, quiet=quiet)])
+                each.append([scored for _, scored in unlabelled.score(scorer, table)])
         results = [unlabelled.ScoredPair(p, tuple(r[i] for r in each)) for i, p in enumerate(table)]
     else:
-        results = unlabelled.score_all(ready, table, journal=journal, quiet=quiet, say=say)
+        results = unlabelled.score_all(ready, table, journal=journal)
     for line in remarks.lines(remark for row in results for scored in row.results for remark in scored.remarks):
-        say(line)
+        _log.info(line)
     for number, one in enumerate(ready):
         if same := sum(row.results[number].identical for row in results):
-            say(f"{one.name}: {same} pairs are identical and have the card's score for that")
+            _log.info(f"{one.name}: {same} pairs are identical and have the card's score for that")
     rows = _frame(images, columns, names, results)
     better = {one.name: one.higher_is_better for one in ready}
     if out:
@@ -177,13 +180,13 @@ def _score_several(chosen: ScoreOptions) -> None:
         write_text(out, _text(rows, names, columns, written) + "\n")
         if journal is not None:
             journal.unlink(missing_ok=True)
-        say(f"{len(results)} pairs under {len(names)} models written to {out}")
+        _log.info(f"{len(results)} pairs under {len(names)} models written to {out}")
     if chosen.report:
         title = f"{', '.join(names)} on {len(results)} pairs"
         command = shlex.join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("harness", "__main__.py") else ""
         loaded = {one.name: one.scorer.model for one in ready}
         score_report.write_page(chosen.report, title, rows, better, columns, command, loaded)
-        say(f"report written to {chosen.report}")
+        _log.info(f"report written to {chosen.report}")
     if form or not out:
         echo(_text(rows, names, columns, form or "table"))
     if form is None:
@@ -198,7 +201,7 @@ def _form_of(out: str | None) -> str:
     return _BY_SUFFIX[suffix]
 
 
-def _image_pairs(chosen: ScoreOptions, say: Any) -> tuple[list[ImagePair], tuple[str, ...]]:
+def _image_pairs(chosen: ScoreOptions) -> tuple[list[ImagePair], tuple[str, ...]]:
     """The pairs with bytes and pixels, and the names of their further columns."""
     from harness.datasets.folders import ImagePair, measure_files, pair_images
     from harness.engine import unlabelled
@@ -206,7 +209,7 @@ def _image_pairs(chosen: ScoreOptions, say: Any) -> tuple[list[ImagePair], tuple
     if chosen.reference is not None:
         pairing = pair_images(chosen.reference, chosen.distorted, chosen.pattern, inner=chosen.inner)
         for line in pairing.left_out:
-            say(f"left out: {line}")
+            _log.info(f"left out: {line}")
         return measure_files(pairing.pairs), pairing.columns
     if chosen.pairs is None:
         pairs, others = unlabelled.one_pair(*chosen.words[-2:]), {}

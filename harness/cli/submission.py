@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Annotated
 
 import click
 
 from harness.cli import options as o
-from harness.cli.options import Argument, Option, echo, notifier, options, request_of
+from harness.cli.options import Argument, Option, echo, options, request_of
 from harness.runtime.errors import UsageError
+
+_log = logging.getLogger(__package__)
 
 Challenge = Annotated[str | None, Option(metavar="NAME", help="Take it as one of this challenge; default: as its names say.")]
 Phase = Annotated[str | None, Option(metavar="NAME", help="Take it as one of this phase; default: as its names say.")]
@@ -94,14 +97,13 @@ def submit(chosen: SubmitOptions) -> None:
     """Score a challenge's images with a model, or the model of a finished run, and write the zip to hand in."""
     from harness.challenges.submit import submit as make
 
-    say = notifier(chosen.quiet)
     request = request_of(chosen, model="", dataset="")
-    made = make(chosen.model, chosen.challenge, chosen.phase, chosen.out, request, description=chosen.description, say=say)
+    made = make(chosen.model, chosen.challenge, chosen.phase, chosen.out, request, description=chosen.description)
     if chosen.factsheet:
         from harness.challenges import factsheet as sheet
 
         sheet.write(chosen.factsheet, made, team=chosen.team, cards=chosen.cards)
-        say(f"fact sheet written to {chosen.factsheet}")
+        _log.info(f"fact sheet written to {chosen.factsheet}")
     echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))
     if chosen.strict and made.warnings:
         raise SystemExit(1)
@@ -118,15 +120,12 @@ def submission_check(chosen: CheckOptions) -> None:
     """Say everything that is wrong with a submission, with its lines and how to fix them. Exit status 1 for a defective one."""
     from harness.challenges.check import check, fix
 
-    say = notifier(chosen.quiet)
     how = {"root": chosen.root, "against": chosen.against}
-    report = check(
-        chosen.file, challenge=chosen.challenge, phase=chosen.phase, cards=chosen.cards, runs=chosen.runs, say=say, **how
-    )
+    report = check(chosen.file, challenge=chosen.challenge, phase=chosen.phase, cards=chosen.cards, runs=chosen.runs, **how)
     if chosen.fixed:
         if not chosen.as_json:
             echo(str(report))
-        report = fix(report, chosen.fixed, cards=chosen.cards, runs=chosen.runs, say=say, **how)
+        report = fix(report, chosen.fixed, cards=chosen.cards, runs=chosen.runs, **how)
     echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(report))
     if not report.ok or (chosen.strict and report.warned):
         raise SystemExit(1)

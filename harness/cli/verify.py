@@ -9,7 +9,7 @@ from typing import Annotated
 import click
 
 from harness.cli import options as o
-from harness.cli.options import Argument, Option, echo, notifier, options
+from harness.cli.options import Argument, Option, echo, options
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,6 @@ def verify(chosen: VerifyOptions) -> None:
         workers=chosen.workers,
         ray=chosen.ray,
         again=Repeated(chosen.dataset, chosen.weights, chosen.init, chosen.scores, chosen.settings),
-        quiet=chosen.quiet,
-        say=notifier(chosen.quiet),
     )
     echo(json.dumps(verdict.json(), indent=2) if chosen.as_json else verification.text(verdict))
     if not verdict.ok:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import click
 
 from harness.cli import options as o
 from harness.cli.options import Argument, Option, echo, options
+
+_log = logging.getLogger(__package__)
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,13 @@ def weights_get(chosen: GetOptions) -> None:
     from harness.models import find_model, weights
     from harness.runtime.progress import downloads
 
-    def say(line: str) -> None:
-        if not chosen.quiet:
-            click.echo(line, err=True)
-
-    with downloads(quiet=chosen.quiet) as step:
-        paths = weights.get(find_model(chosen.name, chosen.cards), chosen.use, step, offline=chosen.offline, say=say)
+    with downloads() as step:
+        paths = weights.get(find_model(chosen.name, chosen.cards), chosen.use, step, offline=chosen.offline)
     for path in paths:
         echo(str(path))
     if not paths:
         wanted = f" for {chosen.use}" if chosen.use else ""
-        say(f"{chosen.name} needs no weights{wanted}; `harness weights check {chosen.name}` lists what it may use")
+        _log.info(f"{chosen.name} needs no weights{wanted}; `harness weights check {chosen.name}` lists what it may use")
 
 
 @weights_.command("check")

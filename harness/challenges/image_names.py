@@ -113,7 +113,9 @@ def phase_named(card: ChallengeCard, phase: str | None) -> str:
     return phase or card.default_phase
 
 
-def inferred(texts: Iterable[str], cards: Sequence[ChallengeCard], counts: Collection[int] = ()) -> tuple[ChallengeCard, str] | None:
+def inferred(
+    texts: Iterable[str], cards: Sequence[ChallengeCard], counts: Collection[int] = ()
+) -> tuple[ChallengeCard, str] | None:
     """The challenge and phase that names are about, however they are spelt; None where fewer than half fit any.
 
     Phases that list their names come first: a phase that is known by its pattern alone would take any name. Of several such

@@ -144,9 +144,9 @@ class Scoring:
             f"key {key!r} is used {count} times; give the terms keys of their own" for key, count in keys.items() if count > 1
         ]
         return found + [
-            f"key {key!r} should hold letters, digits, -, _ and spaces"
+            f"key {key!r} should hold at most 36 letters, digits, -, _ and spaces"
             for key in keys
-            if not re.fullmatch(r"[\w-][\w -]*", key, re.ASCII)
+            if not re.fullmatch(r"[\w-][\w -]{0,35}", key, re.ASCII)
         ]
 
 

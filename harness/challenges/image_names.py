@@ -69,6 +69,11 @@ def parts_of(card: ChallengeCard, name: str) -> Parts:
     return Parts(_filled(card.reference, match), groups.get("kind") or "", groups.get("type") or "")
 
 
+def fits(card: ChallengeCard, name: str) -> bool:
+    """Whether `name` is spelt as the card's images are."""
+    return _pattern(card.pattern).fullmatch(name) is not None
+
+
 def all_names(card: ChallengeCard, phase: str) -> tuple[str, ...] | None:
     """Every name of a phase in order, or None where the card does not list them."""
     about = card.phases[phase]

@@ -99,7 +99,8 @@ def score_folder(
     files = {}
     for card in known:
         for name, limit in wanted_files(card).items():
-            if (path := source / "res" / name).is_file():
+            path = source / "res" / name
+            if path.is_file() and not path.is_symlink():
                 files[name] = _bounded(path, limit)
     report = inspect(files, [], known, phase, str(source / "res"))
     absent = [name for name in wanted_files(report.card) if name not in files]

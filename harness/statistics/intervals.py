@@ -12,12 +12,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Tuple
 
 import numpy as np
 
 from harness.statistics.correlations import Floats, Ints
 
-Interval = tuple[float, float]
+Interval = Tuple[float, float]  # at run time too, where Python 3.7 has no tuple[...]
 PERFECT = 1e-12
 """A correlation this close to 1 or -1 is taken to be exactly that."""
 

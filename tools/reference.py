@@ -10,7 +10,7 @@ import html
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -306,9 +306,9 @@ def record() -> str:
 
 
 def models() -> str:
-    found: Mapping[str, ModelCard] = load_cards("models")
     rows = []
-    for name, card in found.items():
+    for name, card in load_cards("models").items():
+        assert isinstance(card, ModelCard)
         needs = f"program, {card.program.install or 'on PATH'}" if card.program else ""
         needs = needs or (f"extra `{card.extra}`" if card.extra else "")
         rows.append(
@@ -333,9 +333,9 @@ def models() -> str:
 
 
 def datasets() -> str:
-    found: Mapping[str, DatasetCard] = load_cards("datasets")
     rows = []
-    for name, card in found.items():
+    for name, card in load_cards("datasets").items():
+        assert isinstance(card, DatasetCard)
         better = "higher" if card.higher_is_better else "lower"
         get = f"`harness data get {name}`" if card.downloads else "made here" if name == "demo" else "by hand"
         protocols = ", ".join(f"`{p}`" for p in card.protocols)

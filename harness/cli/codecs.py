@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 from collections import Counter
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.options import echo, notifier, options
+from harness.cli.options import echo, options
 
 if TYPE_CHECKING:
     from harness.engine.codecs import CodecComparison, CodecResult
     from harness.statistics.bd_rate import MeanOver
+
+_log = logging.getLogger(__package__)
 
 Table = tuple[str, list[str], list[list[object]], list[str]]
 """Caption, header, rows, notes."""
@@ -60,7 +63,6 @@ def codecs_(
     report: str | None,
     form: str,
     cards: Sequence[str],
-    quiet: bool,
     as_json: bool,
 ) -> None:
     """Compare codecs by Bjontegaard's rate difference, from a table of `harness score --out`.
@@ -95,7 +97,7 @@ def codecs_(
         ]
         command = shlex.join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("harness", "__main__.py") else ""
         score_report.write_codec_page(report, f"{', '.join(table.codecs)}: rate against {anchor}", shown, drawn, command)
-        notifier(quiet)(f"report written to {report}")
+        _log.info(f"report written to {report}")
     if as_json:
         echo(json.dumps(found.json(), indent=2, ensure_ascii=False))
         return

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import echo, notifier, options, parse_words
+from harness.cli.options import echo, options, parse_words
 from harness.runtime.errors import UsageError
 
 
@@ -64,7 +64,6 @@ def compare(
     cards: Sequence[str],
     runs: str,
     seed: int,
-    quiet: bool,
     as_json: bool,
 ) -> None:
     """Is A better than B? Two models, runs or score files, paired by reference; with --by the codecs of one table of scores."""
@@ -99,6 +98,5 @@ def compare(
         cards=cards,
         runs=runs,
         seed=seed,
-        say=notifier(quiet),
     )
     echo(json.dumps(contrast.as_json(found), indent=2) if as_json else contrast.text(found))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from harness.cli.options import echo, notifier, options
+from harness.cli.options import echo, options
 from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError
 from harness.runtime.text import visible
@@ -33,7 +33,6 @@ def data_check(
     root: str | None,
     cards: Sequence[str],
     workers: int,
-    quiet: bool,
     as_json: bool,
 ) -> None:
     """What was expected of dataset NAME, what is there, what is missing, and how to mend it."""
@@ -42,7 +41,7 @@ def data_check(
 
     card = datasets.dataset_card(name, cards)
     place = datasets.data_root(card.folder or card.name, root) if root or not datasets.is_table(name) else None
-    report = check(card, place, full=full, allow_incomplete=allow_incomplete, workers=workers or None, quiet=quiet)
+    report = check(card, place, full=full, allow_incomplete=allow_incomplete, workers=workers or None)
     echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else report.text())
     if not report.ok or (strict and any(p.severity != "information" for p in report.problems)):
         raise SystemExit(1)
@@ -52,17 +51,16 @@ def data_check(
 @click.argument("name")
 @click.option("--password-file", metavar="FILE", help="A file with the password of an encrypted zip; else it is asked for.")
 @options("root", "cards", "offline", "quiet", "debug")
-def data_get(name: str, password_file: str | None, root: str | None, cards: Sequence[str], offline: bool, quiet: bool) -> None:
+def data_get(name: str, password_file: str | None, root: str | None, cards: Sequence[str], offline: bool) -> None:
     """Download and unpack dataset NAME where it has a public address, else print how to obtain it (status 1)."""
     from harness.datasets import dataset_card, download
     from harness.runtime.progress import counted
 
-    with counted(f"downloading {name}", unit="bytes", quiet=quiet) as step:
+    with counted(f"downloading {name}", unit="bytes") as step:
         lines = download.get(
             dataset_card(name, cards),
             root,
             progress=lambda file, done, total: step(done, total),
-            say=notifier(quiet),
             offline=offline,
             password=_password(password_file),
         )
@@ -74,20 +72,17 @@ def data_get(name: str, password_file: str | None, root: str | None, cards: Sequ
 @click.argument("archives", nargs=-1, metavar="[ARCHIVE]...")
 @click.option("--password-file", metavar="FILE", help="A file with the password of an encrypted zip; else it is asked for.")
 @options("root", "cards", "quiet", "debug")
-def data_unpack(
-    name: str, archives: tuple[str, ...], password_file: str | None, root: str | None, cards: Sequence[str], quiet: bool
-) -> None:
+def data_unpack(name: str, archives: tuple[str, ...], password_file: str | None, root: str | None, cards: Sequence[str]) -> None:
     """Unpack ARCHIVEs (zip, tar, rar), else all that lie in the folder of dataset NAME, into that folder; they are kept."""
     from harness.datasets import dataset_card, download
     from harness.runtime.progress import counted
 
-    with counted(f"unpacking {name}", unit="bytes", quiet=quiet) as step:
+    with counted(f"unpacking {name}", unit="bytes") as step:
         lines = download.unpack_archives(
             dataset_card(name, cards),
             root,
             archives,
             progress=lambda file, done, total: step(done, total),
-            say=notifier(quiet),
             password=_password(password_file),
         )
     echo("\n".join(lines))
@@ -120,10 +115,10 @@ def _password(file: str | None) -> Callable[[str, int], bytes | None]:
 @click.option("--reference", metavar="ID", help="Which reference; default: the first.")
 @click.option("--out", metavar="FILE.png", help="Where to write the sheet; default: NAME.png.")
 @options("root", "cards", "quiet", "debug")
-def data_show(name: str, reference: str | None, out: str | None, root: str | None, cards: Sequence[str], quiet: bool) -> None:
+def data_show(name: str, reference: str | None, out: str | None, root: str | None, cards: Sequence[str]) -> None:
     """A contact sheet of one reference of NAME with its distorted images and their scores."""
     from harness import datasets
     from harness.datasets.contact_sheet import contact_sheet
 
-    data = datasets.load_dataset(name, root, cards=cards, quiet=quiet)
+    data = datasets.load_dataset(name, root, cards=cards)
     echo(str(contact_sheet(data, out or f"{data.name}.png", reference)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import echo, notifier, options, parse_words
+from harness.cli.options import echo, options, parse_words
 
 
 @click.command()
@@ -55,7 +55,6 @@ def ensemble(
     workers: int,
     batch: int,
     mlflow_uri: str | None,
-    quiet: bool,
     as_json: bool,
 ) -> None:
     """Find a blend of MEMBERs (models, runs' folders, files of name,score), and write it as a model's card."""
@@ -65,14 +64,13 @@ def ensemble(
 
     request = Request(
         "", dataset, root=root, protocol=protocol, seed=seed, device=device, workers=workers, batch=batch, offline=offline,
-        cards=tuple(cards), runs=runs, mlflow_uri=mlflow_uri, quiet=quiet,
+        cards=tuple(cards), runs=runs, mlflow_uri=mlflow_uri,
     )  # fmt: skip
     if tune:
         from harness.ensembles.tune import tune_recipe
 
         tuned = tune_recipe(
-            members, request, out, trials=trials or 8, aim=objective, concurrency=concurrency or 1, say=notifier(quiet)
-        )  # fmt: skip
+            members, request, out, trials=trials or 8, aim=objective, concurrency=concurrency or 1)  # fmt: skip
         echo(json.dumps(tuned.json(), indent=2, ensure_ascii=False) if as_json else str(tuned))
         return
     wish = EnsembleRequest(
@@ -80,5 +78,5 @@ def ensemble(
         crops=parse_words(crops), lower=tuple(lower), concurrency=concurrency,
         one_scaling=one_scaling,
     )  # fmt: skip
-    made = make(members, request, wish, notifier(quiet))
+    made = make(members, request, wish)
     echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if as_json else str(made))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
+from harness.runtime import logs
 from harness.runtime.errors import UsageError
 from harness.runtime.text import visible_document
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _set_quiet(context: click.Context, option: click.Parameter, value: bool) -> None:
+    logs.set_level(quiet=value)
 
 
 OPTIONS: dict[str, Callable[[F], F]] = {
@@ -32,7 +38,13 @@ OPTIONS: dict[str, Callable[[F], F]] = {
     "batch": click.option("--batch", default=8, show_default=True, type=click.IntRange(1), help="Images at once."),
     "rehash": click.option("--rehash", is_flag=True, help="Read every image again, whatever the index of file hashes says."),
     "mlflow": click.option("--mlflow-uri", metavar="URI", help="MLflow server; default: sqlite beside the runs; off: none."),
-    "quiet": click.option("--quiet", is_flag=True, help="No progress and no remarks."),
+    "quiet": click.option(
+        "--quiet",
+        is_flag=True,
+        callback=_set_quiet,
+        expose_value=False,
+        help="Show warnings and errors only: no progress, no remarks.",
+    ),
     "json": click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else."),
     "debug": click.option("--debug", is_flag=True, expose_value=False, help="Tracebacks for errors."),
     "set": click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card's setting."),
@@ -76,5 +88,6 @@ def echo(text: str, *, err: bool = False) -> None:
     click.echo(visible_document(text), err=err)
 
 
-def notifier(quiet: bool) -> Callable[[str], None]:
-    return (lambda text: None) if quiet else (lambda text: echo(text, err=True))
+def show_message(level: int, text: str) -> None:
+    """Show a message of the package's loggers on standard error."""
+    echo(f"{'warning: ' if level >= logging.WARNING else ''}{text}", err=True)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import echo, notifier, options, parse_seeds, parse_settings, parse_words
+from harness.cli.options import echo, options, parse_seeds, parse_settings, parse_words
 from harness.runtime.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
     from harness.datasets.suites import Suite
     from harness.engine.run import Outcome
+
+_log = logging.getLogger(__package__)
 
 
 @click.command()
@@ -65,7 +68,6 @@ def run(
     ray: str | None,
     batch: int,
     mlflow_uri: str | None,
-    quiet: bool,
     as_json: bool,
 ) -> None:
     """Train (where a model has a recipe), test, measure and record MODELS on a dataset, or on all datasets of a suite."""
@@ -102,7 +104,6 @@ def run(
             cards=tuple(cards),
             runs=runs,
             mlflow_uri=mlflow_uri,
-            quiet=quiet,
             scores=scores,
             lower_is_better=lower_is_better,
             inner=inner,
@@ -111,7 +112,6 @@ def run(
     ]
     if seeds is not None:
         requests = [one for request in requests for one in of_seeds(request, parse_seeds(seeds, seed))]
-    say = notifier(quiet)
     outcomes: Sequence[Outcome]
     faults: Sequence[HarnessError]
     if suite:
@@ -119,10 +119,10 @@ def run(
         from harness.engine.suite import run_suite
 
         chosen = load_suite(suite, cards=cards, protocol=protocol, root=root)
-        done = run_suite(chosen, requests, say)
+        done = run_suite(chosen, requests)
         outcomes, faults = done.outcomes, done.faults
     else:
-        outcomes, faults = run_all(requests, parse_words(test_on), say, keep_shared=keep_shared)
+        outcomes, faults = run_all(requests, parse_words(test_on), keep_shared=keep_shared)
     compared = [compare_published(outcome.record) for outcome in outcomes]
     results = [
         {**tables.result(outcome.folder, outcome.record), "published": [one.facts() for one in found]}
@@ -136,8 +136,8 @@ def run(
             echo(f"\n{_matrix(chosen, outcomes)}")
         if published := published_table(one for found in compared for one in found):
             echo(f"\n{published}")
-        for outcome in outcomes if not quiet else ():
-            echo(f"{outcome.record.model}: {'found' if outcome.found else 'recorded in'} {outcome.folder}", err=True)
+        for outcome in outcomes:
+            _log.info(f"{outcome.record.model}: {'found' if outcome.found else 'recorded in'} {outcome.folder}")
     if faults:
         raise faults[0] if len(faults) == 1 else HarnessError("\n".join(map(str, faults)))
 

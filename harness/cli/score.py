@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from harness.cli.options import echo, notifier, options, parse_settings
+from harness.cli.options import echo, options, parse_settings
 from harness.runtime.errors import UsageError, listed
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from harness.datasets.folders import ImagePair
     from harness.engine.unlabelled import ScoredPair
+
+_log = logging.getLogger(__package__)
 
 FORMS = ("table", "csv", "markdown", "latex", "json")
 _BY_SUFFIX = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json", ".txt": "table"}
@@ -64,7 +67,6 @@ def score(
     workers: int,
     ray: str | None,
     batch: int,
-    quiet: bool,
     as_json: bool,
 ) -> None:
     """Score images that need no labels: one pair, a table of pairs, or folders, by one model or several.
@@ -78,33 +80,32 @@ def score(
     from harness.results.run_scores import csv_text
 
     models = _models(words, reference, distorted, pairs, pattern, inner)
-    say = notifier(quiet)
     how: dict[str, Any] = {
         "weights": weights, "settings": parse_settings(settings), "cards": cards, "device": device, "seed": seed,
-        "offline": offline, "batch": batch, "say": say,
+        "offline": offline, "batch": batch,
     }  # fmt: skip
     plain = (
         reference is None and len(models) == 1 and not report and not form and (out is None or (pairs and out.endswith(".csv")))
     )
     if not plain:
         request = _Request(models, reference, distorted, pattern, pairs, words[-2:], root, inner, workers, ray)
-        _score_several(request, how, out, report, "json" if as_json else form, quiet)
+        _score_several(request, how, out, report, "json" if as_json else form)
         return
     table = unlabelled.read_pairs(pairs, root) if pairs else unlabelled.one_pair(*words[-2:])
     journal = Path(f"{out}.partial") if out and workers < 2 and not ray else None
     if journal is not None:
-        rows = unlabelled.score_all(unlabelled.several(models, table, **how), table, journal=journal, quiet=quiet, say=say)
+        rows = unlabelled.score_all(unlabelled.several(models, table, **how), table, journal=journal)
         results = [(row.pair, row.results[0]) for row in rows]
     else:
         with unlabelled.scorer(models[0], table, workers=workers, ray=ray, **how) as scorer:
-            results = unlabelled.score(scorer, table, quiet=quiet)
+            results = unlabelled.score(scorer, table)
     for line in remarks.lines(remark for _, scored in results for remark in scored.remarks):
-        say(line)
+        _log.info(line)
     if out and pairs:
         unlabelled.write_scores(out, results, unlabelled.other_columns(pairs))
         if journal is not None:
             journal.unlink(missing_ok=True)
-        say(f"{len(results)} scores written to {out}")
+        _log.info(f"{len(results)} scores written to {out}")
     if as_json:
         echo(json.dumps([unlabelled.as_json(pair, scored) for pair, scored in results], indent=2, ensure_ascii=False))
     elif not out:
@@ -148,17 +149,14 @@ def _models(
     return list(words if several else words[:-2])
 
 
-def _score_several(
-    request: _Request, how: dict[str, Any], out: str | None, report: str | None, form: str | None, quiet: bool
-) -> None:
+def _score_several(request: _Request, how: dict[str, Any], out: str | None, report: str | None, form: str | None) -> None:
     from harness.engine import unlabelled
     from harness.engine.scorer import Pair
     from harness.imaging import remarks
     from harness.results import score_report
 
-    say = how["say"]
     written = _form_of(out)
-    images, columns = _image_pairs(request, say)
+    images, columns = _image_pairs(request)
     table = [Pair(i.name, i.distorted, i.reference, i.reference_id) for i in images]
     ready = unlabelled.several(request.models, table, **how)
     names = [one.name for one in ready]
@@ -170,15 +168,15 @@ def _score_several(
         each = []
         for model in request.models:
             with unlabelled.scorer(model, table, workers=request.workers, ray=request.ray, **how) as scorer:
-                each.append([scored for _, scored in unlabelled.score(scorer, table, quiet=quiet)])
+                each.append([scored for _, scored in unlabelled.score(scorer, table)])
         results = [unlabelled.ScoredPair(p, tuple(r[i] for r in each)) for i, p in enumerate(table)]
     else:
-        results = unlabelled.score_all(ready, table, journal=journal, quiet=quiet, say=say)
+        results = unlabelled.score_all(ready, table, journal=journal)
     for line in remarks.lines(remark for row in results for scored in row.results for remark in scored.remarks):
-        say(line)
+        _log.info(line)
     for number, one in enumerate(ready):
         if same := sum(row.results[number].identical for row in results):
-            say(f"{one.name}: {same} pairs are identical and have the card's score for that")
+            _log.info(f"{one.name}: {same} pairs are identical and have the card's score for that")
     rows = _frame(images, columns, names, results)
     better = {one.name: one.higher_is_better for one in ready}
     if out:
@@ -187,13 +185,13 @@ def _score_several(
         write_text(out, _text(rows, names, columns, written) + "\n")
         if journal is not None:
             journal.unlink(missing_ok=True)
-        say(f"{len(results)} pairs under {len(names)} models written to {out}")
+        _log.info(f"{len(results)} pairs under {len(names)} models written to {out}")
     if report:
         title = f"{', '.join(names)} on {len(results)} pairs"
         command = shlex.join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("harness", "__main__.py") else ""
         loaded = {one.name: one.scorer.model for one in ready}
         score_report.write_page(report, title, rows, better, columns, command, loaded)
-        say(f"report written to {report}")
+        _log.info(f"report written to {report}")
     if form or not out:
         echo(_text(rows, names, columns, form or "table"))
     if form is None:
@@ -208,7 +206,7 @@ def _form_of(out: str | None) -> str:
     return _BY_SUFFIX[suffix]
 
 
-def _image_pairs(request: _Request, say: Any) -> tuple[list[ImagePair], tuple[str, ...]]:
+def _image_pairs(request: _Request) -> tuple[list[ImagePair], tuple[str, ...]]:
     """The pairs with bytes and pixels, and the names of their further columns."""
     from harness.datasets.folders import ImagePair, measure_files, pair_images
     from harness.engine import unlabelled
@@ -216,7 +214,7 @@ def _image_pairs(request: _Request, say: Any) -> tuple[list[ImagePair], tuple[st
     if request.reference is not None:
         pairing = pair_images(request.reference, request.distorted, request.pattern, inner=request.inner)
         for line in pairing.left_out:
-            say(f"left out: {line}")
+            _log.info(f"left out: {line}")
         return measure_files(pairing.pairs), pairing.columns
     if request.pairs is None:
         pairs, others = unlabelled.one_pair(*request.files), {}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 
 import click
 
-from harness.cli.options import echo, notifier, options, parse_settings
+from harness.cli.options import echo, options, parse_settings
 from harness.runtime.errors import UsageError
+
+_log = logging.getLogger(__package__)
 
 
 @click.command()
@@ -48,7 +51,6 @@ def submit(
     ray: str | None,
     batch: int,
     mlflow_uri: str | None,
-    quiet: bool,
     as_json: bool,
 ) -> None:
     """Score a challenge's images with a model, or the model of a finished run, and write the zip to hand in."""
@@ -58,14 +60,14 @@ def submit(
     wish = Request(
         "", "", root=root, weights=weights, settings=parse_settings(settings), force=force, rehash=rehash,
         runs=runs, cards=tuple(cards),
-        device=device, seed=seed, offline=offline, workers=workers, ray=ray, batch=batch, mlflow_uri=mlflow_uri, quiet=quiet,
+        device=device, seed=seed, offline=offline, workers=workers, ray=ray, batch=batch, mlflow_uri=mlflow_uri,
     )  # fmt: skip
-    made = make(model, challenge, phase, out, wish, description=description, say=notifier(quiet))
+    made = make(model, challenge, phase, out, wish, description=description)
     if factsheet:
         from harness.challenges import factsheet as sheet
 
         sheet.write(factsheet, made, team=team, cards=cards)
-        notifier(quiet)(f"fact sheet written to {factsheet}")
+        _log.info(f"fact sheet written to {factsheet}")
     echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if as_json else str(made))
     if strict and made.warnings:
         raise SystemExit(1)
@@ -95,18 +97,16 @@ def submission_check(
     strict: bool,
     runs: str,
     cards: Sequence[str],
-    quiet: bool,
     as_json: bool,
 ) -> None:
     """Everything that is wrong with a submission, with lines and how to mend them. Exit status 1 for a defective one."""
     from harness.challenges.check import check, fix
 
-    say = notifier(quiet)
-    report = check(file, challenge=challenge, phase=phase, root=root, against=against, cards=cards, runs=runs, say=say)
+    report = check(file, challenge=challenge, phase=phase, root=root, against=against, cards=cards, runs=runs)
     if fixed:
         if not as_json:
             echo(str(report))
-        report = fix(report, fixed, root=root, against=against, cards=cards, runs=runs, say=say)
+        report = fix(report, fixed, root=root, against=against, cards=cards, runs=runs)
     echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else str(report))
     if not report.ok or (strict and report.warned):
         raise SystemExit(1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from harness.cli.options import echo, notifier, options, parse_settings
+from harness.cli.options import echo, options, parse_settings
 
 
 @click.command()
@@ -35,7 +35,6 @@ def verify(
     offline: bool,
     workers: int,
     ray: str | None,
-    quiet: bool,
     as_json: bool,
 ) -> None:
     """Do a finished run's work again, and compare it with its record.
@@ -57,8 +56,6 @@ def verify(
         workers=workers,
         ray=ray,
         again=Repeated(dataset, weights, init, scores, parse_settings(settings)),
-        quiet=quiet,
-        say=notifier(quiet),
     )
     echo(json.dumps(verdict.json(), indent=2) if as_json else verification.text(verdict))
     if not verdict.ok:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 
 import click
 
 from harness.cli.options import echo, options
+
+_log = logging.getLogger(__package__)
 
 
 @click.group("weights")
@@ -19,21 +22,17 @@ def weights_() -> None:
 @click.argument("name")
 @click.option("--use", metavar="WORD", help="Also the weights of this word, such as released.")
 @options("cards", "offline", "quiet", "debug")
-def weights_get(name: str, use: str | None, cards: Sequence[str], offline: bool, quiet: bool) -> None:
+def weights_get(name: str, use: str | None, cards: Sequence[str], offline: bool) -> None:
     """Fetch the weights that `run` needs for model NAME; with --use WORD also those that `--weights WORD` tests."""
     from harness.models import find_model, weights
     from harness.runtime.progress import downloads
 
-    def say(line: str) -> None:
-        if not quiet:
-            click.echo(line, err=True)
-
-    with downloads(quiet=quiet) as step:
-        paths = weights.get(find_model(name, cards), use, step, offline=offline, say=say)
+    with downloads() as step:
+        paths = weights.get(find_model(name, cards), use, step, offline=offline)
     for path in paths:
         echo(str(path))
     if not paths:
-        say(f"{name} needs no weights{f' for {use}' if use else ''}; `harness weights check {name}` lists what it may use")
+        _log.info(f"{name} needs no weights{f' for {use}' if use else ''}; `harness weights check {name}` lists what it may use")
 
 
 @weights_.command("check")

@@ -28,12 +28,11 @@ class World:
             cards=(str(self.cards),),
             runs=str(folder / "runs"),
             mlflow_uri="off",
-            quiet=True,
         )
-        self.record = run(request, lambda text: None).folder
+        self.record = run(request).folder
 
     def verify(self, **options):
-        return verify(self.record, cards=[str(self.cards)], say=lambda text: None, **options)
+        return verify(self.record, cards=[str(self.cards)], **options)
 
     def kinds(self, **options) -> list[str]:
         return [finding.what for finding in self.verify(**options).findings]

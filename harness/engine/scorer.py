@@ -336,11 +336,20 @@ def score_pair(
     *,
     seed: int = 0,
 ) -> float:
-    """The score of one pair, pictures given as paths or as (H, W, 3) uint8 RGB arrays.
+    """The score of one pair.
 
-    `model`: what `load_model` returns, or any object with `score(reference, distorted)`. `protocol`: its cropping (`five`,
-    `random20`, ...); None: the model's card's.
-    Random crops are seeded by the reference file's stem (for an array: by nothing but seed and size).
+    Args:
+        model: what `load_model` returns, or any object with `score(reference, distorted)` and `higher_is_better`.
+        reference: a path, or an (H, W, 3) uint8 RGB array.
+        distorted: the same, of the same size.
+        protocol: the cropping, such as `whole`, `five` or `random20`; None: that of the model's card.
+        seed: of random crops, with the reference file's stem and size (for an array: with its size alone).
+
+    Returns:
+        The model's score, in its own unit; `model.higher_is_better` says which end is better.
+
+    Raises:
+        UsageError: an image that cannot be read, two sizes, or an image that is too small for the model or the crops.
     """
     card = model.card if isinstance(model, LoadedModel) else None
     if protocol is None:

@@ -124,7 +124,8 @@ def test_a_changed_weight_is_named_and_lost_weights_are_trained_again(tmp_path: 
     assert "weights" in world.kinds()
 
 
-def test_without_training_lost_weights_leave_the_scores_unchecked_and_all_else_checked(tmp_path: Path):
+def test_lost_weights_leave_only_the_scores_unchecked(tmp_path: Path):
+    """Without training lost weights leave the scores unchecked and all else checked."""
     world = World(tmp_path, "small")
     (world.record / "weights.safetensors").unlink()
     verdict = world.verify(train=False)

@@ -92,7 +92,8 @@ def test_whether_a_dataset_is_whole_is_told_by_what_the_protocol_needs():
     assert missing(card, repeated_rows, "full") == ""
 
 
-def test_bapps_is_measured_by_the_share_of_votes_for_the_version_that_the_model_prefers(folder):
+def test_bapps_is_measured_by_the_share_of_votes_for_the_preferred_version(folder):
+    """BAPPS is measured by the share of votes for the version that the model prefers."""
     done = record("bapps", "validation", "psnr", folder)
     figures, left_out = done["metrics"]["test"], done["without_each_reference"]
     frame = load_dataset("bapps", tree("bapps")).table.set_index("name")
@@ -187,7 +188,8 @@ def test_further_test_sets_lose_the_references_that_were_trained_on(tmp_path, mo
     assert rows["live"]["n"] == (~live.table["reference_id"].isin(shared)).sum()
 
 
-def test_weights_trained_on_a_dataset_of_the_same_pictures_or_labels_are_marked_contaminated(tmp_path, monkeypatch, network):
+def test_weights_trained_on_the_same_images_or_labels_are_marked_contaminated(tmp_path, monkeypatch, network):
+    """Weights trained on a dataset of the same images or labels are marked contaminated."""
     for name in ("tid2013", "tid2008", "csiq"):
         copy(tree(name), tmp_path / "data" / name)
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))

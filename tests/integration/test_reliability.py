@@ -62,9 +62,8 @@ def test_a_score_that_is_no_number_stops_the_record_and_names_its_images(tmp_pat
         list(scorer.score(scorer.chunks(pairs)))
 
 
-def test_scores_are_the_same_whatever_the_threads_and_batches_and_a_changed_library_is_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_scores_do_not_depend_on_threads_and_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Scores are the same whatever the threads and batches and a changed library is shown."""
     import torch
 
     monkeypatch.setenv("HARNESS_CARDS", str(write_network(tmp_path / "cards")))

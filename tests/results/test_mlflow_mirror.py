@@ -230,9 +230,8 @@ def with_record(folder: Path) -> Record:
     return found
 
 
-def test_a_finished_record_that_its_own_command_could_not_mirror_is_added_by_the_next_command(
-    tmp_path: Path, logged: list[str]
-) -> None:
+def test_a_record_that_could_not_be_mirrored_is_added_by_the_next_command(tmp_path: Path, logged: list[str]) -> None:
+    """A finished record that its own command could not mirror is added by the next command."""
     database = tmp_path / "mlflow.db"
     database.write_text("this is not a database " * 50)
     first, second, without = (tmp_path / "demo" / "tiny" / name for name in ("first", "second", "without"))
@@ -260,7 +259,8 @@ def test_a_finished_record_that_its_own_command_could_not_mirror_is_added_by_the
     assert mirror.run(without).info.status == "FINISHED"
 
 
-def test_a_half_made_database_is_set_aside_and_a_new_one_shows_every_finished_record(tmp_path: Path, logged: list[str]) -> None:
+def test_a_half_made_database_is_replaced_by_one_of_every_finished_record(tmp_path: Path, logged: list[str]) -> None:
+    """A half made database is set aside and a new one shows every finished record."""
     folder, other = (tmp_path / "demo" / "tiny" / name for name in ("one", "other"))
     for place in (folder, other):
         place.mkdir(parents=True)

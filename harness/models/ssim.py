@@ -53,7 +53,7 @@ def shrink(plane: Plane, factor: int, exact: bool = False) -> Plane:
     if factor == 1:
         return plane
     if exact and factor == 2 and not any(side % 2 for side in plane.shape):
-        return cv2.resize(plane, (plane.shape[1] // 2, plane.shape[0] // 2), interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.resize(plane, (plane.shape[1] // 2, plane.shape[0] // 2), interpolation=cv2.INTER_AREA), np.float32)
     anchor = (factor - 1) // 2
     mean = cv2.blur(plane, (factor, factor), anchor=(anchor, anchor), borderType=cv2.BORDER_REFLECT)
     return np.ascontiguousarray(mean[::factor, ::factor])

@@ -202,7 +202,7 @@ def _sums(band: _Band, ys: Sequence[Rows]) -> list[float]:
         np.multiply(mean, mean, out=square)
         whole -= square
         whole += contrast
-        if half.luminance is not None:
+        if half.twice_luminance is not None and half.luminance is not None:
             if moved:
                 mean += greys
                 np.multiply(mean, mean, out=square)

@@ -17,8 +17,9 @@ import click
 from harness.cards.loading import load_cards
 from harness.cards.schema import KINDS
 from harness.cli.options import echo, options
-from harness.results.conditions import libraries, processor
+from harness.results.conditions import libraries
 from harness.runtime.errors import HarnessError
+from harness.runtime.machine import processor
 
 
 @click.command()

@@ -197,7 +197,7 @@ def member(config: Mapping[str, Any]) -> None:
     try:
         _refuse_another_folder(training_job.arguments["folder"])
         model = models.build(training_job.job.card, training_job.job.found, training_job.job.seed)
-        choice.using(training_job.job.kernels).__enter__()
+        choice.impose(training_job.job.kernels)
         trainer = Trainer(
             model,
             **training_job.arguments,

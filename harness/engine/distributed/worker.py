@@ -46,8 +46,7 @@ class Worker:
     def __init__(self, job: Job, device: str, threads: int) -> None:
         self.job, self.device, self.threads = job, device, threads
         self.said: list[str] = []
-        # For as long as the process lives.
-        choice.using(job.kernels).__enter__()
+        choice.impose(job.kernels)
 
     def process(self) -> int:
         """The process id: an answer means that there was a place for the worker."""

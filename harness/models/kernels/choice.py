@@ -104,13 +104,18 @@ def using(named: object) -> Iterator[None]:
     `named`: `kernels` of a record's conditions; None for a record from before there was a choice, when every faster way was
     taken. What is no name or way of ours is passed over.
     """
-    given = named if isinstance(named, Mapping) else {}
-    ways = {k: w for k, w in given.items() if w in WAYS.get(str(k).partition(" ")[0], ())}
-    _imposed.append(None if named is None else ways)
+    impose(named)
     try:
         yield
     finally:
         _imposed.pop()
+
+
+def impose(named: object) -> None:
+    """As `using`, for as long as the process lives."""
+    given = named if isinstance(named, Mapping) else {}
+    ways = {k: w for k, w in given.items() if w in WAYS.get(str(k).partition(" ")[0], ())}
+    _imposed.append(None if named is None else ways)
 
 
 def imposed() -> Mapping[str, str] | None:

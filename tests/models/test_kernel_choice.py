@@ -167,6 +167,8 @@ def test_the_environment_may_decide(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv(choice.VARIABLE, word)
         with choice.using({NAME: "packed"}):
             assert [choice.way_of(name, never) for name in (NAME, "linear-gelu 128x512")] == ways
+    with choice.using(choice.PLAINLY):
+        assert choice.way_of(NAME, never) == "plain"
     monkeypatch.setenv(choice.VARIABLE, "fats")
     with pytest.raises(UsageError, match=r"HARNESS_KERNELS = 'fats' is none of auto, plain, fast; did you mean 'fast'"):
         choice.way_of(NAME, never)

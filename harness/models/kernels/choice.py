@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.files.atomic import append_lines, sha256_json, writing
@@ -41,6 +42,8 @@ WAYS = {
     "winograd": (PLAIN, "winograd"),
 }
 """Of each kind of product the ways, from the public function to the one that was taken before ways were timed."""
+PLAINLY: Mapping[str, str] = MappingProxyType({})
+"""For `using`: every product by the public function, as what counts operations wants it."""
 _MARGIN = 1.03
 """How many times faster than the public function a way has to be: less is within the noise of a trial."""
 _ROUNDS = 7
@@ -72,12 +75,14 @@ def way_of(kernel: str, ways: Callable[[], Mapping[str, Callable[[], Tensor]]]) 
     Raises:
         UsageError: for a $HARNESS_KERNELS that is none of the words.
     """
-    fastest = WAYS[kernel.partition(" ")[0]][-1]
-    if (word := asked()) != "auto":
-        return PLAIN if word == PLAIN else fastest
+    kind = kernel.partition(" ")[0]
     named = imposed()
+    if named is PLAINLY:
+        return PLAIN
+    if (word := asked()) != "auto":
+        return PLAIN if word == PLAIN else WAYS[kind][-1]
     if named is None or kernel in named:
-        return fastest if named is None else named[kernel]
+        return WAYS[kind][-1] if named is None else named[kernel]
     import torch
 
     key = str(cache_folder()), torch.get_num_threads(), kernel
@@ -102,7 +107,7 @@ def using(named: object) -> Iterator[None]:
     """Inside, products take these ways (a record's, or those that a run was begun with), unless $HARNESS_KERNELS says otherwise.
 
     `named`: `kernels` of a record's conditions; None for a record from before there was a choice, when every faster way was
-    taken. What is no name or way of ours is passed over.
+    taken; PLAINLY for the public functions, whatever the variable says. What is no name or way of ours is passed over.
     """
     impose(named)
     try:
@@ -115,7 +120,7 @@ def impose(named: object) -> None:
     """As `using`, for as long as the process lives."""
     given = named if isinstance(named, Mapping) else {}
     ways = {k: w for k, w in given.items() if w in WAYS.get(str(k).partition(" ")[0], ())}
-    _imposed.append(None if named is None else ways)
+    _imposed.append(named if named is None or named is PLAINLY else ways)
 
 
 def imposed() -> Mapping[str, str] | None:

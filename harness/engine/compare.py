@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,14 +54,28 @@ def compare_members(
     cards: Sequence[str] = (),
     runs: str = "runs",
     seed: int = 0,
-    say: Callable[[str], None] = print,
 ) -> Comparison:
-    """Compare members a and b on the images that both scored.
+    """Compare two models, runs or files of scores on the same images, paired by reference.
 
-    A model's name means its newest run on `dataset` under `protocol` (default: the dataset's). Labels come from `labels` (CSV
-    of name,score,reference_id), else from `dataset`, else from the dataset of a's run.
-    `lower`: which of a, b, labels are lower-is-better files. `differences`: of SRCC, to plan for. Raises UsageError for images
-    that only one of the two has, unless `inner`.
+    Args:
+        a: a model's name (its newest run on `dataset` under `protocol`), a run's folder, or a CSV of name,score.
+        b: the same, for the other one; differences are a minus b.
+        dataset: where labels and references come from; default: the dataset of a's run.
+        protocol: whose test part is compared; default: the dataset's.
+        root: the folder of the dataset's files.
+        labels: instead of the dataset's, a CSV of name,score,reference_id.
+        lower: which of a, b and labels, as they are named here, are files where lower is better.
+        inner: compare on the images that both have; otherwise an image that only one has is an error.
+        differences: true differences in SRCC for which the number of references is told that would show them.
+        cards: folders of the caller's own cards.
+        runs: where runs are kept.
+        seed: of the runs that names mean, and of the bootstrap.
+
+    Returns:
+        The differences with their intervals and p-values, and what more there is to say of both.
+
+    Raises:
+        UsageError: nothing to compare with such names, an input that cannot be read, or images that only one of the two has.
     """
     if dataset is not None and protocol is None:
         protocol = datasets.dataset_card(dataset, cards).default_protocol
@@ -74,7 +88,6 @@ def compare_members(
             root=root,
             cards=cards,
             lower_is_better=which in lower,
-            say=say,
         )
         for which, word in (("a", a), ("b", b))
     ]

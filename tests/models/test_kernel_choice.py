@@ -262,12 +262,12 @@ class World:
         self.patch.setattr(choice, "trial", lambda ways: (faster, {}))
         self.taken.clear()
 
-    def run(self, runs: str, say: Callable[[str], None] = lambda text: None) -> Outcome:
+    def run(self, runs: str) -> Outcome:
         places = {"cards": (str(self.cards),), "runs": str(self.folder / runs), "mlflow_uri": "off"}
-        return run(Request("wide", str(self.table), protocol="parts", quiet=True, **places), say)
+        return run(Request("wide", str(self.table), protocol="parts", quiet=True, **places))
 
     def verify(self, folder: Path):
-        return verify(folder, cards=[str(self.cards)], say=lambda text: None)
+        return verify(folder, cards=[str(self.cards)])
 
 
 @pytest.fixture
@@ -281,7 +281,9 @@ class Stopped(BaseException):
     pass
 
 
-def test_a_cut_off_run_goes_on_in_the_ways_it_was_begun_with(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_a_cut_off_run_goes_on_in_the_ways_it_was_begun_with(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     world.machine("one", "packed")
     whole = world.run("whole")
     assert whole.record.conditions["kernels"] == {NAME: "packed"}
@@ -297,9 +299,9 @@ def test_a_cut_off_run_goes_on_in_the_ways_it_was_begun_with(world: World, monke
         world.run("cut")
     monkeypatch.setattr(ScoreFile, "append", append)
     world.machine("two", "plain")
-    said: list[str] = []
-    again = world.run("cut", said.append)
-    assert any("scores are there already" in line for line in said)
+    caplog.set_level("INFO", "harness")
+    again = world.run("cut")
+    assert any("scores are there already" in line for line in caplog.messages)
     assert again.record.conditions == whole.record.conditions
     assert (again.folder / "scores.csv").read_bytes() == (whole.folder / "scores.csv").read_bytes()
     assert world.taken
@@ -344,14 +346,16 @@ def test_a_record_without_ways_is_of_the_time_when_all_were_fast_and_wrong_ones_
     assert bool(world.taken) == (kernels is None)
 
 
-def test_where_the_environment_decides_a_run_begun_otherwise_starts_anew(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_where_the_environment_decides_a_run_begun_otherwise_starts_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     world.machine("one", "packed")
     folder = world.run("runs").folder
     (folder / "record.json").unlink()
     monkeypatch.setenv(choice.VARIABLE, "plain")
-    said: list[str] = []
-    assert world.run("runs", said.append).record.conditions["kernels"] == {NAME: "plain"}
-    assert any("starting it anew" in line and f"kernels.{NAME} was packed, is plain" in line for line in said)
+    caplog.set_level("INFO", "harness")
+    assert world.run("runs").record.conditions["kernels"] == {NAME: "plain"}
+    assert any("starting it anew" in line and f"kernels.{NAME} was packed, is plain" in line for line in caplog.messages)
 
 
 def test_a_worker_computes_in_its_drivers_ways(world: World):

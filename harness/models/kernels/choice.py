@@ -186,13 +186,14 @@ def _decided(kernel: str, ways: Callable[[], Mapping[str, Callable[[], Tensor]]]
             path.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError), path.open("x", encoding="utf-8") as stream:
                 stream.write(json.dumps({"machine": machine()}) + "\n")
+                _log.info("trying once which ways of computing are the fastest on this machine; kept in %s", path)
         way, ratios = trial(ways())
         # An empty line first ends whatever a killed process left unfinished.
         append_lines(path, "\n" + json.dumps({"kernel": kernel, "way": way, "times_faster": ratios}) + "\n")
     except Unwritable as error:
         _log.warning("%s; which way of computing %s is the fastest here is not tried", error, kernel)
         return _by_rule(kernel)
-    _log.info("%s: %s is the fastest way here (%s); kept in %s", kernel, way, ratios, path)
+    _log.debug("%s: %s is the fastest way here (%s)", kernel, way, ratios)
     # Another process may have been first: its choice holds for both.
     return read(path).get(kernel, _by_rule(kernel))
 

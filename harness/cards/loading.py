@@ -145,6 +145,11 @@ def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Pa
     raise UnknownCard(f"no {kind[:-1]} called {name!r}{near(name, cards)} (searched {searched}; `harness list {kind}` shows all)")
 
 
+def kind_of_file(path: str | Path) -> str:
+    """Of which kind (`models`, `datasets`, ...) the card in the file `path` is. Raises UsageError where it cannot be read."""
+    return _kind_of(_read_toml(Path(path)))
+
+
 def _refuse_duplicates(kind: str, name: str, extra: Sequence[str | Path]) -> None:
     twins = [path for path in _card_files(kind, extra) if path.stem == name and _kind_of(_read_toml(path)) == kind]
     if len(twins) > 1:

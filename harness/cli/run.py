@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from harness.cli import options as o
-from harness.cli.options import WORDS, Argument, Option, echo, options
+from harness.cli.options import Option, echo, options
 from harness.runtime.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ _SUITE = "Run on all datasets of a suite instead of one; --root then holds their
 class RunOptions:
     """What `harness run` takes."""
 
-    models: Annotated[tuple[str, ...], Argument()]
+    models: o.Models
     scores: Annotated[str | None, Option(metavar="FILE.csv", help="Take scores (name,score) instead of a model; needs --name.")]
     name: Annotated[str | None, Option(metavar="NAME", help="Call the model behind --scores so.")]
     lower_is_better: Annotated[bool, Option(help="Lower values in the file of --scores are better.")]
     inner: Annotated[bool, Option(help="Use the names that --scores and the dataset both have.")]
     dataset: o.Dataset
-    suite: Annotated[str | None, Option(metavar="NAME|CARD.toml", help=_SUITE)]
+    suite: Annotated[str | None, Option(help=_SUITE, **o.SUITE)]
     root: o.Root
     protocol: o.Protocol
-    test_on: Annotated[tuple[str, ...], Option(help="Test on these further datasets too, whole.", **WORDS)]
+    test_on: Annotated[tuple[str, ...], Option(help="Test on these further datasets too, whole.", **o.DATASETS)]
     keep_shared: Annotated[bool, Option(help="Test also on references whose content was trained on.")]
     weights: o.Weights
     init: Annotated[str | None, Option(metavar="FILE", help="Train on from these weights.")]

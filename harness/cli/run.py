@@ -66,6 +66,7 @@ def run(chosen: RunOptions) -> None:
     from harness.engine.batch import of_seeds, run_all
     from harness.results import tables
     from harness.results.published import compare_published, published_table
+    from harness.results.report import PAGE
 
     if bool(chosen.models) == bool(chosen.scores) or bool(chosen.scores) != bool(chosen.name):
         raise UsageError("give MODELS, or --scores FILE.csv with --name NAME")
@@ -105,6 +106,8 @@ def run(chosen: RunOptions) -> None:
             echo(f"\n{published}")
         for outcome in outcomes:
             _log.info(f"{outcome.record.model}: {'found' if outcome.found else 'recorded in'} {outcome.folder}")
+            if (outcome.folder / PAGE).is_file():
+                _log.info(f"{outcome.record.model}: report {outcome.folder / PAGE}")
     if faults:
         raise faults[0] if len(faults) == 1 else HarnessError("\n".join(map(str, faults)))
 

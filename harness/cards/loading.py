@@ -128,6 +128,17 @@ def find_suite(name: str, extra: Sequence[str | Path] = ()) -> SuiteCard:
 
 
 def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Path]) -> C:
+    """The card of a kind that has this name, or that the file `name` (.toml) holds.
+
+    Args:
+        card_type: The card's dataclass.
+        kind: `models`, `datasets`, `challenges` or `suites`.
+        name: A card's name, or the path of a .toml file.
+        extra: Folders of the caller's own cards, before the built-in ones.
+
+    Raises:
+        UsageError: There is no such card (near names and the folders that were searched are named), or it cannot be read.
+    """
     if name.endswith(".toml"):
         return parse_card(card_type, _read_toml(Path(name)), name)
     # One broken card of somebody else's must not stop work with a good one, so only this name's file is read first.

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import click
 
+from harness.cli import completion
 from harness.cli import options as o
 from harness.cli.options import WORDS, Argument, Option, echo, options, request_of
 
@@ -27,11 +28,11 @@ _CONCURRENCY = "Try N side by side; default: one for each core, trainings 1."
 class EnsembleOptions:
     """What `harness ensemble` takes."""
 
-    members: Annotated[tuple[str, ...], Argument(required=True, metavar="MEMBER...")]
-    dataset: Annotated[str, Option(required=True, metavar="NAME|TABLE.csv", help=_DATASET)]
+    members: Annotated[tuple[str, ...], Argument(required=True, metavar="MEMBER...", shell_complete=completion.cards("models"))]
+    dataset: Annotated[str, Option(required=True, help=_DATASET, **o.DATASET)]
     root: o.Root
     protocol: o.Protocol
-    test_on: Annotated[tuple[str, ...], Option(help="Report on these further datasets too, whole.", **WORDS)]
+    test_on: Annotated[tuple[str, ...], Option(help="Report on these further datasets too, whole.", **o.DATASETS)]
     trials: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help=_TRIALS)]
     tune: Annotated[str | None, Option(**_TUNE)]
     objective: Annotated[Literal["main", "srcc", "plcc"], Option(help="Maximize this figure.", **_OBJECTIVE)]

@@ -201,6 +201,9 @@ class Scorer:
     ) -> list[float]:
         still = _cut(reference.pixels, place)
         score = partial(self.model.score_uint8, still)
+        if len(distorted) > 1 and self.can.score_several_uint8:
+            cuts = [_cut(picture.pixels, place) for picture in distorted]
+            return [float(v) for v in self.model.score_several_uint8(self.model.embed_uint8(still), cuts)]
         if len(distorted) > 1 and self.can.embed_uint8:
             score = partial(self.model.score_embedded_uint8, self.model.embed_uint8(still))
         values = []

@@ -135,13 +135,13 @@ def main() -> None:
             model = made(precision)
             calls = rate(scoring(model, device, arguments.batch, side), device, arguments.seconds)
             found = calls * max(1, arguments.batch // PER_REFERENCE) * PER_REFERENCE
-            goal = f"{GOALS[precision]:,.0f}" if precision in GOALS else ""
+            goal = f"{GOALS[precision]:,.0f}" if precision in GOALS and not arguments.rehearse else ""
             share = f"{100 * found * per_call / best:.0f} %"
             scored.append((precision, f"{found:,.1f}", goal, memory(device), f"{best / 1e12:.2f}", share))
         with numerics(device, precision, training=True):
             steps = rate(stepping(made("fp32"), device, precision, side), device, arguments.seconds)
             epoch = f"{PIPAL_PAIRS / PER_STEP / steps / 60:.1f} min"
-            goal = f"{GOAL_EPOCH / 60:.0f} min" if precision == "bf16" else ""
+            goal = f"{GOAL_EPOCH / 60:.0f} min" if precision == "bf16" and not arguments.rehearse else ""
             trained.append((precision, f"{steps:,.2f}", epoch, goal, memory(device), f"{100 * steps * per_step / best:.0f} %"))
     if peer is not None and (second := pyiqa_peer(peer, arguments.patch)) is not None:
         published = second.to(device)

@@ -152,7 +152,7 @@ class Scorer:
 
     def each(self, chunks: Mapping[int, Sequence[Pair]]) -> Iterator[tuple[int, list[Scored]]]:
         """Chunks by their numbers, with their results, as they are finished: here in the order given."""
-        self.warm = WarmTime()
+        self.warm = WarmTime(self.threads + 1)
         for number, results in zip(chunks, self.score(list(chunks.values())), strict=True):
             self.warm.chunk(len(results))
             yield number, results

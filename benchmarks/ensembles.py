@@ -60,7 +60,7 @@ def main() -> None:
     show("Powell", improved, time.perf_counter() - started)
     started = time.perf_counter()
     plan = planned(asked.trials)
-    chains = [Chain(0, number, sizes, samples, asked.objective) for number, sizes in enumerate(plan.sizes)]
+    chains = [Chain(0, number, plan, samples, asked.objective) for number in range(len(plan.sizes))]
     for chain in chains:
         while not chain.done:
             chain.advance()

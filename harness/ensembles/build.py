@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.engine.distributed.session import cores
+from harness.engine.distributed.allocation import divide
+from harness.engine.distributed.session import Session, cores, kept, session
+from harness.engine.distributed.workers import node_facts
 from harness.engine.request import Request
 from harness.ensembles import card, sparsity, tables
 from harness.ensembles.assess import (
@@ -28,15 +30,17 @@ from harness.ensembles.blends import Blend
 from harness.ensembles.members import Gathered, fitting_hash, gather
 from harness.ensembles.objective import Objective
 from harness.ensembles.search import Sample, SearchResult, folds, planned, sample, search
+from harness.ensembles.tune_session import meanwhile
 from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
+from harness.results import processes
 from harness.results.mlflow_mirror import Tracker
 from harness.results.run_folder import folder_of, locked
 from harness.runtime.errors import UsageError, listed
 from harness.statistics.comparison import compare
 from harness.statistics.correlations import Floats, Ints
 
-VERSION = 2
+VERSION = 3
 """Raised by hand whenever the search gives other blends for the same request."""
 
 
@@ -92,8 +96,28 @@ class Ensemble:
 
 
 def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say: Callable[[str], None] = print) -> Ensemble:
-    """Find the ensemble of members `words`, write its card to `wish.out`, and tell what it gained."""
-    _refuse(words, wish)
+    """Find the ensemble of members `words`, write its card to `wish.out`, and tell what it gained.
+
+    Args:
+        words: Models' names, runs' folders, CSV files of name,score.
+        request: How members are run, and on which machines all of it works.
+        wish: What is asked of the search.
+        say: Gets remarks and warnings.
+
+    Raises:
+        UsageError: What is asked cannot be served; told before any work.
+        RunError: A member's run or the search failed; what was finished is kept.
+    """
+    _refuse(words, request, wish)
+    if not request.ray:
+        return _ensemble(words, request, wish, say)
+    # One connection serves the members' runs and the search, and what the cluster cannot do is told first.
+    with kept(), session(request.ray) as found:
+        _refuse_cluster(found, request, wish)
+        return _ensemble(words, request, wish, say)
+
+
+def _ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say: Callable[[str], None]) -> Ensemble:
     gathered = gather(words, request, test_on=wish.test_on, crops=wish.crops, lower=wish.lower, say=say)
     card.refuse(wish.out, gathered)
     names = [source.name for source in gathered.sources]
@@ -101,8 +125,10 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say:
     held_out = folds(images.references, request.seed)
     _remark(gathered, say)
 
-    samples = _samples(gathered, held_out, wish)
-    found, folder = _search(gathered, samples, request, wish, say)
+    # Scalings and closed forms are fitted while Ray starts.
+    given = meanwhile(lambda: _samples(gathered, held_out, wish))
+    found, folder = _search(gathered, given, request, wish, say)
+    samples = given()
     blends = {**samples[0].simple, "searched": found.blends[0].calibrated(images.scores, images.labels)}
 
     best = best_member(gathered, wish.aim)
@@ -189,12 +215,21 @@ def command(words: Sequence[str], request: Request, wish: EnsembleRequest) -> li
     return [*line, "--out", wish.out]
 
 
-def _refuse(words: Sequence[str], wish: EnsembleRequest) -> None:
+def _refuse_cluster(found: Session, request: Request, wish: EnsembleRequest) -> None:
+    """Raise UsageError for what is asked of a cluster that has not so much, or whose nodes have other versions."""
+    divide(found.nodes(), found.described(), request.workers, request.device)
+    if wish.concurrency is not None and wish.concurrency > sum(node.cpus for node in found.nodes()):
+        raise UsageError(f"--concurrency {wish.concurrency}: there is {found.described()}")
+    node_facts(found)
+
+
+def _refuse(words: Sequence[str], request: Request, wish: EnsembleRequest) -> None:
     problems = []
     if twice := [word for word in dict.fromkeys(words) if words.count(word) > 1]:
         problems.append(f"members given twice: {listed(twice)}")
-    if wish.concurrency is not None and wish.concurrency > cores():
-        problems.append(f"--concurrency {wish.concurrency}: there are {cores()} cores")
+    for option, count in (("--concurrency", wish.concurrency or 0), ("--workers", request.workers)):
+        if count > cores() and not request.ray:
+            problems.append(f"{option} {count}: there are {cores()} cores")
     if wish.trials < 1:
         problems.append("--trials: at least one")
     if unknown := [k for k in wish.scalings if k not in KINDS]:
@@ -232,7 +267,11 @@ def _samples(gathered: Gathered, held_out: Sequence[Ints], wish: EnsembleRequest
 
 
 def _search(
-    gathered: Gathered, samples: list[Sample], request: Request, wish: EnsembleRequest, say: Callable[[str], None]
+    gathered: Gathered,
+    given: Callable[[], list[Sample]],
+    request: Request,
+    wish: EnsembleRequest,
+    say: Callable[[str], None],
 ) -> tuple[SearchResult, Path]:
     """The search's outcome, found finished or taken up in the folder that its content names."""
     identity = {
@@ -248,7 +287,11 @@ def _search(
     folder = folder_of(request.runs, gathered.fitting.dataset, "ensembles", sha256_json(identity)[:16])
     plan = planned(wish.trials)
     with locked(folder, say):
-        found = search(samples, plan, request.seed, wish.aim, folder, concurrency=wish.concurrency, say=say, quiet=request.quiet)
+        processes.end_leftovers(folder, say)
+        found = search(
+            given, plan, request.seed, wish.aim, folder, address=request.ray,
+            concurrency=wish.concurrency or request.workers or None, say=say, quiet=request.quiet,
+        )  # fmt: skip
     return found, folder
 
 

@@ -17,8 +17,7 @@ from harness.cli.options import echo, notifier, options, parse_words
 @options("root")
 @click.option("--protocol", metavar="NAME", help="Which images train, validate and test.")
 @click.option("--test-on", metavar="A,B,...", help="Further datasets to report on, whole.")
-@click.option("--trials", type=click.IntRange(1), metavar="N", help="Weightings to try [1000]; of --tune recipe, trainings [8].")
-@click.option("--tune", type=click.Choice(["recipe"]), help="Train one MEMBER under settings that its card has tunable.")
+@click.option("--trials", default=1000, show_default=True, type=click.IntRange(1), metavar="N", help="Weightings to try.")
 @click.option("--objective", default="main", show_default=True, type=click.Choice(["main", "srcc", "plcc"]))
 @click.option(
     "--method", default="searched", show_default=True, type=click.Choice(["mean", "greedy", "least-squares", "searched"]),
@@ -28,17 +27,18 @@ from harness.cli.options import echo, notifier, options, parse_words
 @click.option("--one-scaling", is_flag=True, help="One scaling per member in least squares and what starts from it.")
 @click.option("--crops", metavar="A,B,...", help="Croppings to try too, for members that take crops: five, nine, grid, ...")
 @click.option("--lower-is-better", "lower", multiple=True, metavar="MEMBER", help="A score file's polarity; repeatable.")
-@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Side by side; default: one per core, trainings 1.")
+@click.option(
+    "--concurrency", type=click.IntRange(1), metavar="N", help="Chains side by side; default: --workers, or one per core."
+)
 @click.option("--out", required=True, metavar="CARD.toml", help="The ensemble's card.")
-@options("runs", "cards", "device", "seed", "offline", "workers", "batch", "mlflow", "quiet", "json", "debug")
+@options("runs", "cards", "device", "seed", "offline", "workers", "ray", "batch", "mlflow", "quiet", "json", "debug")
 def ensemble(
     members: Sequence[str],
     dataset: str,
     root: str | None,
     protocol: str | None,
     test_on: str | None,
-    trials: int | None,
-    tune: str | None,
+    trials: int,
     objective: Any,
     method: str,
     scalings: str,
@@ -53,6 +53,7 @@ def ensemble(
     seed: int,
     offline: bool,
     workers: int,
+    ray: str | None,
     batch: int,
     mlflow_uri: str | None,
     quiet: bool,
@@ -64,19 +65,11 @@ def ensemble(
     from harness.ensembles.build import ensemble as make
 
     request = Request(
-        "", dataset, root=root, protocol=protocol, seed=seed, device=device, workers=workers, batch=batch, offline=offline,
-        cards=tuple(cards), runs=runs, mlflow_uri=mlflow_uri, quiet=quiet,
+        "", dataset, root=root, protocol=protocol, seed=seed, device=device, workers=workers, ray=ray, batch=batch,
+        offline=offline, cards=tuple(cards), runs=runs, mlflow_uri=mlflow_uri, quiet=quiet,
     )  # fmt: skip
-    if tune:
-        from harness.ensembles.tune import tune_recipe
-
-        tuned = tune_recipe(
-            members, request, out, trials=trials or 8, aim=objective, concurrency=concurrency or 1, say=notifier(quiet)
-        )  # fmt: skip
-        echo(json.dumps(tuned.json(), indent=2, ensure_ascii=False) if as_json else str(tuned))
-        return
     wish = EnsembleRequest(
-        out, test_on=parse_words(test_on), trials=trials or 1000, aim=objective, method=method, scalings=parse_words(scalings),
+        out, test_on=parse_words(test_on), trials=trials, aim=objective, method=method, scalings=parse_words(scalings),
         crops=parse_words(crops), lower=tuple(lower), concurrency=concurrency,
         one_scaling=one_scaling,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from harness.cli.options import echo
 from harness.cli.run import run
 from harness.cli.score import score
 from harness.cli.submission import submission_, submit
+from harness.cli.tune import tune
 from harness.cli.verify import verify
 from harness.cli.weights import weights_
 from harness.runtime import signals, streams
@@ -36,8 +37,8 @@ def cli() -> None:
 
 
 for _command in (
-    list_, show, run, score, agreement_, compare, codecs_, ensemble, verify, leaderboard_, data_, submit, submission_, weights_,
-    doctor,
+    list_, show, run, score, agreement_, compare, codecs_, ensemble, tune, verify, leaderboard_, data_, submit, submission_,
+    weights_, doctor,
 ):  # fmt: skip
     cli.add_command(_command)
 

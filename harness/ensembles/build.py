@@ -34,7 +34,7 @@ from harness.ensembles.tune_session import meanwhile
 from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
 from harness.results import processes
-from harness.results.mlflow_mirror import Tracker
+from harness.results.mlflow_mirror import FamilyRun, Tracker
 from harness.results.run_folder import folder_of, locked
 from harness.runtime.errors import UsageError, listed
 from harness.statistics.comparison import compare
@@ -164,7 +164,7 @@ def _ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say
     made = Ensemble(Path(wish.out), folder, names, names[best], blends, rows, notes, wish.aim, method, sizes)
     files = tables.write_trace(folder, found.trace, wish.aim)
     write_json(folder / "ensemble.json", made.json() | {"request": facts, "members": names})
-    _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, [made.card, *files], request, say)
+    _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, gathered, [made.card, *files], request, say)
     return made
 
 
@@ -183,16 +183,27 @@ def _simpler(blended: Mapping[str, Scored], labels: Floats, references: Sequence
 
 
 def _mirror(
-    made: Ensemble, facts: Mapping[str, Any], files: Sequence[Path], request: Request, say: Callable[[str], None]
-) -> None:
-    """MLflow: a run for the ensemble, and one below it for each blend that was kept; candidates are in the trace."""
-    children: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
+    made: Ensemble, facts: Mapping[str, Any], gathered: Gathered, files: Sequence[Path], request: Request,
+    say: Callable[[str], None],
+) -> None:  # fmt: skip
+    """MLflow: a run for the ensemble with the figures of the blend in its card, and one below it for each of the four."""
+    figures: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
     for row in made.rows:
         if row.kind == "blend":
             part = row.part if row.dataset == made.rows[0].dataset else f"{row.dataset}.{row.part}"
-            children[row.member][part] = row.figures.json()
+            figures[row.member][part] = row.figures.json()
+    children = []
+    for method in METHODS:
+        blend, shown = made.blends[method], dict[str, Any]()
+        for source, scaling, weight in zip(blend.sources, blend.scalings, blend.weights, strict=True):
+            name = gathered.sources[source].name
+            crops = gathered.sources[source].facts.get("protocol", {}).get("crops", "")
+            shown |= {f"weight.{name}": weight, f"scaling.{name}": tables.kind(scaling)}
+            shown |= {f"crops.{name}": crops} if crops else {}
+        children.append(FamilyRun(method, {"members": len(blend.sources), **shown}, figures[method]))
+    parent = FamilyRun(f"ensemble {made.card.stem}", facts, figures[made.method])
     with Tracker(request.mlflow_uri, request.runs, made.folder, say) as tracker:
-        tracker.family(f"ensemble {made.card.stem}", made.folder.parent.parent.name, facts, children, files)
+        tracker.family(made.folder.parent.parent.name, parent, children, files, "this ensemble")
 
 
 def command(words: Sequence[str], request: Request, wish: EnsembleRequest) -> list[str]:

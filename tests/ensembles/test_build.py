@@ -337,6 +337,13 @@ def checkpointed(folder: Path, process: subprocess.Popen[str]) -> list[psutil.Pr
     pytest.fail(f"the search left no checkpoint: {process.communicate()[1]}")
 
 
+def still_there(row: dict) -> bool:
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(row["pid"])
+        return abs(process.create_time() - row["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def test_a_killed_search_goes_on_and_an_interrupted_one_leaves_no_process(ray: None, tmp_path: Path):
     folder = write_scores(tmp_path)
     # Long enough to be met alive on a fast machine.
@@ -346,6 +353,10 @@ def test_a_killed_search_goes_on_and_an_interrupted_one_leaves_no_process(ray: N
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (folder / "card.toml").exists()
+    (left,) = (folder / "runs").rglob("processes.json")
+    document = json.loads(left.read_text(encoding="utf-8"))
+    assert any(row["command"] == "ray worker" for row in document["processes"])
+    assert Path(document["place"]).is_dir()
 
     process = started(folder, *many)
     deadline = time.monotonic() + 300
@@ -358,6 +369,10 @@ def test_a_killed_search_goes_on_and_an_interrupted_one_leaves_no_process(ray: N
     assert process.returncode != 0
     _, alive = psutil.wait_procs(ours, timeout=10)
     assert not alive
+    # What the kill left is gone with the first start after it.
+    assert not left.exists()
+    assert not Path(document["place"]).exists()
+    assert not [row for row in document["processes"] if still_there(row)]
 
     process = started(folder, *many)
     _, told = process.communicate(timeout=600)

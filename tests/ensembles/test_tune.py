@@ -8,6 +8,9 @@ import io
 import json
 import re
 import sqlite3
+import subprocess
+import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +140,34 @@ def test_a_request_for_more_than_there_is_is_one_line(tmp_path: Path):
     told = call(*line, "--workers", "100000", status=2)[1]
     assert len(told.splitlines()) == 1
     assert "--workers 100000: there are" in told
+
+
+def test_a_killed_tuning_goes_on_to_the_undisturbed_card_and_what_it_left_is_removed(ray: None, tmp_path: Path):
+    line = prepared(tmp_path, TUNABLE, **{"epochs = 2": "epochs = 40"})
+    line = [*line, "--mlflow-uri", "off", "--trials", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 600
+    while not list((tmp_path / "runs").glob("table/small/*/checkpoint.safetensors")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    (left,) = (tmp_path / "runs").glob("table/tuning/*/processes.json")
+    place = Path(json.loads(left.read_text(encoding="utf-8"))["place"])
+    assert place.is_dir()
+    assert not (tmp_path / "cards" / "tuned.toml").exists()
+
+    resumed = json.loads(call(*line, "--json")[0])
+    card = (tmp_path / "cards" / "tuned.toml").read_bytes()
+    assert not place.exists()
+    undisturbed = json.loads(call(*line, "--runs", str(tmp_path / "undisturbed"), "--json")[0])
+    assert (tmp_path / "cards" / "tuned.toml").read_bytes() == card
+    assert [(t["settings"], t["figure"]) for t in resumed["trials"]] == [
+        (t["settings"], t["figure"]) for t in undisturbed["trials"]
+    ]
 
 
 def test_what_all_trials_would_meet_ends_the_first_in_one_line(ray: None, tmp_path: Path):

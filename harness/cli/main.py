@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from harness.cli.challenge import challenge_
 from harness.cli.codecs import codecs_
 from harness.cli.compare import agreement_, compare
 from harness.cli.data import data_
@@ -16,14 +17,14 @@ from harness.cli.doctor import doctor
 from harness.cli.ensemble import ensemble
 from harness.cli.leaderboard import leaderboard_
 from harness.cli.listing import list_, show
-from harness.cli.options import echo
+from harness.cli.options import echo, show_message
 from harness.cli.run import run
 from harness.cli.score import score
 from harness.cli.submission import submission_, submit
 from harness.cli.tune import tune
 from harness.cli.verify import verify
 from harness.cli.weights import weights_
-from harness.runtime import signals, streams
+from harness.runtime import logs, signals, streams
 from harness.runtime.errors import HarnessError
 
 
@@ -38,7 +39,7 @@ def cli() -> None:
 
 for _command in (
     list_, show, run, score, agreement_, compare, codecs_, ensemble, tune, verify, leaderboard_, data_, submit, submission_,
-    weights_, doctor,
+    weights_, challenge_, doctor,
 ):  # fmt: skip
     cli.add_command(_command)
 
@@ -61,7 +62,7 @@ def _run(words: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a name that is not text is shown by its bytes, in JSON as an escape
             stream.reconfigure(errors="backslashreplace")
     try:
-        with signals.heard():
+        with signals.heard(), logs.handled(show_message):
             status = cli.main(words, prog_name="harness", standalone_mode=False)
     except BaseException as error:
         # On its way a stop may have been turned into an error of some library's.

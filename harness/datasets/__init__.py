@@ -33,10 +33,12 @@ class Dataset:
 
     @property
     def name(self) -> str:
+        """The card's."""
         return self.card.name
 
     @property
     def higher_is_better(self) -> bool:
+        """Whether a higher label means a better image."""
         return self.card.higher_is_better
 
     def protocol(self, name: str | None = None) -> tuple[str, Protocol]:
@@ -62,11 +64,19 @@ def data_folder() -> Path:
     return Path(os.environ.get("HARNESS_DATA") or "data")
 
 
-def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[str | Path] = (), quiet: bool = True) -> Dataset:
-    """The dataset of a card's name, or the table in a file (`is_table`).
+def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[str | Path] = ()) -> Dataset:
+    """A dataset: its card, and its table of pairs of images with labels. Long preparations show their progress.
 
-    `root` is the folder of its files; unless `quiet`, long preparations show their progress. Raises UsageError when it is
-    unknown, absent or broken.
+    Args:
+        name: of a card, or the path of a table of pairs (.csv, .tsv, .txt, .xlsx).
+        root: the folder of its files; default: `$HARNESS_DATA/<name>`, else `data/<name>`.
+        cards: folders of the caller's own cards.
+
+    Returns:
+        The card and the table; `harness.datasets.table` names its columns.
+
+    Raises:
+        UsageError: the dataset is unknown or absent, or its files are not what its card says: all problems at once.
     """
     from harness.datasets.table import complete
 
@@ -76,7 +86,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
     reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
     read = reader_function(reader, card.path, card.layout)
     failed = errors_of(card.path, f"reader = {card.reader!r} failed")
-    with failed, counted(f"preparing {card.name}", unit="pictures", quiet=quiet) as step:
+    with failed, counted(f"preparing {card.name}", unit="pictures") as step:
         progress = {"progress": step} if "progress" in inspect.signature(read).parameters else {}
         try:
             frame = read(card, data_root(card.folder or card.name, root), **card.layout, **progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,20 +24,20 @@ from harness.results.run_scores import ScoreFile, csv_text
 FIGURES = ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
 
 
-def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
+def repeated(todo: Plan, repeats: int) -> Outcome:
     """A protocol's seeded repeats as one record: medians, ranges, and every repeat's own figures."""
     request = todo.request
     if todo.trained:
-        children = [execute(plan(replace(request, repeat=r), todo.data), say) for r in range(repeats)]
+        children = [execute(plan(replace(request, repeat=r), todo.data)) for r in range(repeats)]
     else:
         # A model that is not trained gives an image one score whatever the split: all are scored once, by `full`.
-        children = [execute(plan(replace(request, protocol="full"), todo.data), say)]
+        children = [execute(plan(replace(request, protocol="full"), todo.data))]
     identity = {"repeats": [child.folder.name for child in children], "first": dict(todo.facts)}
     key = key_of(identity)
     folder = folder_of(request.runs, todo.data.name, todo.card.name, key)
     stamp = figures_stamp(todo.data, todo.data.table)
     if not request.force and (record := read_record(folder)) is not None and record.figures == stamp:
-        with Tracker(request.mlflow_uri, request.runs, folder, say) as tracker:
+        with Tracker(request.mlflow_uri, request.runs, folder) as tracker:
             tracker.catch_up(record, _mlflow_facts(todo, key))
         return Outcome(folder, record, found=True)
     each, rows = [], []
@@ -49,7 +49,7 @@ def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
         rows += [[n, repr(s), f"test@{repeat}"] for n, s in scores]
         found = measured(todo.card, todo.data, scores)
         each.append({"repeat": repeat, "run": child.folder.name, "split": now.identity.split, **(found.figures if found else {})})
-    with locked(folder, say), Tracker(request.mlflow_uri, request.runs, folder, say) as tracker:
+    with locked(folder), Tracker(request.mlflow_uri, request.runs, folder) as tracker:
         tracker.begin(*_mlflow_facts(todo, key))
         write_text(folder / "scores.csv", csv_text([ScoreFile.HEADER, *rows]))
         document = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from harness.results.run_folder import folder_of, locked
 from harness.runtime.errors import UsageError, listed
 from harness.statistics.comparison import compare
 from harness.statistics.correlations import Floats, Ints
+
+_log = logging.getLogger(__package__)
 
 VERSION = 3
 """Raised by hand whenever the search gives other blends for the same request."""
@@ -95,14 +98,13 @@ class Ensemble:
         return f"{tables.text(self.rows, self.best, self.notes)}\n\n{sparsity.text(self.sizes, self.names, self.aim)}"
 
 
-def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say: Callable[[str], None] = print) -> Ensemble:
+def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest) -> Ensemble:
     """Find the ensemble of members `words`, write its card to `wish.out`, and tell what it gained.
 
     Args:
         words: Models' names, runs' folders, CSV files of name,score.
         request: How members are run, and on which machines all of it works.
         wish: What is asked of the search.
-        say: Gets remarks and warnings.
 
     Raises:
         UsageError: What is asked cannot be served; told before any work.
@@ -110,24 +112,24 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say:
     """
     _refuse(words, request, wish)
     if not request.ray:
-        return _ensemble(words, request, wish, say)
+        return _ensemble(words, request, wish)
     # One connection serves the members' runs and the search, and what the cluster cannot do is told first.
     with kept(), session(request.ray) as found:
         _refuse_cluster(found, request, wish)
-        return _ensemble(words, request, wish, say)
+        return _ensemble(words, request, wish)
 
 
-def _ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say: Callable[[str], None]) -> Ensemble:
-    gathered = gather(words, request, test_on=wish.test_on, crops=wish.crops, lower=wish.lower, say=say)
+def _ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest) -> Ensemble:
+    gathered = gather(words, request, test_on=wish.test_on, crops=wish.crops, lower=wish.lower)
     card.refuse(wish.out, gathered)
     names = [source.name for source in gathered.sources]
     images = gathered.fitting
     held_out = folds(images.references, request.seed)
-    _remark(gathered, say)
+    _remark(gathered)
 
     # Scalings and closed forms are fitted while Ray starts.
     given = meanwhile(lambda: _samples(gathered, held_out, wish))
-    found, folder = _search(gathered, given, request, wish, say)
+    found, folder = _search(gathered, given, request, wish)
     samples = given()
     blends = {**samples[0].simple, "searched": found.blends[0].calibrated(images.scores, images.labels)}
 
@@ -164,7 +166,7 @@ def _ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say
     made = Ensemble(Path(wish.out), folder, names, names[best], blends, rows, notes, wish.aim, method, sizes)
     files = tables.write_trace(folder, found.trace, wish.aim)
     write_json(folder / "ensemble.json", made.json() | {"request": facts, "members": names})
-    _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, gathered, [made.card, *files], request, say)
+    _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, gathered, [made.card, *files], request)
     return made
 
 
@@ -183,8 +185,7 @@ def _simpler(blended: Mapping[str, Scored], labels: Floats, references: Sequence
 
 
 def _mirror(
-    made: Ensemble, facts: Mapping[str, Any], gathered: Gathered, files: Sequence[Path], request: Request,
-    say: Callable[[str], None],
+    made: Ensemble, facts: Mapping[str, Any], gathered: Gathered, files: Sequence[Path], request: Request
 ) -> None:  # fmt: skip
     """MLflow: a run for the ensemble with the figures of the blend in its card, and one below it for each of the four."""
     figures: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
@@ -202,7 +203,7 @@ def _mirror(
             shown |= {f"crops.{name}": crops} if crops else {}
         children.append(FamilyRun(method, {"members": len(blend.sources), **shown}, figures[method]))
     parent = FamilyRun(f"ensemble {made.card.stem}", facts, figures[made.method])
-    with Tracker(request.mlflow_uri, request.runs, made.folder, say) as tracker:
+    with Tracker(request.mlflow_uri, request.runs, made.folder) as tracker:
         tracker.family(made.folder.parent.parent.name, parent, children, files, "this ensemble")
 
 
@@ -251,18 +252,18 @@ def _refuse(words: Sequence[str], request: Request, wish: EnsembleRequest) -> No
         raise UsageError("\n".join(problems))
 
 
-def _remark(gathered: Gathered, say: Callable[[str], None]) -> None:
+def _remark(gathered: Gathered) -> None:
     images = gathered.fitting
     if not images.names:
         raise UsageError(f"{images.dataset}: no labelled image to fit on under {gathered.protocol}")
     for source, row in zip(gathered.sources, images.scores, strict=True):
         if np.ptp(row) > 0 and np.corrcoef(row, images.labels)[0, 1] < -0.2:
-            say(f"warning: {source.name} falls where people's scores rise; if lower is better: --lower-is-better {source.name}")
+            _log.warning(f"{source.name} falls where people's scores rise; if lower is better: --lower-is-better {source.name}")
     known = len(set(images.references))
     if known == 1:
-        say("warning: one reference to fit on: what blends gain there cannot be estimated, and is not shown")
+        _log.warning("one reference to fit on: what blends gain there cannot be estimated, and is not shown")
     elif known < 10:
-        say(f"{images.dataset}: {known} references to fit on: what is found there may not hold elsewhere")
+        _log.info(f"{images.dataset}: {known} references to fit on: what is found there may not hold elsewhere")
 
 
 def _samples(gathered: Gathered, held_out: Sequence[Ints], wish: EnsembleRequest) -> list[Sample]:
@@ -282,7 +283,6 @@ def _search(
     given: Callable[[], list[Sample]],
     request: Request,
     wish: EnsembleRequest,
-    say: Callable[[str], None],
 ) -> tuple[SearchResult, Path]:
     """The search's outcome, found finished or taken up in the folder that its content names."""
     identity = {
@@ -297,11 +297,11 @@ def _search(
     }
     folder = folder_of(request.runs, gathered.fitting.dataset, "ensembles", sha256_json(identity)[:16])
     plan = planned(wish.trials)
-    with locked(folder, say):
-        processes.end_leftovers(folder, say)
+    with locked(folder):
+        processes.end_leftovers(folder)
         found = search(
             given, plan, request.seed, wish.aim, folder, address=request.ray,
-            concurrency=wish.concurrency or request.workers or None, say=say, quiet=request.quiet,
+            concurrency=wish.concurrency or request.workers or None,
         )  # fmt: skip
     return found, folder
 

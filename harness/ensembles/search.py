@@ -37,6 +37,8 @@ from harness.runtime.progress import progress
 from harness.statistics.correlations import Floats, Ints, midranks
 from harness.statistics.intervals import generator
 
+_log = logging.getLogger(__package__)
+
 NAME, DONE, CHAINS = "tune", "search.json", "chains"
 FOLDS = 5
 _AT_ONCE = 1 << 20
@@ -55,6 +57,7 @@ class Plan:
 
     @property
     def total(self) -> int:
+        """Candidates in all."""
         return sum(map(sum, self.sizes))
 
 
@@ -225,6 +228,7 @@ class Chain:
 
     @property
     def done(self) -> bool:
+        """Whether all steps were made."""
         return self.step == len(self.sizes)
 
     def advance(self) -> None:
@@ -279,8 +283,6 @@ def search(
     *,
     address: str | None = None,
     concurrency: int | None = None,
-    say: Callable[[str], None] = print,
-    quiet: bool = False,
 ) -> SearchResult:
     """The best blend of `plan.total` candidates on each sample, a function of the seed alone.
 
@@ -292,8 +294,6 @@ def search(
         folder: Keeps each chain's last step: a search that was cut off goes on there, a finished one is found.
         address: A running Ray cluster that does the work; None: one is started here.
         concurrency: Chains side by side; None: one per CPU.
-        say: Told that a search goes on.
-        quiet: Shows no progress.
 
     Raises:
         RunError: A chain failed.
@@ -304,7 +304,7 @@ def search(
         most = len(plan.sizes) if concurrency is None else min(len(plan.sizes), concurrency)
         with session(address, cpus=min(most, cores()) if address is None else 1, folder=folder) as found, environment():
             there = cores() if address is None else sum(node.cpus for node in found.nodes())
-            states = _run(given(), plan, seed, name, folder, found, min(most, there), say, quiet)
+            states = _run(given(), plan, seed, name, folder, found, min(most, there))
         write_json(folder / DONE, states)
         shutil.rmtree(folder / CHAINS, ignore_errors=True)
     samples = given()
@@ -344,15 +344,13 @@ def _run(
     folder: Path,
     found: Session,
     side_by_side: int,
-    say: Callable[[str], None],
-    quiet: bool,
 ) -> list[dict[str, Any]]:
     """Each chain's last state, by number."""
     from ray import tune
 
     states = _kept(folder, plan)
     if states:
-        say("the search goes on where it was cut off")
+        _log.info("the search goes on where it was cut off")
     left = [number for number, sizes in enumerate(plan.sizes) if states.get(number, {}).get("step") != len(sizes)]
 
     shown: list[Callable[..., None]] = []
@@ -398,7 +396,7 @@ def _run(
     (folder / CHAINS).mkdir(parents=True, exist_ok=True)
     shutil.rmtree(place, ignore_errors=True)
     if left:
-        with silence(), progress("search", plan.total, done=judged(), unit="candidates", quiet=quiet) as step:
+        with silence(), progress("search", plan.total, done=judged(), unit="candidates") as step:
             shown.append(step)
             trainable = tune.with_parameters(Batches, given=(list(samples), dict(states)))
             tuner = tune.Tuner(

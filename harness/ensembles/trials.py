@@ -8,6 +8,7 @@ line, and can tell a failure that all trials will share from one of a trial's ow
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -22,6 +23,7 @@ from harness.engine.request import Plan, Request, plan
 from harness.engine.run import execute, train
 from harness.ensembles.objective import Objective
 from harness.ensembles.tune_session import environment, silence
+from harness.runtime import logs
 from harness.runtime.errors import HarnessError, RunError, UsageError
 from harness.runtime.progress import progress
 from harness.runtime.text import one_line
@@ -29,6 +31,8 @@ from harness.runtime.text import one_line
 if TYPE_CHECKING:
     from harness.datasets import Dataset
     from harness.engine.distributed.workers import Workers
+
+_log = logging.getLogger(__package__)
 
 _RUNGS = 3
 """ASHA keeps one in so many at each of its rungs."""
@@ -86,8 +90,6 @@ def run_trials(
     team: Workers,
     folder: Path,
     keep: Callable[[Sequence[Trial]], None],
-    *,
-    quiet: bool = False,
 ) -> list[Trial]:
     """Train under `count` settings, one trial for each worker of `team` at a time.
 
@@ -100,7 +102,6 @@ def run_trials(
         team: The machines, and what each trial has of them.
         folder: Where Ray Tune keeps its files while it works.
         keep: Called with all trials so far whenever one has ended.
-        quiet: Shows no progress.
 
     Returns:
         The trials in the order in which they were asked for.
@@ -168,7 +169,7 @@ def run_trials(
     what, total = f"tuning {first.card.name}", count * length
     shutil.rmtree(folder / NAME, ignore_errors=True)
     try:
-        with environment(), silence(), progress(what, total, unit="epochs", quiet=quiet) as step:
+        with environment(), silence(), progress(what, total, unit="epochs") as step:
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(_trial, task=task), needs),
                 param_space={name: _domain(values, own[name]) for name, values in space.items()},
@@ -243,7 +244,7 @@ def _trial(config: dict[str, Any], task: Task) -> None:
         for entry in _log(todo.folder):
             report(entry)
         if reported < task.epochs:
-            train(todo, report, lambda text: None)
+            train(todo, report)
     except Exception as error:
         tune.report({"epoch": reported, "figure": _WORST, "folder": place} | _facts(error, begun=begun))
 
@@ -263,35 +264,37 @@ def _facts(error: Exception, *, begun: bool) -> dict[str, Any]:
     }
 
 
-def finish_best(task: Task, settings: Mapping[str, Any], team: Workers) -> list[str]:
+def finish_best(task: Task, settings: Mapping[str, Any], team: Workers) -> None:
     """Test the best trial's network where it was trained, under the same conditions, from where its training ended.
 
-    The record lies in the run's folder afterwards. Returns what the run had to say.
+    The record lies in the run's folder afterwards.
     """
     import ray
 
     options = {"num_cpus": team.share.threads, "num_gpus": team.share.gpus, "max_retries": 0}
     try:
-        said: list[str] = ray.get(ray.remote(_test).options(**options).remote(task, dict(settings)))
+        messages: list[tuple[int, str]] = ray.get(ray.remote(_test).options(**options).remote(task, dict(settings)))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, HarnessError):
             raise error.cause from None
         raise RunError(f"the best could not be tested: {type(error.cause).__name__}: {error.cause}") from error
     except ray.exceptions.RayError as error:
         raise RunError("the best could not be tested: its process is gone; the same command goes on from here") from error
-    return said
+    for level, text in messages:
+        _log.log(level, text)
 
 
-def _test(task: Task, settings: Mapping[str, Any]) -> list[str]:
+def _test(task: Task, settings: Mapping[str, Any]) -> list[tuple[int, str]]:
     os.chdir(task.here)
     import torch
 
     torch.set_num_threads(task.threads)
     share_threads(task.threads)
-    said: list[str] = []
+    messages: list[tuple[int, str]] = []
+    logs.handle(lambda level, text: messages.append((level, text)))
     # Only the command itself speaks to MLflow.
-    execute(planned(replace(task.request, mlflow_uri="off"), settings), said.append)
-    return said
+    execute(planned(replace(task.request, mlflow_uri="off"), settings))
+    return messages
 
 
 def _domain(values: Tunable, now: Any) -> Any:

@@ -8,9 +8,10 @@ kill by asking for the same trials again; with one trial at a time they are the 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -37,6 +38,8 @@ from harness.results.run_folder import finished, folder_of, locked
 from harness.results.run_scores import csv_text
 from harness.results.tables import number, result, with_interval
 from harness.runtime.errors import RunError, UsageError, listed, near
+
+_log = logging.getLogger(__package__)
 
 DONE, CSV, PLOT = "trials.json", "trials.csv", "trials.png"
 PARTS = ("validation", "test")
@@ -102,7 +105,6 @@ def tune(
     *,
     trials: int = 8,
     aim: Objective = "main",
-    say: Callable[[str], None] = print,
 ) -> Tuned:
     """Train a model under `trials` settings, write the best's card to `out`, and test it.
 
@@ -113,7 +115,6 @@ def tune(
         out: Where the best's card goes.
         trials: How many settings are tried; the first are the card's own.
         aim: The figure of the validation part that is to be high.
-        say: Gets remarks and warnings.
 
     Raises:
         UsageError: What is asked cannot be served; told before Ray starts, all problems of the card at once.
@@ -124,9 +125,8 @@ def tune(
     chosen = find_model(model, request.cards)
     space = _space(chosen)
     cards.refuse_place(out, {chosen.name: chosen.class_})
-    quiet = replace(request, quiet=True)
-    data = datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
-    first = plan(quiet, data)
+    data = datasets.load_dataset(request.dataset, request.root, cards=request.cards)
+    first = plan(request, data)
     _refuse_values(first.card, space)
     recipe = first.card.recipe
     assert recipe is not None
@@ -137,23 +137,23 @@ def tune(
     identity = {"first": first.key, "space": {k: asdict(v) for k, v in space.items()}, "trials": trials, "aim": aim}
     identity |= {"workers": request.workers} if request.workers > 1 or request.ray else {}
     folder = folder_of(request.runs, first.data.name, "tuning", sha256_json(identity)[:16])
-    with locked(folder, say):
-        processes.end_leftovers(folder, say)
+    with locked(folder):
+        processes.end_leftovers(folder)
         tried = _found(folder)
         if tried is None:
-            tried = _tried(first, quiet, space, trials, aim, folder, say, quiet=request.quiet)
+            tried = _tried(first, request, space, trials, aim, folder)
             write_json(folder / DONE, [asdict(t) for t in tried])
         _write_trials(folder, tried, aim)
         _plot(folder / PLOT, tried, aim)
     best = _best(tried)
     # Its record is there, made where it was trained: here it is found, and mirrored to MLflow.
-    outcome = execute(planned(_alone(quiet), best.settings, data), say)
+    outcome = execute(planned(_alone(request), best.settings, data))
     path = Path(out)
     write_text(path, f"# {chosen.name} with settings found by: {shlex.join(_command(request, out, trials, aim))}\n\n"
                + cards.toml(_table(path, outcome, chosen)))  # fmt: skip
     find_model(str(path))
     tuned = Tuned(path, folder, chosen.name, aim, tried, best, outcome)
-    _mirror(tuned, request, say)
+    _mirror(tuned, request)
     return tuned
 
 
@@ -164,9 +164,6 @@ def _tried(
     count: int,
     aim: Objective,
     folder: Path,
-    say: Callable[[str], None],
-    *,
-    quiet: bool,
 ) -> list[Trial]:
     """All trials, the best of them tested; on this machine's Ray or on the cluster's."""
     recipe = first.card.recipe
@@ -177,12 +174,9 @@ def _tried(
         share = team.share
         task = Task(replace(_alone(request), device=share.device), aim, recipe.epochs, os.getcwd(), share.threads)
         many = f"{share.workers} at a time" if share.workers > 1 else "one at a time"
-        say(f"{first.card.name}: {count} trials of {', '.join(space)}, {many}; what is trained already is found")
-        tried = run_trials(
-            task, first, space, own, count, team, folder, lambda rows: _write_trials(folder, rows, aim), quiet=quiet
-        )
-        for text in finish_best(task, _best(tried).settings, team):
-            say(text)
+        _log.info(f"{first.card.name}: {count} trials of {', '.join(space)}, {many}; what is trained already is found")
+        tried = run_trials(task, first, space, own, count, team, folder, lambda rows: _write_trials(folder, rows, aim))
+        finish_best(task, _best(tried).settings, team)
     return tried
 
 
@@ -331,7 +325,7 @@ def _without_empty(value: Any) -> Any:
     return [_without_empty(v) for v in value] if isinstance(value, list) else value
 
 
-def _mirror(tuned: Tuned, request: Request, say: Callable[[str], None]) -> None:
+def _mirror(tuned: Tuned, request: Request) -> None:
     """MLflow: a run for the tuning with the best's figures, and one below it for each trial."""
     rows = {row["part"]: row for row in tuned.json()["results"]}
     facts = {"model": tuned.model, "objective": tuned.aim, "trials": len(tuned.trials), "seed": request.seed}
@@ -346,7 +340,7 @@ def _mirror(tuned: Tuned, request: Request, say: Callable[[str], None]) -> None:
     ]
     parent = FamilyRun(f"tune {tuned.card.stem}", facts, rows)
     files = [tuned.card, tuned.folder / CSV, tuned.folder / PLOT]
-    with Tracker(request.mlflow_uri, request.runs, tuned.folder, say) as tracker:
+    with Tracker(request.mlflow_uri, request.runs, tuned.folder) as tracker:
         tracker.family(tuned.outcome.record.dataset, parent, children, files, "this tuning")
 
 

@@ -21,8 +21,11 @@ from harness.cards.loading import find_challenge
 from harness.cards.schema import ModelCard, parse_card
 from harness.challenges import factsheet, image_names, standings
 from harness.challenges.check import check
+from harness.challenges.figures import Figures, Truth
+from harness.challenges.figures import figures as term_figures
+from harness.challenges.labels import read_labels
 from harness.challenges.leak_audit import audit, explained_by_type
-from harness.challenges.score import figures, read_labels, score, score_folder
+from harness.challenges.score import score, score_folder
 from harness.cli.main import main
 from harness.files.atomic import write_text
 from harness.runtime.errors import RunError, UsageError
@@ -41,6 +44,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(folder / "x.zip", good())
     write_labels(folder / "labels.csv")
     return folder
+
+
+def figures(card: ChallengeCard, x: np.ndarray, y: np.ndarray, references: list[str]) -> Figures:
+    names = [str(i) for i in range(len(x))]
+    return term_figures(card.scoring, x, Truth(dict(zip(names, y, strict=True))), names, references)
 
 
 def columns(scores: Mapping[str, float] = SCORES) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +113,8 @@ def test_absolute_values_are_taken_where_the_card_says_so_and_a_wrong_sign_is_to
     assert wrong.ci["main"] == pytest.approx(right.ci["main"], abs=1e-9)
     assert "SRCC is negative" in wrong.note
     assert not right.note
-    signed = dataclasses.replace(CARD, scoring=dataclasses.replace(CARD.scoring, absolute=False))
+    terms = tuple(dataclasses.replace(term, absolute=False) for term in CARD.scoring.terms)
+    signed = dataclasses.replace(CARD, scoring=dataclasses.replace(CARD.scoring, terms=terms))
     assert figures(signed, -x, y, ids).main == pytest.approx(-right.main, abs=1e-12)
     constant = figures(CARD, x, np.zeros_like(y), ids)
     assert (constant.main, constant.srcc, constant.n) == (None, None, 1650)
@@ -229,7 +238,8 @@ def test_honest_submissions_are_not_flagged():
         assert flagged({n: s / 60 for n, s in made_scores(seed + 1).items()}, UNIT) == []
 
 
-def test_a_shift_of_an_id_that_differs_from_reference_to_reference_is_quality_and_no_leak():
+def test_a_shift_of_an_id_that_differs_between_references_is_no_leak():
+    """A shift of an id that differs from reference to reference is quality and no leak."""
     by = {name[:5]: 0.1 * (1 + 0.5 * generator("reference", name[:5]).normal()) for name in NAMES}
     other = {n: s + (by[n[:5]] if n[-6:-4] == "46" else 0) for n, s in UNIT.items()}
     assert flagged(other, UNIT) == []
@@ -290,9 +300,10 @@ def test_check_against_the_run_flags_a_tenth_on_one_id_and_passes_the_honest_zip
     told(world, capsys, "submission", "check", str(leaky), "--against", str(run), "--strict", status=1)
 
 
-def test_inverted_scores_are_a_warning_against_a_run_and_against_psnr_of_the_pictures(
+def test_inverted_scores_are_a_warning_against_a_run_and_against_psnr(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    """Inverted scores are a warning against a run and against PSNR of the images."""
     turned = save(tmp_path / "turned.zip", good({name: -score for name, score in submitted(world).items()}))
     for option in (["--against", "psnr"], ["--root", str(world / "mini")]):
         (finding,) = [

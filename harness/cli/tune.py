@@ -26,7 +26,9 @@ class TuneOptions:
     root: o.Root
     protocol: o.Protocol
     trials: Annotated[int, Option(metavar="N", **_TRIALS)]
-    objective: Annotated[Literal["main", "srcc", "plcc"], Option(help="Maximize this figure of the validation part.", **_OBJECTIVE)]
+    objective: Annotated[
+        Literal["main", "srcc", "plcc"], Option(help="Maximize this figure of the validation part.", **_OBJECTIVE)
+    ]
     init: Annotated[str | None, Option(metavar="FILE", help="Begin every training from these weights.")]
     settings: o.Settings
     workers: Annotated[int, Option("--workers", default=0, type=click.IntRange(0), metavar="N", help=_WORKERS)]

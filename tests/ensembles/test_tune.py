@@ -142,7 +142,7 @@ def test_a_request_for_more_than_there_is_is_one_line(tmp_path: Path):
     assert "--workers 100000: there are" in told
 
 
-def test_a_killed_tuning_goes_on_to_the_undisturbed_card_and_what_it_left_is_removed(ray: None, tmp_path: Path):
+def test_a_killed_tuning_ends_with_the_undisturbed_card_and_leaves_nothing(ray: None, tmp_path: Path):
     line = prepared(tmp_path, TUNABLE, **{"epochs = 2": "epochs = 40"})
     line = [*line, "--mlflow-uri", "off", "--trials", "2"]
     process = subprocess.Popen(

@@ -159,7 +159,7 @@ def harness(folder: Path, *words: str) -> Any:
 
 def commands() -> list[list[str]]:
     """The five commands of the guide."""
-    text = (Path(__file__).parents[2] / "docs" / "guides" / "challenges.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "hold-a-challenge.md").read_text(encoding="utf-8")
     block = text.partition("## Five commands")[2].split("```")[1]
     return [line.partition("#")[0].split() for line in block.splitlines() if line.startswith("harness ")]
 

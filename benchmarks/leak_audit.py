@@ -3,9 +3,9 @@
     nice -n 15 python benchmarks/leak_audit.py                # 1,000 draws, a tenth of them where ids are flagged; minutes
     python benchmarks/leak_audit.py --draws 50
 
-A draw is a challenge of the size of NTIRE 2022's test phase: 25 references with 66 type ids each. A model's own score is the sum
-of a shift of its reference (standard deviation 1), a shift of its type (1) and a part of its own (1). The submission is
-made from it:
+A draw is a challenge of the size of NTIRE 2022's test phase: 25 references, 66 type ids each. A model's own score of an image
+is the sum of a shift of its reference (standard deviation 1), a shift of its type (1) and a part of its own (1). The
+submission is made from it:
 
 noise         the same model on another machine: own scores plus noise
 rounded       own scores rounded to so many decimals, of scores whose standard deviation is 1.7

@@ -20,6 +20,7 @@ class Tally:
     found: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
     def add(self, kind: str, line: int, detail: str = "") -> None:
+        """Note one occurrence of a kind of defect, and its line."""
         self.found.setdefault(kind, []).append((line, detail))
 
     def findings(self, kinds: dict[str, Kind]) -> list[Finding]:

@@ -59,6 +59,7 @@ class Labels:
     """Names whose scores can be read in two ways."""
 
     def reject(self, line: int, text: str, why: str) -> None:
+        """Note a line that is not a label, with the reason."""
         self.bad.append(f"line {line} ({text.strip()[:60]!r}): {why}")
 
     @property

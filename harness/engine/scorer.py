@@ -93,6 +93,8 @@ class Scorer:
     card_path: str = ""
     """The model's card, named in errors of a user's own model."""
     _embedded: tuple[str, list[Any]] | None = field(default=None, repr=False)
+    _crops_at_once: int | None = field(default=None, repr=False)
+    """As many reference crops as memory was found to suffice for; None: not found yet."""
     warm: WarmTime = field(default_factory=WarmTime, repr=False)
 
     def __post_init__(self) -> None:
@@ -175,10 +177,7 @@ class Scorer:
         if self.can.score_uint8:
             values = np.array([self._uint8(chunk, reference, distorted, place) for place in places])
         else:
-            pixels = places[0].height * places[0].width
-            together = max(1, _PIXELS_AT_ONCE // (pixels * self.batch))
-            groups = [places[i : i + together] for i in range(0, len(places), together)]
-            values = np.concatenate([self._forward(chunk[0], reference, distorted, groups, i) for i in range(len(groups))])
+            values = self._values(chunk[0], reference, distorted, places)
         return _finite(
             [
                 self._scored(pair, reference, picture, places, [float(v) for v in values[:, i]])
@@ -202,6 +201,9 @@ class Scorer:
     ) -> list[float]:
         still = _cut(reference.pixels, place)
         score = partial(self.model.score_uint8, still)
+        if len(distorted) > 1 and self.can.score_several_uint8:
+            cuts = [_cut(picture.pixels, place) for picture in distorted]
+            return [float(v) for v in self.model.score_several_uint8(self.model.embed_uint8(still), cuts)]
         if len(distorted) > 1 and self.can.embed_uint8:
             score = partial(self.model.score_embedded_uint8, self.model.embed_uint8(still))
         values = []
@@ -239,6 +241,24 @@ class Scorer:
         if self.protocol.mirrored:
             places += [place._replace(mirrored=True) for place in places]
         return places
+
+    def _values(
+        self, pair: Pair, reference: decode.Decoded, distorted: Sequence[decode.Decoded], places: list[Crop]
+    ) -> np.ndarray[Any, Any]:
+        """A network's scores (crops, distorted images), some crops at a time; fewer from when memory did not suffice."""
+        while True:
+            together = max(1, _PIXELS_AT_ONCE // (places[0].height * places[0].width * self.batch))
+            together = min(together, self._crops_at_once or together)
+            groups = [places[i : i + together] for i in range(0, len(places), together)]
+            try:
+                return np.concatenate([self._forward(pair, reference, distorted, groups, i) for i in range(len(groups))])
+            except (RuntimeError, MemoryError) as error:
+                # What distorted images need was halved before (`_halving`): here it is the reference's features.
+                if not _short_of_memory(error) or len(groups[0]) == 1:
+                    raise
+                self._crops_at_once = -(-len(groups[0]) // 2)
+                self._embedded = None
+                _log.info(f"not enough memory for {len(groups[0])} reference crops at once; going on with {self._crops_at_once}")
 
     def _forward(
         self, pair: Pair, reference: decode.Decoded, distorted: Sequence[decode.Decoded], groups: list[list[Crop]], number: int
@@ -284,7 +304,7 @@ class Scorer:
             try:
                 return torch.cat([forward(slice(i, i + step)) for i in range(0, rows, step)])
             except (RuntimeError, MemoryError) as error:
-                if "memory" not in str(error).lower() or step == 1:
+                if not _short_of_memory(error) or step == 1:
                     raise
                 pieces *= 2
                 _log.info(f"not enough memory for {step} crops at once; going on with {-(-rows // pieces)}")
@@ -300,6 +320,10 @@ class Scorer:
         each = tuple(CropScore(place, value) for place, value in zip(places, values, strict=True))
         remarks = _remarks(pair.name, reference, distorted)
         return Scored(pair.name, mean, identical, distorted.sha256, reference.sha256, each, remarks)
+
+
+def _short_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or "memory" in str(error).lower()
 
 
 def _remarks(name: str, reference: decode.Decoded, distorted: decode.Decoded) -> tuple[Remark, ...]:
@@ -336,11 +360,20 @@ def score_pair(
     *,
     seed: int = 0,
 ) -> float:
-    """The score of one pair, pictures given as paths or as (H, W, 3) uint8 RGB arrays.
+    """The score of one pair.
 
-    `model`: what `load_model` returns, or any object with `score(reference, distorted)`. `protocol`: its cropping (`five`,
-    `random20`, ...); None: the model's card's.
-    Random crops are seeded by the reference file's stem (for an array: by nothing but seed and size).
+    Args:
+        model: what `load_model` returns, or any object with `score(reference, distorted)` and `higher_is_better`.
+        reference: a path, or an (H, W, 3) uint8 RGB array.
+        distorted: the same, of the same size.
+        protocol: the cropping, such as `whole`, `five` or `random20`; None: that of the model's card.
+        seed: of random crops, with the reference file's stem and size (for an array: with its size alone).
+
+    Returns:
+        The model's score, in its own unit; `model.higher_is_better` says which end is better.
+
+    Raises:
+        UsageError: an image that cannot be read, two sizes, or an image that is too small for the model or the crops.
     """
     card = model.card if isinstance(model, LoadedModel) else None
     if protocol is None:

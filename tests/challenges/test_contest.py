@@ -159,7 +159,7 @@ def harness(folder: Path, *words: str) -> Any:
 
 def commands() -> list[list[str]]:
     """The five commands of the guide."""
-    text = (Path(__file__).parents[2] / "docs" / "guides" / "challenges.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "hold-a-challenge.md").read_text(encoding="utf-8")
     block = text.partition("## Five commands")[2].split("```")[1]
     return [line.partition("#")[0].split() for line in block.splitlines() if line.startswith("harness ")]
 
@@ -175,7 +175,7 @@ def test_the_guides_five_commands_lead_from_a_template_to_a_board(tmp_path: Path
     assert "2 submissions, 488 images, 4 references" in told
 
 
-def test_a_template_alone_is_a_card_to_bundle_and_overwrites_nothing(tmp_path: Path):
+def test_a_template_without_a_dataset_overwrites_nothing(tmp_path: Path):
     (written,) = new("mine", tmp_path)
     text = written.read_text(encoding="utf-8")
     assert text.count("#") > 30

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -95,6 +96,7 @@ def bundle(
     labels: str | Path,
     out: str | Path,
     *,
+    phases: Sequence[str] = (),
     start: str | None = None,
     python: str | None = None,
     cards: Sequence[str] = (),
@@ -105,6 +107,7 @@ def bundle(
         name: the challenge's name, or its card.
         labels: a file or a folder (`harness.challenges.labels`).
         out: a folder that does not exist, or is empty.
+        phases: the phases that take part; default: all.
         start: when the first phase starts, where the card has no dates.
         python: an interpreter with numpy and scipy that the program is run with too; default: that of the card's image, if it
             is found.
@@ -119,7 +122,9 @@ def bundle(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: exists already; name a folder that does not, or an empty one")
     truth, _ = read_truth(Path(labels))
-    names, left_out = images_of(card, truth, str(labels))
+    for phase in phases:
+        image_names.phase_named(card, phase)
+    names, left_out = images_of(card, truth, str(labels), phases or list(card.phases))
     dates = codabench.schedule(card, list(names), start)
     files = contents(card, truth, names, dates)
     refuse_labels_in_public(files, truth)
@@ -142,8 +147,10 @@ def bundle(
     return Bundle(done, card, {n: len(i) for n, i in names.items()}, sha256_file(done), len(packed), trials, tuple(left_out))
 
 
-def images_of(card: ChallengeCard, truth: Truth, labels: str) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Each phase's images, all of them labelled, and the phases that are left out; raises UsageError naming all problems.
+def images_of(
+    card: ChallengeCard, truth: Truth, labels: str, wanted: Sequence[str]
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Each wanted phase's images, all of them labelled, and the phases left out; raises UsageError naming all problems.
 
     A phase whose names the card does not list takes the labels that no other phase claims and that its pattern fits. Without any
     it is left out, as long as another phase has labels.
@@ -172,8 +179,9 @@ def images_of(card: ChallengeCard, truth: Truth, labels: str) -> tuple[dict[str,
         rest = [name for name in rest if name not in set(fitting)]
     if rest:
         problems.append(f"{labels}: {len(rest):,} labels are of images that no phase has: {listed(rest)}")
-    left_out = [phase for phase in unlisted if not names[phase]]
-    if len(left_out) == len(card.phases):
+    names = {phase: images for phase, images in names.items() if phase in wanted}
+    left_out = [phase for phase in unlisted if phase in wanted and not names[phase]]
+    if len(left_out) == len(wanted):
         problems.append(f"{labels}: no label is of an image of {card.name}")
     for phase, images in names.items():
         if phase in left_out:
@@ -195,7 +203,8 @@ def contents(
     card: ChallengeCard, truth: Truth, names: Mapping[str, tuple[str, ...]], dates: Mapping[str, tuple[str, str]]
 ) -> dict[str, bytes]:
     """The files of the competition, by their places in the zip."""
-    samples = {phase: sample(card, images) for phase, images in names.items()}
+    above = 10.0 ** math.ceil(math.log10(1 + 2 * max(map(abs, truth.scores.values()))))
+    samples = {phase: sample(card, images, above) for phase, images in names.items()}
     first = next(iter(samples.values()))
     example = {name: "\n".join(data.decode("ascii").splitlines()[:5]) for name, data in first.items()}
     written = codabench.pages(card, list(names), example)
@@ -256,9 +265,12 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
     return out.getvalue().encode()
 
 
-def sample(card: ChallengeCard, images: Sequence[str]) -> dict[str, bytes]:
-    """A submission without defects whose scores come from a hash of the names, and so from no label."""
-    scores = {name: int(hashlib.sha256(name.encode()).hexdigest()[:6], 16) / (1 << 18) for name in images}
+def sample(card: ChallengeCard, images: Sequence[str], above: float) -> dict[str, bytes]:
+    """A submission without defects whose scores come from a hash of the names, and so from no label.
+
+    They lie `above` all labels, so that none is a label by chance.
+    """
+    scores = {name: above + int(hashlib.sha256(name.encode()).hexdigest()[:6], 16) / (1 << 18) for name in images}
     files = {card.lines.file: score_lines.written(scores, card.lines).encode("ascii", "backslashreplace")}
     if card.readme:
         within = {limit.figure: limit.most / 2 for limit in card.ranking.limits}

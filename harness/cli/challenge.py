@@ -25,6 +25,7 @@ class BundleOptions:
     card: Annotated[str, Argument(metavar="CARD")]
     labels: Annotated[str, Option(required=True, metavar="FILE", help=_LABELS)]
     out: Annotated[str, Option(required=True, metavar="DIR", help="Write the competition to this folder.")]
+    phases: Annotated[tuple[str, ...], Option("--phase", metavar="NAME", help="Take this phase; repeatable; default: all.")]
     start: Annotated[str | None, Option(metavar="DATE", help=_START)]
     python: Annotated[str | None, Option(metavar="FILE", help=_PYTHON)]
     cards: o.Cards
@@ -83,7 +84,9 @@ def challenge_bundle(chosen: BundleOptions) -> None:
     """Make a Codabench competition from a challenge's card and labels, and run its scoring program as the server would."""
     from harness.challenges.bundle import bundle
 
-    made = bundle(chosen.card, chosen.labels, chosen.out, start=chosen.start, python=chosen.python, cards=chosen.cards)
+    made = bundle(
+        chosen.card, chosen.labels, chosen.out, phases=chosen.phases, start=chosen.start, python=chosen.python, cards=chosen.cards
+    )  # fmt: skip
     echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))
 
 

@@ -281,6 +281,15 @@ def test_all_that_is_wrong_with_labels_is_told_at_once(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+def test_one_phase_of_several_is_bundled_where_only_that_is_asked_for(tmp_path: Path):
+    card, labels = write_small(tmp_path, SMALL_CARD.replace("any_decimals = true", "decimals = 1"))
+    made = bundle(card, labels, tmp_path / "out", phases=["final"])
+    assert dict(made.images) == {"final": 6}
+    assert "reference_data_open.zip" not in members(made.file.read_bytes())
+    with pytest.raises(UsageError, match="no phase 'finl'; did you mean 'final'"):
+        bundle(card, labels, tmp_path / "no", phases=["finl"])
+
+
 def test_a_folder_in_use_is_not_touched_and_dates_are_all_or_none(tmp_path: Path):
     card, labels = write_small(tmp_path)
     (tmp_path / "out").mkdir()
@@ -300,7 +309,7 @@ def test_a_program_that_does_not_work_makes_no_bundle(tmp_path: Path, monkeypatc
     with pytest.raises(RunError, match="gave the sample submission no score"):
         bundle(card, labels, tmp_path / "out")
     monkeypatch.setattr(bundling, "MODULES", whole)
-    monkeypatch.setattr(bundling, "sample", lambda card, images: {"prediction.csv": (labels / "mos.csv").read_bytes()})
+    monkeypatch.setattr(bundling, "sample", lambda card, images, above: {"prediction.csv": (labels / "mos.csv").read_bytes()})
     with pytest.raises(RunError, match=r"labels would lie in public files: .*starting_kit"):
         bundle(card, labels, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.results.tables import number
-
 ALWAYS = ("higher_is_better",)
 """Fields that say something where they are false, too."""
 LINES = 36
@@ -111,6 +109,8 @@ def _weights(entry: Mapping[str, Any]) -> str:
 
 
 def _published(entry: Mapping[str, Any]) -> str:
+    from harness.results.tables import number
+
     names = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "main": "main", "rmse": "RMSE"}
     figures = ", ".join(f"{name} {number(entry[key], 4)}" for key, name in names.items() if entry.get(key) is not None)
     where = ", ".join(filter(None, (entry["dataset"], entry["protocol"], entry["variant"])))

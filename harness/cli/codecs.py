@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import click
 
 from harness.cli import options as o
-from harness.cli.options import WORDS, Argument, Option, echo, options
+from harness.cli.options import Argument, Option, echo, options
 
 if TYPE_CHECKING:
     from harness.engine.codecs import CodecComparison, CodecResult
@@ -50,7 +50,7 @@ class CodecsOptions:
     by: Annotated[str, Option("--codec", **_BY)]
     setting: Annotated[str | None, Option(metavar="COLUMN", help=_SETTING)]
     image: Annotated[str | None, Option(metavar="COLUMN", help=_IMAGE)]
-    metrics: Annotated[tuple[str, ...], Option(help=_METRICS, **WORDS)]
+    metrics: Annotated[tuple[str, ...], Option(help=_METRICS, **o.METRICS)]
     lower: Annotated[tuple[str, ...], Option("--lower-is-better", metavar="METRIC", help=_LOWER)]
     method: Annotated[Literal["akima", "pchip"], Option(help="Interpolate the curves so.", **_METHOD)]
     inner: Annotated[bool, Option(help="Use the images that all codecs have.")]

@@ -207,7 +207,11 @@ def test_the_page_says_what_is_not_defined_and_why(tmp_path: Path) -> None:
     table = shown[shown.index("Beyond correlations") :]
     for words in (".688", ".938", ".500", "no &lt;raters&gt;"):
         assert words in table
-    assert table[: table.index("</table>")].count("not defined") == 4
+    assert "not defined" not in table[: table.index("</table>")]
+    folded = table[table.index("<details>") : table.index("</details>")]
+    assert "<summary>4 figures are not defined here</summary>" in folded
+    assert folded.count("<li>") == 4
+    assert "<li>outlier ratio</li>" in folded
     assert "Beyond correlations" not in report.write(place, typed(record | {"metrics": {"test": None}}), rows)[-1].read_text()
 
 

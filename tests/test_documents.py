@@ -79,8 +79,7 @@ def invocation(words: list[str], *, strict: bool = True) -> tuple[click.Command,
         if not words or words[0].startswith("-") or words[0] not in command.commands:
             # A group may choose a subcommand for words that are none: `leaderboard demo`.
             command.parse_args(context, words)
-            kept = "_protected_args" if hasattr(context, "_protected_args") else "protected_args"  # of click from 8.2 on; before
-            words = [*getattr(context, kept), *context.args]
+            words = [*getattr(context, "_protected_args", []), *context.args]
             if not words:
                 return command, []
         name, found, words = command.resolve_command(context, words)

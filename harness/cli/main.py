@@ -22,6 +22,7 @@ from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.score import score
 from harness.cli.submission import submission_, submit
+from harness.cli.tune import tune
 from harness.cli.verify import verify
 from harness.cli.weights import weights_
 from harness.runtime import logs, signals, streams
@@ -38,7 +39,8 @@ def cli() -> None:
 
 
 for _command in (
-    list_, show, run, score, agreement_, compare, codecs_, ensemble, verify, report, leaderboard_, data_, submit, submission_,
+    list_, show, run, score, agreement_, compare, codecs_, ensemble, tune, verify, report, leaderboard_, data_, submit,
+    submission_,
     weights_, challenge_, doctor,
 ):  # fmt: skip
     cli.add_command(_command)

@@ -22,6 +22,7 @@ Strict = Annotated[bool, Option(help="Warnings end with exit status 1 too.")]
 _CHALLENGE = "Make a submission to this challenge (harness list challenges)."
 _PHASE = "Score the images of this phase; default: the card's."
 _DESCRIPTION = "Describe the method in one line; default: the card's title and first sentence."
+_LIMIT = "Rehearse with at most N images: the zip is marked, and check calls it incomplete."
 _AGAINST = "Audit for leaks against the model's own scores: a run, a model's name or a file of name,score."
 _FIX = "Write a zip in which everything mechanical is fixed, and check that instead."
 _LABELS = "Score against these labels: name,score, or a folder of such files."
@@ -44,6 +45,7 @@ class SubmitOptions:
     settings: o.Settings
     force: Annotated[bool, Option(help="Score again what is scored.")]
     rehash: o.Rehash
+    limit: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help=_LIMIT)]
     strict: Strict
     runs: o.Runs
     cards: o.Cards

@@ -15,6 +15,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,6 +52,16 @@ _PATIENCE_WITH_FILES = 120.0
 
 _METRICS_AT_ONCE, _PARAMETERS_AT_ONCE, _VALUE_LENGTH, _KEY_LENGTH, _DIGEST_LENGTH = 1000, 100, 500, 250, 36
 """MLflow's own limits; 500 characters of a value is what servers older than the client take."""
+
+
+@dataclass(frozen=True)
+class FamilyRun:
+    """A run of a family as MLflow shows it."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    figures: Mapping[str, Mapping[str, Any]]
+    """By group, such as `test`, and name."""
 
 
 class Tracker:
@@ -160,21 +171,14 @@ class Tracker:
         """Add a submission's files and tags to the MLflow run of this folder's record, or to a new run called `name`."""
         self._attempt(lambda: self._attach(name, dataset, files, tags), "this submission")
 
-    def family(
-        self,
-        name: str,
-        dataset: str,
-        parameters: Mapping[str, Any],
-        children: Mapping[str, Mapping[str, Mapping[str, Any]]],
-        files: Sequence[Path],
-    ) -> None:
-        """A run called `name` with `parameters` and `files`, and under it a run for each of `children` with its figures.
+    def family(self, dataset: str, parent: FamilyRun, children: Sequence[FamilyRun], files: Sequence[Path], what: str) -> None:
+        """A run for `parent` with `files`, and under it a run for each of `children`.
 
-        A folder whose family is there already has nothing added.
+        A folder whose family is there already has nothing added. `what` is named in a warning, such as `this ensemble`.
         """
         if not self.working or _kept(self.folder, self.uri).get("finished"):
             return
-        self._attempt(lambda: self._family(name, dataset, parameters, children, files), "this ensemble")
+        self._attempt(lambda: self._family(dataset, parent, children, files), what)
 
     def _attempt(self, action: Callable[[], None], what: str = "") -> None:
         """Do `action` within the patience; on any failure warn once and stop mirroring."""
@@ -338,33 +342,29 @@ class Tracker:
         if made:
             client.set_terminated(run_id, "FINISHED")
 
-    def _family(
-        self,
-        name: str,
-        dataset: str,
-        parameters: Mapping[str, Any],
-        children: Mapping[str, Mapping[str, Mapping[str, Any]]],
-        files: Sequence[Path],
-    ) -> None:
+    def _family(self, dataset: str, parent: FamilyRun, children: Sequence[FamilyRun], files: Sequence[Path]) -> None:
         from mlflow.entities import Metric
 
         client = self._connect()
-        experiment, source = (
-            self._experiment(f"harness/{dataset}"),
-            {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"},
-        )
-        self.run_id = parent = str(client.create_run(experiment, run_name=name, tags=source).info.run_id)
-        self._log_parameters(parameters)
-        for path in files:
-            client.log_artifact(parent, str(path))
-        now = int(time.time() * 1000)
-        for child, groups in children.items():
-            tags = {**source, "mlflow.parentRunId": parent}
-            run_id = client.create_run(experiment, run_name=f"{name}: {child}", tags=tags).info.run_id
-            numbers = [Metric(_key(k), v, now, 0) for k, v in by_group(groups).items()]
-            for some in _cut(numbers, _METRICS_AT_ONCE):
-                client.log_batch(run_id, metrics=some)
-            client.set_terminated(run_id, "FINISHED")
+        experiment = self._experiment(f"harness/{dataset}")
+        source = {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
+        above: str | None = None
+        for run in (parent, *children):
+            tags, name = dict(source), run.name
+            if above is not None:
+                tags, name = {**tags, "mlflow.parentRunId": above}, f"{parent.name}: {run.name}"
+            self.run_id = str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+            self._log_parameters(run.parameters)
+            now = int(time.time() * 1000)
+            for some in _cut([Metric(_key(k), v, now, 0) for k, v in by_group(run.figures).items()], _METRICS_AT_ONCE):
+                client.log_batch(self.run_id, metrics=some)
+            if above is None:
+                above = self.run_id
+                for path in files:
+                    client.log_artifact(above, str(path))
+            else:
+                client.set_terminated(self.run_id, "FINISHED")
+        self.run_id = above
         self._finish("FINISHED")
         self.run_id = None
 

@@ -108,6 +108,7 @@ def finish(mirror: Mirror, folder: Path, parameters: dict[str, Any] | None = Non
         tracker.end(record())
 
 
+@pytest.mark.slow
 def test_a_run_is_mirrored_with_parameters_figures_intervals_dataset_and_files(mirror: Mirror, folder: Path) -> None:
     finish(mirror, folder, {"recipe.rate": 1e-3, "model.widths": (1, 2)})
     run = mirror.run(folder)
@@ -230,6 +231,7 @@ def with_record(folder: Path) -> Record:
     return found
 
 
+@pytest.mark.slow
 def test_a_record_that_could_not_be_mirrored_is_added_by_the_next_command(tmp_path: Path, logged: list[str]) -> None:
     """A finished record that its own command could not mirror is added by the next command."""
     database = tmp_path / "mlflow.db"
@@ -259,6 +261,7 @@ def test_a_record_that_could_not_be_mirrored_is_added_by_the_next_command(tmp_pa
     assert mirror.run(without).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_half_made_database_is_replaced_by_one_of_every_finished_record(tmp_path: Path, logged: list[str]) -> None:
     """A half made database is set aside and a new one shows every finished record."""
     folder, other = (tmp_path / "demo" / "tiny" / name for name in ("one", "other"))
@@ -390,6 +393,7 @@ def test_off_neither_imports_mlflow_nor_writes_anything(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_while_the_database_is_made(tmp_path: Path) -> None:
     made, _ = record_factory.make(tmp_path.parent / "made beside", "tiny")
     code = (

@@ -100,6 +100,7 @@ def test_without_a_curve_ranks_decide(tmp_path: Path) -> None:
     assert p.misjudgement[worst(p, 1)[0]] == pytest.approx((1 - 180) / 180)
 
 
+@pytest.mark.slow
 def test_plots_are_pictures_of_the_points_and_the_same_bytes_each_time(tmp_path: Path) -> None:
     place, record, rows = made(tmp_path, noise=0.5, trained=True)
     written = report.plots(place, typed(record), rows)
@@ -229,6 +230,7 @@ def test_a_report_that_cannot_be_made_costs_a_warning(tmp_path: Path, logged: li
     assert "no report" in logged[0]
 
 
+@pytest.mark.slow
 def test_nothing_of_matplotlibs_global_state_is_touched(tmp_path: Path) -> None:
     place, _ = make(tmp_path, "net", references=3)
     table_of(3).to_csv(tmp_path / "table.csv", index=False)

@@ -34,7 +34,7 @@ class Option:
 
     Args:
         flag: The option's name where the field's would not do, such as `--format` of the field `form`.
-        attributes: What click.option takes besides.
+        attributes: What else click.option takes.
     """
 
     def __init__(self, flag: str = "", **attributes: Any) -> None:
@@ -125,7 +125,7 @@ Threads = Annotated[int, Option("--workers", default=0, type=_AT_LEAST_0, metava
 Ray = Annotated[str | None, Option(metavar="ADDRESS", help="Work on a running Ray cluster: host:port, or auto.")]
 Batch = Annotated[int, Option(default=8, show_default=True, type=_AT_LEAST_1, help="Score this many images at once.")]
 Rehash = Annotated[bool, Option(help="Read every image again, whatever the index of file hashes says.")]
-Mlflow = Annotated[str | None, Option(metavar="URI", help="Mirror to this MLflow; default: sqlite beside the runs; off: none.")]
+Mlflow = Annotated[str | None, Option(metavar="URI", help="Mirror to this MLflow; default: sqlite next to the runs; off: none.")]
 Quiet = Annotated[bool, Option(callback=_set_quiet, help=_QUIET)]
 Json = Annotated[bool, Option("--json", help="Print one JSON document and nothing else.")]
 Wide = Annotated[bool, Option(help="Show all columns of tables, however wide the terminal is.")]
@@ -172,7 +172,7 @@ def parse_seeds(text: str, seed: int) -> list[int]:
     """`"0,1"` as `[0, 1]`; refused next to a `seed` of its own."""
     words = [word.strip() for word in text.split(",")]
     if seed or not all(word.isdecimal() for word in words):
-        raise UsageError(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2, and no --seed beside it")
+        raise UsageError(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2, and no --seed")
     return [int(word) for word in words]
 
 

@@ -29,10 +29,14 @@ class WarmTime:
             self.last = now - self._last
         self._last = now
 
+    def measured(self) -> float | None:
+        """Seconds per image, decoding included, of the chunks after the first; None where there was only one."""
+        return (self._last - self._first) / self._images if self._images > 0 else None
+
     def per_image(self, scorer: Scorer, chunks: Sequence[Sequence[Pair]]) -> float | None:
         """Seconds per image, decoding included; where fewer than two chunks were scored, of one image scored once more."""
-        if self._images > 0:
-            return (self._last - self._first) / self._images
+        if (measured := self.measured()) is not None:
+            return measured
         if not chunks:
             return None
         one = [chunks[-1][:1]]

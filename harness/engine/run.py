@@ -165,8 +165,18 @@ def _work(todo: Plan, together: Together | None) -> Record:
         record = _record(todo, model, now, training, scoring)
         report.of_run(todo.folder, record, todo.data.table, model)
         write_json(todo.folder / "record.json", record.to_json())
+        if training:
+            _remove_checkpoint(todo.folder)
         tracker.end(record)
     return record
+
+
+def _remove_checkpoint(folder: Path) -> None:
+    """Remove what a finished run goes on from no more: the model's weights once again, and two moments of each."""
+    from harness.engine.trainer import CHECKPOINT
+
+    with contextlib.suppress(OSError):
+        (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _trained_weights(todo: Plan) -> ResolvedWeights:

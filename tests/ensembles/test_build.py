@@ -439,11 +439,11 @@ def test_a_recipe_is_tuned_by_real_trainings_and_the_best_is_a_card(ray: None, t
     recipe = _table(out)["recipe"]
     assert {f"recipe.{k}": recipe[k] for k in ("rate", "flip")} == first["best"]["settings"]
 
-    weights = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("table/small/*/checkpoint.safetensors")}
+    weights = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("table/small/*/weights.safetensors")}
     text = out.read_bytes()
     assert json.loads(call(*line)) == first
     assert out.read_bytes() == text
-    assert weights == {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("table/small/*/checkpoint.safetensors")}
+    assert weights == {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("table/small/*/weights.safetensors")}
     assert weights
 
 

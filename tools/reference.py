@@ -93,7 +93,8 @@ def command_line() -> str:
     for words, command, context in commands(cli, ("harness",), None):
         parts.append(f"## {' '.join(words)}")
         parts.append(help_text(command))
-        parts.append("```text\n" + " ".join([*words, *command.collect_usage_pieces(context)]) + "\n```")
+        usage = " ".join([*words, *command.collect_usage_pieces(context)])
+        parts.append("```text\n" + usage.replace("[[", "[").replace("]]", "]") + "\n```")  # click before 8.2 writes two
         if rows := [option_row(option, context) for option in command.params if isinstance(option, click.Option)]:
             parts.append(table(("option", "default", "what it does"), rows))
     return page("Command line", *parts)

@@ -13,11 +13,12 @@ from harness.cards.loading import find_dataset
 from harness.cards.overrides import apply_set
 from harness.cards.schema import DatasetCard, ModelCard
 from harness.challenges.readme import seconds
-from harness.challenges.submit import Submission, used_data
+from harness.challenges.submit import Submission, member_names, used_data
 from harness.engine.asked_again import Repeated, request_of
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models.capabilities import capabilities
+from harness.models.kernels import choice
 from harness.results.record import Record
 from harness.runtime import text as plain
 from harness.runtime.errors import HarnessError
@@ -147,7 +148,8 @@ def _flop(model: Any, height: int, width: int) -> float:
         pass
     generator = torch.Generator().manual_seed(0)
     pair = [torch.rand(1, 3, height, width, generator=generator) for _ in range(2)]
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=missed) as counter:
+    # The counter knows the public functions only.
+    with choice.using(choice.PLAINLY), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=missed) as counter:
         model.score(*pair)
     return float(counter.get_total_flops())
 
@@ -199,11 +201,8 @@ def _crops(record: Record) -> str:
 
 
 def _ensemble(model: ModelCard) -> str:
-    members = model.model.get("members")
-    if not members:
-        return "none, a single model"
-    names = members if isinstance(members, list | tuple) else [members]
-    return f"of {len(names)}: " + ", ".join(str(m.get("name", m)) if isinstance(m, Mapping) else str(m) for m in names)
+    names = member_names(model)
+    return f"of {len(names)}: {', '.join(names)}" if names else "none, a single model"
 
 
 def _cost_facts(made: Submission, cost: Cost) -> dict[str, str]:

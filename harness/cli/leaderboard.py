@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import click
 
+from harness.cli import completion
 from harness.cli import options as o
 from harness.cli.options import WORDS, Argument, Option, echo, options
 from harness.runtime.errors import UsageError
@@ -19,18 +20,20 @@ _HTML = {"metavar": "[DIR]", "is_flag": False, "flag_value": ""}
 _COLUMNS = "With --suite or --latex: show these columns; an unknown one lists them all."
 
 Boards = Annotated[str, Option(help="Keep committed tables and their records in this folder.", **_BOARDS)]
-Name = Annotated[str | None, Argument()]
+_COMMANDS = {"add": "Put finished runs among the committed records.", "write": "Write the tables.", "check": "Check the tables."}
+Name = Annotated[str | None, Argument(shell_complete=completion.cards("datasets", "challenges", files=False))]
+Shown = Annotated[str | None, Argument(shell_complete=completion.cards("datasets", "challenges", also=_COMMANDS, files=False))]
 
 
 @dataclass(frozen=True)
 class ShowOptions:
     """What `harness leaderboard show` takes."""
 
-    name: Name
+    name: Shown
     boards: Boards
     html: Annotated[str | None, Option(help="Write the page index.html there; default: beside the records.", **_HTML)]
-    suite: Annotated[str | None, Option(metavar="NAME|CARD.toml", help="Show models by the datasets of a suite, in one table.")]
-    protocol: Annotated[str | None, Option(metavar="NAME", help="With --suite: use this protocol of every dataset.")]
+    suite: Annotated[str | None, Option(help="Show models by the datasets of a suite, in one table.", **o.SUITE)]
+    protocol: Annotated[str | None, Option(help="With --suite: use this protocol of every dataset.", **o.PROTOCOL)]
     intervals: Annotated[bool, Option(help="With --suite or --latex: show the intervals of all figures.")]
     columns: Annotated[tuple[str, ...], Option(help=_COLUMNS, **WORDS)]
     latex: Annotated[bool, Option(help="Print LaTeX tables (booktabs), with caption and label.")]
@@ -39,6 +42,7 @@ class ShowOptions:
     as_markdown: Annotated[bool, Option("--markdown", help="With --suite: print a Markdown document.")]
     runs: o.Runs
     cards: o.Cards
+    wide: o.Wide
     as_json: o.Json
 
     @property
@@ -52,7 +56,7 @@ class ShowOptions:
 class AddOptions:
     """What `harness leaderboard add` takes."""
 
-    folders: Annotated[tuple[str, ...], Argument(required=True, metavar="RUN...")]
+    folders: Annotated[tuple[str, ...], Argument(required=True, metavar="RUN...", shell_complete=completion.paths("dir"))]
     boards: Boards
 
 
@@ -103,7 +107,7 @@ def show(chosen: ShowOptions) -> None:
     from harness.datasets import dataset_card, is_table
     from harness.leaderboard.latex import FIGURES, OTHERS, chosen_columns
 
-    name, suite = chosen.name, chosen.suite
+    name, suite, width = chosen.name, chosen.suite, o.table_width(chosen.wide)
 
     if sum(chosen.forms.values()) > 1:
         raise UsageError(f"{' and '.join(form for form, on in chosen.forms.items() if on)}: choose one form")
@@ -123,7 +127,7 @@ def show(chosen: ShowOptions) -> None:
         name = dataset_card(name, chosen.cards).name
     if name is not None and not chosen.latex and chosen.html is None and standings.is_challenge(name, chosen.cards):
         rows = standings.numbers(name, chosen.runs, chosen.cards) if chosen.as_json else None
-        echo(_json(rows) if chosen.as_json else standings.show(name, chosen.runs, chosen.cards))
+        echo(_json(rows) if chosen.as_json else standings.show(name, chosen.runs, chosen.cards, width))
     elif chosen.html is not None:
         echo(str(leaderboard.write_page(chosen.html or None, chosen.runs, chosen.boards, name)))
     elif chosen.as_json:
@@ -131,7 +135,7 @@ def show(chosen: ShowOptions) -> None:
     else:
         columns = chosen_columns(chosen.columns, FIGURES | OTHERS)
         how = leaderboard.Latex(columns, chosen.intervals, chosen.standalone) if chosen.latex else None
-        echo(leaderboard.show(name, chosen.runs, chosen.boards, latex=how))
+        echo(leaderboard.show(name, chosen.runs, chosen.boards, latex=how, width=width))
 
 
 def _suite(suite: str, chosen: ShowOptions) -> str:
@@ -155,7 +159,7 @@ def _suite(suite: str, chosen: ShowOptions) -> str:
     if chosen.latex:
         table = latex.matrix_table(shown, intervals=chosen.intervals)
         return (latex.document([table]) if chosen.standalone else table).rstrip("\n")
-    return matrix_text.terminal(shown, intervals=chosen.intervals)
+    return matrix_text.terminal(shown, intervals=chosen.intervals, width=o.table_width(chosen.wide))
 
 
 @leaderboard_.command("add")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from harness.cli.challenge import challenge_
 from harness.cli.codecs import codecs_
 from harness.cli.compare import agreement_, compare
 from harness.cli.data import data_
@@ -17,9 +18,11 @@ from harness.cli.ensemble import ensemble
 from harness.cli.leaderboard import leaderboard_
 from harness.cli.listing import list_, show
 from harness.cli.options import echo, show_message
+from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.score import score
 from harness.cli.submission import submission_, submit
+from harness.cli.tune import tune
 from harness.cli.verify import verify
 from harness.cli.weights import weights_
 from harness.runtime import logs, signals, streams
@@ -36,8 +39,9 @@ def cli() -> None:
 
 
 for _command in (
-    list_, show, run, score, agreement_, compare, codecs_, ensemble, verify, leaderboard_, data_, submit, submission_, weights_,
-    doctor,
+    list_, show, run, score, agreement_, compare, codecs_, ensemble, tune, verify, report, leaderboard_, data_, submit,
+    submission_,
+    weights_, challenge_, doctor,
 ):  # fmt: skip
     cli.add_command(_command)
 

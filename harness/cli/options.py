@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import re
+import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints, overload
 
 import click
 
+from harness.cli import completion
 from harness.runtime import logs
 from harness.runtime.errors import UsageError
 from harness.runtime.text import visible_document
@@ -38,6 +43,7 @@ class Option:
     def decorator(self, name: str, kind: Any) -> Callable[[F], F]:
         """The click decorator of the field `name`, of type `kind`."""
         implied: dict[str, Any] = {"is_flag": True} if kind is bool else {"multiple": True} if get_origin(kind) is tuple else {}
+        implied["shell_complete"] = completion.for_metavar(self.attributes.get("metavar") or "")
         return click.option(self.flag or f"--{name.replace('_', '-')}", name, **(implied | self.attributes))
 
 
@@ -79,6 +85,10 @@ def _set_quiet(context: click.Context, parameter: click.Parameter, value: bool) 
     return value
 
 
+_MODELS = completion.cards("models")
+_DEVICE: Mapping[str, Any] = {"metavar": "NAME", "shell_complete": completion.words("cpu", "cuda", "cuda:0")}
+_RELEASED = completion.cards(also={"released": "the weights that the authors released"})
+_WEIGHTS: Mapping[str, Any] = {"metavar": "FILE|released", "shell_complete": _RELEASED}
 _AT_LEAST_0, _AT_LEAST_1 = click.IntRange(0), click.IntRange(1)
 _WORKERS = "Share the work among N processes; 0 or 1: this one works, with a thread per core."
 _QUIET = "Show warnings and errors only: no progress, no remarks."
@@ -90,9 +100,23 @@ SETTINGS: Mapping[str, Any] = {
     "callback": lambda context, parameter, value: parse_settings(value),
 }
 
+DATASET: Mapping[str, Any] = {"metavar": "NAME|TABLE.csv", "shell_complete": completion.cards("datasets")}
+PROTOCOL: Mapping[str, Any] = {"metavar": "NAME", "shell_complete": completion.keys_of("datasets", "protocols", "dataset")}
+CHALLENGE: Mapping[str, Any] = {"metavar": "NAME", "shell_complete": completion.cards("challenges", files=False)}
+PHASE: Mapping[str, Any] = {"metavar": "NAME", "shell_complete": completion.keys_of("challenges", "phases", "challenge")}
+SUITE: Mapping[str, Any] = {"metavar": "NAME|CARD.toml", "shell_complete": completion.cards("suites")}
+DATASETS: Mapping[str, Any] = {**WORDS, "shell_complete": completion.listed_cards("datasets")}
+METRICS: Mapping[str, Any] = {**WORDS, "shell_complete": completion.listed_cards("models")}
+
 Runs = Annotated[str, Option(default="runs", show_default=True, metavar="DIR", help="Keep runs in this folder.")]
+Model = Annotated[str, Argument(metavar="NAME", shell_complete=_MODELS)]
+Models = Annotated[tuple[str, ...], Argument(shell_complete=_MODELS)]
+DatasetName = Annotated[str, Argument(metavar="NAME", shell_complete=completion.cards("datasets"))]
 Cards = Annotated[tuple[str, ...], Option(metavar="DIR", help=_CARDS)]
-Device = Annotated[str | None, Option(metavar="NAME", help="Compute on cpu, cuda, cuda:1, ...; default: a GPU if there is one.")]
+Device = Annotated[
+    str | None,
+    Option(help="Compute on cpu, cuda, cuda:1, ...; default: a GPU if there is one.", **_DEVICE),
+]
 Seed = Annotated[int, Option(default=0, show_default=True, type=_AT_LEAST_0, help="Start all random choices from this number.")]
 Offline = Annotated[bool, Option(help="Never use the network.")]
 Limit = Annotated[int | None, Option(type=_AT_LEAST_1, metavar="N", help="Score at most N pairs of each part (marked).")]
@@ -104,11 +128,12 @@ Rehash = Annotated[bool, Option(help="Read every image again, whatever the index
 Mlflow = Annotated[str | None, Option(metavar="URI", help="Mirror to this MLflow; default: sqlite beside the runs; off: none.")]
 Quiet = Annotated[bool, Option(callback=_set_quiet, help=_QUIET)]
 Json = Annotated[bool, Option("--json", help="Print one JSON document and nothing else.")]
+Wide = Annotated[bool, Option(help="Show all columns of tables, however wide the terminal is.")]
 Settings = Annotated[Mapping[str, str], Option("--set", help="Override a setting of the card; repeatable.", **SETTINGS)]
-Weights = Annotated[str | None, Option(metavar="FILE|released", help="Test these weights; nothing is trained.")]
+Weights = Annotated[str | None, Option(help="Test these weights; nothing is trained.", **_WEIGHTS)]
 Root = Annotated[str | None, Option(metavar="DIR", help=_ROOT)]
-Dataset = Annotated[str | None, Option(metavar="NAME|TABLE.csv", help="Use this dataset, or this table of pairs.")]
-Protocol = Annotated[str | None, Option(metavar="NAME", help="Train, validate and test on the images that this protocol says.")]
+Dataset = Annotated[str | None, Option(help="Use this dataset, or this table of pairs.", **DATASET)]
+Protocol = Annotated[str | None, Option(help="Train, validate and test on the images that this protocol says.", **PROTOCOL)]
 
 _NAMED: Mapping[str, tuple[str, Any]] = {
     **{name: (name, hint) for name, hint in (("runs", Runs), ("cards", Cards), ("device", Device), ("seed", Seed))},
@@ -181,9 +206,40 @@ def parse_seeds(text: str, seed: int) -> list[int]:
     return [int(word) for word in words]
 
 
+def table_width(wide: bool) -> int | None:
+    """How wide tables may be: the terminal's width; None where standard output is no terminal, or with `--wide`."""
+    return None if wide or not sys.stdout.isatty() else shutil.get_terminal_size().columns
+
+
 def echo(text: str, *, err: bool = False) -> None:
-    """Print text that may quote records, cards and archives of others: nothing in it steers the terminal."""
-    click.echo(visible_document(text), err=err)
+    """Print text that may quote records, cards and archives of others: nothing in it steers the terminal.
+
+    On a terminal the headers of tables, marked figures, warnings and errors stand out, unless NO_COLOR is set
+    (https://no-color.org) or the terminal is a dumb one.
+    """
+    text = visible_document(text)
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    click.echo(text if plain or not (sys.stderr if err else sys.stdout).isatty() else _emphasised(text), err=err)
+
+
+def _emphasised(text: str) -> str:
+    """`text` with headers of tables and figures of the best group in bold, rules dim, warnings yellow and errors red."""
+    lines = text.split("\n")
+    for rule in [n for n, line in enumerate(lines) if _RULE.fullmatch(line)]:
+        lines[rule] = click.style(lines[rule], dim=True)
+        above = rule - 1
+        while above >= 0 and lines[above].strip():
+            lines[above] = click.style(lines[above], bold=True)
+            above -= 1
+    text = _BEST.sub(lambda found: click.style(found[0], bold=True), "\n".join(lines))
+    return _PREFIX.sub(lambda found: click.style(found[0], fg="red" if found[0] == "harness:" else "yellow", bold=True), text)
+
+
+_RULE, _BEST, _PREFIX = (
+    re.compile(r"-+(?:  -+)+"),
+    re.compile(r"(?<![\w.])-?\d*\.\d+\*"),
+    re.compile(r"\A(?:harness|warning):"),
+)
 
 
 def show_message(level: int, text: str) -> None:

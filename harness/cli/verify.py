@@ -8,6 +8,7 @@ from typing import Annotated
 
 import click
 
+from harness.cli import completion
 from harness.cli import options as o
 from harness.cli.options import Argument, Option, echo, options
 
@@ -16,7 +17,7 @@ from harness.cli.options import Argument, Option, echo, options
 class VerifyOptions:
     """What `harness verify` takes."""
 
-    run_folder: Annotated[str, Argument(metavar="RUN")]
+    run_folder: Annotated[str, Argument(metavar="RUN", shell_complete=completion.paths("dir"))]
     sample: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help="Score only about N images again.")]
     no_training: Annotated[bool, Option(help="Where trained weights are gone, check all but the scores instead of training.")]
     dataset: Annotated[str | None, Option(metavar="FILE", help="Name the table that the run used, where it used one.")]

@@ -86,6 +86,16 @@ def _without_idle_seeds(plans: Sequence[Plan]) -> list[Plan]:
 
 
 def execute_plan(todo: Plan, together: Together | None = None, *, first_split_only: bool = False) -> Outcome:
+    """Do a plan: one run, or a run for each split where the protocol repeats its splits.
+
+    Args:
+        todo: What is asked, with its card and dataset.
+        together: Further runs that score from the images decoded here; None: this one alone.
+        first_split_only: Train on the first split alone, for tests on further datasets.
+
+    Returns:
+        The run's folder and record; of repeated splits, the record of their medians and ranges.
+    """
     repeats = todo.data.card.protocols[todo.protocol].repeats
     if repeats > 1 and first_split_only and todo.trained:
         _log.info(f"{todo.card.name}: trained on the first of the {repeats} splits of {todo.protocol}, for the further test sets")

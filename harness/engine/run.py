@@ -29,6 +29,7 @@ from harness.engine.content import (
     refuse_changed,
     training_pictures,
 )
+from harness.engine.kernels import as_begun
 from harness.engine.measure import controls, figures_stamp, measured, oriented_labels
 from harness.engine.mlflow_facts import mlflow_facts
 from harness.engine.request import SCORED_PARTS, Plan, Request, plan, request_facts
@@ -40,8 +41,8 @@ from harness.files.named import remember
 from harness.files.score_table import read_scores, refuse_unmatched
 from harness.models import weights as weight_files
 from harness.models.capabilities import capabilities, move
+from harness.models.kernels.choice import imposed
 from harness.results import processes
-from harness.results.conditions import conditions
 from harness.results.key import FORMAT
 from harness.results.record import Record, of_document, with_figures
 from harness.results.run_folder import finished, locked, prepare, require_there, withdraw
@@ -149,10 +150,10 @@ def _work(todo: Plan, together: Together | None) -> Record:
             stack.enter_context(_evaluating(model))
         workers = stack.enter_context(workers_of(todo, model))
         device = devices.choose("cpu" if workers else request.device, model)
-        now = conditions_of(todo, model, device, workers)
+        now = stack.enter_context(as_begun(todo.folder, lambda: conditions_of(todo, model, device, workers)))
         prepare(todo.folder, todo.facts, now, force=request.force)
         tracker = stack.enter_context(Tracker(request.mlflow_uri, request.runs, todo.folder))
-        tracker.begin(*mlflow_facts(todo))
+        tracker.begin(*mlflow_facts(todo), meanwhile=True)
         training = _train(todo, model, device, workers, tracker.epoch) if todo.trained else None
         if training:
             refuse_changed(todo, hash_files(todo.content))
@@ -161,6 +162,7 @@ def _work(todo: Plan, together: Together | None) -> Record:
         pictures = model is not None and has_pictures(todo.data.table)
         found = _trained_weights(todo) if training else todo.found
         scoring = score(todo, model, device, workers, found, together) if pictures else _take(todo, model)
+        tracker.begun()  # what measures and draws is not imported while MLflow is
         require_there(todo.folder)
         record = _record(todo, model, now, training, scoring)
         report.of_run(todo.folder, record, todo.data.table, model)
@@ -208,8 +210,7 @@ def train(todo: Plan, on_epoch: Callable[[dict[str, Any]], None]) -> Trained:
     """Only a plan's training, in the folder where `execute` then goes on from it under the same conditions."""
     model = models.build(todo.card, todo.found, todo.request.seed)
     device = devices.choose(todo.request.device, model)
-    with locked(todo.folder):
-        now = conditions(device, devices.threads(model), todo.request.batch)
+    with locked(todo.folder), as_begun(todo.folder, lambda: conditions_of(todo, model, device, None)) as now:
         prepare(todo.folder, todo.facts, now, force=False)
         return _train(todo, model, device, None, on_epoch)
 
@@ -258,7 +259,7 @@ def _train(
     if workers is not None and (group := workers.group(model, todo.card.recipe)) is not None:
         from harness.engine.distributed import training
 
-        job = Job(todo.card, todo.found, request.seed, request.batch)
+        job = Job(todo.card, todo.found, request.seed, request.batch, imposed())
         trained = training.train(workers.session, group, job, arguments, on_epoch=on_epoch)
         # Frozen parts that came from files are not in it: the model has them.
         model.load_state_dict(read_state(todo.folder / WEIGHTS), strict=False)

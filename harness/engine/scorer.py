@@ -94,6 +94,8 @@ class Scorer:
     card_path: str = ""
     """The model's card, named in errors of a user's own model."""
     _embedded: tuple[str, list[Any]] | None = field(default=None, repr=False)
+    _crops_at_once: int | None = field(default=None, repr=False)
+    """As many reference crops as memory was found to suffice for; None: not found yet."""
     warm: WarmTime = field(default_factory=WarmTime, repr=False)
 
     def __post_init__(self) -> None:
@@ -157,7 +159,7 @@ class Scorer:
 
     def each(self, chunks: Mapping[int, Sequence[Pair]]) -> Iterator[tuple[int, list[Scored]]]:
         """Chunks by their numbers, with their results, as they are finished: here in the order given."""
-        self.warm = WarmTime()
+        self.warm = WarmTime(self.threads + 1)
         for number, results in zip(chunks, self.score(list(chunks.values())), strict=True):
             self.warm.chunk(len(results))
             yield number, results
@@ -182,10 +184,7 @@ class Scorer:
         if self.can.score_uint8:
             values = np.array([self._uint8(chunk, reference, distorted, place) for place in places])
         else:
-            pixels = places[0].height * places[0].width
-            together = max(1, _PIXELS_AT_ONCE // (pixels * self.batch))
-            groups = [places[i : i + together] for i in range(0, len(places), together)]
-            values = np.concatenate([self._forward(chunk[0], reference, distorted, groups, i) for i in range(len(groups))])
+            values = self._values(chunk[0], reference, distorted, places)
         return _finite(
             [
                 self._scored(pair, reference, picture, places, [float(v) for v in values[:, i]])
@@ -251,6 +250,24 @@ class Scorer:
             places += [place._replace(mirrored=True) for place in places]
         return places
 
+    def _values(
+        self, pair: Pair, reference: decode.Decoded, distorted: Sequence[decode.Decoded], places: list[Crop]
+    ) -> np.ndarray[Any, Any]:
+        """A network's scores (crops, distorted images), some crops at a time; fewer from when memory did not suffice."""
+        while True:
+            together = max(1, _PIXELS_AT_ONCE // (places[0].height * places[0].width * self.batch))
+            together = min(together, self._crops_at_once or together)
+            groups = [places[i : i + together] for i in range(0, len(places), together)]
+            try:
+                return np.concatenate([self._forward(pair, reference, distorted, groups, i) for i in range(len(groups))])
+            except (RuntimeError, MemoryError) as error:
+                # What distorted images need was halved before (`_halving`): here it is the reference's features.
+                if not _short_of_memory(error) or len(groups[0]) == 1:
+                    raise
+                self._crops_at_once = -(-len(groups[0]) // 2)
+                self._embedded = None
+                _log.info(f"not enough memory for {len(groups[0])} reference crops at once; going on with {self._crops_at_once}")
+
     def _forward(
         self, pair: Pair, reference: decode.Decoded, distorted: Sequence[decode.Decoded], groups: list[list[Crop]], number: int
     ) -> np.ndarray[Any, Any]:
@@ -295,7 +312,7 @@ class Scorer:
             try:
                 return torch.cat([forward(slice(i, i + step)) for i in range(0, rows, step)])
             except (RuntimeError, MemoryError) as error:
-                if "memory" not in str(error).lower() or step == 1:
+                if not _short_of_memory(error) or step == 1:
                     raise
                 pieces *= 2
                 _log.info(f"not enough memory for {step} crops at once; going on with {-(-rows // pieces)}")
@@ -311,6 +328,10 @@ class Scorer:
         each = tuple(CropScore(place, value) for place, value in zip(places, values, strict=True))
         remarks = _remarks(pair.name, reference, distorted)
         return Scored(pair.name, mean, identical, distorted.sha256, reference.sha256, each, remarks)
+
+
+def _short_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or "memory" in str(error).lower()
 
 
 def _remarks(name: str, reference: decode.Decoded, distorted: decode.Decoded) -> tuple[Remark, ...]:

@@ -20,12 +20,15 @@ from harness import models
 from harness.datasets.table import has_pictures
 from harness.engine import devices
 from harness.engine.content import pictures_by_name, refuse_changed_pictures
+from harness.engine.kernels import as_begun, kernels_of
 from harness.engine.request import SCORED_PARTS, Plan, plan
 from harness.engine.scorer import Pair, Scorer, ahead, pairs_of, refuse_small
+from harness.engine.warm_time import WarmTime
 from harness.files.atomic import writing
 from harness.files.lock import held
 from harness.imaging.remarks import Remark
 from harness.imaging.remarks import lines as remark_lines
+from harness.models.kernels.choice import imposed
 from harness.results import processes
 from harness.results.conditions import conditions
 from harness.results.run_folder import prepare
@@ -149,7 +152,8 @@ def _opened(todo: Plan, first: _Run, stack: ExitStack) -> _Run | None:
     if not stack.enter_context(held(todo.folder / "lock", wait=False)) or (todo.folder / "record.json").exists():
         return None
     processes.end_leftovers(todo.folder)
-    prepare(todo.folder, todo.facts, conditions_of(todo, model, device, None), force=False)
+    with as_begun(todo.folder, lambda: conditions_of(todo, model, device, None)) as now:
+        prepare(todo.folder, todo.facts, now, force=False)
     run.resume()
     return run
 
@@ -211,6 +215,8 @@ def _together(first: _Run, others: Sequence[_Run], left: Mapping[int, Sequence[P
         return each, [after - before for before, after in itertools.pairwise(clock)]
 
     begun = time.monotonic()
+    for scorer in scorers:
+        scorer.warm = WarmTime(scorers[0].threads + 1)
     with ExitStack() as stack:
         stack.callback(lambda: _share_out(runs, scorers, spent, time.monotonic() - begun))
         pool = stack.enter_context(ThreadPoolExecutor(scorers[0].threads))
@@ -244,7 +250,8 @@ def _share_out(runs: Sequence[_Run], scorers: Sequence[Scorer], spent: Sequence[
 def conditions_of(todo: Plan, model: Any, device: str, workers: Workers | None) -> dict[str, Any]:
     """Under which conditions the request's bits repeat (`harness.results.conditions.conditions`)."""
     if workers is None:
-        return conditions(device, devices.threads(model), todo.request.batch)
+        threads = devices.threads(model)
+        return conditions(device, threads, todo.request.batch, kernels_of(model, device, threads))
     return workers.conditions(todo.request.batch, model, todo.card.recipe if todo.trained else None)
 
 
@@ -260,5 +267,5 @@ def scorer_of(
         return
     from harness.engine.distributed.worker import Job
 
-    with workers.pool(Job(card, found, request.seed, request.batch)) as pool:
+    with workers.pool(Job(card, found, request.seed, request.batch, imposed())) as pool:
         yield pool

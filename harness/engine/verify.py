@@ -24,6 +24,7 @@ from harness.engine.scorer import pairs_of
 from harness.engine.scoring import conditions_of, scorer_of
 from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.models.capabilities import move
+from harness.models.kernels import choice
 from harness.models.weights import ResolvedWeights
 from harness.results import conditions
 from harness.results.conditions import libraries
@@ -138,7 +139,8 @@ def verify(
         findings += identity_differences(record, todo, folder)
         if findings:
             return VerificationResult(folder, 0, tuple(findings), ())
-        checked, found, remarks = _again(folder, record, todo, sample, train=train)
+        with choice.using(record.conditions.get("kernels")):
+            checked, found, remarks = _again(folder, record, todo, sample, train=train)
         return VerificationResult(folder, checked, tuple(found), tuple(remarks))
 
 

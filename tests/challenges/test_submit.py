@@ -227,6 +227,7 @@ def test_an_ensemble_is_submitted_and_its_fact_sheet_counts_its_members(world: W
     assert lines_of(first) == [f"{name},{scores[name]:.6f}" for name in NAMES]
     _, alone = recorded(world.submit("psnr")["run"])
     assert len({round(scores[name] - 2 * alone[name], 9) for name in NAMES}) > 1
+    assert "Other description : Both; an ensemble of 2: psnr, small\n" in text_of(first, "readme.txt")
     text = sheet.read_text(encoding="utf-8")
     assert "- Ensemble: of 2: psnr, small" in text
     # 3 x 4 filters of 5 x 5 and their biases, two for each of four channels of the norm, and the head.
@@ -365,9 +366,16 @@ def test_challenges_are_listed_and_shown_like_other_cards(world: World, capsys: 
             main(words)
         shown = json.loads(capsys.readouterr().out)
         if words[0] == "list":
-            assert [(row["name"], row["images"]) for row in shown] == [("ntire2021", [1000]), ("ntire2022-fr", [1650, 1650])]
+            assert [(row["name"], row["images"]) for row in shown] == [
+                ("kvq2024", [420, 854]),
+                ("ntire2021", [1000]),
+                ("ntire2022-fr", [1650, 1650]),
+            ]
         else:
-            assert shown["scoring"]["plcc"] == "raw"
+            assert [(t["figure"], t["fit"], t["absolute"]) for t in shown["scoring"]["terms"]] == [
+                ("plcc", "raw", True),
+                ("srcc", "raw", True),
+            ]
             assert "PLCC is taken of the raw scores" in shown["inferred"]
 
 

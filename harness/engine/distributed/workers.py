@@ -23,6 +23,7 @@ from harness.engine.devices import on_uint8, threads
 from harness.engine.distributed.allocation import Share, divide
 from harness.engine.distributed.session import Node, Session, cores, session
 from harness.engine.distributed.worker import Done, Job, Worker, facts
+from harness.engine.kernels import kernels_of
 from harness.engine.scorer import Pair, cut
 from harness.models.weights import ResolvedWeights
 from harness.results.conditions import conditions as local_conditions
@@ -52,7 +53,8 @@ class Workers:
 
         `recipe`: of a model that is trained, which then says by how many, too.
         """
-        now = local_conditions(self.share.device, 1 if on_uint8(model) else max(1, self.share.threads), batch)
+        each = 1 if on_uint8(model) else max(1, self.share.threads)
+        now = local_conditions(self.share.device, each, batch, kernels_of(model, self.share.device, each))
         for what in ("machine", "python"):
             now[what] = " | ".join(sorted({str(node[what]) for node in self.nodes}))
         if recipe is not None:
@@ -105,7 +107,7 @@ def start_workers(
         if address is not None:
             share = divide(found.nodes(), found.described(), workers, kind, most)
         found.require(share.workers * share.threads, share.workers * share.gpus)
-        yield Workers(found, share, _facts(found) if address else [facts()])
+        yield Workers(found, share, node_facts(found) if address else [facts()])
 
 
 def _most_threads(*, here: bool) -> int | None:
@@ -121,7 +123,7 @@ def _gpus() -> int:
     return int(torch.cuda.device_count()) if torch is not None else 0
 
 
-def _facts(found: Session) -> list[Mapping[str, Any]]:
+def node_facts(found: Session) -> list[Mapping[str, Any]]:
     """What the nodes of a joined cluster say of themselves. Raises UsageError where the harness is another or is missing."""
     ray: Any = importlib.import_module("ray")
     at = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy

@@ -241,7 +241,7 @@ def _trial(config: dict[str, Any], task: Task) -> None:
     try:
         todo = planned(task.request, config)
         begun, place = True, str(todo.folder)
-        for entry in _log(todo.folder):
+        for entry in _epochs(todo.folder):
             report(entry)
         if reported < task.epochs:
             train(todo, report)
@@ -311,7 +311,7 @@ def _domain(values: Tunable, now: Any) -> Any:
     return tune.loguniform(values.low, values.high) if values.log else tune.uniform(values.low, values.high)
 
 
-def _log(folder: Path) -> list[dict[str, Any]]:
+def _epochs(folder: Path) -> list[dict[str, Any]]:
     """The epochs that an earlier call has trained."""
     try:
         return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -7,6 +7,7 @@ line, and can tell a failure that all trials will share from one of a trial's ow
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
@@ -224,9 +225,7 @@ def _trial(config: dict[str, Any], task: Task) -> None:
     from ray import tune
 
     os.chdir(task.here)
-    import torch
-
-    torch.set_num_threads(task.threads)
+    importlib.import_module("torch")  # before its threads are set
     share_threads(task.threads)
     reported, place = 0, ""
 
@@ -286,9 +285,7 @@ def finish_best(task: Task, settings: Mapping[str, Any], team: Workers) -> None:
 
 def _test(task: Task, settings: Mapping[str, Any]) -> list[tuple[int, str]]:
     os.chdir(task.here)
-    import torch
-
-    torch.set_num_threads(task.threads)
+    importlib.import_module("torch")  # before its threads are set
     share_threads(task.threads)
     messages: list[tuple[int, str]] = []
     logs.handle(lambda level, text: messages.append((level, text)))

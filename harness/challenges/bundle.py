@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge
+from harness.cards.schema import InvalidCard
 from harness.challenges import codabench, image_names, readme, score_lines, scoring_program, server_run, zip_file
 from harness.challenges.figures import Truth, unmet
 from harness.challenges.labels import read_truth
@@ -117,14 +118,19 @@ def bundle(
         UsageError: naming everything in card and labels that no competition can be made from.
         RunError: where the finished program does not do what it should; nothing is written then.
     """
-    card = find_challenge(name, cards)
+    card, problems = _card(name, cards)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: exists already; name a folder that does not, or an empty one")
     truth, _ = read_truth(Path(labels))
     for phase in phases:
         image_names.phase_named(card, phase)
-    names, left_out = images_of(card, truth, str(labels), phases or list(card.phases))
+    try:
+        names, left_out = images_of(card, truth, str(labels), phases or list(card.phases))
+    except UsageError as error:
+        raise UsageError("\n".join([*problems, str(error)])) from None
+    if problems:
+        raise UsageError("\n".join(problems))
     dates = codabench.schedule(card, list(names), start)
     files = contents(card, truth, names, dates)
     refuse_labels_in_public(files, truth)
@@ -147,6 +153,16 @@ def bundle(
     return Bundle(done, card, {n: len(i) for n, i in names.items()}, sha256_file(done), len(packed), trials, tuple(left_out))
 
 
+def _card(name: str, cards: Sequence[str]) -> tuple[ChallengeCard, list[str]]:
+    """A challenge's card, and what is wrong with it: told together with what is wrong with the labels."""
+    try:
+        return find_challenge(name, cards), []
+    except InvalidCard as error:
+        if not isinstance(error.card, ChallengeCard) or not image_names.usable(error.card):
+            raise
+        return error.card, str(error).splitlines()
+
+
 def images_of(
     card: ChallengeCard, truth: Truth, labels: str, wanted: Sequence[str]
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
@@ -165,7 +181,7 @@ def images_of(
     claimed = {name for listed_names in names.values() for name in listed_names}
     rest = sorted(set(truth.scores) - claimed)
     fitting = [name for name in rest if image_names.fits(card, name)]
-    unlisted = [phase for phase in names if not card.phases[phase].lists_names]
+    unlisted = [phase for phase in names if not card.phases[phase].lists_names and card.phases[phase].images > 0]
     sizes = [phase for phase in unlisted if card.phases[phase].images == len(fitting)]
     taker = sizes[0] if len(sizes) == 1 else unlisted[0] if len(unlisted) == 1 else None
     if taker is not None:
@@ -184,7 +200,7 @@ def images_of(
     if len(left_out) == len(wanted):
         problems.append(f"{labels}: no label is of an image of {card.name}")
     for phase, images in names.items():
-        if phase in left_out:
+        if phase in left_out or card.phases[phase].images < 1:
             continue
         absent = [name for name in images if name not in truth.scores]
         if absent:

@@ -261,8 +261,10 @@ def test_mean_rank_is_left_to_the_server_and_an_unknown_python_is_refused(tmp_pa
     assert [column["key"] for column in rest] == ["KRCC", "RMSE", "apart", "2AFC", "score"]
 
 
-def test_all_that_is_wrong_with_labels_is_told_at_once(tmp_path: Path):
-    card, labels = write_small(tmp_path)
+def test_all_that_is_wrong_with_card_and_labels_is_told_at_once(tmp_path: Path):
+    wrong = SMALL_CARD.replace('start = "2027-02-01 08:00:00"', 'start = "2027-01-15"\nend = "2027-01-10"')
+    wrong += "\n[phases.none]\nimages = 0\n"
+    card, labels = write_small(tmp_path, wrong)
     text = (labels / "mos.csv").read_text().replace("a1.png", "z9.png").replace(",0.5,15\n", ",,\n")
     write_text(labels / "mos.csv", text)
     (labels / "pairs-chosen.csv").unlink()
@@ -270,6 +272,9 @@ def test_all_that_is_wrong_with_labels_is_told_at_once(tmp_path: Path):
         bundle(card, labels, tmp_path / "out")
     told = str(refused.value)
     for part in (
+        "phases.none: images = 0: a phase needs images",
+        "phases.final ends (2027-01-10) before it starts (2027-01-15)",
+        "phases.final starts (2027-01-15) before open ends",
         "1 labels are of images that no phase has: z9.png",
         "phase open: no labels for 1 of 4 images: a1.png",
         "phase open: apart: pairs that people could tell apart need a column std; 2 of 4 images have none",

@@ -47,7 +47,7 @@ for _command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit: 0 done, 1 failed, 2 not served as asked, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    """Run the command; exit 0: done, 1: failed, 2: refused, 130: after Ctrl-C, 143: SIGTERM, 129: SIGHUP."""
     with streams.guarded() as out:
         status = _run(list(sys.argv[1:] if arguments is None else arguments))
         if out is not None and (refused := out.refusal()) is not None:

@@ -41,10 +41,15 @@ class WarmTime:
             self._images += images
         self._last = now
 
+    def measured(self) -> float | None:
+        """Seconds per image, decoding included, of the chunks after the first ones; None where too few were scored."""
+        enough = self._chunks >= _ENOUGH * self._ahead and self._images
+        return (self._last - self._start) / self._images if enough else None
+
     def per_image(self, scorer: Scorer, chunks: Sequence[Sequence[Pair]]) -> float | None:
         """Seconds per image, decoding included; where too few chunks were scored, of one image scored once more."""
-        if self._chunks >= _ENOUGH * self._ahead and self._images:
-            return (self._last - self._start) / self._images
+        if (measured := self.measured()) is not None:
+            return measured
         if not chunks:
             return None
         one = [chunks[-1][:1]]

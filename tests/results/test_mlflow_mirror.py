@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,41 @@ def test_no_process_wide_setting_is_left_changed(mirror: Mirror, folder: Path) -
     finish(mirror, folder)
     after = (dict(os.environ), mlflow.get_tracking_uri(), logging.getLogger("mlflow").level, logging.getLogger("alembic").level)
     assert after == before
+
+
+def test_mlflow_starts_while_the_run_works_and_nothing_of_the_run_is_lost(
+    mirror: Mirror, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, begin, go_on = dict(os.environ), Tracker._begin, threading.Event()
+    monkeypatch.setattr(Tracker, "_begin", lambda self, *words: (go_on.wait(60), begin(self, *words)))
+    with mirror.tracker(folder) as tracker:
+        tracker.begin("tiny on demo", {"seed": 0}, DATASET, meanwhile=True)
+        tracker.epoch(EPOCHS[0])
+        assert json.loads((folder / "mlflow.json").read_text())["run_id"] is None
+        go_on.set()
+        tracker.begun()
+        assert mirror.run(folder).info.status == "RUNNING"
+        for entry in EPOCHS[1:]:
+            tracker.epoch(entry)
+        tracker.end(record())
+    assert mirror.run(folder).info.status == "FINISHED"
+    assert mirror.run(folder).data.params["seed"] == "0"
+    assert mirror.history(folder, "epoch.loss") == [(entry["epoch"], entry["loss"]) for entry in EPOCHS]
+    assert dict(os.environ) == before
+    assert mirror.said == []
+
+
+def test_a_run_that_fails_while_mlflow_starts_is_marked(mirror: Mirror, folder: Path) -> None:
+    def interrupted() -> None:
+        with mirror.tracker(folder) as tracker:
+            tracker.begin("tiny on demo", {}, DATASET, meanwhile=True)
+            tracker.epoch(EPOCHS[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert mirror.run(folder).info.status == "KILLED"
+    assert mirror.history(folder, "epoch.loss") == [(1, 1.0)]
 
 
 def dead(tmp_path: Path, uri: str | None) -> list[str]:

@@ -21,6 +21,8 @@ from small import write_network, write_table
 from harness.cli.main import main
 from harness.results.tables import number
 
+pytestmark = pytest.mark.slow  # its tests train, or start commands
+
 HARNESS = [sys.executable, "-m", "harness"]
 
 

@@ -23,6 +23,8 @@ from harness.cli.main import main
 from harness.engine.distributed.session import kept
 from harness.results.record import read_record
 
+pytestmark = pytest.mark.slow  # its tests train, or start commands
+
 MEMBERS = ("quick", "slow")
 
 

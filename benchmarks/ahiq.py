@@ -336,7 +336,9 @@ def steps(patch: int, rounds: int) -> None:
         contenders["matrix products by oneDNN"] = only("winograd", "onednn")
     if any(way != "plain" for name, way in chosen.items() if name.startswith("linear")):
         contenders["their weights laid out once"] = only("winograd", "onednn", "linear")
-    count = operations(lambda: contenders["Winograd's convolutions"](0))
+    if any(way != "plain" for name, way in chosen.items() if name.startswith("composed")):
+        contenders["deformable and strided convolution composed"] = only("winograd", "onednn", "linear", "composed")
+    count = operations(lambda: model.score(*pictures(2, 0).split(1)))
     found = compare(contenders, rounds)
     times = found.times
     names = list(contenders)
@@ -364,7 +366,7 @@ def ways(patch: int, rounds: int) -> None:
         return inside
 
     contenders = {"chosen by trials": by(chosen), "every faster way": by(None), "public functions alone": by(choice.PLAINLY)}
-    count = operations(lambda: by(chosen)(0))
+    count = operations(lambda: model.score(*pictures(2, 0).split(1)))
     found = compare(contenders, rounds)
     first = found.times["chosen by trials"]
     rows = [

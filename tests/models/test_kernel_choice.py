@@ -180,6 +180,7 @@ def test_the_ways_of_a_record_hold_inside_and_nonsense_in_it_does_nothing(clock:
         assert choice.way_of(NAME, never) == "plain"
     with choice.using(None):
         assert choice.way_of(NAME, never) == "packed"
+        assert choice.way_of("composed 128x128", never) == "plain"
     with choice.using("packed"):
         assert choice.imposed() == {}
         assert choice.way_of(NAME, lambda: {"plain": clock.way(1), "packed": clock.way(2)}) == "plain"
@@ -194,6 +195,7 @@ def test_the_released_networks_products_are_all_named(monkeypatch: pytest.Monkey
     assert kernels_of(model, "cuda", 1) == {}
     before = torch.get_num_threads()
     assert kernels_of(model, "cpu", before + 1) == {
+        "composed 768x512": "composed",
         "linear 3072x768": "packed",
         "linear 6912x768": "packed",
         "linear 768x2304": "packed",

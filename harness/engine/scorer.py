@@ -23,6 +23,7 @@ import numpy as np
 from harness.cards.plugins import errors_of
 from harness.cards.schema import Cropping
 from harness.engine.devices import numerics
+from harness.engine.references import KeptReferences
 from harness.engine.warm_time import WarmTime
 from harness.imaging import crops as cropping
 from harness.imaging import decode, headers
@@ -105,6 +106,7 @@ class Scorer:
         if own and self.protocol.crop_size not in (0, own):
             raise UsageError(f"protocol.crop_size = {self.protocol.crop_size}, but this model takes {own}x{own} crops only")
         self.threads = self.workers or os.cpu_count() or 1
+        self._references = KeptReferences(self.threads)
         # A model says by `precision` that it wants less than float32; its card's setting is part of the run's identity.
         wanted = getattr(self.model, "precision", None)
         self.precision: str = wanted if wanted in ("tf32", "bf16") else "fp32"
@@ -134,12 +136,17 @@ class Scorer:
         """
         with ThreadPoolExecutor(self.threads) as pool, self.working():
             if self.on_uint8:
-                yield from ahead(pool, lambda chunk: self.score_decoded(*self._decode(chunk)), chunks, self.threads + 1)
+                yield from ahead(pool, lambda chunk: self.score_decoded(*self.decoded(chunk)), chunks, self.threads + 1)
             else:
-                for decoded in ahead(pool, self._decode, chunks, self.threads + 1):
+                for decoded in ahead(pool, self.decoded, chunks, self.threads + 1):
                     yield self.score_decoded(*decoded)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what is kept of references."""
         for scorer in (self, *filter(None, self.parts)):
             scorer._embedded = None
+        self._references.forget()
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -152,7 +159,7 @@ class Scorer:
 
     def each(self, chunks: Mapping[int, Sequence[Pair]]) -> Iterator[tuple[int, list[Scored]]]:
         """Chunks by their numbers, with their results, as they are finished: here in the order given."""
-        self.warm = WarmTime()
+        self.warm = WarmTime(self.threads + 1)
         for number, results in zip(chunks, self.score(list(chunks.values())), strict=True):
             self.warm.chunk(len(results))
             yield number, results
@@ -214,8 +221,9 @@ class Scorer:
                 raise RunError(f"{pair.name}: {error}") from error
         return values
 
-    def _decode(self, chunk: Sequence[Pair]) -> tuple[Sequence[Pair], decode.Decoded, list[decode.Decoded]]:
-        reference = decode.read_hashed(chunk[0].reference)
+    def decoded(self, chunk: Sequence[Pair]) -> tuple[Sequence[Pair], decode.Decoded, list[decode.Decoded]]:
+        """A chunk with its images, what `score_decoded` takes. Raises UsageError for one that cannot be scored."""
+        reference = self._references.read(chunk[0].reference)
         distorted = [decode.read_hashed(pair.distorted) for pair in chunk]
         for pair, picture in zip(chunk, distorted, strict=True):
             decode.check_same_size(reference.pixels, picture.pixels, pair.name)

@@ -46,6 +46,10 @@ _STEPS_BETWEEN_LOOKS = 50
 _LONG = 3600.0
 
 
+class Diverged(RunError):
+    """The loss is not finite any more: other settings may do better."""
+
+
 @dataclass
 class Trained:
     """What training left: the chosen weights are in the model, and in `weights.safetensors`."""
@@ -236,12 +240,12 @@ class Trainer:
         return value
 
     def _look(self, pending: list[tuple[int, Loss]], state: dict[str, Any]) -> None:
-        """Add the pending losses to the epoch's; raises RunError for one that is not finite."""
+        """Add the pending losses to the epoch's; raises Diverged for one that is not finite."""
         for step, loss in pending:
             value = float(loss)
             if not math.isfinite(value):
                 lower = f"{self.recipe.rate / 3:.1g}"
-                raise RunError(f"the loss became {value} at step {step + 1}; try a lower rate (--set recipe.rate={lower})")
+                raise Diverged(f"the loss became {value} at step {step + 1}; try a lower rate (--set recipe.rate={lower})")
             state["loss"] += value
         pending.clear()
 

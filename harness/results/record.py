@@ -204,7 +204,7 @@ class Record(Struct, kw_only=True, dict=True):
     runtime_per_image: float | None = None
     """Seconds an image, warm, one after the other."""
     conditions: dict[str, Plain | dict[str, Plain]]
-    """Under which bits repeat: machine, python, device, threads, batch, libraries."""
+    """Under which bits repeat: machine, python, device, threads, batch, libraries, the ways of computing (`kernels`)."""
     details: dict[str, Any] | None = None
     """What the model says of itself."""
     note: str = ""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import click
 
+from harness.cli import completion
 from harness.cli import options as o
 from harness.cli.options import WORDS, Argument, Option, echo, options, request_of
 
@@ -26,11 +27,11 @@ _CONCURRENCY = "Search N chains side by side; default: --workers, or one for eac
 class EnsembleOptions:
     """What `harness ensemble` takes."""
 
-    members: Annotated[tuple[str, ...], Argument(required=True, metavar="MEMBER...")]
-    dataset: Annotated[str, Option(required=True, metavar="NAME|TABLE.csv", help=_DATASET)]
+    members: Annotated[tuple[str, ...], Argument(required=True, metavar="MEMBER...", shell_complete=completion.cards("models"))]
+    dataset: Annotated[str, Option(required=True, help=_DATASET, **o.DATASET)]
     root: o.Root
     protocol: o.Protocol
-    test_on: Annotated[tuple[str, ...], Option(help="Report on these further datasets too, whole.", **WORDS)]
+    test_on: Annotated[tuple[str, ...], Option(help="Report on these further datasets too, whole.", **o.DATASETS)]
     trials: Annotated[int, Option(metavar="N", **_TRIALS)]
     objective: Annotated[Literal["main", "srcc", "plcc"], Option(help="Maximize this figure.", **_OBJECTIVE)]
     method: Annotated[str, Option(help="Write the blend of this method as the card.", **_METHOD)]
@@ -61,7 +62,7 @@ def ensemble(chosen: EnsembleOptions) -> None:
     from harness.ensembles.build import ensemble as make
 
     request = request_of(chosen, model="")
-    wish = EnsembleRequest(
+    wanted = EnsembleRequest(
         chosen.out,
         test_on=chosen.test_on,
         trials=chosen.trials,
@@ -73,5 +74,5 @@ def ensemble(chosen: EnsembleOptions) -> None:
         concurrency=chosen.concurrency,
         one_scaling=chosen.one_scaling,
     )
-    made = make(chosen.members, request, wish)
+    made = make(chosen.members, request, wanted)
     echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))

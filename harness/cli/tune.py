@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import click
 
 from harness.cli import options as o
-from harness.cli.options import Argument, Option, echo, options, request_of
+from harness.cli.options import Option, echo, options, request_of
 
 _DATASET = "Train, judge (validation) and test on the parts of this dataset."
 _TRIALS = {"default": 8, "show_default": True, "type": click.IntRange(1), "help": "Train under N settings."}
@@ -21,8 +21,8 @@ _WORKERS = "Train N side by side; 0: one, with --ray one for each device. Only o
 class TuneOptions:
     """What `harness tune` takes."""
 
-    model: Annotated[str, Argument()]
-    dataset: Annotated[str, Option(required=True, metavar="NAME|TABLE.csv", help=_DATASET)]
+    model: o.Model
+    dataset: Annotated[str, Option(required=True, help=_DATASET, **o.DATASET)]
     root: o.Root
     protocol: o.Protocol
     trials: Annotated[int, Option(metavar="N", **_TRIALS)]

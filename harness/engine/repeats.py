@@ -14,6 +14,7 @@ from harness.engine.measure import figures_stamp, measured
 from harness.engine.mlflow_facts import mlflow_facts
 from harness.engine.request import Plan, plan
 from harness.engine.run import Outcome, execute
+from harness.engine.scoring import Together
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.results.key import key_of
 from harness.results.mlflow_mirror import Tracker
@@ -24,14 +25,14 @@ from harness.results.run_scores import ScoreFile, csv_text
 FIGURES = ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
 
 
-def repeated(todo: Plan, repeats: int) -> Outcome:
+def repeated(todo: Plan, repeats: int, together: Together | None = None) -> Outcome:
     """A protocol's seeded repeats as one record: medians, ranges, and every repeat's own figures."""
     request = todo.request
     if todo.trained:
         children = [execute(plan(replace(request, repeat=r), todo.data)) for r in range(repeats)]
     else:
         # A model that is not trained gives an image one score whatever the split: all are scored once, by `full`.
-        children = [execute(plan(replace(request, protocol="full"), todo.data))]
+        children = [execute(plan(replace(request, protocol="full"), todo.data), together)]
     identity = {"repeats": [child.folder.name for child in children], "first": dict(todo.facts)}
     key = key_of(identity)
     folder = folder_of(request.runs, todo.data.name, todo.card.name, key)

@@ -24,8 +24,8 @@ from harness.files.atomic import write_json
 from harness.files.leftovers import without_leftovers
 from harness.files.lock import held
 from harness.files.regular import require_regular
-from harness.results.mlflow_figures import by_group, figures, is_number, marks
-from harness.results.mlflow_store import bounded, client
+from harness.results.mlflow_figures import by_group, figures, is_number, key_text, marks, value_text
+from harness.results.mlflow_store import Exchange, client
 from harness.results.record import Record, read_record
 from harness.runtime.errors import HarnessError
 
@@ -50,8 +50,8 @@ _PATIENCE_WITH_FILES = 120.0
 """Seconds for one exchange; creating a database's tables took 10 s on a slow disk."""
 
 
-_METRICS_AT_ONCE, _PARAMETERS_AT_ONCE, _VALUE_LENGTH, _KEY_LENGTH, _DIGEST_LENGTH = 1000, 100, 500, 250, 36
-"""MLflow's own limits; 500 characters of a value is what servers older than the client take."""
+_METRICS_AT_ONCE, _PARAMETERS_AT_ONCE, _DIGEST_LENGTH = 1000, 100, 36
+"""MLflow's own limits."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,16 @@ class Tracker:
         self._waiting: list[tuple[str, float, int, int]] = []
         self._logged: dict[str, set[int]] = {}
         self._flushed = time.monotonic()
+        self._beginning: Exchange | None = None
+        """What `begin` started and nothing has waited for yet."""
+        self._early: list[Mapping[str, Any]] = []
+        """Epochs that ended meanwhile."""
 
     def __enter__(self) -> Tracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.begun()
         if kind is None:
             self._catch_up_others()
         if self.run_id is None or kind is None:
@@ -98,30 +103,49 @@ class Tracker:
         status = "FAILED" if issubclass(kind, Exception) else "KILLED"
         self._attempt(lambda: self._finish(status))
 
-    def begin(self, name: str, parameters: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+    def begin(self, name: str, parameters: Mapping[str, Any], dataset: Mapping[str, Any], *, meanwhile: bool = False) -> None:
         """Start the MLflow run, or go on with the one that an interrupted call left in this folder.
 
         `dataset`: name, hash and split (sha256 of table and split), and the numbers of pairs train, validation, test.
+        `meanwhile`: return at once; MLflow, whose import alone takes seconds, starts while the caller works, until `begun`.
         """
         if not self.working:
             return
-        texts = {key: _value(value) for key, value in parameters.items()}
+        texts = {key: value_text(value) for key, value in parameters.items()}
         self._begun = {"name": name, "parameters": texts, "dataset": dict(dataset)}
         if "run_id" not in _kept(self.folder, self.uri):
             with contextlib.suppress(HarnessError):  # a disk that is full ends the run elsewhere, and with its own words
                 self._keep_id(finished=False)
-        self._attempt(lambda: self._begin(name, texts, dataset))
+        if meanwhile:
+            self._beginning = Exchange(lambda: self._begin(name, texts, dataset), self._patience())
+        else:
+            self._attempt(lambda: self._begin(name, texts, dataset))
+
+    def begun(self) -> None:
+        """Wait for what `begin` started meanwhile."""
+        if self._beginning is None:
+            return
+        beginning, self._beginning = self._beginning, None
+        self._attempt(beginning)
+        early, self._early = self._early, []
+        for entry in early:
+            self._take(entry)
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
         """One epoch's figures: `epoch` and any numbers by name. Sent a few seconds' worth at a time."""
         if not self.working:
             return
+        if self._beginning is not None and not self._beginning.over:
+            self._early.append(entry)
+            return
+        self.begun()
         self._take(entry)
         if time.monotonic() - self._flushed >= _SECONDS_BETWEEN_BATCHES:
             self._attempt(self._flush)
 
     def end(self, record: Record) -> None:
         """Send the finished record: its figures with their intervals, what marks it, and the folder's files."""
+        self.begun()
         if self.working:
             for entry in record.history or ():
                 self._take(entry)
@@ -180,13 +204,16 @@ class Tracker:
             return
         self._attempt(lambda: self._family(dataset, parent, children, files), what)
 
-    def _attempt(self, action: Callable[[], None], what: str = "") -> None:
+    def _patience(self) -> float:
+        return _PATIENCE_WITH_FILES if self.uri.startswith("sqlite:") else _PATIENCE
+
+    def _attempt(self, action: Callable[[], None] | Exchange, what: str = "") -> None:
         """Do `action` within the patience; on any failure warn once and stop mirroring."""
         if not self.working:
             return
         what = what or self._what
         try:
-            bounded(action, _PATIENCE_WITH_FILES if self.uri.startswith("sqlite:") else _PATIENCE)
+            (action if isinstance(action, Exchange) else Exchange(action, self._patience())).wait()
         except Exception as error:
             self.working = False
             if self._warned:
@@ -211,7 +238,7 @@ class Tracker:
             self.run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
             self._keep_id(finished=False)
             self._log_dataset(dataset)
-        self._log_parameters({k: v for k, v in parameters.items() if _key(k) not in (known or {})})
+        self._log_parameters({k: v for k, v in parameters.items() if key_text(k) not in (known or {})})
 
     def _experiment(self, name: str) -> str:
         experiment = self._client.get_experiment_by_name(name)
@@ -275,7 +302,7 @@ class Tracker:
     def _log_parameters(self, parameters: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        entries = [Param(_key(k), _value(v)) for k, v in parameters.items()]
+        entries = [Param(key_text(k), value_text(v)) for k, v in parameters.items()]
         for some in _cut(entries, _PARAMETERS_AT_ONCE):
             self._client.log_batch(self.run_id, params=some)
 
@@ -298,7 +325,7 @@ class Tracker:
         """Queue an epoch's numbers, each (name, epoch) at most once in the run's life."""
         now = int(time.time() * 1000)
         for name, value in entry.items():
-            key = _key(f"epoch.{name}")
+            key = key_text(f"epoch.{name}")
             seen = self._logged.setdefault(key, set())
             if name != "epoch" and is_number(value) and entry["epoch"] not in seen:
                 seen.add(entry["epoch"])
@@ -316,9 +343,11 @@ class Tracker:
         from mlflow.entities import RunTag
 
         now = int(time.time() * 1000)
-        self._waiting += [(_key(k), v, now, 0) for k, v in figures(record).items() if 0 not in self._logged.get(_key(k), ())]
+        self._waiting += [
+            (key_text(k), v, now, 0) for k, v in figures(record).items() if 0 not in self._logged.get(key_text(k), ())
+        ]
         self._flush()
-        tags = [RunTag(f"harness.{k}", _value(v)) for k, v in marks(record).items()]
+        tags = [RunTag(f"harness.{k}", value_text(v)) for k, v in marks(record).items()]
         note = record.note
         self._client.log_batch(self.run_id, tags=[*tags, RunTag("mlflow.note.content", note)] if note else tags)
 
@@ -338,7 +367,7 @@ class Tracker:
         for path in files:
             client.log_artifact(run_id, str(path), "submissions")
         for key, value in tags.items():
-            client.set_tag(run_id, _key(f"harness.{key}"), _value(value))
+            client.set_tag(run_id, key_text(f"harness.{key}"), value_text(value))
         if made:
             client.set_terminated(run_id, "FINISHED")
 
@@ -356,7 +385,7 @@ class Tracker:
             self.run_id = str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
             self._log_parameters(run.parameters)
             now = int(time.time() * 1000)
-            for some in _cut([Metric(_key(k), v, now, 0) for k, v in by_group(run.figures).items()], _METRICS_AT_ONCE):
+            for some in _cut([Metric(key_text(k), v, now, 0) for k, v in by_group(run.figures).items()], _METRICS_AT_ONCE):
                 client.log_batch(self.run_id, metrics=some)
             if above is None:
                 above = self.run_id
@@ -414,15 +443,6 @@ def _wanting(folder: Path, uri: str, begun: object) -> bool:
 def shown(uri: str) -> str:
     """A tracking URI without user names, passwords and tokens, fit for files and terminals."""
     return re.sub(r"//[^/@]*@", "//", uri).split("?", 1)[0]
-
-
-def _key(name: str) -> str:
-    return re.sub(r"[^\w. /-]", "-", name)[:_KEY_LENGTH]
-
-
-def _value(value: Any) -> str:
-    text = re.sub(r"//[^/@\s]*@", "//", str(value))
-    return text if len(text) <= _VALUE_LENGTH else text[: _VALUE_LENGTH - 1] + "…"
 
 
 def _cut(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

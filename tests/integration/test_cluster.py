@@ -28,11 +28,11 @@ from harness.engine.batch import run_all
 from harness.engine.distributed.session import kept, session
 from harness.engine.request import Request
 from harness.engine.run import run
-from harness.engine.trainer import CHECKPOINT
+from harness.engine.trainer import WEIGHTS
 from harness.engine.verify import verify
 from harness.ensembles.build import EnsembleRequest, ensemble
 from harness.ensembles.tune import tune
-from harness.models.weights.checkpoint import read_metadata, read_state
+from harness.models.weights.checkpoint import read_state
 from harness.results.record import read_record
 from harness.runtime import logs
 from harness.runtime.errors import RunError, UsageError
@@ -226,10 +226,9 @@ def test_training_over_two_nodes_follows_one_process_within_the_tolerance(world:
     assert losses[1] == pytest.approx(losses[0], abs=5e-4)
     assert many.conditions["training"] == {"workers": 2, "threads": 1}
     assert one.key == many.key
-    tensors = [read_state(folder / CHECKPOINT) for folder in (here, there)]
+    tensors = [read_state(folder / WEIGHTS) for folder in (here, there)]
     assert tensors[0].keys() == tensors[1].keys()
-    steps = [json.loads(read_metadata(folder / CHECKPOINT)["state"])["step"] for folder in (here, there)]
-    assert steps == [20, 20]
+    assert [record.training.steps for record in (one, many)] == [20, 20]
     assert verify(there, cards=[str(world.cards)]).ok
 
 

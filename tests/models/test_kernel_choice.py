@@ -264,7 +264,7 @@ class World:
 
     def run(self, runs: str) -> Outcome:
         places = {"cards": (str(self.cards),), "runs": str(self.folder / runs), "mlflow_uri": "off"}
-        return run(Request("wide", str(self.table), protocol="parts", quiet=True, **places))
+        return run(Request("wide", str(self.table), protocol="parts", **places))
 
     def verify(self, folder: Path):
         return verify(folder, cards=[str(self.cards)])

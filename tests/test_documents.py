@@ -27,6 +27,7 @@ LONGEST_README = 130
 RUN = {
     "docs/quickstart.md": "tests/test_documents.py",
     "docs/guides/codecs.md": "tests/integration/test_codec_guide.py",
+    "docs/guides/hold-a-challenge.md": "tests/challenges/test_contest.py",
     "docs/guides/own-model.md": "tests/integration/test_own_cards.py",
     "docs/guides/own-dataset.md": "tests/integration/test_own_cards.py",
 }

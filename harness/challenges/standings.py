@@ -147,7 +147,7 @@ def _height(row: Mapping[str, Any]) -> tuple[bool, float, str]:
     return height is None, -(height or 0.0), row["name"]
 
 
-_DROPS = ("status", "n", "PLCC reported", "SRCC reported", "PLCC measured", "SRCC measured", "source")
+_DROPS = ("status", "n", "source", "PLCC measured", "SRCC measured", "SRCC reported", "PLCC reported", "main measured")
 """Columns that are left out of a narrow terminal, the first one first."""
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.runtime.columns import shortened
+
 ALWAYS = ("higher_is_better",)
 """Fields that say something where they are false, too."""
 LINES = 36
@@ -51,7 +53,7 @@ def summary(fields: Mapping[str, Any], width: int) -> str:
         if isinstance(value, Mapping) and not any(isinstance(one, Mapping) for one in value.values()):
             plain += _wrapped(_settings(value), width, f"{key}: ", _PROSE)
         elif entries := _entries(key, value):
-            cut = [textwrap.shorten(entry, width - len(_INDENT), placeholder=" …") for entry in entries]
+            cut = [shortened(" ".join(entry.split()), width - len(_INDENT)) for entry in entries]
             tables.append(_Table(key, cut, len(cut)))
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

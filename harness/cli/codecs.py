@@ -135,7 +135,7 @@ def _tables(found: CodecComparison) -> list[Table]:
     ]
     notes = [line for result in found.results for line in _left_out(result)]
     turned = [m.name for m in found.table.metrics if not m.higher_is_better]
-    notes += [f"lower is better, turned round for the curves: {', '.join(turned)}"] if turned else []
+    notes += [f"lower is better, with the sign changed for the curves: {', '.join(turned)}"] if turned else []
     name = {"akima": "Akima", "pchip": "PCHIP"}[found.method]
     caption = f"Bjontegaard's rate difference from {found.anchor} ({found.table.rate}, {name}); negative: needs less rate"
     tables: list[Table] = [(caption, header, rows, notes)]

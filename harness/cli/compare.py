@@ -77,7 +77,7 @@ def compare(chosen: CompareOptions) -> None:
         from harness.cli.codecs import compare_by
 
         if chosen.b is not None or chosen.dataset or chosen.labels or chosen.protocol:
-            raise UsageError("--by compares the rows of one table: no B, --dataset, --protocol or --labels beside it")
+            raise UsageError("--by compares the rows of one table: leave out B, --dataset, --protocol and --labels")
         how = {"metrics": chosen.metrics, "lower": chosen.lower, "cards": chosen.cards, "inner": chosen.inner}
         compare_by(chosen.a, chosen.by, how, chosen.as_json, o.table_width(chosen.wide))
         return
@@ -87,9 +87,9 @@ def compare(chosen: CompareOptions) -> None:
         raise UsageError("--metrics belongs to --by")
     if unknown := [word for word in chosen.lower if word not in ("a", "b", "labels")]:
         raise UsageError(f"--lower-is-better {unknown[0]}: one of a, b, labels")
-    from harness.engine import compare as contrast
+    from harness.engine import compare as comparing
 
-    found = contrast.compare_members(
+    found = comparing.compare_members(
         chosen.a,
         chosen.b,
         dataset=chosen.dataset,
@@ -98,9 +98,9 @@ def compare(chosen: CompareOptions) -> None:
         labels=chosen.labels,
         lower=chosen.lower,
         inner=chosen.inner,
-        differences=chosen.differences or contrast.PLANNED,
+        differences=chosen.differences or comparing.PLANNED,
         cards=chosen.cards,
         runs=chosen.runs,
         seed=chosen.seed,
     )
-    echo(json.dumps(contrast.as_json(found), indent=2) if chosen.as_json else contrast.text(found, o.table_width(chosen.wide)))
+    echo(json.dumps(comparing.as_json(found), indent=2) if chosen.as_json else comparing.text(found, o.table_width(chosen.wide)))

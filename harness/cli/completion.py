@@ -18,7 +18,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 
 
 def cards(*kinds: str, also: Mapping[str, str] = {}, files: bool = True) -> Completer:
-    """Offers the names of cards of the `kinds`, their titles beside them; where none begins with the word, files.
+    """Offers the names of cards of the `kinds`, with their titles; where none begins with the word, files.
 
     Args:
         kinds: `models`, `datasets`, `challenges`, `suites`.

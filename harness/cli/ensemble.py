@@ -62,7 +62,7 @@ def ensemble(chosen: EnsembleOptions) -> None:
     from harness.ensembles.build import ensemble as make
 
     request = request_of(chosen, model="")
-    wish = EnsembleRequest(
+    wanted = EnsembleRequest(
         chosen.out,
         test_on=chosen.test_on,
         trials=chosen.trials,
@@ -74,5 +74,5 @@ def ensemble(chosen: EnsembleOptions) -> None:
         concurrency=chosen.concurrency,
         one_scaling=chosen.one_scaling,
     )
-    made = make(chosen.members, request, wish)
+    made = make(chosen.members, request, wanted)
     echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))

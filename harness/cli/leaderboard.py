@@ -31,7 +31,7 @@ class ShowOptions:
 
     name: Shown
     boards: Boards
-    html: Annotated[str | None, Option(help="Write the page index.html there; default: beside the records.", **_HTML)]
+    html: Annotated[str | None, Option(help="Write the page index.html there; default: next to the records.", **_HTML)]
     suite: Annotated[str | None, Option(help="Show models by the datasets of a suite, in one table.", **o.SUITE)]
     protocol: Annotated[str | None, Option(help="With --suite: use this protocol of every dataset.", **o.PROTOCOL)]
     intervals: Annotated[bool, Option(help="With --suite or --latex: show the intervals of all figures.")]
@@ -47,7 +47,7 @@ class ShowOptions:
 
     @property
     def forms(self) -> dict[str, bool]:
-        """The forms that a table can have besides text, and whether each is asked for."""
+        """The forms that a table can have instead of text, and whether each is asked for."""
         forms = {"--latex": self.latex, "--csv": self.as_csv, "--markdown": self.as_markdown, "--json": self.as_json}
         return {**forms, "--html": self.html is not None}
 

@@ -40,14 +40,13 @@ def cli() -> None:
 
 for _command in (
     list_, show, run, score, agreement_, compare, codecs_, ensemble, tune, verify, report, leaderboard_, data_, submit,
-    submission_,
-    weights_, challenge_, doctor,
+    submission_, challenge_, weights_, doctor,
 ):  # fmt: skip
     cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The `harness` command: 0 done, 1 a fault, 2 a bad request, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    """Run the command and exit: 0 done, 1 failed, 2 a bad request, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
     with streams.guarded() as out:
         status = _run(list(sys.argv[1:] if arguments is None else arguments))
         if out is not None and (refused := out.refusal()) is not None:

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints, overload
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
@@ -34,7 +34,7 @@ class Option:
 
     Args:
         flag: The option's name where the field's would not do, such as `--format` of the field `form`.
-        attributes: What click.option takes besides.
+        attributes: What else click.option takes.
     """
 
     def __init__(self, flag: str = "", **attributes: Any) -> None:
@@ -125,7 +125,7 @@ Threads = Annotated[int, Option("--workers", default=0, type=_AT_LEAST_0, metava
 Ray = Annotated[str | None, Option(metavar="ADDRESS", help="Work on a running Ray cluster: host:port, or auto.")]
 Batch = Annotated[int, Option(default=8, show_default=True, type=_AT_LEAST_1, help="Score this many images at once.")]
 Rehash = Annotated[bool, Option(help="Read every image again, whatever the index of file hashes says.")]
-Mlflow = Annotated[str | None, Option(metavar="URI", help="Mirror to this MLflow; default: sqlite beside the runs; off: none.")]
+Mlflow = Annotated[str | None, Option(metavar="URI", help="Mirror to this MLflow; default: sqlite next to the runs; off: none.")]
 Quiet = Annotated[bool, Option(callback=_set_quiet, help=_QUIET)]
 Json = Annotated[bool, Option("--json", help="Print one JSON document and nothing else.")]
 Wide = Annotated[bool, Option(help="Show all columns of tables, however wide the terminal is.")]
@@ -135,59 +135,29 @@ Root = Annotated[str | None, Option(metavar="DIR", help=_ROOT)]
 Dataset = Annotated[str | None, Option(help="Use this dataset, or this table of pairs.", **DATASET)]
 Protocol = Annotated[str | None, Option(help="Train, validate and test on the images that this protocol says.", **PROTOCOL)]
 
-_NAMED: Mapping[str, tuple[str, Any]] = {
-    **{name: (name, hint) for name, hint in (("runs", Runs), ("cards", Cards), ("device", Device), ("seed", Seed))},
-    **{name: (name, hint) for name, hint in (("offline", Offline), ("limit", Limit), ("workers", Workers), ("ray", Ray))},
-    **{name: (name, hint) for name, hint in (("batch", Batch), ("rehash", Rehash), ("weights", Weights))},
-    "quiet": ("quiet", Annotated[bool, Option(callback=_set_quiet, expose_value=False, help=_QUIET)]),
-    "root": ("root", Root),
-    "threads": ("workers", Threads),
-    "mlflow": ("mlflow_uri", Mlflow),
-    "json": ("as_json", Json),
-    "set": ("settings", Annotated[tuple[str, ...], Option("--set", metavar="KEY=VALUE", help="Override a setting of the card.")]),
-}
-"""Shared options for commands that name them one by one: the parameter and its declaration."""
-
 _DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks of errors.")
 
 
-@overload
-def options(group: type[T], /) -> Callable[[Callable[[T], None]], Callable[..., None]]: ...
-
-
-@overload
-def options(*names: str) -> Callable[[F], F]: ...
-
-
-def options(*group: Any) -> Any:
-    """Give a command the options that a dataclass declares; the command is called with one instance of it.
+def options(group: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
+    """Give a command the options that a dataclass declares, and `--debug`; the command is called with one instance of it.
 
     Args:
         group: A dataclass whose fields are annotated with Option or Argument. Their order is that of `--help`.
-            Names of shared options instead add those alone, as parameters of the command; `debug` comes with every dataclass.
     """
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+    def decorate(function: Callable[[T], None]) -> Callable[..., None]:
         @functools.wraps(function)
         def command(**values: Any) -> None:
-            function(group[0](**values))
+            function(group(**values))
 
-        hints = get_type_hints(group[0], include_extras=True)
-        return _declared(_DEBUG(command), {one.name: hints[one.name] for one in fields(group[0])})
+        hints = get_type_hints(group, include_extras=True)
+        command = _DEBUG(command)
+        for field in reversed(fields(group)):  # type: ignore[arg-type]
+            kind, *declared = get_args(hints[field.name])
+            command = declared[-1].decorator(field.name, kind)(command)
+        return command
 
-    def add(function: F) -> F:
-        return _declared(
-            _DEBUG(function) if "debug" in group else function, dict(_NAMED[name] for name in group if name != "debug")
-        )
-
-    return add if isinstance(group[0], str) else decorate
-
-
-def _declared(command: F, hints: Mapping[str, Any]) -> F:
-    for name, hint in reversed(list(hints.items())):
-        kind, *declared = get_args(hint)
-        command = declared[-1].decorator(name, kind)(command)
-    return command
+    return decorate
 
 
 def request_of(chosen: Any, **others: Any) -> Request:
@@ -202,7 +172,7 @@ def parse_seeds(text: str, seed: int) -> list[int]:
     """`"0,1"` as `[0, 1]`; refused next to a `seed` of its own."""
     words = [word.strip() for word in text.split(",")]
     if seed or not all(word.isdecimal() for word in words):
-        raise UsageError(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2, and no --seed beside it")
+        raise UsageError(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2, and no --seed")
     return [int(word) for word in words]
 
 

@@ -46,7 +46,7 @@ def verify(chosen: VerifyOptions) -> None:
     from harness.engine import verify as verification
     from harness.engine.asked_again import Repeated
 
-    verdict = verification.verify(
+    found = verification.verify(
         chosen.run_folder,
         root=chosen.root,
         cards=chosen.cards,
@@ -58,6 +58,6 @@ def verify(chosen: VerifyOptions) -> None:
         ray=chosen.ray,
         again=Repeated(chosen.dataset, chosen.weights, chosen.init, chosen.scores, chosen.settings),
     )
-    echo(json.dumps(verdict.json(), indent=2) if chosen.as_json else verification.text(verdict))
-    if not verdict.ok:
+    echo(json.dumps(found.json(), indent=2) if chosen.as_json else verification.text(found))
+    if not found.ok:
         raise SystemExit(1)

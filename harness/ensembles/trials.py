@@ -7,6 +7,7 @@ line, and can tell a failure that all trials will share from one of a trial's ow
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
@@ -224,9 +225,7 @@ def _trial(config: dict[str, Any], task: Task) -> None:
     from ray import tune
 
     os.chdir(task.here)
-    import torch
-
-    torch.set_num_threads(task.threads)
+    importlib.import_module("torch")  # before its threads are set
     share_threads(task.threads)
     reported, place = 0, ""
 
@@ -241,7 +240,7 @@ def _trial(config: dict[str, Any], task: Task) -> None:
     try:
         todo = planned(task.request, config)
         begun, place = True, str(todo.folder)
-        for entry in _trained_epochs(todo.folder):
+        for entry in _epochs(todo.folder):
             report(entry)
         if reported < task.epochs:
             train(todo, report)
@@ -286,9 +285,7 @@ def finish_best(task: Task, settings: Mapping[str, Any], team: Workers) -> None:
 
 def _test(task: Task, settings: Mapping[str, Any]) -> list[tuple[int, str]]:
     os.chdir(task.here)
-    import torch
-
-    torch.set_num_threads(task.threads)
+    importlib.import_module("torch")  # before its threads are set
     share_threads(task.threads)
     messages: list[tuple[int, str]] = []
     logs.handle(lambda level, text: messages.append((level, text)))
@@ -311,7 +308,7 @@ def _domain(values: Tunable, now: Any) -> Any:
     return tune.loguniform(values.low, values.high) if values.log else tune.uniform(values.low, values.high)
 
 
-def _trained_epochs(folder: Path) -> list[dict[str, Any]]:
+def _epochs(folder: Path) -> list[dict[str, Any]]:
     """The epochs that an earlier call has trained."""
     try:
         return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]

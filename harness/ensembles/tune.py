@@ -7,6 +7,7 @@ kill by asking for the same trials again; with one trial at a time they are the 
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -170,6 +171,7 @@ def _tried(
     assert recipe is not None
     own = {name: _settings(first.card)[name] for name in space}
     workers = request.workers or (0 if request.ray else 1)
+    importlib.import_module("torch")  # it is asked for GPUs and threads
     with start_workers(None, request.ray, workers, request.device, folder=folder) as team:
         share = team.share
         task = Task(replace(_alone(request), device=share.device), aim, recipe.epochs, os.getcwd(), share.threads)

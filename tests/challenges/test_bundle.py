@@ -89,7 +89,7 @@ def test_competition_yaml_holds_against_the_schema_and_names_files_that_are_ther
     assert files["logo.png"].startswith(b"\x89PNG")
 
 
-def test_the_program_copies_our_modules_byte_for_byte_and_needs_numpy_and_scipy_alone(files: dict[str, bytes]):
+def test_the_program_is_our_modules_byte_for_byte_over_numpy_and_scipy(files: dict[str, bytes]):
     program = members(files["scoring_program.zip"])
     for module in MODULES:
         assert program[f"harness/{module}.py"] == (HARNESS / f"{module}.py").read_bytes()

@@ -175,7 +175,7 @@ def test_the_guides_five_commands_lead_from_a_template_to_a_board(tmp_path: Path
     assert "2 submissions, 488 images, 4 references" in told
 
 
-def test_a_template_without_a_dataset_is_a_card_of_its_own_and_nothing_is_overwritten(tmp_path: Path):
+def test_a_template_without_a_dataset_overwrites_nothing(tmp_path: Path):
     (written,) = new("mine", tmp_path)
     text = written.read_text(encoding="utf-8")
     assert text.count("#") > 30

@@ -38,7 +38,7 @@ def _values(*words: str, **environment: str) -> list[str]:
         (("run", "psnr", "--dataset", "tid2013", "--protocol", ""), ["by-reference", "full"]),
         (("run", "psnr", "--test-on", "csiq,tid"), ["csiq,tid2008", "csiq,tid2013"]),
         (("run", "psnr", "--suite", ""), ["classic"]),
-        (("submit", "psnr", "--challenge", ""), ["ntire2021", "ntire2022-fr"]),
+        (("submit", "psnr", "--challenge", "ntire"), ["ntire2021", "ntire2022-fr"]),
         (("submit", "psnr", "--challenge", "ntire2022-fr", "--phase", ""), ["test", "validation"]),
         (("show", "ntire2022"), ["ntire2022-fr"]),
         (("data", "get", "kad"), ["kadid10k"]),

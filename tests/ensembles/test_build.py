@@ -183,12 +183,28 @@ def test_a_score_file_that_was_changed_afterwards_is_refused(made: tuple[Path, d
         (["--protocol", "halves"], "no protocol 'halves'"),
         (["--concurrency", "100000"], "--concurrency 100000: there are"),
         (["psnr", "psnr"], "members given twice: psnr"),
+        (["--crops", "five"], "--crops five: no member takes crops"),
+        (["--workers", "100000"], "--workers 100000: there are"),
     ],
 )
 def test_a_request_that_cannot_be_served_is_refused_before_any_work(tmp_path: Path, change: list[str], message: str):
     folder = write_scores(tmp_path)
     assert message in call(*words(folder, "card.toml", *change), status=2)
     assert not (folder / "card.toml").exists()
+
+
+def test_a_member_under_two_names_is_refused(tmp_path: Path):
+    folder = write_scores(tmp_path)
+    (folder / "again").symlink_to(folder)
+    told = call(*words(folder, "card.toml", str(folder / "again" / "quick.csv")), status=2)
+    assert "members given twice" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_tables_fit_a_terminal_of_80_columns(made: tuple[Path, dict]):
+    told = call(*words(made[0], "card.toml"))
+    rows = [line for line in told.splitlines() if str(made[0]) not in line]
+    assert max(map(len, rows)) <= 80
 
 
 def test_members_that_lack_images_are_named_with_what_they_lack(tmp_path: Path):

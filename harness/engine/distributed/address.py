@@ -16,6 +16,7 @@ from harness.runtime.errors import UsageError
 AUTO = "auto"
 _TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _TOKEN_FILE = "~/.ray/auth_token"
+_WHERE = "put it into RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 _SECONDS_TO_REACH = 4.0
 _token = ""
 
@@ -68,7 +69,7 @@ def refuse_token(address: str) -> None:
     except refusal:
         source = token_source()
         if source is None:
-            why = "the cluster asks for a token, and none is set here; put it into RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+            why = f"the cluster asks for a token, and none is set here; {_WHERE}"
         else:
             why = f"the cluster does not take the token of {source}; it has another one"
         raise UsageError(f"--ray {address}: {why}") from None
@@ -98,9 +99,14 @@ def token_source() -> str | None:
 
 
 def token_environment(address: str | None) -> dict[str, str]:
-    """The environment that turns Ray's token authentication on: with the user's own token, else (here) one for this process."""
+    """The environment that turns Ray's token authentication on: with the user's own token, else (here) one for this process.
+
+    Raises UsageError where the user turned it on for a cluster and has no token: Ray itself would end the process.
+    """
     global _token
     if address is not None:
+        if os.environ.get("RAY_AUTH_MODE") == "token" and token_source() is None:
+            raise UsageError(f"--ray {address}: RAY_AUTH_MODE is token, and no token is set here; {_WHERE}")
         # A cluster may be somebody else's, and guarded in another way: what its user set stands.
         return {"RAY_AUTH_MODE": "token"} if token_source() and "RAY_AUTH_MODE" not in os.environ else {}
     if any(map(os.environ.get, _TOKENS)):

@@ -157,7 +157,8 @@ def main() -> None:
                 half, size = left_out(Cell(learner, k, m, half_worse=True, figure=o.figure), o.draws, o.seed)
                 spent = time.process_time() - start
                 print(
-                    f"| {learner} | {k} | {m} | {100 * equal:.1f} | {100 * half:.1f} | {100 * size:.0f} | {spent:.0f} |", flush=True
+                    f"| {learner} | {k} | {m} | {100 * equal:.1f} | {100 * half:.1f} | {100 * size:.0f} | {spent:.0f} |",
+                    flush=True,
                 )
 
 

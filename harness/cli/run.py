@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 )
 @options("root")
 @click.option("--protocol", metavar="NAME", help="Which images train, validate and test.")
+@click.option("--splits", type=click.IntRange(1), metavar="N", help="Only the protocol's first N repeated splits; not ranked.")
 @click.option("--test-on", metavar="A,B,...", help="Further datasets to test on, whole.")
 @click.option("--keep-shared", is_flag=True, help="Test also on references whose content was trained on.")
 @options("weights")
@@ -47,6 +48,7 @@ def run(
     suite: str | None,
     root: str | None,
     protocol: str | None,
+    splits: int | None,
     test_on: str | None,
     keep_shared: bool,
     weights: str | None,
@@ -87,6 +89,7 @@ def run(
             dataset or "",
             root=root,
             protocol=protocol,
+            splits=splits,
             weights=weights,
             init=init,
             settings=parse_settings(settings),

@@ -79,7 +79,8 @@ def _without_idle_seeds(plans: Sequence[Plan], say: Callable[[str], None]) -> li
 
 
 def execute_plan(todo: Plan, say: Callable[[str], None], *, first_split_only: bool = False) -> Outcome:
-    repeats = todo.data.card.protocols[todo.protocol].repeats
+    protocol = todo.data.card.protocols[todo.protocol]
+    repeats = min(protocol.repeats, todo.request.splits or protocol.repeats)
     if repeats > 1 and first_split_only and todo.trained:
         say(f"{todo.card.name}: trained on the first of the {repeats} splits of {todo.protocol}, for the further test sets")
         return execute(todo, say)

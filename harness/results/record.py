@@ -97,6 +97,8 @@ class RepeatFigures(Figures, kw_only=True):
     """The key of the run whose scores these are."""
     split: str = ""
     """The hash of the repeat's split."""
+    training_references: int | UnsetType = UNSET
+    """References of the split's training part."""
 
 
 class Hashes(Struct, kw_only=True):
@@ -305,6 +307,8 @@ class RepeatsRecord(Record, kw_only=True):
 
     repeats: list[RepeatFigures]
     """Figures of each repeat."""
+    all_images: Figures | UnsetType | None = UNSET
+    """Over all images, with intervals: of a model that is not trained here, whose score of an image no split changes."""
 
 
 def of_document(document: Mapping[str, Any], folder: Path) -> Record:

@@ -19,7 +19,6 @@ from harness.cards.schema import DatasetCard
 from harness.files.atomic import sha256_json
 from harness.leaderboard.best_group import with_best
 from harness.leaderboard.board import FIGURES, Begun, Board, Group, Reported, Row
-from harness.results.key import key_of
 from harness.results.marks import (
     CONTROLS,
     FEW,
@@ -71,9 +70,8 @@ def _group(
 ) -> Group:
     about = card.protocols.get(protocol) if card else None
     seeded = about is not None and about.split == "random"
-    behind = {repeat.run for _, record in found if isinstance(record, RepeatsRecord) for repeat in record.repeats}
     # The first split's own run of a model that is not trained, as ensembles make it, tells nothing beside its medians.
-    behind |= {key_of(record.first_identity) for _, record in found if isinstance(record, RepeatsRecord)}
+    behind = {key for _, record in found if isinstance(record, RepeatsRecord) for key in record.runs_behind}
     found = [(folder, record) for folder, record in found if record.key not in behind]
     finished = [(folder, record) for folder, record in found if isinstance(record, Record)]
     records = [record for _, record in finished]
@@ -174,7 +172,7 @@ def _row(record: Record, folder: str, usual: _Usual) -> Row:
         seeds=(record.seed,),
         repeats=len(repeats),
         splits=_by_split(repeats),
-        test_share=_test_share(record) if isinstance(record, RepeatsRecord) else None,
+        test_share=record.test_share if isinstance(record, RepeatsRecord) else None,
         whole={name: getattr(whole, name) for name in FIGURES},
         whole_ci=whole.ci,
         marks=marks_of(record, _differs(record, usual)),
@@ -193,16 +191,6 @@ def _by_split(repeats: Sequence[RepeatFigures]) -> dict[str, tuple[float, ...]]:
     """Each figure's value on every split, of figures that every split has."""
     values = {name: [getattr(repeat, name) for repeat in repeats] for name in FIGURES}
     return {name: tuple(found) for name, found in values.items() if found and None not in found}
-
-
-def _test_share(record: RepeatsRecord) -> float | None:
-    """References that are tested by references that are trained on: of older records, as the protocol has their shares."""
-    counted = [(r.references, r.training_references) for r in record.repeats]
-    known = [tested / trained for tested, trained in counted if tested and trained is not UNSET and trained]
-    if known and len(known) == len(counted):
-        return sum(known) / len(known)
-    protocol = record.cards.dataset.protocols.get(record.protocol)
-    return protocol.test / protocol.train if protocol is not None and protocol.test and protocol.train else None
 
 
 def _begun_row(run: Begun) -> Row:

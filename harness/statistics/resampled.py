@@ -98,6 +98,6 @@ def standings_over_splits(figures: Mapping[str, ArrayLike], ratio: float, *, con
     return found
 
 
-def medians(values: Floats) -> float | None:
-    """The median, None where a value is not finite: a figure that one split does not have has no median."""
+def median(values: Floats) -> float | None:
+    """The median; None where a value is not finite, because a figure that one split does not have has no median."""
     return float(np.median(values)) if len(values) and np.isfinite(values).all() else None

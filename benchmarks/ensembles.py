@@ -33,8 +33,8 @@ def main() -> None:
     from harness.models.score_scaling import KINDS
 
     files = crossval.prepare(asked.source, asked.out)
-    request = Request("", asked.fit, cards=(str(asked.out),), runs=str(asked.out / "runs"), mlflow_uri="off", quiet=True)
-    gathered = gather(files, request, test_on=(), crops=(), lower=crossval.METRICS, say=lambda text: None)
+    request = Request("", asked.fit, cards=(str(asked.out),), runs=str(asked.out / "runs"), mlflow_uri="off")
+    gathered = gather(files, request, test_on=(), crops=(), lower=crossval.METRICS)
     images = gathered.fitting
     held_out = folds(images.references, 0)
     outside = [np.setdiff1d(np.arange(len(images.names)), rows) for rows in held_out]

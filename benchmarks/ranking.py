@@ -72,9 +72,9 @@ def board_of(source: Source, data: Path, work: Path) -> Group:
     for metric in list(rows[0])[6:]:
         scores, pairs = work / f"{metric}.csv", zip(names, (row[metric] for row in rows), strict=True)
         write_text(scores, csv_text([("name", "score"), *pairs]))
-        here: dict[str, Any] = {"cards": (str(work),), "runs": str(work / "runs"), "mlflow_uri": "off", "quiet": True}
+        here: dict[str, Any] = {"cards": (str(work),), "runs": str(work / "runs"), "mlflow_uri": "off"}
         requests.append(Request(metric, f"{source.name}-scores", scores=str(scores), lower_is_better=True, **here))
-    _, faults = run_all(requests, say=lambda text: None)
+    _, faults = run_all(requests)
     if faults:
         raise faults[0]
     (board,) = leaderboard.boards_of(leaderboard.collect([work / "runs"]))

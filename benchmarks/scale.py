@@ -86,7 +86,7 @@ def measure(name: str, folder: Path, pairs: list[Pair], workers: int, rounds: in
         def pool(count: int) -> Any:
             found = stack.enter_context(distributed.start_workers(model, None, count, "cpu"))
             one_thread = replace(found, share=replace(found.share, threads=1))
-            return stack.enter_context(one_thread.pool(job, print))
+            return stack.enter_context(one_thread.pool(job))
 
         begun = time.perf_counter()
         many = pool(workers)

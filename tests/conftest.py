@@ -66,6 +66,16 @@ def web(web_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 @pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What the harness logs in a test, from INFO on, line by line."""
+    from harness.runtime import logs
+
+    lines: list[str] = []
+    with logs.handled(lambda level, text: lines.append(text)):
+        yield lines
+
+
+@pytest.fixture
 def said(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """What a command prints, ended with a status, called in the folder `tmp_path`."""
     from harness.cli.main import main

@@ -1,4 +1,4 @@
-"""The package layout: every import of `harness/` goes to a lower layer, and nothing lies loose."""
+"""The layout: every import of `harness/` goes to a lower layer, nothing lies loose, names and lines are short enough."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ LAYERS = {
     "runtime": 1,
 }
 LONGEST = 450
+LONGEST_TEST_NAME = 79
 
 
 def module_of(path: Path) -> str:
@@ -80,3 +81,15 @@ def test_nothing_lies_loose_beside_the_packages():
 def test_no_module_is_too_long_to_read():
     lengths = {module: path.read_text(encoding="utf-8").count("\n") for module, path in MODULES.items()}
     assert not {module: lines for module, lines in lengths.items() if lines > LONGEST}
+
+
+def test_names_of_tests_are_short_enough_to_read():
+    """What a name cannot say in so few characters goes into the test's docstring."""
+    found = [
+        f"{path.name}:{node.lineno}: {node.name}"
+        for path in sorted(Path(__file__).parent.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        if len(node.name) > LONGEST_TEST_NAME
+    ]
+    assert not found, "\n".join(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ from harness.runtime.findings import Finding, Severity, errors, warnings
 
 if TYPE_CHECKING:
     from harness.challenges.leak_audit import Audit
+
+_log = logging.getLogger(__package__)
 
 _README_LIMIT = 1 << 16
 _BYTES_AN_IMAGE = 512
@@ -87,7 +90,6 @@ def check(
     against: str | None = None,
     cards: Sequence[str] = (),
     runs: str = "runs",
-    say: Callable[[str], None] = print,
 ) -> Report:
     """Everything that is wrong with the zip at `path`, and what a person should look at.
 
@@ -105,9 +107,9 @@ def check(
     data = Path(path)
     report = replace(report, sha256=sha256_file(data), size=data.stat().st_size)
     if against is not None:
-        report = _compared(report, against, runs, say)
+        report = _compared(report, against, runs)
     elif root is not None and report.scores and report.phase is not None:
-        report = _with_inversion(report, _psnr(report, root, cards, say), "psnr")
+        report = _with_inversion(report, _psnr(report, root, cards), "psnr")
     return report if against is not None or not report.ok else _remarked(report)
 
 
@@ -167,7 +169,6 @@ def fix(
     against: str | None = None,
     cards: Sequence[str] = (),
     runs: str = "runs",
-    say: Callable[[str], None] = print,
 ) -> Report:
     """Write a zip with everything mechanical mended to `out`, and check that, as `check` would.
 
@@ -179,7 +180,7 @@ def fix(
     with atomic(out) as stream:
         stream.write(zip_file.zipped({name: report.mended[name] for name in wanted}))
     card = report.card.path or report.card.name
-    return check(out, challenge=card, phase=report.phase, root=root, against=against, cards=cards, runs=runs, say=say)
+    return check(out, challenge=card, phase=report.phase, root=root, against=against, cards=cards, runs=runs)
 
 
 def wanted_files(card: ChallengeCard) -> dict[str, int]:
@@ -262,18 +263,18 @@ def _values(reading: score_lines.Reading, card: ChallengeCard) -> list[Finding]:
     return [Finding(severity, "ties", where, text, mend, numbers[0], False, len(tied), tuple(numbers[:20]))]
 
 
-def _compared(report: Report, against: str, runs: str, say: Callable[[str], None]) -> Report:
+def _compared(report: Report, against: str, runs: str) -> Report:
     """With a look at the model's own scores: are these turned round, and do they leak ids?"""
     from harness.challenges.leak_audit import audit
     from harness.engine.score_source import member
 
     about = report.card.phases[report.phase or report.card.default_phase]
-    own = member(against, dataset=about.dataset, protocol=about.protocol, runs_folder=runs, say=say)
+    own = member(against, dataset=about.dataset, protocol=about.protocol, runs_folder=runs)
     both = sorted(set(report.scores) & set(own.scores))
     if len(both) < 3:
         raise UsageError(f"--against {against}: it has {len(both)} of the {len(report.scores):,} images of {report.file}")
     if len(both) < len(report.scores):
-        say(f"--against {against}: compared on the {len(both):,} of {len(report.scores):,} images that both have")
+        _log.info(f"--against {against}: compared on the {len(both):,} of {len(report.scores):,} images that both have")
     report = _with_inversion(report, {name: own.scores[name] for name in both}, own.name)
     result = audit(report.card, [report.scores[n] for n in both], [own.scores[n] for n in both], both)
     found = []
@@ -306,7 +307,7 @@ def _with_inversion(report: Report, own: Mapping[str, float], called: str) -> Re
     return replace(report, findings=(*report.findings, Finding("warning", "inverted", report.card.lines.file, text, mend)))
 
 
-def _psnr(report: Report, root: str, cards: Sequence[str], say: Callable[[str], None]) -> dict[str, float]:
+def _psnr(report: Report, root: str, cards: Sequence[str]) -> dict[str, float]:
     """PSNR of the phase's images, computed from the pictures in `root`."""
     from harness import datasets, models
     from harness.datasets.table import has_pictures, require_files
@@ -321,7 +322,7 @@ def _psnr(report: Report, root: str, cards: Sequence[str], say: Callable[[str], 
     require_files(rows, data.name)
     pairs = pairs_of(rows)
     card = find_model("psnr")
-    scorer = Scorer(models.build(card, None), card.protocol, card.identical, say=say)
+    scorer = Scorer(models.build(card, None), card.protocol, card.identical)
     return {r.name: r.score for results in scorer.score(scorer.chunks(pairs)) for r in results}
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import RunError, UsageError, listed
 from harness.runtime.findings import Finding, errors, warnings
 from harness.runtime.text import command
+
+_log = logging.getLogger(__package__)
 
 _WEIGHTS = "weights.safetensors"
 
@@ -83,7 +85,6 @@ def submit(
     wish: Request,
     *,
     description: str | None = None,
-    say: Callable[[str], None] = print,
 ) -> Submission:
     """Score every image of a challenge's phase with the model, or the model of the run, that `word` names; write the zip `out`.
 
@@ -93,7 +94,7 @@ def submit(
     """
     card = find_challenge(challenge, wish.cards)
     phase = image_names.phase_named(card, phase)
-    outcome = _record(word, card, phase, wish, say)
+    outcome = _record(word, card, phase, wish)
     files = contents(card, outcome.folder, outcome.record, description)
     known = [name for name, _, _ in ScoreFile(outcome.folder).read()]
     report = inspect(files, [], [card], phase, str(out), lambda card, phase: known)
@@ -113,7 +114,7 @@ def submit(
     back = check(out, challenge=card.path, phase=phase, cards=wish.cards)
     if digest != hashlib.sha256(data).hexdigest() or back.scores.keys() != report.scores.keys():
         raise RunError(f"{out}: what was written is not what is read back; is the disk sound?")
-    _say_what_was_changed(card, description, outcome, say)
+    _say_what_was_changed(card, description, outcome)
     made = Submission(
         Path(out),
         card,
@@ -126,7 +127,7 @@ def submit(
         tuple(warnings(report.findings)),
     )
     standings.remember(wish.runs, standings.entry_of(made))
-    _mirror(made, wish, say)
+    _mirror(made, wish)
     return made
 
 
@@ -168,14 +169,14 @@ def described(model: ModelCard) -> str:
     return f"{model.title}: {first}" if first else str(model.title)
 
 
-def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Callable[[str], None]) -> Outcome:
+def _record(word: str, card: ChallengeCard, phase: str, wish: Request) -> Outcome:
     """The finished record of this phase that `word` means, made where there is none."""
     about = card.phases[phase]
     folder = Path(word)
     wish = replace(wish, dataset=about.dataset, protocol=about.protocol)
     if not (folder / "record.json").is_file():
-        request = _with_training(replace(wish, model=word), say)
-        return _checked(run(request, say), card, phase)
+        request = _with_training(replace(wish, model=word))
+        return _checked(run(request), card, phase)
     record = read_record(folder)
     assert record is not None
     if isinstance(record, RepeatsRecord):
@@ -185,7 +186,7 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Call
     if passed and (found or wish.seed):
         raise UsageError(f"{folder} is a finished run, with its own settings: {listed(passed)} goes with a model's name")
     if found:
-        _refuse_stale(folder, record, wish, say)
+        _refuse_stale(folder, record, wish)
         return _checked(Outcome(folder, record, found=True), card, phase)
     if asked_again.checked(folder, record).get("scores"):
         raise UsageError(
@@ -200,19 +201,19 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request, say: Call
         weights = str(folder / _WEIGHTS)
         if not Path(weights).is_file():
             raise UsageError(f"{weights}: not there, so the trained model is lost; train it again: {command(record.command)}")
-    say(f"{folder}: the model of this run scores {about.dataset} ({about.protocol})")
+    _log.info(f"{folder}: the model of this run scores {about.dataset} ({about.protocol})")
     settings, seed = fields["settings"], fields.get("seed", 0)
     request = replace(wish, model=fields["model"], weights=weights, settings=settings, seed=seed)
-    return _checked(run(request, say), card, phase)
+    return _checked(run(request), card, phase)
 
 
-def _refuse_stale(folder: Path, record: Record, wish: Request, say: Callable[[str], None]) -> None:
+def _refuse_stale(folder: Path, record: Record, wish: Request) -> None:
     """Refuse a finished run whose images, labels, weights or code are not what the same request means now."""
     try:
         fields = asked_again.request_of(folder, record, wish.cards)
-        now = plan(replace(wish, **fields, mlflow_uri="off", quiet=True))
+        now = plan(replace(wish, **fields, mlflow_uri="off"))
     except UsageError as error:
-        say(f"{folder}: whether its images are still what was scored is not checked: {error}".splitlines()[0])
+        _log.info(f"{folder}: whether its images are still what was scored is not checked: {error}".splitlines()[0])
         return
     differences = identity_differences(record, now, folder)
     if differences:
@@ -228,7 +229,7 @@ def _checked(outcome: Outcome, card: ChallengeCard, phase: str) -> Outcome:
     return outcome
 
 
-def _with_training(request: Request, say: Callable[[str], None]) -> Request:
+def _with_training(request: Request) -> Request:
     """With the weights of the newest run that trained this very model, where it needs training and none were given."""
     model = apply_set(find_model(request.model, request.cards), request.settings)
     if model.recipe is None or request.weights is not None:
@@ -250,7 +251,7 @@ def _with_training(request: Request, say: Callable[[str], None]) -> Request:
             "submit that run's folder, or the model's name with --weights FILE|released"
         )
     _, folder, record = max(trained, key=lambda entry: entry[:2])
-    say(f"{model.name}: with the weights that {folder} trained on {record.dataset}" + _newest(len(trained)))
+    _log.info(f"{model.name}: with the weights that {folder} trained on {record.dataset}" + _newest(len(trained)))
     return replace(request, weights=str(folder / _WEIGHTS))
 
 
@@ -258,22 +259,22 @@ def _newest(count: int) -> str:
     return f" (the newest of {count} such runs; name a run's folder to choose another)" if count > 1 else ""
 
 
-def _say_what_was_changed(card: ChallengeCard, description: str | None, outcome: Outcome, say: Callable[[str], None]) -> None:
+def _say_what_was_changed(card: ChallengeCard, description: str | None, outcome: Outcome) -> None:
     sign = 1.0 if outcome.record.higher_is_better else -1.0
     power = score_lines.scale_of([sign * s for _, s, _ in ScoreFile(outcome.folder).read()], card.lines.decimals)
     if sign < 0:
-        say("scores were multiplied by -1: the model's are lower-is-better")
+        _log.info("scores were multiplied by -1: the model's are lower-is-better")
     if power:
-        say(f"scores were multiplied by 1e{power}, to stay different at {card.lines.decimals} decimals")
+        _log.info(f"scores were multiplied by 1e{power}, to stay different at {card.lines.decimals} decimals")
     if description is not None and ascii_line(description) != description:
-        say(f"the description was written in ASCII on one line: {ascii_line(description)}")
+        _log.info(f"the description was written in ASCII on one line: {ascii_line(description)}")
     if outcome.record.random_weights:
-        say("warning: parts of this model keep random weights")
+        _log.warning("parts of this model keep random weights")
 
 
-def _mirror(made: Submission, wish: Request, say: Callable[[str], None]) -> None:
+def _mirror(made: Submission, wish: Request) -> None:
     from harness.results.mlflow_mirror import Tracker
 
     tags = {f"submission.{made.card.name}.{made.phase}": made.sha256}
-    with Tracker(wish.mlflow_uri, wish.runs, made.folder, say) as tracker:
+    with Tracker(wish.mlflow_uri, wish.runs, made.folder) as tracker:
         tracker.attach(f"{made.record.model} on {made.record.dataset}", made.record.dataset, [made.file], tags)

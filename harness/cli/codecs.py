@@ -3,81 +3,86 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 
-from harness.cli.options import echo, notifier, options
+from harness.cli import options as o
+from harness.cli.options import WORDS, Argument, Option, echo, options
 
 if TYPE_CHECKING:
     from harness.engine.codecs import CodecComparison, CodecResult
     from harness.statistics.bd_rate import MeanOver
 
+_log = logging.getLogger(__package__)
+
 Table = tuple[str, list[str], list[list[object]], list[str]]
 """Caption, header, rows, notes."""
 
 
+_RATE = "Take rates from this column; default: bits per pixel from the files' bytes and pixels."
+_BY = {"default": "codec", "show_default": True, "metavar": "COLUMN", "help": "Take the codec's name from this column."}
+_SETTING = "Take the codec's setting from this column; default: quality, qp, crf, ..."
+_IMAGE = "Take the image's name from this column; default: reference_id, image or reference."
+_METRICS = "Compare by these columns of scores; default: those that are called as a model is."
+_LOWER = "Lower values of this metric of your own are better; repeatable."
+_METHOD = {"type": click.Choice(["akima", "pchip"]), "default": "akima", "show_default": True}
+_FORM = {"type": click.Choice(["table", "csv", "markdown", "latex"]), "default": "table", "show_default": True}
+
+
+@dataclass(frozen=True)
+class CodecsOptions:
+    """What `harness codecs` takes."""
+
+    scores: Annotated[str, Argument(metavar="SCORES.csv")]
+    anchor: Annotated[str, Option(required=True, metavar="CODEC", help="Compare the other codecs with this one.")]
+    rate: Annotated[str | None, Option(metavar="COLUMN", help=_RATE)]
+    by: Annotated[str, Option("--codec", **_BY)]
+    setting: Annotated[str | None, Option(metavar="COLUMN", help=_SETTING)]
+    image: Annotated[str | None, Option(metavar="COLUMN", help=_IMAGE)]
+    metrics: Annotated[tuple[str, ...], Option(help=_METRICS, **WORDS)]
+    lower: Annotated[tuple[str, ...], Option("--lower-is-better", metavar="METRIC", help=_LOWER)]
+    method: Annotated[Literal["akima", "pchip"], Option(help="Interpolate the curves so.", **_METHOD)]
+    inner: Annotated[bool, Option(help="Use the images that all codecs have.")]
+    report: Annotated[str | None, Option(metavar="FILE.html", help="Write a page with the curves.")]
+    form: Annotated[str, Option("--format", help="Print the tables in this form.", **_FORM)]
+    cards: o.Cards
+    quiet: o.Quiet
+    as_json: o.Json
+
+
 @click.command("codecs")
-@click.argument("scores", metavar="SCORES.csv")
-@click.option("--anchor", required=True, metavar="CODEC", help="The codec that the others are compared with.")
-@click.option("--rate", metavar="COLUMN", help="The column of rates; default: bits per pixel from the files' bytes and pixels.")
-@click.option("--codec", "by", default="codec", show_default=True, metavar="COLUMN", help="The column that names the codec.")
-@click.option("--setting", metavar="COLUMN", help="The column of the codec's setting; default: quality, qp, crf, ...")
-@click.option("--image", metavar="COLUMN", help="The column that names the image; default: reference_id, image or reference.")
-@click.option("--metrics", metavar="A,B", help="Columns of scores; default: those that are called as a model is.")
-@click.option("--lower-is-better", "lower", multiple=True, metavar="METRIC", help="A metric of your own whose lower is better.")
-@click.option(
-    "--method", type=click.Choice(["akima", "pchip"]), default="akima", show_default=True, help="Interpolation of the curves."
-)
-@click.option("--inner", is_flag=True, help="Use the images that all codecs have.")
-@click.option("--report", metavar="FILE.html", help="Write a page with the curves.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "csv", "markdown", "latex"]),
-    default="table",
-    show_default=True,
-    help="Of the tables.",
-)
-@options("cards", "quiet", "json", "debug")
-def codecs_(
-    scores: str,
-    anchor: str,
-    rate: str | None,
-    by: str,
-    setting: str | None,
-    image: str | None,
-    metrics: str | None,
-    lower: Sequence[str],
-    method: Any,
-    inner: bool,
-    report: str | None,
-    form: str,
-    cards: Sequence[str],
-    quiet: bool,
-    as_json: bool,
-) -> None:
+@options(CodecsOptions)
+def codecs_(chosen: CodecsOptions) -> None:
     """Compare codecs by Bjontegaard's rate difference, from a table of `harness score --out`.
 
     A negative difference means that the codec needs less rate than the anchor for the same quality. Nothing is extrapolated.
     """
-    from harness.cli.options import parse_words
     from harness.engine import codecs
     from harness.results import score_report
 
     table = codecs.read_score_table(
-        scores, by=by, rate=rate, setting=setting, image=image, metrics=parse_words(metrics), lower=lower, cards=cards,
-        anchor=anchor, inner=inner,
-    )  # fmt: skip
-    found = codecs.compare_codecs(table, anchor, method)
+        chosen.scores,
+        by=chosen.by,
+        rate=chosen.rate,
+        setting=chosen.setting,
+        image=chosen.image,
+        metrics=chosen.metrics,
+        lower=chosen.lower,
+        cards=chosen.cards,
+        anchor=chosen.anchor,
+        inner=chosen.inner,
+    )
+    found = codecs.compare_codecs(table, chosen.anchor, chosen.method)
     tables = _tables(found)
-    if report:
+    if chosen.report:
         from harness.results import plots
 
         drawn = {
@@ -94,16 +99,17 @@ def codecs_(
             for caption, header, rows, notes in [*tables, _by_image(found)]
         ]
         command = shlex.join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("harness", "__main__.py") else ""
-        score_report.write_codec_page(report, f"{', '.join(table.codecs)}: rate against {anchor}", shown, drawn, command)
-        notifier(quiet)(f"report written to {report}")
-    if as_json:
+        title = f"{', '.join(table.codecs)}: rate against {chosen.anchor}"
+        score_report.write_codec_page(chosen.report, title, shown, drawn, command)
+        _log.info(f"report written to {chosen.report}")
+    if chosen.as_json:
         echo(json.dumps(found.json(), indent=2, ensure_ascii=False))
         return
     for number, (caption, header, rows, notes) in enumerate(tables):
-        text = score_report.formatted(header, rows, form)
+        text = score_report.formatted(header, rows, chosen.form)
         echo(
             text
-            if form == "csv"
+            if chosen.form == "csv"
             else "\n".join([*([""] if number else []), f"{caption}", "", text, *([""] if notes else []), *notes])
         )
 

@@ -3,102 +3,102 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import click
 
-from harness.cli.options import echo, notifier, options, parse_words
+from harness.cli import options as o
+from harness.cli.options import WORDS, Argument, Option, echo, options
 from harness.runtime.errors import UsageError
+
+_FITS = {"type": click.Choice(["logistic4", "logistic5", "poly3"]), "default": "logistic4", "show_default": True}
+_LOWER_FILE = {"type": click.Choice(["scores", "labels"]), "help": "Lower values of this file are better; repeatable."}
+_BY = "Compare the values of this column, such as codec; A is a table of `harness score --out`."
+_METRICS = "With --by, compare by these columns of scores; default: those that are called as a model is."
+_LOWER = "Lower values of this file are better; with --by, of this metric; repeatable."
+_DATASET = "Take images and labels of this dataset; default: those of A's run."
+_PROTOCOL = "For names of models, take their runs under this protocol; default: the dataset's."
+_DIFFERENCE = "Say how many references would show a true difference of D in SRCC; repeatable."
+
+
+@dataclass(frozen=True)
+class AgreementOptions:
+    """What `harness agreement` takes."""
+
+    scores: Annotated[str, Argument()]
+    labels: Annotated[str, Argument()]
+    lower: Annotated[tuple[str, ...], Option("--lower-is-better", **_LOWER_FILE)]
+    fit: Annotated[Literal["logistic4", "logistic5", "poly3"], Option(help="Fit this curve before PLCC and RMSE.", **_FITS)]
+    inner: Annotated[bool, Option(help="Use the names that both files have, and drop the others.")]
+    as_json: o.Json
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """What `harness compare` takes."""
+
+    a: Annotated[str, Argument()]
+    b: Annotated[str | None, Argument()]
+    by: Annotated[str | None, Option(metavar="COLUMN", help=_BY)]
+    metrics: Annotated[tuple[str, ...], Option(help=_METRICS, **WORDS)]
+    dataset: Annotated[str | None, Option(metavar="NAME|TABLE.csv", help=_DATASET)]
+    protocol: Annotated[str | None, Option(metavar="NAME", help=_PROTOCOL)]
+    labels: Annotated[str | None, Option(metavar="FILE.csv", help="Take labels (name,score,reference_id) from a file instead.")]
+    lower: Annotated[tuple[str, ...], Option("--lower-is-better", metavar="a|b|labels", help=_LOWER)]
+    inner: Annotated[bool, Option(help="Use the images that both have.")]
+    differences: Annotated[tuple[float, ...], Option("--difference", type=float, metavar="D", help=_DIFFERENCE)]
+    root: o.Root
+    cards: o.Cards
+    runs: o.Runs
+    seed: o.Seed
+    quiet: o.Quiet
+    as_json: o.Json
 
 
 @click.command("agreement")
-@click.argument("scores")
-@click.argument("labels")
-@click.option("--lower-is-better", "lower", multiple=True, type=click.Choice(["scores", "labels"]), help="Turn round.")
-@click.option("--fit", default="logistic4", type=click.Choice(["logistic4", "logistic5", "poly3"]), show_default=True)
-@click.option("--inner", is_flag=True, help="Use the names that both files have, and drop the others.")
-@options("json", "debug")
-def agreement_(scores: str, labels: str, lower: Sequence[str], fit: Any, inner: bool, as_json: bool) -> None:
-    """Agreement of a file of scores with a file of labels (columns name,score; labels may have reference_id)."""
+@options(AgreementOptions)
+def agreement_(chosen: AgreementOptions) -> None:
+    """Measure how well a file of scores agrees with a file of labels (columns name,score; labels may have reference_id)."""
     from harness.engine.compare import agreement_of_files
     from harness.results import tables
 
-    figures = agreement_of_files(scores, labels, lower=set(lower), fit=fit, inner=inner)
-    echo(json.dumps(figures.json(), indent=2) if as_json else tables.agreement_text(figures))
+    figures = agreement_of_files(chosen.scores, chosen.labels, lower=set(chosen.lower), fit=chosen.fit, inner=chosen.inner)
+    echo(json.dumps(figures.json(), indent=2) if chosen.as_json else tables.agreement_text(figures))
 
 
 @click.command()
-@click.argument("a")
-@click.argument("b", required=False)
-@click.option(
-    "--by", metavar="COLUMN", help="A is a table of `harness score --out`: compare this column's values, such as codec."
-)
-@click.option("--metrics", metavar="A,B", help="With --by: columns of scores; default: those that are called as a model is.")
-@click.option("--dataset", metavar="NAME|TABLE.csv", help="Whose images and labels; default: those of A's run.")
-@click.option("--protocol", metavar="NAME", help="For models' names: the protocol of their runs; default: the dataset's.")
-@click.option("--labels", metavar="FILE.csv", help="Labels (name,score,reference_id) instead of a dataset's.")
-@click.option("--lower-is-better", "lower", multiple=True, metavar="a|b|labels", help="Of score files; with --by: a metric.")
-@click.option("--inner", is_flag=True, help="Use the images that both have.")
-@click.option(
-    "--difference",
-    "differences",
-    multiple=True,
-    type=float,
-    metavar="D",
-    help="Say how many references would show a true D in SRCC.",
-)
-@options("root", "cards", "runs", "seed", "quiet", "json", "debug")
-def compare(
-    a: str,
-    b: str | None,
-    by: str | None,
-    metrics: str | None,
-    dataset: str | None,
-    protocol: str | None,
-    labels: str | None,
-    lower: Sequence[str],
-    inner: bool,
-    differences: Sequence[float],
-    root: str | None,
-    cards: Sequence[str],
-    runs: str,
-    seed: int,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+@options(CompareOptions)
+def compare(chosen: CompareOptions) -> None:
     """Is A better than B? Two models, runs or score files, paired by reference; with --by the codecs of one table of scores."""
-    if by is not None:
+    if chosen.by is not None:
         from harness.cli.codecs import compare_by
 
-        if b is not None or dataset or labels or protocol:
+        if chosen.b is not None or chosen.dataset or chosen.labels or chosen.protocol:
             raise UsageError("--by compares the rows of one table: no B, --dataset, --protocol or --labels beside it")
-        compare_by(a, by, {"metrics": parse_words(metrics), "lower": lower, "cards": cards, "inner": inner}, as_json)
+        how = {"metrics": chosen.metrics, "lower": chosen.lower, "cards": chosen.cards, "inner": chosen.inner}
+        compare_by(chosen.a, chosen.by, how, chosen.as_json)
         return
-    unknown = [word for word in lower if word not in ("a", "b", "labels")]
-    if b is None or metrics or unknown:
-        raise UsageError(
-            "give A and B, or a table with --by COLUMN"
-            if b is None
-            else "--metrics belongs to --by"
-            if metrics
-            else f"--lower-is-better {unknown[0]}: one of a, b, labels"
-        )
+    if chosen.b is None:
+        raise UsageError("give A and B, or a table with --by COLUMN")
+    if chosen.metrics:
+        raise UsageError("--metrics belongs to --by")
+    if unknown := [word for word in chosen.lower if word not in ("a", "b", "labels")]:
+        raise UsageError(f"--lower-is-better {unknown[0]}: one of a, b, labels")
     from harness.engine import compare as contrast
 
     found = contrast.compare_members(
-        a,
-        b,
-        dataset=dataset,
-        protocol=protocol,
-        root=root,
-        labels=labels,
-        lower=lower,
-        inner=inner,
-        differences=differences or contrast.PLANNED,
-        cards=cards,
-        runs=runs,
-        seed=seed,
-        say=notifier(quiet),
+        chosen.a,
+        chosen.b,
+        dataset=chosen.dataset,
+        protocol=chosen.protocol,
+        root=chosen.root,
+        labels=chosen.labels,
+        lower=chosen.lower,
+        inner=chosen.inner,
+        differences=chosen.differences or contrast.PLANNED,
+        cards=chosen.cards,
+        runs=chosen.runs,
+        seed=chosen.seed,
     )
-    echo(json.dumps(contrast.as_json(found), indent=2) if as_json else contrast.text(found))
+    echo(json.dumps(contrast.as_json(found), indent=2) if chosen.as_json else contrast.text(found))

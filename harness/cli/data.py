@@ -4,91 +4,132 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
 
 import click
 
-from harness.cli.options import echo, notifier, options
+from harness.cli import options as o
+from harness.cli.options import Argument, Option, echo, options
 from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError
 from harness.runtime.text import visible
 
+Name = Annotated[str, Argument()]
+PasswordFile = Annotated[str | None, Option(metavar="FILE", help="Read the password of a zip from a file; else it is asked for.")]
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What `harness data check` takes."""
+
+    name: Name
+    full: Annotated[bool, Option(help="Decode every image, and leave a manifest.")]
+    allow_incomplete: Annotated[bool, Option(help="Missing pairs are a warning and no error.")]
+    strict: Annotated[bool, Option(help="Warnings end with exit status 1 too.")]
+    root: o.Root
+    cards: o.Cards
+    workers: o.Threads
+    quiet: o.Quiet
+    as_json: o.Json
+
+
+@dataclass(frozen=True)
+class GetOptions:
+    """What `harness data get` takes."""
+
+    name: Name
+    password_file: PasswordFile
+    root: o.Root
+    cards: o.Cards
+    offline: o.Offline
+    quiet: o.Quiet
+
+
+@dataclass(frozen=True)
+class UnpackOptions:
+    """What `harness data unpack` takes."""
+
+    name: Name
+    archives: Annotated[tuple[str, ...], Argument(metavar="[ARCHIVE]...")]
+    password_file: PasswordFile
+    root: o.Root
+    cards: o.Cards
+    quiet: o.Quiet
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """What `harness data show` takes."""
+
+    name: Name
+    reference: Annotated[str | None, Option(metavar="ID", help="Show this reference; default: the first.")]
+    out: Annotated[str | None, Option(metavar="FILE.png", help="Write the sheet there; default: NAME.png.")]
+    root: o.Root
+    cards: o.Cards
+    quiet: o.Quiet
+
 
 @click.group("data")
 def data_() -> None:
-    """Files of datasets: check, get, unpack and look at them."""
+    """Check, get, unpack and look at the files of datasets."""
 
 
 @data_.command("check")
-@click.argument("name")
-@click.option("--full", is_flag=True, help="Decode every picture, and leave a manifest.")
-@click.option("--allow-incomplete", is_flag=True, help="Missing pairs are a warning, not a fault.")
-@click.option("--strict", is_flag=True, help="Warnings count as faults.")
-@options("root", "cards", "threads", "quiet", "json", "debug")
-def data_check(
-    name: str,
-    full: bool,
-    allow_incomplete: bool,
-    strict: bool,
-    root: str | None,
-    cards: Sequence[str],
-    workers: int,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    """What was expected of dataset NAME, what is there, what is missing, and how to mend it."""
+@options(CheckOptions)
+def data_check(chosen: CheckOptions) -> None:
+    """Say what was expected of dataset NAME, what is there, what is missing, and how to fix it."""
     from harness import datasets
     from harness.datasets.check import check
 
-    card = datasets.dataset_card(name, cards)
-    place = datasets.data_root(card.folder or card.name, root) if root or not datasets.is_table(name) else None
-    report = check(card, place, full=full, allow_incomplete=allow_incomplete, workers=workers or None, quiet=quiet)
-    echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else report.text())
-    if not report.ok or (strict and any(p.severity != "information" for p in report.problems)):
+    card = datasets.dataset_card(chosen.name, chosen.cards)
+    searched = chosen.root or not datasets.is_table(chosen.name)
+    place = datasets.data_root(card.folder or card.name, chosen.root) if searched else None
+    report = check(
+        card,
+        place,
+        full=chosen.full,
+        allow_incomplete=chosen.allow_incomplete,
+        workers=chosen.workers or None,
+    )
+    echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if chosen.as_json else report.text())
+    if not report.ok or (chosen.strict and any(p.severity != "information" for p in report.problems)):
         raise SystemExit(1)
 
 
 @data_.command("get")
-@click.argument("name")
-@click.option("--password-file", metavar="FILE", help="A file with the password of an encrypted zip; else it is asked for.")
-@options("root", "cards", "offline", "quiet", "debug")
-def data_get(name: str, password_file: str | None, root: str | None, cards: Sequence[str], offline: bool, quiet: bool) -> None:
+@options(GetOptions)
+def data_get(chosen: GetOptions) -> None:
     """Download and unpack dataset NAME where it has a public address, else print how to obtain it (status 1)."""
     from harness.datasets import dataset_card, download
     from harness.runtime.progress import counted
 
-    with counted(f"downloading {name}", unit="bytes", quiet=quiet) as step:
+    with counted(f"downloading {chosen.name}", unit="bytes") as step:
         lines = download.get(
-            dataset_card(name, cards),
-            root,
+            dataset_card(chosen.name, chosen.cards),
+            chosen.root,
             progress=lambda file, done, total: step(done, total),
-            say=notifier(quiet),
-            offline=offline,
-            password=_password(password_file),
+            offline=chosen.offline,
+            password=_password(chosen.password_file),
         )
     echo("\n".join(lines))
 
 
 @data_.command("unpack")
-@click.argument("name")
-@click.argument("archives", nargs=-1, metavar="[ARCHIVE]...")
-@click.option("--password-file", metavar="FILE", help="A file with the password of an encrypted zip; else it is asked for.")
-@options("root", "cards", "quiet", "debug")
-def data_unpack(
-    name: str, archives: tuple[str, ...], password_file: str | None, root: str | None, cards: Sequence[str], quiet: bool
-) -> None:
+@options(UnpackOptions)
+def data_unpack(chosen: UnpackOptions) -> None:
     """Unpack ARCHIVEs (zip, tar, rar), else all that lie in the folder of dataset NAME, into that folder; they are kept."""
     from harness.datasets import dataset_card, download
     from harness.runtime.progress import counted
 
-    with counted(f"unpacking {name}", unit="bytes", quiet=quiet) as step:
+    with counted(f"unpacking {chosen.name}", unit="bytes") as step:
         lines = download.unpack_archives(
-            dataset_card(name, cards),
-            root,
-            archives,
+            dataset_card(chosen.name, chosen.cards),
+            chosen.root,
+            chosen.archives,
             progress=lambda file, done, total: step(done, total),
-            say=notifier(quiet),
-            password=_password(password_file),
+            password=_password(chosen.password_file),
         )
     echo("\n".join(lines))
 
@@ -116,14 +157,11 @@ def _password(file: str | None) -> Callable[[str, int], bytes | None]:
 
 
 @data_.command("show")
-@click.argument("name")
-@click.option("--reference", metavar="ID", help="Which reference; default: the first.")
-@click.option("--out", metavar="FILE.png", help="Where to write the sheet; default: NAME.png.")
-@options("root", "cards", "quiet", "debug")
-def data_show(name: str, reference: str | None, out: str | None, root: str | None, cards: Sequence[str], quiet: bool) -> None:
-    """A contact sheet of one reference of NAME with its distorted images and their scores."""
+@options(ShowOptions)
+def data_show(chosen: ShowOptions) -> None:
+    """Write a contact sheet of one reference of NAME with its distorted images and their labels."""
     from harness import datasets
     from harness.datasets.contact_sheet import contact_sheet
 
-    data = datasets.load_dataset(name, root, cards=cards, quiet=quiet)
-    echo(str(contact_sheet(data, out or f"{data.name}.png", reference)))
+    data = datasets.load_dataset(chosen.name, chosen.root, cards=chosen.cards)
+    echo(str(contact_sheet(data, chosen.out or f"{data.name}.png", chosen.reference)))

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,26 @@ import click
 
 from harness.cards.loading import load_cards
 from harness.cards.schema import KINDS
+from harness.cli import options as o
 from harness.cli.options import echo, options
 from harness.results.conditions import libraries, processor
 from harness.runtime.errors import HarnessError
 
 
+@dataclass(frozen=True)
+class DoctorOptions:
+    """What `harness doctor` takes."""
+
+    runs: o.Runs
+    as_json: o.Json
+
+
 @click.command()
-@options("runs", "json", "debug")
-def doctor(runs: str, as_json: bool) -> None:
-    """What is installed, which device there is, and where things are kept."""
-    found = facts(runs)
-    echo(json.dumps(found, indent=2) if as_json else as_text(found))
+@options(DoctorOptions)
+def doctor(chosen: DoctorOptions) -> None:
+    """Say what is installed, which device there is, and where things are kept."""
+    found = facts(chosen.runs)
+    echo(json.dumps(found, indent=2) if chosen.as_json else as_text(found))
     if any(not ok for ok in found["ok"].values()):
         raise SystemExit(1)
 

@@ -3,82 +3,89 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import click
 
-from harness.cli.options import echo, notifier, options, parse_words
+from harness.cli import options as o
+from harness.cli.options import WORDS, Argument, Option, echo, options, request_of
+
+_DATASET = "Fit on the validation part of this dataset, else on all of it."
+_TRIALS = "Try N weightings [1000]; with --tune recipe, N trainings [8]."
+_TUNE = {"type": click.Choice(["recipe"]), "help": "Train one MEMBER under settings that its card has tunable."}
+_OBJECTIVE = {"default": "main", "show_default": True, "type": click.Choice(["main", "srcc", "plcc"])}
+_METHOD = {"default": "searched", "show_default": True, "type": click.Choice(["mean", "greedy", "least-squares", "searched"])}
+_SCALINGS = {"default": "raw,z,ecdf,logistic", "show_default": True, "help": "Try these scalings."}
+_ONE = "Use one scaling for each member in least squares and in what starts from it."
+_CROPS = "Try these croppings too, for members that take crops: five, nine, grid, ..."
+_LOWER = "Lower values of this file of scores are better; repeatable."
+_CONCURRENCY = "Try N side by side; default: one for each core, trainings 1."
+
+
+@dataclass(frozen=True)
+class EnsembleOptions:
+    """What `harness ensemble` takes."""
+
+    members: Annotated[tuple[str, ...], Argument(required=True, metavar="MEMBER...")]
+    dataset: Annotated[str, Option(required=True, metavar="NAME|TABLE.csv", help=_DATASET)]
+    root: o.Root
+    protocol: o.Protocol
+    test_on: Annotated[tuple[str, ...], Option(help="Report on these further datasets too, whole.", **WORDS)]
+    trials: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help=_TRIALS)]
+    tune: Annotated[str | None, Option(**_TUNE)]
+    objective: Annotated[Literal["main", "srcc", "plcc"], Option(help="Maximize this figure.", **_OBJECTIVE)]
+    method: Annotated[str, Option(help="Write the blend of this method as the card.", **_METHOD)]
+    scalings: Annotated[tuple[str, ...], Option(**_SCALINGS, **WORDS)]
+    one_scaling: Annotated[bool, Option(help=_ONE)]
+    crops: Annotated[tuple[str, ...], Option(help=_CROPS, **WORDS)]
+    lower: Annotated[tuple[str, ...], Option("--lower-is-better", metavar="MEMBER", help=_LOWER)]
+    concurrency: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help=_CONCURRENCY)]
+    out: Annotated[str, Option(required=True, metavar="CARD.toml", help="Write the ensemble's card there.")]
+    runs: o.Runs
+    cards: o.Cards
+    device: o.Device
+    seed: o.Seed
+    offline: o.Offline
+    workers: o.Workers
+    batch: o.Batch
+    mlflow_uri: o.Mlflow
+    quiet: o.Quiet
+    as_json: o.Json
 
 
 @click.command()
-@click.argument("members", nargs=-1, required=True, metavar="MEMBER...")
-@click.option("--dataset", required=True, metavar="NAME|TABLE.csv", help="Fitted on its validation part, else on all of it.")
-@options("root")
-@click.option("--protocol", metavar="NAME", help="Which images train, validate and test.")
-@click.option("--test-on", metavar="A,B,...", help="Further datasets to report on, whole.")
-@click.option("--trials", type=click.IntRange(1), metavar="N", help="Weightings to try [1000]; of --tune recipe, trainings [8].")
-@click.option("--tune", type=click.Choice(["recipe"]), help="Train one MEMBER under settings that its card has tunable.")
-@click.option("--objective", default="main", show_default=True, type=click.Choice(["main", "srcc", "plcc"]))
-@click.option(
-    "--method", default="searched", show_default=True, type=click.Choice(["mean", "greedy", "least-squares", "searched"]),
-    help="Which blend becomes the card.",
-)  # fmt: skip
-@click.option("--scalings", default="raw,z,ecdf,logistic", show_default=True, metavar="A,B,...", help="Scalings to try.")
-@click.option("--one-scaling", is_flag=True, help="One scaling per member in least squares and what starts from it.")
-@click.option("--crops", metavar="A,B,...", help="Croppings to try too, for members that take crops: five, nine, grid, ...")
-@click.option("--lower-is-better", "lower", multiple=True, metavar="MEMBER", help="A score file's polarity; repeatable.")
-@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="Side by side; default: one per core, trainings 1.")
-@click.option("--out", required=True, metavar="CARD.toml", help="The ensemble's card.")
-@options("runs", "cards", "device", "seed", "offline", "workers", "batch", "mlflow", "quiet", "json", "debug")
-def ensemble(
-    members: Sequence[str],
-    dataset: str,
-    root: str | None,
-    protocol: str | None,
-    test_on: str | None,
-    trials: int | None,
-    tune: str | None,
-    objective: Any,
-    method: str,
-    scalings: str,
-    one_scaling: bool,
-    crops: str | None,
-    lower: Sequence[str],
-    concurrency: int | None,
-    out: str,
-    runs: str,
-    cards: Sequence[str],
-    device: str | None,
-    seed: int,
-    offline: bool,
-    workers: int,
-    batch: int,
-    mlflow_uri: str | None,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+@options(EnsembleOptions)
+def ensemble(chosen: EnsembleOptions) -> None:
     """Find a blend of MEMBERs (models, runs' folders, files of name,score), and write it as a model's card."""
-    from harness.engine.request import Request
     from harness.ensembles.build import EnsembleRequest
     from harness.ensembles.build import ensemble as make
 
-    request = Request(
-        "", dataset, root=root, protocol=protocol, seed=seed, device=device, workers=workers, batch=batch, offline=offline,
-        cards=tuple(cards), runs=runs, mlflow_uri=mlflow_uri, quiet=quiet,
-    )  # fmt: skip
-    if tune:
+    request = request_of(chosen, model="")
+    if chosen.tune:
         from harness.ensembles.tune import tune_recipe
 
         tuned = tune_recipe(
-            members, request, out, trials=trials or 8, aim=objective, concurrency=concurrency or 1, say=notifier(quiet)
-        )  # fmt: skip
-        echo(json.dumps(tuned.json(), indent=2, ensure_ascii=False) if as_json else str(tuned))
+            chosen.members,
+            request,
+            chosen.out,
+            trials=chosen.trials or 8,
+            aim=chosen.objective,
+            concurrency=chosen.concurrency or 1,
+        )
+        echo(json.dumps(tuned.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(tuned))
         return
     wish = EnsembleRequest(
-        out, test_on=parse_words(test_on), trials=trials or 1000, aim=objective, method=method, scalings=parse_words(scalings),
-        crops=parse_words(crops), lower=tuple(lower), concurrency=concurrency,
-        one_scaling=one_scaling,
-    )  # fmt: skip
-    made = make(members, request, wish, notifier(quiet))
-    echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if as_json else str(made))
+        chosen.out,
+        test_on=chosen.test_on,
+        trials=chosen.trials or 1000,
+        aim=chosen.objective,
+        method=chosen.method,
+        scalings=chosen.scalings,
+        crops=chosen.crops,
+        lower=chosen.lower,
+        concurrency=chosen.concurrency,
+        one_scaling=chosen.one_scaling,
+    )
+    made = make(chosen.members, request, wish)
+    echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))

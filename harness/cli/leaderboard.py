@@ -3,18 +3,74 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import click
 
-from harness.cli.options import echo, options, parse_words
+from harness.cli import options as o
+from harness.cli.options import WORDS, Argument, Option, echo, options
 from harness.runtime.errors import UsageError
 
 _BEFORE = {"--add": "add RUN ...", "--write": "write", "--check": "check", "--measure-again": "write --measure-again"}
-_boards = click.option(
-    "--boards", default="leaderboards", show_default=True, metavar="DIR", help="The folder of committed tables and their records."
-)
+_BOARDS = {"default": "leaderboards", "show_default": True, "metavar": "DIR"}
+_HTML = {"metavar": "[DIR]", "is_flag": False, "flag_value": ""}
+_COLUMNS = "With --suite or --latex: show these columns; an unknown one lists them all."
+
+Boards = Annotated[str, Option(help="Keep committed tables and their records in this folder.", **_BOARDS)]
+Name = Annotated[str | None, Argument()]
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """What `harness leaderboard show` takes."""
+
+    name: Name
+    boards: Boards
+    html: Annotated[str | None, Option(help="Write the page index.html there; default: beside the records.", **_HTML)]
+    suite: Annotated[str | None, Option(metavar="NAME|CARD.toml", help="Show models by the datasets of a suite, in one table.")]
+    protocol: Annotated[str | None, Option(metavar="NAME", help="With --suite: use this protocol of every dataset.")]
+    intervals: Annotated[bool, Option(help="With --suite or --latex: show the intervals of all figures.")]
+    columns: Annotated[tuple[str, ...], Option(help=_COLUMNS, **WORDS)]
+    latex: Annotated[bool, Option(help="Print LaTeX tables (booktabs), with caption and label.")]
+    standalone: Annotated[bool, Option(help="With --latex: print a document that compiles alone.")]
+    as_csv: Annotated[bool, Option("--csv", help="With --suite: print comma-separated values with all digits.")]
+    as_markdown: Annotated[bool, Option("--markdown", help="With --suite: print a Markdown document.")]
+    runs: o.Runs
+    cards: o.Cards
+    as_json: o.Json
+
+    @property
+    def forms(self) -> dict[str, bool]:
+        """The forms that a table can have besides text, and whether each is asked for."""
+        forms = {"--latex": self.latex, "--csv": self.as_csv, "--markdown": self.as_markdown, "--json": self.as_json}
+        return {**forms, "--html": self.html is not None}
+
+
+@dataclass(frozen=True)
+class AddOptions:
+    """What `harness leaderboard add` takes."""
+
+    folders: Annotated[tuple[str, ...], Argument(required=True, metavar="RUN...")]
+    boards: Boards
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """What `harness leaderboard write` takes."""
+
+    name: Name
+    boards: Boards
+    measure_again: Annotated[bool, Option(help="First compute the records' figures from their scores again.")]
+    cards: o.Cards
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What `harness leaderboard check` takes."""
+
+    boards: Boards
 
 
 class _ShowsByDefault(click.Group):
@@ -39,146 +95,102 @@ def leaderboard_() -> None:
 
 
 @leaderboard_.command("show")
-@click.argument("name", required=False)
-@_boards
-@click.option(
-    "--html", metavar="[DIR]", is_flag=False, flag_value="", help="Write the page index.html there; default: beside the records."
-)
-@click.option("--suite", metavar="NAME|CARD.toml", help="Models by the datasets of a suite, in one table.")
-@click.option("--protocol", metavar="NAME", help="With --suite: of every dataset; default: as the suite's card says.")
-@click.option("--intervals", is_flag=True, help="With --suite or --latex: the intervals of all figures.")
-@click.option("--columns", metavar="A,B,...", help="With --suite or --latex: which columns; an unknown one lists them all.")
-@click.option("--latex", is_flag=True, help="LaTeX tables (booktabs), with caption and label.")
-@click.option("--standalone", is_flag=True, help="With --latex: a document that compiles alone.")
-@click.option("--csv", "as_csv", is_flag=True, help="With --suite: comma-separated, all digits.")
-@click.option("--markdown", "as_markdown", is_flag=True, help="With --suite: a Markdown document.")
-@options("runs", "cards", "json", "debug")
-def show(
-    name: str | None,
-    boards: str,
-    html: str | None,
-    suite: str | None,
-    protocol: str | None,
-    intervals: bool,
-    columns: str | None,
-    latex: bool,
-    standalone: bool,
-    as_csv: bool,
-    as_markdown: bool,
-    runs: str,
-    cards: Sequence[str],
-    as_json: bool,
-) -> None:
+@options(ShowOptions)
+def show(chosen: ShowOptions) -> None:
     """Show a dataset's table, or all, or a suite's, or a challenge's published board with your own submissions next to it."""
     from harness import leaderboard
     from harness.challenges import standings
     from harness.datasets import dataset_card, is_table
     from harness.leaderboard.latex import FIGURES, OTHERS, chosen_columns
 
-    forms = {"--latex": latex, "--csv": as_csv, "--markdown": as_markdown, "--json": as_json, "--html": html is not None}
-    if sum(forms.values()) > 1:
-        raise UsageError(f"{' and '.join(form for form, on in forms.items() if on)}: choose one form")
-    lone = {"--csv": as_csv, "--markdown": as_markdown, "--protocol": protocol is not None}
+    name, suite = chosen.name, chosen.suite
+
+    if sum(chosen.forms.values()) > 1:
+        raise UsageError(f"{' and '.join(form for form, on in chosen.forms.items() if on)}: choose one form")
+    lone = {"--csv": chosen.as_csv, "--markdown": chosen.as_markdown, "--protocol": chosen.protocol is not None}
     if suite is None and any(lone.values()):
         raise UsageError(f"{' and '.join(word for word, on in lone.items() if on)} needs --suite")
-    if suite is None and not latex and (intervals or columns):
-        raise UsageError(f"{'--intervals' if intervals else '--columns'} needs --suite or --latex")
-    if standalone and not latex:
+    if suite is None and not chosen.latex and (chosen.intervals or chosen.columns):
+        raise UsageError(f"{'--intervals' if chosen.intervals else '--columns'} needs --suite or --latex")
+    if chosen.standalone and not chosen.latex:
         raise UsageError("--standalone needs --latex")
     if suite is not None:
-        if name is not None or html is not None:
+        if name is not None or chosen.html is not None:
             raise UsageError(f"--suite shows all datasets of the suite: leave out {name or '--html'}")
-        echo(
-            _suite(suite, protocol, boards, runs, cards, parse_words(columns), forms, intervals=intervals, standalone=standalone)
-        )
+        echo(_suite(suite, chosen))
         return
     if name is not None and (is_table(name) or name.endswith(".toml")):
-        name = dataset_card(name, cards).name
-    if name is not None and not latex and html is None and standings.is_challenge(name, cards):
-        rows = standings.numbers(name, runs, cards) if as_json else None
-        echo(_json(rows) if as_json else standings.show(name, runs, cards))
-    elif html is not None:
-        echo(str(leaderboard.write_page(html or None, runs, boards, name)))
-    elif as_json:
-        echo(_json(leaderboard.numbers(name, runs, boards)))
+        name = dataset_card(name, chosen.cards).name
+    if name is not None and not chosen.latex and chosen.html is None and standings.is_challenge(name, chosen.cards):
+        rows = standings.numbers(name, chosen.runs, chosen.cards) if chosen.as_json else None
+        echo(_json(rows) if chosen.as_json else standings.show(name, chosen.runs, chosen.cards))
+    elif chosen.html is not None:
+        echo(str(leaderboard.write_page(chosen.html or None, chosen.runs, chosen.boards, name)))
+    elif chosen.as_json:
+        echo(_json(leaderboard.numbers(name, chosen.runs, chosen.boards)))
     else:
-        chosen = chosen_columns(parse_words(columns), FIGURES | OTHERS)
-        how = leaderboard.Latex(chosen, intervals, standalone) if latex else None
-        echo(leaderboard.show(name, runs, boards, latex=how))
+        columns = chosen_columns(chosen.columns, FIGURES | OTHERS)
+        how = leaderboard.Latex(columns, chosen.intervals, chosen.standalone) if chosen.latex else None
+        echo(leaderboard.show(name, chosen.runs, chosen.boards, latex=how))
 
 
-def _suite(
-    suite: str,
-    protocol: str | None,
-    boards: str,
-    runs: str,
-    cards: Sequence[str],
-    columns: Sequence[str],
-    forms: Mapping[str, bool],
-    *,
-    intervals: bool,
-    standalone: bool,
-) -> str:
+def _suite(suite: str, chosen: ShowOptions) -> str:
     """A suite's matrix in the form that was asked for."""
     from harness import leaderboard
     from harness.datasets.suites import load_suite
     from harness.leaderboard import latex, matrix_text
     from harness.leaderboard.matrix import FIGURES, facts
 
-    figures = latex.chosen_columns(columns, FIGURES)
-    shown, unreadable = leaderboard.suite_matrix(load_suite(suite, cards=cards, protocol=protocol), runs, boards, figures)
+    figures = latex.chosen_columns(chosen.columns, FIGURES)
+    wanted = load_suite(suite, cards=chosen.cards, protocol=chosen.protocol)
+    shown, unreadable = leaderboard.suite_matrix(wanted, chosen.runs, chosen.boards, figures)
     for line in unreadable:
         echo(f"left out: {line}", err=True)
-    if forms["--json"]:
+    if chosen.as_json:
         return _json(facts(shown))
-    if forms["--csv"]:
+    if chosen.as_csv:
         return matrix_text.csv(shown).rstrip("\n")
-    if forms["--markdown"]:
-        return matrix_text.markdown(shown, intervals=intervals).rstrip("\n")
-    if forms["--latex"]:
-        table = latex.matrix_table(shown, intervals=intervals)
-        return (latex.document([table]) if standalone else table).rstrip("\n")
-    return matrix_text.terminal(shown, intervals=intervals)
+    if chosen.as_markdown:
+        return matrix_text.markdown(shown, intervals=chosen.intervals).rstrip("\n")
+    if chosen.latex:
+        table = latex.matrix_table(shown, intervals=chosen.intervals)
+        return (latex.document([table]) if chosen.standalone else table).rstrip("\n")
+    return matrix_text.terminal(shown, intervals=chosen.intervals)
 
 
 @leaderboard_.command("add")
-@click.argument("folders", nargs=-1, required=True, metavar="RUN...")
-@_boards
-@options("debug")
-def add(folders: Sequence[str], boards: str) -> None:
+@options(AddOptions)
+def add(chosen: AddOptions) -> None:
     """Put finished runs among the committed records, and write the tables."""
     from harness import leaderboard
 
-    leaderboard.add(folders, boards)
-    _written(leaderboard.write(boards))
+    leaderboard.add(chosen.folders, chosen.boards)
+    _written(leaderboard.write(chosen.boards))
 
 
 @leaderboard_.command("write")
-@click.argument("name", required=False)
-@_boards
-@click.option("--measure-again", is_flag=True, help="First compute the records' figures from their scores again.")
-@options("cards", "debug")
-def write(name: str | None, boards: str, measure_again: bool, cards: Sequence[str]) -> None:
+@options(WriteOptions)
+def write(chosen: WriteOptions) -> None:
     """Write the committed tables from their records."""
     from harness import leaderboard
 
-    if measure_again:
+    if chosen.measure_again:
         from harness.engine import verify
 
-        for folder, changed in verify.measure_all_again(leaderboard.committed(name, boards), cards=cards):
+        folders = leaderboard.committed(chosen.name, chosen.boards)
+        for folder, changed in verify.measure_all_again(folders, cards=chosen.cards):
             echo("\n".join(f"{folder}: {line}" for line in changed or ["figures as before"]), err=True)
-    _written(leaderboard.write(boards))
+    _written(leaderboard.write(chosen.boards))
 
 
 @leaderboard_.command("check")
-@_boards
-@options("debug")
-def check(boards: str) -> None:
+@options(CheckOptions)
+def check(chosen: CheckOptions) -> None:
     """End with status 1 where committed tables differ from what their records give."""
     from harness import leaderboard
 
-    differences = leaderboard.check(boards)
-    echo("\n".join(differences) or f"{boards}: every table is what its records give")
+    differences = leaderboard.check(chosen.boards)
+    echo("\n".join(differences) or f"{chosen.boards}: every table is what its records give")
     raise SystemExit(1 if differences else 0)
 
 

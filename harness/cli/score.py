@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from harness.cli.options import echo, notifier, options, parse_settings
+from harness.cli import options as o
+from harness.cli.options import Argument, Option, echo, options
 from harness.runtime.errors import UsageError, listed
 
 if TYPE_CHECKING:
@@ -20,53 +23,86 @@ if TYPE_CHECKING:
     from harness.datasets.folders import ImagePair
     from harness.engine.unlabelled import ScoredPair
 
+_log = logging.getLogger(__package__)
+
 FORMS = ("table", "csv", "markdown", "latex", "json")
 _BY_SUFFIX = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json", ".txt": "table"}
 
 
+_PATTERN = (
+    "Read paths below --distorted so, such as {codec}/{quality}/{name}.png: {name} is the reference's stem, other fields become "
+    "columns. Without an extension it fits images of any kind. Default: equal relative paths, else equal stems."
+)
+_REFERENCE = "Take the references of this folder, searched with its subfolders, or this one image."
+_DISTORTED = "Take the distorted images of this folder, or this image; repeatable."
+_PAIRS = "Take the pairs of a table with columns reference, distorted and optionally name; others are kept."
+_OUT = "Write the scores there: .csv, .md, .tex, .json or .txt. A killed command goes on from there."
+_REPORT = "Write a page: distributions, means, worst pairs, where metrics disagree."
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What `harness score` takes."""
+
+    words: Annotated[tuple[str, ...], Argument(metavar="MODEL... [REFERENCE DISTORTED]")]
+    reference: Annotated[str | None, Option(metavar="DIR|FILE", help=_REFERENCE)]
+    distorted: Annotated[tuple[str, ...], Option(metavar="DIR|FILE", help=_DISTORTED)]
+    pattern: Annotated[str | None, Option(metavar="P", help=_PATTERN)]
+    pairs: Annotated[str | None, Option(metavar="FILE.csv", help=_PAIRS)]
+    inner: Annotated[bool, Option(help="Leave out images without a partner instead of refusing them.")]
+    out: Annotated[str | None, Option(metavar="FILE", help=_OUT)]
+    report: Annotated[str | None, Option(metavar="FILE.html", help=_REPORT)]
+    form: Annotated[str | None, Option("--format", type=click.Choice(FORMS), help="Print every pair's scores in this form.")]
+    root: o.Root
+    weights: o.Weights
+    settings: o.Settings
+    cards: o.Cards
+    device: o.Device
+    seed: o.Seed
+    offline: o.Offline
+    workers: o.Workers
+    ray: o.Ray
+    batch: o.Batch
+    quiet: o.Quiet
+    as_json: o.Json
+
+    @property
+    def several(self) -> bool:
+        """Whether folders or a table name the pairs; else the last two words are one pair."""
+        return self.reference is not None or self.pairs is not None
+
+    @property
+    def models(self) -> list[str]:
+        """The words that name models."""
+        return list(self.words if self.several else self.words[:-2])
+
+    def loading(self) -> dict[str, Any]:
+        """How the models are loaded and called: what engine.unlabelled takes by name."""
+        names = ("weights", "settings", "cards", "device", "seed", "offline", "batch")
+        return {name: getattr(self, name) for name in names}
+
+    def require_whole(self) -> None:
+        """Raise UsageError for what does not go together."""
+        problems = []
+        if self.reference is not None and self.pairs is not None:
+            problems.append("--reference and --pairs: give one of them")
+        if (self.reference is not None) != bool(self.distorted):
+            problems.append("--reference and --distorted go together: the references' folder and the distorted images'")
+        if self.reference is None and (self.pattern or self.inner):
+            problems.append("--pattern and --inner belong to folders: give --reference DIR --distorted DIR")
+        if not problems and len(self.words) < (1 if self.several else 3):
+            problems.append(
+                "give a MODEL with --reference and --distorted, or with --pairs"
+                if self.several
+                else "give either MODEL... REFERENCE DISTORTED, or --pairs FILE.csv, or --reference DIR --distorted DIR"
+            )
+        if problems:
+            raise UsageError("\n".join(problems))
+
+
 @click.command()
-@click.argument("words", nargs=-1, metavar="MODEL... [REFERENCE DISTORTED]")
-@click.option("--reference", metavar="DIR|FILE", help="The references: a folder, searched with its subfolders, or one image.")
-@click.option("--distorted", multiple=True, metavar="DIR|FILE", help="The distorted images: a folder or an image; repeatable.")
-@click.option(
-    "--pattern",
-    metavar="P",
-    help="Paths below --distorted, such as {codec}/{quality}/{name}.png: {name} is the reference's stem, other fields become "
-    "columns. Without an extension it fits images of any kind. Default: equal relative paths, else equal stems.",
-)
-@click.option(
-    "--pairs", metavar="FILE.csv", help="A table with columns reference, distorted and optionally name; others are kept."
-)
-@click.option("--inner", is_flag=True, help="Leave out images without a partner instead of refusing them.")
-@click.option(
-    "--out", metavar="FILE", help="Write the scores there: .csv, .md, .tex, .json or .txt. A killed command goes on from there."
-)
-@click.option("--report", metavar="FILE.html", help="Write a page: distributions, means, worst pairs, where metrics disagree.")
-@click.option("--format", "form", type=click.Choice(FORMS), help="Print every pair's scores in this form.")
-@options("root", "weights", "set", "cards", "device", "seed", "offline", "workers", "ray", "batch", "quiet", "json", "debug")
-def score(
-    words: Sequence[str],
-    reference: str | None,
-    distorted: Sequence[str],
-    pattern: str | None,
-    pairs: str | None,
-    inner: bool,
-    out: str | None,
-    report: str | None,
-    form: str | None,
-    root: str | None,
-    weights: str | None,
-    settings: Sequence[str],
-    cards: Sequence[str],
-    device: str | None,
-    seed: int,
-    offline: bool,
-    workers: int,
-    ray: str | None,
-    batch: int,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+@options(ScoreOptions)
+def score(chosen: ScoreOptions) -> None:
     """Score images that need no labels: one pair, a table of pairs, or folders, by one model or several.
 
     \b
@@ -77,108 +113,65 @@ def score(
     from harness.imaging import remarks
     from harness.results.run_scores import csv_text
 
-    models = _models(words, reference, distorted, pairs, pattern, inner)
-    say = notifier(quiet)
-    how: dict[str, Any] = {
-        "weights": weights, "settings": parse_settings(settings), "cards": cards, "device": device, "seed": seed,
-        "offline": offline, "batch": batch, "say": say,
-    }  # fmt: skip
-    plain = (
-        reference is None and len(models) == 1 and not report and not form and (out is None or (pairs and out.endswith(".csv")))
-    )
-    if not plain:
-        request = _Request(models, reference, distorted, pattern, pairs, words[-2:], root, inner, workers, ray)
-        _score_several(request, how, out, report, "json" if as_json else form, quiet)
+    chosen.require_whole()
+    models, pairs, out = chosen.models, chosen.pairs, chosen.out
+    how = chosen.loading()
+    in_pairs_form = out is None or (pairs and out.endswith(".csv"))
+    if chosen.reference is not None or len(models) > 1 or chosen.report or chosen.form or not in_pairs_form:
+        _score_several(chosen)
         return
-    table = unlabelled.read_pairs(pairs, root) if pairs else unlabelled.one_pair(*words[-2:])
-    journal = Path(f"{out}.partial") if out and workers < 2 and not ray else None
+    table = unlabelled.read_pairs(pairs, chosen.root) if pairs else unlabelled.one_pair(*chosen.words[-2:])
+    journal = Path(f"{out}.partial") if out and chosen.workers < 2 and not chosen.ray else None
     if journal is not None:
-        rows = unlabelled.score_all(unlabelled.several(models, table, **how), table, journal=journal, quiet=quiet, say=say)
+        rows = unlabelled.score_all(unlabelled.several(models, table, **how), table, journal=journal)
         results = [(row.pair, row.results[0]) for row in rows]
     else:
-        with unlabelled.scorer(models[0], table, workers=workers, ray=ray, **how) as scorer:
-            results = unlabelled.score(scorer, table, quiet=quiet)
+        with unlabelled.scorer(models[0], table, workers=chosen.workers, ray=chosen.ray, **how) as scorer:
+            results = unlabelled.score(scorer, table)
     for line in remarks.lines(remark for _, scored in results for remark in scored.remarks):
-        say(line)
+        _log.info(line)
     if out and pairs:
         unlabelled.write_scores(out, results, unlabelled.other_columns(pairs))
         if journal is not None:
             journal.unlink(missing_ok=True)
-        say(f"{len(results)} scores written to {out}")
-    if as_json:
+        _log.info(f"{len(results)} scores written to {out}")
+    if chosen.as_json:
         echo(json.dumps([unlabelled.as_json(pair, scored) for pair, scored in results], indent=2, ensure_ascii=False))
     elif not out:
         cells = [[pair.name, repr(scored.score)] if pairs else [repr(scored.score)] for pair, scored in results]
         echo(csv_text(cells).removesuffix("\n"))
 
 
-class _Request(NamedTuple):
-    models: list[str]
-    reference: str | None
-    distorted: Sequence[str]
-    pattern: str | None
-    pairs: str | None
-    files: Sequence[str]
-    root: str | None
-    inner: bool
-    workers: int
-    ray: str | None
-
-
-def _models(
-    words: Sequence[str], reference: str | None, distorted: Sequence[str], pairs: str | None, pattern: str | None, inner: bool
-) -> list[str]:
-    """The models of the command; raises UsageError for what does not go together."""
-    problems = []
-    if reference is not None and pairs is not None:
-        problems.append("--reference and --pairs: give one of them")
-    if (reference is not None) != bool(distorted):
-        problems.append("--reference and --distorted go together: the references' folder and the distorted images'")
-    if reference is None and (pattern or inner):
-        problems.append("--pattern and --inner belong to folders: give --reference DIR --distorted DIR")
-    several = reference is not None or pairs is not None
-    if not problems and len(words) < (1 if several else 3):
-        problems.append(
-            "give a MODEL with --reference and --distorted, or with --pairs"
-            if several
-            else "give either MODEL... REFERENCE DISTORTED, or --pairs FILE.csv, or --reference DIR --distorted DIR"
-        )
-    if problems:
-        raise UsageError("\n".join(problems))
-    return list(words if several else words[:-2])
-
-
-def _score_several(
-    request: _Request, how: dict[str, Any], out: str | None, report: str | None, form: str | None, quiet: bool
-) -> None:
+def _score_several(chosen: ScoreOptions) -> None:
     from harness.engine import unlabelled
     from harness.engine.scorer import Pair
     from harness.imaging import remarks
     from harness.results import score_report
 
-    say = how["say"]
+    how = chosen.loading()
+    out, form = chosen.out, "json" if chosen.as_json else chosen.form
     written = _form_of(out)
-    images, columns = _image_pairs(request, say)
+    images, columns = _image_pairs(chosen)
     table = [Pair(i.name, i.distorted, i.reference, i.reference_id) for i in images]
-    ready = unlabelled.several(request.models, table, **how)
+    ready = unlabelled.several(chosen.models, table, **how)
     names = [one.name for one in ready]
     taken = sorted({*columns, *score_report.FIXED} & set(names))
     if taken:
         raise UsageError(f"a column and a model of one name: {listed(taken)}; rename the column")
     journal = Path(f"{out}.partial") if out else None
-    if request.workers > 1 or request.ray:
+    if chosen.workers > 1 or chosen.ray:
         each = []
-        for model in request.models:
-            with unlabelled.scorer(model, table, workers=request.workers, ray=request.ray, **how) as scorer:
-                each.append([scored for _, scored in unlabelled.score(scorer, table, quiet=quiet)])
+        for model in chosen.models:
+            with unlabelled.scorer(model, table, workers=chosen.workers, ray=chosen.ray, **how) as scorer:
+                each.append([scored for _, scored in unlabelled.score(scorer, table)])
         results = [unlabelled.ScoredPair(p, tuple(r[i] for r in each)) for i, p in enumerate(table)]
     else:
-        results = unlabelled.score_all(ready, table, journal=journal, quiet=quiet, say=say)
+        results = unlabelled.score_all(ready, table, journal=journal)
     for line in remarks.lines(remark for row in results for scored in row.results for remark in scored.remarks):
-        say(line)
+        _log.info(line)
     for number, one in enumerate(ready):
         if same := sum(row.results[number].identical for row in results):
-            say(f"{one.name}: {same} pairs are identical and have the card's score for that")
+            _log.info(f"{one.name}: {same} pairs are identical and have the card's score for that")
     rows = _frame(images, columns, names, results)
     better = {one.name: one.higher_is_better for one in ready}
     if out:
@@ -187,13 +180,13 @@ def _score_several(
         write_text(out, _text(rows, names, columns, written) + "\n")
         if journal is not None:
             journal.unlink(missing_ok=True)
-        say(f"{len(results)} pairs under {len(names)} models written to {out}")
-    if report:
+        _log.info(f"{len(results)} pairs under {len(names)} models written to {out}")
+    if chosen.report:
         title = f"{', '.join(names)} on {len(results)} pairs"
         command = shlex.join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("harness", "__main__.py") else ""
         loaded = {one.name: one.scorer.model for one in ready}
-        score_report.write_page(report, title, rows, better, columns, command, loaded)
-        say(f"report written to {report}")
+        score_report.write_page(chosen.report, title, rows, better, columns, command, loaded)
+        _log.info(f"report written to {chosen.report}")
     if form or not out:
         echo(_text(rows, names, columns, form or "table"))
     if form is None:
@@ -208,20 +201,20 @@ def _form_of(out: str | None) -> str:
     return _BY_SUFFIX[suffix]
 
 
-def _image_pairs(request: _Request, say: Any) -> tuple[list[ImagePair], tuple[str, ...]]:
+def _image_pairs(chosen: ScoreOptions) -> tuple[list[ImagePair], tuple[str, ...]]:
     """The pairs with bytes and pixels, and the names of their further columns."""
     from harness.datasets.folders import ImagePair, measure_files, pair_images
     from harness.engine import unlabelled
 
-    if request.reference is not None:
-        pairing = pair_images(request.reference, request.distorted, request.pattern, inner=request.inner)
+    if chosen.reference is not None:
+        pairing = pair_images(chosen.reference, chosen.distorted, chosen.pattern, inner=chosen.inner)
         for line in pairing.left_out:
-            say(f"left out: {line}")
+            _log.info(f"left out: {line}")
         return measure_files(pairing.pairs), pairing.columns
-    if request.pairs is None:
-        pairs, others = unlabelled.one_pair(*request.files), {}
+    if chosen.pairs is None:
+        pairs, others = unlabelled.one_pair(*chosen.words[-2:]), {}
     else:
-        pairs, others = unlabelled.read_pairs(request.pairs, request.root), unlabelled.other_columns(request.pairs)
+        pairs, others = unlabelled.read_pairs(chosen.pairs, chosen.root), unlabelled.other_columns(chosen.pairs)
     others = {name: values for name, values in others.items() if name not in ("reference", "distorted", "reference_id")}
     others.pop("bytes", None)
     others.pop("pixels", None)

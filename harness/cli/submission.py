@@ -3,150 +3,150 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from dataclasses import dataclass
+from typing import Annotated
 
 import click
 
-from harness.cli.options import echo, notifier, options, parse_settings
+from harness.cli import options as o
+from harness.cli.options import Argument, Option, echo, options, request_of
 from harness.runtime.errors import UsageError
+
+_log = logging.getLogger(__package__)
+
+Challenge = Annotated[str | None, Option(metavar="NAME", help="Take it as one of this challenge; default: as its names say.")]
+Phase = Annotated[str | None, Option(metavar="NAME", help="Take it as one of this phase; default: as its names say.")]
+Strict = Annotated[bool, Option(help="Warnings end with exit status 1 too.")]
+_CHALLENGE = "Make a submission to this challenge (harness list challenges)."
+_PHASE = "Score the images of this phase; default: the card's."
+_DESCRIPTION = "Describe the method in one line; default: the card's title and first sentence."
+_AGAINST = "Audit for leaks against the model's own scores: a run, a model's name or a file of name,score."
+_FIX = "Write a zip in which everything mechanical is fixed, and check that instead."
+_LABELS = "Score against these labels: name,score, or a folder of such files."
+_INPUT = "Work as a server's scoring program instead: DIR/ref has the labels, DIR/res the submitted files."
+
+
+@dataclass(frozen=True)
+class SubmitOptions:
+    """What `harness submit` takes."""
+
+    model: Annotated[str, Argument(metavar="MODEL|RUN")]
+    challenge: Annotated[str, Option(required=True, metavar="NAME", help=_CHALLENGE)]
+    phase: Annotated[str | None, Option(metavar="NAME", help=_PHASE)]
+    root: o.Root
+    out: Annotated[str, Option(required=True, metavar="FILE.zip", help="Write the submission there.")]
+    description: Annotated[str | None, Option(metavar="TEXT", help=_DESCRIPTION)]
+    factsheet: Annotated[str | None, Option(metavar="FILE.md", help="Write the fact sheet for the organisers too.")]
+    team: Annotated[str | None, Option(metavar="NAME", help="Name the team in the fact sheet.")]
+    weights: o.Weights
+    settings: o.Settings
+    force: Annotated[bool, Option(help="Score again what is scored.")]
+    rehash: o.Rehash
+    strict: Strict
+    runs: o.Runs
+    cards: o.Cards
+    device: o.Device
+    seed: o.Seed
+    offline: o.Offline
+    workers: o.Workers
+    ray: o.Ray
+    batch: o.Batch
+    mlflow_uri: o.Mlflow
+    quiet: o.Quiet
+    as_json: o.Json
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What `harness submission check` takes."""
+
+    file: Annotated[str, Argument(metavar="FILE.zip")]
+    challenge: Challenge
+    phase: Phase
+    root: o.Root
+    against: Annotated[str | None, Option(metavar="RUN", help=_AGAINST)]
+    fixed: Annotated[str | None, Option("--fix", metavar="OUT.zip", help=_FIX)]
+    strict: Strict
+    runs: o.Runs
+    cards: o.Cards
+    quiet: o.Quiet
+    as_json: o.Json
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What `harness submission score` takes."""
+
+    file: Annotated[str | None, Argument(metavar="[FILE.zip]")]
+    labels: Annotated[str | None, Option(metavar="FILE", help=_LABELS)]
+    source: Annotated[str | None, Option("--input", metavar="DIR", help=_INPUT)]
+    target: Annotated[str | None, Option("--output", metavar="DIR", help="With --input: write scores.txt there.")]
+    challenge: Challenge
+    phase: Phase
+    name: Annotated[str | None, Option(metavar="NAME", help="Call a zip that was made elsewhere so on the leaderboard.")]
+    root: o.Root
+    runs: o.Runs
+    cards: o.Cards
+    as_json: o.Json
 
 
 @click.command()
-@click.argument("model", metavar="MODEL|RUN")
-@click.option("--challenge", required=True, metavar="NAME", help="Which challenge (harness list challenges).")
-@click.option("--phase", metavar="NAME", help="Which set of images; default: the card's.")
-@options("root")
-@click.option("--out", required=True, metavar="FILE.zip", help="The submission.")
-@click.option("--description", metavar="TEXT", help="One line about the method; default: the card's title and first sentence.")
-@click.option("--factsheet", metavar="FILE.md", help="Also write the fact sheet for the organisers.")
-@click.option("--team", metavar="NAME", help="For the fact sheet.")
-@options("weights", "set")
-@click.option("--force", is_flag=True, help="Score again what is scored.")
-@options("rehash")
-@click.option("--strict", is_flag=True, help="Exit status 1 for warnings.")
-@options("runs", "cards", "device", "seed", "offline", "workers", "ray", "batch", "mlflow", "quiet", "json", "debug")
-def submit(
-    model: str,
-    challenge: str,
-    phase: str | None,
-    root: str | None,
-    out: str,
-    description: str | None,
-    factsheet: str | None,
-    team: str | None,
-    weights: str | None,
-    settings: Sequence[str],
-    force: bool,
-    rehash: bool,
-    strict: bool,
-    runs: str,
-    cards: Sequence[str],
-    device: str | None,
-    seed: int,
-    offline: bool,
-    workers: int,
-    ray: str | None,
-    batch: int,
-    mlflow_uri: str | None,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+@options(SubmitOptions)
+def submit(chosen: SubmitOptions) -> None:
     """Score a challenge's images with a model, or the model of a finished run, and write the zip to hand in."""
     from harness.challenges.submit import submit as make
-    from harness.engine.request import Request
 
-    wish = Request(
-        "", "", root=root, weights=weights, settings=parse_settings(settings), force=force, rehash=rehash,
-        runs=runs, cards=tuple(cards),
-        device=device, seed=seed, offline=offline, workers=workers, ray=ray, batch=batch, mlflow_uri=mlflow_uri, quiet=quiet,
-    )  # fmt: skip
-    made = make(model, challenge, phase, out, wish, description=description, say=notifier(quiet))
-    if factsheet:
+    request = request_of(chosen, model="", dataset="")
+    made = make(chosen.model, chosen.challenge, chosen.phase, chosen.out, request, description=chosen.description)
+    if chosen.factsheet:
         from harness.challenges import factsheet as sheet
 
-        sheet.write(factsheet, made, team=team, cards=cards)
-        notifier(quiet)(f"fact sheet written to {factsheet}")
-    echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if as_json else str(made))
-    if strict and made.warnings:
+        sheet.write(chosen.factsheet, made, team=chosen.team, cards=chosen.cards)
+        _log.info(f"fact sheet written to {chosen.factsheet}")
+    echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))
+    if chosen.strict and made.warnings:
         raise SystemExit(1)
 
 
 @click.group("submission")
 def submission_() -> None:
-    """Submissions to challenges, also made elsewhere: checked, mended, scored."""
+    """Check, fix and score submissions to challenges, also those that were made elsewhere."""
 
 
 @submission_.command("check")
-@click.argument("file", metavar="FILE.zip")
-@click.option("--challenge", metavar="NAME", help="Which challenge; default: told by the names.")
-@click.option("--phase", metavar="NAME", help="Which phase; default: told by the names.")
-@options("root")
-@click.option("--against", metavar="RUN", help="The model's own scores (a run, a model's name or name,score): audit for leaks.")
-@click.option("--fix", "fixed", metavar="OUT.zip", help="Write a zip with everything mechanical mended, and check that instead.")
-@click.option("--strict", is_flag=True, help="Exit status 1 for warnings.")
-@options("runs", "cards", "quiet", "json", "debug")
-def submission_check(
-    file: str,
-    challenge: str | None,
-    phase: str | None,
-    root: str | None,
-    against: str | None,
-    fixed: str | None,
-    strict: bool,
-    runs: str,
-    cards: Sequence[str],
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    """Everything that is wrong with a submission, with lines and how to mend them. Exit status 1 for a defective one."""
+@options(CheckOptions)
+def submission_check(chosen: CheckOptions) -> None:
+    """Say everything that is wrong with a submission, with its lines and how to fix them. Exit status 1 for a defective one."""
     from harness.challenges.check import check, fix
 
-    say = notifier(quiet)
-    report = check(file, challenge=challenge, phase=phase, root=root, against=against, cards=cards, runs=runs, say=say)
-    if fixed:
-        if not as_json:
+    how = {"root": chosen.root, "against": chosen.against}
+    report = check(chosen.file, challenge=chosen.challenge, phase=chosen.phase, cards=chosen.cards, runs=chosen.runs, **how)
+    if chosen.fixed:
+        if not chosen.as_json:
             echo(str(report))
-        report = fix(report, fixed, root=root, against=against, cards=cards, runs=runs, say=say)
-    echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if as_json else str(report))
-    if not report.ok or (strict and report.warned):
+        report = fix(report, chosen.fixed, cards=chosen.cards, runs=chosen.runs, **how)
+    echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(report))
+    if not report.ok or (chosen.strict and report.warned):
         raise SystemExit(1)
 
 
 @submission_.command("score")
-@click.argument("file", metavar="[FILE.zip]", required=False)
-@click.option("--labels", metavar="FILE", help="People's scores: name,score, or a folder of such files.")
-@click.option(
-    "--input", "source", metavar="DIR", help="Instead, as a server calls it: DIR/ref has the labels, DIR/res the files."
-)
-@click.option("--output", "target", metavar="DIR", help="With --input: scores.txt is written there.")
-@click.option("--challenge", metavar="NAME", help="Which challenge; default: told by the names.")
-@click.option("--phase", metavar="NAME", help="Which phase; default: told by the names.")
-@click.option("--name", metavar="NAME", help="What the leaderboard is to call a zip made elsewhere.")
-@options("root", "runs", "cards", "json", "debug")
-def submission_score(
-    file: str | None,
-    labels: str | None,
-    source: str | None,
-    target: str | None,
-    challenge: str | None,
-    phase: str | None,
-    name: str | None,
-    root: str | None,
-    runs: str,
-    cards: Sequence[str],
-    as_json: bool,
-) -> None:
-    """The challenge's own score of a submission, from labels of your own; also as an organiser's server calls it."""
+@options(ScoreOptions)
+def submission_score(chosen: ScoreOptions) -> None:
+    """Compute the challenge's own score of a submission, from labels of your own; also as an organiser's server calls it."""
     from harness.challenges import standings
     from harness.challenges.score import score, score_folder
 
+    file, labels, source, target = chosen.file, chosen.labels, chosen.source, chosen.target
     if bool(file) == bool(source) or bool(file) != bool(labels) or bool(source) != bool(target):
         raise UsageError("give FILE.zip with --labels FILE, or --input DIR with --output DIR")
+    kind = {"challenge": chosen.challenge, "phase": chosen.phase}
     if source and target:
-        scored = score_folder(source, target, challenge=challenge, phase=phase, cards=cards)
+        scored = score_folder(source, target, cards=chosen.cards, **kind)
     else:
         assert file is not None
         assert labels is not None
-        scored = score(file, labels, challenge=challenge, phase=phase, root=root, cards=cards)
-        standings.remember(runs, standings.scored_entry(scored, name))
-    echo(json.dumps(scored.json(), indent=2, ensure_ascii=False) if as_json else str(scored))
+        scored = score(file, labels, root=chosen.root, cards=chosen.cards, **kind)
+        standings.remember(chosen.runs, standings.scored_entry(scored, chosen.name))
+    echo(json.dumps(scored.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(scored))

@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 import click
 
-from harness.cli.options import echo, notifier, options, parse_settings
+from harness.cli import options as o
+from harness.cli.options import Argument, Option, echo, options
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What `harness verify` takes."""
+
+    run_folder: Annotated[str, Argument(metavar="RUN")]
+    sample: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help="Score only about N images again.")]
+    no_training: Annotated[bool, Option(help="Where trained weights are gone, check all but the scores instead of training.")]
+    dataset: Annotated[str | None, Option(metavar="FILE", help="Name the table that the run used, where it used one.")]
+    weights: Annotated[str | None, Option(metavar="FILE", help="Name the weights that were tested, where it was a file.")]
+    init: Annotated[str | None, Option(metavar="FILE", help="Name the weights that training began from.")]
+    scores: Annotated[str | None, Option(metavar="FILE", help="Name the file of scores that was recorded.")]
+    settings: Annotated[o.Settings, Option("--set", help="Name the file of a setting of the record again.", **o.SETTINGS)]
+    root: o.Root
+    cards: o.Cards
+    device: o.Device
+    offline: o.Offline
+    workers: o.Workers
+    ray: o.Ray
+    quiet: o.Quiet
+    as_json: o.Json
 
 
 @click.command()
-@click.argument("run_folder", metavar="RUN")
-@click.option("--sample", type=click.IntRange(1), metavar="N", help="Score only about N images again.")
-@click.option("--no-training", is_flag=True, help="Of a trained record without its weights, check all but the scores.")
-@click.option("--dataset", metavar="FILE", help="The table that the run used, where its record names one.")
-@click.option("--weights", metavar="FILE", help="The weights that were tested, where the record names a file.")
-@click.option("--init", metavar="FILE", help="The weights that were trained on from.")
-@click.option("--scores", metavar="FILE", help="The file of scores that was recorded.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the record that names a file.")
-@options("root", "cards", "device", "offline", "workers", "ray", "quiet", "json", "debug")
-def verify(
-    run_folder: str,
-    sample: int | None,
-    no_training: bool,
-    dataset: str | None,
-    weights: str | None,
-    init: str | None,
-    scores: str | None,
-    settings: Sequence[str],
-    root: str | None,
-    cards: Sequence[str],
-    device: str | None,
-    offline: bool,
-    workers: int,
-    ray: str | None,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+@options(VerifyOptions)
+def verify(chosen: VerifyOptions) -> None:
     """Do a finished run's work again, and compare it with its record.
 
     A record may come from others, so it chooses no code and no file: its cards are looked for among the built-in ones and
@@ -47,19 +46,17 @@ def verify(
     from harness.engine.asked_again import Repeated
 
     verdict = verification.verify(
-        run_folder,
-        root=root,
-        cards=cards,
-        sample=sample,
-        train=not no_training,
-        device=device,
-        offline=offline,
-        workers=workers,
-        ray=ray,
-        again=Repeated(dataset, weights, init, scores, parse_settings(settings)),
-        quiet=quiet,
-        say=notifier(quiet),
+        chosen.run_folder,
+        root=chosen.root,
+        cards=chosen.cards,
+        sample=chosen.sample,
+        train=not chosen.no_training,
+        device=chosen.device,
+        offline=chosen.offline,
+        workers=chosen.workers,
+        ray=chosen.ray,
+        again=Repeated(chosen.dataset, chosen.weights, chosen.init, chosen.scores, chosen.settings),
     )
-    echo(json.dumps(verdict.json(), indent=2) if as_json else verification.text(verdict))
+    echo(json.dumps(verdict.json(), indent=2) if chosen.as_json else verification.text(verdict))
     if not verdict.ok:
         raise SystemExit(1)

@@ -3,47 +3,66 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from dataclasses import dataclass
+from typing import Annotated
 
 import click
 
-from harness.cli.options import echo, options
+from harness.cli import options as o
+from harness.cli.options import Argument, Option, echo, options
+
+_log = logging.getLogger(__package__)
+
+
+@dataclass(frozen=True)
+class GetOptions:
+    """What `harness weights get` takes."""
+
+    name: Annotated[str, Argument()]
+    use: Annotated[str | None, Option(metavar="WORD", help="Get the weights of this word too, such as released.")]
+    cards: o.Cards
+    offline: o.Offline
+    quiet: o.Quiet
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """What `harness weights check` takes."""
+
+    name: Annotated[str, Argument()]
+    cards: o.Cards
+    as_json: o.Json
 
 
 @click.group("weights")
 def weights_() -> None:
-    """Files of weights: fetch them ahead of time, or say where they are."""
+    """Get files of weights ahead of time, and say where they are."""
 
 
 @weights_.command("get")
-@click.argument("name")
-@click.option("--use", metavar="WORD", help="Also the weights of this word, such as released.")
-@options("cards", "offline", "quiet", "debug")
-def weights_get(name: str, use: str | None, cards: Sequence[str], offline: bool, quiet: bool) -> None:
-    """Fetch the weights that `run` needs for model NAME; with --use WORD also those that `--weights WORD` tests."""
+@options(GetOptions)
+def weights_get(chosen: GetOptions) -> None:
+    """Get the weights that `run` needs for model NAME; with --use WORD also those that `--weights WORD` tests."""
     from harness.models import find_model, weights
     from harness.runtime.progress import downloads
 
-    def say(line: str) -> None:
-        if not quiet:
-            click.echo(line, err=True)
-
-    with downloads(quiet=quiet) as step:
-        paths = weights.get(find_model(name, cards), use, step, offline=offline, say=say)
+    with downloads() as step:
+        paths = weights.get(find_model(chosen.name, chosen.cards), chosen.use, step, offline=chosen.offline)
     for path in paths:
         echo(str(path))
     if not paths:
-        say(f"{name} needs no weights{f' for {use}' if use else ''}; `harness weights check {name}` lists what it may use")
+        wanted = f" for {chosen.use}" if chosen.use else ""
+        _log.info(f"{chosen.name} needs no weights{wanted}; `harness weights check {chosen.name}` lists what it may use")
 
 
 @weights_.command("check")
-@click.argument("name")
-@options("cards", "json", "debug")
-def weights_check(name: str, cards: Sequence[str], as_json: bool) -> None:
-    """Where the weights of model NAME are, and whether they are the right ones."""
+@options(CheckOptions)
+def weights_check(chosen: CheckOptions) -> None:
+    """Say where the weights of model NAME are, and whether they are the right ones."""
     from harness.cli import listing
 
-    rows = listing.weights_listing(name, cards)
-    echo(json.dumps(rows, indent=2) if as_json else listing.weights_text(rows))
+    rows = listing.weights_listing(chosen.name, chosen.cards)
+    echo(json.dumps(rows, indent=2) if chosen.as_json else listing.weights_text(rows))
     if any(row["stops"] for row in rows):
         raise SystemExit(1)

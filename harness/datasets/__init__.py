@@ -62,10 +62,10 @@ def data_folder() -> Path:
     return Path(os.environ.get("HARNESS_DATA") or "data")
 
 
-def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[str | Path] = (), quiet: bool = True) -> Dataset:
+def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[str | Path] = ()) -> Dataset:
     """The dataset of a card's name, or the table in a file (`is_table`).
 
-    `root` is the folder of its files; unless `quiet`, long preparations show their progress. Raises UsageError when it is
+    `root` is the folder of its files. Long preparations show their progress. Raises UsageError when it is
     unknown, absent or broken.
     """
     from harness.datasets.table import complete
@@ -76,7 +76,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
     reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
     read = reader_function(reader, card.path, card.layout)
     failed = errors_of(card.path, f"reader = {card.reader!r} failed")
-    with failed, counted(f"preparing {card.name}", unit="pictures", quiet=quiet) as step:
+    with failed, counted(f"preparing {card.name}", unit="pictures") as step:
         progress = {"progress": step} if "progress" in inspect.signature(read).parameters else {}
         try:
             frame = read(card, data_root(card.folder or card.name, root), **card.layout, **progress)

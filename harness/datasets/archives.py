@@ -7,6 +7,7 @@ left of this is removed when the folder is next worked in (`working_in`).
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ from harness.files.leftovers import is_leftover
 from harness.files.regular import require_regular
 from harness.runtime.errors import RunError
 
+_log = logging.getLogger(__package__)
+
 MOST_ENTRIES = 2_000_000
 """BAPPS's training set has 600,000 files."""
 MOST_SWELLING = 200
@@ -42,7 +45,6 @@ _AES = 99
 
 Password = Callable[[str, int], bytes | None]
 """Called with an archive's name and how many passwords were wrong before; None: there is no (other) password."""
-Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
 """Called with the archive's name, the bytes unpacked, and the bytes in all (0: unknown)."""
 
@@ -72,28 +74,27 @@ def is_archive(path: str | Path) -> bool:
 
 
 @contextlib.contextmanager
-def working_in(folder: Path, say: Say | None = None) -> Iterator[None]:
-    """Be the only process that fetches or unpacks in a dataset's folder: a second one waits, and `say` is told so.
+def working_in(folder: Path) -> Iterator[None]:
+    """Be the only process that fetches or unpacks in a dataset's folder: a second one waits, and logs it.
 
     What unpacking processes left there that were killed is removed. Raises Unwritable.
     """
     from filelock import FileLock, Timeout
 
-    tell = say or (lambda line: None)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".unpacking.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            tell(f"another process works in {folder}: waiting for it")
+            _log.info(f"another process works in {folder}: waiting for it")
             lock.acquire()
     try:
         for left in sorted(folder.glob(f"{_STAGING}*")):
             if left.is_dir() and not left.is_symlink():
                 size = sum(file.lstat().st_size for file in left.rglob("*"))
                 shutil.rmtree(left, ignore_errors=True)
-                tell(f"{folder}: removed {size:,} bytes that an unpacking left which was stopped")
+                _log.info(f"{folder}: removed {size:,} bytes that an unpacking left which was stopped")
         yield
     finally:
         lock.release()

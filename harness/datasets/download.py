@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -16,9 +17,11 @@ from harness.datasets import data_folder, data_root
 from harness.datasets.archives import NoTool, Password, is_archive, unpack, working_in
 from harness.datasets.file_index import Tree
 from harness.files import atomic
-from harness.files.download import DownloadFailed, Progress, Say, download
+from harness.files.download import DownloadFailed, Progress, download
 from harness.files.download import offline as is_offline
 from harness.runtime.errors import RunError, UsageError
+
+_log = logging.getLogger(__package__)
 
 _LEDGER = ".fetched.json"
 """In the dataset's folder: what was fetched and unpacked, so that it is not done twice; hidden, so no reader meets it."""
@@ -63,7 +66,6 @@ def get(
     root: str | Path | None = None,
     *,
     progress: Progress | None = None,
-    say: Say | None = None,
     offline: bool = False,
     password: Password | None = None,
 ) -> list[str]:
@@ -89,18 +91,18 @@ def get(
     problems: list[str] = []
     unreachable: set[str] = set()
     notice: list[str] = []
-    with working_in(folder, say):
+    with working_in(folder):
         ledger = _Ledger(folder)
         wanted = [entry for entry in card.downloads if not _done(entry, ledger)]
         lines += [f"{entry.file}: fetched before" for entry in card.downloads if entry not in wanted]
         if wanted and _whole(card, folder):
             return [f"{card.name} is in {folder} already, whole; nothing was downloaded."]
         notice = _notice(card, folder)
-        if wanted and say is not None:
-            say(_announced(card, wanted, folder))
+        if wanted:
+            _log.info(_announced(card, wanted, folder))
         for entry in wanted:
             try:
-                lines.append(_one(entry, folder, ledger, progress, say, unreachable, password))
+                lines.append(_one(entry, folder, ledger, progress, unreachable, password))
             except NoTool as error:
                 problems.append(f"{error}; then: {command(card, root, 'unpack')}")
             except (DownloadFailed, UsageError) as error:
@@ -135,7 +137,6 @@ def unpack_archives(
     archives: Sequence[str | Path] = (),
     *,
     progress: Progress | None = None,
-    say: Say | None = None,
     password: Password | None = None,
 ) -> list[str]:
     """Unpack `archives`, else all that lie in the dataset's folder and were not unpacked before; they are kept.
@@ -151,7 +152,7 @@ def unpack_archives(
     tried: set[Path] = set()
     if not archives and not folder.is_dir():
         raise UsageError(f"{folder}: no such folder\n{steps(card, folder)}")
-    with working_in(folder, say):
+    with working_in(folder):
         ledger = _Ledger(folder)
         pending = [Path(path) for path in archives] or _lying(folder)
         if not pending:
@@ -209,7 +210,6 @@ def _one(
     folder: Path,
     ledger: _Ledger,
     progress: Progress | None,
-    say: Say | None,
     unreachable: set[str],
     password: Password | None,
 ) -> str:
@@ -227,7 +227,6 @@ def _one(
         size=entry.bytes,
         largest=_LARGEST,
         progress=progress,
-        say=say,
         unreachable=unreachable,
     )
     ours = found.fresh or (before.downloaded and before.sha256 == found.sha256)

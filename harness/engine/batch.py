@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from harness import datasets
@@ -14,13 +15,14 @@ from harness.engine.run import Outcome, execute
 from harness.files.atomic import sha256_json
 from harness.runtime.errors import HarnessError, UsageError
 
+_log = logging.getLogger(__package__)
+
 WEIGHTS = "weights.safetensors"
 
 
 def run_all(
     requests: Sequence[Request],
     test_on: Sequence[str] = (),
-    say: Callable[[str], None] = print,
     *,
     keep_shared: bool = False,
     loaded: Mapping[str, datasets.Dataset] | None = None,
@@ -40,16 +42,16 @@ def run_all(
             problems.append(str(error))
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
-    plans = _without_idle_seeds(plans, say)
+    plans = _without_idle_seeds(plans)
     outcomes: list[Outcome] = []
     faults: list[HarnessError] = []
     with kept():
         for todo in plans:
             try:
-                first = execute_plan(todo, say, first_split_only=bool(test_on))
+                first = execute_plan(todo, first_split_only=bool(test_on))
                 outcomes.append(first)
                 for name in test_on:
-                    outcomes.append(execute_plan(_further(todo, first, name, say, keep_shared=keep_shared), say))  # noqa: PERF401 -- a fault must not lose those before
+                    outcomes.append(execute_plan(_further(todo, first, name, keep_shared=keep_shared)))  # noqa: PERF401 -- a fault must not lose those before
             except HarnessError as error:
                 faults.append(type(error)(f"{todo.card.name}{_on(todo, plans)}: {error}"))
     return outcomes, faults
@@ -65,33 +67,35 @@ def of_seeds(request: Request, seeds: Sequence[int]) -> list[Request]:
     return [replace(request, seed=seed) for seed in dict.fromkeys(seeds)]
 
 
-def _without_idle_seeds(plans: Sequence[Plan], say: Callable[[str], None]) -> list[Plan]:
+def _without_idle_seeds(plans: Sequence[Plan]) -> list[Plan]:
     """The plans without those that another seed has made already: where nothing is trained, cropped or split by chance."""
     kept: dict[str, Plan] = {}
     for todo in plans:
         chance = todo.trained or todo.card.protocol.crops.startswith("random") or todo.found.random
         same = sha256_json({k: v for k, v in todo.facts.items() if k != "seed" or chance})
         if same in kept:
-            say(f"{todo.card.name}: seed {todo.request.seed} would give what seed {kept[same].request.seed} gives; left out")
+            _log.info(
+                f"{todo.card.name}: seed {todo.request.seed} would give what seed {kept[same].request.seed} gives; left out"
+            )
         else:
             kept[same] = todo
     return list(kept.values())
 
 
-def execute_plan(todo: Plan, say: Callable[[str], None], *, first_split_only: bool = False) -> Outcome:
+def execute_plan(todo: Plan, *, first_split_only: bool = False) -> Outcome:
     protocol = todo.data.card.protocols[todo.protocol]
     repeats = min(protocol.repeats, todo.request.splits or protocol.repeats)
     if repeats > 1 and first_split_only and todo.trained:
-        say(f"{todo.card.name}: trained on the first of the {repeats} splits of {todo.protocol}, for the further test sets")
-        return execute(todo, say)
-    return execute(todo, say) if repeats == 1 else repeated(todo, repeats, say)
+        _log.info(f"{todo.card.name}: trained on the first of the {repeats} splits of {todo.protocol}, for the further test sets")
+        return execute(todo)
+    return execute(todo) if repeats == 1 else repeated(todo, repeats)
 
 
-def _further(todo: Plan, first: Outcome, name: str, say: Callable[[str], None], *, keep_shared: bool) -> Plan:
+def _further(todo: Plan, first: Outcome, name: str, *, keep_shared: bool) -> Plan:
     """The same model, with the weights that the first dataset gave it, on the whole of another dataset."""
     weights = str(first.folder / WEIGHTS) if todo.trained else todo.request.weights
     request = replace(todo.request, dataset=name, root=None, protocol=None, weights=weights, init=None)
-    data = datasets.load_dataset(name, cards=request.cards, quiet=request.quiet)
+    data = datasets.load_dataset(name, cards=request.cards)
     request = replace(request, protocol="full" if "full" in data.card.protocols else None)
     if todo.trained:
         independent = independent_rows(todo.data, todo.parts, data)
@@ -100,5 +104,5 @@ def _further(todo: Plan, first: Outcome, name: str, say: Callable[[str], None], 
         elif independent.shared:
             request = replace(request, remark="not " + independent.note)
         if independent.shared:
-            say(f"{name}: {request.remark}")
+            _log.info(f"{name}: {request.remark}")
     return plan(request, data)

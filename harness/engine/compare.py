@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,7 +57,6 @@ def compare_members(
     cards: Sequence[str] = (),
     runs: str = "runs",
     seed: int = 0,
-    say: Callable[[str], None] = print,
 ) -> Comparison:
     """Compare members a and b on the images that both scored.
 
@@ -78,7 +77,6 @@ def compare_members(
             root=root,
             cards=cards,
             lower_is_better=which in lower,
-            say=say,
         )
         for which, word in (("a", a), ("b", b))
     ]

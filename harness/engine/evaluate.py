@@ -71,7 +71,6 @@ def evaluate(
         cards=tuple(map(str, cards)),
         runs=str(runs),
         mlflow_uri=mlflow_uri,
-        quiet=True,
         object=None if named else model,
     )
     data = None
@@ -79,5 +78,5 @@ def evaluate(
         if not hasattr(dataset, "to_csv"):
             raise UsageError(f"dataset: a name, a table's path or a pandas DataFrame, not {type(dataset).__name__}")
         data = datasets.of_frame(dataset, root)
-    outcome = batch.execute_plan(plan(request, data), lambda text: None)
+    outcome = batch.execute_plan(plan(request, data))
     return outcome.record

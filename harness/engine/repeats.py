@@ -8,8 +8,9 @@ each tested image of each split (part `test@0`, `test@1`, ...) and, where all we
 from __future__ import annotations
 
 import datetime
+import logging
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from harness.results.run_folder import finished, folder_of, locked
 from harness.results.run_scores import ALL, ScoreFile, csv_text, split_part
 from harness.runtime.progress import duration
 
+_log = logging.getLogger(__name__)
 FIGURES = ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
 VERSION = 2
 """Raised by hand whenever a record of repeats says something else of the same scores; finished ones are then made again."""
@@ -54,19 +56,19 @@ def split_of(todo: Plan, number: int) -> Split:
     return Split(number, list(todo.rows("test")["name"]), int(references), todo.identity.split, todo.identity.table)
 
 
-def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
+def repeated(todo: Plan, repeats: int) -> Outcome:
     """A protocol's seeded repeats as one record: medians, ranges, and every repeat's own figures."""
     request = todo.request
     plans = [todo, *(plan(replace(request, repeat=r), todo.data) for r in range(1, repeats))]
     splits = [split_of(one, r) for r, one in enumerate(plans)]
     whole = _scored_once(todo, splits)
-    children = [execute(whole, say)] if whole else _each(plans, say)
+    children = [execute(whole)] if whole else _each(plans)
     identity = {"repeats": [child.folder.name for child in children], "first": dict(todo.facts)}
     key = key_of(identity)
     folder = folder_of(request.runs, todo.data.name, todo.card.name, key)
     stamp = stamp_of(todo.data)
     if not request.force and (record := finished(folder)) is not None and record.figures == stamp:
-        with Tracker(request.mlflow_uri, request.runs, folder, say) as tracker:
+        with Tracker(request.mlflow_uri, request.runs, folder) as tracker:
             tracker.catch_up(record, _mlflow_facts(todo, key))
         return Outcome(folder, record, found=True)
     rows: list[tuple[str, float, str]] = []
@@ -84,7 +86,7 @@ def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
         pictures |= {row[0]: row for row in ScoreFile(children[0].folder).picture_hashes()}
     lines = [[n, repr(s), part] for n, s, part in rows]
     first = children[0].record
-    with locked(folder, say), Tracker(request.mlflow_uri, request.runs, folder, say) as tracker:
+    with locked(folder), Tracker(request.mlflow_uri, request.runs, folder) as tracker:
         tracker.begin(*_mlflow_facts(todo, key))
         write_text(folder / "scores.csv", csv_text([ScoreFile.HEADER, *lines]))
         write_text(folder / "pictures.csv", csv_text([ScoreFile.PICTURES, *pictures.values()]))
@@ -116,16 +118,16 @@ def repeated(todo: Plan, repeats: int, say: Callable[[str], None]) -> Outcome:
             },
         }
         record = of_document(document, folder)
-        _report(folder, record, todo.data, say)
+        _report(folder, record, todo.data)
         write_json(folder / "record.json", record.to_json())
         tracker.end(record)
     return Outcome(folder, record, found=False)
 
 
-def _report(folder: Any, record: Record, data: Dataset, say: Callable[[str], None]) -> None:
+def _report(folder: Any, record: Record, data: Dataset) -> None:
     from harness.results import report
 
-    report.of_run(folder, record, data.table, None, say)
+    report.of_run(folder, record, data.table, None)
 
 
 def stamp_of(data: Dataset) -> dict[str, Any]:
@@ -143,18 +145,18 @@ def _scored_once(todo: Plan, splits: Sequence[Split]) -> Plan | None:
     return whole if all(scored.issuperset(split.names) for split in splits) else None
 
 
-def _each(plans: Sequence[Plan], say: Callable[[str], None]) -> list[Outcome]:
+def _each(plans: Sequence[Plan]) -> list[Outcome]:
     """A run for each split; before the first training, how many there are."""
     todo, known = plans[0], [finished(one.folder) if not one.request.force else None for one in plans]
     left = len(plans) - sum(record is not None for record in known)
     if todo.trained and left:
         there = f", {len(plans) - left} of them are there already" if left < len(plans) else ""
         took = [r.training.seconds for r in known if r is not None and r.training and r.training.seconds]
-        each = statistics.mean(took) if took else None
-        time = f"; one took {duration(max(1.0, each))}, {left} take about {duration(max(1.0, each * left))}" if each else ""
-        say(
-            f"{todo.card.name}: {len(plans)} trainings, one for each split of {todo.protocol}{there}{time}; "
-            "the first steps tell how long one and all take"
+        each = max(1.0, statistics.mean(took)) if took else None
+        time = f"one took {duration(each)}, the rest takes about {duration(each * left)}" if each else ""
+        _log.info(
+            f"{todo.card.name}: {len(plans)} trainings, one for each split of {todo.protocol}{there}; "
+            + (time or "the first steps tell how long one and all take")
         )
     outcomes = []
     told = False
@@ -162,7 +164,7 @@ def _each(plans: Sequence[Plan], say: Callable[[str], None]) -> list[Outcome]:
         first = todo.trained and record is None and not told
         told = told or first
         # The first training tells how long all take: its trainer knows after a few steps.
-        outcomes.append(execute(replace(one, request=replace(one.request, trainings=left)) if first else one, say))
+        outcomes.append(execute(replace(one, request=replace(one.request, trainings=left)) if first else one))
     return outcomes
 
 

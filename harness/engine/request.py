@@ -81,7 +81,6 @@ class Request:
     """reference_ids that are left out of the scored parts."""
     remark: str = ""
     """Shown beside the result, such as why references were left out."""
-    quiet: bool = False
     rehash: bool = False
     """Read every image again, whatever the index of file hashes says."""
     object: Any = None
@@ -130,7 +129,7 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
     for place in (request.weights, request.init, request.scores, *request.cards):
         require_utf8(place)
     card = _card(request)
-    data = data or datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
+    data = data or datasets.load_dataset(request.dataset, request.root, cards=request.cards)
     if not has_pictures(data.table) and not request.scores and not _scores_only(card):
         raise UsageError(f"{data.name}: a table without pictures serves score files only (--scores FILE --name NAME)")
     name, protocol = data.protocol(request.protocol)
@@ -176,7 +175,7 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
         found = weight_files.ResolvedWeights({}, None, {"scores": scores_hash(read_scores(request.scores))}, (), False)
     else:
         file = request.init if trained and request.init else request.weights
-        with downloads(quiet=request.quiet) as fetched:
+        with downloads() as fetched:
             found = weight_files.find(card, file, offline=request.offline, progress=fetched)
     content: dict[str, str] = {}
     images = None
@@ -185,9 +184,9 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
         rows = _rows(data.table, parts, request.limit, wanted)
         require_files(rows, data.name)
         files = [*dict.fromkeys(rows["reference"]), *rows["distorted"]]
-        with counted(f"reading the images of {data.name}, once", unit="files", quiet=request.quiet or len(files) < _MANY) as step:
+        with counted(f"reading the images of {data.name}, once", unit="files", least=_MANY) as step:
             content = hash_files(files, rehash=request.rehash, progress=step)
-        if WEAK and not request.rehash and not request.quiet:
+        if WEAK and not request.rehash:
             weak = "this system does not tell when a file was last changed; --rehash reads every image again"
             data.table.attrs.setdefault("notes", []).append(weak)
         images = data.images or images_hash(rows, content)
@@ -263,7 +262,7 @@ def _card_of_object(request: Request) -> ModelCard:
 def request_facts(request: Request) -> dict[str, Any]:
     """What the user asked for, as far as it can be asked again: no paths of this machine but those of given files."""
     facts = asdict(replace(request, object=None)) | {"object": request.object is not None}
-    here = ("root", "device", "workers", "ray", "offline", "cards", "runs", "mlflow_uri", "quiet", "force", "rehash", "trainings")
+    here = ("root", "device", "workers", "ray", "offline", "cards", "runs", "mlflow_uri", "force", "rehash", "trainings")
     return {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items() if k not in here}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import logging
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from harness.engine.trainer import Trained
     from harness.models.weights import ResolvedWeights
 
+_log = logging.getLogger(__package__)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -69,12 +72,12 @@ class Outcome:
     found: bool
 
 
-def run(request: Request, say: Callable[[str], None] = print) -> Outcome:
+def run(request: Request) -> Outcome:
     """Do what a request asks, or find that it was done; a run that was cut off is taken up where it stood."""
-    return execute(plan(request), say)
+    return execute(plan(request))
 
 
-def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
+def execute(todo: Plan) -> Outcome:
     """Do what a plan says, unless its record is there."""
     request = todo.request
     remember(todo.data.card.path if request.dataset.lower().endswith((".csv", ".tsv")) else None, request.weights, request.init)
@@ -82,35 +85,37 @@ def execute(todo: Plan, say: Callable[[str], None] = print) -> Outcome:
     if not request.force and (record := finished(todo.folder)) is not None:
         from harness.results.mlflow_mirror import Tracker
 
-        record = _with_fresh_figures(todo, record, say)
-        with Tracker(request.mlflow_uri, request.runs, todo.folder, say) as tracker:
+        record = _with_fresh_figures(todo, record)
+        with Tracker(request.mlflow_uri, request.runs, todo.folder) as tracker:
             tracker.catch_up(record, mlflow_facts(todo))
         return Outcome(todo.folder, record, found=True)
-    _say_if_only_the_code_differs(todo, say)
+    _say_if_only_the_code_differs(todo)
     if request.scores:
         _given_scores(todo)  # refused before there is a folder
-    with locked(todo.folder, say):
-        processes.end_leftovers(todo.folder, say)
+    with locked(todo.folder):
+        processes.end_leftovers(todo.folder)
         if not request.force:
             if (record := finished(todo.folder)) is not None:
                 return Outcome(todo.folder, record, found=True)
-            withdraw(todo.folder, say)
+            withdraw(todo.folder)
         try:
-            return Outcome(todo.folder, _work(todo, say), found=False)
+            return Outcome(todo.folder, _work(todo), found=False)
         except FileNotFoundError as error:
             if error.filename and Path(error.filename).is_relative_to(todo.folder):
                 raise RunError(f"{error.filename} is gone: removed while the run worked; the same command goes on") from error
             raise
 
 
-def _with_fresh_figures(todo: Plan, record: Record, say: Callable[[str], None]) -> Record:
+def _with_fresh_figures(todo: Plan, record: Record) -> Record:
     """The record, its figures measured again from its scores where their code or the columns that they use have changed."""
     if record.figures == figures_stamp(todo.data, todo.rows(*SCORED_PARTS)):
         return record
-    with locked(todo.folder, say):
+    with locked(todo.folder):
         fresh = with_figures(record, figures(todo, ScoreFile(todo.folder).read()))
         write_json(todo.folder / "record.json", fresh.to_json())
-    say(f"{todo.folder}: its figures were measured again: how they are computed, or what the dataset says of its images, changed")
+    _log.info(
+        f"{todo.folder}: its figures were measured again: how they are computed, or what the dataset says of its images, changed"
+    )
     return fresh
 
 
@@ -125,19 +130,19 @@ def figures(todo: Plan, scores: Sequence[tuple[str, float, str]]) -> dict[str, A
     }
 
 
-def _work(todo: Plan, say: Callable[[str], None]) -> Record:
+def _work(todo: Plan) -> Record:
     from harness.results import report
     from harness.results.mlflow_mirror import Tracker
 
     request = todo.request
     for remark in todo.data.table.attrs.get("notes", []):
-        say(f"{todo.data.name}: {remark}")
+        _log.info(f"{todo.data.name}: {remark}")
     if lacking := missing(todo.data.card, todo.data.table, todo.protocol):
-        say(f"{todo.data.name}: incomplete: {lacking}; the record is marked and not ranked")
+        _log.info(f"{todo.data.name}: incomplete: {lacking}; the record is marked and not ranked")
     tested = todo.rows("test")
     if len(tested) and tested["score"].isna().all():
         note = todo.data.card.protocols[todo.protocol].note
-        say(
+        _log.info(
             f"{todo.data.name}: people's scores of the {len(tested):,} tested images are not here: there will be scores and no "
             "figures" + (f" ({note})" if note else "")
         )
@@ -150,20 +155,20 @@ def _work(todo: Plan, say: Callable[[str], None]) -> Record:
         workers = stack.enter_context(workers_of(todo, model))
         device = devices.choose("cpu" if workers else request.device, model)
         now = conditions_of(todo, model, device, workers)
-        prepare(todo.folder, todo.facts, now, force=request.force, say=say)
-        tracker = stack.enter_context(Tracker(request.mlflow_uri, request.runs, todo.folder, say))
+        prepare(todo.folder, todo.facts, now, force=request.force)
+        tracker = stack.enter_context(Tracker(request.mlflow_uri, request.runs, todo.folder))
         tracker.begin(*mlflow_facts(todo))
-        training = _train(todo, model, device, workers, tracker.epoch, say) if todo.trained else None
+        training = _train(todo, model, device, workers, tracker.epoch) if todo.trained else None
         if training:
             refuse_changed(todo, hash_files(todo.content))
         if model is not None:
             move(model, device)
         pictures = model is not None and has_pictures(todo.data.table)
         found = _trained_weights(todo) if training else todo.found
-        scoring = _score(todo, model, device, workers, found, say) if pictures else _take(todo, model)
+        scoring = _score(todo, model, device, workers, found) if pictures else _take(todo, model)
         require_there(todo.folder)
         record = _record(todo, model, now, training, scoring)
-        report.of_run(todo.folder, record, todo.data.table, model, say)
+        report.of_run(todo.folder, record, todo.data.table, model)
         write_json(todo.folder / "record.json", record.to_json())
         tracker.end(record)
     return record
@@ -194,14 +199,14 @@ def _evaluating(model: Any) -> Iterator[None]:
         model.train()
 
 
-def train(todo: Plan, on_epoch: Callable[[dict[str, Any]], None], say: Callable[[str], None]) -> Trained:
+def train(todo: Plan, on_epoch: Callable[[dict[str, Any]], None]) -> Trained:
     """Only a plan's training, in the folder where `execute` then goes on from it under the same conditions."""
     model = models.build(todo.card, todo.found, todo.request.seed)
     device = devices.choose(todo.request.device, model)
-    with locked(todo.folder, say):
+    with locked(todo.folder):
         now = conditions(device, devices.threads(model), todo.request.batch)
-        prepare(todo.folder, todo.facts, now, force=False, say=say)
-        return _train(todo, model, device, None, on_epoch, say)
+        prepare(todo.folder, todo.facts, now, force=False)
+        return _train(todo, model, device, None, on_epoch)
 
 
 def workers_of(todo: Plan, model: Any) -> AbstractContextManager[Workers | None]:
@@ -227,7 +232,6 @@ def _train(
     device: str,
     workers: Workers | None,
     on_epoch: Callable[[dict[str, Any]], None],
-    say: Callable[[str], None],
 ) -> Trained:
     from harness.engine.distributed.worker import Job
     from harness.engine.trainer import WEIGHTS, Trainer
@@ -258,12 +262,12 @@ def _train(
         from harness.engine.distributed import training
 
         job = Job(todo.card, todo.found, request.seed, request.batch)
-        trained = training.train(workers.session, group, job, arguments, say=say, quiet=request.quiet, on_epoch=on_epoch)
+        trained = training.train(workers.session, group, job, arguments, on_epoch=on_epoch)
         # Frozen parts that came from files are not in it: the model has them.
         model.load_state_dict(read_state(todo.folder / WEIGHTS), strict=False)
         model.eval()
         return trained
-    return Trainer(model, **arguments, device=device, say=say, quiet=request.quiet, on_epoch=on_epoch).train()
+    return Trainer(model, **arguments, device=device, on_epoch=on_epoch).train()
 
 
 class _Scoring(NamedTuple):
@@ -276,16 +280,13 @@ class _Scoring(NamedTuple):
     """Seconds per image, warm."""
 
 
-def _score(
-    todo: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights, say: Callable[[str], None]
-) -> _Scoring:
+def _score(todo: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights) -> _Scoring:
     """Score what scores.csv lacks."""
-    with scorer_of(todo, model, device, workers, found, say) as scorer:
-        return _score_with(scorer, todo, say)
+    with scorer_of(todo, model, device, workers, found) as scorer:
+        return _score_with(scorer, todo)
 
 
-def _score_with(scorer: Scorer | WorkerPool, todo: Plan, say: Callable[[str], None]) -> _Scoring:
-    request = todo.request
+def _score_with(scorer: Scorer | WorkerPool, todo: Plan) -> _Scoring:
     rows = todo.rows(*SCORED_PARTS)
     part_of = dict(zip(rows["name"], todo.parts[rows.index], strict=True))
     chunks = scorer.chunks(pairs_of(rows))
@@ -294,12 +295,12 @@ def _score_with(scorer: Scorer | WorkerPool, todo: Plan, say: Callable[[str], No
     known = pictures_by_name(todo, rows)
     done = file.resume(names, known)
     if done:
-        say(f"{todo.card.name}: {sum(len(names[n]) for n in done)} of {len(rows)} scores are there already")
+        _log.info(f"{todo.card.name}: {sum(len(names[n]) for n in done)} of {len(rows)} scores are there already")
     left = {number: chunk for number, chunk in enumerate(chunks) if number not in done}
     count = sum(len(names[n]) for n in done)
     fresh, begun, identical = len(rows) - count, time.monotonic(), 0
     remarks: dict[Remark, None] = {}
-    with progress(f"{todo.card.name} on {todo.data.name}", len(rows), done=count, unit="pairs", quiet=request.quiet) as step:
+    with progress(f"{todo.card.name} on {todo.data.name}", len(rows), done=count, unit="pairs") as step:
         for _, results in scorer.each(left):
             file.append(results, [part_of[r.name] for r in results])
             count += len(results)
@@ -307,7 +308,7 @@ def _score_with(scorer: Scorer | WorkerPool, todo: Plan, say: Callable[[str], No
             remarks |= dict.fromkeys(remark for r in results for remark in r.remarks)
             step(count)
     for line in remark_lines(remarks):
-        say(line)
+        _log.info(line)
     file.finish(names)
     refuse_changed_pictures(todo, file, known)
     seconds = (time.monotonic() - begun) * len(rows) / fresh if fresh else 0.0
@@ -316,17 +317,17 @@ def _score_with(scorer: Scorer | WorkerPool, todo: Plan, say: Callable[[str], No
 
 @contextmanager
 def scorer_of(
-    todo: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights, say: Callable[[str], None]
+    todo: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights
 ) -> Iterator[Scorer | WorkerPool]:
     """The plan's scorer, here or by workers: the card's cropping, the request's seed and batch; `found` fills the model."""
     card, request = todo.card, todo.request
-    here = Scorer(model, card.protocol, card.identical, request.seed, device, request.batch, say=say, card_path=card.path)
+    here = Scorer(model, card.protocol, card.identical, request.seed, device, request.batch, card_path=card.path)
     if workers is None:
         yield here
         return
     from harness.engine.distributed.worker import Job
 
-    with workers.pool(Job(card, found, request.seed, request.batch), say) as pool:
+    with workers.pool(Job(card, found, request.seed, request.batch)) as pool:
         yield pool
 
 
@@ -425,7 +426,7 @@ def _contaminated_by(todo: Plan, trained_on: Sequence[str]) -> list[str]:
     return [card.name for card in others if related(todo.data.card, card, content_left_out=bool(todo.request.exclude))]
 
 
-def _say_if_only_the_code_differs(todo: Plan, say: Callable[[str], None]) -> None:
+def _say_if_only_the_code_differs(todo: Plan) -> None:
     """Before training anew: a run of the same request by another state of the model's code may be what the user wants."""
     if not todo.trained or (todo.folder / "state.json").is_file():
         return
@@ -435,8 +436,8 @@ def _say_if_only_the_code_differs(todo: Plan, say: Callable[[str], None]) -> Non
             begun = json.loads((folder / "state.json").read_text(encoding="utf-8"))["identity"]
             if {**begun, "code": None} != wanted:
                 continue
-            say(f"{todo.card.name}: the model's code changed since {folder} was trained; training anew")
+            _log.info(f"{todo.card.name}: the model's code changed since {folder} was trained; training anew")
             if (weights := folder / "weights.safetensors").is_file():
                 words = ["harness", "run", todo.request.model, "--dataset", todo.request.dataset, "--weights", str(weights)]
                 words += ["--protocol", todo.request.protocol] if todo.request.protocol else []
-                say(f"its weights as they are: {shlex.join(words)}")
+                _log.info(f"its weights as they are: {shlex.join(words)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from harness.results.record import Record, RepeatsRecord, read_record
 from harness.results.run_folder import folder_of
 from harness.results.run_scores import ScoreFile, split_part
 from harness.runtime.errors import UsageError, listed
+
+_log = logging.getLogger(__package__)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,6 @@ def member(
     root: str | None = None,
     cards: Sequence[str] = (),
     lower_is_better: bool = False,
-    say: Callable[[str], None] = print,
 ) -> Member:
     """The member that `word` names. A model's name means its newest finished run on `dataset` (and `protocol`); runs of single
     splits that a record of repeated splits puts together are not meant.
@@ -78,7 +80,7 @@ def member(
         )
     folder = max(finished, key=lambda entry: (entry[1].created, str(entry[0])))[0]
     if len(finished) > 1:
-        say(f"{word}: {len(finished)} finished runs on {dataset}; taking the newest, {folder}")
+        _log.info(f"{word}: {len(finished)} finished runs on {dataset}; taking the newest, {folder}")
     return _of_run(folder)
 
 

@@ -6,6 +6,7 @@ of writing and of resuming: equal chunks give equal bits. Pictures are decoded a
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections import deque
@@ -36,6 +37,8 @@ from harness.runtime.errors import RunError, UsageError, listed
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+
+_log = logging.getLogger(__package__)
 
 
 BATCH = 8
@@ -87,7 +90,6 @@ class Scorer:
     batch: int = BATCH
     workers: int = 0
     """Decoding threads (and scoring threads, for metrics on uint8); 0: one per core."""
-    say: Callable[[str], None] = print
     card_path: str = ""
     """The model's card, named in errors of a user's own model."""
     _embedded: tuple[str, list[Any]] | None = field(default=None, repr=False)
@@ -108,7 +110,7 @@ class Scorer:
         self.parts: list[Scorer | None] = [
             None
             if m.model is None
-            else Scorer(m.model, m.protocol, m.identical, self.seed, self.device, self.batch, self.workers, self.say)
+            else Scorer(m.model, m.protocol, m.identical, self.seed, self.device, self.batch, self.workers)
             for m in self.can.members
         ]
 
@@ -285,7 +287,7 @@ class Scorer:
                 if "memory" not in str(error).lower() or step == 1:
                     raise
                 pieces *= 2
-                self.say(f"not enough memory for {step} crops at once; going on with {-(-rows // pieces)}")
+                _log.info(f"not enough memory for {step} crops at once; going on with {-(-rows // pieces)}")
 
     def _scored(
         self, pair: Pair, reference: decode.Decoded, distorted: decode.Decoded, places: list[Crop], values: list[float]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from harness.engine.batch import run_all
 from harness.engine.request import Request
 from harness.engine.run import Outcome
 from harness.runtime.errors import HarnessError, RunError, UsageError, listed
+
+_log = logging.getLogger(__package__)
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,13 @@ class SuiteOutcome:
     """Names of the datasets that are not here."""
 
 
-def run_suite(suite: Suite, requests: Sequence[Request], say: Callable[[str], None] = print) -> SuiteOutcome:
+def run_suite(suite: Suite, requests: Sequence[Request]) -> SuiteOutcome:
     """Every request on every dataset of the suite that is here.
 
     Args:
         suite: the suite with its datasets.
         requests: a request for each model (and seed); dataset, protocol and root are the suite's. `{dataset}` in a request's
             scores stands for the dataset's name.
-        say: told, before anything runs, which datasets are absent and how each is obtained.
 
     Returns:
         What ran, dataset by dataset, and what did not.
@@ -46,14 +48,13 @@ def run_suite(suite: Suite, requests: Sequence[Request], say: Callable[[str], No
     present: list[SuiteDataset] = []
     absent: dict[str, str] = {}
     broken: list[HarnessError] = []
-    quiet = all(request.quiet for request in requests)
     cards = requests[0].cards if requests else ()
     for entry in suite.datasets:
         if (reason := _absent(entry)) is not None:
             absent[entry.name] = reason
             continue
         try:
-            here[entry.word] = datasets.load_dataset(entry.word, entry.root, cards=cards, quiet=quiet)
+            here[entry.word] = datasets.load_dataset(entry.word, entry.root, cards=cards)
             present.append(entry)
         except HarnessError as error:
             kind = UsageError if isinstance(error, UsageError) else RunError
@@ -63,13 +64,13 @@ def run_suite(suite: Suite, requests: Sequence[Request], say: Callable[[str], No
         told = [*absent.values(), *map(str, broken)]
         raise UsageError("\n".join([f"{suite.card.name}: none of its datasets can be used here", *told]))
     if absent:
-        say(f"{suite.card.name}: not here: {listed(list(absent))}; the others run: {listed([e.name for e in present])}")
+        _log.info(f"{suite.card.name}: not here: {listed(list(absent))}; the others run: {listed([e.name for e in present])}")
         for reason in absent.values():
-            say(reason)
+            _log.info(reason)
     for fault in broken:
-        say(f"left out: {fault}")
+        _log.info(f"left out: {fault}")
     wanted = [_on(request, entry) for entry in present for request in requests]
-    outcomes, faults = run_all(wanted, say=say, loaded=here)
+    outcomes, faults = run_all(wanted, loaded=here)
     return SuiteOutcome(tuple(outcomes), (*broken, *faults), tuple(absent))
 
 

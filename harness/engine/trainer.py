@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,8 @@ from harness.statistics.agreement import agreement
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_log = logging.getLogger(__package__)
 
 CHECKPOINT, BEST, WEIGHTS, LOG = "checkpoint.safetensors", "best.safetensors", "weights.safetensors", "log.jsonl"
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -102,8 +105,6 @@ class Trainer:
     """Parts that the card's files filled, with their sha256: where frozen, they are not written again with the weights."""
     trainings: int = 1
     """How many trainings of this kind are left, this one included; one for each of several splits."""
-    say: Callable[[str], None] = print
-    quiet: bool = False
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None
     group: SingleProcess = field(default_factory=SingleProcess)
     """Members share each batch by whole groups; the first of them writes."""
@@ -139,7 +140,7 @@ class Trainer:
         self.group.broadcast(self.model)
         begun, saved, first = time.monotonic(), time.monotonic(), state["step"]
         pending: list[tuple[int, Loss]] = []
-        with self.shown("training", self.steps, done=first, unit="steps", quiet=self.quiet) as step_done:
+        with self.shown("training", self.steps, done=first, unit="steps") as step_done:
             last = first if self._waited(state) else self.steps
             for step, batch in self.batches.ahead(first, last, lambda groups: set(self.group.share(range(len(groups))))):
                 self._train_mode()
@@ -164,7 +165,7 @@ class Trainer:
                 step_done(step + 1, f"loss {float(loss):.4f}" if epoch_ends else "")
                 if epoch_ends and self._waited(state):
                     epoch = (step + 1) // self.epoch_steps
-                    self.say(f"no better epoch in {recipe.patience} validations: training ends after epoch {epoch}")
+                    _log.info(f"no better epoch in {recipe.patience} validations: training ends after epoch {epoch}")
                     break
         self._choose(state)
         return Trained(state["step"], len(state["history"]), state["best_epoch"], state["seconds"], state["history"])
@@ -304,7 +305,7 @@ class Trainer:
     def _validating(self) -> Scorer:
         self.model.eval()
         cropping = Cropping(crops=self.recipe.validation_crops, crop_size=self.crop_size or 0)
-        return Scorer(self.model, cropping, seed=self.seed, device=self.device, batch=self.batch, say=self.say)
+        return Scorer(self.model, cropping, seed=self.seed, device=self.device, batch=self.batch)
 
     def _better(self, best: Mapping[str, float], entry: Mapping[str, float]) -> bool:
         figures = {"last": (), "srcc": ("srcc",), "main": ("main",), "srcc-or-plcc": ("srcc", "plcc")}[self.recipe.selection]
@@ -322,8 +323,6 @@ class Trainer:
         validations = self._validations(done // self.epoch_steps)
         each = self._seconds_to_validate() if validations else 0.0
         seconds = max(1.0, step_seconds * (self.steps - done) + each * validations)
-        if self.quiet and seconds * self.trainings < _LONG:
-            return
         parts = [f"{self.steps - done:,} steps of {step_seconds:.2g} s"]
         parts += [f"{validations} validations of {duration(max(1.0, each))}"] if validations else []
         size = sum(v.numel() * v.element_size() for v in self.model.state_dict().values())
@@ -341,7 +340,7 @@ class Trainer:
             ways += ["--set recipe.precision=bf16, where the processor or GPU has it"] if recipe.precision == "fp32" else []
             ways += ["a variant with larger patches", "a GPU (--device cuda)"]
             text += f"; shorter: {', '.join(ways)}. It can be stopped and taken up again at any time"
-        self.say(text)
+        _log.info(text)
 
     def _validations(self, epoch: int) -> int:
         """How many validations follow after an epoch."""
@@ -386,7 +385,7 @@ class Trainer:
                 _, number, key = name.split(".", 2)
                 entries.setdefault(int(number), {})[key] = tensor
         optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
-        self.say(f"taking up the training at step {state['step']} of {self.steps}")
+        _log.info(f"taking up the training at step {state['step']} of {self.steps}")
         return {**fresh, **state}
 
     def _save_weights(self, file: str) -> None:

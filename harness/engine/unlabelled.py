@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ from harness.runtime.progress import progress
 if TYPE_CHECKING:
     from harness.engine.distributed.workers import WorkerPool
     from harness.models.weights import ResolvedWeights
+
+_log = logging.getLogger(__package__)
 
 Result = tuple[Pair, Scored]
 
@@ -92,7 +95,6 @@ def scorer(
     workers: int = 0,
     ray: str | None = None,
     batch: int = 8,
-    say: Callable[[str], None] = print,
 ) -> Iterator[Scorer | WorkerPool]:
     """A model ready to score these pairs under its card's cropping, here, or in `workers` processes or on the cluster `ray`.
 
@@ -103,14 +105,14 @@ def scorer(
     if workers < 2 and not ray:
         where = choose(device, loaded)
         move(loaded, where)
-        yield Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), say=say, card_path=card.path)
+        yield Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), card_path=card.path)
         return
     from harness.engine.distributed.worker import Job
     from harness.engine.distributed.workers import start_workers
 
     with (
         start_workers(loaded, ray, workers, device) as started,
-        started.pool(Job(card, found, seed, min(batch, most)), say) as pool,
+        started.pool(Job(card, found, seed, min(batch, most))) as pool,
     ):
         yield pool
 
@@ -159,7 +161,6 @@ def several(
     seed: int = 0,
     offline: bool = False,
     batch: int = 8,
-    say: Callable[[str], None] = print,
 ) -> list[Ready]:
     """The models `names`, ready to score `pairs` in this process.
 
@@ -176,7 +177,7 @@ def several(
             card, found, loaded = _ready(name, weights, settings, cards, seed, offline)
             where = choose(device, loaded)
             move(loaded, where)
-            made = Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), say=say, card_path=card.path)
+            made = Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), card_path=card.path)
             identity = sha256_json(
                 {
                     "card": repr(replace(card, path="")),
@@ -202,8 +203,6 @@ def score_all(
     pairs: Sequence[Pair],
     *,
     journal: Path | None = None,
-    quiet: bool = False,
-    say: Callable[[str], None] = print,
 ) -> list[ScoredPair]:
     """Every pair under every model, in the pairs' order; each image is decoded once for all models.
 
@@ -214,8 +213,6 @@ def score_all(
         ready: of `several`.
         pairs: with unique names.
         journal: a file next to the output; the caller removes it when the output is written.
-        quiet: no progress.
-        say: takes one line about what was found finished.
 
     Raises:
         UsageError: listing every image that cannot be decoded or scored; all others are scored first and kept.
@@ -225,7 +222,7 @@ def score_all(
     done = {} if journal is None else _resume(journal, ready, pairs, chunks)
     kept = sum(len(chunks[number]) for number in done)
     if kept:
-        say(f"going on: {kept} of {len(pairs)} pairs were scored before")
+        _log.info(f"going on: {kept} of {len(pairs)} pairs were scored before")
     todo = [number for number in range(len(chunks)) if number not in done]
     threads = ready[0].scorer.threads
     problems: list[str] = []
@@ -237,7 +234,7 @@ def score_all(
         return number, images, first
 
     with ExitStack() as stack:
-        step = stack.enter_context(progress("scoring", len(pairs), done=kept, unit="pairs", quiet=quiet))
+        step = stack.enter_context(progress("scoring", len(pairs), done=kept, unit="pairs"))
         pool = stack.enter_context(ThreadPoolExecutor(threads))
         for one in ready:
             stack.enter_context(one.scorer.working())
@@ -361,10 +358,10 @@ def _scored(
     return Scored(pair.name, float(score), bool(identical), distorted, reference, each, tuple(Remark(*m) for m in remarks))
 
 
-def score(scorer: Scorer | WorkerPool, pairs: Sequence[Pair], *, quiet: bool = False) -> list[Result]:
+def score(scorer: Scorer | WorkerPool, pairs: Sequence[Pair]) -> list[Result]:
     """Every pair with its result, in the pairs' order."""
     done: dict[str, Scored] = {}
-    with progress("scoring", len(pairs), unit="pairs", quiet=quiet) as step:
+    with progress("scoring", len(pairs), unit="pairs") as step:
         for _, results in scorer.each(dict(enumerate(scorer.chunks(pairs)))):
             done |= {r.name: r for r in results}
             step(len(done))

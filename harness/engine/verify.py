@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from harness.results.record import Figures, Record, RepeatsRecord, read_record, 
 from harness.results.run_scores import Scored, ScoreFile
 from harness.runtime.errors import HarnessError, RunError, UsageError, listed
 from harness.runtime.text import command
+
+_log = logging.getLogger(__package__)
 
 WEIGHTS = "weights.safetensors"
 TOLERANCE = 1e-5
@@ -82,8 +85,6 @@ def verify(
     workers: int = 0,
     ray: str | None = None,
     again: Repeated | None = None,
-    quiet: bool = True,
-    say: Callable[[str], None] = print,
 ) -> VerificationResult:
     """Do a record's work again and compare, bit for bit under the same conditions, within TOLERANCE under others.
 
@@ -108,7 +109,7 @@ def verify(
         asked = Request(
             **fields, root=root, cards=tuple(cards), device=device, offline=offline, workers=workers, ray=ray,
             runs=scratch,
-            mlflow_uri="off", quiet=quiet, rehash=True,
+            mlflow_uri="off",  rehash=True,
         )  # fmt: skip
         findings = own_contradictions(folder, record)
         try:
@@ -118,7 +119,7 @@ def verify(
         findings += identity_differences(record, todo, folder)
         if findings:
             return VerificationResult(folder, 0, tuple(findings), ())
-        checked, found, remarks = _again(folder, record, todo, sample, say, train=train)
+        checked, found, remarks = _again(folder, record, todo, sample, train=train)
         return VerificationResult(folder, checked, tuple(found), tuple(remarks))
 
 
@@ -179,15 +180,13 @@ def _training_findings(record: Record, todo: Plan) -> list[Finding]:
     )
 
 
-def _again(
-    folder: Path, record: Record, todo: Plan, sample: int | None, say: Callable[[str], None], *, train: bool
-) -> tuple[int, list[Finding], list[str]]:
+def _again(folder: Path, record: Record, todo: Plan, sample: int | None, *, train: bool) -> tuple[int, list[Finding], list[str]]:
     scores = {n: s for n, s, _ in ScoreFile(folder).read()}
     if todo.request.scores or not has_pictures(todo.data.table):
         return len(scores), _measured(record, todo, scores) + _files_findings(todo, scores), []
     kept = folder / WEIGHTS
     if not record.training or kept.is_file():
-        results, now = _scored_again(record, todo, kept, sample, say)
+        results, now = _scored_again(record, todo, kept, sample)
         # Who trained the weights that are here changes nothing in what they score.
         before, now = ({k: v for k, v in c.items() if k != "training"} for c in (record.conditions, now))
         fresh, exact = {r.name: r.score for r in results}, now == before
@@ -195,8 +194,8 @@ def _again(
         findings = _score_findings(scores, fresh, exact=exact)
         remarks = [] if exact else [f"other conditions: {conditions.difference(before, now)}"]
     elif train:
-        say(f"the record keeps no weights: training it again (it took {record.training.seconds or 0:.0f} s)")
-        again = execute(todo, say)
+        _log.info(f"the record keeps no weights: training it again (it took {record.training.seconds or 0:.0f} s)")
+        again = execute(todo)
         fresh = {n: s for n, s, _ in ScoreFile(again.folder).read()}
         pictures = ScoreFile(again.folder).picture_hashes()
         findings, remarks = _trained_findings(record, again.record, scores, fresh)
@@ -208,9 +207,7 @@ def _again(
     return len(fresh), findings, remarks
 
 
-def _scored_again(
-    record: Record, todo: Plan, kept: Path, sample: int | None, say: Callable[[str], None]
-) -> tuple[list[Scored], dict[str, Any]]:
+def _scored_again(record: Record, todo: Plan, kept: Path, sample: int | None) -> tuple[list[Scored], dict[str, Any]]:
     """The results of scoring with the weights at hand, and the conditions of that."""
     found = ResolvedWeights({}, kept, {}, (), False) if record.training else todo.found
     model = models.build(todo.card, found, todo.request.seed)
@@ -219,7 +216,7 @@ def _scored_again(
         device = devices.choose("cpu" if workers else todo.request.device, model)
         now = conditions_of(todo, model, device, workers)
         move(model, device)
-        scorer = stack.enter_context(scorer_of(todo, model, device, workers, found, say))
+        scorer = stack.enter_context(scorer_of(todo, model, device, workers, found))
         chunks = scorer.chunks(pairs_of(todo.rows(*SCORED_PARTS)))
         if sample is not None:
             images = sum(map(len, chunks))
@@ -325,7 +322,7 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
     if isinstance(record, RepeatsRecord):
         raise RunError(f"{folder}: a record of repeats; run its command again: {command(record.command)}")
     fields = request_of(folder, record, cards)
-    asked = Request(**fields, root=root, cards=tuple(cards), mlflow_uri="off", offline=True, quiet=True)
+    asked = Request(**fields, root=root, cards=tuple(cards), mlflow_uri="off", offline=True)
     todo = plan(asked, look=False)
     problems = [*own_contradictions(folder, record), *identity_differences(record, todo)]
     if problems:

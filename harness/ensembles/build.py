@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from harness.results.run_folder import folder_of, locked
 from harness.runtime.errors import UsageError, listed
 from harness.statistics.comparison import compare
 from harness.statistics.correlations import Floats, Ints
+
+_log = logging.getLogger(__package__)
 
 VERSION = 2
 """Raised by hand whenever the search gives other blends for the same request."""
@@ -91,18 +94,18 @@ class Ensemble:
         return f"{tables.text(self.rows, self.best, self.notes)}\n\n{sparsity.text(self.sizes, self.names, self.aim)}"
 
 
-def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say: Callable[[str], None] = print) -> Ensemble:
+def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest) -> Ensemble:
     """Find the ensemble of members `words`, write its card to `wish.out`, and tell what it gained."""
     _refuse(words, wish)
-    gathered = gather(words, request, test_on=wish.test_on, crops=wish.crops, lower=wish.lower, say=say)
+    gathered = gather(words, request, test_on=wish.test_on, crops=wish.crops, lower=wish.lower)
     card.refuse(wish.out, gathered)
     names = [source.name for source in gathered.sources]
     images = gathered.fitting
     held_out = folds(images.references, request.seed)
-    _remark(gathered, say)
+    _remark(gathered)
 
     samples = _samples(gathered, held_out, wish)
-    found, folder = _search(gathered, samples, request, wish, say)
+    found, folder = _search(gathered, samples, request, wish)
     blends = {**samples[0].simple, "searched": found.blends[0].calibrated(images.scores, images.labels)}
 
     best = best_member(gathered, wish.aim)
@@ -138,7 +141,7 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest, say:
     made = Ensemble(Path(wish.out), folder, names, names[best], blends, rows, notes, wish.aim, method, sizes)
     files = tables.write_trace(folder, found.trace, wish.aim)
     write_json(folder / "ensemble.json", made.json() | {"request": facts, "members": names})
-    _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, [made.card, *files], request, say)
+    _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, [made.card, *files], request)
     return made
 
 
@@ -156,16 +159,14 @@ def _simpler(blended: Mapping[str, Scored], labels: Floats, references: Sequence
     )
 
 
-def _mirror(
-    made: Ensemble, facts: Mapping[str, Any], files: Sequence[Path], request: Request, say: Callable[[str], None]
-) -> None:
+def _mirror(made: Ensemble, facts: Mapping[str, Any], files: Sequence[Path], request: Request) -> None:
     """MLflow: a run for the ensemble, and one below it for each blend that was kept; candidates are in the trace."""
     children: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
     for row in made.rows:
         if row.kind == "blend":
             part = row.part if row.dataset == made.rows[0].dataset else f"{row.dataset}.{row.part}"
             children[row.member][part] = row.figures.json()
-    with Tracker(request.mlflow_uri, request.runs, made.folder, say) as tracker:
+    with Tracker(request.mlflow_uri, request.runs, made.folder) as tracker:
         tracker.family(f"ensemble {made.card.stem}", made.folder.parent.parent.name, facts, children, files)
 
 
@@ -205,18 +206,18 @@ def _refuse(words: Sequence[str], wish: EnsembleRequest) -> None:
         raise UsageError("\n".join(problems))
 
 
-def _remark(gathered: Gathered, say: Callable[[str], None]) -> None:
+def _remark(gathered: Gathered) -> None:
     images = gathered.fitting
     if not images.names:
         raise UsageError(f"{images.dataset}: no labelled image to fit on under {gathered.protocol}")
     for source, row in zip(gathered.sources, images.scores, strict=True):
         if np.ptp(row) > 0 and np.corrcoef(row, images.labels)[0, 1] < -0.2:
-            say(f"warning: {source.name} falls where people's scores rise; if lower is better: --lower-is-better {source.name}")
+            _log.warning(f"{source.name} falls where people's scores rise; if lower is better: --lower-is-better {source.name}")
     known = len(set(images.references))
     if known == 1:
-        say("warning: one reference to fit on: what blends gain there cannot be estimated, and is not shown")
+        _log.warning("one reference to fit on: what blends gain there cannot be estimated, and is not shown")
     elif known < 10:
-        say(f"{images.dataset}: {known} references to fit on: what is found there may not hold elsewhere")
+        _log.info(f"{images.dataset}: {known} references to fit on: what is found there may not hold elsewhere")
 
 
 def _samples(gathered: Gathered, held_out: Sequence[Ints], wish: EnsembleRequest) -> list[Sample]:
@@ -231,9 +232,7 @@ def _samples(gathered: Gathered, held_out: Sequence[Ints], wish: EnsembleRequest
     ]
 
 
-def _search(
-    gathered: Gathered, samples: list[Sample], request: Request, wish: EnsembleRequest, say: Callable[[str], None]
-) -> tuple[SearchResult, Path]:
+def _search(gathered: Gathered, samples: list[Sample], request: Request, wish: EnsembleRequest) -> tuple[SearchResult, Path]:
     """The search's outcome, found finished or taken up in the folder that its content names."""
     identity = {
         "fitting": fitting_hash(gathered),
@@ -247,8 +246,8 @@ def _search(
     }
     folder = folder_of(request.runs, gathered.fitting.dataset, "ensembles", sha256_json(identity)[:16])
     plan = planned(wish.trials)
-    with locked(folder, say):
-        found = search(samples, plan, request.seed, wish.aim, folder, concurrency=wish.concurrency, say=say, quiet=request.quiet)
+    with locked(folder):
+        found = search(samples, plan, request.seed, wish.aim, folder, concurrency=wish.concurrency)
     return found, folder
 
 

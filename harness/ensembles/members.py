@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +37,8 @@ from harness.statistics.correlations import Floats
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_log = logging.getLogger(__package__)
 
 WEIGHTS = "weights.safetensors"
 
@@ -113,7 +116,6 @@ def gather(
     test_on: Sequence[str] = (),
     crops: Sequence[str] = (),
     lower: Sequence[str] = (),
-    say: Callable[[str], None] = print,
 ) -> Gathered:
     """The scores of members `words` on `wish.dataset` and on the datasets of `test_on`.
 
@@ -123,20 +125,20 @@ def gather(
     words = list(dict.fromkeys(words))
     if not words:
         raise UsageError("an ensemble needs members: models' names, runs' folders, or CSV files of name,score")
-    data = datasets.load_dataset(wish.dataset, wish.root, cards=wish.cards, quiet=wish.quiet)
+    data = datasets.load_dataset(wish.dataset, wish.root, cards=wish.cards)
     name, protocol = data.protocol(wish.protocol)
     wish = replace(wish, protocol=name, repeat=0)
     if protocol.repeats > 1:
-        say(f"{data.name}: fitted and tested on the first of the {protocol.repeats} splits of {name}")
+        _log.info(f"{data.name}: fitted and tested on the first of the {protocol.repeats} splits of {name}")
     parts = splits.split(data.table, protocol, seed=wish.seed)
     whole = not (parts == "validation").any()
-    others = [datasets.load_dataset(other, cards=wish.cards, quiet=wish.quiet) for other in test_on]
-    sources = _Members(data, parts, wish, crops, lower, say).all(words)
+    others = [datasets.load_dataset(other, cards=wish.cards) for other in test_on]
+    sources = _Members(data, parts, wish, crops, lower).all(words)
     fitted = "test" if whole else "validation"
     fitting = _images(data, data.table[parts == fitted], "fitting" if whole else "validation", sources)
     tests = [] if whole else [_images(data, data.table[parts == "test"], "test", sources)]
     seen = parts.where(parts != "test", "train") if whole else parts
-    tests += [_elsewhere(data, seen, other, sources, wish, say) for other in others]
+    tests += [_elsewhere(data, seen, other, sources, wish) for other in others]
     lacking = [(data.name, missing(data.card, data.table, name))]
     lacking += [(other.name, missing(other.card, other.table, other.protocol()[0])) for other in others]
     notes = tuple(f"{dataset}: incomplete: {what}" for dataset, what in lacking if what)
@@ -153,9 +155,8 @@ class _Members:
         wish: Request,
         crops: Sequence[str],
         lower: Sequence[str],
-        say: Callable[[str], None],
     ) -> None:
-        self.data, self.parts, self.wish, self.crops, self.lower, self.say = data, parts, wish, list(crops), set(lower), say
+        self.data, self.parts, self.wish, self.crops, self.lower = data, parts, wish, list(crops), set(lower)
         self.split = splits.split_hash(data.table, parts)
 
     def all(self, words: Sequence[str]) -> list[Source]:
@@ -215,7 +216,7 @@ class _Members:
         own = first.record.cards.model.protocol.crops
         sources = [_source(member, first.record.model, first, self.wish)]
         if own == "whole" and self.crops:
-            self.say(f"{first.record.model}: takes whole images, so other croppings are not tried")
+            _log.info(f"{first.record.model}: takes whole images, so other croppings are not tried")
         for other in self.crops if own != "whole" else ():
             if other != own:
                 again = _again(first, self.wish)
@@ -228,8 +229,8 @@ class _Members:
         if isinstance(todo, Outcome):
             return todo
         if read_record(todo.folder) is None:
-            self.say(f"{todo.card.name}: no finished run on {self.data.name} under {todo.protocol}; running it first")
-        return execute(todo, self.say)
+            _log.info(f"{todo.card.name}: no finished run on {self.data.name} under {todo.protocol}; running it first")
+        return execute(todo)
 
 
 def _again(outcome: Outcome, wish: Request) -> Request:
@@ -345,13 +346,11 @@ def _joined(
     return Images(data.name, part, names, labels if data.higher_is_better else -labels, list(rows["reference_id"]), values, note)
 
 
-def _elsewhere(
-    data: Dataset, seen: pd.Series, other: Dataset, sources: Sequence[Source], wish: Request, say: Callable[[str], None]
-) -> Images:
+def _elsewhere(data: Dataset, seen: pd.Series, other: Dataset, sources: Sequence[Source], wish: Request) -> Images:
     """Another dataset, without references whose content was fitted or trained on here."""
     independent = independent_rows(data, seen, other)
     if independent.note:
-        say(f"{other.name}: {independent.note}")
+        _log.info(f"{other.name}: {independent.note}")
     rows = other.table[independent.keep & other.table["score"].notna()]
     if rows.empty:
         raise UsageError(f"{other.name}: no labelled image to test on")
@@ -372,7 +371,7 @@ def _elsewhere(
             exclude=tuple(sorted(independent.shared)),
             remark=independent.note,
         )
-        outcome = execute(plan(request, other), say)
+        outcome = execute(plan(request, other))
         sign = 1.0 if source.higher_is_better else -1.0
         scores.append({n: sign * score for n, score, _ in ScoreFile(outcome.folder).read()})
     return _joined(other, rows, "test", sources, scores, independent.note)

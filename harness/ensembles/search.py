@@ -38,6 +38,8 @@ from harness.runtime.progress import progress
 from harness.statistics.correlations import Floats, Ints
 from harness.statistics.intervals import generator
 
+_log = logging.getLogger(__package__)
+
 NAME, DONE, CHAINS = "tune", "search.json", "chains"
 _ENVIRONMENT = {
     # Ctrl-C is the harness's: Tune would go on for the rest of its trials' steps.
@@ -284,8 +286,6 @@ def search(
     folder: Path,
     *,
     concurrency: int | None = None,
-    say: Callable[[str], None] = print,
-    quiet: bool = False,
 ) -> SearchResult:
     """The best blend of `plan.total` candidates on each of `samples`, a function of the seed alone.
 
@@ -296,7 +296,7 @@ def search(
     if states is None:
         cpus = min(len(plan.sizes), concurrency or cores())
         with session(cpus=cpus, folder=folder), environment():
-            states = _run(samples, plan, seed, name, folder, cpus, say, quiet)
+            states = _run(samples, plan, seed, name, folder, cpus)
         write_json(folder / DONE, states)
         shutil.rmtree(folder / CHAINS, ignore_errors=True)
     walked = []
@@ -334,15 +334,13 @@ def _run(
     name: Objective,
     folder: Path,
     cpus: int,
-    say: Callable[[str], None],
-    quiet: bool,
 ) -> list[dict[str, Any]]:
     """Each chain's last state, by number."""
     from ray import tune
 
     states = _kept(folder, plan)
     if states:
-        say("the search goes on where it was cut off")
+        _log.info("the search goes on where it was cut off")
     left = [number for number, sizes in enumerate(plan.sizes) if states.get(number, {}).get("step") != len(sizes)]
 
     shown: list[Callable[..., None]] = []
@@ -383,7 +381,7 @@ def _run(
     (folder / CHAINS).mkdir(parents=True, exist_ok=True)
     shutil.rmtree(place, ignore_errors=True)
     if left:
-        with silence(), progress("search", plan.total, done=judged(), unit="candidates", quiet=quiet) as step:
+        with silence(), progress("search", plan.total, done=judged(), unit="candidates") as step:
             shown.append(step)
             trainable = tune.with_parameters(Batches, given=(list(samples), dict(states)))
             tuner = tune.Tuner(

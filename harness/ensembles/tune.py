@@ -9,9 +9,10 @@ same command goes on after a kill by asking for the same trials again; with one 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ from harness.runtime.errors import RunError, UsageError, listed, near
 
 if TYPE_CHECKING:
     from harness.datasets import Dataset
+
+_log = logging.getLogger(__package__)
 
 _RUNGS = 3
 """ASHA keeps one in so many at each of its rungs."""
@@ -103,7 +106,6 @@ def tune_recipe(
     trials: int = 8,
     aim: Objective = "main",
     concurrency: int = 1,
-    say: Callable[[str], None] = print,
 ) -> Tuned:
     """Train the one model of `words` under `trials` settings, write the best's card to `out`, and test it.
 
@@ -112,24 +114,24 @@ def tune_recipe(
     """
     if len(words) != 1:
         raise UsageError(f"--tune recipe takes one model, not {len(words)}")
-    request = replace(request, model=words[0], quiet=True)
+    request = replace(request, model=words[0])
     model = find_model(words[0], request.cards)
     space = _space(model)
     cards.refuse_place(out, {model.name: model.class_})
-    data = datasets.load_dataset(request.dataset, request.root, cards=request.cards, quiet=request.quiet)
+    data = datasets.load_dataset(request.dataset, request.root, cards=request.cards)
     first = plan(request, data)
     assert first.card.recipe is not None
     if not (first.parts == "validation").any() or not first.card.recipe.validate_every:
         raise UsageError(
             f"{model.name} on {data.name}: settings are judged on a validation part, and there is none ({first.protocol})"
         )
-    tried = _tried(first, space, trials, aim, concurrency, say)
+    tried = _tried(first, space, trials, aim, concurrency)
     whole = [t for t in tried if t.figure is not None and not t.stopped]
     if not whole:
         raise RunError("no trial was trained to the end; ask for more --trials")
     best = max(whole, key=lambda t: t.figure or 0.0)
     with _threads(concurrency):
-        outcome = execute(_planned(request, best.settings, data), say)
+        outcome = execute(_planned(request, best.settings, data))
     path = Path(out)
     write_text(path, f"# {model.name} with settings found by: {' '.join(_command(request, out, trials, aim, concurrency))}\n\n"
                + cards.toml(_table(path, outcome, model)))  # fmt: skip
@@ -174,9 +176,7 @@ def _settings(model: ModelCard) -> dict[str, Any]:
     return {f"{group}.{name}": value for group, table in groups.items() for name, value in table.items()}
 
 
-def _tried(
-    first: Plan, space: Mapping[str, Tunable], trials: int, aim: Objective, concurrency: int, say: Callable[[str], None]
-) -> list[Trial]:
+def _tried(first: Plan, space: Mapping[str, Tunable], trials: int, aim: Objective, concurrency: int) -> list[Trial]:
     """Every trial, in the order in which they were asked for."""
     import optuna
     import torch
@@ -201,18 +201,20 @@ def _tried(
                 reported = entry["epoch"]
                 tune.report({"epoch": reported, "figure": entry[aim]})
 
-        for entry in _log(todo.folder):
+        for entry in _epochs(todo.folder):
             report(entry)
         if reported < recipe.epochs:
-            train(todo, report, lambda text: None)
+            train(todo, report)
 
     identity = {"first": first.key, "space": {k: asdict(v) for k, v in space.items()}, "trials": trials, "aim": aim}
     folder = folder_of(request.runs, first.data.name, "tuning", sha256_json(identity)[:16])
     every = recipe.validate_every
-    say(f"{first.card.name}: {trials} trials of {', '.join(space)}, {concurrency} at a time; what is trained already is found")
+    _log.info(
+        f"{first.card.name}: {trials} trials of {', '.join(space)}, {concurrency} at a time; what is trained already is found"
+    )
     needs: dict[str, Any] = {"cpu": threads, **({"gpu": 1} if _on_gpu(request) else {})}
     with (
-        locked(folder, say),
+        locked(folder),
         session(cpus=threads * concurrency, gpus=needs.get("gpu"), folder=folder),
         environment(),
         silence(),
@@ -267,7 +269,7 @@ def _domain(values: Tunable, now: Any) -> Any:
     return tune.loguniform(values.low, values.high) if values.log else tune.uniform(values.low, values.high)
 
 
-def _log(folder: Path) -> list[dict[str, Any]]:
+def _epochs(folder: Path) -> list[dict[str, Any]]:
     """The epochs that an earlier call has trained."""
     try:
         return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]

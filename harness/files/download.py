@@ -11,6 +11,7 @@ import contextlib
 import errno
 import gzip
 import hashlib
+import logging
 import os
 import shutil
 import time
@@ -39,7 +40,9 @@ from harness.runtime.errors import RunError, Unwritable, UsageError
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["LARGEST", "DownloadFailed", "Fetched", "Progress", "Say", "copy", "download", "offline"]
+_log = logging.getLogger(__package__)
+
+__all__ = ["LARGEST", "DownloadFailed", "Fetched", "Progress", "copy", "download", "offline"]
 
 LARGEST = 16 << 30
 CONNECT_WITHIN = 10.0
@@ -60,7 +63,6 @@ _wait = time.sleep
 
 Progress = Callable[[str, int, int], None]
 """Called with the file's name, the bytes there, and the bytes in all (0: unknown)."""
-Say = Callable[[str], None]
 """Told in one line why nothing happens for a while."""
 
 
@@ -95,7 +97,6 @@ class _Wanted:
     headers: Mapping[str, str]
     accept: Callable[[Path], None] | None
     progress: Progress | None
-    say: Say | None
 
 
 def download(
@@ -108,7 +109,6 @@ def download(
     accept: Callable[[Path], None] | None = None,
     largest: int = LARGEST,
     progress: Progress | None = None,
-    say: Say | None = None,
     unreachable: set[str] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Fetched:
@@ -122,7 +122,6 @@ def download(
         accept: A further look at the whole file before it gets its name; raises DownloadFailed or UsageError for a wrong one.
         largest: More bytes than this are refused.
         progress: Told how far it is.
-        say: Told how much is to come, where `size` is not known, and why it waits.
         unreachable: Hosts that took no connection, shared by several calls, so that each is waited for once.
         headers: Further headers, sent to the source's host and no other.
 
@@ -152,9 +151,8 @@ def download(
         {**place.headers, **(headers or {})},
         accept,
         progress,
-        say,
     )
-    with _alone(target, say):
+    with _alone(target):
         if target.is_file():
             return replace(_checked(target, wanted, Origin(source)), fresh=False)
         for last in (False, True):
@@ -185,7 +183,7 @@ def copy(path: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(target: Path, say: Say | None) -> Iterator[None]:
+def _alone(target: Path) -> Iterator[None]:
     """Hold the file's lock, which dies with its holder; a second process waits and finds the file."""
     import filelock
 
@@ -195,8 +193,7 @@ def _alone(target: Path, say: Say | None) -> Iterator[None]:
         try:
             lock.acquire(timeout=0.2)
         except filelock.Timeout:
-            if say is not None:
-                say(f"{target.name}: another process is fetching it; waiting for it")
+            _log.info(f"{target.name}: another process is fetching it; waiting for it")
             lock.acquire()
     try:
         yield
@@ -226,8 +223,8 @@ def _received(wanted: _Wanted, url: str, hub: bool, host: str, unreachable: set[
                 raise DownloadFailed(str(error)) from error
             if wait > LONGEST_WAIT:
                 raise DownloadFailed(f"{error}; it asks to wait {wait:.0f} s: run the same command again after that") from error
-            if wanted.say is not None and wait > 2:
-                wanted.say(f"{wanted.target.name}: {error}; trying again in {wait:.0f} s")
+            if wait > 2:
+                _log.info(f"{wanted.target.name}: {error}; trying again in {wait:.0f} s")
             _wait(wait)
 
 
@@ -256,8 +253,8 @@ def _receive(wanted: _Wanted, url: str, hub: bool) -> Origin:
             raise Refused(status_text(answer.status_code))
         origin = _judged(answer, origin, before, have, wanted)
         have = have if origin.resumed else 0
-        if wanted.say is not None and not wanted.size and origin.total and not have:
-            wanted.say(f"{wanted.target.name}: {origin.total:,} bytes to fetch")
+        if not wanted.size and origin.total and not have:
+            _log.info(f"{wanted.target.name}: {origin.total:,} bytes to fetch")
         write_origin(wanted.part, origin)
         _copy(answer, wanted, have, origin.total)
     size = wanted.part.stat().st_size

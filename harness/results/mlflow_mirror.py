@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import re
 import socket
 import time
@@ -26,6 +27,8 @@ from harness.results.mlflow_figures import by_group, figures, is_number, marks
 from harness.results.mlflow_store import bounded, client
 from harness.results.record import Record, read_record
 from harness.runtime.errors import HarnessError
+
+_log = logging.getLogger(__package__)
 
 ID_FILE = "mlflow.json"
 
@@ -54,11 +57,11 @@ class Tracker:
     """One run's mirror, a context manager; leaving it on an exception marks the MLflow run KILLED (Ctrl-C) or FAILED.
 
     `uri`: None for sqlite beside the runs, `off` for no mirror (MLflow is then never imported), else any MLflow tracking
-    URI. `runs`: the runs folder, which need not exist yet. `folder`: this run's own folder. `say` gets the one warning.
+    URI. `runs`: the runs folder, which need not exist yet. `folder`: this run's own folder.
     """
 
-    def __init__(self, uri: str | None, runs: str | Path, folder: str | Path, say: Callable[[str], None]) -> None:
-        self.folder, self.say = Path(folder), say
+    def __init__(self, uri: str | None, runs: str | Path, folder: str | Path) -> None:
+        self.folder = Path(folder)
         self.runs, self._given, self._what = Path(runs).absolute(), uri, "this run"
         self.uri = uri if uri is not None else f"sqlite:///{self.runs / 'mlflow.db'}"
         # A server knows where its artifacts go; a database file would have them wherever one stands.
@@ -144,14 +147,14 @@ class Tracker:
                 continue
             with contextlib.suppress(HarnessError):  # a damaged record is told by who reads it for itself
                 if (record := read_record(path.parent)) is not None:
-                    other = Tracker(self._given, self.runs, path.parent, self.say)
+                    other = Tracker(self._given, self.runs, path.parent)
                     other._what = f"the run in {path.parent}"
                     other.catch_up(record)
                     added += bool(_kept(path.parent, self.uri).get("finished"))
                     if not other.working:
                         break
         if added:
-            self.say(f"MLflow: {added} finished run{'s' if added > 1 else ''} added that earlier commands could not add")
+            _log.info(f"MLflow: {added} finished run{'s' if added > 1 else ''} added that earlier commands could not add")
 
     def attach(self, name: str, dataset: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
         """Add a submission's files and tags to the MLflow run of this folder's record, or to a new run called `name`."""
@@ -186,8 +189,8 @@ class Tracker:
                 return
             self._warned = True
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(self.uri, shown(self.uri))
-            self.say(
-                f"warning: MLflow at {shown(self.uri)} does not show {what}: {reason[:300].rstrip('. ')} "
+            _log.warning(
+                f"MLflow at {shown(self.uri)} does not show {what}: {reason[:300].rstrip('. ')} "
                 "(the record is not affected; --mlflow-uri off silences this)"
             )
 
@@ -239,7 +242,7 @@ class Tracker:
         return dict(run.data.params)
 
     def _connect(self) -> Any:
-        self._client = client(self.uri, self.artifacts, self.say, self._none_is_shown)
+        self._client = client(self.uri, self.artifacts, self._none_is_shown)
         return self._client
 
     def _none_is_shown(self) -> None:

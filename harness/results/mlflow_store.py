@@ -18,6 +18,8 @@ from typing import Any
 
 from harness.files.lock import held
 
+_log = logging.getLogger(__package__)
+
 _SECONDS_FOR_A_LOCK = 20.0
 # An unreachable server must not hold up the work, and nothing but our own lines may appear on the terminal.
 _ENVIRONMENT = {
@@ -32,7 +34,7 @@ _LOGGERS = ("mlflow", "alembic", "urllib3")
 _SQLITE = "sqlite:///"
 
 
-def client(uri: str, artifacts: str | None, say: Callable[[str], None], on_new: Callable[[], None]) -> Any:
+def client(uri: str, artifacts: str | None, on_new: Callable[[], None]) -> Any:
     """MLflow's client for `uri`; a database file that is not there, or was left half-made, is made first.
 
     `artifacts`: where the default experiment of a new database keeps its files. `on_new` is called before a new database is
@@ -40,13 +42,13 @@ def client(uri: str, artifacts: str | None, say: Callable[[str], None], on_new: 
     """
     path = uri.removeprefix(_SQLITE)
     if uri.startswith(_SQLITE) and path and "?" not in path and not path.startswith((":memory:", "file:")):
-        _make_whole(Path(path).absolute(), artifacts, say, on_new)
+        _make_whole(Path(path).absolute(), artifacts, on_new)
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
 
 
-def _make_whole(path: Path, artifacts: str | None, say: Callable[[str], None], on_new: Callable[[], None]) -> None:
+def _make_whole(path: Path, artifacts: str | None, on_new: Callable[[], None]) -> None:
     if _is_whole(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,7 @@ def _make_whole(path: Path, artifacts: str | None, say: Callable[[str], None], o
             for ending in ("-journal", "-wal", "-shm", ""):
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(f"{path}{ending}", f"{aside}{ending}")
-            say(f"{path}: an MLflow database whose making was cut off; kept as {aside.name}, and made again")
+            _log.info(f"{path}: an MLflow database whose making was cut off; kept as {aside.name}, and made again")
         new = path.with_name(f"{path.name}.making")
         _remove(new)
         _make(new, artifacts)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from harness.runtime.errors import HarnessError
 
 if TYPE_CHECKING:
     import psutil
+
+_log = logging.getLogger(__package__)
 
 FILE = "processes.json"
 MARK = ".harness"
@@ -60,7 +63,7 @@ def forget(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def end_leftovers(folder: Path, say: Callable[[str], None]) -> None:
+def end_leftovers(folder: Path) -> None:
     """End what an earlier process of this run left working, and name it; call with the folder locked.
 
     A damaged list, or one that is not this user's, costs a warning.
@@ -73,10 +76,10 @@ def end_leftovers(folder: Path, say: Callable[[str], None]) -> None:
     try:
         document = _read(path)
         if document["host"] == socket.gethostname() and abs(document["boot"] - psutil.boot_time()) < 60:
-            _end_all(folder, document, say)
+            _end_all(folder, document)
     except (HarnessError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         why = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-        say(f"warning: {path}: not a usable list of processes ({why}); nothing was ended for it")
+        _log.warning(f"{path}: not a usable list of processes ({why}); nothing was ended for it")
     forget(folder)
 
 
@@ -89,14 +92,14 @@ def _read(path: Path) -> dict[str, Any]:
     return document
 
 
-def _end_all(folder: Path, document: Mapping[str, Any], say: Callable[[str], None]) -> None:
+def _end_all(folder: Path, document: Mapping[str, Any]) -> None:
     left = [process for row in document["processes"] if (process := _still(row)) is not None]
     if left:
         names = ", ".join(f"{process.name()} ({process.pid})" for process in left)
-        say(f"{folder}: ending what an earlier run of this left behind: {names}")
+        _log.info(f"{folder}: ending what an earlier run of this left behind: {names}")
         end(left)
     if document.get("place") and (problem := _foreign(str(document["place"]), document.get("token"))):
-        say(f"warning: {folder / FILE}: {document['place']} is left where it is: {problem}")
+        _log.warning(f"{folder / FILE}: {document['place']} is left where it is: {problem}")
     elif document.get("place"):
         shutil.rmtree(document["place"], ignore_errors=True)
 

@@ -417,4 +417,8 @@ def _finite(text: str) -> float:
 def schema() -> dict[str, Any]:
     """The JSON schema of record.json, of a run and of repeated splits."""
     documents, definitions = msgspec.json.schema_components((Record, RepeatsRecord), ref_template="#/$defs/{name}")
+    for definition in definitions.values():
+        for entry in definition.get("properties", {}).values():
+            if entry.get("default") == {}:  # msgspec writes it from 0.23 on
+                del entry["default"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "anyOf": list(documents), "$defs": definitions}

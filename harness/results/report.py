@@ -7,7 +7,8 @@ where withheld), distortion, level, reference_id, part, and, where the pictures 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,15 +27,15 @@ if TYPE_CHECKING:
 
     from harness.results.breakdown import Part, Points
 
+_log = logging.getLogger(__package__)
+
 PAGE, SCATTER, KINDS, TRAINING = "report.html", "scatter.png", "kinds.png", "training.png"
 _MOST_KINDS = 60
 _MOST_REFERENCES = 20
 _WIDTH = 160
 
 
-def of_run(
-    folder: Path, record: Record, table: pd.DataFrame, model: Any = None, say: Callable[[str], None] = print
-) -> list[Path]:
+def of_run(folder: Path, record: Record, table: pd.DataFrame, model: Any = None) -> list[Path]:
     """The report of the finished run in `folder`; `table` is the dataset's (`harness.datasets.table`).
 
     A report that cannot be made costs a warning; raises Unwritable where it cannot be written, as the record then cannot either.
@@ -44,7 +45,7 @@ def of_run(
     except Unwritable:
         raise
     except Exception as error:
-        say(f"warning: no report of {folder}: {type(error).__name__}: {error}".splitlines()[0])
+        _log.warning(f"no report of {folder}: {type(error).__name__}: {error}".splitlines()[0])
         return []
 
 

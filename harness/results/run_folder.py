@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
 import socket
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from harness.results.conditions import difference
 from harness.results.key import FORMAT
 from harness.results.record import Record, read_record
 from harness.runtime.errors import RunError, UsageError
+
+_log = logging.getLogger(__package__)
 
 # Cut off between two removals, a folder must not look finished without its scores, nor resumable without its state's files.
 _FIRST_REMOVED = {"record.json": 0, "state.json": 1}
@@ -46,11 +49,11 @@ def finished(folder: Path) -> Record | None:
     return record if record is not None and all((folder / name).is_file() for name in ("scores.csv", "pictures.csv")) else None
 
 
-def withdraw(folder: Path, say: Callable[[str], None]) -> None:
+def withdraw(folder: Path) -> None:
     """Remove a record whose scores are gone, so that the run counts as cut off; call with the folder locked."""
     path = folder / "record.json"
     if path.is_file():
-        say(f"{folder}: its record is there and its scores are not; doing what is missing")
+        _log.info(f"{folder}: its record is there and its scores are not; doing what is missing")
         with writing(path):
             path.unlink()
 
@@ -64,7 +67,7 @@ def all_records(runs: str | Path) -> Iterator[tuple[Path, Record]]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """One process at a time works in `folder`; others wait and say for whom. A dead holder's lock is free."""
     if folder.is_symlink():
         raise UsageError(
@@ -72,9 +75,9 @@ def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _opened(folder / "lock", say)
+        descriptor = _opened(folder / "lock")
     try:
-        _lock(descriptor, folder, say)
+        _lock(descriptor, folder)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0) if hasattr(os, "pwrite") else None
         yield
@@ -82,18 +85,18 @@ def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _opened(path: Path, say: Callable[[str], None]) -> int:
+def _opened(path: Path) -> int:
     """The lock's descriptor. It is written to, so that it must not be another file under this name: a link is replaced."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     with contextlib.suppress(FileNotFoundError):
         found = path.lstat()
         if not (stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1)):
-            say(f"warning: {path}: not a file of this folder's own (a link or a pipe); made anew")
+            _log.warning(f"{path}: not a file of this folder's own (a link or a pipe); made anew")
             path.unlink()
     return os.open(path, flags, 0o666)
 
 
-def _lock(descriptor: int, folder: Path, say: Callable[[str], None]) -> None:
+def _lock(descriptor: int, folder: Path) -> None:
     try:
         import fcntl
     except ImportError:  # Windows: no advisory lock that dies with its holder; two processes are the user's care
@@ -102,11 +105,11 @@ def _lock(descriptor: int, folder: Path, say: Callable[[str], None]) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
-        say(f"{folder}: {holder} works on this run; waiting for it")
+        _log.info(f"{folder}: {holder} works on this run; waiting for it")
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
-def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, force: bool, say: Callable[[str], None]) -> None:
+def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, force: bool) -> None:
     """Make `folder` ready to work in: keep what an interrupted run left if it can go on to the same bits, else start anew."""
     state = folder / "state.json"
     before: dict[str, Any] | None = None
@@ -118,7 +121,7 @@ def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, f
     wanted = json.loads(json.dumps(wanted))
     if force or before != wanted:
         if before is not None and not force:
-            say(f"{folder}: begun under other conditions ({difference(before, wanted)}); starting it anew")
+            _log.info(f"{folder}: begun under other conditions ({difference(before, wanted)}); starting it anew")
         with writing(folder):
             for entry in sorted(folder.iterdir(), key=lambda entry: _FIRST_REMOVED.get(entry.name, len(_FIRST_REMOVED))):
                 if entry.name in ("lock", processes.FILE):

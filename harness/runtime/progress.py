@@ -1,11 +1,17 @@
-"""Progress of long work: a bar on a terminal, plain lines in a log, both with the time left, on standard error."""
+"""Progress of long work: a bar on a terminal, plain lines in a log, both with the time left, on standard error.
+
+It is shown where the package's loggers show INFO: in the command line without `--quiet`, elsewhere where a program asks for it.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+
+from harness.runtime.logs import LOGGER
 
 Step = Callable[..., None]
 """Called with the number of finished units and a short text (a loss, a name)."""
@@ -14,9 +20,9 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def progress(what: str, total: int, *, done: int = 0, unit: str = "", quiet: bool = False) -> Iterator[Step]:
+def progress(what: str, total: int, *, done: int = 0, unit: str = "") -> Iterator[Step]:
     """Show how far `what` is; `done` units were finished before."""
-    if quiet or total <= done:
+    if total <= done or not logging.getLogger(LOGGER).isEnabledFor(logging.INFO):
         yield _nothing
     elif sys.stderr.isatty():
         with _bar(what, total, done) as step:
@@ -26,21 +32,26 @@ def progress(what: str, total: int, *, done: int = 0, unit: str = "", quiet: boo
 
 
 @contextmanager
-def counted(what: str, *, unit: str = "", quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Progress of work that tells its total only when it begins: the callback takes (done, total)."""
+def counted(what: str, *, unit: str = "", least: int = 1) -> Iterator[Callable[[int, int], None]]:
+    """Progress of work that tells its total only when it begins: the callback takes (done, total).
+
+    Nothing is shown for a total below `least`.
+    """
     with ExitStack() as stack:
         opened: list[Step] = []
 
         def step(done: int, total: int) -> None:
+            if total < least:
+                return
             if not opened:
-                opened.append(stack.enter_context(progress(what, total, unit=unit, quiet=quiet)))
+                opened.append(stack.enter_context(progress(what, total, unit=unit)))
             opened[0](done)
 
         yield step
 
 
 @contextmanager
-def downloads(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+def downloads() -> Iterator[Callable[[str, int, int], None]]:
     """Progress of files one after another: the callback takes a file's name, the bytes there, and the bytes in all."""
     with ExitStack() as stack:
         current: list[str] = []
@@ -50,7 +61,7 @@ def downloads(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None
             if current != [name]:
                 stack.close()
                 current[:], opened[:] = [name], []
-                opened.append(stack.enter_context(progress(name, max(total, done + 1), done=done, unit="bytes", quiet=quiet)))
+                opened.append(stack.enter_context(progress(name, max(total, done + 1), done=done, unit="bytes")))
             opened[0](done)
 
         yield step

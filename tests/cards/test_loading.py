@@ -72,7 +72,8 @@ def test_a_broken_card_of_somebody_else_does_not_stop_work_with_a_good_one(tmp_p
         load_cards("models", [tmp_path])
 
 
-def test_cards_come_from_the_option_and_the_environment_but_never_from_the_current_folder(tmp_path, monkeypatch):
+def test_cards_come_from_option_and_environment_never_from_the_current_folder(tmp_path, monkeypatch):
+    """Cards come from the option and the environment but never from the current folder."""
     write(tmp_path / "here", "mine.toml", METRIC)
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(UsageError):

@@ -31,7 +31,7 @@ README = readme_text().splitlines()
 
 
 def report_of(path: Path, **options: object) -> Report:
-    return check(path, say=lambda text: None, **options)  # type: ignore[arg-type]
+    return check(path, **options)  # type: ignore[arg-type]
 
 
 def edited(**changes: Callable[[list[str]], list[str]]) -> dict[str, bytes]:
@@ -250,7 +250,7 @@ def test_a_defect_of_the_zip_is_named_and_mended_where_a_rule_can(tmp_path: Path
     assert (found.where, found.severity, found.mechanical) == (where, "error", mechanical)
     assert not report.ok
     if mechanical:
-        mended = fix(report, tmp_path / "mended.zip", say=lambda text: None)
+        mended = fix(report, tmp_path / "mended.zip")
         assert mended.ok, mended.findings
         assert zipfile.ZipFile(tmp_path / "mended.zip").namelist() == ["output.txt", "readme.txt"]
 

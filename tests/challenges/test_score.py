@@ -229,7 +229,8 @@ def test_honest_submissions_are_not_flagged():
         assert flagged({n: s / 60 for n, s in made_scores(seed + 1).items()}, UNIT) == []
 
 
-def test_a_shift_of_an_id_that_differs_from_reference_to_reference_is_quality_and_no_leak():
+def test_a_shift_of_an_id_that_differs_between_references_is_no_leak():
+    """A shift of an id that differs from reference to reference is quality and no leak."""
     by = {name[:5]: 0.1 * (1 + 0.5 * generator("reference", name[:5]).normal()) for name in NAMES}
     other = {n: s + (by[n[:5]] if n[-6:-4] == "46" else 0) for n, s in UNIT.items()}
     assert flagged(other, UNIT) == []
@@ -290,9 +291,10 @@ def test_check_against_the_run_flags_a_tenth_on_one_id_and_passes_the_honest_zip
     told(world, capsys, "submission", "check", str(leaky), "--against", str(run), "--strict", status=1)
 
 
-def test_inverted_scores_are_a_warning_against_a_run_and_against_psnr_of_the_pictures(
+def test_inverted_scores_are_a_warning_against_a_run_and_against_psnr(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    """Inverted scores are a warning against a run and against PSNR of the images."""
     turned = save(tmp_path / "turned.zip", good({name: -score for name, score in submitted(world).items()}))
     for option in (["--against", "psnr"], ["--root", str(world / "mini")]):
         (finding,) = [

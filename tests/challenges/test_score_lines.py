@@ -103,7 +103,8 @@ LOST = {
 
 @settings(max_examples=150)
 @given(st.permutations(FEW), st.lists(st.sampled_from(sorted(MENDED)), min_size=12, max_size=12), st.data())
-def test_any_mixture_of_mechanical_defects_in_any_order_is_mended_to_the_very_scores(order, ways, data):
+def test_any_mixture_of_mechanical_defects_is_fixed_to_the_very_scores(order, ways, data):
+    """Any mixture of mechanical defects in any order is fixed to the very scores."""
     drawn = data.draw(st.lists(st.integers(0, 10**8), min_size=12, max_size=12, unique=True))
     truth = {name: value / 1e6 for name, value in zip(FEW, drawn, strict=True)}
     text = "".join(f"{MENDED[way](name, f'{truth[name]:.6f}')}\n" for name, way in zip(order, ways, strict=True))
@@ -126,7 +127,8 @@ def test_what_no_rule_mends_is_an_error_before_and_after_mending(lost: dict[int,
 
 
 @given(st.binary(max_size=400), formats)
-def test_any_bytes_at_all_are_read_without_an_exception_and_findings_point_into_the_file(data: bytes, form: Lines):
+def test_any_bytes_are_read_without_an_exception_and_findings_name_a_line(data: bytes, form: Lines):
+    """Any bytes at all are read without an exception and findings point into the file."""
     text, found = decoded(data, "output.txt")
     reading = score_lines.read(text, form, LISTED)
     for finding in [*found, *reading.findings]:

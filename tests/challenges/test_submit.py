@@ -138,7 +138,8 @@ def test_the_cards_names_are_those_of_the_datasets_and_the_boards_figures_add_up
         assert row.main == pytest.approx(row.plcc + row.srcc, abs=0.0021)
 
 
-def test_psnr_submitted_twice_gives_the_same_bytes_and_the_check_finds_nothing_wrong(world: World):
+def test_psnr_submitted_twice_gives_the_same_bytes_and_passes_the_check(world: World):
+    """PSNR submitted twice gives the same bytes and the check finds nothing wrong."""
     first = world.submit("psnr")
     record, scores = recorded(first["run"])
     stamp = (Path(first["run"]) / "scores.csv").stat().st_mtime_ns
@@ -211,7 +212,8 @@ def test_ahiq_tiny_is_submitted_with_weights_twice_with_the_same_bytes(world: Wo
     assert str(world.folder) not in text
 
 
-def test_an_ensemble_is_submitted_like_any_model_and_its_fact_sheet_names_and_counts_its_members(world: World, tmp_path: Path):
+def test_an_ensemble_is_submitted_and_its_fact_sheet_counts_its_members(world: World, tmp_path: Path):
+    """An ensemble is submitted like any model and its fact sheet names and counts its members."""
     member = 'name = "{0}"\nclass = "{1}"\nhigher_is_better = true\nweight = {2}\nscaling = {{ kind = "raw", parameters = [] }}\n'
     network = member.format("small", "small_network:Small", 0.5) + 'model = { width = 4 }\nprotocol = { crops = "five" }\n'
     psnr = member.format("psnr", "harness.models.psnr:PSNR", 2.0) + "identical = 120.0\n"
@@ -231,7 +233,8 @@ def test_an_ensemble_is_submitted_like_any_model_and_its_fact_sheet_names_and_co
     assert "- Parameters: 317 " in text
 
 
-def test_lower_is_better_scores_are_turned_round_and_the_readme_is_filled_from_the_card(world: World):
+def test_lower_is_better_scores_are_inverted_and_the_card_fills_the_readme(world: World):
+    """Scores where lower is better are inverted, and the readme is filled from the card."""
     data = world.submit("distance", "--description", "two\nlines — naïve “quotes”")
     _, scores = recorded(data["run"])
     assert lines_of(data) == [f"{name},{-scores[name]:.6f}" for name in NAMES]

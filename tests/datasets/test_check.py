@@ -364,7 +364,8 @@ def test_a_subset_without_votes_is_named(tmp_path):
     assert "no triplets (looked for train, val" in errors(checked("bapps", root))
 
 
-def test_the_challenge_without_its_test_set_or_with_a_broken_label_file_of_ones_own_is_told(tmp_path):
+def test_a_challenge_without_its_test_set_or_with_a_broken_label_file_is_told(tmp_path):
+    """The challenge without its test set or with a broken label file of one's own is told."""
     root = copy(tree("pipal-ntire2022"), tmp_path / "challenge")
     text(root / "ntire2022_test_labels.txt", "A0000_10_00.bmp,1500.0\nA0000_10_01.bmp,high\n")
     found = errors(checked("pipal-ntire2022", root))
@@ -478,7 +479,8 @@ def test_one_reference_under_two_names_would_leak_across_a_split(tmp_path):
     assert "1 references are one picture under several names: I01.png = I02.png" in errors(checked("kadid10k", root))
 
 
-def test_a_full_check_leaves_a_manifest_whose_hash_two_mirrors_share_and_any_change_voids(tmp_path):
+def test_a_full_check_leaves_a_manifest_that_mirrors_share_and_changes_void(tmp_path):
+    """A full check leaves a manifest whose hash two mirrors share and any change voids."""
     card = find_dataset("kadid10k")
     root = copy(tree("kadid10k"), tmp_path / "one")
     assert manifest_hash(card, root) is None
@@ -589,7 +591,8 @@ table = "pairs.csv"
 """
 
 
-def test_files_that_changed_since_the_last_full_check_are_named_and_a_new_one_says_what_it_replaces(tmp_path):
+def test_files_that_changed_since_the_last_full_check_are_named(tmp_path):
+    """Files that changed since the last full check are named and a new one says what it replaces."""
     root = copy(tree("kadid10k"), tmp_path / "kadid10k")
     assert checked("kadid10k", root, full=True).ok
     victim = next(path for path in sorted(root.rglob("*.png")) if "_" in path.name)

@@ -186,8 +186,8 @@ def test_an_archive_that_a_person_put_there_is_used_and_kept(csiq, tmp_path):
     assert any(line.startswith("dst_imgs.zip") and line.endswith("archive was removed") for line in lines)
 
 
-def test_what_a_kill_while_unpacking_left_is_removed_and_the_download_used(csiq, tmp_path, monkeypatch):
-    card, told = find_dataset("csiq"), []
+def test_what_a_kill_while_unpacking_left_is_removed_and_the_download_used(csiq, tmp_path, monkeypatch, logged: list[str]):
+    card = find_dataset("csiq")
 
     def killed(source: Path, target: Path) -> None:
         raise KeyboardInterrupt
@@ -198,21 +198,21 @@ def test_what_a_kill_while_unpacking_left_is_removed_and_the_download_used(csiq,
         with pytest.raises(KeyboardInterrupt):
             get(card, tmp_path)
     assert list(tmp_path.glob(".unpacking-*"))
-    get(card, tmp_path, say=told.append)
+    get(card, tmp_path)
     assert not list(tmp_path.glob(".unpacking-*"))
-    assert any("that an unpacking left" in line for line in told)
+    assert any("that an unpacking left" in line for line in logged)
     assert names(csiq).count("src_imgs.zip") == 1
     assert not list(tmp_path.glob("*.zip"))
 
 
-def test_two_at_once_end_with_one_download_each(csiq, tmp_path):
-    card, told = find_dataset("csiq"), []
+def test_two_at_once_end_with_one_download_each(csiq, tmp_path, logged: list[str]):
+    card = find_dataset("csiq")
     csiq.plays[f"{CSIQ}src_imgs.zip"] = [Play(delay=0.3)]
     with ThreadPoolExecutor(2) as pool:
-        both = [pool.submit(get, card, tmp_path, say=told.append) for _ in range(2)]
+        both = [pool.submit(get, card, tmp_path) for _ in range(2)]
         assert all("csiq is in" in one.result()[-1] for one in both)
     assert sorted(names(csiq)) == ["csiq.DMOS.xlsx", "dst_imgs.zip", "src_imgs.zip"]
-    assert any("another process works in" in line for line in told)
+    assert any("another process works in" in line for line in logged)
 
 
 def test_a_dataset_goes_to_the_data_folder_by_default(csiq, tmp_path, monkeypatch):

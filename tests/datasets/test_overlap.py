@@ -90,7 +90,8 @@ def test_pipals_challenge_pictures_are_one_content_under_both_cards():
 # Thumbnails
 
 
-def test_thumbnails_find_a_shared_picture_that_no_map_tells_in_another_size_and_format(tmp_path):
+def test_thumbnails_find_a_shared_image_in_another_size_and_format(tmp_path):
+    """Thumbnails find a shared image that no map tells in another size and format."""
     root = copy(tree("csiq"), tmp_path / "csiq")
     (root / "src_imgs/elk.png").unlink()
     large = Image.fromarray(still("kadid3")).resize((64, 48), Image.Resampling.BICUBIC)
@@ -137,7 +138,8 @@ def first_cells(path: Path, count: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["kadid10k", "csiq"])
-def test_a_sheet_shows_the_reference_and_then_the_best_picture_whatever_the_direction(tmp_path, name):
+def test_a_sheet_shows_the_reference_then_the_best_image_in_both_directions(tmp_path, name):
+    """A sheet shows the reference and then the best image, whatever the direction."""
     dataset = data(name)
     out = contact_sheet(dataset, tmp_path / "sheet.png", limit=10)
     rows = dataset.table[dataset.table["reference_id"] == dataset.table["reference_id"].iloc[0]]

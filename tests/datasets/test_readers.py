@@ -227,7 +227,8 @@ def test_kadids_dmos_is_higher_is_better_and_its_var_a_standard_deviation():
     assert mildest > worst
 
 
-def test_lives_two_label_vectors_are_two_cards_and_pristine_copies_are_left_out_and_counted():
+def test_lives_two_label_vectors_are_two_cards_without_pristine_copies():
+    """LIVE's two label vectors are two cards and pristine copies are left out and counted."""
     realigned, first = load_dataset("live", tree("live")), load_dataset("live-first", tree("live"))
     counts = Counter(realigned.table["distortion"])
     assert counts == {"jp2k": 169, "jpeg": 175, "wn": 145, "gblur": 145, "fastfading": 145}
@@ -360,7 +361,8 @@ PROTOCOLS = [(name, protocol) for name in EXPECTED for protocol in loading.find_
 
 
 @pytest.mark.parametrize(("name", "protocol"), PROTOCOLS)
-def test_every_protocol_splits_by_reference_with_a_hash_that_the_rows_order_does_not_change(name, protocol):
+def test_every_protocol_splits_by_reference_with_a_hash_free_of_row_order(name, protocol):
+    """Every protocol splits by reference with a hash that the rows' order does not change."""
     frame = load_dataset(name, tree(name)).table
     spec = loading.find_dataset(name).protocols[protocol]
     parts = splits.split(frame, spec)

@@ -19,7 +19,7 @@ from harness.runtime.errors import RunError
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     table = write_table(tmp_path / "data", references=4)
-    made = run(Request("psnr", str(table), runs=str(tmp_path / "runs"), mlflow_uri="off", quiet=True), lambda text: None)
+    made = run(Request("psnr", str(table), runs=str(tmp_path / "runs"), mlflow_uri="off"))
     (kept,) = leaderboard.add([made.folder], tmp_path / "boards")
     return kept
 

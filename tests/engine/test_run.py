@@ -385,7 +385,8 @@ def test_repeats_give_medians_and_ranges_and_no_interval(world: World):
     assert subprocess.run([*HARNESS, "leaderboard", "check", *boards]).returncode == 0
 
 
-def test_a_trained_model_is_tested_on_further_datasets_without_the_content_it_was_trained_on(world: World):
+def test_a_trained_model_is_tested_on_other_datasets_without_trained_content(world: World):
+    """A trained model is tested on further datasets without the content it was trained on."""
     other = write_table(world.folder / "other", references=8)
     results = world.run("small", "--protocol", "parts", "--test-on", str(other))
     assert [r["protocol"] for r in results] == ["parts", "full"]

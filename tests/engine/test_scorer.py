@@ -122,17 +122,16 @@ def test_scores_that_are_not_finite_stop_the_work_and_name_the_images(pairs: lis
         scores(Broken(), pairs)
 
 
-def test_too_little_memory_halves_the_crops_at_once_and_says_so(pairs: list[Pair]):
+def test_too_little_memory_halves_the_crops_at_once_and_says_so(pairs: list[Pair], logged: list[str]):
     class Hungry(Plain):
         def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:
             if len(distorted) > 3:
                 raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
             return super().score(reference, distorted)
 
-    said: list[str] = []
-    found = scores(Hungry(), pairs, "five", say=said.append)
+    found = scores(Hungry(), pairs, "five")
     assert found == pytest.approx(scores(Plain(), pairs, "five"), abs=1e-6)
-    assert "not enough memory" in said[0]
+    assert "not enough memory" in logged[0]
 
 
 @pytest.mark.parametrize(
@@ -201,8 +200,8 @@ def test_images_that_are_too_small_are_all_named_before_anything_is_begun(tmp_pa
     from harness.engine.run import run
 
     table = write_table(tmp_path / "data", references=2)
-    request = Request("ms-ssim", str(table), protocol="full", runs=str(tmp_path / "runs"), mlflow_uri=None, quiet=True)
+    request = Request("ms-ssim", str(table), protocol="full", runs=str(tmp_path / "runs"), mlflow_uri=None)
     with pytest.raises(UsageError, match=r"at least 161 pixels a side: r0\.png \(80x64\), r1\.png \(80x64\)"):
-        run(request, lambda line: None)
+        run(request)
     assert not (tmp_path / "runs" / "mlflow.db").exists()
     assert not list((tmp_path / "runs").rglob("state.json"))

@@ -43,8 +43,6 @@ def trainer(world, folder: Path, seed: int = 0, model=None, **settings: object) 
         32,
         folder,
         seed=seed,
-        say=lambda text: None,
-        quiet=True,
     )
 
 
@@ -196,20 +194,18 @@ def test_bf16_training_differs_from_fp32_and_repeats(world, tmp_path: Path):
     assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
 
 
-def test_the_estimate_counts_validation_and_names_the_shorter_ways(world, tmp_path: Path, monkeypatch):
+def test_the_estimate_counts_validation_and_names_the_shorter_ways(world, tmp_path: Path, monkeypatch, logged):
     todo = trainer(world, tmp_path)
-    said: list[str] = []
-    todo.say, todo.quiet = said.append, False
     monkeypatch.setattr(todo, "_seconds_to_validate", lambda: 4000.0)
     todo._estimate(10.0, 8)
     # 52 steps of 10 s and six validations of 4,000 s.
-    assert "about 6 h 48 min" in said[0]
-    assert "6 validations of 1 h 06 min" in said[0]
+    assert "about 6 h 48 min" in logged[0]
+    assert "6 validations of 1 h 06 min" in logged[0]
     for way in ("recipe.epochs=N", "recipe.validate_every", "recipe.patience", "recipe.precision=bf16"):
-        assert way in said[0]
+        assert way in logged[0]
     monkeypatch.setattr(todo, "_seconds_to_validate", lambda: 0.0)
     todo._estimate(0.001, 8)
-    assert "about 1 s" in said[1]
+    assert "about 1 s" in logged[1]
 
 
 def test_frozen_parts_from_files_are_left_out_of_the_weights(world, tmp_path: Path):

@@ -28,12 +28,11 @@ class World:
             cards=(str(self.cards),),
             runs=str(folder / "runs"),
             mlflow_uri="off",
-            quiet=True,
         )
-        self.record = run(request, lambda text: None).folder
+        self.record = run(request).folder
 
     def verify(self, **options):
-        return verify(self.record, cards=[str(self.cards)], say=lambda text: None, **options)
+        return verify(self.record, cards=[str(self.cards)], **options)
 
     def kinds(self, **options) -> list[str]:
         return [finding.what for finding in self.verify(**options).findings]
@@ -125,7 +124,8 @@ def test_a_changed_weight_is_named_and_lost_weights_are_trained_again(tmp_path: 
     assert "weights" in world.kinds()
 
 
-def test_without_training_lost_weights_leave_the_scores_unchecked_and_all_else_checked(tmp_path: Path):
+def test_lost_weights_leave_only_the_scores_unchecked(tmp_path: Path):
+    """Without training lost weights leave the scores unchecked and all else checked."""
     world = World(tmp_path, "small")
     (world.record / "weights.safetensors").unlink()
     verdict = world.verify(train=False)

@@ -77,7 +77,8 @@ def test_several_scalings_of_one_member_are_no_gain(monkeypatch: pytest.MonkeyPa
     assert any(map(gained, range(6)))
 
 
-def test_a_rescaled_member_keeps_srcc_where_its_scaling_ties_images_and_folds_differ() -> None:
+def test_a_rescaled_member_keeps_srcc_where_scaling_ties_images() -> None:
+    """A rescaled member keeps SRCC where its scaling ties images and folds differ."""
     images = made()
     scale = fit("ecdf", images.scores[0][:40], images.labels[:40])
     assert scale is not None

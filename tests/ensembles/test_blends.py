@@ -103,7 +103,8 @@ def test_least_squares_has_no_negative_weight_and_leaves_a_useless_member_out():
     assert pearson(blend(np.vstack([scores, misleading[None]])), labels) > max(alone)
 
 
-def test_greedy_selection_is_never_worse_than_its_best_member_on_what_it_was_fitted_to():
+def test_greedy_selection_is_never_worse_than_its_best_member_when_fitted():
+    """Greedy selection is never worse than its best member on what it was fitted to."""
     for seed in range(3):
         scores, labels, _ = members(seed)
         fitted = [score_scaling.fit("logistic", row, labels) for row in scores]
@@ -174,7 +175,8 @@ def test_the_first_chain_is_at_least_as_good_as_all_that_needs_no_search():
         assert chain.figures[0] >= objective.objective("main", blend(scores)[None], labels)[0] - 1e-12
 
 
-def test_what_the_search_finds_is_never_below_least_squares_over_all_scalings_nor_powell():
+def test_the_search_is_never_below_least_squares_nor_powell():
+    """What the search finds is never below least squares over all scalings nor Powell's method."""
     columns, labels, simple = samples_of(0)[0]
     every = blends.nonnegative(columns.values, labels) @ columns.values
     closed = objective.objective("plcc", every[None], labels)[0]

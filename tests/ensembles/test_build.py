@@ -98,7 +98,8 @@ def test_nothing_about_the_test_part_enters_the_card(made: tuple[Path, dict]):
     assert abs(tested["searched"]) < 0.3
 
 
-def test_the_card_has_the_simpler_blend_where_the_search_brings_nothing_and_prices_are_told(made: tuple[Path, dict]):
+def test_the_card_has_the_simpler_blend_where_the_search_gains_nothing(made: tuple[Path, dict]):
+    """The card has the simpler blend where the search brings nothing and prices are told."""
     folder, document = made
     fitted = tomllib.loads((folder / "card.toml").read_text(encoding="utf-8"))["model"]["fitted"]
     assert fitted["method"] == document["method"]
@@ -123,7 +124,8 @@ def test_a_finished_search_is_found_and_its_trace_is_kept(made: tuple[Path, dict
     assert not (folder / "tune").exists()
 
 
-def test_an_ensemble_of_score_files_runs_where_the_files_cover_the_names_and_verifies(made: tuple[Path, dict]):
+def test_an_ensemble_of_score_files_runs_and_verifies_where_names_are_covered(made: tuple[Path, dict]):
+    """An ensemble of score files runs where the files cover the names and verifies."""
     folder, document = made
     place = ["--runs", str(folder / "runs")]
     line = [
@@ -254,9 +256,8 @@ def test_what_is_not_run_yet_is_run_and_the_card_then_runs_scores_and_verifies(p
     assert float(call("score", str(card), *pair)) == pytest.approx(float(row[1]), abs=1e-5)
 
 
-def test_a_card_is_rebuilt_from_itself_and_its_weights_and_other_weights_are_not_taken(
-    pictures: tuple[Path, dict], tmp_path: Path
-):
+def test_a_card_is_rebuilt_from_itself_and_its_own_weights_alone(pictures: tuple[Path, dict], tmp_path: Path):
+    """A card is rebuilt from itself and its weights and other weights are not taken."""
     folder, _ = pictures
     # Carried away: the card, the network's class and its weights, under the name that the card gives them.
     card = tmp_path / "both.toml"
@@ -408,7 +409,8 @@ def test_real_metrics_gain_from_being_blended(shared: Path, ray: None, tmp_path:
 # Recipes
 
 
-def test_a_recipe_is_tuned_by_real_trainings_that_are_found_again_and_the_best_is_a_card(ray: None, tmp_path: Path):
+def test_a_recipe_is_tuned_by_real_trainings_and_the_best_is_a_card(ray: None, tmp_path: Path):
+    """A recipe is tuned by real trainings that are found again and the best is a card."""
     table = write_table(tmp_path / "data", references=6, levels=2)
     card = write_network(tmp_path / "cards") / "small.toml"
     tunable = (

@@ -55,10 +55,12 @@ def run(server: Server, folder: Path, before: str = "", **options: Any) -> subpr
 import sys
 from pathlib import Path
 from harness.files import download
+from harness.runtime import logs
 from harness.runtime.errors import HarnessError
 {before}
 try:
-    print(download.download({URL!r}, Path({str(folder / "w.bin")!r}), say=lambda line: print(line, flush=True)).sha256)
+    logs.handle(lambda level, line: print(line, flush=True))
+    print(download.download({URL!r}, Path({str(folder / "w.bin")!r})).sha256)
 except HarnessError as error:
     print(error)
     sys.exit(error.exit_status)
@@ -153,14 +155,18 @@ def test_a_server_that_fails_is_asked_again(web: Server, tmp_path: Path) -> None
     assert not (tmp_path / "w.bin").exists()
 
 
-def test_retry_after_is_waited_for_and_told(web: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_is_waited_for_and_told(
+    web: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
     waits: list[float] = []
     monkeypatch.setattr(fetching, "_wait", waits.append)
-    told: list[str] = []
     web.plays[PLACE] = [Play(429, headers={"Retry-After": "7"}), Play(503, headers={"Retry-After": "soon"})]
-    assert fetch(tmp_path, say=told.append).sha256 == SHA
+    assert fetch(tmp_path).sha256 == SHA
     assert waits == [7.0, 0.0]
-    assert told == ["w.bin: HTTP status 429 (too many requests); trying again in 7 s", f"w.bin: {len(CONTENT):,} bytes to fetch"]
+    assert logged == [
+        "w.bin: HTTP status 429 (too many requests); trying again in 7 s",
+        f"w.bin: {len(CONTENT):,} bytes to fetch",
+    ]
 
 
 def test_a_429_that_asks_for_an_hour_is_told_and_other_files_of_the_host_are_tried(web: Server, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def book(path: Path, rows: list[list[object]]) -> Path:
     return path
 
 
-def test_a_spreadsheet_is_a_table_wherever_one_is_read_and_its_rows_are_counted_as_shown(tmp_path: Path):
+def test_a_spreadsheet_is_a_table_and_its_rows_are_counted_as_shown(tmp_path: Path):
+    """A spreadsheet is a table wherever one is read and its rows are counted as shown."""
     path = book(tmp_path / "scores.xlsx", [["Name", "Score"], ["a", 1.5], [], ["b", 0.1]])
     found = read_scores(path)
     assert list(found["name"]) == ["a", "b"]

@@ -124,7 +124,8 @@ def test_a_table_written_in_any_dialect_is_read_back_with_its_lines(tmp_path: Pa
     ),
     score_first=st.booleans(),
 )
-def test_a_list_without_header_in_any_dialect_is_read_or_refused_and_never_read_wrongly(tmp_path, dialect, rows, score_first):
+def test_a_list_without_header_is_read_or_refused_and_never_read_wrongly(tmp_path, dialect, rows, score_first):
+    """A list without header in any dialect is read or refused and never read wrongly."""
     path = tmp_path / "list.txt"
     cells = [[name, dialect.number(score)][:: -1 if score_first else 1] for name, score in rows]
     content, lines = dialect.table(cells[0], cells[1:])

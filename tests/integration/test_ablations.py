@@ -41,9 +41,9 @@ def test_each_ablation_trains_resumes_and_scores(name: str, tmp_path: Path, monk
     def asked(runs: str) -> Request:
         settings = {f"recipe.{key}": value for key, value in values.items()}
         places = {"cards": (str(cards),), "runs": str(tmp_path / runs), "mlflow_uri": "off"}
-        return Request("tiny", str(table), protocol="parts", settings=settings, quiet=True, **places)
+        return Request("tiny", str(table), protocol="parts", settings=settings, **places)
 
-    whole = run(asked("whole"), lambda line: None)
+    whole = run(asked("whole"))
     assert whole.record.metrics["test"].n == 4
     update = Trainer._step
 
@@ -54,9 +54,9 @@ def test_each_ablation_trains_resumes_and_scores(name: str, tmp_path: Path, monk
 
     monkeypatch.setattr(Trainer, "_step", until)
     with pytest.raises(Stopped):
-        run(asked("cut"), lambda line: None)
+        run(asked("cut"))
     monkeypatch.setattr(Trainer, "_step", update)
-    again = run(asked("cut"), lambda line: None)
+    again = run(asked("cut"))
     for file in ("weights.safetensors", "scores.csv"):
         assert (again.folder / file).read_bytes() == (whole.folder / file).read_bytes()
 

@@ -30,6 +30,7 @@ from harness.engine.trainer import CHECKPOINT
 from harness.engine.verify import verify
 from harness.models.weights.checkpoint import read_metadata, read_state
 from harness.results.record import read_record
+from harness.runtime import logs
 from harness.runtime.errors import RunError, UsageError
 
 HARNESS = [sys.executable, "-m", "harness"]
@@ -94,10 +95,10 @@ class World:
 
     def request(self, model: str, runs: str, **options: object) -> Request:
         given = {"dataset": str(self.table), "batch": 2, **options}
-        return Request(model, cards=(str(self.cards),), runs=str(self.folder / runs), mlflow_uri="off", quiet=True, **given)
+        return Request(model, cards=(str(self.cards),), runs=str(self.folder / runs), mlflow_uri="off", **given)
 
     def run(self, model: str, runs: str, **options: object) -> Path:
-        return run(self.request(model, runs, **options), self.said.append).folder
+        return run(self.request(model, runs, **options)).folder
 
 
 def same_bytes(one: Path, other: Path) -> bool:
@@ -105,8 +106,10 @@ def same_bytes(one: Path, other: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("cluster"))
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    made = World(tmp_path_factory.mktemp("cluster"))
+    with logs.handled(lambda level, text: made.said.append(text)):
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +160,10 @@ def address(nodes: subprocess.Popen[str], one_thread: None) -> Iterator[str]:
         os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-def test_a_ray_of_ones_own_is_quiet_guarded_and_put_away_and_serves_several_requests(
+def test_an_own_ray_is_quiet_guarded_removed_and_serves_several_requests(
     world: World, one_thread: None, capfd: pytest.CaptureFixture[str]
 ):
-    """First of all: the others keep this process joined to their cluster."""
+    """It runs first, because the other tests keep this process joined to their cluster."""
     before, handlers = dict(os.environ), [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     table = write_table(world.folder / "half-broken", references=2, levels=2)
     (table.parent / "r1_fade_2.png").write_bytes(b"nothing")
@@ -176,7 +179,7 @@ def test_a_ray_of_ones_own_is_quiet_guarded_and_put_away_and_serves_several_requ
             world.request("psnr", "local", workers=2, dataset=str(table)),
             world.request("ssim", "local", workers=2),
         ]
-        outcomes, faults = run_all(requests, say=world.said.append)
+        outcomes, faults = run_all(requests)
         assert [o.record.model for o in outcomes] == ["slow", "ssim"]
         assert "r1_fade_2.png" in str(faults[0])
         assert isinstance(faults[0], UsageError)
@@ -198,13 +201,14 @@ def test_scores_over_two_nodes_are_those_of_one_process_and_verify(world: World,
         assert same_bytes(here, there), model
         conditions = [read_record(folder).conditions for folder in (here, there)]
         assert conditions[0] == conditions[1]
-    assert verify(there, cards=[str(world.cards)], ray=address, say=world.said.append).ok
+    assert verify(there, cards=[str(world.cards)], ray=address).ok
 
 
-def test_training_over_two_nodes_follows_one_process_within_the_derived_tolerance_and_leaves_the_same_files(
-    world: World, address: str
-):
-    """docs/scale.md derives the tolerance from fp32 rounding; a wrong weight of a member costs 2.7e-4 in the first step."""
+def test_training_over_two_nodes_follows_one_process_within_the_tolerance(world: World, address: str):
+    """It leaves the same files too.
+
+    docs/scale.md derives the tolerance from fp32 rounding; a wrong weight of a member costs 2.7e-4 in the first step.
+    """
     settings = {"recipe.epochs": "20", "recipe.steps_per_epoch": "1", "recipe.validate_every": "10"}
     options = {"protocol": "parts", "settings": settings}
     here, there = world.run("ahiq-tiny", "here", **options), world.run("ahiq-tiny", "there", ray=address, **options)
@@ -220,7 +224,7 @@ def test_training_over_two_nodes_follows_one_process_within_the_derived_toleranc
     assert tensors[0].keys() == tensors[1].keys()
     steps = [json.loads(read_metadata(folder / CHECKPOINT)["state"])["step"] for folder in (here, there)]
     assert steps == [20, 20]
-    assert verify(there, cards=[str(world.cards)], say=world.said.append).ok
+    assert verify(there, cards=[str(world.cards)]).ok
 
 
 def test_a_model_whose_images_depend_on_their_batch_is_trained_by_one_member(world: World, address: str):
@@ -232,7 +236,8 @@ def test_a_model_whose_images_depend_on_their_batch_is_trained_by_one_member(wor
     assert (here / "weights.safetensors").read_bytes() == (there / "weights.safetensors").read_bytes()
 
 
-def test_what_a_model_or_a_trainer_refuses_reaches_the_driver_with_its_words_and_type(world: World, address: str):
+def test_what_a_model_or_a_trainer_refuses_reaches_the_driver(world: World, address: str):
+    """What a model or a trainer refuses reaches the driver with its words and type."""
     table = write_table(world.folder / "broken", references=4, levels=2)
     victim = table.parent / "r3_fade_2.png"
     victim.write_bytes(victim.read_bytes()[:100])
@@ -253,9 +258,8 @@ def test_what_a_model_or_a_trainer_refuses_reaches_the_driver_with_its_words_and
 
 
 @pytest.mark.parametrize(("colour", "words"), [(0, "its process is gone"), (255, "OSError: the disk is on fire")])
-def test_images_that_no_worker_survives_end_the_run_with_the_reason_and_keep_the_others(
-    world: World, address: str, colour: int, words: str
-):
+def test_images_that_no_worker_survives_end_the_run_and_keep_the_others(world: World, address: str, colour: int, words: str):
+    """Images that no worker survives end the run with the reason and keep the others."""
     table = write_table(world.folder / f"poison-{colour}", references=3, levels=1)
     Image.new("RGB", (80, 64), (colour,) * 3).save(table.parent / "r2.png")
     with pytest.raises(RunError, match=rf"3 workers failed on the same images \(r2_noise_1\.png.*{words}"):
@@ -290,10 +294,10 @@ def soon(there: Callable[[], object], seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_killed_worker_is_replaced_and_a_killed_node_done_without_and_only_their_unfinished_chunks_are_redone(
+def test_after_a_killed_worker_or_node_only_unfinished_chunks_are_redone(
     world: World, nodes: subprocess.Popen[str], address: str
 ):
-    """Last of those with the cluster: the second node stays dead."""
+    """The worker is replaced, the node is not. The last test with the cluster: the second node stays dead."""
     log, hold = world.folder / "slow.log", world.folder / "hold"
     settings = {"model.log": str(log), "model.hold": str(hold)}
     here = world.run("slow", "here", settings=settings)
@@ -326,8 +330,8 @@ def test_a_killed_worker_is_replaced_and_a_killed_node_done_without_and_only_the
     assert any("unfinished chunks go to others" in text for text in world.said)
 
 
-def test_no_process_outlives_ctrl_c_sigterm_or_a_kill_and_the_next_start_ends_what_a_kill_left(world: World):
-    """Three runs side by side, each in a process of its own and cut off while both of its workers score."""
+def test_no_process_outlives_ctrl_c_sigterm_or_a_kill(world: World):
+    """The next start ends what a kill left. Three runs at once, each in its own process, cut off while both workers score."""
     cut: dict[signal.Signals, subprocess.Popen[str]] = {}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         log, hold = (world.folder / f"{number.name}.{what}" for what in ("log", "hold"))
@@ -356,7 +360,7 @@ def test_no_process_outlives_ctrl_c_sigterm_or_a_kill_and_the_next_start_ends_wh
         time.sleep(0.3)
         assert len(lines(log)) == 2, "somebody computes on"
     request = world.request("slow", "SIGKILL", settings={"model.log": str(log), "model.hold": str(hold)})
-    outcome = run(request, world.said.append)
+    outcome = run(request)
     assert gone(family) == []
     assert not record.exists()
     assert same_bytes(outcome.folder, world.run("slow", "here"))

@@ -42,8 +42,8 @@ def root_of(name: str, protocol: str) -> Path:
 
 def record(name: str, protocol: str, model: str, folder: Path, limit: int | None = None) -> dict[str, object]:
     root, runs = str(root_of(name, protocol)), str(folder)
-    request = Request(model, name, root, protocol, limit=limit, runs=runs, mlflow_uri="off", quiet=True, workers=1)
-    outcomes, faults = run_all([request], say=lambda line: None)
+    request = Request(model, name, root, protocol, limit=limit, runs=runs, mlflow_uri="off", workers=1)
+    outcomes, faults = run_all([request])
     assert not faults
     return outcomes[0].record.to_json()
 
@@ -66,7 +66,7 @@ def test_psnr_runs_on_every_miniature_under_every_protocol(name, protocol, folde
         assert figures["range"]["srcc"][0] <= figures["srcc"] <= figures["range"]["srcc"][1]
 
 
-def test_a_run_on_a_part_of_a_dataset_says_so_and_marks_its_record_and_its_tables(folder):
+def test_a_run_on_a_part_of_a_dataset_says_so_and_marks_its_record_and_its_tables(folder, logged: list[str]):
     done = record("tid2013", "full", "psnr", folder)
     assert done["incomplete"]
     (place,) = folder.glob(f"tid2013/psnr/{done['key']}")
@@ -74,10 +74,9 @@ def test_a_run_on_a_part_of_a_dataset_says_so_and_marks_its_record_and_its_table
     (group,) = board([(None, read_record(place))], "tid2013").groups
     assert (group.rows[0].rank, INCOMPLETE in group.rows[0].marks) == (None, True)
     assert INCOMPLETE in (place / "report.html").read_text(encoding="utf-8")
-    said: list[str] = []
-    request = Request("psnr", "tid2013", str(tree("tid2013")), "full", runs=str(folder), mlflow_uri="off", quiet=True, force=True)
-    run_all([request], say=said.append)
-    assert any(re.search(r"tid2013: incomplete: \d+ of 3,000 pairs", line) for line in said)
+    request = Request("psnr", "tid2013", str(tree("tid2013")), "full", runs=str(folder), mlflow_uri="off", force=True)
+    run_all([request])
+    assert any(re.search(r"tid2013: incomplete: \d+ of 3,000 pairs", line) for line in logged)
 
 
 def test_whether_a_dataset_is_whole_is_told_by_what_the_protocol_needs():
@@ -93,7 +92,8 @@ def test_whether_a_dataset_is_whole_is_told_by_what_the_protocol_needs():
     assert missing(card, repeated_rows, "full") == ""
 
 
-def test_bapps_is_measured_by_the_share_of_votes_for_the_version_that_the_model_prefers(folder):
+def test_bapps_is_measured_by_the_share_of_votes_for_the_preferred_version(folder):
+    """BAPPS is measured by the share of votes for the version that the model prefers."""
     done = record("bapps", "validation", "psnr", folder)
     figures, left_out = done["metrics"]["test"], done["without_each_reference"]
     frame = load_dataset("bapps", tree("bapps")).table.set_index("name")
@@ -128,21 +128,20 @@ def test_pair_analysis_is_defined_where_the_card_knows_how_many_raters_there_wer
     assert unknown["not_defined"] == ["pair analysis and outlier ratio: the dataset does not give the number of raters"]
 
 
-def test_a_test_part_without_labels_says_so_before_and_after(folder):
-    said: list[str] = []
+def test_a_test_part_without_labels_says_so_before_and_after(folder, logged: list[str]):
     root, runs = str(root_of("pipal", "val")), str(folder / "blind")
-    request = Request("psnr", "pipal", root, "val", runs=runs, mlflow_uri="off", quiet=True, workers=1)
-    (outcome,), faults = run_all([request], say=said.append)
+    request = Request("psnr", "pipal", root, "val", runs=runs, mlflow_uri="off", workers=1)
+    (outcome,), faults = run_all([request])
     assert not faults
-    assert any("people's scores of the 1,000 tested images are not here" in line and "val_labels.txt" in line for line in said)
+    assert any("people's scores of the 1,000 tested images are not here" in line and "val_labels.txt" in line for line in logged)
     table = tables.run_table([tables.result(outcome.folder, outcome.record)])
     assert "psnr: no figures, because people's scores of the tested images are not here" in table
     assert "labels withheld" in table
 
 
 def test_pipals_srcc_within_references_stands_beside_the_pooled_one(folder):
-    request = Request("psnr", "pipal", str(root_of("pipal", "full")), "full", runs=str(folder), mlflow_uri="off", quiet=True)
-    (outcome,), _ = run_all([request], say=lambda line: None)
+    request = Request("psnr", "pipal", str(root_of("pipal", "full")), "full", runs=str(folder), mlflow_uri="off")
+    (outcome,), _ = run_all([request])
     figures = outcome.record.to_json()["metrics"]["test"]
     table = tables.run_table([tables.result(outcome.folder, outcome.record)])
     assert "SRCC within refs" in table
@@ -189,7 +188,8 @@ def test_further_test_sets_lose_the_references_that_were_trained_on(tmp_path, mo
     assert rows["live"]["n"] == (~live.table["reference_id"].isin(shared)).sum()
 
 
-def test_weights_trained_on_a_dataset_of_the_same_pictures_or_labels_are_marked_contaminated(tmp_path, monkeypatch, network):
+def test_weights_trained_on_the_same_images_or_labels_are_marked_contaminated(tmp_path, monkeypatch, network):
+    """Weights trained on a dataset of the same images or labels are marked contaminated."""
     for name in ("tid2013", "tid2008", "csiq"):
         copy(tree(name), tmp_path / "data" / name)
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))

@@ -122,20 +122,21 @@ def sleeper():
     process.wait()
 
 
-def test_what_a_kill_left_behind_is_named_and_ended(tmp_path: Path, sleeper: subprocess.Popen[bytes]):
+def test_what_a_kill_left_behind_is_named_and_ended(tmp_path: Path, sleeper: subprocess.Popen[bytes], logged: list[str]):
     place = tmp_path / "ray"
     place.mkdir()
     processes.record(tmp_path, str(place))
-    said: list[str] = []
-    processes.end_leftovers(tmp_path, said.append)
+    processes.end_leftovers(tmp_path)
     sleeper.wait(5)
-    assert f"({sleeper.pid})" in said[0]
+    assert f"({sleeper.pid})" in logged[0]
     assert not (tmp_path / processes.FILE).exists()
     assert not place.exists()
 
 
 @pytest.mark.parametrize("change", ["started", "host", "boot"])
-def test_a_process_that_only_has_the_number_of_ours_is_left_alone(tmp_path: Path, sleeper: subprocess.Popen[bytes], change: str):
+def test_a_process_that_only_has_the_number_of_ours_is_left_alone(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes], change: str, logged: list[str]
+):
     processes.record(tmp_path)
     document = json.loads((tmp_path / processes.FILE).read_text())
     assert sleeper.pid in [row["pid"] for row in document["processes"]]
@@ -145,9 +146,8 @@ def test_a_process_that_only_has_the_number_of_ours_is_left_alone(tmp_path: Path
     else:
         document[change] = {"host": "another", "boot": 0}[change]
     (tmp_path / processes.FILE).write_text(json.dumps(document))
-    said: list[str] = []
-    processes.end_leftovers(tmp_path, said.append)
-    assert not said
+    processes.end_leftovers(tmp_path)
+    assert not logged
     assert psutil.pid_exists(sleeper.pid)
     assert sleeper.poll() is None
 

@@ -76,7 +76,8 @@ split = "full"
 
 
 @pytest.mark.parametrize("place", ["root", "card", "here"])
-def test_the_table_of_a_card_is_found_below_the_root_beside_the_card_or_where_one_stands(tmp_path: Path, said: Said, place: str):
+def test_a_cards_table_is_found_below_the_root_the_card_or_the_current_folder(tmp_path: Path, said: Said, place: str):
+    """The table of a card is found below the root beside the card or the current folder."""
     (tmp_path / "cards").mkdir()
     (tmp_path / "cards/mine.toml").write_text(CARD)
     write_table(tmp_path / {"root": "pictures", "card": "cards", "here": "."}[place])
@@ -189,7 +190,8 @@ def leave(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
 
 
-def test_leftovers_of_operating_systems_lie_beside_cards_tables_records_and_pictures(tmp_path: Path, tid: Path, said: Said):
+def test_leftovers_of_operating_systems_are_ignored_in_every_folder(tmp_path: Path, tid: Path, said: Said):
+    """Leftovers of operating systems may lie beside cards, tables, records and images."""
     for folder in {path.parent for path in tid.rglob("*")}:
         leave(folder, ".DS_Store", "Thumbs.db", "._mos_with_names.txt", "._I01_01_1.bmp")
     assert table_hash(load_dataset("tid2013", tid).table) == table_hash(load_dataset("tid2013", tree("tid2013")).table)

@@ -63,7 +63,8 @@ def test_images_encoded_again_in_place_give_their_own_number(tmp_path: Path, tab
     assert second["key"] == truth["key"] != first["key"]
 
 
-def test_another_root_with_other_images_is_another_run_and_with_the_same_images_the_same(tmp_path: Path, table: str):
+def test_another_root_is_another_run_only_where_its_images_differ(tmp_path: Path, table: str):
+    """Another root with other images is another run and with the same images the same."""
     for name in ("same", "other"):
         shutil.copytree(tmp_path / "data", tmp_path / name)
     damage(tmp_path / "other")
@@ -101,7 +102,8 @@ def test_a_module_that_the_models_file_imports_from_its_folder_is_part_of_the_mo
     assert run(tmp_path, *words)["srcc"] != first["srcc"]
 
 
-def test_a_corrected_polarity_of_the_labels_is_another_run_and_is_not_ranked_with_the_first(tmp_path: Path, table: str):
+def test_a_corrected_polarity_of_the_labels_is_another_run(tmp_path: Path, table: str):
+    """A corrected polarity of the labels is another run and is not ranked with the first."""
     card = tmp_path / "mine.toml"
     text = (
         'name = "mine"\ntitle = "Mine"\nreader = "harness.datasets:read_table"\nhigher_is_better = {}\n'
@@ -161,7 +163,8 @@ def test_a_trained_run_on_changed_training_images_is_trained_anew(tmp_path: Path
     assert run(tmp_path, *words)["key"] != first["key"]
 
 
-def test_two_runs_on_images_of_other_content_are_not_compared_and_not_ranked_together(tmp_path: Path, table: str):
+def test_runs_on_images_of_other_content_are_not_compared_or_ranked_together(tmp_path: Path, table: str):
+    """Two runs on images of other content are not compared and not ranked together."""
     one = run(tmp_path, "psnr", "--dataset", table)
     damage(tmp_path / "data")
     other = run(tmp_path, "ssim", "--dataset", table)

@@ -112,7 +112,7 @@ def test_a_selection_without_validation_is_refused_with_the_ways_out(cards: Path
     )
     with pytest.raises(UsageError, match=r"no validation part.*recipe\.selection=last"):
         plan(request)
-    done = run(Request(**{**request.__dict__, "settings": {"recipe.selection": "last", "recipe.epochs": "1"}}), lambda line: None)
+    done = run(Request(**{**request.__dict__, "settings": {"recipe.selection": "last", "recipe.epochs": "1"}}))
     assert done.record.training.best_epoch is None
 
 
@@ -138,12 +138,12 @@ def test_pipals_released_protocol_selects_by_the_challenges_validation_set(cards
     settings = {"recipe.epochs": "2", "recipe.validation_crops": "random1"}
     request = Request(
         "small", "pipal", root=str(root), protocol="released", settings=settings, limit=20,
-        cards=(str(cards),), runs=str(tmp_path / "runs"), mlflow_uri="off", quiet=True,
+        cards=(str(cards),), runs=str(tmp_path / "runs"), mlflow_uri="off",
     )  # fmt: skip
     with pytest.raises(UsageError, match=r"labels of the validation part of pipal \(released\) are not here.*Val_Label\.txt"):
         plan(request)
     (root / "Val_Label.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
-    done = run(request, lambda line: None).record
+    done = run(request).record
     assert [entry["epoch"] for entry in done.history if "srcc" in entry] == [1, 2]
     assert done.training.best_epoch in (1, 2)
     assert done.metrics["test"] is None
@@ -170,11 +170,11 @@ def test_trained_weights_without_their_frozen_part_score_as_the_run_did(cards: P
     text += f'\n[[weights]]\nname = "filter"\nfile = "filter.safetensors"\nsources = ["{part.as_uri()}"]\n'
     (cards / "parted.toml").write_text(text, encoding="utf-8")
     table = write_table(tmp_path / "data")
-    places = {"cards": (str(cards),), "runs": str(tmp_path / "runs"), "mlflow_uri": "off", "quiet": True}
-    trained = run(Request("parted", str(table), protocol="parts", settings={"recipe.epochs": "1"}, **places), lambda line: None)
+    places = {"cards": (str(cards),), "runs": str(tmp_path / "runs"), "mlflow_uri": "off"}
+    trained = run(Request("parted", str(table), protocol="parts", settings={"recipe.epochs": "1"}, **places))
     own = trained.folder / "weights.safetensors"
     assert {key.partition(".")[0] for key in load_file(own)} == {"norm", "head"}
-    tested = run(Request("parted", str(table), protocol="parts", weights=str(own), **places), lambda line: None)
+    tested = run(Request("parted", str(table), protocol="parts", weights=str(own), **places))
     rows = [line for line in (trained.folder / "scores.csv").read_text().splitlines() if line.endswith(",test")]
     assert rows
     assert [line for line in (tested.folder / "scores.csv").read_text().splitlines() if line.endswith(",test")] == rows

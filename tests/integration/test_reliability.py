@@ -25,10 +25,6 @@ from harness.files.download import DownloadFailed, download
 from harness.runtime.errors import RunError, Unwritable, UsageError
 
 
-def quiet(text: str) -> None:
-    pass
-
-
 def test_no_secret_of_the_environment_or_of_an_address_gets_into_what_a_run_leaves(tmp_path: Path):
     table = write_table(tmp_path / "däta mit Leerzeichen", references=2, levels=2)
     secret = "planted-4f1c9e"
@@ -66,25 +62,24 @@ def test_a_score_that_is_no_number_stops_the_record_and_names_its_images(tmp_pat
         list(scorer.score(scorer.chunks(pairs)))
 
 
-def test_scores_are_the_same_whatever_the_threads_and_batches_and_a_changed_library_is_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_scores_do_not_depend_on_threads_and_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Scores are the same whatever the threads and batches and a changed library is shown."""
     import torch
 
     monkeypatch.setenv("HARNESS_CARDS", str(write_network(tmp_path / "cards")))
     table = write_table(tmp_path / "data")
-    base = Request("small", str(table), protocol="parts", runs=str(tmp_path / "trained"), mlflow_uri="off", quiet=True)
-    (trained,), _ = run_all([base], say=quiet)
+    base = Request("small", str(table), protocol="parts", runs=str(tmp_path / "trained"), mlflow_uri="off")
+    (trained,), _ = run_all([base])
     weights = str(trained.folder / "weights.safetensors")
     found, threads = {}, torch.get_num_threads()
     for label, batch, workers, count in (("a", 8, 1, 1), ("b", 8, 0, 1), ("c", 1, 0, 1), ("d", 8, 0, 2), ("e", 8, 1, 1)):
         torch.set_num_threads(count)
         for model, given in (("psnr", None), ("ssim", None), ("small", weights)):
             request = Request(
-                model, str(table), protocol="parts", runs=str(tmp_path / label), mlflow_uri="off", quiet=True,
+                model, str(table), protocol="parts", runs=str(tmp_path / label), mlflow_uri="off",
                 weights=given, batch=batch, workers=workers,
             )  # fmt: skip
-            (outcome,), faults = run_all([request], say=quiet)
+            (outcome,), faults = run_all([request])
             assert not faults
             lines = (outcome.folder / "scores.csv").read_text(encoding="utf-8").splitlines()[1:]
             found[label, model] = {line.split(",")[0]: float(line.split(",")[1]) for line in lines}
@@ -99,7 +94,7 @@ def test_scores_are_the_same_whatever_the_threads_and_batches_and_a_changed_libr
     record = json.loads((trained.folder / "record.json").read_text(encoding="utf-8"))
     record["conditions"]["libraries"]["torch"] = "0.0.1"
     (trained.folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
-    verdict = verify.verify(trained.folder, say=quiet)
+    verdict = verify.verify(trained.folder)
     assert verdict.ok
     assert "libraries.torch was 0.0.1" in verify.text(verdict)
 
@@ -137,22 +132,21 @@ def test_a_name_of_an_archive_that_is_no_text_or_steers_a_terminal_is_shown_esca
 
 def asked(tmp_path: Path, model: str = "psnr") -> Request:
     table = write_table(tmp_path / "data", references=2, levels=2)
-    return Request(model, dataset=str(table), runs=str(tmp_path / "runs"), mlflow_uri="off", quiet=True)
+    return Request(model, dataset=str(table), runs=str(tmp_path / "runs"), mlflow_uri="off")
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "pictures.csv"])
-def test_a_record_whose_scores_are_gone_is_no_finished_run_and_is_made_again(tmp_path: Path, name: str):
+def test_a_record_whose_scores_are_gone_is_no_finished_run_and_is_made_again(tmp_path: Path, name: str, logged: list[str]):
     request = asked(tmp_path)
-    first = run(request, quiet)
+    first = run(request)
     before = {n: (first.folder / n).read_bytes() for n in ("scores.csv", "pictures.csv")}
     (first.folder / name).unlink()
-    said: list[str] = []
-    again = run(request, said.append)
+    again = run(request)
     assert not again.found
-    assert any("its record is there and its scores are not" in line for line in said)
+    assert any("its record is there and its scores are not" in line for line in logged)
     assert {n: (first.folder / n).read_bytes() for n in before} == before
     assert again.record.metrics == first.record.metrics
-    assert run(request, quiet).found
+    assert run(request).found
 
 
 def test_a_file_that_is_taken_away_while_a_run_works_is_a_fault_and_no_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -161,7 +155,7 @@ def test_a_file_that_is_taken_away_while_a_run_works_is_a_fault_and_no_defect(tm
 
     monkeypatch.setattr("harness.engine.run._record", taken_away)
     with pytest.raises(RunError, match=r"weights\.safetensors is gone: removed while the run worked"):
-        run(asked(tmp_path), quiet)
+        run(asked(tmp_path))
 
 
 def test_a_report_that_finds_no_space_ends_the_run_and_the_next_one_finishes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -172,8 +166,8 @@ def test_a_report_that_finds_no_space_ends_the_run_and_the_next_one_finishes_it(
     with monkeypatch.context() as patch:
         patch.setattr("harness.results.report.write", full)
         with pytest.raises(Unwritable, match="no space left"):
-            run(request, quiet)
-    outcome = run(request, quiet)
+            run(request)
+    outcome = run(request)
     assert not outcome.found
     assert (outcome.folder / "report.html").is_file()
 
@@ -184,5 +178,5 @@ def test_a_score_file_that_is_refused_leaves_no_folder_and_no_run_in_mlflow(tmp_
     for changes in ({}, {"inner": True}):
         wanted = Request("mine", str(table), runs=str(tmp_path / "runs"), scores=str(tmp_path / "scores.csv"), **changes)
         with pytest.raises(UsageError, match=r"scores\.csv"):
-            run(wanted, quiet)
+            run(wanted)
     assert not (tmp_path / "runs").exists()

@@ -76,7 +76,8 @@ def test_another_exception_in_a_destructor_is_told_as_python_tells_it():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a library's own handler, as C sets it")
-def test_a_stop_is_heard_while_a_library_that_connects_puts_a_handler_of_its_own_in_place():
+def test_a_stop_is_heard_while_a_library_installs_a_handler_of_its_own():
+    """A stop is heard while a library that connects puts a handler of its own in place."""
     source = """
 import ctypes, os, signal, time
 from concurrent.futures import ThreadPoolExecutor
@@ -97,7 +98,8 @@ with signals.heard(), ThreadPoolExecutor(1) as beside:
     assert (done.returncode, done.stdout, done.stderr) == (143, "connected\n", "")
 
 
-def test_where_ray_keeps_its_files_is_written_down_before_it_starts_and_forgotten_when_it_does_not(tmp_path: Path):
+def test_rays_folder_is_noted_before_it_starts_and_forgotten_if_it_does_not(tmp_path: Path):
+    """Where Ray keeps its files is written down before it starts and forgotten when it does not."""
     source = """
 import json, sys
 from pathlib import Path

@@ -206,7 +206,8 @@ def other_type(value: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_every_field_deleted_null_or_of_another_type_is_one_line_or_no_matter_in_every_command(world: World):
+def test_every_damaged_field_is_one_line_or_harmless_in_every_command(world: World):
+    """Every field deleted, null or of another type is one line or no matter in every command."""
     whole = json.loads((world.run / "record.json").read_text())
     mutations = {
         "deleted": lambda field: lambda record: record.pop(field),

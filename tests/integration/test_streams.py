@@ -46,7 +46,8 @@ def test_a_reader_that_has_seen_enough_is_told_nothing(tmp_path: Path, unbuffere
 
 @FULL
 @pytest.mark.parametrize("streams", ["2> /dev/full", "2>&-", "<&- 2>&-"])
-def test_a_run_that_cannot_say_anything_is_made_all_the_same_and_no_file_takes_the_streams_place(tmp_path: Path, streams: str):
+def test_a_run_with_closed_streams_is_made_all_the_same(tmp_path: Path, streams: str):
+    """A run that cannot say anything is made all the same and no file takes the streams' place."""
     table = write_table(tmp_path / "data")
     done = shell(f"$H run psnr --dataset {table} --runs runs --mlflow-uri off --json {streams}", tmp_path)
     assert done.returncode == 0

@@ -54,7 +54,8 @@ def test_comments_and_layout_are_no_code_and_everything_else_is(tmp_path: Path):
     assert source_hash(file) != first
 
 
-def test_what_a_file_imports_from_its_folder_counts_and_what_it_does_not_import_does_not(tmp_path: Path):
+def test_only_what_a_file_imports_from_its_folder_counts(tmp_path: Path):
+    """What a file imports from its folder counts and what it does not import does not."""
     (tmp_path / "m.py").write_text("from helper import g\nimport package.part\nimport numpy\n")
     (tmp_path / "helper.py").write_text("g = 1\n")
     (tmp_path / "package").mkdir()

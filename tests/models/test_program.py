@@ -297,49 +297,47 @@ class Cards:
         self.table = write_table(folder / "data", references=2, levels=2, height=24, width=20)
 
     def request(self, **more: object) -> Request:
-        return Request(
-            "tool", str(self.table), cards=(str(self.cards),), runs=str(self.runs), mlflow_uri="off", quiet=True, batch=1, **more
-        )
+        return Request("tool", str(self.table), cards=(str(self.cards),), runs=str(self.runs), mlflow_uri="off", batch=1, **more)
 
 
 def test_a_failure_names_the_pair_and_keeps_what_was_computed(tmp_path):
     body = "if value > 20: sys.exit('no idea')\nprint(value)"
     world = Cards(tmp_path, body)
     with pytest.raises(RunError, match=r"r\d_\w+_\d\.png: tool ended with status 1; its last lines: no idea"):
-        run(world.request(), lambda text: None)
+        run(world.request())
     kept = next(world.runs.rglob("scores.csv")).read_text().splitlines()
     assert len(kept) > 1
     with pytest.raises(UsageError, match="too small: this model needs at least 99 pixels"):
-        run(Cards(tmp_path / "b", minimum_size=99).request(), lambda text: None)
+        run(Cards(tmp_path / "b", minimum_size=99).request())
 
 
 def test_a_run_repeats_and_another_program_does_not_verify(tmp_path):
     world = Cards(tmp_path)
-    done = run(world.request(), lambda text: None)
+    done = run(world.request())
     assert done.record.details["version"] == "tool 1.0"
     assert done.record.cards.model.program.command[0] == "beside:tool"
-    assert run(world.request(), lambda text: None).folder == done.folder
-    again = verify(done.folder, cards=[str(world.cards)], say=lambda text: None)
+    assert run(world.request()).folder == done.folder
+    again = verify(done.folder, cards=[str(world.cards)])
     assert again.ok
     write_tool(world.cards, "print(value * 2)")
-    assert {f.what for f in verify(done.folder, cards=[str(world.cards)], say=lambda text: None).findings} == {"code"}
+    assert {f.what for f in verify(done.folder, cards=[str(world.cards)]).findings} == {"code"}
 
 
 def test_a_record_sets_no_program(tmp_path):
     world = Cards(tmp_path)
-    done = run(world.request(), lambda text: None)
+    done = run(world.request())
     marker = tmp_path / "started"
     path = done.folder / "record.json"
     document = json.loads(path.read_text())
     document["cards"]["model"]["program"]["command"] = ["touch", str(marker), "{reference}", "{distorted}"]
     path.write_text(json.dumps(document))
-    verify(done.folder, cards=[str(world.cards)], say=lambda text: None)
+    verify(done.folder, cards=[str(world.cards)])
     document["request"]["settings"] = {"program.command": ["touch", str(marker)]}
     path.write_text(json.dumps(document))
     with pytest.raises(UsageError, match=r"program\.command=.* names a file or a program"):
-        verify(done.folder, cards=[str(world.cards)], say=lambda text: None)
+        verify(done.folder, cards=[str(world.cards)])
     with pytest.raises(UsageError, match="neither built in nor among the cards that you name"):
-        verify(done.folder, say=lambda text: None)
+        verify(done.folder)
     assert not marker.exists()
 
 

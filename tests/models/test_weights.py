@@ -545,7 +545,7 @@ def test_what_a_model_refuses_names_the_file(tmp_path: Path) -> None:
 
 
 def test_get_completes_the_folder_so_that_its_copy_serves_elsewhere(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     stock(folder)
     cached = tmp_path / "hub" / "models--o--vit" / "snapshots" / "r" / "model.safetensors"
@@ -553,9 +553,8 @@ def test_get_completes_the_folder_so_that_its_copy_serves_elsewhere(
     (folder / "vit.safetensors").rename(cached)
     (folder / "resnet50.safetensors").unlink()
     Web(monkeypatch, https=data(RESNET))
-    told: list[str] = []
-    paths = get(card(), "released", say=told.append)
-    assert told == ["fake: 1 weight file to fetch (sizes not known): resnet50.safetensors"]
+    paths = get(card(), "released")
+    assert logged == ["fake: 1 weight file to fetch (sizes not known): resnet50.safetensors"]
     assert paths == [folder / "vit.safetensors", folder / "resnet50.safetensors", folder / "heads.pth"]
     monkeypatch.setattr(sources, "download", no_network)
     assert get(card(), "released") == paths
@@ -572,12 +571,11 @@ def test_get_completes_the_folder_so_that_its_copy_serves_elsewhere(
         find(card(), offline=True)
 
 
-def test_get_keeps_what_it_could_get_and_names_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_get_keeps_what_it_could_get_and_names_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]) -> None:
     Web(monkeypatch, hf=data(VIT))
-    told: list[str] = []
     with pytest.raises(RunError) as caught:
-        get(card(), "released", say=told.append)
-    assert told == [
+        get(card(), "released")
+    assert logged == [
         "fake: 3 weight files to fetch (346 MB and 2 of unknown size): vit.safetensors, resnet50.safetensors, heads.pth"
     ]
     text = str(caught.value)

@@ -80,7 +80,8 @@ def test_parts_of_a_weight_are_kept_apart():
     assert torch.allclose(one + two, both, atol=1e-5)
 
 
-def test_the_released_networks_wide_layers_are_of_this_kind_and_its_state_dict_is_as_it_was():
+def test_the_released_networks_wide_layers_keep_their_state_dict():
+    """The released network's wide layers are of this kind and its state dict is as it was."""
     with torch.device("meta"):
         eight, sixteen = AHIQ(patch_size=8), AHIQ(patch_size=16)
     kinds = [name for name, module in eight.named_modules() if isinstance(module, Conv3x3)]

@@ -23,6 +23,7 @@ from harness.files.lock import held
 from harness.results.mlflow_figures import figures
 from harness.results.mlflow_mirror import Tracker, shown
 from harness.results.record import Record, read_record
+from harness.runtime import logs
 
 DATASET = {"name": "demo", "hash": "ab" * 32, "split": "cd" * 32, "train": 8, "validation": 2, "test": 3}
 EPOCHS = [{"epoch": n, "loss": 1.0 / n, "rate": 1e-3, "srcc": 0.1 * n, "plcc": 0.1 * n, "main": 0.2 * n} for n in (1, 2, 3)]
@@ -61,15 +62,15 @@ def record(**changes: Any) -> Record:
 
 
 class Mirror:
-    def __init__(self, runs: Path) -> None:
+    def __init__(self, runs: Path, logged: list[str] | None = None) -> None:
         from mlflow.tracking import MlflowClient
 
         self.runs = runs
-        self.said: list[str] = []
+        self.said = [] if logged is None else logged
         self.client = MlflowClient(tracking_uri=f"sqlite:///{runs / 'mlflow.db'}")
 
     def tracker(self, folder: Path) -> Tracker:
-        return Tracker(None, str(self.runs), folder, self.said.append)
+        return Tracker(None, str(self.runs), folder)
 
     def run(self, folder: Path) -> Any:
         return self.client.get_run(json.loads((folder / "mlflow.json").read_text())["run_id"])
@@ -86,8 +87,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def mirror(runs: Path) -> Mirror:
-    return Mirror(runs)
+def mirror(runs: Path, logged: list[str]) -> Mirror:
+    return Mirror(runs, logged)
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_artifacts_lie_beside_the_runs_wherever_one_stands(
 
 def test_artifacts_lie_beside_the_runs_for_a_database_of_ones_own_too(mirror: Mirror, folder: Path) -> None:
     (folder / "record.json").write_text("{}")
-    with Tracker(f"sqlite:///{mirror.runs / 'mlflow.db'}", folder / "elsewhere", folder, mirror.said.append) as tracker:
+    with Tracker(f"sqlite:///{mirror.runs / 'mlflow.db'}", folder / "elsewhere", folder) as tracker:
         tracker.begin("tiny on owned", {}, DATASET | {"name": "owned"})
         tracker.end(record())
     assert list(folder.glob("elsewhere/mlartifacts/*/artifacts/record.json"))
@@ -229,36 +230,37 @@ def with_record(folder: Path) -> Record:
     return found
 
 
-def test_a_finished_record_that_its_own_command_could_not_mirror_is_added_by_the_next_command(tmp_path: Path) -> None:
-    database, said = tmp_path / "mlflow.db", []
+def test_a_record_that_could_not_be_mirrored_is_added_by_the_next_command(tmp_path: Path, logged: list[str]) -> None:
+    """A finished record that its own command could not mirror is added by the next command."""
+    database = tmp_path / "mlflow.db"
     database.write_text("this is not a database " * 50)
     first, second, without = (tmp_path / "demo" / "tiny" / name for name in ("first", "second", "without"))
     for folder in (first, second, without):
         folder.mkdir(parents=True)
         given = with_record(folder)
         uri = "off" if folder == without else None
-        with Tracker(uri, tmp_path, folder, said.append) as tracker:
+        with Tracker(uri, tmp_path, folder) as tracker:
             tracker.begin("tiny on demo", {"seed": 0}, DATASET)
             tracker.end(given)
         if folder == first:
-            assert len(said) == 1
+            assert len(logged) == 1
             database.unlink()
     mirror = Mirror(tmp_path)
     for folder in (first, second):
         assert mirror.run(folder).info.status == "FINISHED"
         assert mirror.run(folder).data.params == {"seed": "0"}
-    assert said[1:] == ["MLflow: 1 finished run added that earlier commands could not add"]
+    assert logged[1:] == ["MLflow: 1 finished run added that earlier commands could not add"]
     assert not (without / "mlflow.json").exists()
 
-    with Tracker(None, tmp_path, without, said.append) as tracker:
+    with Tracker(None, tmp_path, without) as tracker:
         tracker.catch_up(given)
         assert not (without / "mlflow.json").exists()
         tracker.catch_up(given, ("tiny on demo", {"seed": 0}, DATASET))
     assert mirror.run(without).info.status == "FINISHED"
 
 
-def test_a_half_made_database_is_set_aside_and_a_new_one_shows_every_finished_record(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_a_half_made_database_is_replaced_by_one_of_every_finished_record(tmp_path: Path, logged: list[str]) -> None:
+    """A half made database is set aside and a new one shows every finished record."""
     folder, other = (tmp_path / "demo" / "tiny" / name for name in ("one", "other"))
     for place in (folder, other):
         place.mkdir(parents=True)
@@ -270,14 +272,14 @@ def test_a_half_made_database_is_set_aside_and_a_new_one_shows_every_finished_re
         database.execute("create table alembic_version (version_num text)")
         database.execute("create table experiments (experiment_id integer)")
     (tmp_path / "mlflow.db.making").write_text("left by a kill")
-    with Tracker(None, tmp_path, other, said.append) as tracker:
+    with Tracker(None, tmp_path, other) as tracker:
         tracker.begin("tiny on demo", {}, DATASET)
         tracker.end(given)
     assert [path.name for path in sorted(tmp_path.glob("mlflow.db*"))] == ["mlflow.db", "mlflow.db.half-made-1", "mlflow.db.lock"]
-    assert "kept as mlflow.db.half-made-1, and made again" in said[0]
+    assert "kept as mlflow.db.half-made-1, and made again" in logged[0]
     mirror = Mirror(tmp_path)
     assert {mirror.run(place).info.status for place in (folder, other)} == {"FINISHED"}
-    assert len(said) == 2
+    assert len(logged) == 2
 
 
 def test_a_record_in_a_folder_that_another_process_holds_is_left_to_it(mirror: Mirror, folder: Path) -> None:
@@ -316,7 +318,7 @@ def test_no_process_wide_setting_is_left_changed(mirror: Mirror, folder: Path) -
 
 def dead(tmp_path: Path, uri: str | None) -> list[str]:
     said: list[str] = []
-    with Tracker(uri, str(tmp_path), tmp_path, said.append) as tracker:
+    with logs.handled(lambda level, text: said.append(text)), Tracker(uri, str(tmp_path), tmp_path) as tracker:
         tracker.begin("tiny on demo", {}, DATASET)
         tracker.epoch(EPOCHS[0])
         tracker.end(record())
@@ -380,7 +382,7 @@ def test_a_driver_that_blocks_is_given_up(mirror: Mirror, folder: Path, monkeypa
 def test_off_neither_imports_mlflow_nor_writes_anything(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from harness.results.mlflow_mirror import Tracker\n"
-        "with Tracker('off', 'runs', Path('.'), print) as t:\n"
+        "with Tracker('off', 'runs', Path('.')) as t:\n"
         "    t.begin('x', {}, {}); t.epoch({'epoch': 1, 'loss': 1.0}); t.end(None); t.catch_up(None)\n"
         "assert 'mlflow' not in sys.modules and not list(Path('.').iterdir())"
     )
@@ -393,7 +395,7 @@ def test_nothing_is_printed_while_the_database_is_made(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from harness.results.mlflow_mirror import Tracker\n"
         "from harness.results.record import read_record\n"
-        "with Tracker(None, 'runs', Path('runs'), print) as t:\n"
+        "with Tracker(None, 'runs', Path('runs')) as t:\n"
         f"    t.begin('x', {{}}, {DATASET}); t.end(read_record(Path({str(made)!r})))"
     )
     (tmp_path / "runs").mkdir()

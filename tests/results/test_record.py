@@ -65,7 +65,8 @@ def places(document: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("kind", ["deleted", "null", "text", "number", "list", "table"])
-def test_any_field_of_another_kind_is_one_line_that_names_file_and_field_or_no_matter(tmp_path: Path, kind: str):
+def test_any_field_of_another_kind_is_one_line_that_names_file_and_field(tmp_path: Path, kind: str):
+    """Any field of another kind is one line that names file and field or no matter."""
     _, document = make(tmp_path, "net", trained=True)
     values = {"null": None, "text": "x", "number": 7.5, "list": [[1]], "table": {"x": {"y": []}}}
     refused = 0

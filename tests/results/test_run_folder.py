@@ -17,6 +17,7 @@ from harness.results.conditions import conditions
 from harness.results.record import read_record
 from harness.results.run_folder import locked, prepare, require_there
 from harness.results.run_scores import Scored, ScoreFile
+from harness.runtime import logs
 from harness.runtime.errors import RunError, UsageError
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
@@ -48,7 +49,7 @@ def test_a_folder_whose_clearing_was_cut_off_never_looks_finished(tmp_path: Path
         unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", counted)
-    prepare(tmp_path, {"a": 1}, {}, force=True, say=print)
+    prepare(tmp_path, {"a": 1}, {}, force=True)
     assert removed[:2] == ["record.json", "state.json"]
     assert sorted(removed) == ["a.png", "record.json", "scores.csv", "state.json", "weights.safetensors"]
     assert os.listdir(tmp_path) == ["state.json"]
@@ -85,18 +86,18 @@ def test_the_holder_of_a_run_is_named_and_a_dead_holders_lock_is_free(tmp_path: 
         pytest.skip("locks that die with their holder are POSIX's")
     hold = (
         "import sys, pathlib; from harness.results import run_folder\n"
-        "with run_folder.locked(pathlib.Path(sys.argv[1]), print): print('held', flush=True); sys.stdin.read()"
+        "with run_folder.locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     said: list[str] = []
 
-    def say(text: str) -> None:
+    def say(level: int, text: str) -> None:
         said.append(text)
         holder.kill()
 
-    with locked(tmp_path, say):
+    with logs.handled(say), locked(tmp_path):
         assert said == [f"{tmp_path}: process {holder.pid} on {os.uname().nodename} works on this run; waiting for it"]
     holder.wait()
 
@@ -126,16 +127,15 @@ def test_a_record_with_a_number_that_is_none_is_refused(tmp_path: Path, number: 
         read_record(tmp_path)
 
 
-def test_libraries_that_changed_start_a_run_anew_and_say_which(tmp_path: Path):
+def test_libraries_that_changed_start_a_run_anew_and_say_which(tmp_path: Path, logged: list[str]):
     now = conditions("cpu", 1, 8)
     before = json.loads(json.dumps(now))
     before["libraries"]["torch"] = "0.0.1"
-    said: list[str] = []
-    prepare(tmp_path, {"a": 1}, before, force=False, say=said.append)
+    prepare(tmp_path, {"a": 1}, before, force=False)
     (tmp_path / "checkpoint.safetensors").write_bytes(b"of the old library")
-    prepare(tmp_path, {"a": 1}, before, force=False, say=said.append)
-    assert not said
+    prepare(tmp_path, {"a": 1}, before, force=False)
+    assert not logged
     assert (tmp_path / "checkpoint.safetensors").exists()
-    prepare(tmp_path, {"a": 1}, now, force=False, say=said.append)
+    prepare(tmp_path, {"a": 1}, now, force=False)
     assert not (tmp_path / "checkpoint.safetensors").exists()
-    assert "libraries.torch was 0.0.1" in said[0]
+    assert "libraries.torch was 0.0.1" in logged[0]

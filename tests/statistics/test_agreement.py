@@ -250,7 +250,8 @@ def test_the_tangent_of_fishers_scale_is_used_only_where_z_is_infinite():
     assert fisher_interval(0.5, np.array([0.4]), 0.95) is None
 
 
-def test_without_references_there_are_no_intervals_unless_images_are_said_to_be_independent():
+def test_without_references_intervals_need_independent_images():
+    """Without references there are no intervals unless images are said to be independent."""
     x, y, _ = made()
     bare = agreement(x, y)
     assert set(bare.ci.values()) == {None}
@@ -450,7 +451,8 @@ def test_undefined_figures_are_none_with_a_reason(x, y, text):
     json.dumps(found.json(), allow_nan=False)
 
 
-def test_one_reference_or_one_that_carries_all_variety_gives_no_interval_and_a_reason():
+def test_one_reference_or_one_with_all_variety_gives_no_interval_but_a_reason():
+    """One reference or one that carries all variety gives no interval and a reason."""
     one = agreement([1, 2, 3, 2], [1, 2, 3, 4], ["a"] * 4)
     assert one.ci["srcc"] is None
     assert any("two references" in note for note in one.notes)

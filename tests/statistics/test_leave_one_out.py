@@ -33,7 +33,8 @@ def test_values_are_scipys_on_the_images_that_are_left():
 
 @settings(deadline=None, max_examples=8)
 @given(st.integers(0, 1000), st.sampled_from([3, 40, 1200]))
-def test_the_images_order_does_not_matter_even_where_references_are_left_out_in_groups(seed, references):
+def test_the_images_order_does_not_matter_even_with_references_in_groups(seed, references):
+    """The images' order does not matter even where references are left out in groups."""
     scores, labels, ids = made(references, 2)
     order = np.random.default_rng(seed).permutation(len(ids))
     one, other = (

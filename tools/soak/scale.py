@@ -76,8 +76,8 @@ def pairs(count: int, folder: Path) -> Measured:
 
     Scorer.score = watched  # type: ignore[method-assign]
     rows: Measured = []
-    asked = Request("psnr", str(folder / "table.csv"), runs=str(folder / "runs"), mlflow_uri="off", quiet=True)
-    timed(f"{count:,} pairs of 16x16: read, scored, measured, recorded", lambda: run(asked, lambda text: None), rows)
+    asked = Request("psnr", str(folder / "table.csv"), runs=str(folder / "runs"), mlflow_uri="off")
+    timed(f"{count:,} pairs of 16x16: read, scored, measured, recorded", lambda: run(asked), rows)
     early = [rss for done, rss in seen if done <= count // 4][-1]
     late = max(rss for done, rss in seen)
     rows.append([f"memory while scoring: at a quarter {early:.0f} MB, largest later {late:.0f} MB", "", f"{late - early:+.1f}"])

@@ -110,9 +110,8 @@ def check(
     full: bool = False,
     allow_incomplete: bool = False,
     workers: int | None = None,
-    quiet: bool = True,
 ) -> Report:
-    """Check a dataset's folder (`data_root` finds it); `workers` threads, `quiet` hides the progress of the full check.
+    """Check a dataset's folder (`data_root` finds it); by `workers` threads.
 
     Missing pairs and references are an error unless `allow_incomplete`.
     """
@@ -131,7 +130,7 @@ def check(
         _labels(card, frame, found)
         _protocols(card, frame, report)
         if has_pictures(frame):
-            _pictures(card, root, frame, found, report, workers or min(16, 4 * (os.cpu_count() or 1)), quiet)
+            _pictures(card, root, frame, found, report, workers or min(16, 4 * (os.cpu_count() or 1)))
         elif root is not None and not found.failed:
             found.error(f"labels, but none of the {len(frame):,} pictures", root, how_to_get(card))
     lying = unopened(card, root) if found.failed or any(f.kind == INCOMPLETE for f in found.problems) else []
@@ -230,9 +229,7 @@ def _protocols(card: DatasetCard, frame: pd.DataFrame, report: Report) -> None:
             report.protocols[name] = f"not possible here: {error}"
 
 
-def _pictures(
-    card: DatasetCard, root: Path | None, frame: pd.DataFrame, found: Findings, report: Report, workers: int, quiet: bool
-) -> None:
+def _pictures(card: DatasetCard, root: Path | None, frame: pd.DataFrame, found: Findings, report: Report, workers: int) -> None:
     references = list(dict.fromkeys(frame["reference"]))
     paths = [p for p in dict.fromkeys([*references, *frame["distorted"]]) if os.path.isfile(p)]
     where = str(root or report.pictures)
@@ -250,7 +247,7 @@ def _pictures(
     _remarks(frame, good, found, where)
     digests = _duplicates(frame, good, found, where, workers)
     if report.full:
-        with progress(f"checking {card.name}", len(frame), unit="pairs", quiet=quiet) as step:
+        with progress(f"checking {card.name}", len(frame), unit="pairs") as step:
             result = pixels.decode_all(frame, broken, workers=min(workers, os.cpu_count() or 1), step=step)
         pixels.judge(card, frame, result, found, where)
         digests |= result.sha256

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import shutil
 import threading
 import time
@@ -30,8 +31,11 @@ from harness.engine.distributed.session import Session
 from harness.engine.distributed.worker import Job, share_threads
 from harness.engine.distributed.workers import portable
 from harness.engine.trainer import Loss, SingleProcess, Trained, Trainer
+from harness.runtime import logs
 from harness.runtime.errors import HarnessError, RunError, UsageError
 from harness.runtime.progress import Step, progress
+
+_log = logging.getLogger(__package__)
 
 _SCRATCH = "ray"
 """Ray Train's own notes, inside the run's folder, because every node must see them."""
@@ -129,8 +133,6 @@ def train(
     job: Job,
     arguments: Mapping[str, Any],
     *,
-    say: Callable[[str], None],
-    quiet: bool,
     on_epoch: Callable[[dict[str, Any]], None],
 ) -> Trained:
     """Train on `share.workers` workers; the chosen weights lie in the folder afterwards, as one process leaves them.
@@ -145,7 +147,7 @@ def train(
     fitting = _Fitting(share, training_job, events, scratch)
     fitting.start()
     try:
-        return _listen(ray, found, fitting, events, say=say, quiet=quiet, on_epoch=on_epoch)
+        return _listen(ray, found, fitting, events, on_epoch=on_epoch)
     finally:
         found.released = time.monotonic()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -200,12 +202,12 @@ def member(config: Mapping[str, Any]) -> None:
             model,
             **training_job.arguments,
             device=device,
-            say=tell("say"),
             on_epoch=tell("epoch"),
             group=group,
             shown=_Shown(tell("progress")),
         )
-        trained = trainer.train()
+        with logs.handled(lambda level, text: tell("message")((level, text))):
+            trained = trainer.train()
         tell("trained")(trained)
     except HarnessError as error:
         ray.get(events.tell.remote("error", error))
@@ -224,7 +226,7 @@ class _Shown:
         self.tell = tell
 
     @contextlib.contextmanager
-    def __call__(self, what: str, total: int, *, done: int = 0, unit: str = "", quiet: bool = False) -> Iterator[Step]:
+    def __call__(self, what: str, total: int, *, done: int = 0, unit: str = "") -> Iterator[Step]:
         """As `progress`."""
         told = 0.0
 
@@ -244,8 +246,6 @@ def _listen(
     fitting: _Fitting,
     events: Any,
     *,
-    say: Callable[[str], None],
-    quiet: bool,
     on_epoch: Callable[[dict[str, Any]], None],
 ) -> Trained:
     """Show the news until the training has ended; returns what it left."""
@@ -258,15 +258,16 @@ def _listen(
             fitting.join(_SECONDS_BETWEEN_NEWS / 2)
             ended = not fitting.is_alive()
             for what, content in ray.get(events.take.remote()):
-                if what == "say":
-                    say(content)
+                if what == "message":
+                    level, text = content
+                    _log.log(level, text)
                 elif what == "epoch":
                     on_epoch(content)
                 elif what == "progress":
                     count, total, text = content
                     if step is None:
                         found.record()
-                        step = stack.enter_context(progress("training", total, done=count, unit="steps", quiet=quiet))
+                        step = stack.enter_context(progress("training", total, done=count, unit="steps"))
                     step(count, text)
                 elif what == "error":
                     error = error or content

@@ -15,6 +15,7 @@ from harness.models.capabilities import move
 from harness.models.weights import ResolvedWeights
 from harness.results.conditions import conditions
 from harness.results.run_scores import Scored
+from harness.runtime import logs
 from harness.runtime.errors import RunError
 
 
@@ -34,7 +35,8 @@ class Done(NamedTuple):
     results: list[Scored]
     seconds: float | None
     """Since the chunk before it; None for the first of a shard, which waited for its pictures."""
-    said: list[str]
+    messages: list[tuple[int, str]]
+    """What the worker logged since the chunk before: level and text."""
 
 
 class Worker:
@@ -42,7 +44,8 @@ class Worker:
 
     def __init__(self, job: Job, device: str, threads: int) -> None:
         self.job, self.device, self.threads = job, device, threads
-        self.said: list[str] = []
+        self.messages: list[tuple[int, str]] = []
+        logs.handle(lambda level, text: self.messages.append((level, text)))
 
     def process(self) -> int:
         """The process id: an answer means that there was a place for the worker."""
@@ -55,15 +58,15 @@ class Worker:
         move(model, self.device)
         self.scorer = Scorer(
             model, self.job.card.protocol, self.job.card.identical, self.job.seed, self.device, self.job.batch,
-            self.threads, self.said.append, self.job.card.path,
+            self.threads, self.job.card.path,
         )  # fmt: skip
 
     def score(self, chunks: Sequence[Sequence[Pair]]) -> Iterator[Done]:
         """The chunks of a shard, each as soon as it is finished."""
         try:
             for _, results in self.scorer.each(dict(enumerate(chunks))):
-                said, self.said[:] = list(self.said), []
-                yield Done(results, self.scorer.warm.last, said)
+                messages, self.messages[:] = list(self.messages), []
+                yield Done(results, self.scorer.warm.last, messages)
         except RunError as error:
             # A full disk or a lost mount is this machine's: another worker may succeed.
             if isinstance(error.__cause__, OSError):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from harness.models.weights import ResolvedWeights
 from harness.results.conditions import conditions as local_conditions
 from harness.results.run_scores import Scored
 from harness.runtime.errors import HarnessError, RunError, UsageError, listed
+
+_log = logging.getLogger(__package__)
 
 _SECONDS_TO_START = 60.0
 _TRIES = 3
@@ -67,9 +70,9 @@ class Workers:
         return None if members == 1 and not self.session.address else self.share.of(members)
 
     @contextlib.contextmanager
-    def pool(self, job: Job, say: Callable[[str], None]) -> Iterator[WorkerPool]:
+    def pool(self, job: Job) -> Iterator[WorkerPool]:
         """Workers for one model."""
-        pool = WorkerPool(self.session, self.share, portable(job), say)
+        pool = WorkerPool(self.session, self.share, portable(job))
         try:
             pool.start()
             yield pool
@@ -184,8 +187,8 @@ class _WorkerHandle:
 class WorkerPool:
     """Workers for one model; scores like `harness.engine.scorer.Scorer`, chunks in the order in which they are finished."""
 
-    def __init__(self, found: Session, share: Share, job: Job, say: Callable[[str], None]) -> None:
-        self.session, self.share, self.job, self.say = found, share, job, say
+    def __init__(self, found: Session, share: Share, job: Job) -> None:
+        self.session, self.share, self.job = found, share, job
         self.ray: Any = importlib.import_module("ray")
         self.workers: list[_WorkerHandle] = []
         self.tries: Counter[int] = Counter()
@@ -218,8 +221,8 @@ class WorkerPool:
             try:
                 for number, done in self._collect(waiting, chunks):
                     missing.remove(number)
-                    for text in done.said:
-                        self.say(text)
+                    for level, text in done.messages:
+                        _log.log(level, text)
                     if done.seconds is not None:
                         self.seconds, self.images = self.seconds + done.seconds, self.images + len(done.results)
                     yield number, done.results
@@ -308,7 +311,7 @@ class WorkerPool:
                     "what was scored before is kept"
                 )
             waiting.appendleft(list(worker.left))
-            self.say(f"{worker.name} is lost ({why}); its {len(worker.left)} unfinished chunks go to others")
+            _log.info(f"{worker.name} is lost ({why}); its {len(worker.left)} unfinished chunks go to others")
         self._start_one()
 
     def _finished(self) -> Iterator[tuple[int, Done]]:

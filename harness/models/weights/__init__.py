@@ -24,7 +24,7 @@ from harness.files.addresses import page
 from harness.models.weights.checkpoint import names, read_metadata, read_state, save_state
 from harness.models.weights.locate import Located, file_name, locate_entry, sha256_of, weights_folder
 from harness.models.weights.provide import CheckedFile, by_hand, check, described, first_use, get, placed_card, use_words
-from harness.models.weights.sources import FetchFailed, Progress, Say, fetch, ordered
+from harness.models.weights.sources import FetchFailed, Progress, fetch, ordered
 from harness.runtime.errors import HarnessError, UsageError, listed, near
 
 __all__ = [
@@ -74,7 +74,6 @@ def find(
     *,
     offline: bool = False,
     progress: Progress | None = None,
-    say: Say | None = None,
 ) -> ResolvedWeights:
     """The files that this card and request need, located and checked; what is missing is fetched unless `offline`.
 
@@ -91,7 +90,7 @@ def find(
     own = {} if random or backbone is not None else wanted
     entries = own | {entry.name: entry for entry in card.weights if word and entry.use == word}
 
-    located = _provide(card, list(entries.values()), offline, progress, say)
+    located = _provide(card, list(entries.values()), offline, progress)
     given = {} if backbone is None else {name: backbone for name in wanted if name not in entries}
     parts = given | {name: _path(located[entry]) for name, entry in entries.items()}
     sha256 = {name: located[entry].sha256 for name, entry in entries.items()}
@@ -220,9 +219,7 @@ def _refuse_other_parts(file: Path, parts: Mapping[str, Path]) -> None:
 # What is there
 
 
-def _provide(
-    card: ModelCard, entries: list[Weights], offline: bool, progress: Progress | None, say: Say | None
-) -> dict[Weights, Located]:
+def _provide(card: ModelCard, entries: list[Weights], offline: bool, progress: Progress | None) -> dict[Weights, Located]:
     """Every entry's file, fetched where that is allowed and needed; one UsageError for all that is wrong or missing."""
     located = {entry: locate_entry(entry) for entry in entries}
     faults = [f"{described(entry)}:\n    {found.fault}" for entry, found in located.items() if found.fault]
@@ -232,7 +229,7 @@ def _provide(
         unreachable: set[str] = set()
         for entry in list(missing):
             try:
-                fetch(entry, progress=progress, say=say, unreachable=unreachable)
+                fetch(entry, progress=progress, unreachable=unreachable)
             except FetchFailed as error:
                 missing[entry] += str(error).splitlines()
             else:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.cards.schema import ModelCard, Weights
 from harness.files.addresses import offline as is_offline
 from harness.files.addresses import page
-from harness.files.download import Progress, Say, copy
+from harness.files.download import Progress, copy
 from harness.models.weights.locate import Located, file_name, locate_entry, looked_in, placed, record, weights_folder
 from harness.models.weights.sources import FetchFailed, fetch, ordered
 from harness.runtime.errors import RunError, UsageError, listed, near
+
+_log = logging.getLogger(__package__)
 
 
 def get(
@@ -20,7 +23,6 @@ def get(
     progress: Progress | None = None,
     *,
     offline: bool = False,
-    say: Say | None = None,
 ) -> list[Path]:
     """Bring a card's files into the weights folder, so that the folder can be copied to a machine without a network.
 
@@ -31,7 +33,6 @@ def get(
         use: A word of the card, for its files besides the ones always needed; None: what `run` needs without a word.
         progress: Told how far a file is.
         offline: Whether only this machine is looked at; $HF_HUB_OFFLINE counts too.
-        say: Told how much is to come before anything is fetched, and why it waits.
 
     Returns:
         The files.
@@ -47,15 +48,15 @@ def get(
     entries = [entry for entry in card.weights if entry.use in ("always", use)]
     located = {entry: locate_entry(entry) for entry in entries}
     missing = [e for e, found in located.items() if not found.fault and (found.path is None or found.other)]
-    if missing and say is not None and not is_offline(offline):
-        say(_announced(card, missing))
+    if missing and not is_offline(offline):
+        _log.info(_announced(card, missing))
     problems: list[str] = []
     paths: list[Path] = []
     failed: list[Weights] = []
     unreachable: set[str] = set()
     for entry, found in located.items():
         try:
-            paths.append(_got(entry, found, offline, progress, say, unreachable))
+            paths.append(_got(entry, found, offline, progress, unreachable))
         except RunError as error:
             problems.append(f"{described(entry)}:\n    " + str(error).replace("\n", "\n    "))
             failed += [] if found.fault else [entry]
@@ -73,9 +74,7 @@ def _announced(card: ModelCard, missing: list[Weights]) -> str:
     return f"{card.name}: {len(missing)} weight file{'s' * (len(missing) > 1)} to fetch ({amount}): {names}"
 
 
-def _got(
-    entry: Weights, found: Located, offline: bool, progress: Progress | None, say: Say | None, unreachable: set[str]
-) -> Path:
+def _got(entry: Weights, found: Located, offline: bool, progress: Progress | None, unreachable: set[str]) -> Path:
     """The entry's file in the weights folder; raises RunError."""
     target = weights_folder() / file_name(entry)
     if found.fault:
@@ -84,7 +83,7 @@ def _got(
         raise RunError("not on this machine, and the network is not to be used (--offline or $HF_HUB_OFFLINE)")
     if (found.path is None or found.other) and not is_offline(offline):
         try:
-            fetch(entry, progress=progress, say=say, unreachable=unreachable)
+            fetch(entry, progress=progress, unreachable=unreachable)
         except FetchFailed:
             if found.path is None:
                 raise

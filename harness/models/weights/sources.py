@@ -10,12 +10,12 @@ from pathlib import Path
 
 from harness.cards.schema import Weights
 from harness.files import atomic
-from harness.files.download import DownloadFailed, Progress, Say, copy, download
+from harness.files.download import DownloadFailed, Progress, copy, download
 from harness.models.weights import checkpoint
 from harness.models.weights.locate import expected_sha256, file_name, local_source, weights_folder
 from harness.runtime.errors import RunError, Unwritable, UsageError
 
-__all__ = ["FetchFailed", "Progress", "Say", "fetch", "ordered"]
+__all__ = ["FetchFailed", "Progress", "fetch", "ordered"]
 
 _LARGEST = 16 << 30
 
@@ -34,7 +34,6 @@ def fetch(
     entry: Weights,
     *,
     progress: Progress | None = None,
-    say: Say | None = None,
     unreachable: set[str] | None = None,
 ) -> Path:
     """Bring an entry's file into the weights folder from the first of its sources that has it whole.
@@ -60,7 +59,6 @@ def fetch(
                 accept=None if expected else _accept,
                 largest=_LARGEST,
                 progress=progress,
-                say=say,
                 unreachable=unreachable,
             ).path
         except Unwritable:

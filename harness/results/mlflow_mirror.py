@@ -24,8 +24,9 @@ from harness.files.leftovers import without_leftovers
 from harness.files.lock import held
 from harness.files.regular import require_regular
 from harness.results.mlflow_figures import by_group, figures, is_number, marks
+from harness.results.mlflow_repeats import add_children
 from harness.results.mlflow_store import bounded, client
-from harness.results.record import Record, read_record
+from harness.results.record import Record, RepeatsRecord, read_record
 from harness.runtime.errors import HarnessError
 
 _log = logging.getLogger(__package__)
@@ -116,6 +117,9 @@ class Tracker:
                 self._take(entry)
             self._attempt(lambda: self._end(record))
         if self.run_id is not None and self.working:
+            if isinstance(record, RepeatsRecord):
+                self._attempt(lambda: self._split_runs(record), "its splits")
+                self.working = True
             self._attempt(self._send_files, "its files")
             self.working = True
             self._attempt(lambda: self._finish("FINISHED"))
@@ -317,6 +321,10 @@ class Tracker:
         tags = [RunTag(f"harness.{k}", _value(v)) for k, v in marks(record).items()]
         note = record.note
         self._client.log_batch(self.run_id, tags=[*tags, RunTag("mlflow.note.content", note)] if note else tags)
+
+    def _split_runs(self, record: RepeatsRecord) -> None:
+        own = str(self.run_id)
+        add_children(self._client, own, record, self.folder, lambda folder: _kept(folder, self.uri).get("run_id"))
 
     def _send_files(self) -> None:
         pictures = without_leftovers(path for pattern in PICTURES for path in sorted(self.folder.glob(pattern)))

@@ -63,7 +63,10 @@ def repeated(todo: Plan, repeats: int) -> Outcome:
     splits = [split_of(one, r) for r, one in enumerate(plans)]
     whole = _scored_once(todo, splits)
     children = [execute(whole)] if whole else _each(plans)
-    identity = {"repeats": [child.folder.name for child in children], "first": dict(todo.facts)}
+    identity: dict[str, Any] = {"repeats": [child.folder.name for child in children], "first": dict(todo.facts)}
+    if repeats < todo.data.card.protocols[todo.protocol].repeats:
+        # Where all images were scored once, only this tells some splits from all.
+        identity["splits"] = repeats
     key = key_of(identity)
     folder = folder_of(request.runs, todo.data.name, todo.card.name, key)
     stamp = stamp_of(todo.data)

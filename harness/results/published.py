@@ -141,7 +141,7 @@ def _reasons(record: Record, entry: Published) -> tuple[str, ...]:
         "theirs is from memory, not read in its source": entry.status == "unverified",
         "what exactly was computed there is not stated": not entry.definition and not entry.variant,
         f"theirs is of {entry.variant}": entry.variant,
-        "ours is of a part of the pairs (--limit)": record.partial,
+        "ours is of a part of the pairs or splits (--limit, --splits)": record.partial,
         "the dataset lacks pairs or references here": record.incomplete,
         "ours is a median over splits, theirs is over all images": isinstance(record, RepeatsRecord)
         and entry.protocol == _FULL

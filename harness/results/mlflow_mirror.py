@@ -27,6 +27,7 @@ from harness.results.mlflow_figures import by_group, figures, is_number, marks
 from harness.results.mlflow_repeats import add_children
 from harness.results.mlflow_store import bounded, client
 from harness.results.record import Record, RepeatsRecord, read_record
+from harness.results.run_folder import MLFLOW_FILES
 from harness.runtime.errors import HarnessError
 
 _log = logging.getLogger(__package__)
@@ -66,7 +67,7 @@ class Tracker:
         self.runs, self._given, self._what = Path(runs).absolute(), uri, "this run"
         self.uri = uri if uri is not None else f"sqlite:///{self.runs / 'mlflow.db'}"
         # A server knows where its artifacts go; a database file would have them wherever one stands.
-        self.artifacts = (self.runs / "mlartifacts").as_uri() if self.uri.startswith("sqlite:") else None
+        self.artifacts = (self.runs / MLFLOW_FILES).as_uri() if self.uri.startswith("sqlite:") else None
         self.working = uri != "off"
         self._warned = False
         self._begun: dict[str, Any] = {}

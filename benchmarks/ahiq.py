@@ -3,7 +3,9 @@
     python benchmarks/ahiq.py [--rounds 3] [--patch 8] [--only pair,ten,steps,training,memory,bf16]
 
 Contenders run side by side and interleaved, on pictures that are new in every round, with the same random weights, on
-one thread; a figure is the median over the rounds of CPU seconds, a ratio the median of the rounds' ratios. The
+one thread; a figure is the median over the rounds of CPU seconds, a ratio the median of the rounds' ratios. A share is the
+work's operations (2 per multiply-add, of the products that are computed: Winograd's are a quarter) in its seconds, over the
+rate of the best large product in the same round: what it would be if nothing but such products were done is 100 %. The
 straightforward forward is built from whole timm backbones and torchvision's deformable convolution, as in the released
 code; `pyiqa` takes part where it can be imported. Memory is the largest resident size of a process of its own.
 """
@@ -11,7 +13,6 @@ code; `pyiqa` takes part where it can be imported. Memory is the largest residen
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import platform
 import resource
@@ -21,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -30,10 +31,11 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from harness.models.ahiq.deform_conv import deform_conv, places
 from harness.models.ahiq.model import AHIQ
-from harness.models.kernels import linear, winograd
+from harness.models.kernels import choice, linear
 from harness.models.kernels import onednn as onednn_products
 
 PARTS = ("pair", "ten", "steps", "training", "memory", "bf16")
@@ -104,7 +106,58 @@ def ours(peer: Straightforward, patch: int, **settings: Any) -> AHIQ:
     model.load_part("resnet50", peer.resnet50.state_dict())
     model.deform_net.load_state_dict(peer.deform_net.state_dict())
     model.regressor.load_state_dict(peer.regressor.state_dict())
+    # What has to be tried is tried here, and not in the first round.
+    choice.chosen([model], torch.get_num_threads())
     return model
+
+
+def operations(work: Callable[[], Any]) -> float:
+    """Floating-point operations of products, convolutions and attention, 2 per multiply-add."""
+
+    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))
+
+    def backward(_: Any, query: Any, key: Any, value: Any, *__: Any, **___: Any) -> int:
+        return 2 * int(sdpa_flop_count(query, key, value))
+
+    missed = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
+    # Packed products are no operators that the counter knows; the public ones do the same number.
+    ways = {name: "plain" if name.startswith("linear") else way for name, way in choice.read(choice.kept_in()).items()}
+    with choice.using(ways):
+        work()  # which lays out weights once
+        with FlopCounterMode(display=False, custom_mapping=missed) as counter:
+            work()
+    return float(counter.get_total_flops())
+
+
+class Products:
+    """Large products as networks have them, by every way: the best of them is what a core can do."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.ways: list[tuple[float, Callable[[], Any]]] = []
+        for rows, inputs, outputs in ((1570, 768, 3072), (1570, 3072, 768), (606, 6912, 768), (1536, 1536, 1536)):
+            x, weight = (torch.randn(size, inputs, generator=generator) for size in (rows, outputs))
+            made: list[Callable[[], Any]] = [lambda x=x, w=weight: F.linear(x, w)]  # type: ignore[misc]
+            if onednn_products.worthwhile():
+                made.append(lambda x=x, w=weight: self.permitted(x, w))  # type: ignore[misc]
+            if linear.available():
+                packed = linear.packed(weight)
+                made.append(lambda x=x, w=packed: linear.multiply(x, w, None))  # type: ignore[misc]
+            self.ways += [(2.0 * rows * inputs * outputs, way) for way in made]
+
+    @staticmethod
+    def permitted(x: Tensor, weight: Tensor) -> Tensor:
+        with choice.using({onednn_products.NAME: "onednn"}), onednn_products.by_onednn(x.device):
+            return F.linear(x, weight)
+
+    def rate(self) -> float:
+        """Operations a second of the best."""
+        with torch.inference_mode():
+            return max(count / seconds(way)[0] for count, way in self.ways)
 
 
 def pyiqa_peer(peer: Straightforward, patch: int) -> nn.Module | None:
@@ -151,17 +204,35 @@ def tuned(work: Callable[[], Any]) -> Callable[[], Any]:
     return inside
 
 
-def compare(contenders: dict[str, Callable[[int], Any]], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[Any]]]:
-    """CPU seconds and results of each contender in each round; the order turns from round to round."""
-    names = list(contenders)
+class Compared(NamedTuple):
+    """Of each contender in each round: CPU seconds and results; and of each round, the best product's rate."""
+
+    times: dict[str, list[float]]
+    results: dict[str, list[Any]]
+    rates: list[float]
+
+    def share(self, name: str, count: float) -> str:
+        """`count` operations in a contender's seconds, over the best product's rate."""
+        return f"{100 * median(count / t / rate for t, rate in zip(self.times[name], self.rates, strict=True)):.0f} %"
+
+    def best(self) -> str:
+        """The best product's rate, over the rounds."""
+        low, high = (choose(self.rates) / 1e9 for choose in (min, max))
+        return f"best large product: {median(self.rates) / 1e9:.0f} GFLOP/s ({low:.0f} to {high:.0f})"
+
+
+def compare(contenders: dict[str, Callable[[int], Any]], rounds: int) -> Compared:
+    """Each contender in each round; the order turns from round to round."""
+    names, products, rates = list(contenders), Products(), []
     times: dict[str, list[float]] = {name: [] for name in names}
     results: dict[str, list[Any]] = {name: [] for name in names}
     for number in range(rounds):
+        rates.append(products.rate())
         for name in names[number % len(names) :] + names[: number % len(names)]:
             spent, result = seconds(lambda name=name, number=number: contenders[name](number))  # type: ignore[misc]
             times[name].append(spent)
             results[name].append(result)
-    return times, results
+    return Compared(times, results, rates)
 
 
 def ratio(slow: list[float], fast: list[float], scale: float = 1.0) -> float:
@@ -179,10 +250,15 @@ def table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> N
     sys.stdout.flush()
 
 
-def row(what: str, slow: list[float], fast: list[float], scale: float = 1.0) -> tuple[str, ...]:
+HEADER = ("", "peer, CPU s", "ours, CPU s", "ratio", "must", "goal", "ours, GFLOP", "share of the best product")
+
+
+def row(what: str, found: Compared, peer: str, own: str, count: float, scale: float = 1.0) -> tuple[str, ...]:
+    slow, fast = found.times[peer], found.times[own]
     must, goal = AIMS.get(what, (None, None))
     aims = (f"{must:.1f}x", f"{goal:.1f}x") if must and goal else ("", "")
-    return what, f"{scale * median(slow):.2f}", f"{median(fast):.2f}", f"{ratio(slow, fast, scale):.2f}x", *aims
+    ours = f"{count / 1e9:.0f}", found.share(own, count)
+    return what, f"{scale * median(slow):.2f}", f"{median(fast):.2f}", f"{ratio(slow, fast, scale):.2f}x", *aims, *ours
 
 
 def scoring(patch: int, rounds: int, parts: set[str]) -> None:
@@ -210,17 +286,20 @@ def scoring(patch: int, rounds: int, parts: set[str]) -> None:
         contenders["ours ten"] = lambda n: model.score_embedded(model.embed(pictures(1, n)), pictures(10, 1000 + n), index)
     if second is not None:
         contenders["pyiqa"] = published
-    times, results = compare(contenders, rounds)
-    rows = [row("one pair", times["peer"], times["ours"])]
+    count = operations(lambda: contenders["ours"](0))
+    ten = operations(lambda: contenders["ours ten"](0)) if "ten" in parts else 0.0
+    found = compare(contenders, rounds)
+    rows = [row("one pair", found, "peer", "ours", count)]
     if "ten" in parts:
-        rows.append(row("ten distorted images per reference", times["peer"], times["ours ten"], 10))
-    rows.append(row("one pair, tuned peer", times["peer tuned"], times["ours"]))
+        rows.append(row("ten distorted images per reference", found, "peer", "ours ten", ten, 10))
+    rows.append(row("one pair, tuned peer", found, "peer tuned", "ours", count))
     if second is not None:
-        rows.append(row("one pair, pyiqa", times["pyiqa"], times["ours"]))
+        rows.append(row("one pair, pyiqa", found, "pyiqa", "ours", count))
         if "ten" in parts:
-            rows.append(row("ten distorted per reference, pyiqa", times["pyiqa"], times["ours ten"], 10))
-    table(f"Scoring, ViT-B/{patch}, fp32", ("", "peer, CPU s", "ours, CPU s", "ratio", "must", "goal"), rows)
-    print(f"\nlargest difference from the straightforward forward's score: {difference(results['peer'], results['ours']):.1e}")
+            rows.append(row("ten distorted per reference, pyiqa", found, "pyiqa", "ours ten", ten, 10))
+    table(f"Scoring, ViT-B/{patch}, fp32; {found.best()}", HEADER, rows)
+    apart = difference(found.results["peer"], found.results["ours"])
+    print(f"\nlargest difference from the straightforward forward's score: {apart:.1e}")
 
 
 def steps(patch: int, rounds: int) -> None:
@@ -233,35 +312,41 @@ def steps(patch: int, rounds: int) -> None:
         with torch.inference_mode() if used_only else torch.no_grad():
             return peer(*pictures(2, number).split(1))
 
-    def without(*ways: Any) -> Callable[[int], Tensor]:
+    chosen = choice.chosen([model], 1)
+
+    def only(*kinds: str) -> Callable[[int], Tensor]:
+        """The chosen ways of these kinds of products, and the public functions of the others."""
+        ways = {name: way if name.startswith(kinds) else "plain" for name, way in chosen.items()}
+
         def inside(number: int) -> Tensor:
-            with contextlib.ExitStack() as stack:
-                for owner, name in ways:
-                    stack.enter_context(mock.patch.object(owner, name, return_value=False))
+            with choice.using(ways):
                 return model.score(*pictures(2, number).split(1))
 
         return inside
 
-    onednn, packing, fewer = (onednn_products, "worthwhile"), (linear, "available"), (winograd, "pays")
     contenders: dict[str, Callable[[int], Any]] = {
         "whole backbones": lambda n: variant(False, False, n),
         "used blocks only, inference mode": lambda n: variant(True, False, n),
         "deformable convolution as gather and product": lambda n: variant(True, True, n),
-        "offsets once and before enlarging, head's first layer split, norms folded": without(onednn, packing, fewer),
-        "Winograd's convolutions": without(onednn, packing),
+        "offsets once and before enlarging, head's first layer split, norms folded": only("none"),
+        "Winograd's convolutions": only("winograd"),
     }
-    if onednn_products.worthwhile():
-        contenders["matrix products by oneDNN"] = without(packing)
-    if linear.available():
-        contenders["their weights laid out once"] = without()
-    times, _ = compare(contenders, rounds)
+    if chosen[onednn_products.NAME] != "plain":
+        contenders["matrix products by oneDNN"] = only("winograd", "onednn")
+    if any(way != "plain" for name, way in chosen.items() if name.startswith("linear")):
+        contenders["their weights laid out once"] = only("winograd", "onednn", "linear")
+    count = operations(lambda: contenders["Winograd's convolutions"](0))
+    found = compare(contenders, rounds)
+    times = found.times
     names = list(contenders)
     rows, previous = [], names[0]
     for name in names:
         total, own = ratio(times[names[0]], times[name]), ratio(times[previous], times[name])
-        rows.append((name, f"{median(times[name]):.2f}", f"{own:.2f}x", f"{total:.2f}x"))
+        rows.append((name, f"{median(times[name]):.2f}", f"{own:.3f}x", f"{total:.2f}x", found.share(name, count)))
         previous = name
-    table(f"Where it comes from, one pair, ViT-B/{patch}", ("", "CPU s", "this step", "so far"), rows)
+    title = f"Where it comes from, one pair ({count / 1e9:.0f} GFLOP), ViT-B/{patch}; {found.best()}"
+    table(title, ("", "CPU s", "this step", "so far", "share of the best product"), rows)
+    print("\nchosen here: " + ", ".join(f"{name} {way}" for name, way in chosen.items()))
 
 
 def training(patch: int, rounds: int) -> None:
@@ -288,10 +373,14 @@ def training(patch: int, rounds: int) -> None:
         return step
 
     trained = [p for p in model.parameters() if p.requires_grad]
-    times, results = compare({"peer": stepper(peer, peer_heads), "ours": stepper(model, trained)}, rounds)
-    rows = [row("training step, batch 4", times["peer"], times["ours"])]
-    table(f"Training, ViT-B/{patch}, fp32", ("", "peer, CPU s", "ours, CPU s", "ratio", "must", "goal"), rows)
-    print(f"\nfirst losses: {results['peer'][0]:.7f} and {results['ours'][0]:.7f}")
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    step = stepper(model, trained)
+    count = operations(lambda: step(0))
+    model.load_state_dict(start)
+    found = compare({"peer": stepper(peer, peer_heads), "ours": stepper(model, trained)}, rounds)
+    rows = [row("training step, batch 4", found, "peer", "ours", count)]
+    table(f"Training, ViT-B/{patch}, fp32; {found.best()}", HEADER, rows)
+    print(f"\nfirst losses: {found.results['peer'][0]:.7f} and {found.results['ours'][0]:.7f}")
 
 
 def memory(patch: int) -> None:
@@ -330,7 +419,7 @@ def bf16(patch: int, rounds: int) -> None:
         name: lambda n, m=m: m.score_embedded(m.embed(pictures(1, n)), pictures(10, 1000 + n), index)  # type: ignore[misc]
         for name, m in (("fp32", full), ("bf16", half))
     }
-    times, results = compare(contenders, rounds)
+    times, results, _ = compare(contenders, rounds)
     ones, others = torch.cat(results["fp32"]), torch.cat(results["bf16"])
     change = float((ones - others).abs().max())
     srcc = agreement(others.tolist(), np.array(ones.tolist()), intervals=False).srcc

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from harness.results.conditions import processor
+from harness.runtime.machine import processor
 
 
 def make(folder: Path, references: int, distorted: int, side: int) -> Path:

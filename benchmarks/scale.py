@@ -35,7 +35,7 @@ from harness.engine.distributed.session import kept, session
 from harness.engine.distributed.worker import Job
 from harness.engine.scorer import Pair, Scorer
 from harness.models import find_model, weights
-from harness.results.conditions import processor
+from harness.runtime.machine import processor
 
 HEIGHT, WIDTH = 288, 288
 

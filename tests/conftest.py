@@ -27,6 +27,8 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_I
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The faster ways of computing, untimed; tests/models/test_kernel_choice.py has the trials.
+os.environ.setdefault("HARNESS_KERNELS", "fast")
 # Which files a user has named before is kept here, not in the home of whoever runs the tests.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="harness-tests-state-")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -1,30 +1,51 @@
 """What a challenge is, as a card says it: which images, how scores are handed in, how they are judged, who stood where.
 
 Challenge cards lie beside the dataset cards; `harness.cards.loading` reads them, `harness.challenges` acts on them.
+This module runs on Python 3.7 too (`harness.runtime.python37`).
 """
 
 from __future__ import annotations
 
+import datetime
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+
+from harness.runtime.python37 import Literal
 
 
 @dataclass(frozen=True)
 class Phase:
     """One set of images that scores are handed in for."""
 
-    dataset: str
-    protocol: str
-    """The dataset and its protocol whose tested pairs are this phase's."""
     images: int
+    dataset: str = ""
+    protocol: str = ""
+    """The dataset and its protocol whose tested pairs are this phase's; needed to submit a model, not to score a zip."""
     listed: str = ""
-    """With `references` and `types`: every name, `{reference}_10_{type}.bmp`. Empty: names are taken from the folder, and
-    without it only their pattern and number are known."""
+    """With `references` and `types`: every name, such as `{reference}_10_{type}.bmp`. Where neither `listed` nor `names` nor
+    `names_file` says them, names are taken from the folder, and without it only their pattern and number are known."""
     references: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """Every name, where no rule makes them."""
+    names_file: str = ""
+    """A file of names, one a line, relative to the card."""
+    start: str = ""
+    """UTC, `2027-01-31 12:00:00`; for a competition's bundle."""
+    end: str = ""
+    """UTC; the last phase may have none."""
+    submissions_per_day: int = 0
+    """Most submissions of one entrant; 0: the server's own rule."""
+    submissions: int = 0
+    """Most submissions of one entrant in the whole phase; 0: the server's own rule."""
     note: str = ""
+
+    @property
+    def lists_names(self) -> bool:
+        """Whether the card itself says every name."""
+        return bool(self.listed or self.names or self.names_file)
 
 
 @dataclass(frozen=True)
@@ -33,7 +54,11 @@ class Lines:
 
     file: str = "output.txt"
     separator: Literal[",", ";", " ", "\t"] = ","
+    header: str = ""
+    """The first line, exactly; empty: the first line is an image's."""
     decimals: int = 6
+    any_decimals: bool = False
+    """Whether scores may have any number of decimals; ours are written with `decimals`."""
     extension: bool = True
     """Whether names are written with their extension."""
     sorted: bool = True
@@ -45,25 +70,107 @@ class ReadmeField:
     """One line of the readme: `label : value`."""
 
     label: str
-    fact: Literal["runtime", "cpu", "extra-data", "description", "full-reference", "fixed"]
-    """Where the value comes from. runtime: seconds per image, measured. cpu: 1 on a CPU, 0 on a GPU. extra-data: 1 if
-    anything but the challenge's own data went into the model. description: one line of text. full-reference: always 1.
-    fixed: `value`."""
+    fact: Literal["runtime", "operations", "cpu", "extra-data", "description", "full-reference", "fixed"]
+    """Where the value comes from. runtime: seconds per image, measured. operations: GFLOP per image, counted. cpu: 1 on a CPU,
+    0 on a GPU. extra-data: 1 if anything but the challenge's own data went into the model. description: one line of text.
+    full-reference: always 1. fixed: `value`."""
     value: str = ""
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """Main score = PLCC + SRCC."""
+class Term:
+    """One figure of the main score, which is the sum of all terms' figures times their weights."""
 
-    plcc: Literal["raw", "poly3", "logistic4", "logistic5"] = "raw"
-    """What is done to the scores before PLCC."""
-    absolute: bool = True
-    """Whether the absolute values of both correlations are taken."""
+    figure: Literal["srcc", "plcc", "krcc", "rmse", "pairs", "2afc"]
+    """srcc, plcc, krcc (tau-b). rmse: in the labels' units. pairs: the share of pairs of images that the scores put in the order
+    of the labels. 2afc: over a list of pairs, the mean share of people who chose as the scores do."""
+    weight: float = 1.0
+    """rmse is lower-is-better: give it a negative weight."""
+    fit: Literal["raw", "logistic4", "logistic5", "poly3"] = "raw"
+    """What is done to the scores before plcc and rmse."""
+    absolute: bool = False
+    """Whether the absolute value is taken."""
+    key: str = ""
+    """What the server's file of scores calls it; by default SRCC, PLCC, KRCC, RMSE, PAIRS, 2AFC."""
+    pairs: Literal["all", "different", "listed"] = "all"
+    """Which pairs. all: those whose labels differ. different: those that people could tell apart: normal cdf(|label difference| /
+    sqrt(s1^2 / n1 + s2^2 / n2)) >= 0.95 with the labels' deviations and numbers of raters (ITU-T J.149). listed: those of the
+    list that `pair_list` names."""
+    pair_list: str = ""
+    """The labels' folder holds `pairs-<pair_list>.csv`: first, second, and which is better (1 or 2), or for 2afc the share of
+    people who chose the first."""
+    ties: Literal["half", "wrong", "first"] = "half"
+    """What equal scores of a pair count: half a right answer, none, or as if the first had the higher score."""
+
+    @property
+    def name(self) -> str:
+        """The server's key."""
+        return self.key or self.figure.upper()
+
+    @property
+    def problems(self) -> list[str]:
+        """What a term of the right types can still get wrong."""
+        found = []
+        if self.fit != "raw" and self.figure not in ("plcc", "rmse"):
+            found.append(f"fit = {self.fit!r} means nothing for {self.figure}: only plcc and rmse depend on a fit")
+        if self.weight == 0:
+            found.append("weight = 0 leaves the term without effect")
+        if self.figure not in ("pairs", "2afc") and (self.pairs != "all" or self.pair_list or self.ties != "half"):
+            found.append(f"pairs, pair_list and ties mean nothing for {self.figure}")
+        if self.figure == "2afc" and not self.pair_list:
+            found.append("2afc needs pair_list = '...', the list of pairs that people chose from")
+        if self.figure == "pairs" and (self.pairs == "listed") != bool(self.pair_list):
+            found.append("pairs = 'listed' and pair_list = '...' go together")
+        if self.pair_list and not re.fullmatch(r"[\w-]+", self.pair_list, re.ASCII):
+            found.append(f"pair_list = {self.pair_list!r} should be one word of letters, digits, - and _")
+        return found
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The main score: by default |PLCC| + |SRCC|."""
+
+    terms: tuple[Term, ...] = (Term("plcc", absolute=True), Term("srcc", absolute=True))
     main_key: str = "MainScore"
-    srcc_key: str = "SRCC"
-    plcc_key: str = "PLCC"
-    """What the server's scores.txt calls them."""
+    """What the server's file of scores calls the main score."""
+
+    @property
+    def problems(self) -> list[str]:
+        """What scoring of the right types can still get wrong."""
+        found = [f"terms[{i}]: {problem}" for i, term in enumerate(self.terms) for problem in term.problems]
+        found += [] if self.terms else ["terms is empty: a score needs at least one"]
+        keys = Counter([self.main_key, *(term.name for term in self.terms)])
+        found += [
+            f"key {key!r} is used {count} times; give the terms keys of their own" for key, count in keys.items() if count > 1
+        ]
+        return found + [
+            f"key {key!r} should hold at most 36 letters, digits, -, _ and spaces"
+            for key in keys
+            if not re.fullmatch(r"[\w-][\w -]{0,35}", key, re.ASCII)
+        ]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a ranked submission may cost, as its readme says."""
+
+    figure: Literal["runtime", "operations"]
+    """Seconds, or GFLOP, per image."""
+    most: float
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How submissions are put in order."""
+
+    by: Literal["score", "mean-rank"] = "score"
+    """score: by the main score. mean-rank: by the mean of the ranks that the terms give."""
+    ties: Literal["shared", "dense", "mean"] = "shared"
+    """Places of equal submissions: 1, 1, 3; or 1, 1, 2; or 1.5, 1.5, 3."""
+    decimals: int = -1
+    """Scores are compared as rounded to so many decimals; -1: with all their digits."""
+    limits: tuple[Limit, ...] = ()
+    """A submission above one of these is refused."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +207,7 @@ class ChallengeCard:
     """The readme's lines in order; none: there is no readme."""
     readme_file: str = "readme.txt"
     scoring: Scoring = field(default_factory=Scoring)
+    ranking: Ranking = field(default_factory=Ranking)
     training: tuple[str, ...] = ()
     """Datasets that are the challenge's own; a model trained on any other used extra data."""
     board: tuple[Standing, ...] = ()
@@ -111,6 +219,12 @@ class ChallengeCard:
     next_step: str = ""
     """What to do with a finished zip."""
     note: str = ""
+    docker_image: str = "codalab/codalab-legacy:py37"
+    """The image in which a server runs the scoring program."""
+    conditions: str = ""
+    """The terms of participation, for a competition's bundle; Markdown."""
+    contact: str = ""
+    """The organisers' address, for a competition's bundle."""
     path: str = ""
 
     @property
@@ -127,7 +241,59 @@ class ChallengeCard:
             unknown = set(re.findall(r"\{(\w+)\}", template)) - groups
             found += [f"{key} = {template!r} names {word!r}, which pattern has no group for" for word in sorted(unknown)]
         for name, phase in self.phases.items():
-            if phase.listed and phase.images != len(phase.references) * len(phase.types):
-                count = f"{len(phase.references)} references x {len(phase.types)} types"
-                found.append(f"phases.{name}: images = {phase.images}, but it lists {count}")
-        return found
+            found += [f"phases.{name}: {problem}" for problem in _phase_problems(phase)]
+        found += [f"scoring.{problem}" for problem in self.scoring.problems]
+        facts = {line.fact for line in self.readme}
+        found += [
+            f"ranking.limits: {limit.figure} is limited, but no line of the readme tells it"
+            for limit in self.ranking.limits
+            if limit.figure not in facts
+        ]
+        return found + _date_problems(self.phases)
+
+
+def _phase_problems(phase: Phase) -> list[str]:
+    found = []
+    ways = [key for key in ("listed", "names", "names_file") if getattr(phase, key)]
+    if len(ways) > 1:
+        found.append(f"{' and '.join(ways)} both say the names; keep one")
+    if phase.images < 1:
+        found.append(f"images = {phase.images}: a phase needs images")
+    elif phase.listed and phase.images != len(phase.references) * len(phase.types):
+        found.append(f"images = {phase.images}, but it lists {len(phase.references)} references x {len(phase.types)} types")
+    elif phase.names and phase.images != len(phase.names):
+        found.append(f"images = {phase.images}, but it names {len(phase.names)}")
+    twice = [name for name, count in Counter(phase.names).items() if count > 1]
+    found += [f"names: {name} is there twice" for name in twice]
+    return found
+
+
+def moment(text: str) -> datetime.datetime:
+    """A date of a card, in UTC; raises ValueError."""
+    found = datetime.datetime.fromisoformat(text)
+    return found.astimezone(datetime.timezone.utc) if found.tzinfo else found.replace(tzinfo=datetime.timezone.utc)
+
+
+def _date_problems(phases: Mapping[str, Phase]) -> list[str]:
+    """Dates that are none, and phases that end before they start or overlap."""
+    found = []
+    dates: dict[str, list[datetime.datetime | None]] = {}
+    for name, phase in phases.items():
+        dates[name] = [None, None]
+        for i, key in enumerate(("start", "end")):
+            text = getattr(phase, key)
+            try:
+                dates[name][i] = moment(text) if text else None
+            except ValueError:
+                found.append(f"phases.{name}.{key} = {text!r} should be a date such as '2027-01-31 12:00:00' (UTC)")
+        start, end = dates[name]
+        if start and end and end <= start:
+            found.append(f"phases.{name} ends ({phase.end}) before it starts ({phase.start})")
+    names = list(phases)
+    for before, after in zip(names, names[1:]):
+        end, start = dates[before][1], dates[after][0]
+        if start and not phases[before].end:
+            found.append(f"phases.{before} needs an end, because {after} follows it")
+        elif end and start and start < end:
+            found.append(f"phases.{after} starts ({phases[after].start}) before {before} ends ({phases[before].end})")
+    return found

@@ -9,16 +9,30 @@ from harness.cards.loading import load_cards
 
 
 def list_models(cards: Sequence[str | Path] = ()) -> list[str]:
-    """The names of all model cards, in alphabetical order; `cards`: folders of one's own.
+    """The names of all models that have a card.
 
-    Raises UsageError naming every problem of every card.
+    Args:
+        cards: folders of the caller's own cards, besides the built-in ones.
+
+    Returns:
+        The names, in alphabetical order.
+
+    Raises:
+        UsageError: cards that cannot be read: every problem of every card.
     """
     return list(load_cards("models", cards))
 
 
 def list_datasets(cards: Sequence[str | Path] = ()) -> list[str]:
-    """The names of all dataset cards, in alphabetical order; `cards`: folders of one's own.
+    """The names of all datasets that have a card.
 
-    Raises UsageError naming every problem of every card.
+    Args:
+        cards: folders of the caller's own cards, besides the built-in ones.
+
+    Returns:
+        The names, in alphabetical order.
+
+    Raises:
+        UsageError: cards that cannot be read: every problem of every card.
     """
     return list(load_cards("datasets", cards))

@@ -115,6 +115,17 @@ def find_suite(name: str, extra: Sequence[str | Path] = ()) -> SuiteCard:
 
 
 def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Path]) -> C:
+    """The card of a kind that has this name, or that the file `name` (.toml) holds.
+
+    Args:
+        card_type: The card's dataclass.
+        kind: `models`, `datasets`, `challenges` or `suites`.
+        name: A card's name, or the path of a .toml file.
+        extra: Folders of the caller's own cards, before the built-in ones.
+
+    Raises:
+        UsageError: There is no such card (near names and the folders that were searched are named), or it cannot be read.
+    """
     if name.endswith(".toml"):
         return parse_card(card_type, _read_toml(Path(name)), name)
     # One broken card of somebody else's must not stop work with a good one, so only this name's file is read first.
@@ -132,6 +143,11 @@ def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Pa
         return typing.cast(C, cards[name])
     searched = ", ".join(str(folder) for folder in card_folders(kind, extra))
     raise UnknownCard(f"no {kind[:-1]} called {name!r}{near(name, cards)} (searched {searched}; `harness list {kind}` shows all)")
+
+
+def kind_of_file(path: str | Path) -> str:
+    """Of which kind (`models`, `datasets`, ...) the card in the file `path` is. Raises UsageError where it cannot be read."""
+    return _kind_of(_read_toml(Path(path)))
 
 
 def _refuse_duplicates(kind: str, name: str, extra: Sequence[str | Path]) -> None:

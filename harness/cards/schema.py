@@ -368,6 +368,15 @@ def _fields(kind: type[Any]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
 
 
 def build_dataclass(kind: type[Any], table: Mapping[str, Any], path: str, prefix: str, problems: list[str]) -> Any:
+    """A dataclass from a table of a card; what is wrong is appended to `problems`, and then the result is None.
+
+    Args:
+        kind: The dataclass; the types of its fields say what is accepted.
+        table: Keys and values as TOML gives them.
+        path: The card's file, for messages.
+        prefix: The table's place in the card, such as `recipe.`; empty for the card itself.
+        problems: One line for each unknown key, missing key and value of another type.
+    """
     known = _fields(kind)
     values: dict[str, Any] = {}
     for key, value in table.items():
@@ -417,6 +426,7 @@ def _convert(hint: Any, value: Any, path: str, key: str, problems: list[str]) ->
 
 
 def described(hint: Any) -> str:
+    """A type in words for messages: `a whole number`, `a list`."""
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a table", list: "a list"}
     if hint in words:
         return words[hint]

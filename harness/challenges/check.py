@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,21 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge, load_cards
-from harness.challenges import image_names, readme, score_lines, zip_file
+from harness.challenges import image_names, zip_file
+from harness.challenges.reading import read_content, wanted_files
 from harness.challenges.text import decoded
 from harness.files.atomic import atomic, sha256_file
 from harness.models import find_model
 from harness.runtime.errors import UsageError, listed, near
-from harness.runtime.findings import Finding, Severity, errors, warnings
+from harness.runtime.findings import Finding, errors, warnings
 
 if TYPE_CHECKING:
     from harness.challenges.leak_audit import Audit
 
 _log = logging.getLogger(__package__)
-
-_README_LIMIT = 1 << 16
-_BYTES_AN_IMAGE = 512
-_CHANCE_TIES = 0.01
 
 
 @dataclass(frozen=True)
@@ -102,8 +98,9 @@ def check(
     for limits, alike in _by_files(known):
         files, found = zip_file.read(path, limits)
         tried.append(inspect(files, found, alike, phase, str(path), lambda card, p: _folder_names(card, p, root, cards)))
-    # Challenges may ask for other files: the zip is for the one whose names it holds, or that it comes nearest to.
-    report = min(tried, key=lambda r: (r.phase is None or not r.scores, len(errors(r.findings))))
+    # Challenges may ask for other files: the zip is for the one whose names it holds, or whose files, or the nearest.
+    # A challenge that asks for fewer files is not nearer for that.
+    report = min(tried, key=_distance)
     data = Path(path)
     report = replace(report, sha256=sha256_file(data), size=data.stat().st_size)
     if against is not None:
@@ -111,6 +108,11 @@ def check(
     elif root is not None and report.scores and report.phase is not None:
         report = _with_inversion(report, _psnr(report, root, cards), "psnr")
     return report if against is not None or not report.ok else _remarked(report)
+
+
+def _distance(report: Report) -> tuple[bool, bool, int]:
+    defects = sum(finding.kind != "no-file" for finding in errors(report.findings))
+    return report.phase is None or not report.scores, not report.mended, defects
 
 
 def inspect(
@@ -126,39 +128,29 @@ def inspect(
     `folder` gives the names that a phase's folder holds, where there is one: used for phases whose names no card lists.
     """
     all_found = list(found)
-    read = {name: decoded(data, name) for name, data in files.items()}
-    tokens = {card.lines.file: _tokens(read[card.lines.file][0]) for card in known if card.lines.file in read}
-    guess = image_names.inferred({t for some in tokens.values() for t in some}, known)
+    asked = {card.lines.file for card in known}.intersection(files)
+    lines = [line for name in asked for line in decoded(files[name], name)[0] if line.strip()]
+    guess = image_names.inferred(_tokens(lines), known, (len(lines), len(lines) - 1))
     card = guess[0] if guess else known[-1]
-    if phase is not None and guess is not None and guess[1] != phase and card.phases[guess[1]].listed:
+    if phase is not None and guess is not None and guess[1] != phase and card.phases[guess[1]].lists_names:
         text, mend = (
             f"these are images of phase {guess[1]}, not of {phase}",
             f"score the images of {phase}, or --phase {guess[1]}",
         )
         all_found.append(Finding("error", "phase", card.lines.file, text, mend, 1))
     chosen = phase or (guess[1] if guess else None)
-    mended: dict[str, bytes] = {}
-    scores: Mapping[str, float] = {}
-    line_of: Mapping[str, int] = {}
-    if card.lines.file in read:
-        text_lines, text_found = read[card.lines.file]
-        if chosen is None:
-            chosen_names = image_names.Names(card, card.default_phase, None)
-            text = "the names tell no phase: fewer than half of them belong to any"
-            mend = "is this the right file? (--phase says which is meant)"
-            all_found.append(Finding("error", "phase", card.lines.file, text, mend, 1))
-        else:
-            chosen_names = image_names.names_of(card, chosen, None if card.phases[chosen].listed else folder(card, chosen))
-        reading = score_lines.read(text_lines, card.lines, chosen_names)
-        all_found += [*text_found, *reading.findings, *_values(reading, card)]
-        scores, line_of = reading.scores, reading.line_of
-        mended[card.lines.file] = reading.mended(card.lines).encode("utf-8")
-    if card.readme_file in read and card.readme:
-        text_lines, text_found = read[card.readme_file]
-        about = readme.read(text_lines, card.readme, card.readme_file)
-        all_found += [*text_found, *about.findings]
-        mended[card.readme_file] = about.mended.encode("utf-8")
-    return Report(what, card, chosen, tuple(all_found), scores, line_of, mended=mended)
+    if card.lines.file in files and chosen is None:
+        text = "the names tell no phase: fewer than half of them belong to any"
+        mend = "is this the right file? (--phase says which is meant)"
+        all_found.append(Finding("error", "phase", card.lines.file, text, mend, 1))
+        names = image_names.Names(card, card.default_phase, None)
+    else:
+        place = chosen or card.default_phase
+        unknown = card.lines.file in files and not card.phases[place].lists_names
+        names = image_names.names_of(card, place, folder(card, place) if unknown else None)
+    content = read_content(card, files, names)
+    found_all = (*all_found, *content.findings)
+    return Report(what, card, chosen, found_all, content.scores, content.line_of, mended=content.mended)
 
 
 def fix(
@@ -181,13 +173,6 @@ def fix(
         stream.write(zip_file.zipped({name: report.mended[name] for name in wanted}))
     card = report.card.path or report.card.name
     return check(out, challenge=card, phase=report.phase, root=root, against=against, cards=cards, runs=runs)
-
-
-def wanted_files(card: ChallengeCard) -> dict[str, int]:
-    """The files of a submission and the most bytes that each can have."""
-    images = max(phase.images for phase in card.phases.values())
-    sizes = {card.lines.file: max(1 << 20, images * _BYTES_AN_IMAGE)}
-    return sizes | ({card.readme_file: _README_LIMIT} if card.readme else {})
 
 
 def candidates(challenge: str | None, phase: str | None, cards: Sequence[str]) -> list[ChallengeCard]:
@@ -240,27 +225,6 @@ def _folder_names(card: ChallengeCard, phase: str, root: str | None, cards: Sequ
     data = datasets.load_dataset(about.dataset, root, cards=cards)
     parts = splits.split(data.table, data.protocol(about.protocol)[1])
     return list(data.table["name"][parts == "test"])
-
-
-def _values(reading: score_lines.Reading, card: ChallengeCard) -> list[Finding]:
-    """What the scores themselves show: all equal, or some equal."""
-    scores = reading.scores
-    if len(scores) < 2:
-        return []
-    counts = Counter(scores.values())
-    where = card.lines.file
-    if len(counts) == 1:
-        text = f"all {len(scores):,} scores are {next(iter(counts)):g}; correlations with a constant are not defined"
-        return [Finding("error", "constant", where, text, "did the model see the images?", 1)]
-    tied = [name for name, score in scores.items() if counts[score] > 1]
-    if not tied:
-        return []
-    text = f"{len(tied):,} of {len(scores):,} images share their score with another; each tie costs rank correlation"
-    numbers = sorted(reading.line_of[name] for name in tied)
-    # A few images that agree to the last digit are chance; more were made equal.
-    severity: Severity = "warning" if len(tied) > _CHANCE_TIES * len(scores) else "information"
-    mend = "were the scores rounded or clipped?"
-    return [Finding(severity, "ties", where, text, mend, numbers[0], False, len(tied), tuple(numbers[:20]))]
 
 
 def _compared(report: Report, against: str, runs: str) -> Report:

@@ -18,6 +18,7 @@ from harness.engine.asked_again import Repeated, request_of
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models.capabilities import capabilities
+from harness.models.kernels import choice
 from harness.results.record import Record
 from harness.runtime import text as plain
 from harness.runtime.errors import HarnessError
@@ -147,7 +148,8 @@ def _flop(model: Any, height: int, width: int) -> float:
         pass
     generator = torch.Generator().manual_seed(0)
     pair = [torch.rand(1, 3, height, width, generator=generator) for _ in range(2)]
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=missed) as counter:
+    # The counter knows the public functions only.
+    with choice.using(choice.PLAINLY), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=missed) as counter:
         model.score(*pair)
     return float(counter.get_total_flops())
 

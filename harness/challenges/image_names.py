@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from harness.cards.challenge import ChallengeCard
 from harness.runtime.errors import UsageError, listed, near
+from harness.runtime.python37 import cached_property
+
+_LARGEST = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Names:
         match = _pattern(self.card.pattern).fullmatch(_stem(text) + extension)
         return _filled(self.card.image, match) if match else None
 
-    @functools.cached_property
+    @cached_property
     def absent_elsewhere(self) -> dict[str, str]:
         """The stems of other phases' listed names, with the phase that they belong to."""
         others = {p: all_names(self.card, p) or () for p in self.card.phases if p != self.phase}
@@ -66,13 +69,33 @@ def parts_of(card: ChallengeCard, name: str) -> Parts:
     return Parts(_filled(card.reference, match), groups.get("kind") or "", groups.get("type") or "")
 
 
+def fits(card: ChallengeCard, name: str) -> bool:
+    """Whether `name` is spelt as the card's images are."""
+    return _pattern(card.pattern).fullmatch(name) is not None
+
+
 def all_names(card: ChallengeCard, phase: str) -> tuple[str, ...] | None:
     """Every name of a phase in order, or None where the card does not list them."""
     about = card.phases[phase]
-    return _filled_in(about.listed, about.references, about.types) if about.listed else None
+    if about.names_file:
+        return _names_in(Path(card.path).parent / about.names_file, f"{card.name}, phase {phase}", about.images)
+    return tuple(sorted(about.names)) or (_filled_in(about.listed, about.references, about.types) if about.listed else None)
 
 
-@functools.cache
+def _names_in(path: Path, what: str, count: int) -> tuple[str, ...]:
+    """The names in a card's file of names; raises UsageError where there are not as many as there should be."""
+    try:
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            raise UsageError(f"{path}: not a file of names of at most {_LARGEST:,} bytes ({what}: names_file)")
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read: {error} ({what}: names_file)") from None
+    if len(set(names)) != len(names) or len(names) != count:
+        raise UsageError(f"{path}: {len(set(names)):,} different names in {len(names):,} lines, {what} has {count:,} images")
+    return tuple(sorted(names))
+
+
+@functools.lru_cache(None)
 def _filled_in(listed: str, references: tuple[str, ...], types: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(listed.replace("{reference}", r).replace("{type}", t) for r in references for t in types))
 
@@ -95,20 +118,25 @@ def phase_named(card: ChallengeCard, phase: str | None) -> str:
     return phase or card.default_phase
 
 
-def inferred(texts: Iterable[str], cards: Sequence[ChallengeCard], phase: str | None = None) -> tuple[ChallengeCard, str] | None:
+def inferred(
+    texts: Iterable[str], cards: Sequence[ChallengeCard], counts: Collection[int] = ()
+) -> tuple[ChallengeCard, str] | None:
     """The challenge and phase that names are about, however they are spelt; None where fewer than half fit any.
 
-    Phases that list their names come first: a phase that is known by its pattern alone would take any name.
+    Phases that list their names come first: a phase that is known by its pattern alone would take any name. Of several such
+    phases one that has as many images as `counts` says is taken, if there is one.
     """
     stems = {_stem(text) for text in texts}
-    candidates = [(card, p) for card in cards for p in card.phases if phase in (None, p)]
+    candidates = [(card, p) for card in cards for p in card.phases]
     overlap = [(len(stems & _by_stem(all_names(card, p) or ()).keys()), i) for i, (card, p) in enumerate(candidates)]
     most, best = max(overlap, default=(0, 0))
     if stems and 2 * most >= len(stems):
         return candidates[best]
-    for card, p in candidates:
+    for card, p in sorted(candidates, key=lambda each: each[0].phases[each[1]].images not in counts):
         pattern, extension = _pattern(card.pattern), PurePosixPath(card.image).suffix
-        if not card.phases[p].listed and 2 * sum(bool(pattern.fullmatch(s + extension)) for s in stems) >= max(len(stems), 1):
+        if not card.phases[p].lists_names and 2 * sum(bool(pattern.fullmatch(s + extension)) for s in stems) >= max(
+            len(stems), 1
+        ):
             return card, p
     return None
 
@@ -120,7 +148,7 @@ def _stem(text: str) -> str:
     return stem if dot and stem and extension.isalnum() and not extension.isdigit() else name
 
 
-@functools.cache
+@functools.lru_cache(None)
 def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(text, re.IGNORECASE)
 

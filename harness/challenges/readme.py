@@ -37,6 +37,7 @@ _KINDS = {
     "readme-contradiction": Kind("error", "{}", "is this the right challenge?", mechanical=False),
 }
 _EXPECTED = {"cpu": "0 or 1", "extra-data": "0 or 1", "full-reference": "1", "runtime": "seconds, a positive number"}
+_EXPECTED["operations"] = "GFLOP per image, a number"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Facts:
     cpu: bool
     extra_data: bool
     description: str
+    operations: float = 0.0
+    """GFLOP per image; of use only where the readme asks for it."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,23 @@ def written(facts: Facts, fields: Sequence[ReadmeField]) -> str:
     """The readme's text."""
     values = {
         "runtime": seconds(facts.runtime),
+        "operations": seconds(facts.operations),
         "cpu": str(int(facts.cpu)),
         "extra-data": str(int(facts.extra_data)),
         "description": ascii_line(facts.description)[:_LONGEST],
         "full-reference": "1",
     }
     return "".join(f"{f.label}{_SEPARATOR}{values.get(f.fact, f.value)}\n" for f in fields)
+
+
+def costs(values: Mapping[str, str], fields: Sequence[ReadmeField]) -> dict[str, float]:
+    """Runtime and operations, as far as a readme's values tell them."""
+    found: dict[str, float] = {}
+    for field in fields:
+        text = values.get(field.label, "")
+        if field.fact in ("runtime", "operations") and _is_number(text):
+            found[field.fact] = float(text)
+    return found
 
 
 def seconds(value: float) -> str:
@@ -143,9 +157,9 @@ def _checked(field: ReadmeField, value: str, number: int, tally: Tally) -> str:
     if field.fact == "description":
         if not value:
             tally.add("readme-empty", number, label)
-        elif value != (plain := ascii_line(value)) and not value.isascii():
+        elif value != ascii_line(value) and not value.isascii():
             tally.add("readme-ascii", number, label)
-            return plain
+            return ascii_line(value)
         return value
     if field.fact == "fixed":
         if value != field.value:
@@ -155,6 +169,9 @@ def _checked(field: ReadmeField, value: str, number: int, tally: Tally) -> str:
     if field.fact == "runtime":
         bare = re.sub(r"\s*(s|sec|secs|seconds?)\.?$", "", bare, flags=re.IGNORECASE)
         good = _is_number(bare) and math.isfinite(float(bare)) and float(bare) > 0
+    elif field.fact == "operations":
+        bare = re.sub(r"\s*g(flops?|macs?)?$", "", bare, flags=re.IGNORECASE)
+        good = _is_number(bare) and math.isfinite(float(bare)) and float(bare) >= 0
     else:
         bare = "1" if bare in ("1.0", "1.") else "0" if bare in ("0.0", "0.") else bare
         good = bare in ("0", "1")

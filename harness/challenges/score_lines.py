@@ -9,7 +9,6 @@ from __future__ import annotations
 import bisect
 import csv
 import io
-import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,8 @@ _LARGEST = 1e9
 _KINDS = {
     "blank": Kind("error", "a blank line", "take it out"),
     "header": Kind("error", "a header ({}); the first line has to be an image's", "take it out"),
+    "header-missing": Kind("error", "no header: the first line has to be {}", "put it there"),
+    "header-spelling": Kind("error", "{}", "write the header exactly as asked for"),
     "separator": Kind("error", "separated by {}", "put exactly the separator between name and score"),
     "spaces": Kind("error", "blanks around name or score ({})", "take them out"),
     "quotes": Kind("error", "quotes around a value ({})", "take them out"),
@@ -74,7 +75,8 @@ def written(scores: Mapping[str, float], form: Lines) -> str:
     """
     factor = 10.0 ** scale_of(list(scores.values()), form.decimals)
     names = sorted(scores) if form.sorted else list(scores)
-    return "".join(f"{_shown(name, form)}{form.separator}{_number(scores[name] * factor, form)}\n" for name in names)
+    head = f"{form.header}\n" if form.header else ""
+    return head + "".join(f"{_shown(name, form)}{form.separator}{_number(scores[name] * factor, form)}\n" for name in names)
 
 
 def scale_of(values: Sequence[float], decimals: int) -> int:
@@ -89,7 +91,8 @@ def scale_of(values: Sequence[float], decimals: int) -> int:
     for power in range(300):
         if power and largest * 10.0**power >= _LARGEST:
             break
-        if (distinct := _distinct(values, power, decimals)) > most:
+        distinct = _distinct(values, power, decimals)
+        if distinct > most:
             best, most = power, distinct
         if most >= enough:
             break
@@ -119,6 +122,8 @@ def read(lines: Sequence[str], form: Lines, names: Names) -> Reading:
     rest: list[str] = []
     exact = _exact(form)
     for number, line in enumerate(lines, 1):
+        if number == 1 and form.header and _is_asked_header(line, form, names, tally):
+            continue
         match = exact.fullmatch(line)
         name = names.intended(match[1]) if match else None
         if match and name and match[1] == _shown(name, form):
@@ -138,6 +143,8 @@ def read(lines: Sequence[str], form: Lines, names: Names) -> Reading:
                 rest.append(line)
         else:
             scores[name], line_of[name] = score, number
+    if form.header and not lines:
+        tally.add("header-missing", 1, repr(form.header))
     if form.sorted:
         _check_order(order, tally)
     _check_complete({name for _, name in order}, line_of, len(lines), names, tally)
@@ -147,7 +154,20 @@ def read(lines: Sequence[str], form: Lines, names: Names) -> Reading:
 def _exact(form: Lines) -> re.Pattern[str]:
     """A line as it should be: nearly all are, and need no closer look."""
     decimals = rf"\.\d{{{form.decimals}}}" if form.decimals else ""
+    decimals = r"(?:\.\d+)?" if form.any_decimals else decimals
     return re.compile(rf"([^\s\"',;]+){re.escape(form.separator)}(-?\d{{1,300}}{decimals})", re.ASCII)
+
+
+def _is_asked_header(line: str, form: Lines, names: Names, tally: Tally) -> bool:
+    """Whether the first line is the header that is asked for, in whatever spelling; a defect of it goes to the tally."""
+    if line == form.header:
+        return True
+    cells = [cell.strip() for cell in re.split(r"[,;\t ]+", line.strip()) if cell.strip()]
+    if cells and not names.holds(cells[0]) and not any(_NUMBER.fullmatch(cell) or _finite_words(cell) for cell in cells):
+        tally.add("header-spelling", 1, f"the header is {_short(line)!r} instead of {form.header!r}")
+        return True
+    tally.add("header-missing", 1, repr(form.header))
+    return False
 
 
 def _is_header(tally: Tally, number: int) -> bool:
@@ -162,7 +182,7 @@ def _line(line: str, number: int, form: Lines, names: Names, tally: Tally) -> tu
     cells = _cells(line, number, form, names, tally)
     if len(cells) != 2:
         tally.add("columns", number, f"{len(cells)} ({_short(line)})")
-        named = next((name for cell in cells if (name := names.intended(cell))), None)
+        named = next(filter(None, map(names.intended, cells)), None)
         return named, None
     name = names.intended(cells[0])
     if number == 1 and name is None and not _NUMBER.fullmatch(cells[1]) and not _finite_words(cells[1]):
@@ -246,7 +266,7 @@ def _score(text: str, number: int, form: Lines, tally: Tally) -> float | None:
         return None
     if "e" in plain.lower():
         tally.add("exponent", number, text[:60])
-    elif len(plain.partition(".")[2]) != form.decimals:
+    elif not form.any_decimals and len(plain.partition(".")[2]) != form.decimals:
         tally.add("decimals", number, f"{text[:60]}: {len(plain.partition('.')[2])} decimals, {form.decimals} are asked for")
     return value
 
@@ -256,7 +276,7 @@ def _finite_words(text: str) -> bool:
 
 
 def _check_order(order: Sequence[tuple[int, str]], tally: Tally) -> None:
-    for (_, before), (number, name) in itertools.pairwise(order):
+    for (_, before), (number, name) in zip(order, order[1:]):
         if name < before:
             tally.add("order", number, name)
 

@@ -16,6 +16,7 @@ from harness.files.atomic import write_json
 from harness.files.leftovers import without_leftovers
 from harness.files.regular import require_regular
 from harness.results.tables import number, with_interval
+from harness.runtime.columns import text_table
 from harness.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -137,10 +138,15 @@ def _height(row: Mapping[str, Any]) -> tuple[bool, float, str]:
     return height is None, -(height or 0.0), row["name"]
 
 
-def show(name: str, runs: str | Path, cards: Sequence[str] = ()) -> str:
-    """The board for a terminal, a table for each phase that has rows."""
-    from tabulate import tabulate
+_DROPS = ("status", "n", "PLCC reported", "SRCC reported", "PLCC measured", "SRCC measured", "source")
+"""Columns that are left out of a narrow terminal, the first one first."""
 
+
+def show(name: str, runs: str | Path, cards: Sequence[str] = (), width: int | None = None) -> str:
+    """The board for a terminal, a table for each phase that has rows.
+
+    `width`: characters in a line of the terminal; None: all columns.
+    """
     card = find_challenge(name, cards)
     rows = numbers(name, runs, cards)
     parts = [f"{card.name}: {card.title}"]
@@ -148,7 +154,7 @@ def show(name: str, runs: str | Path, cards: Sequence[str] = ()) -> str:
     headers, align = ("name", *figures, "n", "source", "status"), ("left", *["right"] * 7, "left", "left")
     for phase in dict.fromkeys(row["phase"] for row in rows):
         table = [_line(row) for row in rows if row["phase"] == phase]
-        text = tabulate(table, headers=headers, tablefmt="simple", disable_numparse=True, colalign=align)
+        text = text_table(headers, table, align, width=width, drops=_DROPS, shortens=("name", "source")).text
         parts.append(f"phase {phase}\n\n{text}")
     if not any(row["measured"] for row in rows):
         parts.append("Nothing of your own was scored yet: harness submission score FILE.zip --labels FILE")

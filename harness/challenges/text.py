@@ -20,13 +20,15 @@ class Tally:
     found: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
     def add(self, kind: str, line: int, detail: str = "") -> None:
+        """Note one occurrence of a kind of defect, and its line."""
         self.found.setdefault(kind, []).append((line, detail))
 
     def findings(self, kinds: dict[str, Kind]) -> list[Finding]:
         """One finding a kind, in the order of `kinds`, each with its first line and how often it occurs."""
         result = []
         for name, kind in kinds.items():
-            if not (places := sorted(self.found.get(name, ()))):
+            places = sorted(self.found.get(name, ()))
+            if not places:
                 continue
             line, detail = places[0]
             result.append(
@@ -95,7 +97,8 @@ def _text(data: bytes, where: str, found: list[Finding]) -> str:
         line = data[: error.start].count(b"\n") + 1
         found.append(Finding("error", "encoding", where, f"byte {error.start} is not UTF-8", mend, line))
         text = data.decode("latin-1")
-    if control := _CONTROL.search(text):
+    control = _CONTROL.search(text)
+    if control:
         what = f"a control character (code {ord(control[0])})"
         found.append(Finding("error", "control", where, what, "take it out", text[: control.start()].count("\n") + 1))
     return text

@@ -26,6 +26,9 @@ _log = logging.getLogger(__package__)
 Table = tuple[str, list[str], list[list[object]], list[str]]
 """Caption, header, rows, notes."""
 
+_DROPS = ("left out", "need less", "images", "95 %", "from the best")
+"""Columns that are left out of a narrow terminal, the first one first."""
+
 
 _RATE = "Take rates from this column; default: bits per pixel from the files' bytes and pixels."
 _BY = {"default": "codec", "show_default": True, "metavar": "COLUMN", "help": "Take the codec's name from this column."}
@@ -55,6 +58,7 @@ class CodecsOptions:
     form: Annotated[str, Option("--format", help="Print the tables in this form.", **_FORM)]
     cards: o.Cards
     quiet: o.Quiet
+    wide: o.Wide
     as_json: o.Json
 
 
@@ -105,8 +109,9 @@ def codecs_(chosen: CodecsOptions) -> None:
     if chosen.as_json:
         echo(json.dumps(found.json(), indent=2, ensure_ascii=False))
         return
+    width = o.table_width(chosen.wide)
     for number, (caption, header, rows, notes) in enumerate(tables):
-        text = score_report.formatted(header, rows, chosen.form)
+        text = score_report.formatted(header, rows, chosen.form, width, _DROPS)
         echo(
             text
             if chosen.form == "csv"
@@ -185,7 +190,7 @@ def _interval(mean: MeanOver, form: str) -> str:
     return "" if mean.ci is None else f"[{form.format(mean.ci[0])}, {form.format(mean.ci[1])}]"
 
 
-def compare_by(path: str, by: str, how: Mapping[str, Any], as_json: bool) -> None:
+def compare_by(path: str, by: str, how: Mapping[str, Any], as_json: bool, width: int | None) -> None:
     """`harness compare TABLE --by COLUMN`: the column's values ranked by every metric, paired by image."""
     from harness.engine import codecs
     from harness.results.score_report import formatted
@@ -213,6 +218,6 @@ def compare_by(path: str, by: str, how: Mapping[str, Any], as_json: bool) -> Non
             ("\n" if number else "")
             + f"{ranking.metric} ({polarity} is better): {ranking.images} images, paired; {ranking.cells} rows of each {by}\n"
         )
-        echo(formatted([by, "mean", "from the best", "95 %", "p", ""], rows, "table"))
+        echo(formatted([by, "mean", "from the best", "95 %", "p", ""], rows, "table", width, _DROPS))
     if rankings and rankings[0].images < FEWEST_REFERENCES:
         echo(f"\n{rankings[0].images} images: the group of the best is told from {FEWEST_REFERENCES} images on")

@@ -53,6 +53,7 @@ class CompareOptions:
     runs: o.Runs
     seed: o.Seed
     quiet: o.Quiet
+    wide: o.Wide
     as_json: o.Json
 
 
@@ -77,7 +78,7 @@ def compare(chosen: CompareOptions) -> None:
         if chosen.b is not None or chosen.dataset or chosen.labels or chosen.protocol:
             raise UsageError("--by compares the rows of one table: no B, --dataset, --protocol or --labels beside it")
         how = {"metrics": chosen.metrics, "lower": chosen.lower, "cards": chosen.cards, "inner": chosen.inner}
-        compare_by(chosen.a, chosen.by, how, chosen.as_json)
+        compare_by(chosen.a, chosen.by, how, chosen.as_json, o.table_width(chosen.wide))
         return
     if chosen.b is None:
         raise UsageError("give A and B, or a table with --by COLUMN")
@@ -101,4 +102,4 @@ def compare(chosen: CompareOptions) -> None:
         runs=chosen.runs,
         seed=chosen.seed,
     )
-    echo(json.dumps(contrast.as_json(found), indent=2) if chosen.as_json else contrast.text(found))
+    echo(json.dumps(contrast.as_json(found), indent=2) if chosen.as_json else contrast.text(found, o.table_width(chosen.wide)))

@@ -19,8 +19,9 @@ from harness.cards.loading import load_cards
 from harness.cards.schema import KINDS
 from harness.cli import options as o
 from harness.cli.options import echo, options
-from harness.results.conditions import libraries, processor
+from harness.results.conditions import libraries
 from harness.runtime.errors import HarnessError
+from harness.runtime.machine import processor
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class ShowOptions:
     as_markdown: Annotated[bool, Option("--markdown", help="With --suite: print a Markdown document.")]
     runs: o.Runs
     cards: o.Cards
+    wide: o.Wide
     as_json: o.Json
 
     @property
@@ -103,7 +104,7 @@ def show(chosen: ShowOptions) -> None:
     from harness.datasets import dataset_card, is_table
     from harness.leaderboard.latex import FIGURES, OTHERS, chosen_columns
 
-    name, suite = chosen.name, chosen.suite
+    name, suite, width = chosen.name, chosen.suite, o.table_width(chosen.wide)
 
     if sum(chosen.forms.values()) > 1:
         raise UsageError(f"{' and '.join(form for form, on in chosen.forms.items() if on)}: choose one form")
@@ -123,7 +124,7 @@ def show(chosen: ShowOptions) -> None:
         name = dataset_card(name, chosen.cards).name
     if name is not None and not chosen.latex and chosen.html is None and standings.is_challenge(name, chosen.cards):
         rows = standings.numbers(name, chosen.runs, chosen.cards) if chosen.as_json else None
-        echo(_json(rows) if chosen.as_json else standings.show(name, chosen.runs, chosen.cards))
+        echo(_json(rows) if chosen.as_json else standings.show(name, chosen.runs, chosen.cards, width))
     elif chosen.html is not None:
         echo(str(leaderboard.write_page(chosen.html or None, chosen.runs, chosen.boards, name)))
     elif chosen.as_json:
@@ -131,7 +132,7 @@ def show(chosen: ShowOptions) -> None:
     else:
         columns = chosen_columns(chosen.columns, FIGURES | OTHERS)
         how = leaderboard.Latex(columns, chosen.intervals, chosen.standalone) if chosen.latex else None
-        echo(leaderboard.show(name, chosen.runs, chosen.boards, latex=how))
+        echo(leaderboard.show(name, chosen.runs, chosen.boards, latex=how, width=width))
 
 
 def _suite(suite: str, chosen: ShowOptions) -> str:
@@ -155,7 +156,7 @@ def _suite(suite: str, chosen: ShowOptions) -> str:
     if chosen.latex:
         table = latex.matrix_table(shown, intervals=chosen.intervals)
         return (latex.document([table]) if chosen.standalone else table).rstrip("\n")
-    return matrix_text.terminal(shown, intervals=chosen.intervals)
+    return matrix_text.terminal(shown, intervals=chosen.intervals, width=o.table_width(chosen.wide))
 
 
 @leaderboard_.command("add")

@@ -12,14 +12,18 @@ from typing import Annotated, Any
 import click
 
 from harness.cards.challenge import ChallengeCard
-from harness.cards.loading import find_challenge, find_dataset, find_suite, load_cards
+from harness.cards.loading import find_challenge, find_dataset, find_suite, kind_of_file, load_cards
 from harness.cards.schema import KINDS, Card, DatasetCard, ModelCard
 from harness.cards.suite import SuiteCard
 from harness.cli import options as o
+from harness.cli.card_summary import ALWAYS, summary
 from harness.cli.options import Argument, Option, echo, options
 from harness.models import find_model
+from harness.runtime.columns import text_table
 from harness.runtime.errors import UsageError, near
 
+_PIPED = 120
+"""Characters in a line of a card's summary where standard output is no terminal."""
 _ALL = "List the metrics of installed libraries too (cvvdp, frame-analytics, piq, pyiqa), with version and licence."
 
 
@@ -30,6 +34,7 @@ class ListOptions:
     kind: Annotated[str | None, Argument(type=click.Choice(["models", "datasets", "challenges", "suites"]))]
     everything: Annotated[bool, Option("--all", help=_ALL)]
     cards: o.Cards
+    wide: o.Wide
     as_json: o.Json
 
 
@@ -37,7 +42,8 @@ class ListOptions:
 class ShowOptions:
     """What `harness show` takes."""
 
-    name: Annotated[str, Argument()]
+    name: Annotated[str, Argument(metavar="NAME|CARD.toml")]
+    everything: Annotated[bool, Option("--all", help="Show every field in full.")]
     cards: o.Cards
     as_json: o.Json
 
@@ -47,15 +53,20 @@ class ShowOptions:
 def list_(chosen: ListOptions) -> None:
     """List the models, datasets, challenges and suites."""
     rows = listing(chosen.kind, chosen.cards, everything=chosen.everything)
-    echo(json.dumps(rows, indent=2, ensure_ascii=False) if chosen.as_json else as_text(rows))
+    echo(json.dumps(rows, indent=2, ensure_ascii=False) if chosen.as_json else as_text(rows, o.table_width(chosen.wide)))
 
 
 @click.command()
 @options(ShowOptions)
 def show(chosen: ShowOptions) -> None:
-    """Show a card: what a model or a dataset is, its settings and published numbers."""
+    """Show a card: what a model, a dataset, a challenge or a suite is, its settings and published numbers, and its file."""
     found = card(chosen.name, chosen.cards)
-    echo(json.dumps(card_json(found), indent=2, ensure_ascii=False) if chosen.as_json else card_text(found))
+    if chosen.as_json:
+        echo(json.dumps(card_json(found), indent=2, ensure_ascii=False))
+    elif chosen.everything:
+        echo(card_text(found))
+    else:
+        echo(summary(card_json(found), o.table_width(wide=False) or _PIPED))
 
 
 def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = False) -> list[dict[str, Any]]:
@@ -100,10 +111,25 @@ def _needs(card: ModelCard) -> str:
     return ", ".join(parts)
 
 
-def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Tables of a listing, one a kind."""
-    from tabulate import tabulate
+_DROPS = (
+    "licence",
+    "library",
+    "needs",
+    "trained",
+    "images",
+    "protocol",
+    "protocols",
+    "references",
+    "pairs",
+    "phases",
+    "datasets",
+)
+"""Columns that are left out of a narrow terminal, the first one first."""
+_SHORTENS = ("title", "needs", "licence", "protocols", "phases", "images", "datasets")
 
+
+def as_text(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
+    """Tables of a listing, one a kind; `width`: characters in a line of the terminal, None: all columns."""
     tables = []
     columns: dict[str, tuple[str, ...]] = {
         "model": ("name", "title", "trained", "needs"),
@@ -116,11 +142,11 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
             headers = (*headers, "library", "licence")
         shown = [[_cell(row.get(h)) for h in headers] for row in rows if row["kind"] == kind]
         if shown:
-            tables.append(f"{kind}s\n\n" + tabulate(shown, headers=headers, tablefmt="simple", disable_numparse=True))
+            tables.append(f"{kind}s\n\n" + text_table(headers, shown, width=width, drops=_DROPS, shortens=_SHORTENS).text)
     others = [row for row in rows if row["kind"] not in columns]
     if others:
         shown = [[_cell(v) for k, v in row.items() if k != "kind"] for row in others]
-        tables.append(tabulate(shown, headers=[k for k in others[0] if k != "kind"], tablefmt="simple", disable_numparse=True))
+        tables.append(text_table([k for k in others[0] if k != "kind"], shown, width=width).text)
     return "\n\n".join(tables) or "none"
 
 
@@ -131,13 +157,15 @@ def _cell(value: Any) -> str:
 
 
 def card(name: str, cards: Sequence[str] = ()) -> Card:
-    """The model's, dataset's, challenge's or suite's card of that name."""
+    """The model's, dataset's, challenge's or suite's card of that name, or in that file."""
     finders: dict[str, Callable[..., Card]] = {
         "models": find_model,
         "datasets": find_dataset,
         "challenges": find_challenge,
         "suites": find_suite,
     }
+    if name.endswith(".toml"):
+        return finders[kind_of_file(name)](name, cards)
     known: list[str] = []
     for kind, find in finders.items():
         names = list(load_cards(kind, cards))
@@ -156,7 +184,7 @@ def card_text(card: Card) -> str:
     """The card for a person: its filled fields, tables indented."""
     lines = [f"{card.name}: {card.title}"]
     for key, value in card_json(card).items():
-        if key not in ("name", "title") and value not in ("", (), {}, None, 0, False):
+        if key not in ("name", "title") and (key in ALWAYS or value not in ("", (), {}, None, 0, False)):
             lines += _lines(key, value, 0)
     return "\n".join(lines)
 

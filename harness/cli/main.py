@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from harness.cli.challenge import challenge_
 from harness.cli.codecs import codecs_
 from harness.cli.compare import agreement_, compare
 from harness.cli.data import data_
@@ -37,7 +38,7 @@ def cli() -> None:
 
 for _command in (
     list_, show, run, score, agreement_, compare, codecs_, ensemble, verify, leaderboard_, data_, submit, submission_, weights_,
-    doctor,
+    challenge_, doctor,
 ):  # fmt: skip
     cli.add_command(_command)
 

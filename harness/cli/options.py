@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import re
+import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints, overload
@@ -104,6 +108,7 @@ Rehash = Annotated[bool, Option(help="Read every image again, whatever the index
 Mlflow = Annotated[str | None, Option(metavar="URI", help="Mirror to this MLflow; default: sqlite beside the runs; off: none.")]
 Quiet = Annotated[bool, Option(callback=_set_quiet, help=_QUIET)]
 Json = Annotated[bool, Option("--json", help="Print one JSON document and nothing else.")]
+Wide = Annotated[bool, Option(help="Show all columns of tables, however wide the terminal is.")]
 Settings = Annotated[Mapping[str, str], Option("--set", help="Override a setting of the card; repeatable.", **SETTINGS)]
 Weights = Annotated[str | None, Option(metavar="FILE|released", help="Test these weights; nothing is trained.")]
 Root = Annotated[str | None, Option(metavar="DIR", help=_ROOT)]
@@ -181,9 +186,40 @@ def parse_seeds(text: str, seed: int) -> list[int]:
     return [int(word) for word in words]
 
 
+def table_width(wide: bool) -> int | None:
+    """How wide tables may be: the terminal's width; None where standard output is no terminal, or with `--wide`."""
+    return None if wide or not sys.stdout.isatty() else shutil.get_terminal_size().columns
+
+
 def echo(text: str, *, err: bool = False) -> None:
-    """Print text that may quote records, cards and archives of others: nothing in it steers the terminal."""
-    click.echo(visible_document(text), err=err)
+    """Print text that may quote records, cards and archives of others: nothing in it steers the terminal.
+
+    On a terminal the headers of tables, marked figures, warnings and errors stand out, unless NO_COLOR is set
+    (https://no-color.org) or the terminal is a dumb one.
+    """
+    text = visible_document(text)
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    click.echo(text if plain or not (sys.stderr if err else sys.stdout).isatty() else _emphasised(text), err=err)
+
+
+def _emphasised(text: str) -> str:
+    """`text` with headers of tables and figures of the best group in bold, rules dim, warnings yellow and errors red."""
+    lines = text.split("\n")
+    for rule in [n for n, line in enumerate(lines) if _RULE.fullmatch(line)]:
+        lines[rule] = click.style(lines[rule], dim=True)
+        above = rule - 1
+        while above >= 0 and lines[above].strip():
+            lines[above] = click.style(lines[above], bold=True)
+            above -= 1
+    text = _BEST.sub(lambda found: click.style(found[0], bold=True), "\n".join(lines))
+    return _PREFIX.sub(lambda found: click.style(found[0], fg="red" if found[0] == "harness:" else "yellow", bold=True), text)
+
+
+_RULE, _BEST, _PREFIX = (
+    re.compile(r"-+(?:  -+)+"),
+    re.compile(r"(?<![\w.])-?\d*\.\d+\*"),
+    re.compile(r"\A(?:harness|warning):"),
+)
 
 
 def show_message(level: int, text: str) -> None:

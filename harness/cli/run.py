@@ -57,6 +57,7 @@ class RunOptions:
     batch: o.Batch
     mlflow_uri: o.Mlflow
     quiet: o.Quiet
+    wide: o.Wide
     as_json: o.Json
 
 
@@ -98,10 +99,11 @@ def run(chosen: RunOptions) -> None:
     if chosen.as_json:
         echo(json.dumps(results, indent=2, ensure_ascii=False))
     elif results:
-        echo(tables.run_table(results))
+        width = o.table_width(chosen.wide)
+        echo(tables.run_table(results, width))
         if chosen.suite:
-            echo(f"\n{_matrix(suite, outcomes)}")
-        if published := published_table(one for found in compared for one in found):
+            echo(f"\n{_matrix(suite, outcomes, width)}")
+        if published := published_table((one for found in compared for one in found), width):
             echo(f"\n{published}")
         for outcome in outcomes:
             _log.info(f"{outcome.record.model}: {'found' if outcome.found else 'recorded in'} {outcome.folder}")
@@ -109,10 +111,11 @@ def run(chosen: RunOptions) -> None:
         raise faults[0] if len(faults) == 1 else HarnessError("\n".join(map(str, faults)))
 
 
-def _matrix(suite: Suite, outcomes: Sequence[Outcome]) -> str:
+def _matrix(suite: Suite, outcomes: Sequence[Outcome], width: int | None) -> str:
     """What this command ran, as one table of models by datasets."""
     from harness.leaderboard.matrix import build_matrix
     from harness.leaderboard.matrix_text import terminal
 
     wanted = [(entry.name, entry.protocol) for entry in suite.datasets]
-    return terminal(build_matrix(suite.card.name, suite.card.title, wanted, [(o.folder, o.record) for o in outcomes]))
+    shown = build_matrix(suite.card.name, suite.card.title, wanted, [(one.folder, one.record) for one in outcomes])
+    return terminal(shown, width=width)

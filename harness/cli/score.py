@@ -64,6 +64,7 @@ class ScoreOptions:
     ray: o.Ray
     batch: o.Batch
     quiet: o.Quiet
+    wide: o.Wide
     as_json: o.Json
 
     @property
@@ -150,7 +151,7 @@ def _score_several(chosen: ScoreOptions) -> None:
 
     how = chosen.loading()
     out, form = chosen.out, "json" if chosen.as_json else chosen.form
-    written = _form_of(out)
+    written, width = _form_of(out), o.table_width(chosen.wide)
     images, columns = _image_pairs(chosen)
     table = [Pair(i.name, i.distorted, i.reference, i.reference_id) for i in images]
     ready = unlabelled.several(chosen.models, table, **how)
@@ -188,10 +189,10 @@ def _score_several(chosen: ScoreOptions) -> None:
         score_report.write_page(chosen.report, title, rows, better, columns, command, loaded)
         _log.info(f"report written to {chosen.report}")
     if form or not out:
-        echo(_text(rows, names, columns, form or "table"))
+        echo(_text(rows, names, columns, form or "table", width))
     if form is None:
         found = score_report.means(rows, names, columns)
-        echo(("" if out else "\n") + score_report.formatted(*score_report.means_rows(found, names), "table"))
+        echo(("" if out else "\n") + score_report.formatted(*score_report.means_rows(found, names), "table", width))
 
 
 def _form_of(out: str | None) -> str:
@@ -244,7 +245,7 @@ def _frame(
     )
 
 
-def _text(rows: pd.DataFrame, models: Sequence[str], columns: Sequence[str], form: str) -> str:
+def _text(rows: pd.DataFrame, models: Sequence[str], columns: Sequence[str], form: str, width: int | None = None) -> str:
     from harness.results.score_report import formatted
 
     if form == "json":
@@ -254,4 +255,4 @@ def _text(rows: pd.DataFrame, models: Sequence[str], columns: Sequence[str], for
         ]
         return json.dumps(documents, indent=2, ensure_ascii=False)
     shown = list(rows.columns) if form == "csv" else ["name", *columns, *models]
-    return formatted(shown, rows[shown].to_numpy(dtype=object).tolist(), form)
+    return formatted(shown, rows[shown].to_numpy(dtype=object).tolist(), form, width)

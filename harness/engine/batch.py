@@ -83,6 +83,15 @@ def _without_idle_seeds(plans: Sequence[Plan]) -> list[Plan]:
 
 
 def execute_plan(todo: Plan, *, first_split_only: bool = False) -> Outcome:
+    """Do a plan: one run, or a run for each split where the protocol repeats its splits.
+
+    Args:
+        todo: What is asked, with its card and dataset.
+        first_split_only: Train on the first split alone, for tests on further datasets.
+
+    Returns:
+        The run's folder and record; of repeated splits, the record of their medians and ranges.
+    """
     protocol = todo.data.card.protocols[todo.protocol]
     repeats = min(protocol.repeats, todo.request.splits or protocol.repeats)
     if repeats > 1 and first_split_only and todo.trained:

@@ -153,10 +153,12 @@ class _Decoded:
 
 
 def number_of(seed: int, what: str, number: int) -> int:
+    """A 256-bit number from the run's seed, a name and a count: the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed}|{what}|{number}".encode()).digest(), "big")
 
 
 def generator_of(seed: int, what: str, number: int) -> np.random.Generator:
+    """A generator of its own for one named choice, such as the crops of step 7; it does not depend on other draws."""
     return np.random.Generator(np.random.PCG64(number_of(seed, what, number)))
 
 

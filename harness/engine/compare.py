@@ -16,6 +16,7 @@ from harness.engine.measure import discrimination, oriented_labels
 from harness.engine.score_source import Member, member, refuse_other_images
 from harness.files.score_table import join, read_scores
 from harness.results.tables import number, probability
+from harness.runtime.columns import text_table
 from harness.runtime.errors import UsageError, listed
 from harness.statistics.agreement import Agreement, agreement
 from harness.statistics.comparison import Difference, PairedComparison, compare
@@ -58,13 +59,29 @@ def compare_members(
     runs: str = "runs",
     seed: int = 0,
 ) -> Comparison:
-    """Compare members a and b on the images that both scored.
+    """Compare two models, runs or files of scores on the same images, paired by reference.
 
-    A model's name means its newest run on `dataset` under `protocol` (default: the dataset's). Labels come from `labels` (CSV
-    of name,score,reference_id), else from `dataset`, else from the dataset of a's run. Records of repeated splits are compared on
-    the same test parts (`harness.engine.compare_splits`).
-    `lower`: which of a, b, labels are lower-is-better files. `differences`: of SRCC, to plan for. Raises UsageError for images
-    that only one of the two has, unless `inner`.
+    Records of repeated splits are compared on the same test parts (`harness.engine.compare_splits`).
+
+    Args:
+        a: a model's name (its newest run on `dataset` under `protocol`), a run's folder, or a CSV of name,score.
+        b: the same, for the other one; differences are a minus b.
+        dataset: where labels and references come from; default: the dataset of a's run.
+        protocol: whose test part is compared; default: the dataset's.
+        root: the folder of the dataset's files.
+        labels: instead of the dataset's, a CSV of name,score,reference_id.
+        lower: which of a, b and labels, as they are named here, are files where lower is better.
+        inner: compare on the images that both have; otherwise an image that only one has is an error.
+        differences: true differences in SRCC for which the number of references is told that would show them.
+        cards: folders of the caller's own cards.
+        runs: where runs are kept.
+        seed: of the runs that names mean, and of the bootstrap.
+
+    Returns:
+        The differences with their intervals and p-values, and what more there is to say of both.
+
+    Raises:
+        UsageError: nothing to compare with such names, an input that cannot be read, or images that only one of the two has.
     """
     if dataset is not None and protocol is None:
         protocol = datasets.dataset_card(dataset, cards).default_protocol
@@ -132,10 +149,8 @@ def _labelled(
     return replace(data, table=data.table[data.table["score"].notna()])
 
 
-def text(found: Comparison) -> str:
-    """The comparison for a person."""
-    from tabulate import tabulate
-
+def text(found: Comparison, width: int | None = None) -> str:
+    """The comparison for a person; `width`: characters in a line of the terminal, None: as wide as the tables are."""
     names, images, comparison = (found.a, found.b), found.images, found.comparison
     rows = [_row(key, difference) for key, difference in comparison.differences.items()]
     over = f", test parts of {found.splits} splits" if found.splits else ""
@@ -143,7 +158,7 @@ def text(found: Comparison) -> str:
     lines = [
         f"{names[0]} against {names[1]}: {comparison.n} images of {comparison.references} references{over}",
         "",
-        tabulate(rows, headers=("", *heads, "95 %", "p", "method"), tablefmt="simple", disable_numparse=True),
+        text_table(("", *heads, "95 %", "p", "method"), rows, width=width, drops=("method",), shortens=heads).text,
     ]
     lines += [
         f"{test.statistic}: Williams p = {test.williams_p:.3g}, Steiger p = {test.steiger_p:.3g} ({test.assumption})"
@@ -161,15 +176,15 @@ def text(found: Comparison) -> str:
             ]
             mean = "mean difference" if found.splits else "difference"
             head = (title, "n", f"SRCC {names[0]}", f"SRCC {names[1]}", mean, "p (Holm)")
-            lines += ["", tabulate(shown, headers=head, tablefmt="simple", disable_numparse=True)]
+            lines += ["", text_table(head, shown, width=width, drops=("p (Holm)", "n"), shortens=head).text]
             lines += [f"... and {len(groups) - 30} more"] if len(groups) > 30 else []
-    lines += ["", *_further(names, found.discrimination)]
+    lines += ["", *_further(names, found.discrimination, width)]
     if comparison.disagreements:
         lines += ["", "images on which they disagree most (ranks as shares, 1 is best):"]
         shown = [
             [images[d.row], f"{d.rank_a:.2f}", f"{d.rank_b:.2f}", f"{d.rank_label:.2f}"] for d in comparison.disagreements[:10]
         ]
-        lines += [tabulate(shown, headers=("image", *names, "people"), tablefmt="simple", disable_numparse=True)]
+        lines += [text_table(("image", *names, "people"), shown, width=width, shortens=("image", *names)).text]
     lines += ["", *comparison.notes, *(["few references: intervals are wide and rough"] if comparison.few_references else [])]
     lines += [f"incomplete: {', '.join(found.incomplete)}: the dataset lacked pairs"] if found.incomplete else []
     known = [f"{n} references for {d:g}" for d, n in found.references_needed.items() if n is not None]
@@ -177,10 +192,8 @@ def text(found: Comparison) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _further(names: tuple[str, str], each: tuple[Mapping[str, Any], Mapping[str, Any]]) -> list[str]:
+def _further(names: tuple[str, str], each: tuple[Mapping[str, Any], Mapping[str, Any]], width: int | None) -> list[str]:
     """Figures beyond correlations of both models, and why some are not defined."""
-    from tabulate import tabulate
-
     pairs, steps = ([one[what] or {} for one in each] for what in ("pair_analysis", "monotonicity"))
     rows = [
         ["different against similar pairs, AUC", *(number(one.get("different_similar")) for one in pairs)],
@@ -192,7 +205,7 @@ def _further(names: tuple[str, str], each: tuple[Mapping[str, Any], Mapping[str,
     ]
     shown = [[row[0], *(cell or "not defined" for cell in row[1:])] for row in rows]
     notes = dict.fromkeys([*each[0]["not_defined"], *(one["note"] for one in pairs if one.get("note"))])
-    return [tabulate(shown, headers=("", *names), tablefmt="simple", disable_numparse=True), *notes]
+    return [text_table(("", *names), shown, width=width, shortens=("", *names)).text, *notes]
 
 
 def _row(key: str, difference: Difference) -> list[str]:

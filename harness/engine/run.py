@@ -32,6 +32,7 @@ from harness.engine.content import (
     refuse_changed_pictures,
     training_pictures,
 )
+from harness.engine.kernels import as_begun, kernels_of
 from harness.engine.measure import controls, figures_stamp, measured, oriented_labels
 from harness.engine.mlflow_facts import mlflow_facts
 from harness.engine.request import SCORED_PARTS, Plan, Request, plan, request_facts
@@ -44,6 +45,7 @@ from harness.imaging.remarks import Remark
 from harness.imaging.remarks import lines as remark_lines
 from harness.models import weights as weight_files
 from harness.models.capabilities import capabilities, move
+from harness.models.kernels.choice import imposed
 from harness.results import processes
 from harness.results.conditions import conditions
 from harness.results.key import FORMAT
@@ -154,7 +156,7 @@ def _work(todo: Plan) -> Record:
             stack.enter_context(_evaluating(model))
         workers = stack.enter_context(workers_of(todo, model))
         device = devices.choose("cpu" if workers else request.device, model)
-        now = conditions_of(todo, model, device, workers)
+        now = stack.enter_context(as_begun(todo.folder, lambda: conditions_of(todo, model, device, workers)))
         prepare(todo.folder, todo.facts, now, force=request.force)
         tracker = stack.enter_context(Tracker(request.mlflow_uri, request.runs, todo.folder))
         tracker.begin(*mlflow_facts(todo))
@@ -203,8 +205,7 @@ def train(todo: Plan, on_epoch: Callable[[dict[str, Any]], None]) -> Trained:
     """Only a plan's training, in the folder where `execute` then goes on from it under the same conditions."""
     model = models.build(todo.card, todo.found, todo.request.seed)
     device = devices.choose(todo.request.device, model)
-    with locked(todo.folder):
-        now = conditions(device, devices.threads(model), todo.request.batch)
+    with locked(todo.folder), as_begun(todo.folder, lambda: conditions_of(todo, model, device, None)) as now:
         prepare(todo.folder, todo.facts, now, force=False)
         return _train(todo, model, device, None, on_epoch)
 
@@ -222,7 +223,8 @@ def workers_of(todo: Plan, model: Any) -> AbstractContextManager[Workers | None]
 def conditions_of(todo: Plan, model: Any, device: str, workers: Workers | None) -> dict[str, Any]:
     """Under which conditions the request's bits repeat (`harness.results.conditions.conditions`)."""
     if workers is None:
-        return conditions(device, devices.threads(model), todo.request.batch)
+        threads = devices.threads(model)
+        return conditions(device, threads, todo.request.batch, kernels_of(model, device, threads))
     return workers.conditions(todo.request.batch, model, todo.card.recipe if todo.trained else None)
 
 
@@ -261,7 +263,7 @@ def _train(
     if workers is not None and (group := workers.group(model, todo.card.recipe)) is not None:
         from harness.engine.distributed import training
 
-        job = Job(todo.card, todo.found, request.seed, request.batch)
+        job = Job(todo.card, todo.found, request.seed, request.batch, imposed())
         trained = training.train(workers.session, group, job, arguments, on_epoch=on_epoch)
         # Frozen parts that came from files are not in it: the model has them.
         model.load_state_dict(read_state(todo.folder / WEIGHTS), strict=False)
@@ -327,7 +329,7 @@ def scorer_of(
         return
     from harness.engine.distributed.worker import Job
 
-    with workers.pool(Job(card, found, request.seed, request.batch)) as pool:
+    with workers.pool(Job(card, found, request.seed, request.batch, imposed())) as pool:
         yield pool
 
 

@@ -202,6 +202,9 @@ class Scorer:
     ) -> list[float]:
         still = _cut(reference.pixels, place)
         score = partial(self.model.score_uint8, still)
+        if len(distorted) > 1 and self.can.score_several_uint8:
+            cuts = [_cut(picture.pixels, place) for picture in distorted]
+            return [float(v) for v in self.model.score_several_uint8(self.model.embed_uint8(still), cuts)]
         if len(distorted) > 1 and self.can.embed_uint8:
             score = partial(self.model.score_embedded_uint8, self.model.embed_uint8(still))
         values = []
@@ -336,11 +339,20 @@ def score_pair(
     *,
     seed: int = 0,
 ) -> float:
-    """The score of one pair, pictures given as paths or as (H, W, 3) uint8 RGB arrays.
+    """The score of one pair.
 
-    `model`: what `load_model` returns, or any object with `score(reference, distorted)`. `protocol`: its cropping (`five`,
-    `random20`, ...); None: the model's card's.
-    Random crops are seeded by the reference file's stem (for an array: by nothing but seed and size).
+    Args:
+        model: what `load_model` returns, or any object with `score(reference, distorted)` and `higher_is_better`.
+        reference: a path, or an (H, W, 3) uint8 RGB array.
+        distorted: the same, of the same size.
+        protocol: the cropping, such as `whole`, `five` or `random20`; None: that of the model's card.
+        seed: of random crops, with the reference file's stem and size (for an array: with its size alone).
+
+    Returns:
+        The model's score, in its own unit; `model.higher_is_better` says which end is better.
+
+    Raises:
+        UsageError: an image that cannot be read, two sizes, or an image that is too small for the model or the crops.
     """
     card = model.card if isinstance(model, LoadedModel) else None
     if protocol is None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from harness import models
 from harness.cards.overrides import apply_set
 from harness.cards.schema import ModelCard
-from harness.engine.devices import choose
+from harness.engine.devices import choose, threads
+from harness.engine.kernels import kernels_of
 from harness.engine.scorer import Pair, Scorer, ahead, cut
 from harness.files.atomic import append_lines, sha256_json, write_text
 from harness.files.hash_index import hash_files
@@ -28,6 +29,7 @@ from harness.models import find_model
 from harness.models import weights as weight_files
 from harness.models.capabilities import move
 from harness.models.identity import code_of
+from harness.models.kernels import choice
 from harness.results.run_scores import CropScore, Scored, csv_text
 from harness.runtime.errors import HarnessError, RunError, UsageError, listed
 from harness.runtime.progress import progress
@@ -112,7 +114,8 @@ def scorer(
 
     with (
         start_workers(loaded, ray, workers, device) as started,
-        started.pool(Job(card, found, seed, min(batch, most))) as pool,
+        choice.using(kernels_of(loaded, started.share.device, max(1, started.share.threads))),
+        started.pool(Job(card, found, seed, min(batch, most), choice.imposed())) as pool,
     ):
         yield pool
 
@@ -186,6 +189,7 @@ def several(
                     "seed": seed,
                     "device": where,
                     "batch": made.batch,
+                    **({"kernels": kernels} if (kernels := kernels_of(loaded, where, threads(loaded))) else {}),
                 }
             )
             ready.append(Ready(card.name, card.higher_is_better, made, identity))

@@ -23,6 +23,7 @@ from harness.engine.run import conditions_of, execute, figures, scorer_of, worke
 from harness.engine.scorer import pairs_of
 from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.models.capabilities import move
+from harness.models.kernels import choice
 from harness.models.weights import ResolvedWeights
 from harness.results import conditions
 from harness.results.conditions import libraries
@@ -58,6 +59,7 @@ class VerificationResult:
 
     @property
     def ok(self) -> bool:
+        """Whether the record repeats."""
         return not self.findings
 
     def json(self) -> dict[str, Any]:
@@ -87,11 +89,28 @@ def verify(
 ) -> VerificationResult:
     """Do a record's work again and compare, bit for bit under the same conditions, within TOLERANCE under others.
 
-    `sample`: score only about so many images again (whole chunks, spread over the table). A trained record whose folder
-    keeps its weights is scored with them; otherwise it is trained again, or, unless `train`, everything but its scores is
-    checked. A record chooses no code and no file: cards are the built-in ones and `cards`, files and settings that name files
-    those of `again` (`harness.engine.asked_again`). Of repeated splits, every run behind the record is verified
-    (`harness.engine.verify_repeats`). Raises UsageError when there is no record, and for what it may not choose.
+    A trained record whose folder keeps its weights is scored with them; otherwise it is trained again. A record chooses no code
+    and no file: cards are the built-in ones and `cards`, files are those of `again`. Of repeated splits, every run
+    behind the record is verified (`harness.engine.verify_repeats`).
+
+    Args:
+        folder: the run's, with its record.json.
+        root: the folder of the dataset's files.
+        cards: folders of the caller's own cards.
+        sample: score only about so many images again (whole chunks, spread over the table); None: all.
+        train: train again where the weights are gone; otherwise everything but the scores is checked then.
+        device: `cpu`, `cuda`, ...; default: a GPU if there is one.
+        offline: never touch the network.
+        workers: 2 or more: local processes that share the work.
+        ray: the address of a Ray cluster that does it.
+        again: files, and settings that name files, which the record may not choose by itself (`harness.engine.asked_again`).
+
+    Returns:
+        `ok`, the findings (what differs, and how), remarks, and how many images were scored again.
+
+    Raises:
+        UsageError: there is no record, or it asks for what it may not choose.
+        RunError: the work itself failed.
     """
     folder = Path(folder)
     record = read_record(folder)
@@ -120,7 +139,8 @@ def verify(
         findings += identity_differences(record, todo, folder)
         if findings:
             return VerificationResult(folder, 0, tuple(findings), ())
-        checked, found, remarks = _again(folder, record, todo, sample, train=train)
+        with choice.using(record.conditions.get("kernels")):
+            checked, found, remarks = _again(folder, record, todo, sample, train=train)
         return VerificationResult(folder, checked, tuple(found), tuple(remarks))
 
 

@@ -68,6 +68,7 @@ class Plan:
 
     @property
     def total(self) -> int:
+        """Candidates in all."""
         return sum(map(sum, self.sizes))
 
 
@@ -233,6 +234,7 @@ class Chain:
 
     @property
     def done(self) -> bool:
+        """Whether all steps were made."""
         return self.step == len(self.sizes)
 
     def advance(self) -> None:

@@ -94,12 +94,22 @@ def boards_of(found: Sequence[FoundRecord], records_folder: Path | None = None) 
     return [board(found, dataset, records_folder) for dataset in sorted({record.dataset for _, record in found})]
 
 
-def show(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards", *, latex: Latex | None = None) -> str:
-    """The tables of dataset `name` (None: of all) for a terminal, or as LaTeX: committed records and one's own runs together."""
+def show(
+    name: str | None,
+    runs_folder: str | Path,
+    boards: str | Path = "leaderboards",
+    *,
+    latex: Latex | None = None,
+    width: int | None = None,
+) -> str:
+    """The tables of dataset `name` (None: of all) for a terminal, or as LaTeX: committed records and one's own runs together.
+
+    `width`: characters in a line of the terminal; None: all columns.
+    """
     unreadable: list[str] = []
     chosen = _chosen(name, runs_folder, boards, unreadable)
     if latex is None:
-        return _with_left_out("\n\n\n".join(map(terminal, chosen)), unreadable, "")
+        return _with_left_out("\n\n\n".join(terminal(one, width) for one in chosen), unreadable, "")
     tables = [table for b in chosen for table in board_tables(b, latex.columns, intervals=latex.intervals)]
     return _with_left_out(document(tables) if latex.standalone else "\n\n".join(tables) + "\n", unreadable, "% ")
 

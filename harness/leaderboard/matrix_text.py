@@ -13,18 +13,33 @@ from harness.leaderboard.matrix import Matrix
 from harness.results.marks import LEGEND, sentences
 from harness.results.tables import number
 from harness.runtime import text as plain
+from harness.runtime.columns import text_table
 
 
-def terminal(shown: Matrix, *, intervals: bool = False) -> str:
-    """The matrix with what a reader must know below it."""
-    table = _text(shown, TERMINAL, "\n", plain.one_line, "simple", intervals=intervals)
+def terminal(shown: Matrix, *, intervals: bool = False, width: int | None = None) -> str:
+    """The matrix with what a reader must know below it.
+
+    `width`: characters in a line of the terminal; None: all columns. Otherwise the blocks of means are left out first, then the
+    figures after the first, then datasets from the last.
+    """
+    heads, rows, align = _cells(shown, TERMINAL, "\n", plain.one_line, intervals=intervals)
+    count = len(shown.figures)
+    blocks = [heads[i : i + count] for i in range(1, len(heads), count)]
+    last = [*blocks[-2:], blocks[-3]] if len(blocks) > 2 else []
+    further = [head for block in blocks[:-3] for head in block[1:]]
+    drops = [head for block in last for head in block] + further + [block[0] for block in blocks[-4::-1]]
+    table = text_table(heads, rows, align, width=width, drops=drops, shortens=("model",)).text
     notes = map(plain.one_line, [*explained(shown, intervals=intervals, bold="*"), *_legend(shown)])
     return "\n".join([plain.one_line(f"{shown.name}: {shown.title}"), "", table, "", *notes])
 
 
 def markdown(shown: Matrix, *, intervals: bool = False) -> str:
     """The matrix as a document."""
-    table = _text(shown, MARKDOWN, " ", plain.markdown, "github", intervals=intervals)
+    from tabulate import tabulate
+
+    heads, rows, align = _cells(shown, MARKDOWN, " ", plain.markdown, intervals=intervals)
+    heads, *rows = [[cell.replace("|", "&#124;") for cell in line] for line in (heads, *rows)]
+    table = tabulate(rows, headers=heads, tablefmt="github", disable_numparse=True, colalign=align if rows else None)
     notes = [
         f"- {plain.markdown(sentences(text))}" for text in (*explained(shown, intervals=intervals, bold="Bold"), *_legend(shown))
     ]
@@ -53,9 +68,10 @@ def csv(shown: Matrix) -> str:
     return out.getvalue()
 
 
-def _text(shown: Matrix, best: str, between: str, escaped: Callable[[str], str], form: str, *, intervals: bool) -> str:
-    from tabulate import tabulate
-
+def _cells(
+    shown: Matrix, best: str, between: str, escaped: Callable[[str], str], *, intervals: bool
+) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headers, rows and alignment."""
     blocks = [*(escaped(column.dataset) for column in shown.columns), "mean", "weighted mean", "mean rank"]
     heads = ["model", *(f"{block}{between}{FIGURES[f]}" for block in blocks for f in shown.figures)]
     rows = []
@@ -63,11 +79,7 @@ def _text(shown: Matrix, best: str, between: str, escaped: Callable[[str], str],
         cells = [_figure(cell, f, best, shown, intervals=intervals) for cell in row.cells for f in shown.figures]
         means = [number(values.get(f)) for values in (row.mean, row.weighted) for f in shown.figures]
         rows.append([escaped(row.name), *cells, *means, *(rank_text(row.mean_rank.get(f)) for f in shown.figures)])
-    if form == "github":
-        rows = [[cell.replace("|", "&#124;") for cell in row] for row in rows]
-        heads = [head.replace("|", "&#124;") for head in heads]
-    align = ["left", *["right"] * (len(heads) - 1)]
-    return tabulate(rows, headers=heads, tablefmt=form, disable_numparse=True, colalign=align if rows else None)
+    return heads, rows, ["left", *["right"] * (len(heads) - 1)]
 
 
 def _figure(cell: Row | None, figure: str, best: str, shown: Matrix, *, intervals: bool) -> str:

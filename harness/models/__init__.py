@@ -40,10 +40,21 @@ def load_model(
     offline: bool = False,
     seed: int = 0,
 ) -> LoadedModel:
-    """The model of a card, its weights in place, ready to score (`harness.models.base`), with its card.
+    """A model with its weights in place, ready to score.
 
-    `weights`: a file, or a word of the card such as `released`; None: what the card always loads. `set`: dotted paths
-    into the card. Parameters that no file fills are drawn from `seed`. Raises UsageError.
+    Args:
+        name: of a card, a card's path (.toml), or a library's metric such as `piq:gmsd`.
+        weights: a file, or a word of the card such as `released`; None: what the card always loads.
+        set: values by dotted paths into the card, such as `{"model.precision": "bf16"}`.
+        cards: folders of the caller's own cards.
+        offline: never touch the network.
+        seed: of parameters that no file fills.
+
+    Returns:
+        The model (`score(reference, distorted)`, see `harness.models.base`), and its card as `card`.
+
+    Raises:
+        UsageError: no such model or setting, a package that is not installed, weights that are not here or do not fit.
     """
     from harness.models import weights as files
 
@@ -57,7 +68,7 @@ def build(card: ModelCard, found: ResolvedWeights | None, seed: int = 0) -> Any:
 
     absent = [package for package in card.requires if importlib.util.find_spec(package) is None]
     if absent:
-        how = f"pip install 'iqa-harness[{card.extra}]'" if card.extra else f"pip install {' '.join(absent)}"
+        how = f"pip install '.[{card.extra}]' in the harness's checkout" if card.extra else f"pip install {' '.join(absent)}"
         raise UsageError(f"{card.name} needs {', '.join(absent)}, which is not installed: {how}")
     made = model_class(card.class_, card.path)
     try:

@@ -117,7 +117,7 @@ def card(library: str, metric: str) -> ModelCard:
     _check_library(library)
     name, facts = f"{library}:{metric}", LIBRARIES[library]
     if not _installed(library):
-        raise UsageError(f"{name} needs {library}, which is not installed: pip install 'iqa-harness[{library}]'")
+        raise UsageError(f"{name} needs {library}, which is not installed: pip install '.[{library}]' in the harness's checkout")
     known = available(library)
     if metric not in known:
         why = "has no metric" if library != "pyiqa" or metric not in _pyiqa_configs() else "needs no reference for"

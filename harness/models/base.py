@@ -10,6 +10,8 @@ Optional abilities are declared by being there:
     the same number straight from two (H, W, 3) uint8 arrays, for metrics that need no tensors.
 `embed_uint8(reference) -> embedding` and `score_embedded_uint8(embedding, distorted) -> float`
     the bits of `score_uint8`, where a part of the work is the reference's alone and can be done once.
+`score_several_uint8(embedding, distorted) -> list of float`
+    besides these two: the same bits for a sequence of images at once, where that is cheaper than one after the other.
 `embed(reference) -> embedding` and `score_embedded(embedding, distorted, index) -> (N,)`
     reuse of a reference's features: row i of `distorted` (N, 3, H, W) is compared with row `index[i]` of the
     (R, 3, H, W) reference batch that was embedded.

@@ -43,6 +43,7 @@ class Capabilities:
 
     score_uint8: bool
     embed_uint8: bool
+    score_several_uint8: bool
     score_embedded: bool
     crop_size: int | None
     """The only height and width that it takes; None: any size."""
@@ -57,9 +58,11 @@ def capabilities(model: Any) -> Capabilities:
     """What the model offers. Raises UsageError for a `crop_size` or `minimum_size` that is not a whole number of pixels."""
     model = model.model if isinstance(model, LoadedModel) else model
     details = getattr(model, "details", None)
+    embed_uint8 = _has(model, "embed_uint8") and _has(model, "score_embedded_uint8")
     return Capabilities(
         score_uint8=_has(model, "score_uint8"),
-        embed_uint8=_has(model, "embed_uint8") and _has(model, "score_embedded_uint8"),
+        embed_uint8=embed_uint8,
+        score_several_uint8=embed_uint8 and _has(model, "score_several_uint8"),
         score_embedded=_has(model, "embed") and _has(model, "score_embedded"),
         crop_size=_pixels(model, "crop_size"),
         minimum_size=_pixels(model, "minimum_size") or 1,

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.models.kernels.ssim_map import C1, C2, WINDOW, gaussian_window
 from harness.models.planes import WEIGHTS, YCBCR_OFFSET, YCBCR_SCALE, YCBCR_WEIGHTS, Colour
-from harness.models.ssim import C1, C2, SCALE_WEIGHTS, WINDOW, gaussian_window
+from harness.models.ssim import SCALE_WEIGHTS
 from harness.runtime.errors import UsageError
 
 

@@ -6,6 +6,7 @@ returns 8-bit grey. The published SSIM and MS-SSIM values come from that rounded
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -39,6 +40,10 @@ class Rows(NamedTuple):
     width: int
     fill: Callable[[slice, Plane], None]
     """Writes the rows of the slice into the plane given."""
+    plane: Plane | None = None
+    """The plane, where it exists already."""
+    eight_bit: bool = False
+    """Whether its values are whole numbers in 0..255 by how they are made."""
 
     def take(self, rows: slice, name: str) -> Plane:
         """The rows in this thread's scratch memory of that name."""
@@ -47,7 +52,9 @@ class Rows(NamedTuple):
         return plane
 
     def whole(self) -> Plane:
-        """The plane."""
+        """The plane, not to be written to."""
+        if self.plane is not None:
+            return self.plane
         plane = np.empty((self.height, self.width), np.float32)
         for band in bands(self.height, self.width):
             self.fill(band, plane[band])
@@ -57,53 +64,54 @@ class Rows(NamedTuple):
 _BAND_PIXELS = 1 << 18
 """A filter repeats its overlap in every band: a picture of ordinary size is one."""
 _BAND_ROWS = 32
+_LUMA_PIXELS = 1 << 15
 _kept = threading.local()
 
 
-def bands(height: int, width: int, overlap: int = 0) -> Iterator[slice]:
-    """Cuts rows into bands of which each shares its last `overlap` rows with the next."""
-    step = max(_BAND_ROWS, _BAND_PIXELS // width)
+def bands(height: int, width: int, overlap: int = 0, pixels: int | None = None) -> Iterator[slice]:
+    """Cuts rows into bands of about `pixels`, of which each shares its last `overlap` rows with the next."""
+    step = max(_BAND_ROWS, (pixels or _BAND_PIXELS) // width)
     for top in range(0, height - overlap, step):
         yield slice(top, min(top + step + overlap, height))
 
 
-def scratch(name: str, height: int, width: int) -> Plane:
+def scratch(name: str, *shape: int) -> Plane:
     """Memory for a band, this thread's own, kept from call to call under a name; it holds whatever was there.
 
     Memory of this size, when freed, goes back to the system, and having it anew costs more than the arithmetic done in it.
     """
     memory: dict[str, Plane] = _kept.__dict__
-    if name not in memory or memory[name].size < height * width:
-        memory[name] = np.empty(height * width, np.float32)
-    return memory[name][: height * width].reshape(height, width)
+    size = math.prod(shape)
+    if name not in memory or memory[name].size < size:
+        memory[name] = np.empty(size, np.float32)
+    return memory[name][:size].reshape(shape)
 
 
-def rows_of(plane: Plane) -> Rows:
+def rows_of(plane: Plane, *, eight_bit: bool = False) -> Rows:
     """The rows of a plane that exists already."""
-    return Rows(plane.shape[0], plane.shape[1], lambda rows, out: np.copyto(out, plane[rows]))
+    return Rows(plane.shape[0], plane.shape[1], lambda rows, out: np.copyto(out, plane[rows]), plane, eight_bit)
 
 
 def rows_uint8(image: NDArray[np.uint8], colour: Part | None) -> Rows:
     """One colour (0, 1, 2), the luma (also None) or the Y, of an (H, W, 3) uint8 picture."""
 
     def fill(rows: slice, out: Plane) -> None:
-        if colour is None or colour == "luma":
-            luma((_channel(image[rows], c) for c in range(3)), out)
-        elif colour == "ycbcr":
-            ycbcr((_channel(image[rows], c) for c in range(3)), out)
-        else:
-            np.copyto(out, _channel(image[rows], colour))
+        import cv2
 
-    return Rows(image.shape[0], image.shape[1], fill)
+        part = image[rows]
+        # Planes of bytes lie in memory for floats: three of them need three quarters of it.
+        planes = scratch("channels", *part.shape[:2]).reshape(-1).view(np.uint8)[: part.size].reshape(3, *part.shape[:2])
+        if isinstance(colour, int):
+            np.copyto(out, cv2.extractChannel(part, colour, dst=planes[0]))
+            return
+        # A strip of all three planes stays in the processor's nearest caches.
+        step = max(1, _LUMA_PIXELS // part.shape[1])
+        for top in range(0, len(part), step):
+            strip = slice(top, top + step)
+            cv2.split(part[strip], [plane[strip] for plane in planes])
+            (ycbcr if colour == "ycbcr" else luma)(planes[:, strip], out[strip])
 
-
-def _channel(image: NDArray[np.uint8], colour: int) -> NDArray[np.uint8]:
-    """One colour (H, W) of an (H, W, 3) picture, good until this thread asks for another."""
-    import cv2
-
-    height, width = image.shape[:2]
-    out = scratch("channel", height, width).view(np.uint8).reshape(-1)[: height * width].reshape(height, width)
-    return np.asarray(cv2.extractChannel(image, colour, dst=out), np.uint8)
+    return Rows(image.shape[0], image.shape[1], fill, eight_bit=True)
 
 
 def rows_tensor(image: torch.Tensor, colour: Part | None) -> Rows:

@@ -4,175 +4,27 @@ Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment:
 similarity", IEEE Transactions on Image Processing 13(4), 2004; Z. Wang, E. P. Simoncelli, A. C. Bovik, "Multi-scale
 structural similarity for image quality assessment", Asilomar Conference on Signals, Systems and Computers, 2003.
 
-The functions take single planes in 0..255. They run in one thread, whatever OpenCV's settings are, and release the
-interpreter lock in all their work, so that pairs can be scored side by side.
+The functions take single planes in 0..255; the arithmetic is in `kernels.ssim_map`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.models.base import Model, check_pair
-from harness.models.planes import (
-    Colour,
-    Part,
-    Plane,
-    Rows,
-    bands,
-    check_colour,
-    check_pair_uint8,
-    rows_of,
-    rows_tensor,
-    rows_uint8,
-    scratch,
-)
+from harness.models.kernels.ssim_map import WINDOW, Reference, mean_ssim, mean_ssims
+from harness.models.planes import Colour, Part, Plane, Rows, check_colour, check_pair_uint8, rows_of, rows_tensor, rows_uint8
 from harness.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
-WINDOW = 11
-SIGMA = 1.5
-C1 = (0.01 * 255) ** 2
-C2 = (0.03 * 255) ** 2
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-
-
-def gaussian_window() -> NDArray[np.float64]:
-    """The (11,) factor of the separable 11x11 Gaussian window, sigma 1.5, summing to 1."""
-    offsets = np.arange(WINDOW) - WINDOW // 2
-    window = np.exp(-(offsets**2) / (2 * SIGMA**2))
-    return np.asarray(window / window.sum())
-
-
-class _Half(NamedTuple):
-    """What a band of the reference adds to every comparison. Planes (H, W), the lower four of valid rows (H - 10, W)."""
-
-    plane: Plane
-    centred: Plane
-    """The plane less its grey: variances are differences of two large numbers, and about the grey these are small."""
-    twice_mean: Plane
-    """Of `centred`, times two."""
-    contrast: Plane
-    """2 variance + C2."""
-    twice_luminance: Plane
-    """2 mean, of `plane`."""
-    luminance: Plane
-    """2 mean^2 + C1."""
-
-
-class Reference:
-    """A plane to compare others with; `keep` has its half of the arithmetic done once for all of them."""
-
-    def __init__(self, rows: Rows, keep: bool = False) -> None:
-        self.rows = rows
-        self.height, self.width = rows.height, rows.width
-        self._kept: list[_Half] | None = None
-        if keep and rows.height * rows.width <= _KEPT_PIXELS:
-            self._kept = [
-                self._half(band, lambda _, height, width: np.empty((height, width), np.float32)) for band in self.bands()
-            ]
-
-    def bands(self) -> Iterator[slice]:
-        """Rows that are worked on together; the window's height but one is shared with the next."""
-        return bands(self.height, self.width, overlap=WINDOW - 1)
-
-    def halves(self) -> Iterator[_Half]:
-        """Each band's half, good until the next is asked for."""
-        return iter(self._kept) if self._kept is not None else (self._half(band, scratch) for band in self.bands())
-
-    def _half(self, band: slice, memory: Callable[[str, int, int], Plane]) -> _Half:
-        import cv2
-
-        shape = band.stop - band.start, self.width
-        plane = memory("x", *shape)
-        self.rows.fill(band, plane)
-        grey = np.float32(round(cv2.mean(plane)[0]))
-        centred = np.subtract(plane, grey, out=memory("centred", *shape))
-        twice_mean = _smooth(centred, memory("twice_mean", *shape), twice=True)
-        square = np.multiply(centred, centred, out=scratch("product", *shape))
-        contrast = _smooth(square, memory("contrast", *shape), twice=True)
-        twice_luminance, luminance = (memory(name, *contrast.shape) for name in ("twice_luminance", "luminance"))
-        np.multiply(twice_mean, twice_mean, out=luminance)
-        contrast -= np.multiply(luminance, np.float32(0.5), out=luminance)
-        contrast += np.float32(C2)
-        np.add(twice_mean, 2 * grey, out=twice_luminance)
-        np.multiply(twice_luminance, twice_luminance, out=luminance)
-        luminance *= np.float32(0.5)
-        luminance += np.float32(C1)
-        return _Half(plane, centred, twice_mean, contrast, twice_luminance, luminance)
-
-
-_KEPT_PIXELS = 1 << 21
-"""Of larger pictures the reference's half is done anew, band by band, rather than kept: six planes for each thread."""
-# Columns at the border are carried along and left out of the sums: whole rows are one run of memory.
-_VALID = slice(WINDOW // 2, -(WINDOW // 2))
-
-
-def _smooth(plane: Plane, out: Plane, twice: bool = False) -> Plane:
-    """The windowed means of `plane`, or exactly twice these, at its valid rows; a view of `out`."""
-    import cv2
-
-    window = gaussian_window()
-    cv2.sepFilter2D(plane, cv2.CV_32F, 2 * window if twice else window, window, dst=out)
-    return out[_VALID]
-
-
-def mean_ssim(reference: Reference, y: Rows, luminance: bool = True) -> float:
-    """Mean SSIM of two planes of one size over the window's valid region; without `luminance`, its contrast-structure.
-
-    Both sides must be at least 11. Negative contrast-structure is kept, as in MATLAB. Identical planes, constant
-    ones among them, give exactly 1; two different constants give the luminance factor alone. In float32: within 1e-6 of
-    exact arithmetic on pictures, within 1e-4 where half an image is black and half is white.
-    """
-    total = [_sum(half, y, band, luminance) for half, band in zip(reference.halves(), reference.bands(), strict=True)]
-    return math.fsum(total) / ((y.height - WINDOW + 1) * (y.width - WINDOW + 1))
-
-
-def _sum(half: _Half, y: Rows, band: slice, luminance: bool) -> float:
-    """The sum of the map over a band.
-
-    With d = y - x, both factors are a / (a + b), where b vanishes with d: a = 2 cov(x, y) + C2 = 2 var(x) + C2 + 2 cov(x, d)
-    and b = var(d); a = 2 mean(x) mean(y) + C1 = 2 mean(x)^2 + C1 + 2 mean(x) mean(d) and b = mean(d)^2.
-    """
-    import cv2
-
-    difference = y.take(band, "y")
-    shape = difference.shape
-    difference -= half.plane
-    # A variance is taken about a grey near the mean, where float32 suffices.
-    grey = np.float32(round(cv2.mean(difference)[0]))
-    if grey:
-        difference -= grey
-    product = np.multiply(half.centred, difference, out=scratch("product", *shape))
-    mean = _smooth(difference, scratch("mean", *shape))
-    contrast = _smooth(product, scratch("covariance", *shape), twice=True)
-    difference *= difference
-    whole = _smooth(difference, scratch("variance", *shape))
-
-    part = difference[: len(mean)]
-    contrast -= np.multiply(half.twice_mean, mean, out=part)
-    contrast += half.contrast
-    square = np.multiply(mean, mean, out=part)
-    whole -= square
-    whole += contrast
-    if luminance:
-        if grey:
-            mean += grey
-            np.multiply(mean, mean, out=square)
-        mean *= half.twice_luminance
-        mean += half.luminance
-        square += mean
-        contrast *= mean
-        whole *= square
-    contrast /= whole
-    return float(cv2.sumElems(contrast[:, _VALID])[0])
 
 
 def ssim(x: Plane, y: Plane, downsample: bool = False) -> float:
@@ -191,12 +43,17 @@ def _factor(height: int, width: int) -> int:
     return max(1, int(min(height, width) / 256 + 0.5))
 
 
-def shrink(plane: Plane, factor: int) -> Plane:
-    """MATLAB's `imfilter(plane, ones(f)/f^2, 'symmetric')` followed by `(1:f:end, 1:f:end)`."""
+def shrink(plane: Plane, factor: int, exact: bool = False) -> Plane:
+    """MATLAB's `imfilter(plane, ones(f)/f^2, 'symmetric')` followed by `(1:f:end, 1:f:end)`.
+
+    `exact`: sums of f x f of its values have no rounding, so they may be taken in any order.
+    """
     import cv2
 
     if factor == 1:
         return plane
+    if exact and factor == 2 and not any(side % 2 for side in plane.shape):
+        return np.asarray(cv2.resize(plane, (plane.shape[1] // 2, plane.shape[0] // 2), interpolation=cv2.INTER_AREA), np.float32)
     anchor = (factor - 1) // 2
     mean = cv2.blur(plane, (factor, factor), anchor=(anchor, anchor), borderType=cv2.BORDER_REFLECT)
     return np.ascontiguousarray(mean[::factor, ::factor])
@@ -211,23 +68,31 @@ def ms_ssim(x: Plane, y: Plane, combine: Literal["sum", "product"] = "sum") -> f
 
     Both sides must be at least 161, so that the window still fits the fifth scale (msssim.m itself asks for 176).
     """
-    return _over_scales(_scales(x), y, combine)
+    return _over_scales(_scales(rows_of(x)), [rows_of(y)], combine)[0]
 
 
-def _scales(plane: Plane, keep: bool = False) -> list[Reference]:
-    """The five scales of a plane, each half of the one before."""
-    references = []
-    for _ in SCALE_WEIGHTS:
-        references.append(Reference(rows_of(plane), keep))
-        plane = shrink(plane, 2)
-    return references
+def _scales(rows: Rows, keep: bool = False) -> list[Reference]:
+    """The five scales of a plane, each half of the one before; all but the last are compared without luminance."""
+    planes = [rows]
+    while len(planes) < len(SCALE_WEIGHTS):
+        planes.append(_halved(planes[-1]))
+    return [Reference(one, keep, luminance=one is planes[-1]) for one in planes]
 
 
-def _over_scales(references: list[Reference], y: Plane, combine: Literal["sum", "product"]) -> float:
-    means = []
+def _halved(rows: Rows) -> Rows:
+    # Four scales down, means of 8-bit values have 16 bits, of which sums in float32 lose none.
+    return rows_of(shrink(rows.whole(), 2, exact=rows.eight_bit), eight_bit=rows.eight_bit)
+
+
+def _over_scales(references: list[Reference], ys: Sequence[Rows], combine: Literal["sum", "product"]) -> list[float]:
+    scales = []
     for reference in references:
-        means.append(mean_ssim(reference, rows_of(y), luminance=reference is references[-1]))
-        y = shrink(y, 2)
+        scales.append(mean_ssims(reference, ys))
+        ys = [_halved(y) for y in ys] if reference is not references[-1] else ys
+    return [_over_means(means, combine) for means in zip(*scales, strict=True)]
+
+
+def _over_means(means: Sequence[float], combine: Literal["sum", "product"]) -> float:
     if combine == "product":
         return math.prod(math.pow(max(0.0, mean), weight) for mean, weight in zip(means, SCALE_WEIGHTS, strict=True))
     # Wang's weights add up to 1.0001.
@@ -256,8 +121,8 @@ class _OverPlanes(Model):
         """The reference's part of the work, done once where it is to be kept."""
         raise NotImplementedError
 
-    def of_rows(self, x: Any, y: Rows) -> float:
-        """The score of a plane against what `half` gave of the reference, of one size."""
+    def of_rows(self, x: Any, ys: Sequence[Rows]) -> list[float]:
+        """The scores of planes against what `half` gave of the reference, of one size."""
         raise NotImplementedError
 
     def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:
@@ -266,7 +131,7 @@ class _OverPlanes(Model):
 
         check_pair(reference, distorted, minimum_size=self.minimum_size)
         scores = [
-            self._mean([self.half(rows_tensor(x, colour), False) for colour in self.colours], partial(rows_tensor, y))
+            self._means([self.half(rows_tensor(x, colour), False) for colour in self.colours], rows_tensor, [y])[0]
             for x, y in zip(self._cut(reference), self._cut(distorted), strict=True)
         ]
         return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
@@ -274,29 +139,36 @@ class _OverPlanes(Model):
     def score_uint8(self, reference: NDArray[np.uint8], distorted: NDArray[np.uint8]) -> float:
         """The score of two (H, W, 3) uint8 arrays: the same bits as `score` of the same pictures."""
         check_pair_uint8(reference, distorted, self.minimum_size)
-        reference, distorted = reference[self.inside, self.inside], distorted[self.inside, self.inside]
-        return self._mean(
-            [self.half(rows_uint8(reference, colour), False) for colour in self.colours], partial(rows_uint8, distorted)
-        )
+        halves = [self.half(rows_uint8(self._inside(reference), colour), False) for colour in self.colours]
+        return self._means(halves, rows_uint8, [self._inside(distorted)])[0]
 
     def embed_uint8(self, reference: NDArray[np.uint8]) -> _Kept:
         """What every distorted image of a reference (H, W, 3) shares, for `score_embedded_uint8`."""
         check_pair_uint8(reference, reference, self.minimum_size)
-        cut = reference[self.inside, self.inside]
+        cut = self._inside(reference)
         return _Kept(reference.shape, [self.half(rows_uint8(cut, colour), True) for colour in self.colours])
 
     def score_embedded_uint8(self, embedding: _Kept, distorted: NDArray[np.uint8]) -> float:
         """The bits of `score_uint8` against the reference that was embedded."""
-        if distorted.shape != embedding.shape or distorted.dtype != np.uint8:
-            raise UsageError(f"distorted: expected {embedding.shape} uint8, got {distorted.shape} {distorted.dtype}")
-        return self._mean(embedding.parts, partial(rows_uint8, distorted[self.inside, self.inside]))
+        return self.score_several_uint8(embedding, [distorted])[0]
+
+    def score_several_uint8(self, embedding: _Kept, distorted: Sequence[NDArray[np.uint8]]) -> list[float]:
+        """The bits of `score_uint8` for each of several images against the reference that was embedded."""
+        for image in distorted:
+            if image.shape != embedding.shape or image.dtype != np.uint8:
+                raise UsageError(f"distorted: expected {embedding.shape} uint8, got {image.shape} {image.dtype}")
+        return self._means(embedding.parts, rows_uint8, [self._inside(image) for image in distorted])
+
+    def _inside(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return image[self.inside, self.inside]
 
     def _cut(self, images: torch.Tensor) -> torch.Tensor:
         return images[..., self.inside, self.inside]
 
-    def _mean(self, halves: list[Any], y: Callable[[Part], Rows]) -> float:
-        total = sum(self.of_rows(x, y(colour)) for x, colour in zip(halves, self.colours, strict=True))
-        return float(np.float32(total / len(self.colours)))
+    def _means(self, halves: list[Any], rows: Callable[[Any, Part], Rows], images: Sequence[Any]) -> list[float]:
+        parts = zip(halves, self.colours, strict=True)
+        each = [self.of_rows(x, [rows(image, colour) for image in images]) for x, colour in parts]
+        return [float(np.float32(sum(scores) / len(self.colours))) for scores in zip(*each, strict=True)]
 
 
 class SSIM(_OverPlanes):
@@ -318,13 +190,13 @@ class SSIM(_OverPlanes):
         """The reference, downsampled where that is asked for."""
         return Reference(self._shrunk(x), keep)
 
-    def of_rows(self, x: Reference, y: Rows) -> float:
-        """SSIM of two planes of one size."""
-        return mean_ssim(x, self._shrunk(y))
+    def of_rows(self, x: Reference, ys: Sequence[Rows]) -> list[float]:
+        """SSIM of planes of one size."""
+        return mean_ssims(x, [self._shrunk(y) for y in ys])
 
     def _shrunk(self, rows: Rows) -> Rows:
         factor = _factor(rows.height, rows.width) if self.downsample else 1
-        return rows if factor == 1 else rows_of(shrink(rows.whole(), factor))
+        return rows if factor == 1 else rows_of(shrink(rows.whole(), factor, exact=rows.eight_bit))
 
 
 class MSSSIM(_OverPlanes):
@@ -344,8 +216,8 @@ class MSSSIM(_OverPlanes):
 
     def half(self, x: Rows, keep: bool) -> list[Reference]:
         """The reference at five scales."""
-        return _scales(x.whole(), keep)
+        return _scales(rows_of(x.whole(), eight_bit=x.eight_bit), keep)
 
-    def of_rows(self, x: list[Reference], y: Rows) -> float:
-        """MS-SSIM of two planes of one size."""
-        return _over_scales(x, y.whole(), self.combine)
+    def of_rows(self, x: list[Reference], ys: Sequence[Rows]) -> list[float]:
+        """MS-SSIM of planes of one size."""
+        return _over_scales(x, [rows_of(y.whole(), eight_bit=y.eight_bit) for y in ys], self.combine)

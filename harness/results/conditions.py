@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
+
+from harness.runtime.machine import processor
 
 LIBRARIES = ("numpy", "pandas", "scipy", "pillow", "opencv-python-headless", "torch", "torchvision", "timm", "safetensors")
 
@@ -21,8 +23,13 @@ def libraries() -> dict[str, str]:
     return versions
 
 
-def conditions(device: str, threads: int, batch: int) -> dict[str, Any]:
-    """Under which conditions bits repeat. Of a GPU its name, how many there are, and CUDA's and cuDNN's versions count too."""
+def conditions(device: str, threads: int, batch: int, kernels: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Under which conditions bits repeat.
+
+    Of a GPU its name, how many there are, and CUDA's and cuDNN's versions count too. `kernels`: by which way each product of the
+    network is computed (`harness.models.kernels.choice`), left out where there is none to choose. Records made before there was
+    a choice lack it: they were computed by every faster way.
+    """
     return {
         "machine": f"{platform.system()} {platform.machine()} {processor()}",
         "python": platform.python_version(),
@@ -31,6 +38,7 @@ def conditions(device: str, threads: int, batch: int) -> dict[str, Any]:
         "batch": batch,
         "libraries": libraries(),
         **({"gpu": _gpu(device)} if device.startswith("cuda") else {}),
+        **({"kernels": dict(kernels)} if kernels else {}),
     }
 
 
@@ -43,15 +51,6 @@ def _gpu(device: str) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
     }
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"
 
 
 def difference(before: Any, wanted: Any, path: str = "") -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from harness.cards.schema import Published
 from harness.results.record import Figures, Record, RepeatsRecord
 from harness.results.tables import number
+from harness.runtime.columns import text_table
 from harness.runtime.errors import listed
 from harness.runtime.text import one_line
 
@@ -170,10 +171,11 @@ def _settings(settings: object) -> str:
     return listed([f"{key}={value}" for key, value in settings.items()]) if isinstance(settings, Mapping) else ""
 
 
-def published_table(comparisons: Iterable[PublishedComparison]) -> str:
-    """The comparisons as a table for a terminal, and below it why figures may differ; empty where there is none."""
-    from tabulate import tabulate
+def published_table(comparisons: Iterable[PublishedComparison], width: int | None = None) -> str:
+    """The comparisons as a table for a terminal, and below it why figures may differ; empty where there is none.
 
+    `width`: characters in a line of the terminal; None: all columns.
+    """
     comparisons = list(comparisons)
     if not comparisons:
         return ""
@@ -190,7 +192,8 @@ def published_table(comparisons: Iterable[PublishedComparison]) -> str:
         notes.setdefault(f"{one.source}{what}{because}", []).append(str(i))
     headers = ("", "model", "dataset", "figure", "ours", "published", "difference", "in our interval")
     align = ("right", "left", "left", "left", "right", "right", "right", "left")
-    table = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True, colalign=align)
+    drops = ("in our interval", "difference")
+    table = text_table(headers, rows, align, width=width, drops=drops, shortens=("model", "dataset")).text
     lines = [one_line(f"{', '.join(numbers)}: {text}") for text, numbers in notes.items()]
     return "\n".join(["published figures beside ours", "", table, "", *lines])
 

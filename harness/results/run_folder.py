@@ -32,7 +32,8 @@ _log = logging.getLogger(__package__)
 MLFLOW_FILES = "mlartifacts"
 """The folder of a runs folder where MLflow keeps its copies of runs' files."""
 # Cut off between two removals, a folder must not look finished without its scores, nor resumable without its state's files.
-_FIRST_REMOVED = {"record.json": 0, "state.json": 1}
+_STATE = "state.json"
+_FIRST_REMOVED = {"record.json": 0, _STATE: 1}
 
 
 def folder_of(runs: str | Path, dataset: str, model: str, key: str) -> Path:
@@ -113,12 +114,7 @@ def _lock(descriptor: int, folder: Path) -> None:
 
 def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, force: bool) -> None:
     """Make `folder` ready to work in: keep what an interrupted run left if it can go on to the same bits, else start anew."""
-    state = folder / "state.json"
-    before: dict[str, Any] | None = None
-    with contextlib.suppress(OSError, ValueError, RecursionError):  # absent, cut short or damaged: nothing to go on from
-        require_regular(state)
-        found = json.loads(state.read_text(encoding="utf-8"))
-        before = found if isinstance(found, dict) else None
+    before = _begun(folder)
     wanted = {"format": FORMAT, "identity": dict(facts), "conditions": dict(now)}
     wanted = json.loads(json.dumps(wanted))
     if force or before != wanted:
@@ -129,7 +125,21 @@ def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, f
                 if entry.name in ("lock", processes.FILE):
                     continue
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        write_json(state, wanted)
+        write_json(folder / _STATE, wanted)
+
+
+def begun_under(folder: Path) -> dict[str, Any] | None:
+    """The conditions under which a run's folder was begun; None where there is nothing to go on from."""
+    found = (_begun(folder) or {}).get("conditions")
+    return found if isinstance(found, dict) else None
+
+
+def _begun(folder: Path) -> dict[str, Any] | None:
+    with contextlib.suppress(OSError, ValueError, RecursionError):  # absent, cut short or damaged: nothing to go on from
+        require_regular(folder / _STATE)
+        found = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else None
+    return None
 
 
 def require_there(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.files.atomic import write_text
+from harness.runtime.columns import text_table
 from harness.runtime.text import latex, markdown
 
 if TYPE_CHECKING:
@@ -53,8 +54,18 @@ def _natural(value: str) -> tuple[float, str]:
         return float("inf"), value
 
 
-def formatted(header: Sequence[str], rows: Sequence[Sequence[object]], form: str) -> str:
-    """A table as text for a terminal, CSV, Markdown, LaTeX or JSON; text of others stays text."""
+def formatted(
+    header: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    form: str,
+    width: int | None = None,
+    drops: Sequence[str] | None = None,
+) -> str:
+    """A table as text for a terminal, CSV, Markdown, LaTeX or JSON; text of others stays text.
+
+    `width`: characters in a line of the terminal; None: all columns. `drops`: the columns that are then left out, in this order;
+    default: from the right.
+    """
     from tabulate import tabulate
 
     if form == "json":
@@ -72,7 +83,8 @@ def formatted(header: Sequence[str], rows: Sequence[Sequence[object]], form: str
     if form == "latex":
         escaped = [[latex(v) for v in row] for row in [list(header), *shown]]
         return tabulate(escaped[1:], headers=escaped[0], tablefmt="latex_raw", **options)
-    return tabulate(shown, headers=list(header), tablefmt="simple", **options)
+    drops = list(header[:0:-1]) if drops is None else drops
+    return text_table(header, shown, align, width=width, drops=drops, shortens=header[:1]).text
 
 
 def _full(value: object) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from harness.results.record import Record, RepeatsRecord
+from harness.runtime.columns import text_table
 
 if TYPE_CHECKING:
     from harness.statistics.agreement import Agreement
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 CONTROL_NAMES = {"cell": "oracle: knows kind and level", "level": "level alone"}
 _FIGURES = {"plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "rmse": "RMSE", "main": "main"}
 _FIGURES |= {"srcc_within": "SRCC within refs"}
-_RANGE, _INTERVAL, _WHOLE = "range", "95 %", "SRCC of all images [95 %]"
+_RANGE, _INTERVAL, _WHOLE = "range", "95 %", "SRCC of all\nimages [95 %]"
 _AVERAGED = ("n", "references", "srcc", *_FIGURES, "score_2afc")
 
 
@@ -52,17 +53,22 @@ def result(folder: Path, record: Record, part: str = "test") -> dict[str, Any]:
     }
 
 
-def run_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Results grouped by dataset and protocol, control rows below, and what the tables' reader must know."""
+_DROPS = ("pairs/s", "SRCC within refs", "RMSE", "marks", "KRCC", "PLCC fitted", "refs", "n", "PLCC", "2AFC", "main")
+"""Columns that are left out of a narrow terminal, the first one first; marks are then told below the table."""
+
+
+def run_table(results: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
+    """Results grouped by dataset and protocol, control rows below, and what the tables' reader must know.
+
+    `width`: characters in a line of the terminal; None: all columns.
+    """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in results:
         groups.setdefault((row["dataset"], row["protocol"]), []).append(row)
-    return "\n\n".join(_group(dataset, protocol, rows) for (dataset, protocol), rows in groups.items())
+    return "\n\n".join(_group(dataset, protocol, rows, width) for (dataset, protocol), rows in groups.items())
 
 
-def _group(dataset: str, protocol: str, results: Sequence[Mapping[str, Any]]) -> str:
-    from tabulate import tabulate
-
+def _group(dataset: str, protocol: str, results: Sequence[Mapping[str, Any]], width: int | None) -> str:
     rows = []
     for same in _by_model(results):
         several = len({r["seed"] for r in same}) > 1
@@ -80,12 +86,14 @@ def _group(dataset: str, protocol: str, results: Sequence[Mapping[str, Any]]) ->
     shown = [i for i in range(len(heads)) if i not in optional or any(row[i] for row in rows)]
     headers, rows = [heads[i] for i in shown], [[row[i] for i in shown] for row in rows]
     align = ["left" if header in ("model", "marks") else "right" for header in headers]
-    table = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True, colalign=align)
+    table = text_table(headers, rows, align, width=width, drops=_DROPS, shortens=("model",))
     seeds = list(dict.fromkeys(r["seed"] for r in results))
     named = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    lines = [f"{dataset} · {protocol} · {_tested(results)}, {named}", "", table]
+    lines = [f"{dataset} · {protocol} · {_tested(results)}, {named}", "", table.text]
     blind = dict.fromkeys(r["model"] for r in results if r["n"] is None)
     notes = [f"{', '.join(blind)}: no figures, because people's scores of the tested images are not here"] if blind else []
+    if "marks" in table.dropped:
+        notes += dict.fromkeys(f"{row[0]}: {row[-1]}" for row in rows if row[-1])
     # A figure without the interval that its column promises says why.
     notes += dict.fromkeys(f"{r['model']}: {note}" for r in results for note in r["notes"] if note.startswith("no interval"))
     if over_splits:

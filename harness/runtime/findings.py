@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from harness.runtime.errors import UsageError, listed
+from harness.runtime.python37 import Literal
 
 if TYPE_CHECKING:
     import pandas as pd

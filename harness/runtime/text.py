@@ -80,7 +80,7 @@ def latex(text: str) -> str:
     """`text` as LaTeX that prints it, on one line."""
     table = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     # The default encoding has other signs in these places.
-    table |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+    table.update({"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"})
     return "".join(table.get(c, "\\" + c if c in "&%$#_{}" else c) for c in one_line(text))
 
 

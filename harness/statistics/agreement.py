@@ -90,16 +90,28 @@ def agreement(
     confidence: float = 0.95,
     intervals: bool = True,
 ) -> Agreement:
-    """Agreement of `scores` with `labels`, both (n,), finite and oriented the same way.
+    """Agreement of a metric's scores with labels: correlations, and their intervals over references.
 
-    `reference_ids` (n,) names each image's reference and is what intervals rest on: a delete-one-reference jackknife on the
-    Fisher-z scale (of main on atanh(main / 2)) with t quantiles of at most (references - 1) degrees (`intervals`).
-    Without it there are no intervals, because distorted images of one reference are not independent; "images" says that they
-    are. Above 250 references the jackknife may leave out groups of references instead of single ones, to bound its cost. The
-    interval of plcc_fitted keeps the curve: at the fit's optimum the correlation does not change, to first order, with the curve.
+    Intervals are a delete-one-reference jackknife on the Fisher-z scale (of main on atanh(main / 2)) with t quantiles of at most
+    (references - 1) degrees. Above 250 references the jackknife may leave out groups of references instead of single ones, to
+    bound its cost. The interval of plcc_fitted keeps the curve: at the fit's optimum the correlation does not change, to first
+    order, with the curve.
 
-    `fit` is the curve of `fit_curve`. Raises UsageError for values that are not finite, lengths that differ, no rows, missing
-    reference ids, an unknown fit, masked arrays, complex numbers.
+    Args:
+        scores: (n,), finite, in any unit.
+        labels: (n,), finite, oriented as the scores are: higher is better in both, or lower in both.
+        reference_ids: (n,), each image's reference, on which the intervals rest. None: no intervals, because distorted images of
+            one reference are not independent. "images": the images are independent, each is its own reference.
+        fit: the curve of plcc_fitted and rmse (`harness.statistics.curve_fitting.fit_curve`).
+        confidence: the intervals' level, between 0 and 1.
+        intervals: whether they are computed; without them it is much faster.
+
+    Returns:
+        The figures. One that is not defined is None, and `notes` says why.
+
+    Raises:
+        UsageError: values that are not finite, lengths that differ, no rows, missing reference ids, an unknown fit, masked
+            arrays, complex numbers.
     """
     unknown = [] if fit in FITS else [f"fit {fit!r}: expected one of {listed(FITS)}{near(fit, FITS)}"]
     columns = checked_columns({"scores": scores, "labels": labels}, reference_ids, confidence, unknown)

@@ -207,6 +207,7 @@ def _table_problems(b: ArrayLike, *tables: Sequence[Hashable] | None) -> list[st
 
 
 def units_of(columns: Columns) -> tuple[Ints, int]:
+    """The cluster of every image, (n,), and the number of clusters; raises UsageError where references are not known."""
     if columns.unit is None:
         raise UsageError("a comparison needs the reference of every image (reference_id); 'images' if all are independent")
     return columns.unit, columns.units

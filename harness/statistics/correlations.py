@@ -7,14 +7,20 @@ images) is NaN. Point values equal scipy.stats' `spearmanr`, `pearsonr` and `ken
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Hashable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from harness.runtime.python37 import cached_property
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+else:  # numpy 1.17 has no numpy.typing
+    Floats = Ints = np.ndarray
 
 
 _MOST_UNITS = 256
@@ -203,7 +209,7 @@ class ClusteredPairs:
                 result[rows] = np.where((xx > 0) & (yy > 0), xy / np.sqrt(xx * yy), np.nan)
         return np.clip(result, -1.0, 1.0)
 
-    @functools.cached_property
+    @cached_property
     def _rank_products(self) -> list[Floats]:
         """(units, units * units) each, of x with y, x with x, y with y: [g, (u, v)] sums over the images of unit g the product of
         what unit u adds to the centred rank of one and unit v to that of the other. Halves of whole numbers, so exact."""
@@ -221,7 +227,7 @@ class ClusteredPairs:
         members = np.split(np.argsort(self.unit, kind="stable"), np.cumsum(self.size)[:-1])
         for g, rows in enumerate(members):
             x, y = (added[rows].astype(np.float64) for added in ranks)
-            for product, (left, right) in zip(products, ((x, y), (x, x), (y, y)), strict=True):
+            for product, (left, right) in zip(products, ((x, y), (x, x), (y, y))):
                 product[g] = (left.T @ right).ravel()
         return products
 
@@ -256,7 +262,7 @@ class ClusteredPairs:
         """(units,): Pearson without each unit in turn."""
         return np.concatenate([self.plcc(1.0 - np.eye(self.units)[rows]) for rows in _batches(self.units)])
 
-    @functools.cached_property
+    @cached_property
     def _pairs(self) -> list[Ints]:
         return _pair_counts(codes(self.x), codes(self.y))
 
@@ -282,7 +288,7 @@ class ClusteredPairs:
             scale = np.where(untied_x == untied_y, untied_x, np.sqrt(untied_x) * np.sqrt(untied_y))
             return np.asarray(np.clip(forms[0] / scale, -1.0, 1.0))
 
-    @functools.cached_property
+    @cached_property
     def _between(self) -> tuple[Floats, Floats, Floats]:
         """(units, units) each: concordant less discordant ordered pairs of images, pairs tied in x, pairs tied in y."""
         x, y = codes(self.x), codes(self.y)
@@ -305,7 +311,7 @@ class ClusteredPairs:
         # Coded unit after unit, points of different units are neither tied nor discordant.
         inside = _pair_counts(_codes_by_unit(self.x, self.unit), _codes_by_unit(self.y, self.unit))
         remaining = np.empty((4, self.units))
-        for row, (everywhere, within) in enumerate(zip(self._pairs, inside, strict=True)):
+        for row, (everywhere, within) in enumerate(zip(self._pairs, inside)):
             touching = np.bincount(self.unit, everywhere, self.units) - np.bincount(self.unit, within, self.units) / 2
             remaining[row] = everywhere.sum() / 2 - touching
         return _tau_b(len(self.x) - self.size.astype(np.float64), remaining)

@@ -10,14 +10,14 @@ a straight line) to six digits.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 
+from harness.runtime.python37 import Literal
 from harness.statistics.correlations import Floats, standardised
 
 Fit = Literal["logistic4", "logistic5", "poly3"]
-FITS: tuple[str, ...] = get_args(Fit)
+FITS: tuple[str, ...] = ("logistic4", "logistic5", "poly3")
 
 _BEYOND = 12.0
 """How many widths beyond the data a logistic's place may lie; its tail there is an exponential to e^-12."""
@@ -54,7 +54,8 @@ def fit_curve(x: Floats, y: Floats, fit: Fit) -> Curve | str:
         return f"{fit} needs more than {count} images, there are {len(x)}"
     if x.min() == x.max() or y.min() == y.max():
         return f"{fit}: scores or labels are constant"
-    if (distinct := len(np.unique(x))) < count:
+    distinct = len(np.unique(x))
+    if distinct < count:
         return f"{fit} needs at least {count} distinct scores, there are {distinct}"
     u, v = standardised(x), standardised(y)
     return _polynomial(x, y, u, v) if fit == "poly3" else _logistic(x, y, u, v, with_line=fit == "logistic5")
@@ -109,14 +110,19 @@ def _affine(x: Floats, u: Floats) -> tuple[float, float]:
     return float(x[low] - u[low] * width), width
 
 
+def _nearest_quantiles(u: Floats, count: int) -> Floats:
+    """`count` quantiles from the smallest value to the largest, each a value of `u`; `np.quantile` calls this "nearest"."""
+    return np.asarray(np.sort(u)[np.around(np.linspace(0, 1, count) * (len(u) - 1)).astype(np.int64)])
+
+
 class _Box:
     """Where a logistic on scores `u` may lie: place in [-1, 1], from far left of the data to far right, and log width."""
 
     def __init__(self, u: Floats):
         self.low, self.high = float(u.min()), float(u.max())
         self.widest = _WIDEST * (self.high - self.low)
-        self.quantiles = np.unique(np.quantile(u, np.linspace(0, 1, 21), method="nearest"))
-        self.many = np.unique(np.quantile(u, np.linspace(0, 1, 201), method="nearest"))
+        self.quantiles = np.unique(_nearest_quantiles(u, 21))
+        self.many = np.unique(_nearest_quantiles(u, 201))
         # Much narrower than the gap between two images a logistic is a step, whatever its width.
         self.narrowest = max(float(np.diff(self.many).min()) / 16, 1e-9 * (self.high - self.low))
 

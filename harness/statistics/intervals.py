@@ -12,12 +12,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Tuple
 
 import numpy as np
 
 from harness.statistics.correlations import Floats, Ints
 
-Interval = tuple[float, float]
+Interval = Tuple[float, float]  # at run time too, where Python 3.7 has no tuple[...]
 PERFECT = 1e-12
 """A correlation this close to 1 or -1 is taken to be exactly that."""
 
@@ -158,7 +159,8 @@ def bootstrap_interval(estimate: float, drawn: Floats, deleted: Floats, confiden
     sign = float(np.sign(estimate))
     z = _normal_quantile_of_zero(np.sort(sign * drawn)) - sign * shift
     one_sided = float(z > 0)
-    if np.isfinite(z) and (bend := 1 + sign * acceleration * z) > 0:
+    bend = 1 + sign * acceleration * z
+    if np.isfinite(z) and bend > 0:
         one_sided = float(ndtr(z / bend - sign * shift))
     p_value = 1.0 if sign == 0 else min(1.0, max(2 * one_sided, 2 / (count + 1)))
     return (float(min(ends[0], estimate)), float(max(ends[1], estimate))), p_value

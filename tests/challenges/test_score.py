@@ -21,8 +21,11 @@ from harness.cards.loading import find_challenge
 from harness.cards.schema import ModelCard, parse_card
 from harness.challenges import factsheet, image_names, standings
 from harness.challenges.check import check
+from harness.challenges.figures import Figures, Truth
+from harness.challenges.figures import figures as term_figures
+from harness.challenges.labels import read_labels
 from harness.challenges.leak_audit import audit, explained_by_type
-from harness.challenges.score import figures, read_labels, score, score_folder
+from harness.challenges.score import score, score_folder
 from harness.cli.main import main
 from harness.files.atomic import write_text
 from harness.runtime.errors import RunError, UsageError
@@ -41,6 +44,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(folder / "x.zip", good())
     write_labels(folder / "labels.csv")
     return folder
+
+
+def figures(card: ChallengeCard, x: np.ndarray, y: np.ndarray, references: list[str]) -> Figures:
+    names = [str(i) for i in range(len(x))]
+    return term_figures(card.scoring, x, Truth(dict(zip(names, y, strict=True))), names, references)
 
 
 def columns(scores: Mapping[str, float] = SCORES) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +113,8 @@ def test_absolute_values_are_taken_where_the_card_says_so_and_a_wrong_sign_is_to
     assert wrong.ci["main"] == pytest.approx(right.ci["main"], abs=1e-9)
     assert "SRCC is negative" in wrong.note
     assert not right.note
-    signed = dataclasses.replace(CARD, scoring=dataclasses.replace(CARD.scoring, absolute=False))
+    terms = tuple(dataclasses.replace(term, absolute=False) for term in CARD.scoring.terms)
+    signed = dataclasses.replace(CARD, scoring=dataclasses.replace(CARD.scoring, terms=terms))
     assert figures(signed, -x, y, ids).main == pytest.approx(-right.main, abs=1e-12)
     constant = figures(CARD, x, np.zeros_like(y), ids)
     assert (constant.main, constant.srcc, constant.n) == (None, None, 1650)

@@ -367,7 +367,10 @@ def test_challenges_are_listed_and_shown_like_other_cards(world: World, capsys: 
         if words[0] == "list":
             assert [(row["name"], row["images"]) for row in shown] == [("ntire2021", [1000]), ("ntire2022-fr", [1650, 1650])]
         else:
-            assert shown["scoring"]["plcc"] == "raw"
+            assert [(t["figure"], t["fit"], t["absolute"]) for t in shown["scoring"]["terms"]] == [
+                ("plcc", "raw", True),
+                ("srcc", "raw", True),
+            ]
             assert "PLCC is taken of the raw scores" in shown["inferred"]
 
 

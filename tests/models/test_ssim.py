@@ -10,8 +10,9 @@ import torch
 from scipy.ndimage import correlate1d
 from small import distorted, picture
 
+from harness.models.kernels.ssim_map import C1, C2, Reference, mean_ssim
 from harness.models.planes import rows_of, rows_uint8
-from harness.models.ssim import C1, C2, MSSSIM, SCALE_WEIGHTS, SSIM, Reference, mean_ssim, ms_ssim, shrink, ssim
+from harness.models.ssim import MSSSIM, SCALE_WEIGHTS, SSIM, ms_ssim, shrink, ssim
 from harness.runtime.errors import UsageError
 
 SMALL = picture(1), distorted(picture(1), "noise", 2, 1)
@@ -155,11 +156,22 @@ def test_a_reference_that_is_kept_gives_the_same_bits_for_each_of_its_images(nam
     kept, another = model.embed_uint8(LARGE[0]), model.embed_uint8(others[0])
     assert [model.score_embedded_uint8(kept, other) for other in others] == alone
     assert model.score_embedded_uint8(another, others[0]) == 1
-    monkeypatch.setattr("harness.models.ssim._KEPT_PIXELS", 0)
+    monkeypatch.setattr("harness.models.kernels.ssim_map._KEPT_PIXELS", 0)
     assert [model.score_embedded_uint8(model.embed_uint8(LARGE[0]), other) for other in others] == alone
     for wrong in (LARGE[1][1:], LARGE[1].astype(np.float32)):
         with pytest.raises(UsageError, match="distorted: expected"):
             model.score_embedded_uint8(kept, wrong)
+
+
+@pytest.mark.parametrize("name", models())
+@pytest.mark.parametrize("pixels", [1, 1 << 17, 1 << 30])
+def test_strips_and_stacks_of_every_size_give_the_same_bits(name, pixels, monkeypatch):
+    model = models()[name]
+    others = [distorted(LARGE[0], kind, level, level) for kind in ("noise", "fade") for level in (1, 3)] + [LARGE[0]]
+    alone = [model.score_uint8(LARGE[0], other) for other in others]
+    monkeypatch.setattr("harness.models.kernels.ssim_map._STRIP_PIXELS", pixels)
+    assert [model.score_uint8(LARGE[0], other) for other in others] == alone
+    assert model.score_several_uint8(model.embed_uint8(LARGE[0]), others) == alone
 
 
 @pytest.mark.parametrize("keep", [False, True])

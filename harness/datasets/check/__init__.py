@@ -63,6 +63,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """Whether there is no error; warnings and notes do not count."""
         return not any(p.severity == "error" for p in self.problems)
 
     @property

@@ -31,6 +31,7 @@ from harness.engine.distributed.session import Session
 from harness.engine.distributed.worker import Job, share_threads
 from harness.engine.distributed.workers import portable
 from harness.engine.trainer import Loss, SingleProcess, Trained, Trainer
+from harness.models.kernels import choice
 from harness.runtime import logs
 from harness.runtime.errors import HarnessError, RunError, UsageError
 from harness.runtime.progress import Step, progress
@@ -198,6 +199,7 @@ def member(config: Mapping[str, Any]) -> None:
     try:
         _refuse_another_folder(training_job.arguments["folder"])
         model = models.build(training_job.job.card, training_job.job.found, training_job.job.seed)
+        choice.impose(training_job.job.kernels)
         trainer = Trainer(
             model,
             **training_job.arguments,

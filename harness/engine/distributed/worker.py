@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from harness import models
 from harness.cards.schema import ModelCard
 from harness.engine.scorer import Pair, Scorer
 from harness.models.capabilities import move
+from harness.models.kernels import choice
 from harness.models.weights import ResolvedWeights
 from harness.results.conditions import conditions
 from harness.results.run_scores import Scored
@@ -27,6 +28,8 @@ class Job:
     found: ResolvedWeights
     seed: int
     batch: int
+    kernels: Mapping[str, str] | None = field(default_factory=dict)
+    """The driver's ways of computing (`harness.models.kernels.choice.using`)."""
 
 
 class Done(NamedTuple):
@@ -45,6 +48,7 @@ class Worker:
     def __init__(self, job: Job, device: str, threads: int) -> None:
         self.job, self.device, self.threads = job, device, threads
         self.messages: list[tuple[int, str]] = []
+        choice.impose(job.kernels)
         logs.handle(lambda level, text: self.messages.append((level, text)))
 
     def process(self) -> int:

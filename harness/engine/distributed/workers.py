@@ -23,6 +23,7 @@ from harness.engine.devices import on_uint8, threads
 from harness.engine.distributed.allocation import Share, divide
 from harness.engine.distributed.session import Node, Session, cores, session
 from harness.engine.distributed.worker import Done, Job, Worker, facts
+from harness.engine.kernels import kernels_of
 from harness.engine.scorer import Pair, cut
 from harness.models.weights import ResolvedWeights
 from harness.results.conditions import conditions as local_conditions
@@ -52,7 +53,8 @@ class Workers:
 
         `recipe`: of a model that is trained, which then says by how many, too.
         """
-        now = local_conditions(self.share.device, 1 if on_uint8(model) else max(1, self.share.threads), batch)
+        each = 1 if on_uint8(model) else max(1, self.share.threads)
+        now = local_conditions(self.share.device, each, batch, kernels_of(model, self.share.device, each))
         for what in ("machine", "python"):
             now[what] = " | ".join(sorted({str(node[what]) for node in self.nodes}))
         if recipe is not None:

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.kernels import linear
+from harness.models.kernels import choice, linear
 from harness.models.kernels.onednn import by_onednn
-from harness.models.kernels.weight_cache import Prepared, pays
+from harness.models.kernels.weight_cache import Prepared, pays, wide
 
 _SAMPLES_ON_CPU, _SAMPLES_ON_GPU = 1 << 22, 1 << 25
 """Sampled values held at once where no gradient needs them: 16 and 128 MiB."""
@@ -55,7 +55,7 @@ def places(offsets: Tensor) -> Places:
     return Places(torch.stack(pixels, -1).reshape(n, -1, 4), torch.stack(weights, -1).reshape(n, -1, 4))
 
 
-class DeformConv(nn.Conv2d):
+class DeformConv(nn.Conv2d, choice.HasKernels):
     """Holds the weights of torchvision's DeformConv2d, whose defaults are those of a convolution."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -65,6 +65,11 @@ class DeformConv(nn.Conv2d):
     def forward(self, x: Tensor, where: Places) -> Tensor:  # type: ignore[override]
         """(N, I, H, W) at one row of places for each map -> (N, O, H, W)."""
         return deform_conv(x, where, self.weight, self.bias, self._prepared)
+
+    def kernels(self) -> dict[str, str]:
+        """The product over all samples, where it is wide enough for a choice."""
+        sizes = 9 * self.in_channels, self.out_channels
+        return {linear.name_of(*sizes): linear.way_of(*sizes)} if wide(self.weight) else {}
 
 
 def deform_conv(x: Tensor, where: Places, weight: Tensor, bias: Tensor | None, prepared: Prepared | None = None) -> Tensor:
@@ -79,7 +84,7 @@ def deform_conv(x: Tensor, where: Places, weight: Tensor, bias: Tensor | None, p
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, shares, weight)):
         out = _Deformed.apply(table, pixels, shares, _matrix(weight).to(x.dtype), bias)
     else:
-        if prepared is not None and pays(x, weight) and linear.available():
+        if prepared is not None and pays(x, weight) and linear.way_of(9 * channels, len(weight)) != choice.PLAIN:
             packed = prepared("matrix", weight, lambda weight: linear.packed(_matrix(weight)))
             product = functools.partial(linear.multiply, matrix=packed, bias=bias)
         else:

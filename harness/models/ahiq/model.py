@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from harness.models.ahiq.backbones import INCEPTION_DEPTH, Inception, ResNet, ViT
 from harness.models.ahiq.deform_conv import DeformConv, Places, as_map, places, upsampled_conv
 from harness.models.base import Model, check_pair
+from harness.models.kernels import choice, onednn
 from harness.models.kernels.onednn import by_onednn
 from harness.models.kernels.winograd import Conv3x3
 from harness.models.weights.state_dict import fill
@@ -48,7 +49,7 @@ class Maps(NamedTuple):
     weight: Tensor
 
 
-class AHIQ(Model, nn.Module):
+class AHIQ(Model, nn.Module, choice.HasKernels):
     """ViT and ResNet features of both images, the latter deformed where the reference's ViT points, and a patch-wise head.
 
     The defaults are the released network with ViT-B/8. `backbone` names where the trunks' weights come from and is left to
@@ -254,6 +255,10 @@ class AHIQ(Model, nn.Module):
         with by_onednn(device), torch.autocast(device.type, torch.bfloat16, enabled=less):
             yield
 
+    def kernels(self) -> dict[str, str]:
+        """Whether products go to oneDNN; the layers have choices of their own."""
+        return {onednn.NAME: onednn.way_of()}
+
     # -- training --------------------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> AHIQ:
@@ -345,7 +350,7 @@ class _Regressor(nn.Module):
         reduced, wide, narrow, last = widths
         self.tokens = tokens
         self.down_channel = nn.Conv2d(tokens + channels, reduced, 1)
-        self.feat_smoothing = nn.Sequential(Conv3x3(3 * reduced, wide), nn.ReLU(), Conv3x3(wide, narrow))
+        self.feat_smoothing = nn.Sequential(Conv3x3(3 * reduced, wide, parts=3), nn.ReLU(), Conv3x3(wide, narrow))
         self.conv1 = nn.Sequential(Conv3x3(narrow, last), nn.ReLU())
         self.conv = nn.Sequential(nn.Conv2d(last, 1, 1))
         self.conv_attent = nn.Sequential(nn.Conv2d(last, 1, 1), nn.Sigmoid()) if weighted else None

@@ -1,22 +1,27 @@
 """Linear layers whose weight is laid out once as oneDNN multiplies by it, instead of at each call.
 
-torch keeps these two operators for its own compiler. They are used here alone, and only where a trial product agrees
-with the public function; elsewhere that one does the same.
+torch keeps these two operators for its own compiler. They are used here alone, where a trial product agrees with the public
+function and is faster (`choice`); elsewhere that one does the same.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.kernels.weight_cache import Prepared, pays
+from harness.models.kernels import choice
+from harness.models.kernels.onednn import by_onednn
+from harness.models.kernels.weight_cache import Prepared, pays, wide
+
+_TRIAL_ROWS = 785
 
 
-class Linear(nn.Linear):
+class Linear(nn.Linear, choice.HasKernels):
     """A linear layer that takes the faster way where there is one; `gelu` applies the exact GELU to its output."""
 
     def __init__(self, inputs: int, outputs: int, gelu: bool = False) -> None:
@@ -26,10 +31,43 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        if pays(x, self.weight) and available():
-            return multiply(x, self._prepared("whole", self.weight, packed), self.bias, self.gelu)
-        out = F.linear(x, self.weight, self.bias)
-        return F.gelu(out) if self.gelu else out
+        way = way_of(self.in_features, self.out_features, self.gelu) if pays(x, self.weight) else choice.PLAIN
+        if way == choice.PLAIN:
+            out = F.linear(x, self.weight, self.bias)
+        else:
+            out = multiply(x, self._prepared("whole", self.weight, packed), self.bias, way == "fused")
+        return F.gelu(out) if self.gelu and way != "fused" else out
+
+    def kernels(self) -> dict[str, str]:
+        """The layer's product, where it is wide enough for a choice."""
+        sizes = self.in_features, self.out_features, self.gelu
+        return {name_of(*sizes): way_of(*sizes)} if wide(self.weight) else {}
+
+
+def name_of(inputs: int, outputs: int, gelu: bool = False) -> str:
+    """What a product is called where choices are kept."""
+    return f"{'linear-gelu' if gelu else 'linear'} {inputs}x{outputs}"
+
+
+def way_of(inputs: int, outputs: int, gelu: bool = False) -> str:
+    """`plain`; `packed`: over a weight laid out once; or `fused`: GELU in the product too."""
+    if not available():
+        return choice.PLAIN
+    return choice.way_of(name_of(inputs, outputs, gelu), lambda: _ways(inputs, outputs, gelu))
+
+
+def _ways(inputs: int, outputs: int, gelu: bool) -> dict[str, Callable[[], Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(rows, inputs, generator=generator) for rows in (_TRIAL_ROWS, outputs))
+    bias, matrix = weight[:, 0].contiguous(), packed(weight)
+
+    def product(way: str) -> Tensor:
+        # As networks multiply.
+        with by_onednn(x.device):
+            out = F.linear(x, weight, bias) if way == choice.PLAIN else multiply(x, matrix, bias, way == "fused")
+            return F.gelu(out) if gelu and way != "fused" else out
+
+    return {way: functools.partial(product, way) for way in choice.WAYS["linear-gelu" if gelu else "linear"]}
 
 
 @functools.cache

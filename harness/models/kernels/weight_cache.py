@@ -18,10 +18,15 @@ def pays(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
-        and min(weight.shape[:2]) >= _SMALLEST
+        and wide(weight)
         # Its changes leave no trace in a version.
         and not weight.is_inference()
     )
+
+
+def wide(weight: Tensor) -> bool:
+    """Whether a layer's products outweigh what surrounds them."""
+    return min(weight.shape[:2]) >= _SMALLEST
 
 
 class Prepared:

@@ -7,6 +7,7 @@ that of the direct convolution.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -14,10 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.kernels.weight_cache import Prepared, pays
+from harness.models.kernels import choice
+from harness.models.kernels.onednn import by_onednn
+from harness.models.kernels.weight_cache import Prepared, pays, wide
 
 _SMALLEST_MAP = 8
 """Sides below which most of the outermost tiles would be thrown away."""
+_TRIAL_MAP = 28
 _INPUT = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -37,11 +41,15 @@ _KERNEL = (
 _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
 
-class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution of stride 1 and padding 1 that takes the faster way where there is one."""
+class Conv3x3(nn.Conv2d, choice.HasKernels):
+    """A 3x3 convolution of stride 1 and padding 1 that takes the faster way where there is one.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    `parts`: in how many equal parts of its inputs it is used (`using`), each by itself.
+    """
+
+    def __init__(self, inputs: int, outputs: int, parts: int = 1) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
+        self.parts = parts
         self._prepared = Prepared()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,9 +58,38 @@ class Conv3x3(nn.Conv2d):
 
     def using(self, x: Tensor, name: str, kernel: Callable[[Tensor], Tensor], bias: Tensor | None) -> Tensor:
         """The convolution with `kernel(weight)`, called `name`, in place of the weight."""
-        if not pays(x, self.weight) or min(x.shape[-2:]) < _SMALLEST_MAP:
+        small = min(x.shape[-2:]) < _SMALLEST_MAP
+        if not pays(x, self.weight) or small or way_of(x.shape[1], self.out_channels) == choice.PLAIN:
             return F.conv2d(x, kernel(self.weight), bias, padding=1)
         return conv3x3(x, self._prepared(name, self.weight, lambda weight: transformed(kernel(weight))), bias)
+
+    def kernels(self) -> dict[str, str]:
+        """The layer's convolution, where it is wide enough for a choice."""
+        sizes = self.in_channels // self.parts, self.out_channels
+        return {name_of(*sizes): way_of(*sizes)} if wide(self.weight) else {}
+
+
+def name_of(inputs: int, outputs: int) -> str:
+    """What a convolution is called where choices are kept."""
+    return f"winograd {inputs}x{outputs}"
+
+
+def way_of(inputs: int, outputs: int) -> str:
+    """`plain` or `winograd`; tried on a map of 28x28."""
+    return choice.way_of(name_of(inputs, outputs), lambda: _ways(inputs, outputs))
+
+
+def _ways(inputs: int, outputs: int) -> dict[str, Callable[[], Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, inputs, _TRIAL_MAP, _TRIAL_MAP, generator=generator).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.randn(outputs, inputs, 3, 3, generator=generator), torch.randn(outputs, generator=generator)
+    matrices = transformed(weight)
+
+    def convolved(way: str) -> Tensor:
+        with by_onednn(x.device):
+            return F.conv2d(x, weight, bias, padding=1) if way == choice.PLAIN else conv3x3(x, matrices, bias)
+
+    return {way: functools.partial(convolved, way) for way in choice.WAYS["winograd"]}
 
 
 def transformed(weight: Tensor) -> Tensor:

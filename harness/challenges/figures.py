@@ -1,0 +1,269 @@
+"""A challenge's score: the figures that its card names, each from scores and labels, and their weighted sum.
+
+A challenge's scoring program runs this very file on its server (`harness.challenges.bundle`): numpy and scipy alone, on Python
+3.7 too (`harness.runtime.python37`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from harness.cards.challenge import ChallengeCard, Scoring, Term
+from harness.challenges.image_names import parts_of
+from harness.runtime.errors import listed
+from harness.statistics.correlations import ClusteredPairs, Floats, Ints, kendall, numbered, pearson, spearman
+from harness.statistics.curve_fitting import fit_curve
+from harness.statistics.intervals import Interval, fisher_interval, jackknife
+from harness.statistics.pair_accuracy import listed_pairs, ordered_pairs
+
+CONFIDENCE = 0.95
+FIT_WORDS = {
+    "raw": "raw",
+    "poly3": "after a third-order polynomial",
+    "logistic4": "after a logistic4",
+    "logistic5": "after a logistic5",
+}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What people said: labels by image, and whatever else a card's terms need."""
+
+    scores: Mapping[str, float]
+    deviations: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviation of each image's opinions."""
+    raters: Mapping[str, float] = field(default_factory=dict)
+    references: Mapping[str, str] = field(default_factory=dict)
+    """Each image's reference, where the labels say it; otherwise its name does."""
+    pairs: Mapping[str, Sequence[tuple[str, str, float]]] = field(default_factory=dict)
+    """Lists of pairs: first, second, the share of people in [0, 1] who found the first better."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The challenge's score of some images. What is not defined is None, and `note` says why."""
+
+    n: int
+    main: float | None
+    terms: Mapping[str, float | None]
+    """The terms' figures, not weighted, by `term_names`."""
+    ci: Mapping[str, Interval | None]
+    """Intervals of main and of the terms by delete-one-reference jackknife, 95 %; empty where references are not known."""
+    note: str = ""
+
+    @property
+    def srcc(self) -> float | None:
+        """The SRCC, where it is a term of the score."""
+        return self.terms.get("srcc")
+
+    @property
+    def plcc(self) -> float | None:
+        """The PLCC as the score takes it, where it is a term."""
+        return self.terms.get("plcc")
+
+    def json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        ci = {name: None if ends is None else list(ends) for name, ends in self.ci.items()}
+        figures = {"n": self.n, "main": self.main, "plcc": self.plcc, "srcc": self.srcc}
+        return {**figures, "terms": dict(self.terms), "ci": ci, "note": self.note}
+
+
+class Measured:
+    """One term's figure, and what it is when references are left out or drawn several times; fits are kept."""
+
+    def __init__(self, term: Term, value: float, under: Callable[[Floats], Floats], without_each: Callable[[], Floats]):
+        self.term = term
+        self.natural = value
+        """With its own sign."""
+        self.sign = -1.0 if term.absolute and value < 0 else 1.0
+        self.value = self.sign * value
+        self._under, self._without_each = under, without_each
+
+    def without_each(self) -> Floats:
+        """(units,): the figure without each unit in turn."""
+        return np.asarray(self.sign * self._without_each())
+
+    def under(self, weights: Floats) -> Floats:
+        """(k,): the figure under each row of `weights` (k, units), how often each unit is taken."""
+        drawn = self._under(weights)
+        return np.abs(drawn) if self.term.absolute else drawn
+
+    def interval(self) -> Interval | None:
+        """95 % interval over references."""
+        deleted = self.without_each()
+        if self.term.figure in ("srcc", "plcc", "krcc"):
+            return fisher_interval(self.value, deleted, CONFIDENCE)
+        interval = _plain_interval(self.value, deleted)
+        if interval is None or self.term.figure == "rmse":
+            return interval
+        return max(interval[0], 0.0), min(interval[1], 1.0)
+
+
+def term_names(scoring: Scoring) -> list[str]:
+    """What the terms are called here: the figure where it is the only one of its kind, otherwise the server's key."""
+    counts = Counter(term.figure for term in scoring.terms)
+    return [term.figure if counts[term.figure] == 1 else term.name for term in scoring.terms]
+
+
+def unmet(scoring: Scoring, truth: Truth, names: Sequence[str]) -> list[str]:
+    """Why terms cannot be computed from these labels of the images `names`; each line says what is missing."""
+    found = []
+    for term in scoring.terms:
+        if term.figure == "pairs" and term.pairs == "different":
+            for what, values in (("std", truth.deviations), ("raters", truth.raters)):
+                absent = [name for name in names if name not in values]
+                if absent:
+                    found.append(
+                        f"{term.name}: pairs that people could tell apart need a column {what}; "
+                        f"{len(absent):,} of {len(names):,} images have none: {listed(absent, 3)}"
+                    )
+        if term.pair_list:
+            pairs = truth.pairs.get(term.pair_list)
+            if pairs is None:
+                found.append(
+                    f"{term.name}: no list of pairs {term.pair_list!r}: give a folder of labels with pairs-{term.pair_list}.csv"
+                )
+            elif not _of(pairs, set(names)):
+                found.append(f"{term.name}: none of the {len(pairs):,} pairs of {term.pair_list!r} is between these images")
+    return found
+
+
+def references_of(card: ChallengeCard, truth: Truth, names: Sequence[str]) -> list[str]:
+    """Each image's reference, as its name says it, or else the labels; empty where neither does."""
+    return [parts_of(card, name).reference or truth.references.get(name, "") for name in names]
+
+
+def server_scores(card: ChallengeCard, figures: Figures) -> dict[str, float | None]:
+    """What a server's file of scores holds, by its keys."""
+    terms = zip(card.scoring.terms, figures.terms.values())
+    return {card.scoring.main_key: figures.main, **{term.name: value for term, value in terms}}
+
+
+def _of(pairs: Sequence[tuple[str, str, float]], names: set[str]) -> list[tuple[str, str, float]]:
+    return [pair for pair in pairs if pair[0] in names and pair[1] in names]
+
+
+def measure(scoring: Scoring, scores: Floats, truth: Truth, names: Sequence[str], unit: Ints, units: int) -> list[Measured] | str:
+    """Every term's figure of the images `names` with their `scores` (n,), or one line that says why there is none.
+
+    `unit` (n,) numbers each image's reference, from 0; there are `units`.
+    """
+    labels = np.array([truth.scores[name] for name in names], dtype=np.float64)
+    if len(names) < 2:
+        return "needs two images"
+    if scores.min() == scores.max() or labels.min() == labels.max():
+        return "scores or labels are constant: correlations are not defined"
+    whole = ClusteredPairs(scores, labels, unit, units)
+    found = []
+    for term in scoring.terms:
+        measured = _term(term, whole, truth, names)
+        if isinstance(measured, str):
+            return measured
+        if not np.isfinite(measured.value):
+            return f"{term.name} is not defined for these images"
+        found.append(measured)
+    return found
+
+
+def _term(term: Term, whole: ClusteredPairs, truth: Truth, names: Sequence[str]) -> Measured | str:
+    x, y, unit, units = whole.x, whole.y, whole.unit, whole.units
+    if term.figure == "srcc":
+        return Measured(term, spearman(x, y), whole.srcc, whole.srcc_without_each)
+    if term.figure == "krcc":
+        return Measured(term, kendall(x, y), whole.krcc_resampled, whole.krcc_without_each)
+    if term.figure in ("plcc", "rmse"):
+        fitted = x
+        if term.fit != "raw":
+            curve = fit_curve(x, y, term.fit)
+            if isinstance(curve, str):
+                return curve
+            fitted = curve.values
+        if term.figure == "plcc":
+            pairs = ClusteredPairs(fitted, y, unit, units)
+            return Measured(term, pearson(fitted, y), pairs.plcc, pairs.plcc_without_each)
+        squares = np.bincount(unit, (fitted - y) ** 2, units)
+
+        def rmse(weights: Floats) -> Floats:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return np.sqrt((weights @ squares) / (weights @ whole.size))
+
+        value = float(np.sqrt(np.mean((fitted - y) ** 2)))
+        return Measured(term, value, rmse, lambda: rmse(1.0 - np.eye(units)))
+    if term.pair_list:
+        place = {name: i for i, name in enumerate(names)}
+        listed_here = _of(truth.pairs.get(term.pair_list, ()), set(names))
+        first = np.array([place[pair[0]] for pair in listed_here], dtype=np.int64)
+        second = np.array([place[pair[1]] for pair in listed_here], dtype=np.int64)
+        share = np.array([pair[2] for pair in listed_here], dtype=np.float64)
+        counts = listed_pairs(x, first, second, share, unit, units, term.ties)
+    else:
+        squared = None
+        if term.pairs == "different":
+            squared = np.array([truth.deviations[name] ** 2 / truth.raters[name] for name in names], dtype=np.float64)
+        counts = ordered_pairs(x, y, unit, units, squared, term.ties)
+    return Measured(term, counts.accuracy, counts.under, lambda: counts.under(1.0 - np.eye(units)))
+
+
+def main_score(measured: Sequence[Measured]) -> float:
+    """The weighted sum of the terms."""
+    return float(sum(each.term.weight * each.value for each in measured))
+
+
+def main_without_each(measured: Sequence[Measured]) -> Floats:
+    """(units,): the main score without each unit in turn."""
+    return np.asarray(sum(each.term.weight * each.without_each() for each in measured))
+
+
+def main_under(measured: Sequence[Measured], weights: Floats) -> Floats:
+    """(k,): the main score under each row of `weights` (k, units)."""
+    return np.asarray(sum(each.term.weight * each.under(weights) for each in measured))
+
+
+def reach_of(scoring: Scoring) -> float | None:
+    """The largest main score there can be, or None where a term has no bound."""
+    if any(term.figure == "rmse" for term in scoring.terms):
+        return None
+    return float(sum(abs(term.weight) for term in scoring.terms))
+
+
+def figures(
+    scoring: Scoring, scores: Floats, truth: Truth, names: Sequence[str], references: Sequence[str], intervals: bool = True
+) -> Figures:
+    """The challenge's score of the images `names` with `scores` (n,), higher is better.
+
+    Args:
+        scoring: the card's terms.
+        scores: (n,) one for each name.
+        truth: labels of all these images, and what the terms need (`unmet`).
+        names: (n,) the images.
+        references: (n,) the groups that intervals rest on; no intervals where one is empty.
+        intervals: whether they are computed.
+    """
+    unit, ids = numbered(references)
+    measured = measure(scoring, scores, truth, names, unit, len(ids))
+    called = term_names(scoring)
+    if isinstance(measured, str):
+        return Figures(len(names), None, dict.fromkeys(called), {}, measured)
+    ci: dict[str, Interval | None] = {}
+    main = main_score(measured)
+    if intervals and all(references) and len(ids) >= 2:
+        ci = {name: each.interval() for name, each in zip(called, measured)}
+        reach, deleted = reach_of(scoring), main_without_each(measured)
+        ci["main"] = fisher_interval(main, deleted, CONFIDENCE, reach) if reach else _plain_interval(main, deleted)
+    note = ""
+    for each in measured:
+        if each.term.figure == "srcc" and each.natural < 0:
+            note = "SRCC is negative: higher seems to be worse in this submission"
+            note += "; the challenge takes absolute values" if each.term.absolute else ""
+    return Figures(len(names), main, {name: each.value for name, each in zip(called, measured)}, ci, note)
+
+
+def _plain_interval(estimate: float, deleted: Floats) -> Interval | None:
+    if len(deleted) < 2 or not np.isfinite(deleted).all():
+        return None
+    return jackknife(estimate, deleted).interval(CONFIDENCE)

@@ -1,0 +1,334 @@
+"""A competition's scoring program, run as its server would run it: from the finished zip, in the server's folders, by itself.
+
+The program's process has numpy, scipy and the standard library: no harness, no other package, no network. It scores the sample
+submission, whose scores have to be those of `harness submission score`, and ten defective ones, which have to get a readable
+error and no score.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cards.challenge import ChallengeCard
+from harness.challenges import codabench
+from harness.challenges.figures import Truth, server_scores
+from harness.challenges.labels import read_truth
+from harness.challenges.reading import wanted_files
+from harness.challenges.score import score
+from harness.challenges.scoring_program import DETAILS, SCORES
+from harness.runtime.errors import RunError, UsageError, listed
+
+_log = logging.getLogger(__name__)
+
+_SECONDS = 600
+_CLOSE = 1e-12
+"""How far other versions of numpy may be from ours: they sum in another order."""
+_RUN = """
+import runpy, socket, sys
+def refused(*_, **__):
+    raise OSError("the scoring program may not use the network")
+socket.socket = socket.create_connection = socket.getaddrinfo = refused
+sys.argv = sys.argv[1:]
+sys.path[0] = sys.argv[0].rpartition("/")[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+_LIBRARIES = ("numpy", "numpy.libs", "scipy", "scipy.libs")
+
+Change = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one interpreter made of one phase."""
+
+    phase: str
+    python: str
+    """Versions of Python, numpy and scipy."""
+    scores: Mapping[str, float]
+    difference: float
+    """The largest difference of the sample's scores from `harness submission score`."""
+    refused: int
+    """Defective submissions that got an error and no score."""
+
+    def json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "phase": self.phase,
+            "python": self.python,
+            "scores": dict(self.scores),
+            "difference": self.difference,
+            "defective_refused": self.refused,
+        }
+
+    def __str__(self) -> str:
+        same = "to the last digit" if self.difference == 0 else f"to {self.difference:.1e}"
+        return (
+            f"phase {self.phase}, {self.python}: the sample's scores are those of harness submission score {same}; "
+            f"{self.refused} defective submissions were refused"
+        )
+
+
+def rehearse(
+    card: ChallengeCard, packed: Path, labels: Path, phases: Sequence[str], python: str | None, cards: Sequence[str]
+) -> list[Trial]:
+    """Run the program of the competition in the zip `packed` on every phase; raises RunError for what it does wrong.
+
+    With this interpreter, and with `python` or the one that the card's image has, where it is found with numpy and scipy.
+    """
+    _require_syntax(card, packed)
+    other = _found(python) if python else _of_image(card)
+    truth, _ = read_truth(labels)
+    trials = []
+    for phase in phases:
+        with _unpacked(packed, phase) as app:
+            expected = _expected(card, packed, phase, labels, cards)
+            for interpreter in [None, *([other] if other else [])]:
+                trials.append(_trial(card, app, phase, truth, expected, interpreter))
+                _log.info(str(trials[-1]))
+    return trials
+
+
+def _expected(card: ChallengeCard, packed: Path, phase: str, labels: Path, cards: Sequence[str]) -> dict[str, float | None]:
+    """What `harness submission score` says of the sample."""
+    name = codabench.sample_file(phase)
+    with tempfile.TemporaryDirectory(prefix="harness-sample-") as place:
+        path = Path(place) / name
+        path.write_bytes(_members(packed.read_bytes())[name])
+        whole = score(path, labels, challenge=card.path or card.name, phase=phase, cards=cards).whole
+    return server_scores(card, whole)
+
+
+def _trial(
+    card: ChallengeCard, app: Path, phase: str, truth: Truth, expected: Mapping[str, float | None], interpreter: str | None
+) -> Trial:
+    version = _version(interpreter)
+    done = _run(app, interpreter)
+    what = f"{card.name}, phase {phase}, {version}"
+    if done.returncode or not (app / "output" / SCORES).is_file():
+        raise RunError(f"{what}: the scoring program gave the sample submission no score:\n{done.stderr.strip()[-2000:]}")
+    scores = json.loads((app / "output" / SCORES).read_text(encoding="utf-8"))
+    board = {column["key"] for column in codabench.columns(card) if "computation" not in column}
+    if set(scores) != board:
+        raise RunError(f"{what}: {SCORES} has the keys {listed(sorted(scores))}, the leaderboard {listed(sorted(board))}")
+    gaps = [abs(scores[key] - (value if value is not None else float("nan"))) for key, value in expected.items()]
+    difference = max(gaps)
+    if not difference <= (0.0 if interpreter is None else _CLOSE * max(1.0, *(abs(v) for v in scores.values()))):
+        raise RunError(f"{what}: the sample's scores are {scores}, harness submission score says {dict(expected)}")
+    _refuse_leak(app, truth, what, done)
+    refused = 0
+    for name, change in defects(card).items():
+        done = _run(app, interpreter, change)
+        if not done.returncode or (app / "output" / SCORES).exists():
+            raise RunError(f"{what}: a defective submission ({name}) got a score")
+        if "Traceback" in done.stderr or not done.stderr.strip() or not (app / "output" / DETAILS).is_file():
+            raise RunError(f"{what}: a defective submission ({name}) got no readable error:\n{done.stderr.strip()[-2000:]}")
+        _refuse_leak(app, truth, f"{what}, {name}", done)
+        refused += 1
+    return Trial(phase, version, scores, difference, refused)
+
+
+def _refuse_leak(app: Path, truth: Truth, what: str, done: subprocess.CompletedProcess[str]) -> None:
+    told = {DETAILS: (app / "output" / DETAILS).read_bytes(), "output": (done.stdout + done.stderr).encode()}
+    leaking = [name for name, data in told.items() if holds_labels(name, data, truth)]
+    if leaking:
+        raise RunError(f"{what}: {listed(leaking)} holds labels")
+
+
+def holds_labels(name: str, data: bytes, truth: Truth) -> bool:
+    """Whether a line of a file, or of a file of any depth of a zip, holds an image's name and its label."""
+    if name.endswith(".zip"):
+        return any(holds_labels(inner, content, truth) for inner, content in _members(data).items())
+    for line in data.decode("utf-8", "replace").splitlines():
+        words = set(re.split(r"[\s,;<>|\"']+", line))
+        for word in words & truth.scores.keys():
+            label = truth.scores[word]
+            # A small whole number is nothing that tells a label from a line's number.
+            if {repr(label), str(label)} & words and not (label.is_integer() and abs(label) < 1000):
+                return True
+    return False
+
+
+def defects(card: ChallengeCard) -> dict[str, Change]:
+    """Ten ways to spoil the sample submission that lies unpacked in a folder."""
+    file, limit = card.lines.file, max(wanted_files(card).values())
+
+    def edited(change: Callable[[list[str]], list[str]]) -> Change:
+        def edit(folder: Path) -> None:
+            path = folder / file
+            path.write_text("".join(change(path.read_text(encoding="utf-8").splitlines(keepends=True))), encoding="utf-8")
+
+        return edit
+
+    def valued(line: str, value: str) -> str:
+        return f"{line.rpartition(card.lines.separator)[0]}{card.lines.separator}{value}\n"
+
+    def moved(folder: Path) -> None:
+        (folder / "submission").mkdir()
+        for path in [entry for entry in folder.iterdir() if entry.is_file()]:
+            path.rename(folder / "submission" / path.name)
+
+    def linked(folder: Path) -> None:
+        (folder / file).unlink()
+        (folder / file).symlink_to(Path("..") / "ref" / "labels.csv")
+
+    first = 1 if card.lines.header else 0
+    digits = f"{1:.{card.lines.decimals}f}"
+    return {
+        "no file of scores": lambda folder: (folder / file).unlink(),
+        "files in a folder": moved,
+        "a line is missing": edited(lambda lines: lines[:-1]),
+        "an image twice with two scores": edited(lambda lines: [*lines, valued(lines[-1], digits)]),
+        "an unknown image": edited(lambda lines: [*lines[:-1], f"zz-not-there{card.lines.separator}{digits}\n"]),
+        "a score that is NaN": edited(lambda lines: [*lines[:-1], valued(lines[-1], "nan")]),
+        "all scores equal": edited(lambda lines: [*lines[:first], *(valued(line, digits) for line in lines[first:])]),
+        "written in UTF-16": lambda folder: (folder / file).write_bytes((folder / file).read_bytes().decode().encode("utf-16")),
+        "far too large": lambda folder: (folder / file).write_bytes(b"\n" * (limit + 1)),
+        "a link to the labels": linked,
+    }
+
+
+@contextmanager
+def _unpacked(packed: Path, phase: str) -> Iterator[Path]:
+    """The server's folders for one phase, from the competition's zip: app/program, app/input/ref, app/input/res, app/output."""
+    with tempfile.TemporaryDirectory(prefix="harness-server-") as place:
+        app = Path(place) / "app"
+        members = _members(packed.read_bytes())
+        for folder, name in (
+            ("program", codabench.PROGRAM),
+            ("input/ref", codabench.reference_file(phase)),
+            ("sample", codabench.sample_file(phase)),
+        ):
+            for inner, data in _members(members[name]).items():
+                path = app / folder / inner
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+        yield app
+
+
+def _members(data: bytes) -> dict[str, bytes]:
+    """The files of a zip of our own making."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {info.filename: archive.read(info) for info in archive.infolist()}
+
+
+def _run(app: Path, interpreter: str | None, change: Change | None = None) -> subprocess.CompletedProcess[str]:
+    """One run of the program on the sample, spoilt by `change`; the folders are made anew."""
+    for folder in ("input/res", "output"):
+        shutil.rmtree(app / folder, ignore_errors=True)
+    shutil.copytree(app / "sample", app / "input" / "res")
+    (app / "output").mkdir()
+    # The server's own file, which it leaves there.
+    (app / "input" / "res" / "metadata").write_text("exitCode: 0\n", encoding="utf-8")
+    if change is not None:
+        change(app / "input" / "res")
+    words = codabench.COMMAND.replace("/app", str(app)).split(" ")[1:]
+    quiet = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "LANG": "C.UTF-8"}
+    keep = {key: os.environ[key] for key in ("PATH", "SYSTEMROOT", "TEMP", "TMPDIR") if key in os.environ}
+    command = [interpreter, "-s", "-c", _RUN, *words] if interpreter else [sys.executable, "-s", "-S", "-c", _RUN, *words]
+    libraries = {} if interpreter else {"PYTHONPATH": _libraries(app.parent)}
+    try:
+        return subprocess.run(
+            command, cwd=app / "program", env={**keep, **quiet, **libraries}, capture_output=True, text=True, timeout=_SECONDS,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise RunError(f"the scoring program took more than the server's {_SECONDS} seconds") from None
+
+
+def _libraries(place: Path) -> str:
+    """A folder with links to numpy and scipy and to nothing else; where links cannot be made, the folder where they lie."""
+    import numpy
+
+    installed = Path(numpy.__file__).parents[1]
+    folder = place / "libraries"
+    try:
+        if not folder.is_dir():
+            folder.mkdir()
+            for name in _LIBRARIES:
+                if (installed / name).exists():
+                    (folder / name).symlink_to(installed / name)
+    except OSError:
+        return str(installed)
+    return str(folder)
+
+
+def _found(python: str) -> str:
+    """An interpreter that the user names, as a program that runs in any folder."""
+    found = shutil.which(python)
+    if found is None:
+        raise UsageError(f"--python {python}: no such program")
+    return os.path.abspath(found)
+
+
+def _version(interpreter: str | None) -> str:
+    if interpreter is None:
+        import numpy
+        import scipy
+
+        return f"Python {sys.version.split()[0]} with numpy {numpy.__version__} and scipy {scipy.__version__}"
+    found = _ask(interpreter)
+    if found is None:
+        raise RunError(f"{interpreter}: no Python that has numpy and scipy")
+    return found
+
+
+def _ask(interpreter: str) -> str | None:
+    """An interpreter's versions, or None where it, or numpy, or scipy is not there."""
+    code = (
+        "import sys, numpy, scipy; "
+        "print('Python', sys.version.split()[0], 'with numpy', numpy.__version__, 'and scipy', scipy.__version__)"
+    )
+    try:
+        done = subprocess.run([interpreter, "-s", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def image_version(card: ChallengeCard) -> tuple[int, int] | None:
+    """The Python of the card's image, as its tag tells it: `codalab/codalab-legacy:py37`, `python:3.12-slim`."""
+    match = re.search(r":(?:py|python)?(\d)\.?(\d+)", card.docker_image)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _of_image(card: ChallengeCard) -> str | None:
+    """An interpreter of the version that the card's image has, if there is one here with numpy and scipy."""
+    version = image_version(card)
+    if version is None or version == sys.version_info[:2]:
+        return None
+    name = f"python{version[0]}.{version[1]}"
+    found = shutil.which(name)
+    if found and _ask(found):
+        return found
+    _log.info(f"{card.docker_image}: no {name} with numpy and scipy here; its syntax was checked, and --python FILE names one")
+    return None
+
+
+def _require_syntax(card: ChallengeCard, packed: Path) -> None:
+    """Raise RunError where the program is not in the syntax of the image's Python."""
+    version = image_version(card)
+    if version is None or version >= sys.version_info[:2]:
+        return
+    if version < (3, 7):
+        raise RunError(f"{card.docker_image}: the scoring program needs Python 3.7")
+    for name, data in _members(_members(packed.read_bytes())[codabench.PROGRAM]).items():
+        if name.endswith(".py"):
+            try:
+                ast.parse(data, name, feature_version=version)
+            except SyntaxError as error:
+                raise RunError(f"{name}: not in the syntax of Python {version[0]}.{version[1]}: {error}") from None

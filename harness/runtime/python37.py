@@ -1,0 +1,36 @@
+"""What Python 3.7 lacks, for the modules that a challenge's scoring program copies (`harness.challenges.bundle`).
+
+Codabench's documented default image runs Python 3.7. Those modules keep to its syntax, and take from here what its library
+does not have.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info >= (3, 8):
+    from functools import cached_property as cached_property
+    from typing import Literal as Literal
+else:
+    from typing import Any
+
+    class Literal:
+        """`typing.Literal`: at run time, anything."""
+
+        def __class_getitem__(cls, values):
+            return Any
+
+    class cached_property:
+        """`functools.cached_property`: computed once, then an attribute of the instance."""
+
+        def __init__(self, function):
+            self.function = function
+
+        def __set_name__(self, owner, name):
+            self.name = name
+
+        def __get__(self, instance, owner=None):
+            if instance is None:
+                return self
+            value = instance.__dict__[self.name] = self.function(instance)
+            return value

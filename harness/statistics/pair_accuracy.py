@@ -1,0 +1,89 @@
+"""How often scores put two images in the order in which people put them, also with references left out or drawn several times.
+
+Scores and labels are higher-is-better. Counts of pairs are kept by the references (units) of their two images, so that every
+weighting of the references costs one product. numpy alone; this module runs on Python 3.7 too (`harness.runtime.python37`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.runtime.python37 import Literal
+from harness.statistics.correlations import Floats, Ints
+
+Ties = Literal["half", "wrong", "first"]
+SIGNIFICANCE = 1.6448536269514722
+"""The normal quantile of 0.95: a pair is told apart where its label difference is so many standard errors (ITU-T J.149)."""
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """Pairs of images by the units of both, (units, units) each: right ones (a tie counts as the rule says), and all."""
+
+    right: Floats
+    total: Floats
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right pairs in [0, 1]; NaN without pairs."""
+        total = float(self.total.sum())
+        return float(self.right.sum()) / total if total else float("nan")
+
+    def under(self, weights: Floats) -> Floats:
+        """(k,): the share under each row of `weights` (k, units), how often each unit is taken; NaN without pairs."""
+        right, total = (np.einsum("ki,ij,kj->k", weights, counts, weights, optimize=True) for counts in (self.right, self.total))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.where(total > 0, right / total, np.nan))
+
+
+def ordered_pairs(
+    x: Floats, y: Floats, unit: Ints, units: int, squared_error: Floats | None = None, ties: Ties = "half"
+) -> PairCounts:
+    """All pairs of images whose labels differ, or with `squared_error` (n,) those that people could tell apart.
+
+    Args:
+        x: (n,) scores.
+        y: (n,) labels.
+        unit: (n,) each image's unit, from 0.
+        units: how many there are.
+        squared_error: of each label: the squared deviation of its opinions over their number.
+        ties: what equal scores count; "first": as if the earlier image had the higher score.
+    """
+    right, total = np.zeros((units, units)), np.zeros((units, units))
+    for i in range(len(x) - 1):
+        dx, dy, others = x[i] - x[i + 1 :], y[i] - y[i + 1 :], unit[i + 1 :]
+        taken = dy != 0
+        if squared_error is not None:
+            taken &= np.abs(dy) >= SIGNIFICANCE * np.sqrt(squared_error[i] + squared_error[i + 1 :])
+        correct = np.where(dx == 0, _tie(ties, (dy > 0).astype(np.float64)), (dx > 0) == (dy > 0))
+        right[unit[i]] += np.bincount(others, correct * taken, units)
+        total[unit[i]] += np.bincount(others, taken, units)
+    return PairCounts(right, total)
+
+
+def listed_pairs(x: Floats, first: Ints, second: Ints, share: Floats, unit: Ints, units: int, ties: Ties = "half") -> PairCounts:
+    """The pairs of a list, with the people who agree with the scores as their right part (2AFC; a bare verdict is 0 or 1).
+
+    Args:
+        x: (n,) scores.
+        first: (p,) the place in `x` of each pair's first image.
+        second: (p,) of its second.
+        share: (p,) in [0, 1], of people who found the first better.
+        unit: (n,) each image's unit, from 0.
+        units: how many there are.
+        ties: what equal scores count.
+    """
+    difference = x[first] - x[second]
+    agreeing = np.where(difference > 0, share, np.where(difference < 0, 1 - share, _tie(ties, share)))
+    cell = unit[first] * units + unit[second]
+    right, total = (np.bincount(cell, w, units * units) for w in (agreeing, np.ones_like(share)))
+    return PairCounts(*(np.asarray(c, dtype=np.float64).reshape(units, units) for c in (right, total)))
+
+
+def _tie(ties: Ties, share: Floats) -> Floats:
+    """(p,): what equal scores of pairs count whose first is the better one for a `share` of people."""
+    if ties == "first":
+        return share
+    return np.full(len(share), 0.5 if ties == "half" else 0.0)

@@ -1,0 +1,16 @@
+"""Commands that these tests call by click's runner show their messages, as `main` has them do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.cli.options import show_message
+from harness.runtime import logs
+
+
+@pytest.fixture(autouse=True)
+def shown() -> Iterator[None]:
+    with logs.handled(show_message):
+        yield

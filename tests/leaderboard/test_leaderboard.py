@@ -31,6 +31,7 @@ from harness.results.marks import (
     INCOMPLETE,
     NO_LABELS,
     NOT_COMPARED,
+    ONE_SPLIT,
     OTHER_SPLIT,
     OTHER_TABLE,
     PARTIAL,
@@ -291,6 +292,23 @@ def test_repeated_splits_are_one_row_with_their_range_and_records(tmp_path: Path
     assert "3 splits" in markdown(board(leaderboard.collect([tmp_path]), "toy"))
     assert leaderboard.contradictions(place, typed(record)) == []
     assert leaderboard.contradictions(place, typed(record | {"repeats": [record["repeats"][0] | {"n": 181}]})) != []
+
+
+def test_one_split_among_medians_over_splits_is_marked_and_not_ranked(tmp_path: Path) -> None:
+    repeated(tmp_path, "psnr")
+    make(tmp_path, "other", split="random", table="table")
+    rows = {row.name: row for row in rows_of(tmp_path) if row.kind != "control"}
+    assert (rows["psnr"].rank, rows["psnr"].marks) == (1, ())
+    assert (rows["other"].rank, rows["other"].marks) == (None, (ONE_SPLIT,))
+
+
+def test_copies_of_records_that_mlflow_keeps_are_no_records(tmp_path: Path) -> None:
+    place, _ = make(tmp_path, "psnr")
+    copy = tmp_path / "mlartifacts" / "feed" / "artifacts"
+    shutil.copytree(place, copy)
+    assert [folder for folder, _ in leaderboard.collect([tmp_path])] == [place]
+    shutil.rmtree(place)
+    assert leaderboard.collect([tmp_path], unfinished=True) == []
 
 
 def test_splits_that_are_not_put_together_yet_are_not_taken_for_seeds(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What AHIQ costs here, against a straightforward forward and against the published `pyiqa` package.
 
-    python benchmarks/ahiq.py [--rounds 3] [--patch 8] [--only pair,ten,steps,training,memory,bf16]
+    python benchmarks/ahiq.py [--rounds 3] [--patch 8] [--only pair,ten,steps,ways,training,memory,bf16]
 
 Contenders run side by side and interleaved, on pictures that are new in every round, with the same random weights, on
 one thread; a figure is the median over the rounds of CPU seconds, a ratio the median of the rounds' ratios. A share is the
@@ -38,7 +38,7 @@ from harness.models.ahiq.model import AHIQ
 from harness.models.kernels import choice, linear
 from harness.models.kernels import onednn as onednn_products
 
-PARTS = ("pair", "ten", "steps", "training", "memory", "bf16")
+PARTS = ("pair", "ten", "steps", "ways", "training", "memory", "bf16")
 AIMS = {
     "one pair": (3.3, 3.8),
     "ten distorted images per reference": (6.0, 7.0),
@@ -124,6 +124,7 @@ def operations(work: Callable[[], Any]) -> float:
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
     }
+    work()  # after which every way is chosen
     # Packed products are no operators that the counter knows; the public ones do the same number.
     ways = {name: "plain" if name.startswith("linear") else way for name, way in choice.read(choice.kept_in()).items()}
     with choice.using(ways):
@@ -349,6 +350,33 @@ def steps(patch: int, rounds: int) -> None:
     print("\nchosen here: " + ", ".join(f"{name} {way}" for name, way in chosen.items()))
 
 
+def ways(patch: int, rounds: int) -> None:
+    """What is gained by taking each faster way of computing only where a trial shows it to be faster."""
+    torch.manual_seed(0)
+    model = AHIQ(patch_size=patch).eval()
+    chosen = choice.chosen([model], 1)
+
+    def by(named: Any) -> Callable[[int], Tensor]:
+        def inside(number: int) -> Tensor:
+            with choice.using(named):
+                return model.score(*pictures(2, number).split(1))
+
+        return inside
+
+    contenders = {"chosen by trials": by(chosen), "every faster way": by(None), "public functions alone": by(choice.PLAINLY)}
+    count = operations(lambda: by(chosen)(0))
+    found = compare(contenders, rounds)
+    first = found.times["chosen by trials"]
+    rows = [
+        (name, f"{median(times):.2f}", f"{ratio(times, first):.3f}x", found.share(name, count))
+        for name, times in found.times.items()
+    ]
+    header = ("", "CPU s", "over the chosen", "share of the best product")
+    table(f"Ways of computing, one pair ({count / 1e9:.0f} GFLOP), ViT-B/{patch}; {found.best()}", header, rows)
+    apart = max(difference(found.results["chosen by trials"], other) for other in found.results.values())
+    print(f"\nlargest difference of a score: {apart:.1e}; chosen: " + ", ".join(f"{k} {v}" for k, v in chosen.items()))
+
+
 def training(patch: int, rounds: int) -> None:
     """A training step of the released recipe; the peer's trunks are in the graph, as in the released code."""
     peer = Straightforward(patch)
@@ -442,7 +470,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--patch", type=int, default=8, choices=(8, 16))
-    parser.add_argument("--only", default="pair,ten,steps,training,memory", help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--only", default="pair,ten,steps,ways,training,memory", help=f"some of {','.join(PARTS)}")
     parser.add_argument("--in-process", choices=("nothing", "peer", "ours"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -458,6 +486,8 @@ def main() -> None:
         scoring(arguments.patch, arguments.rounds, parts)
     if "steps" in parts:
         steps(arguments.patch, arguments.rounds)
+    if "ways" in parts:
+        ways(arguments.patch, arguments.rounds)
     if "training" in parts:
         training(arguments.patch, arguments.rounds)
     if "memory" in parts:

@@ -68,8 +68,9 @@ def images(part: str, rows: Ints, scores: Floats, labels: Floats, references: ND
 def searched(samples: list[Sample], trials: int, seed: int) -> list[Blend]:
     """The search's blend on each sample, by its own chains in this process."""
     chains = []
-    for number, sizes in enumerate(planned(trials).sizes):
-        chain = Chain(seed, number, sizes, samples, "main")
+    plan = planned(trials)
+    for number in range(len(plan.sizes)):
+        chain = Chain(seed, number, plan, samples, "main")
         while not chain.done:
             chain.advance()
         chains.append(chain)

@@ -1,15 +1,18 @@
-"""The search of ensembles against what has a closed form, on real scores, in sample and out of fold, with times.
+"""What the search adds to what has a closed form, on real scores, in sample and out of fold, with the CPU time of each.
 
-    python benchmarks/ensembles.py DIR [--out FOLDER] [--trials N] [--objective main|srcc|plcc] [--fit kadid-scores|csiq-scores]
+    OMP_NUM_THREADS=1 python benchmarks/ensembles.py DIR [--out FOLDER] [--trials N,N] [--objective main|srcc|plcc]
+                                                         [--fit kadid-scores|csiq-scores]
 
 DIR as for `benchmarks/crossval.py`. Nothing here needs Ray: chains are walked one after another, which gives the same blends
-as `harness ensemble` does; `benchmarks/crossval.py` runs the whole of it and reports on the other dataset.
+as `harness ensemble` does; `benchmarks/crossval.py` runs the whole of it and reports on the other dataset. Seconds are of this
+process's CPU, for all fitting images and the five folds together; scalings are fitted once, before.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import crossval
@@ -20,16 +23,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("source", type=Path)
     parser.add_argument("--out", type=Path, default=Path("ensembles"))
-    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--trials", default="1000,20000")
     parser.add_argument("--objective", default="main", choices=("main", "srcc", "plcc"))
     parser.add_argument("--fit", default="kadid-scores", choices=[card for card, _ in crossval.LABELS.values()])
     asked = parser.parse_args()
 
     from harness.engine.request import Request
+    from harness.ensembles import blends
     from harness.ensembles.assess import out_of_fold
+    from harness.ensembles.blends import Blend, Fits
     from harness.ensembles.members import gather
     from harness.ensembles.objective import objective
-    from harness.ensembles.search import Chain, as_blend, folds, planned, powell, sample
+    from harness.ensembles.search import Chain, Sample, as_blend, folds, planned, powell
     from harness.models.score_scaling import KINDS
 
     files = crossval.prepare(asked.source, asked.out)
@@ -38,37 +43,50 @@ def main() -> None:
     images = gathered.fitting
     held_out = folds(images.references, 0)
     outside = [np.setdiff1d(np.arange(len(images.names)), rows) for rows in held_out]
-    started = time.perf_counter()
+    started = time.process_time()
+    each = [Fits(images.scores[:, rows], images.labels[rows]) for rows in (np.arange(len(images.names)), *outside)]
+    columns = [blends.columns(fits, gathered.member_of, KINDS) for fits in each]
+    print(f"{asked.fit}: {len(images.names)} images, {time.process_time() - started:.1f} s for scalings\n")
+    print(
+        f"| | {asked.objective} in sample | out of fold SRCC | PLCC | {asked.objective} | CPU s |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
+
+    def show(name: str, find: Callable[[], list[Blend]]) -> list[Blend]:
+        before = time.process_time()
+        found = find()
+        seconds = time.process_time() - before
+        inside = objective(asked.objective, found[0](images.scores)[None], images.labels)[0]
+        folded = [b.calibrated(images.scores[:, r], images.labels[r]) for b, r in zip(found[1:], outside, strict=True)]
+        beyond = out_of_fold(folded, held_out, images.scores).values[None]
+        srcc, plcc, aimed = (objective(f, beyond, images.labels)[0] for f in ("srcc", "plcc", asked.objective))
+        print(f"| {name} | {inside:.5f} | {srcc:.4f} | {plcc:.4f} | {aimed:.4f} | {seconds:.2f} |", flush=True)
+        return found
+
+    own = list(range(len(images.scores)))
+    mean = show("mean", lambda: [blends.mean(fits, own) for fits in each])
+    greedy = show("greedy", lambda: [blends.greedy(fits, own, asked.objective) for fits in each])
+    closed = show("least squares (NNLS)", lambda: [blends.least_squares(fits, own, KINDS) for fits in each])
+    show(
+        "NNLS, then Powell",
+        lambda: [powell(b, c, f.labels, asked.objective) for b, c, f in zip(closed, columns, each, strict=True)],
+    )
     samples = [
-        sample(images.scores[:, rows], images.labels[rows], gathered.member_of, KINDS, asked.objective)
-        for rows in (np.arange(len(images.names)), *outside)
+        Sample(c, f.labels, {"mean": m, "greedy": g, "least-squares": n})
+        for c, f, m, g, n in zip(columns, each, mean, greedy, closed, strict=True)
     ]
-    print(f"{asked.fit}: {len(images.names)} images, {time.perf_counter() - started:.2f} s for scalings and closed forms")
-    print(f"{'':14}{asked.objective + ' in sample':>17}{'out of fold SRCC':>18}{'PLCC':>8}{'seconds':>9}", flush=True)
 
-    def show(name: str, blends: list, seconds: float) -> None:
-        inside = objective(asked.objective, blends[0](images.scores)[None], images.labels)[0]
-        each = [b.calibrated(images.scores[:, r], images.labels[r]) for b, r in zip(blends[1:], outside, strict=True)]
-        beyond = out_of_fold(each, held_out, images.scores).values[None]
-        srcc, plcc = (objective(figure, beyond, images.labels)[0] for figure in ("srcc", "plcc"))
-        print(f"{name:14}{inside:17.5f}{srcc:18.4f}{plcc:8.4f}{seconds:9.2f}", flush=True)
+    def searched(trials: int) -> list[Blend]:
+        plan = planned(trials)
+        chains = [Chain(0, number, plan, samples, asked.objective) for number in range(len(plan.sizes))]
+        for chain in chains:
+            while not chain.done:
+                chain.advance()
+        tops = [max(chains, key=lambda chain: chain.figures[place]) for place in range(len(samples))]
+        return [as_blend(top.best[place], part.columns) for place, (top, part) in enumerate(zip(tops, samples, strict=True))]
 
-    for name in samples[0].simple:
-        show(name, [s.simple[name] for s in samples], 0.0)
-    started = time.perf_counter()
-    improved = [powell(s.simple["least-squares"], s.columns, s.labels, asked.objective) for s in samples]
-    show("Powell", improved, time.perf_counter() - started)
-    started = time.perf_counter()
-    plan = planned(asked.trials)
-    chains = [Chain(0, number, sizes, samples, asked.objective) for number, sizes in enumerate(plan.sizes)]
-    for chain in chains:
-        while not chain.done:
-            chain.advance()
-    found = []
-    for place, part in enumerate(samples):
-        best = max(chains, key=lambda chain: chain.figures[place])
-        found.append(as_blend(best.best[place], part.columns))
-    show(f"search {asked.trials:,}", found, time.perf_counter() - started)
+    for trials in map(int, asked.trials.split(",")):
+        show(f"searched, {trials:,} trials", lambda trials=trials: searched(trials))  # type: ignore[misc]
 
 
 if __name__ == "__main__":

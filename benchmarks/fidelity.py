@@ -11,6 +11,7 @@ A metric whose weights or library are not on this machine is marked as not run.
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,7 +118,8 @@ def document(results: list[Result], adapted: list[Result]) -> str:
         _summary(adapted),
         _details(adapted),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    filled = (part if part.startswith(("|", "#")) else textwrap.fill(part, 120, break_on_hyphens=False) for part in parts if part)
+    return "\n\n".join(filled) + "\n"
 
 
 def _summary(results: list[Result]) -> str:

@@ -6,9 +6,9 @@
 A draw is a data set of references with twelve images each. An image has features, and its label is a weighted sum of them; each
 reference has weights of its own around common ones, shifts its labels, and adds noise. As in the datasets' default protocols, ten
 seeded splits train on 60 %, validate on 20 % (unused here) and test on 20 % of the references. On each split every model is
-trained again. Model i sees its own noisy copy of the features, so that all models are equally good by construction and what they
-learn differs. Learners: `linear` (ridge regression), `neighbours` (the mean label of the five nearest training images; it hangs on
-its training data most), and `fixed` (no training: a fixed weighting of each model's features, scored once).
+trained again. Model i sees its own noisy copy of the features, so that all models are equally good by construction and what
+they learn differs. Learners: `linear` (ridge regression), `neighbours` (the mean label of the five nearest training images; it
+hangs on its training data most), and `fixed` (no training: a fixed weighting of each model's features, scored once).
 
 Printed: per cent of draws in which two equally good models are called different at the 5 % level, by the corrected test
 (`corrected`), by the same test with n_test / (references - n_test) (`all others`), and by a plain t test over the splits

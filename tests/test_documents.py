@@ -27,6 +27,7 @@ LONGEST_README = 130
 RUN = {
     "docs/quickstart.md": "tests/test_documents.py",
     "docs/guides/codecs.md": "tests/integration/test_codec_guide.py",
+    "docs/guides/hold-a-challenge.md": "tests/challenges/test_contest.py",
     "docs/guides/own-model.md": "tests/integration/test_own_cards.py",
     "docs/guides/own-dataset.md": "tests/integration/test_own_cards.py",
 }
@@ -79,8 +80,7 @@ def invocation(words: list[str], *, strict: bool = True) -> tuple[click.Command,
         if not words or words[0].startswith("-") or words[0] not in command.commands:
             # A group may choose a subcommand for words that are none: `leaderboard demo`.
             command.parse_args(context, words)
-            kept = "_protected_args" if hasattr(context, "_protected_args") else "protected_args"  # of click from 8.2 on; before
-            words = [*getattr(context, kept), *context.args]
+            words = [*getattr(context, "_protected_args", []), *context.args]
             if not words:
                 return command, []
         name, found, words = command.resolve_command(context, words)

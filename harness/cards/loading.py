@@ -99,6 +99,19 @@ def load_cards(kind: str, extra: Sequence[str | Path] = ()) -> dict[str, Card]:
     return dict(sorted(cards.items()))
 
 
+def readable_tables(kind: str, extra: Sequence[str | Path] = ()) -> dict[str, dict[str, Any]]:
+    """The cards of a kind by name as their files say it, not checked any further; files that cannot be read are passed over."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in _card_files(kind, extra):
+        try:
+            table = _read_toml(path)
+        except UsageError:
+            continue
+        if _kind_of(table) == kind and isinstance(name := table.get("name"), str):
+            found.setdefault(name, table)
+    return found
+
+
 def find_dataset(name: str, extra: Sequence[str | Path] = ()) -> DatasetCard:
     """The dataset card called `name`, or the card in the file `name` (ending in .toml)."""
     return find_card(DatasetCard, "datasets", name, extra)

@@ -13,7 +13,7 @@ from harness.cards.loading import find_dataset
 from harness.cards.overrides import apply_set
 from harness.cards.schema import DatasetCard, ModelCard
 from harness.challenges.readme import seconds
-from harness.challenges.submit import Submission, used_data
+from harness.challenges.submit import Submission, member_names, used_data
 from harness.engine.asked_again import Repeated, request_of
 from harness.files.atomic import write_text
 from harness.models import find_model
@@ -201,11 +201,8 @@ def _crops(record: Record) -> str:
 
 
 def _ensemble(model: ModelCard) -> str:
-    members = model.model.get("members")
-    if not members:
-        return "none, a single model"
-    names = members if isinstance(members, list | tuple) else [members]
-    return f"of {len(names)}: " + ", ".join(str(m.get("name", m)) if isinstance(m, Mapping) else str(m) for m in names)
+    names = member_names(model)
+    return f"of {len(names)}: {', '.join(names)}" if names else "none, a single model"
 
 
 def _cost_facts(made: Submission, cost: Cost) -> dict[str, str]:

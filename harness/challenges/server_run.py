@@ -98,8 +98,8 @@ def rehearse(
         with _unpacked(packed, phase) as app:
             expected = _expected(card, packed, phase, labels, cards)
             for interpreter in [None, *([other] if other else [])]:
+                _log.info(f"phase {phase}: running the scoring program as the server would, with {interpreter or 'this Python'}")
                 trials.append(_trial(card, app, phase, truth, expected, interpreter))
-                _log.info(str(trials[-1]))
     return trials
 
 

@@ -42,6 +42,7 @@ def entry_of(made: Submission) -> dict[str, Any]:
         "key": made.record.key,
         "images": made.images,
         "size": made.size,
+        **({"rehearsal": True} if made.rehearsal else {}),
     }
 
 
@@ -123,12 +124,20 @@ def numbers(name: str, runs: str | Path, cards: Sequence[str] = ()) -> list[dict
                 "reported": None,
                 "measured": {k: scored[k] for k in ("main", "srcc", "plcc", "n", "ci")} if scored else None,
                 "source": f"sha256 {entry['sha256'][:16]}" + (f", run {entry['key']}" if entry.get("key") else ""),
-                "status": f"labels {entry['labels_sha256'][:8]}" if scored else "not scored here",
+                "status": f"labels {entry['labels_sha256'][:8]}"
+                if scored
+                else "rehearsal"
+                if entry.get("rehearsal")
+                else "not scored here",
                 "note": (scored or {}).get("note", ""),
             }
         )
     phases = list(dict.fromkeys([*card.phases, *(row["phase"] for row in rows)]))
     return sorted(rows, key=lambda row: (phases.index(row["phase"]), *_height(row)))
+
+
+def _unscored(entry: Mapping[str, Any]) -> str:
+    return "rehearsal" if entry.get("rehearsal") else "not scored here"
 
 
 def _height(row: Mapping[str, Any]) -> tuple[bool, float, str]:
@@ -138,7 +147,7 @@ def _height(row: Mapping[str, Any]) -> tuple[bool, float, str]:
     return height is None, -(height or 0.0), row["name"]
 
 
-_DROPS = ("status", "n", "PLCC reported", "SRCC reported", "PLCC measured", "SRCC measured", "source")
+_DROPS = ("status", "n", "source", "PLCC measured", "SRCC measured", "SRCC reported", "PLCC reported", "main measured")
 """Columns that are left out of a narrow terminal, the first one first."""
 
 

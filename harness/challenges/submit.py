@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ class Submission:
     size: int
     sha256: str
     warnings: tuple[Finding, ...]
+    rehearsal: bool = False
+    """Only some images were scored (`--limit`); the zip says so, and a check calls it incomplete."""
 
     def json(self) -> dict[str, Any]:
         """One object of `harness submit --json`."""
@@ -66,12 +69,16 @@ class Submission:
             "size": self.size,
             "sha256": self.sha256,
             "runtime_per_image": self.record.runtime_per_image,
+            "rehearsal": self.rehearsal,
             "warnings": [finding.json() for finding in self.warnings],
         }
 
     def __str__(self) -> str:
         about = f"{self.card.name}, phase {self.phase}, {self.record.model}, {self.images:,} images"
         next_step = f"next: {self.card.next_step}" if self.card.next_step else ""
+        if self.rehearsal:
+            images = self.card.phases[self.phase].images
+            next_step = f"a rehearsal: {self.images:,} of {images:,} images, not to be handed in; next: without --limit"
         summary = f"{self.file}: {about}, read back and checked\n{self.size:,} bytes, sha256 {self.sha256}"
         inferred = f"inferred, with no source that says so: {'; '.join(self.card.inferred)}" if self.card.inferred else ""
         return "\n".join(filter(None, [*(warning.text() for warning in self.warnings), summary, inferred, next_step]))
@@ -89,16 +96,19 @@ def submit(
     """Score every image of a challenge's phase with the model, or the model of the run, that `word` names; write the zip `out`.
 
     `wish` says how: root, weights, settings, seed, device, runs and the like; its model, dataset and protocol are set here. The
-    zip is a pure function of the record and the challenge's card (and the description, where one is given). Raises UsageError
-    for what cannot be asked, RunError where the scores make no valid submission; then nothing is written.
+    zip is a pure function of the record and the challenge's card (and the description, where one is given). With a limit it is a
+    rehearsal: marked, and incomplete. Raises UsageError for what cannot be asked, RunError where the scores make no valid
+    submission; then nothing is written.
     """
     card = find_challenge(challenge, wish.cards)
     phase = image_names.phase_named(card, phase)
     outcome = _record(word, card, phase, wish)
-    files = contents(card, outcome.folder, outcome.record, description)
-    known = [name for name, _, _ in ScoreFile(outcome.folder).read()]
+    rehearsal = outcome.record.partial
+    known = list(_scores(outcome.folder, outcome.record))
+    mark = f"rehearsal, {len(known):,} of {card.phases[phase].images:,} images" if rehearsal else ""
+    files = contents(card, outcome.folder, outcome.record, description, mark)
     report = inspect(files, [], [card], phase, str(out), lambda card, phase: known)
-    if defects := errors(report.findings):
+    if defects := [d for d in errors(report.findings) if not (rehearsal and d.kind in ("missing", "count"))]:
         raise RunError(
             "\n".join(
                 [
@@ -107,7 +117,7 @@ def submit(
                 ]
             )
         )
-    data = zip_file.zipped(files)
+    data = zip_file.zipped(files, mark)
     with atomic(out) as stream:
         stream.write(data)
     digest = sha256_file(out)
@@ -125,20 +135,32 @@ def submit(
         len(data),
         digest,
         tuple(warnings(report.findings)),
+        rehearsal,
     )
     standings.remember(wish.runs, standings.entry_of(made))
     _mirror(made, wish)
     return made
 
 
-def contents(card: ChallengeCard, folder: Path, record: Record, description: str | None = None) -> dict[str, bytes]:
-    """The submission's files, from a finished run and nothing else. Raises UsageError where the record lacks a fact."""
-    sign = 1.0 if record.higher_is_better else -1.0
-    scores = {name: sign * score for name, score, _ in ScoreFile(folder).read()}
-    files = {card.lines.file: score_lines.written(scores, card.lines).encode("ascii", "backslashreplace")}
+def contents(
+    card: ChallengeCard, folder: Path, record: Record, description: str | None = None, mark: str = ""
+) -> dict[str, bytes]:
+    """The submission's files, from a finished run and nothing else. Raises UsageError where the record lacks a fact.
+
+    `mark` stands before the description of what is not to be handed in.
+    """
+    files = {card.lines.file: score_lines.written(_scores(folder, record), card.lines).encode("ascii", "backslashreplace")}
     if card.readme:
-        files[card.readme_file] = readme.written(facts(card, folder, record, description), card.readme).encode("ascii")
+        known = facts(card, folder, record, description)
+        marked = replace(known, description=f"{mark}: {known.description}") if mark else known
+        files[card.readme_file] = readme.written(marked, card.readme).encode("ascii")
     return files
+
+
+def _scores(folder: Path, record: Record) -> dict[str, float]:
+    """The tested images' scores by name, higher is better."""
+    sign = 1.0 if record.higher_is_better else -1.0
+    return {name: sign * score for name, score, part in ScoreFile(folder).read() if part == "test"}
 
 
 def facts(card: ChallengeCard, folder: Path, record: Record, description: str | None = None) -> readme.Facts:
@@ -155,7 +177,18 @@ def facts(card: ChallengeCard, folder: Path, record: Record, description: str | 
         cpu=str(record.conditions.get("device")).startswith("cpu"),
         extra_data=bool(model.extra_data or used_data(card, record)),
         description=description if description is not None else described(model),
+        operations=_operations(record) if any(line.fact == "operations" for line in card.readme) else 0.0,
     )
+
+
+def _operations(record: Record) -> float:
+    """GFLOP per image, counted; raises UsageError where they cannot be."""
+    from harness.challenges.factsheet import cost_of
+
+    cost = cost_of(record)
+    if cost.flop_per_crop is None or cost.crops is None:
+        raise UsageError(f"{record.model}: the readme asks for operations, and they cannot be counted: {cost.note}")
+    return cost.flop_per_crop * cost.crops / 1e9
 
 
 def used_data(card: ChallengeCard, record: Record) -> list[str]:
@@ -164,30 +197,42 @@ def used_data(card: ChallengeCard, record: Record) -> list[str]:
 
 
 def described(model: ModelCard) -> str:
-    """A model card's title and first sentence."""
+    """A model card's title and first sentence, and an ensemble's members."""
     first = " ".join(model.description.split()).partition(". ")[0].rstrip(".")
-    return f"{model.title}: {first}" if first else str(model.title)
+    text = f"{model.title}: {first}" if first else str(model.title)
+    members = member_names(model)
+    return f"{text}; an ensemble of {len(members)}: {', '.join(members)}" if members else text
+
+
+def member_names(model: ModelCard) -> list[str]:
+    """An ensemble's members; empty for a single model."""
+    members = model.model.get("members") or ()
+    names = members if isinstance(members, list | tuple) else [members]
+    return [str(member.get("name", member)) if isinstance(member, Mapping) else str(member) for member in names]
 
 
 def _record(word: str, card: ChallengeCard, phase: str, wish: Request) -> Outcome:
     """The finished record of this phase that `word` means, made where there is none."""
     about = card.phases[phase]
+    if not about.dataset or not about.protocol:
+        raise UsageError(f"{card.name}, phase {phase}: its card names no dataset and protocol, so no model can score its images")
     folder = Path(word)
     wish = replace(wish, dataset=about.dataset, protocol=about.protocol)
     if not (folder / "record.json").is_file():
         request = _with_training(replace(wish, model=word))
-        return _checked(run(request), card, phase)
+        return _checked(run(request), card, phase, wish)
     record = read_record(folder)
     assert record is not None
     if isinstance(record, RepeatsRecord):
         raise UsageError(f"{folder}: a record of repeats; name one of its runs: {listed([r.run for r in record.repeats])}")
     passed = [f"--{name}" for name, value in (("weights", wish.weights), ("set", wish.settings), ("seed", wish.seed)) if value]
+    passed += ["--limit"] if wish.limit is not None and not record.partial else []
     found = (record.dataset, record.protocol) == (about.dataset, about.protocol)
     if passed and (found or wish.seed):
         raise UsageError(f"{folder} is a finished run, with its own settings: {listed(passed)} goes with a model's name")
     if found:
         _refuse_stale(folder, record, wish)
-        return _checked(Outcome(folder, record, found=True), card, phase)
+        return _checked(Outcome(folder, record, found=True), card, phase, wish)
     if asked_again.checked(folder, record).get("scores"):
         raise UsageError(
             f"{folder}: its scores came from a file, of other images than {card.name}'s {phase}; there is no model to run"
@@ -204,7 +249,7 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request) -> Outcom
     _log.info(f"{folder}: the model of this run scores {about.dataset} ({about.protocol})")
     settings, seed = fields["settings"], fields.get("seed", 0)
     request = replace(wish, model=fields["model"], weights=weights, settings=settings, seed=seed)
-    return _checked(run(request), card, phase)
+    return _checked(run(request), card, phase, wish)
 
 
 def _refuse_stale(folder: Path, record: Record, wish: Request) -> None:
@@ -221,8 +266,8 @@ def _refuse_stale(folder: Path, record: Record, wish: Request) -> None:
         raise UsageError("\n".join([*lines, "name the model instead of its run, and the images are scored as they are"]))
 
 
-def _checked(outcome: Outcome, card: ChallengeCard, phase: str) -> Outcome:
-    if outcome.record.partial:
+def _checked(outcome: Outcome, card: ChallengeCard, phase: str, wish: Request) -> Outcome:
+    if outcome.record.partial and wish.limit is None:
         raise UsageError(
             f"{outcome.folder}: only some images were scored (--limit); {card.name}, phase {phase}, needs all of them"
         )
@@ -261,7 +306,7 @@ def _newest(count: int) -> str:
 
 def _say_what_was_changed(card: ChallengeCard, description: str | None, outcome: Outcome) -> None:
     sign = 1.0 if outcome.record.higher_is_better else -1.0
-    power = score_lines.scale_of([sign * s for _, s, _ in ScoreFile(outcome.folder).read()], card.lines.decimals)
+    power = score_lines.scale_of(list(_scores(outcome.folder, outcome.record).values()), card.lines.decimals)
     if sign < 0:
         _log.info("scores were multiplied by -1: the model's are lower-is-better")
     if power:

@@ -21,6 +21,8 @@ from harness.runtime.findings import Finding
 
 _LARGEST_CONTENTS = 1 << 20
 _MOST_ENTRIES = 1000
+_REHEARSAL = b"rehearsal"
+"""How the comment of a zip begins that `harness submit --limit` made."""
 _JUNK = re.compile(r"(^|/)(__MACOSX/|\._|\.DS_Store$|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
 _OTHERS = {
     b"Rar!": "a RAR archive",
@@ -32,8 +34,8 @@ _OTHERS = {
 }
 
 
-def zipped(files: Mapping[str, bytes]) -> bytes:
-    """A flat zip of `files` in the order given: a pure function of them.
+def zipped(files: Mapping[str, bytes], mark: str = "") -> bytes:
+    """A zip of `files` in the order given: a pure function of them. `mark` is its comment, which `read` calls a defect.
 
     Stored, not deflated: other versions of zlib deflate to other bytes, and a submission is small.
     """
@@ -44,6 +46,7 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
             entry.create_system = 3
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(entry, data)
+        archive.comment = mark.encode()
     return out.getvalue()
 
 
@@ -102,6 +105,9 @@ def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> tuple[dict[
     found: list[Finding] = []
     candidates: dict[str, list[tuple[int, zipfile.ZipInfo]]] = {name: [] for name in limits}
     infos = archive.infolist()
+    if archive.comment.startswith(_REHEARSAL):
+        what = f"incomplete: a {_shown(archive.comment.decode('ascii', 'replace'))}"
+        found.append(Finding("error", "rehearsal", "the zip", what, "submit without --limit"))
     if len(infos) > _MOST_ENTRIES:
         what = f"{len(infos):,} entries; only the first {_MOST_ENTRIES:,} were looked at"
         found.append(Finding("error", "entries", "the zip", what, f"zip {_both(limits)} and nothing else", mechanical=True))

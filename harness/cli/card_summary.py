@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.results.tables import number
+from harness.runtime.columns import shortened
 
 ALWAYS = ("higher_is_better",)
 """Fields that say something where they are false, too."""
@@ -53,7 +53,7 @@ def summary(fields: Mapping[str, Any], width: int) -> str:
         if isinstance(value, Mapping) and not any(isinstance(one, Mapping) for one in value.values()):
             plain += _wrapped(_settings(value), width, f"{key}: ", _PROSE)
         elif entries := _entries(key, value):
-            cut = [textwrap.shorten(entry, width - len(_INDENT), placeholder=" …") for entry in entries]
+            cut = [shortened(" ".join(entry.split()), width - len(_INDENT)) for entry in entries]
             tables.append(_Table(key, cut, len(cut)))
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
@@ -111,6 +111,8 @@ def _weights(entry: Mapping[str, Any]) -> str:
 
 
 def _published(entry: Mapping[str, Any]) -> str:
+    from harness.results.tables import number
+
     names = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC", "main": "main", "rmse": "RMSE"}
     figures = ", ".join(f"{name} {number(entry[key], 4)}" for key, name in names.items() if entry.get(key) is not None)
     where = ", ".join(filter(None, (entry["dataset"], entry["protocol"], entry["variant"])))

@@ -11,6 +11,8 @@ import click
 from harness.cli import options as o
 from harness.cli.options import Argument, Option, echo, options
 
+_DATASET = "Take the tested images of this dataset, and their labels."
+_DRAWS = "Draw so many sets of references to see how firm the places are."
 _LABELS = "Take labels from here: a file of name,score (also std, raters, reference), or a folder of such files."
 _START = "Start the first phase on this date, UTC, where the card has no dates; default: today."
 _PYTHON = "Run the scoring program with this interpreter too; default: one of the image's version, if there is one."
@@ -30,9 +32,49 @@ class BundleOptions:
     as_json: o.Json
 
 
+@dataclass(frozen=True)
+class NewOptions:
+    """What `harness challenge new` takes."""
+
+    name: Annotated[str, Argument(metavar="NAME")]
+    out: Annotated[str, Option(default=".", show_default=True, metavar="DIR", help="Write the card to this folder.")]
+    dataset: Annotated[str | None, Option(metavar="NAME|TABLE.csv", help=_DATASET)]
+    protocol: Annotated[str | None, Option(metavar="NAME", help="Take the images that this protocol tests; default: the card's.")]
+    root: o.Root
+    cards: o.Cards
+    quiet: o.Quiet
+    as_json: o.Json
+
+
+@dataclass(frozen=True)
+class BoardOptions:
+    """What `harness challenge board` takes."""
+
+    folder: Annotated[str, Argument(metavar="DIR")]
+    labels: Annotated[str, Option(required=True, metavar="FILE", help=_LABELS)]
+    challenge: Annotated[str | None, Option(metavar="NAME", help="They are of this challenge; default: as their names say.")]
+    phase: Annotated[str | None, Option(metavar="NAME", help="They are of this phase; default: as their names say.")]
+    draws: Annotated[int, Option(default=1000, show_default=True, type=click.IntRange(1, 100_000), metavar="N", help=_DRAWS)]
+    seed: o.Seed
+    cards: o.Cards
+    quiet: o.Quiet
+    as_json: o.Json
+
+
 @click.group("challenge")
 def challenge_() -> None:
     """Organise a challenge: its card, its competition on Codabench, its board."""
+
+
+@challenge_.command("new")
+@options(NewOptions)
+def challenge_new(chosen: NewOptions) -> None:
+    """Write a commented card of a new challenge, with a dataset also its names and labels."""
+    from harness.challenges.template import new
+
+    where = {"dataset": chosen.dataset, "protocol": chosen.protocol, "root": chosen.root}
+    written = [str(path) for path in new(chosen.name, chosen.out, cards=chosen.cards, **where)]
+    echo(json.dumps({"written": written}, indent=2, ensure_ascii=False) if chosen.as_json else "\n".join(written))
 
 
 @challenge_.command("bundle")
@@ -42,4 +84,15 @@ def challenge_bundle(chosen: BundleOptions) -> None:
     from harness.challenges.bundle import bundle
 
     made = bundle(chosen.card, chosen.labels, chosen.out, start=chosen.start, python=chosen.python, cards=chosen.cards)
+    echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))
+
+
+@challenge_.command("board")
+@options(BoardOptions)
+def challenge_board(chosen: BoardOptions) -> None:
+    """Score every zip of a folder: places, intervals, the group of the best, and how firm each place is."""
+    from harness.challenges.contest import board
+
+    kind = {"challenge": chosen.challenge, "phase": chosen.phase}
+    made = board(chosen.folder, chosen.labels, draws=chosen.draws, seed=chosen.seed, cards=chosen.cards, **kind)
     echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))

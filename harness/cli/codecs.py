@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import click
 
 from harness.cli import options as o
-from harness.cli.options import WORDS, Argument, Option, echo, options
+from harness.cli.options import Argument, Option, echo, options
 
 if TYPE_CHECKING:
     from harness.engine.codecs import CodecComparison, CodecResult
@@ -50,7 +50,7 @@ class CodecsOptions:
     by: Annotated[str, Option("--codec", **_BY)]
     setting: Annotated[str | None, Option(metavar="COLUMN", help=_SETTING)]
     image: Annotated[str | None, Option(metavar="COLUMN", help=_IMAGE)]
-    metrics: Annotated[tuple[str, ...], Option(help=_METRICS, **WORDS)]
+    metrics: Annotated[tuple[str, ...], Option(help=_METRICS, **o.METRICS)]
     lower: Annotated[tuple[str, ...], Option("--lower-is-better", metavar="METRIC", help=_LOWER)]
     method: Annotated[Literal["akima", "pchip"], Option(help="Interpolate the curves so.", **_METHOD)]
     inner: Annotated[bool, Option(help="Use the images that all codecs have.")]
@@ -135,7 +135,7 @@ def _tables(found: CodecComparison) -> list[Table]:
     ]
     notes = [line for result in found.results for line in _left_out(result)]
     turned = [m.name for m in found.table.metrics if not m.higher_is_better]
-    notes += [f"lower is better, turned round for the curves: {', '.join(turned)}"] if turned else []
+    notes += [f"lower is better, with the sign changed for the curves: {', '.join(turned)}"] if turned else []
     name = {"akima": "Akima", "pchip": "PCHIP"}[found.method]
     caption = f"Bjontegaard's rate difference from {found.anchor} ({found.table.rate}, {name}); negative: needs less rate"
     tables: list[Table] = [(caption, header, rows, notes)]

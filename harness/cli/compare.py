@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import click
 
+from harness.cli import completion
 from harness.cli import options as o
-from harness.cli.options import WORDS, Argument, Option, echo, options
+from harness.cli.options import Argument, Option, echo, options
 from harness.runtime.errors import UsageError
 
 _FITS = {"type": click.Choice(["logistic4", "logistic5", "poly3"]), "default": "logistic4", "show_default": True}
@@ -26,8 +27,8 @@ _DIFFERENCE = "Say how many references would show a true difference of D in SRCC
 class AgreementOptions:
     """What `harness agreement` takes."""
 
-    scores: Annotated[str, Argument()]
-    labels: Annotated[str, Argument()]
+    scores: Annotated[str, Argument(shell_complete=completion.paths("file"))]
+    labels: Annotated[str, Argument(shell_complete=completion.paths("file"))]
     lower: Annotated[tuple[str, ...], Option("--lower-is-better", **_LOWER_FILE)]
     fit: Annotated[Literal["logistic4", "logistic5", "poly3"], Option(help="Fit this curve before PLCC and RMSE.", **_FITS)]
     inner: Annotated[bool, Option(help="Use the names that both files have, and drop the others.")]
@@ -38,12 +39,12 @@ class AgreementOptions:
 class CompareOptions:
     """What `harness compare` takes."""
 
-    a: Annotated[str, Argument()]
-    b: Annotated[str | None, Argument()]
+    a: Annotated[str, Argument(shell_complete=completion.cards("models"))]
+    b: Annotated[str | None, Argument(shell_complete=completion.cards("models"))]
     by: Annotated[str | None, Option(metavar="COLUMN", help=_BY)]
-    metrics: Annotated[tuple[str, ...], Option(help=_METRICS, **WORDS)]
-    dataset: Annotated[str | None, Option(metavar="NAME|TABLE.csv", help=_DATASET)]
-    protocol: Annotated[str | None, Option(metavar="NAME", help=_PROTOCOL)]
+    metrics: Annotated[tuple[str, ...], Option(help=_METRICS, **o.METRICS)]
+    dataset: Annotated[str | None, Option(help=_DATASET, **o.DATASET)]
+    protocol: Annotated[str | None, Option(help=_PROTOCOL, **o.PROTOCOL)]
     labels: Annotated[str | None, Option(metavar="FILE.csv", help="Take labels (name,score,reference_id) from a file instead.")]
     lower: Annotated[tuple[str, ...], Option("--lower-is-better", metavar="a|b|labels", help=_LOWER)]
     inner: Annotated[bool, Option(help="Use the images that both have.")]
@@ -76,7 +77,7 @@ def compare(chosen: CompareOptions) -> None:
         from harness.cli.codecs import compare_by
 
         if chosen.b is not None or chosen.dataset or chosen.labels or chosen.protocol:
-            raise UsageError("--by compares the rows of one table: no B, --dataset, --protocol or --labels beside it")
+            raise UsageError("--by compares the rows of one table: leave out B, --dataset, --protocol and --labels")
         how = {"metrics": chosen.metrics, "lower": chosen.lower, "cards": chosen.cards, "inner": chosen.inner}
         compare_by(chosen.a, chosen.by, how, chosen.as_json, o.table_width(chosen.wide))
         return
@@ -86,9 +87,9 @@ def compare(chosen: CompareOptions) -> None:
         raise UsageError("--metrics belongs to --by")
     if unknown := [word for word in chosen.lower if word not in ("a", "b", "labels")]:
         raise UsageError(f"--lower-is-better {unknown[0]}: one of a, b, labels")
-    from harness.engine import compare as contrast
+    from harness.engine import compare as comparing
 
-    found = contrast.compare_members(
+    found = comparing.compare_members(
         chosen.a,
         chosen.b,
         dataset=chosen.dataset,
@@ -97,9 +98,9 @@ def compare(chosen: CompareOptions) -> None:
         labels=chosen.labels,
         lower=chosen.lower,
         inner=chosen.inner,
-        differences=chosen.differences or contrast.PLANNED,
+        differences=chosen.differences or comparing.PLANNED,
         cards=chosen.cards,
         runs=chosen.runs,
         seed=chosen.seed,
     )
-    echo(json.dumps(contrast.as_json(found), indent=2) if chosen.as_json else contrast.text(found, o.table_width(chosen.wide)))
+    echo(json.dumps(comparing.as_json(found), indent=2) if chosen.as_json else comparing.text(found, o.table_width(chosen.wide)))

@@ -16,7 +16,6 @@ from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError
 from harness.runtime.text import visible
 
-Name = Annotated[str, Argument()]
 PasswordFile = Annotated[str | None, Option(metavar="FILE", help="Read the password of a zip from a file; else it is asked for.")]
 
 
@@ -24,7 +23,7 @@ PasswordFile = Annotated[str | None, Option(metavar="FILE", help="Read the passw
 class CheckOptions:
     """What `harness data check` takes."""
 
-    name: Name
+    name: o.DatasetName
     full: Annotated[bool, Option(help="Decode every image, and leave a manifest.")]
     allow_incomplete: Annotated[bool, Option(help="Missing pairs are a warning and no error.")]
     strict: Annotated[bool, Option(help="Warnings end with exit status 1 too.")]
@@ -39,7 +38,7 @@ class CheckOptions:
 class GetOptions:
     """What `harness data get` takes."""
 
-    name: Name
+    name: o.DatasetName
     password_file: PasswordFile
     root: o.Root
     cards: o.Cards
@@ -51,7 +50,7 @@ class GetOptions:
 class UnpackOptions:
     """What `harness data unpack` takes."""
 
-    name: Name
+    name: o.DatasetName
     archives: Annotated[tuple[str, ...], Argument(metavar="[ARCHIVE]...")]
     password_file: PasswordFile
     root: o.Root
@@ -63,7 +62,7 @@ class UnpackOptions:
 class ShowOptions:
     """What `harness data show` takes."""
 
-    name: Name
+    name: o.DatasetName
     reference: Annotated[str | None, Option(metavar="ID", help="Show this reference; default: the first.")]
     out: Annotated[str | None, Option(metavar="FILE.png", help="Write the sheet there; default: NAME.png.")]
     root: o.Root

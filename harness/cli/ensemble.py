@@ -8,32 +8,31 @@ from typing import Annotated, Literal
 
 import click
 
+from harness.cli import completion
 from harness.cli import options as o
 from harness.cli.options import WORDS, Argument, Option, echo, options, request_of
 
 _DATASET = "Fit on the validation part of this dataset, else on all of it."
-_TRIALS = "Try N weightings [1000]; with --tune recipe, N trainings [8]."
-_TUNE = {"type": click.Choice(["recipe"]), "help": "Train one MEMBER under settings that its card has tunable."}
+_TRIALS = {"default": 1000, "show_default": True, "type": click.IntRange(1), "help": "Try N weightings."}
 _OBJECTIVE = {"default": "main", "show_default": True, "type": click.Choice(["main", "srcc", "plcc"])}
 _METHOD = {"default": "searched", "show_default": True, "type": click.Choice(["mean", "greedy", "least-squares", "searched"])}
 _SCALINGS = {"default": "raw,z,ecdf,logistic", "show_default": True, "help": "Try these scalings."}
 _ONE = "Use one scaling for each member in least squares and in what starts from it."
 _CROPS = "Try these croppings too, for members that take crops: five, nine, grid, ..."
 _LOWER = "Lower values of this file of scores are better; repeatable."
-_CONCURRENCY = "Try N side by side; default: one for each core, trainings 1."
+_CONCURRENCY = "Search N chains side by side; default: --workers, or one for each core."
 
 
 @dataclass(frozen=True)
 class EnsembleOptions:
     """What `harness ensemble` takes."""
 
-    members: Annotated[tuple[str, ...], Argument(required=True, metavar="MEMBER...")]
-    dataset: Annotated[str, Option(required=True, metavar="NAME|TABLE.csv", help=_DATASET)]
+    members: Annotated[tuple[str, ...], Argument(required=True, metavar="MEMBER...", shell_complete=completion.cards("models"))]
+    dataset: Annotated[str, Option(required=True, help=_DATASET, **o.DATASET)]
     root: o.Root
     protocol: o.Protocol
-    test_on: Annotated[tuple[str, ...], Option(help="Report on these further datasets too, whole.", **WORDS)]
-    trials: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help=_TRIALS)]
-    tune: Annotated[str | None, Option(**_TUNE)]
+    test_on: Annotated[tuple[str, ...], Option(help="Report on these further datasets too, whole.", **o.DATASETS)]
+    trials: Annotated[int, Option(metavar="N", **_TRIALS)]
     objective: Annotated[Literal["main", "srcc", "plcc"], Option(help="Maximize this figure.", **_OBJECTIVE)]
     method: Annotated[str, Option(help="Write the blend of this method as the card.", **_METHOD)]
     scalings: Annotated[tuple[str, ...], Option(**_SCALINGS, **WORDS)]
@@ -48,6 +47,7 @@ class EnsembleOptions:
     seed: o.Seed
     offline: o.Offline
     workers: o.Workers
+    ray: o.Ray
     batch: o.Batch
     mlflow_uri: o.Mlflow
     quiet: o.Quiet
@@ -62,23 +62,10 @@ def ensemble(chosen: EnsembleOptions) -> None:
     from harness.ensembles.build import ensemble as make
 
     request = request_of(chosen, model="")
-    if chosen.tune:
-        from harness.ensembles.tune import tune_recipe
-
-        tuned = tune_recipe(
-            chosen.members,
-            request,
-            chosen.out,
-            trials=chosen.trials or 8,
-            aim=chosen.objective,
-            concurrency=chosen.concurrency or 1,
-        )
-        echo(json.dumps(tuned.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(tuned))
-        return
-    wish = EnsembleRequest(
+    wanted = EnsembleRequest(
         chosen.out,
         test_on=chosen.test_on,
-        trials=chosen.trials or 1000,
+        trials=chosen.trials,
         aim=chosen.objective,
         method=chosen.method,
         scalings=chosen.scalings,
@@ -87,5 +74,5 @@ def ensemble(chosen: EnsembleOptions) -> None:
         concurrency=chosen.concurrency,
         one_scaling=chosen.one_scaling,
     )
-    made = make(chosen.members, request, wish)
+    made = make(chosen.members, request, wanted)
     echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))

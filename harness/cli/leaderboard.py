@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import click
 
+from harness.cli import completion
 from harness.cli import options as o
 from harness.cli.options import WORDS, Argument, Option, echo, options
 from harness.runtime.errors import UsageError
@@ -19,18 +20,20 @@ _HTML = {"metavar": "[DIR]", "is_flag": False, "flag_value": ""}
 _COLUMNS = "With --suite or --latex: show these columns; an unknown one lists them all."
 
 Boards = Annotated[str, Option(help="Keep committed tables and their records in this folder.", **_BOARDS)]
-Name = Annotated[str | None, Argument()]
+_COMMANDS = {"add": "Put finished runs among the committed records.", "write": "Write the tables.", "check": "Check the tables."}
+Name = Annotated[str | None, Argument(shell_complete=completion.cards("datasets", "challenges", files=False))]
+Shown = Annotated[str | None, Argument(shell_complete=completion.cards("datasets", "challenges", also=_COMMANDS, files=False))]
 
 
 @dataclass(frozen=True)
 class ShowOptions:
     """What `harness leaderboard show` takes."""
 
-    name: Name
+    name: Shown
     boards: Boards
-    html: Annotated[str | None, Option(help="Write the page index.html there; default: beside the records.", **_HTML)]
-    suite: Annotated[str | None, Option(metavar="NAME|CARD.toml", help="Show models by the datasets of a suite, in one table.")]
-    protocol: Annotated[str | None, Option(metavar="NAME", help="With --suite: use this protocol of every dataset.")]
+    html: Annotated[str | None, Option(help="Write the page index.html there; default: next to the records.", **_HTML)]
+    suite: Annotated[str | None, Option(help="Show models by the datasets of a suite, in one table.", **o.SUITE)]
+    protocol: Annotated[str | None, Option(help="With --suite: use this protocol of every dataset.", **o.PROTOCOL)]
     intervals: Annotated[bool, Option(help="With --suite or --latex: show the intervals of all figures.")]
     columns: Annotated[tuple[str, ...], Option(help=_COLUMNS, **WORDS)]
     latex: Annotated[bool, Option(help="Print LaTeX tables (booktabs), with caption and label.")]
@@ -44,7 +47,7 @@ class ShowOptions:
 
     @property
     def forms(self) -> dict[str, bool]:
-        """The forms that a table can have besides text, and whether each is asked for."""
+        """The forms that a table can have instead of text, and whether each is asked for."""
         forms = {"--latex": self.latex, "--csv": self.as_csv, "--markdown": self.as_markdown, "--json": self.as_json}
         return {**forms, "--html": self.html is not None}
 
@@ -53,7 +56,7 @@ class ShowOptions:
 class AddOptions:
     """What `harness leaderboard add` takes."""
 
-    folders: Annotated[tuple[str, ...], Argument(required=True, metavar="RUN...")]
+    folders: Annotated[tuple[str, ...], Argument(required=True, metavar="RUN...", shell_complete=completion.paths("dir"))]
     boards: Boards
 
 

@@ -15,6 +15,7 @@ from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge, find_dataset, find_suite, kind_of_file, load_cards
 from harness.cards.schema import KINDS, Card, DatasetCard, ModelCard
 from harness.cards.suite import SuiteCard
+from harness.cli import completion
 from harness.cli import options as o
 from harness.cli.card_summary import ALWAYS, summary
 from harness.cli.options import Argument, Option, echo, options
@@ -42,7 +43,7 @@ class ListOptions:
 class ShowOptions:
     """What `harness show` takes."""
 
-    name: Annotated[str, Argument(metavar="NAME|CARD.toml")]
+    name: Annotated[str, Argument(metavar="NAME|CARD.toml", shell_complete=completion.cards(*KINDS))]
     everything: Annotated[bool, Option("--all", help="Show every field in full.")]
     cards: o.Cards
     as_json: o.Json

@@ -18,9 +18,11 @@ from harness.cli.ensemble import ensemble
 from harness.cli.leaderboard import leaderboard_
 from harness.cli.listing import list_, show
 from harness.cli.options import echo, show_message
+from harness.cli.report import report
 from harness.cli.run import run
 from harness.cli.score import score
 from harness.cli.submission import submission_, submit
+from harness.cli.tune import tune
 from harness.cli.verify import verify
 from harness.cli.weights import weights_
 from harness.runtime import logs, signals, streams
@@ -37,14 +39,14 @@ def cli() -> None:
 
 
 for _command in (
-    list_, show, run, score, agreement_, compare, codecs_, ensemble, verify, leaderboard_, data_, submit, submission_, weights_,
-    challenge_, doctor,
+    list_, show, run, score, agreement_, compare, codecs_, ensemble, tune, verify, report, leaderboard_, data_, submit,
+    submission_, challenge_, weights_, doctor,
 ):  # fmt: skip
     cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The `harness` command: 0 done, 1 a fault, 2 a bad request, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    """Run the command and exit: 0 done, 1 failed, 2 a bad request, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
     with streams.guarded() as out:
         status = _run(list(sys.argv[1:] if arguments is None else arguments))
         if out is not None and (refused := out.refusal()) is not None:

@@ -10,10 +10,11 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints, overload
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
+from harness.cli import completion
 from harness.runtime import logs
 from harness.runtime.errors import UsageError
 from harness.runtime.text import visible_document
@@ -33,7 +34,7 @@ class Option:
 
     Args:
         flag: The option's name where the field's would not do, such as `--format` of the field `form`.
-        attributes: What click.option takes besides.
+        attributes: What else click.option takes.
     """
 
     def __init__(self, flag: str = "", **attributes: Any) -> None:
@@ -42,6 +43,7 @@ class Option:
     def decorator(self, name: str, kind: Any) -> Callable[[F], F]:
         """The click decorator of the field `name`, of type `kind`."""
         implied: dict[str, Any] = {"is_flag": True} if kind is bool else {"multiple": True} if get_origin(kind) is tuple else {}
+        implied["shell_complete"] = completion.for_metavar(self.attributes.get("metavar") or "")
         return click.option(self.flag or f"--{name.replace('_', '-')}", name, **(implied | self.attributes))
 
 
@@ -83,6 +85,10 @@ def _set_quiet(context: click.Context, parameter: click.Parameter, value: bool) 
     return value
 
 
+_MODELS = completion.cards("models")
+_DEVICE: Mapping[str, Any] = {"metavar": "NAME", "shell_complete": completion.words("cpu", "cuda", "cuda:0")}
+_RELEASED = completion.cards(also={"released": "the weights that the authors released"})
+_WEIGHTS: Mapping[str, Any] = {"metavar": "FILE|released", "shell_complete": _RELEASED}
 _AT_LEAST_0, _AT_LEAST_1 = click.IntRange(0), click.IntRange(1)
 _WORKERS = "Share the work among N processes; 0 or 1: this one works, with a thread per core."
 _QUIET = "Show warnings and errors only: no progress, no remarks."
@@ -94,9 +100,23 @@ SETTINGS: Mapping[str, Any] = {
     "callback": lambda context, parameter, value: parse_settings(value),
 }
 
+DATASET: Mapping[str, Any] = {"metavar": "NAME|TABLE.csv", "shell_complete": completion.cards("datasets")}
+PROTOCOL: Mapping[str, Any] = {"metavar": "NAME", "shell_complete": completion.keys_of("datasets", "protocols", "dataset")}
+CHALLENGE: Mapping[str, Any] = {"metavar": "NAME", "shell_complete": completion.cards("challenges", files=False)}
+PHASE: Mapping[str, Any] = {"metavar": "NAME", "shell_complete": completion.keys_of("challenges", "phases", "challenge")}
+SUITE: Mapping[str, Any] = {"metavar": "NAME|CARD.toml", "shell_complete": completion.cards("suites")}
+DATASETS: Mapping[str, Any] = {**WORDS, "shell_complete": completion.listed_cards("datasets")}
+METRICS: Mapping[str, Any] = {**WORDS, "shell_complete": completion.listed_cards("models")}
+
 Runs = Annotated[str, Option(default="runs", show_default=True, metavar="DIR", help="Keep runs in this folder.")]
+Model = Annotated[str, Argument(metavar="NAME", shell_complete=_MODELS)]
+Models = Annotated[tuple[str, ...], Argument(shell_complete=_MODELS)]
+DatasetName = Annotated[str, Argument(metavar="NAME", shell_complete=completion.cards("datasets"))]
 Cards = Annotated[tuple[str, ...], Option(metavar="DIR", help=_CARDS)]
-Device = Annotated[str | None, Option(metavar="NAME", help="Compute on cpu, cuda, cuda:1, ...; default: a GPU if there is one.")]
+Device = Annotated[
+    str | None,
+    Option(help="Compute on cpu, cuda, cuda:1, ...; default: a GPU if there is one.", **_DEVICE),
+]
 Seed = Annotated[int, Option(default=0, show_default=True, type=_AT_LEAST_0, help="Start all random choices from this number.")]
 Offline = Annotated[bool, Option(help="Never use the network.")]
 Limit = Annotated[int | None, Option(type=_AT_LEAST_1, metavar="N", help="Score at most N pairs of each part (marked).")]
@@ -105,69 +125,39 @@ Threads = Annotated[int, Option("--workers", default=0, type=_AT_LEAST_0, metava
 Ray = Annotated[str | None, Option(metavar="ADDRESS", help="Work on a running Ray cluster: host:port, or auto.")]
 Batch = Annotated[int, Option(default=8, show_default=True, type=_AT_LEAST_1, help="Score this many images at once.")]
 Rehash = Annotated[bool, Option(help="Read every image again, whatever the index of file hashes says.")]
-Mlflow = Annotated[str | None, Option(metavar="URI", help="Mirror to this MLflow; default: sqlite beside the runs; off: none.")]
+Mlflow = Annotated[str | None, Option(metavar="URI", help="Mirror to this MLflow; default: sqlite next to the runs; off: none.")]
 Quiet = Annotated[bool, Option(callback=_set_quiet, help=_QUIET)]
 Json = Annotated[bool, Option("--json", help="Print one JSON document and nothing else.")]
 Wide = Annotated[bool, Option(help="Show all columns of tables, however wide the terminal is.")]
 Settings = Annotated[Mapping[str, str], Option("--set", help="Override a setting of the card; repeatable.", **SETTINGS)]
-Weights = Annotated[str | None, Option(metavar="FILE|released", help="Test these weights; nothing is trained.")]
+Weights = Annotated[str | None, Option(help="Test these weights; nothing is trained.", **_WEIGHTS)]
 Root = Annotated[str | None, Option(metavar="DIR", help=_ROOT)]
-Dataset = Annotated[str | None, Option(metavar="NAME|TABLE.csv", help="Use this dataset, or this table of pairs.")]
-Protocol = Annotated[str | None, Option(metavar="NAME", help="Train, validate and test on the images that this protocol says.")]
-
-_NAMED: Mapping[str, tuple[str, Any]] = {
-    **{name: (name, hint) for name, hint in (("runs", Runs), ("cards", Cards), ("device", Device), ("seed", Seed))},
-    **{name: (name, hint) for name, hint in (("offline", Offline), ("limit", Limit), ("workers", Workers), ("ray", Ray))},
-    **{name: (name, hint) for name, hint in (("batch", Batch), ("rehash", Rehash), ("weights", Weights))},
-    "quiet": ("quiet", Annotated[bool, Option(callback=_set_quiet, expose_value=False, help=_QUIET)]),
-    "root": ("root", Root),
-    "threads": ("workers", Threads),
-    "mlflow": ("mlflow_uri", Mlflow),
-    "json": ("as_json", Json),
-    "set": ("settings", Annotated[tuple[str, ...], Option("--set", metavar="KEY=VALUE", help="Override a setting of the card.")]),
-}
-"""Shared options for commands that name them one by one: the parameter and its declaration."""
+Dataset = Annotated[str | None, Option(help="Use this dataset, or this table of pairs.", **DATASET)]
+Protocol = Annotated[str | None, Option(help="Train, validate and test on the images that this protocol says.", **PROTOCOL)]
 
 _DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks of errors.")
 
 
-@overload
-def options(group: type[T], /) -> Callable[[Callable[[T], None]], Callable[..., None]]: ...
-
-
-@overload
-def options(*names: str) -> Callable[[F], F]: ...
-
-
-def options(*group: Any) -> Any:
-    """Give a command the options that a dataclass declares; the command is called with one instance of it.
+def options(group: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
+    """Give a command the options that a dataclass declares, and `--debug`; the command is called with one instance of it.
 
     Args:
         group: A dataclass whose fields are annotated with Option or Argument. Their order is that of `--help`.
-            Names of shared options instead add those alone, as parameters of the command; `debug` comes with every dataclass.
     """
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+    def decorate(function: Callable[[T], None]) -> Callable[..., None]:
         @functools.wraps(function)
         def command(**values: Any) -> None:
-            function(group[0](**values))
+            function(group(**values))
 
-        hints = get_type_hints(group[0], include_extras=True)
-        return _declared(_DEBUG(command), {one.name: hints[one.name] for one in fields(group[0])})
+        hints = get_type_hints(group, include_extras=True)
+        command = _DEBUG(command)
+        for field in reversed(fields(group)):  # type: ignore[arg-type]
+            kind, *declared = get_args(hints[field.name])
+            command = declared[-1].decorator(field.name, kind)(command)
+        return command
 
-    def add(function: F) -> F:
-        return _declared(
-            _DEBUG(function) if "debug" in group else function, dict(_NAMED[name] for name in group if name != "debug")
-        )
-
-    return add if isinstance(group[0], str) else decorate
-
-
-def _declared(command: F, hints: Mapping[str, Any]) -> F:
-    for name, hint in reversed(list(hints.items())):
-        kind, *declared = get_args(hint)
-        command = declared[-1].decorator(name, kind)(command)
-    return command
+    return decorate
 
 
 def request_of(chosen: Any, **others: Any) -> Request:
@@ -182,7 +172,7 @@ def parse_seeds(text: str, seed: int) -> list[int]:
     """`"0,1"` as `[0, 1]`; refused next to a `seed` of its own."""
     words = [word.strip() for word in text.split(",")]
     if seed or not all(word.isdecimal() for word in words):
-        raise UsageError(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2, and no --seed beside it")
+        raise UsageError(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2, and no --seed")
     return [int(word) for word in words]
 
 

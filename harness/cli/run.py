@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from harness.cli import options as o
-from harness.cli.options import WORDS, Argument, Option, echo, options
+from harness.cli.options import Option, echo, options
 from harness.runtime.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
@@ -28,17 +28,17 @@ _SPLITS = "Make only the first N of the protocol's repeated splits; such a recor
 class RunOptions:
     """What `harness run` takes."""
 
-    models: Annotated[tuple[str, ...], Argument()]
+    models: o.Models
     scores: Annotated[str | None, Option(metavar="FILE.csv", help="Take scores (name,score) instead of a model; needs --name.")]
     name: Annotated[str | None, Option(metavar="NAME", help="Call the model behind --scores so.")]
     lower_is_better: Annotated[bool, Option(help="Lower values in the file of --scores are better.")]
     inner: Annotated[bool, Option(help="Use the names that --scores and the dataset both have.")]
     dataset: o.Dataset
-    suite: Annotated[str | None, Option(metavar="NAME|CARD.toml", help=_SUITE)]
+    suite: Annotated[str | None, Option(help=_SUITE, **o.SUITE)]
     root: o.Root
     protocol: o.Protocol
     splits: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help=_SPLITS)]
-    test_on: Annotated[tuple[str, ...], Option(help="Test on these further datasets too, whole.", **WORDS)]
+    test_on: Annotated[tuple[str, ...], Option(help="Test on these further datasets too, whole.", **o.DATASETS)]
     keep_shared: Annotated[bool, Option(help="Test also on references whose content was trained on.")]
     weights: o.Weights
     init: Annotated[str | None, Option(metavar="FILE", help="Train on from these weights.")]
@@ -68,6 +68,7 @@ def run(chosen: RunOptions) -> None:
     from harness.engine.batch import of_seeds, run_all
     from harness.results import tables
     from harness.results.published import compare_published, published_table
+    from harness.results.report import PAGE
 
     if bool(chosen.models) == bool(chosen.scores) or bool(chosen.scores) != bool(chosen.name):
         raise UsageError("give MODELS, or --scores FILE.csv with --name NAME")
@@ -107,6 +108,8 @@ def run(chosen: RunOptions) -> None:
             echo(f"\n{published}")
         for outcome in outcomes:
             _log.info(f"{outcome.record.model}: {'found' if outcome.found else 'recorded in'} {outcome.folder}")
+            if (outcome.folder / PAGE).is_file():
+                _log.info(f"{outcome.record.model}: report {outcome.folder / PAGE}")
     if faults:
         raise faults[0] if len(faults) == 1 else HarnessError("\n".join(map(str, faults)))
 

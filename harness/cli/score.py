@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
+from harness.cli import completion
 from harness.cli import options as o
 from harness.cli.options import Argument, Option, echo, options
 from harness.runtime.errors import UsageError, listed
@@ -44,7 +45,9 @@ _REPORT = "Write a page: distributions, means, worst pairs, where metrics disagr
 class ScoreOptions:
     """What `harness score` takes."""
 
-    words: Annotated[tuple[str, ...], Argument(metavar="MODEL... [REFERENCE DISTORTED]")]
+    words: Annotated[
+        tuple[str, ...], Argument(metavar="MODEL... [REFERENCE DISTORTED]", shell_complete=completion.cards("models"))
+    ]
     reference: Annotated[str | None, Option(metavar="DIR|FILE", help=_REFERENCE)]
     distorted: Annotated[tuple[str, ...], Option(metavar="DIR|FILE", help=_DISTORTED)]
     pattern: Annotated[str | None, Option(metavar="P", help=_PATTERN)]

@@ -9,18 +9,20 @@ from typing import Annotated
 
 import click
 
+from harness.cli import completion
 from harness.cli import options as o
 from harness.cli.options import Argument, Option, echo, options, request_of
 from harness.runtime.errors import UsageError
 
 _log = logging.getLogger(__package__)
 
-Challenge = Annotated[str | None, Option(metavar="NAME", help="Take it as one of this challenge; default: as its names say.")]
-Phase = Annotated[str | None, Option(metavar="NAME", help="Take it as one of this phase; default: as its names say.")]
+Challenge = Annotated[str | None, Option(help="Take it as one of this challenge; default: as its names say.", **o.CHALLENGE)]
+Phase = Annotated[str | None, Option(help="Take it as one of this phase; default: as its names say.", **o.PHASE)]
 Strict = Annotated[bool, Option(help="Warnings end with exit status 1 too.")]
 _CHALLENGE = "Make a submission to this challenge (harness list challenges)."
 _PHASE = "Score the images of this phase; default: the card's."
 _DESCRIPTION = "Describe the method in one line; default: the card's title and first sentence."
+_LIMIT = "Rehearse with at most N images: the zip is marked, and check calls it incomplete."
 _AGAINST = "Audit for leaks against the model's own scores: a run, a model's name or a file of name,score."
 _FIX = "Write a zip in which everything mechanical is fixed, and check that instead."
 _LABELS = "Score against these labels: name,score, or a folder of such files."
@@ -31,9 +33,9 @@ _INPUT = "Work as a server's scoring program instead: DIR/ref has the labels, DI
 class SubmitOptions:
     """What `harness submit` takes."""
 
-    model: Annotated[str, Argument(metavar="MODEL|RUN")]
-    challenge: Annotated[str, Option(required=True, metavar="NAME", help=_CHALLENGE)]
-    phase: Annotated[str | None, Option(metavar="NAME", help=_PHASE)]
+    model: Annotated[str, Argument(metavar="MODEL|RUN", shell_complete=completion.cards("models"))]
+    challenge: Annotated[str, Option(required=True, help=_CHALLENGE, **o.CHALLENGE)]
+    phase: Annotated[str | None, Option(help=_PHASE, **o.PHASE)]
     root: o.Root
     out: Annotated[str, Option(required=True, metavar="FILE.zip", help="Write the submission there.")]
     description: Annotated[str | None, Option(metavar="TEXT", help=_DESCRIPTION)]
@@ -43,6 +45,7 @@ class SubmitOptions:
     settings: o.Settings
     force: Annotated[bool, Option(help="Score again what is scored.")]
     rehash: o.Rehash
+    limit: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help=_LIMIT)]
     strict: Strict
     runs: o.Runs
     cards: o.Cards

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import click
 
+from harness.cli import completion
 from harness.cli import options as o
 from harness.cli.options import Argument, Option, echo, options
 
@@ -16,7 +17,7 @@ from harness.cli.options import Argument, Option, echo, options
 class VerifyOptions:
     """What `harness verify` takes."""
 
-    run_folder: Annotated[str, Argument(metavar="RUN")]
+    run_folder: Annotated[str, Argument(metavar="RUN", shell_complete=completion.paths("dir"))]
     sample: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help="Score only about N images again.")]
     no_training: Annotated[bool, Option(help="Where trained weights are gone, check all but the scores instead of training.")]
     dataset: Annotated[str | None, Option(metavar="FILE", help="Name the table that the run used, where it used one.")]
@@ -45,7 +46,7 @@ def verify(chosen: VerifyOptions) -> None:
     from harness.engine import verify as verification
     from harness.engine.asked_again import Repeated
 
-    verdict = verification.verify(
+    found = verification.verify(
         chosen.run_folder,
         root=chosen.root,
         cards=chosen.cards,
@@ -57,6 +58,6 @@ def verify(chosen: VerifyOptions) -> None:
         ray=chosen.ray,
         again=Repeated(chosen.dataset, chosen.weights, chosen.init, chosen.scores, chosen.settings),
     )
-    echo(json.dumps(verdict.json(), indent=2) if chosen.as_json else verification.text(verdict))
-    if not verdict.ok:
+    echo(json.dumps(found.json(), indent=2) if chosen.as_json else verification.text(found))
+    if not found.ok:
         raise SystemExit(1)

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import click
 
+from harness.cli import completion
 from harness.cli import options as o
-from harness.cli.options import Argument, Option, echo, options
+from harness.cli.options import Option, echo, options
 
 _log = logging.getLogger(__package__)
 
@@ -19,8 +20,15 @@ _log = logging.getLogger(__package__)
 class GetOptions:
     """What `harness weights get` takes."""
 
-    name: Annotated[str, Argument()]
-    use: Annotated[str | None, Option(metavar="WORD", help="Get the weights of this word too, such as released.")]
+    name: o.Model
+    use: Annotated[
+        str | None,
+        Option(
+            metavar="WORD",
+            shell_complete=completion.words("released"),
+            help="Get the weights of this word too, such as released.",
+        ),
+    ]
     cards: o.Cards
     offline: o.Offline
     quiet: o.Quiet
@@ -30,7 +38,7 @@ class GetOptions:
 class CheckOptions:
     """What `harness weights check` takes."""
 
-    name: Annotated[str, Argument()]
+    name: o.Model
     cards: o.Cards
     as_json: o.Json
 

@@ -12,6 +12,7 @@ from harness.engine.distributed.session import kept
 from harness.engine.repeats import repeated
 from harness.engine.request import Plan, Request, plan
 from harness.engine.run import Outcome, execute
+from harness.engine.scoring import Together
 from harness.files.atomic import sha256_json
 from harness.runtime.errors import HarnessError, UsageError
 
@@ -45,10 +46,12 @@ def run_all(
     plans = _without_idle_seeds(plans)
     outcomes: list[Outcome] = []
     faults: list[HarnessError] = []
+    together = Together()
     with kept():
-        for todo in plans:
+        for number, todo in enumerate(plans):
+            together.coming = plans[number + 1 :]
             try:
-                first = execute_plan(todo, first_split_only=bool(test_on))
+                first = execute_plan(todo, together, first_split_only=bool(test_on))
                 outcomes.append(first)
                 for name in test_on:
                     outcomes.append(execute_plan(_further(todo, first, name, keep_shared=keep_shared)))  # noqa: PERF401 -- a fault must not lose those before
@@ -82,11 +85,12 @@ def _without_idle_seeds(plans: Sequence[Plan]) -> list[Plan]:
     return list(kept.values())
 
 
-def execute_plan(todo: Plan, *, first_split_only: bool = False) -> Outcome:
+def execute_plan(todo: Plan, together: Together | None = None, *, first_split_only: bool = False) -> Outcome:
     """Do a plan: one run, or a run for each split where the protocol repeats its splits.
 
     Args:
         todo: What is asked, with its card and dataset.
+        together: Further runs that score from the images decoded here; None: this one alone.
         first_split_only: Train on the first split alone, for tests on further datasets.
 
     Returns:
@@ -96,8 +100,8 @@ def execute_plan(todo: Plan, *, first_split_only: bool = False) -> Outcome:
     repeats = min(protocol.repeats, todo.request.splits or protocol.repeats)
     if repeats > 1 and first_split_only and todo.trained:
         _log.info(f"{todo.card.name}: trained on the first of the {repeats} splits of {todo.protocol}, for the further test sets")
-        return execute(todo)
-    return execute(todo) if repeats == 1 else repeated(todo, repeats)
+        return execute(todo, together)
+    return execute(todo, together) if repeats == 1 else repeated(todo, repeats, together)
 
 
 def _further(todo: Plan, first: Outcome, name: str, *, keep_shared: bool) -> Plan:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from harness.cards.schema import Recipe
+from harness.engine.scorer import ahead as in_order
 from harness.imaging import decode
 from harness.imaging.decode import Pixels
 from harness.runtime.errors import UsageError
@@ -43,6 +45,10 @@ class Batch:
     target: torch.Tensor
     """(N,): labels in [0, 1], higher is better."""
 
+    def pinned(self) -> Batch:
+        """The same in page-locked memory."""
+        return Batch(*(part.pin_memory() for part in (self.reference, self.distorted, self.index, self.target)))
+
 
 class Batches:
     """The batches of a training part.
@@ -71,26 +77,46 @@ class Batches:
     def groups(self, number: int) -> list[Group]:
         """The groups of batch `number`: passes over the training part follow one another, each in an order of its own."""
         done, position = divmod(number, self.per_pass)
-        if self.drawn[0] != done:
+        drawn = self.drawn
+        if drawn[0] != done:
             draw = generator_of(self.seed, "pass", done)
             whole: list[Group] = []
             for reference, rows in self.by_reference.items():
                 order = [rows[i] for i in draw.permutation(len(rows))]
                 size = self.recipe.batch_distorted
                 whole += [Group(reference, tuple(order[i : i + size])) for i in range(0, len(order), size)]
-            self.drawn = (done, [whole[i] for i in draw.permutation(len(whole))])
+            self.drawn = drawn = (done, [whole[i] for i in draw.permutation(len(whole))])
         first = position * self.recipe.batch_references
-        return self.drawn[1][first : first + self.recipe.batch_references]
+        return drawn[1][first : first + self.recipe.batch_references]
 
-    def ahead(self, first: int, last: int, mine: Callable[[Sequence[Group]], Collection[int]]) -> Iterator[tuple[int, Batch]]:
-        """Batches first .. last - 1, each decoded while the one before it is trained on; `mine` says which groups are wanted."""
-        with ThreadPoolExecutor(1) as pool:
-            coming: Future[Batch] | None = None
-            for step in range(first, last):
-                current = coming or pool.submit(self.batch, step, self.groups(step), mine)
-                batch = current.result()
-                coming = pool.submit(self.batch, step + 1, self.groups(step + 1), mine) if step + 1 < last else None
-                yield step, batch
+    def ahead(
+        self,
+        first: int,
+        last: int,
+        mine: Callable[[Sequence[Group]], Collection[int]],
+        *,
+        threads: int = 1,
+        pinned: bool = False,
+    ) -> Iterator[tuple[int, Batch]]:
+        """Batches first .. last - 1, decoded while those before them are trained on.
+
+        Args:
+            first: A step's number.
+            last: The number after the last step's.
+            mine: Which groups of a batch are wanted, by their positions.
+            threads: How many batches are decoded side by side. A batch follows from its number, whatever it is.
+            pinned: In memory from which a GPU copies while it computes; wants CUDA.
+
+        Yields:
+            The step's number and its batch.
+        """
+
+        def made(step: int) -> tuple[int, Batch]:
+            batch = self.batch(step, self.groups(step), mine)
+            return step, batch.pinned() if pinned else batch
+
+        with ThreadPoolExecutor(threads) as pool:
+            yield from in_order(pool, made, range(first, last), threads + 1)
 
     def batch(self, step: int, groups: Sequence[Group], mine: Callable[[Sequence[Group]], Collection[int]]) -> Batch:
         """One batch, of the groups whose numbers `mine` gives."""
@@ -140,15 +166,20 @@ class _Decoded:
     def __init__(self, limit: int) -> None:
         self.limit, self.bytes = limit, 0
         self.kept: OrderedDict[str, Pixels] = OrderedDict()
+        self.lock = threading.Lock()
 
     def __getitem__(self, path: str) -> Pixels:
-        if path in self.kept:
-            self.kept.move_to_end(path)
-            return self.kept[path]
-        pixels = self.kept[path] = decode.read(path)
-        self.bytes += pixels.nbytes
-        while self.bytes > self.limit and len(self.kept) > 1:
-            self.bytes -= self.kept.popitem(last=False)[1].nbytes
+        with self.lock:
+            if path in self.kept:
+                self.kept.move_to_end(path)
+                return self.kept[path]
+        pixels = decode.read(path)
+        with self.lock:
+            if path not in self.kept:
+                self.kept[path] = pixels
+                self.bytes += pixels.nbytes
+            while self.bytes > self.limit and len(self.kept) > 1:
+                self.bytes -= self.kept.popitem(last=False)[1].nbytes
         return pixels
 
 

@@ -22,6 +22,7 @@ from harness.engine.measure import figures_stamp, measured
 from harness.engine.mlflow_facts import mlflow_facts
 from harness.engine.request import Plan, plan, request_facts
 from harness.engine.run import Outcome, execute
+from harness.engine.scoring import Together
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.results.key import key_of
 from harness.results.mlflow_mirror import Tracker
@@ -56,13 +57,13 @@ def split_of(todo: Plan, number: int) -> Split:
     return Split(number, list(todo.rows("test")["name"]), int(references), todo.identity.split, todo.identity.table)
 
 
-def repeated(todo: Plan, repeats: int) -> Outcome:
+def repeated(todo: Plan, repeats: int, together: Together | None = None) -> Outcome:
     """A protocol's seeded repeats as one record: medians, ranges, and every repeat's own figures."""
     request = todo.request
     plans = [todo, *(plan(replace(request, repeat=r), todo.data) for r in range(1, repeats))]
     splits = [split_of(one, r) for r, one in enumerate(plans)]
     whole = _scored_once(todo, splits)
-    children = [execute(whole)] if whole else _each(plans)
+    children = [execute(whole, together)] if whole else _each(plans)
     identity: dict[str, Any] = {"repeats": [child.folder.name for child in children], "first": dict(todo.facts)}
     if repeats < todo.data.card.protocols[todo.protocol].repeats:
         # Where all images were scored once, only this tells some splits from all.

@@ -10,12 +10,11 @@ import datetime
 import json
 import logging
 import shlex
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from harness import datasets, models
 from harness.cards.loading import load_cards
@@ -26,39 +25,34 @@ from harness.datasets.overlap import related
 from harness.datasets.table import has_pictures
 from harness.engine import devices
 from harness.engine.content import (
-    pictures_by_name,
     pictures_by_reference,
     refuse_changed,
-    refuse_changed_pictures,
     training_pictures,
 )
-from harness.engine.kernels import as_begun, kernels_of
+from harness.engine.kernels import as_begun
 from harness.engine.measure import controls, figures_stamp, measured, oriented_labels
 from harness.engine.mlflow_facts import mlflow_facts
 from harness.engine.request import SCORED_PARTS, Plan, Request, plan, request_facts
-from harness.engine.scorer import Scorer, pairs_of, refuse_small
+from harness.engine.scorer import pairs_of, refuse_small
+from harness.engine.scoring import Scoring, Together, conditions_of, score
 from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.files.hash_index import hash_files
 from harness.files.named import remember
 from harness.files.score_table import read_scores, refuse_unmatched
-from harness.imaging.remarks import Remark
-from harness.imaging.remarks import lines as remark_lines
 from harness.models import weights as weight_files
 from harness.models.capabilities import capabilities, move
 from harness.models.kernels.choice import imposed
 from harness.results import processes
-from harness.results.conditions import conditions
 from harness.results.key import FORMAT
 from harness.results.record import Record, of_document, with_figures
 from harness.results.run_folder import finished, locked, prepare, require_there, withdraw
 from harness.results.run_scores import Scored, ScoreFile
 from harness.runtime.errors import RunError, UsageError
-from harness.runtime.progress import progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.engine.distributed.workers import WorkerPool, Workers
+    from harness.engine.distributed.workers import Workers
     from harness.engine.trainer import Trained
     from harness.models.weights import ResolvedWeights
 
@@ -79,8 +73,8 @@ def run(request: Request) -> Outcome:
     return execute(plan(request))
 
 
-def execute(todo: Plan) -> Outcome:
-    """Do what a plan says, unless its record is there."""
+def execute(todo: Plan, together: Together | None = None) -> Outcome:
+    """Do what a plan says, unless its record is there. `together`: further runs that score from the images decoded here."""
     request = todo.request
     remember(todo.data.card.path if request.dataset.lower().endswith((".csv", ".tsv")) else None, request.weights, request.init)
     remember(request.scores)
@@ -101,7 +95,7 @@ def execute(todo: Plan) -> Outcome:
                 return Outcome(todo.folder, record, found=True)
             withdraw(todo.folder)
         try:
-            return Outcome(todo.folder, _work(todo), found=False)
+            return Outcome(todo.folder, _work(todo, together), found=False)
         except FileNotFoundError as error:
             if error.filename and Path(error.filename).is_relative_to(todo.folder):
                 raise RunError(f"{error.filename} is gone: removed while the run worked; the same command goes on") from error
@@ -132,7 +126,7 @@ def figures(todo: Plan, scores: Sequence[tuple[str, float, str]]) -> dict[str, A
     }
 
 
-def _work(todo: Plan) -> Record:
+def _work(todo: Plan, together: Together | None) -> Record:
     from harness.results import report
     from harness.results.mlflow_mirror import Tracker
 
@@ -159,7 +153,7 @@ def _work(todo: Plan) -> Record:
         now = stack.enter_context(as_begun(todo.folder, lambda: conditions_of(todo, model, device, workers)))
         prepare(todo.folder, todo.facts, now, force=request.force)
         tracker = stack.enter_context(Tracker(request.mlflow_uri, request.runs, todo.folder))
-        tracker.begin(*mlflow_facts(todo))
+        tracker.begin(*mlflow_facts(todo), meanwhile=True)
         training = _train(todo, model, device, workers, tracker.epoch) if todo.trained else None
         if training:
             refuse_changed(todo, hash_files(todo.content))
@@ -167,13 +161,24 @@ def _work(todo: Plan) -> Record:
             move(model, device)
         pictures = model is not None and has_pictures(todo.data.table)
         found = _trained_weights(todo) if training else todo.found
-        scoring = _score(todo, model, device, workers, found) if pictures else _take(todo, model)
+        scoring = score(todo, model, device, workers, found, together) if pictures else _take(todo, model)
+        tracker.begun()  # what measures and draws is not imported while MLflow is
         require_there(todo.folder)
         record = _record(todo, model, now, training, scoring)
         report.of_run(todo.folder, record, todo.data.table, model)
         write_json(todo.folder / "record.json", record.to_json())
+        if training:
+            _remove_checkpoint(todo.folder)
         tracker.end(record)
     return record
+
+
+def _remove_checkpoint(folder: Path) -> None:
+    """Remove what a finished run goes on from no more: the model's weights once again, and two moments of each."""
+    from harness.engine.trainer import CHECKPOINT
+
+    with contextlib.suppress(OSError):
+        (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _trained_weights(todo: Plan) -> ResolvedWeights:
@@ -220,14 +225,6 @@ def workers_of(todo: Plan, model: Any) -> AbstractContextManager[Workers | None]
     return start_workers(model, request.ray, request.workers, request.device, folder=todo.folder)
 
 
-def conditions_of(todo: Plan, model: Any, device: str, workers: Workers | None) -> dict[str, Any]:
-    """Under which conditions the request's bits repeat (`harness.results.conditions.conditions`)."""
-    if workers is None:
-        threads = devices.threads(model)
-        return conditions(device, threads, todo.request.batch, kernels_of(model, device, threads))
-    return workers.conditions(todo.request.batch, model, todo.card.recipe if todo.trained else None)
-
-
 def _train(
     todo: Plan,
     model: Any,
@@ -272,68 +269,7 @@ def _train(
     return Trainer(model, **arguments, device=device, on_epoch=on_epoch).train()
 
 
-class _Scoring(NamedTuple):
-    """What scoring cost and met."""
-
-    seconds: float
-    """Of this call, scaled to all pairs."""
-    identical: int
-    runtime: float | None
-    """Seconds per image, warm."""
-
-
-def _score(todo: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights) -> _Scoring:
-    """Score what scores.csv lacks."""
-    with scorer_of(todo, model, device, workers, found) as scorer:
-        return _score_with(scorer, todo)
-
-
-def _score_with(scorer: Scorer | WorkerPool, todo: Plan) -> _Scoring:
-    rows = todo.rows(*SCORED_PARTS)
-    part_of = dict(zip(rows["name"], todo.parts[rows.index], strict=True))
-    chunks = scorer.chunks(pairs_of(rows))
-    file = ScoreFile(todo.folder)
-    names = [[pair.name for pair in chunk] for chunk in chunks]
-    known = pictures_by_name(todo, rows)
-    done = file.resume(names, known)
-    if done:
-        _log.info(f"{todo.card.name}: {sum(len(names[n]) for n in done)} of {len(rows)} scores are there already")
-    left = {number: chunk for number, chunk in enumerate(chunks) if number not in done}
-    count = sum(len(names[n]) for n in done)
-    fresh, begun, identical = len(rows) - count, time.monotonic(), 0
-    remarks: dict[Remark, None] = {}
-    with progress(f"{todo.card.name} on {todo.data.name}", len(rows), done=count, unit="pairs") as step:
-        for _, results in scorer.each(left):
-            file.append(results, [part_of[r.name] for r in results])
-            count += len(results)
-            identical += sum(r.identical for r in results)
-            remarks |= dict.fromkeys(remark for r in results for remark in r.remarks)
-            step(count)
-    for line in remark_lines(remarks):
-        _log.info(line)
-    file.finish(names)
-    refuse_changed_pictures(todo, file, known)
-    seconds = (time.monotonic() - begun) * len(rows) / fresh if fresh else 0.0
-    return _Scoring(seconds, identical, scorer.seconds_per_image(chunks))
-
-
-@contextmanager
-def scorer_of(
-    todo: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights
-) -> Iterator[Scorer | WorkerPool]:
-    """The plan's scorer, here or by workers: the card's cropping, the request's seed and batch; `found` fills the model."""
-    card, request = todo.card, todo.request
-    here = Scorer(model, card.protocol, card.identical, request.seed, device, request.batch, card_path=card.path)
-    if workers is None:
-        yield here
-        return
-    from harness.engine.distributed.worker import Job
-
-    with workers.pool(Job(card, found, request.seed, request.batch, imposed())) as pool:
-        yield pool
-
-
-def _take(todo: Plan, model: Any) -> _Scoring:
+def _take(todo: Plan, model: Any) -> Scoring:
     """Put the scores of a file, or of an ensemble of files, where scoring would have put them."""
     rows = todo.rows(*SCORED_PARTS)
     file = ScoreFile(todo.folder)
@@ -342,13 +278,13 @@ def _take(todo: Plan, model: Any) -> _Scoring:
         names = list(rows["name"])
         results = [Scored(name, score, False, "", "", ()) for name, score in zip(names, model.of_names(names), strict=True)]
         file.append(results, list(todo.parts[rows.index]))
-        return _Scoring(0.0, 0, None)
+        return Scoring(0.0, 0, None)
     scores = _given_scores(todo)
     file.resume([])
     kept = rows[rows["name"].isin(scores.index)]
     results = [Scored(name, float(scores[name]), False, "", "", ()) for name in kept["name"]]
     file.append(results, list(todo.parts[kept.index]))
-    return _Scoring(0.0, 0, None)
+    return Scoring(0.0, 0, None)
 
 
 def _given_scores(todo: Plan) -> pd.Series:
@@ -363,7 +299,7 @@ def _given_scores(todo: Plan) -> pd.Series:
     return scores
 
 
-def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: _Scoring) -> Record:
+def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: Scoring) -> Record:
     file = ScoreFile(todo.folder)
     scores = file.read()
     computed = figures(todo, scores)

@@ -23,6 +23,7 @@ import numpy as np
 from harness.cards.plugins import errors_of
 from harness.cards.schema import Cropping
 from harness.engine.devices import numerics
+from harness.engine.references import KeptReferences
 from harness.engine.warm_time import WarmTime
 from harness.imaging import crops as cropping
 from harness.imaging import decode, headers
@@ -93,6 +94,8 @@ class Scorer:
     card_path: str = ""
     """The model's card, named in errors of a user's own model."""
     _embedded: tuple[str, list[Any]] | None = field(default=None, repr=False)
+    _crops_at_once: int | None = field(default=None, repr=False)
+    """As many reference crops as memory was found to suffice for; None: not found yet."""
     warm: WarmTime = field(default_factory=WarmTime, repr=False)
 
     def __post_init__(self) -> None:
@@ -103,6 +106,7 @@ class Scorer:
         if own and self.protocol.crop_size not in (0, own):
             raise UsageError(f"protocol.crop_size = {self.protocol.crop_size}, but this model takes {own}x{own} crops only")
         self.threads = self.workers or os.cpu_count() or 1
+        self._references = KeptReferences(self.threads)
         # A model says by `precision` that it wants less than float32; its card's setting is part of the run's identity.
         wanted = getattr(self.model, "precision", None)
         self.precision: str = wanted if wanted in ("tf32", "bf16") else "fp32"
@@ -132,12 +136,17 @@ class Scorer:
         """
         with ThreadPoolExecutor(self.threads) as pool, self.working():
             if self.on_uint8:
-                yield from ahead(pool, lambda chunk: self.score_decoded(*self._decode(chunk)), chunks, self.threads + 1)
+                yield from ahead(pool, lambda chunk: self.score_decoded(*self.decoded(chunk)), chunks, self.threads + 1)
             else:
-                for decoded in ahead(pool, self._decode, chunks, self.threads + 1):
+                for decoded in ahead(pool, self.decoded, chunks, self.threads + 1):
                     yield self.score_decoded(*decoded)
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what is kept of references."""
         for scorer in (self, *filter(None, self.parts)):
             scorer._embedded = None
+        self._references.forget()
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -150,7 +159,7 @@ class Scorer:
 
     def each(self, chunks: Mapping[int, Sequence[Pair]]) -> Iterator[tuple[int, list[Scored]]]:
         """Chunks by their numbers, with their results, as they are finished: here in the order given."""
-        self.warm = WarmTime()
+        self.warm = WarmTime(self.threads + 1)
         for number, results in zip(chunks, self.score(list(chunks.values())), strict=True):
             self.warm.chunk(len(results))
             yield number, results
@@ -175,10 +184,7 @@ class Scorer:
         if self.can.score_uint8:
             values = np.array([self._uint8(chunk, reference, distorted, place) for place in places])
         else:
-            pixels = places[0].height * places[0].width
-            together = max(1, _PIXELS_AT_ONCE // (pixels * self.batch))
-            groups = [places[i : i + together] for i in range(0, len(places), together)]
-            values = np.concatenate([self._forward(chunk[0], reference, distorted, groups, i) for i in range(len(groups))])
+            values = self._values(chunk[0], reference, distorted, places)
         return _finite(
             [
                 self._scored(pair, reference, picture, places, [float(v) for v in values[:, i]])
@@ -215,8 +221,9 @@ class Scorer:
                 raise RunError(f"{pair.name}: {error}") from error
         return values
 
-    def _decode(self, chunk: Sequence[Pair]) -> tuple[Sequence[Pair], decode.Decoded, list[decode.Decoded]]:
-        reference = decode.read_hashed(chunk[0].reference)
+    def decoded(self, chunk: Sequence[Pair]) -> tuple[Sequence[Pair], decode.Decoded, list[decode.Decoded]]:
+        """A chunk with its images, what `score_decoded` takes. Raises UsageError for one that cannot be scored."""
+        reference = self._references.read(chunk[0].reference)
         distorted = [decode.read_hashed(pair.distorted) for pair in chunk]
         for pair, picture in zip(chunk, distorted, strict=True):
             decode.check_same_size(reference.pixels, picture.pixels, pair.name)
@@ -242,6 +249,24 @@ class Scorer:
         if self.protocol.mirrored:
             places += [place._replace(mirrored=True) for place in places]
         return places
+
+    def _values(
+        self, pair: Pair, reference: decode.Decoded, distorted: Sequence[decode.Decoded], places: list[Crop]
+    ) -> np.ndarray[Any, Any]:
+        """A network's scores (crops, distorted images), some crops at a time; fewer from when memory did not suffice."""
+        while True:
+            together = max(1, _PIXELS_AT_ONCE // (places[0].height * places[0].width * self.batch))
+            together = min(together, self._crops_at_once or together)
+            groups = [places[i : i + together] for i in range(0, len(places), together)]
+            try:
+                return np.concatenate([self._forward(pair, reference, distorted, groups, i) for i in range(len(groups))])
+            except (RuntimeError, MemoryError) as error:
+                # What distorted images need was halved before (`_halving`): here it is the reference's features.
+                if not _short_of_memory(error) or len(groups[0]) == 1:
+                    raise
+                self._crops_at_once = -(-len(groups[0]) // 2)
+                self._embedded = None
+                _log.info(f"not enough memory for {len(groups[0])} reference crops at once; going on with {self._crops_at_once}")
 
     def _forward(
         self, pair: Pair, reference: decode.Decoded, distorted: Sequence[decode.Decoded], groups: list[list[Crop]], number: int
@@ -287,7 +312,7 @@ class Scorer:
             try:
                 return torch.cat([forward(slice(i, i + step)) for i in range(0, rows, step)])
             except (RuntimeError, MemoryError) as error:
-                if "memory" not in str(error).lower() or step == 1:
+                if not _short_of_memory(error) or step == 1:
                     raise
                 pieces *= 2
                 _log.info(f"not enough memory for {step} crops at once; going on with {-(-rows // pieces)}")
@@ -303,6 +328,10 @@ class Scorer:
         each = tuple(CropScore(place, value) for place, value in zip(places, values, strict=True))
         remarks = _remarks(pair.name, reference, distorted)
         return Scored(pair.name, mean, identical, distorted.sha256, reference.sha256, each, remarks)
+
+
+def _short_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or "memory" in str(error).lower()
 
 
 def _remarks(name: str, reference: decode.Decoded, distorted: decode.Decoded) -> tuple[Remark, ...]:

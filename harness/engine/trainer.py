@@ -10,6 +10,7 @@ import inspect
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -22,7 +23,7 @@ import torch
 
 from harness.cards.plugins import errors_of, resolve
 from harness.cards.schema import Cropping, Recipe
-from harness.engine.batches import Batch, Batches, number_of
+from harness.engine.batches import Batch, Batches, Group, number_of
 from harness.engine.devices import numerics
 from harness.engine.scorer import Pair, Scorer
 from harness.files.atomic import write_text
@@ -39,9 +40,14 @@ _log = logging.getLogger(__package__)
 
 CHECKPOINT, BEST, WEIGHTS, LOG = "checkpoint.safetensors", "best.safetensors", "weights.safetensors", "log.jsonl"
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
+_DECODING_FOR_A_GPU = 8
 _STEPS_TO_ESTIMATE = 8
 _STEPS_BETWEEN_LOOKS = 50
 _LONG = 3600.0
+
+
+class Diverged(RunError):
+    """The loss is not finite any more: other settings may do better."""
 
 
 @dataclass
@@ -142,7 +148,11 @@ class Trainer:
         pending: list[tuple[int, Loss]] = []
         with self.shown("training", self.steps, done=first, unit="steps") as step_done:
             last = first if self._waited(state) else self.steps
-            for step, batch in self.batches.ahead(first, last, lambda groups: set(self.group.share(range(len(groups))))):
+            # A GPU is faster than one decoding thread, and copies from page-locked memory while it computes.
+            gpu = self.device.startswith("cuda")
+            threads = min(_DECODING_FOR_A_GPU, os.cpu_count() or 1) if gpu else 1
+            own: Callable[[Sequence[Group]], set[int]] = lambda groups: set(self.group.share(range(len(groups))))  # noqa: E731
+            for step, batch in self.batches.ahead(first, last, own, threads=threads, pinned=gpu):
                 self._train_mode()
                 with numerics(self.device, recipe.precision, training=True):
                     loss = self._step(optimizer, trainable, step, batch)
@@ -232,12 +242,12 @@ class Trainer:
         return value
 
     def _look(self, pending: list[tuple[int, Loss]], state: dict[str, Any]) -> None:
-        """Add the pending losses to the epoch's; raises RunError for one that is not finite."""
+        """Add the pending losses to the epoch's; raises Diverged for one that is not finite."""
         for step, loss in pending:
             value = float(loss)
             if not math.isfinite(value):
                 lower = f"{self.recipe.rate / 3:.1g}"
-                raise RunError(f"the loss became {value} at step {step + 1}; try a lower rate (--set recipe.rate={lower})")
+                raise Diverged(f"the loss became {value} at step {step + 1}; try a lower rate (--set recipe.rate={lower})")
             state["loss"] += value
         pending.clear()
 

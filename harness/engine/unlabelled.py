@@ -18,6 +18,7 @@ from harness.cards.overrides import apply_set
 from harness.cards.schema import ModelCard
 from harness.engine.devices import choose, threads
 from harness.engine.kernels import kernels_of
+from harness.engine.references import KeptReferences
 from harness.engine.scorer import Pair, Scorer, ahead, cut
 from harness.files.atomic import append_lines, sha256_json, write_text
 from harness.files.hash_index import hash_files
@@ -229,11 +230,12 @@ def score_all(
         _log.info(f"going on: {kept} of {len(pairs)} pairs were scored before")
     todo = [number for number in range(len(chunks)) if number not in done]
     threads = ready[0].scorer.threads
+    references = KeptReferences(threads)
     problems: list[str] = []
     faults: list[str] = []
 
     def work(number: int) -> tuple[int, _Images | str, dict[int, list[Scored]]]:
-        images = _decode_all(chunks[number])
+        images = _decode_all(chunks[number], references)
         first = {} if isinstance(images, str) else _scores_of(ready, chunks[number], images, on_uint8=True)
         return number, images, first
 
@@ -271,13 +273,13 @@ def score_all(
 _Images = tuple[Decoded, list[Decoded]]
 
 
-def _decode_all(chunk: Sequence[Pair]) -> _Images | str:
+def _decode_all(chunk: Sequence[Pair], references: KeptReferences) -> _Images | str:
     """The chunk's reference and distorted images, or every problem with them."""
     found: list[Decoded] = []
     problems: list[str] = []
-    for path in (chunk[0].reference, *(pair.distorted for pair in chunk)):
+    for number, path in enumerate((chunk[0].reference, *(pair.distorted for pair in chunk))):
         try:
-            found.append(decode.read_hashed(path))
+            found.append(decode.read_hashed(path) if number else references.read(path))
         except UsageError as error:
             problems.append(str(error))
     if not problems:

@@ -19,8 +19,9 @@ from harness.engine.asked_again import Repeated, request_of
 from harness.engine.content import hashed_pictures, pictures_by_reference, training_pictures
 from harness.engine.measure import measure
 from harness.engine.request import SCORED_PARTS, Plan, Request, plan
-from harness.engine.run import conditions_of, execute, figures, scorer_of, workers_of
+from harness.engine.run import execute, figures, workers_of
 from harness.engine.scorer import pairs_of
+from harness.engine.scoring import conditions_of, scorer_of
 from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.models.capabilities import move
 from harness.models.kernels import choice

@@ -10,33 +10,50 @@ if TYPE_CHECKING:
     from harness.engine.scorer import Pair, Scorer
 
 
-class WarmTime:
-    """Wall time per image after the first chunk: that one pays for imports, caches and compiled kernels."""
+_ENOUGH = 3
+"""Times as many chunks as are under way at once, from which the time between chunks is that of the work."""
 
-    def __init__(self) -> None:
-        self._first = self._last = 0.0
-        self._images = -1
+
+class WarmTime:
+    """Wall time per image after the first chunks: the first pays for imports, caches and compiled kernels.
+
+    Args:
+        ahead: Chunks that may be under way, or done, when the first is finished. They are left out with it: the time from one
+            to the next says nothing.
+    """
+
+    def __init__(self, ahead: int = 1) -> None:
+        self._ahead = max(1, ahead)
+        self._start = self._last = 0.0
+        self._chunks = self._images = 0
         self.last: float | None = None
         """Seconds from the chunk before the last to the last."""
 
     def chunk(self, images: int) -> None:
         """A chunk of so many images has just been finished."""
         now = time.monotonic()
-        if self._images < 0:
-            self._first, self._images = now, 0
+        if self._chunks:
+            self.last = now - self._last
+        self._chunks += 1
+        if self._chunks <= self._ahead:
+            self._start = now
         else:
             self._images += images
-            self.last = now - self._last
         self._last = now
 
+    def measured(self) -> float | None:
+        """Seconds per image, decoding included, of the chunks after the first ones; None where too few were scored."""
+        enough = self._chunks >= _ENOUGH * self._ahead and self._images
+        return (self._last - self._start) / self._images if enough else None
+
     def per_image(self, scorer: Scorer, chunks: Sequence[Sequence[Pair]]) -> float | None:
-        """Seconds per image, decoding included; where fewer than two chunks were scored, of one image scored once more."""
-        if self._images > 0:
-            return (self._last - self._first) / self._images
+        """Seconds per image, decoding included; where too few chunks were scored, of one image scored once more."""
+        if (measured := self.measured()) is not None:
+            return measured
         if not chunks:
             return None
         one = [chunks[-1][:1]]
-        if self._images < 0:
+        if not self._chunks:
             next(scorer.score(one))
         begun = time.monotonic()
         next(scorer.score(one))

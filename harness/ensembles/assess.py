@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.ensembles.blends import Blend, Fits, least_squares
 from harness.ensembles.members import Gathered, Images
-from harness.ensembles.objective import Objective
+from harness.ensembles.objective import Objective, objective
 from harness.models import score_scaling
 from harness.models.score_scaling import Scaling
 from harness.statistics.agreement import Agreement, agreement
@@ -151,13 +151,7 @@ def best_member(gathered: Gathered, aim: Objective) -> int:
     """The source that agrees best with the fitting labels, among the members under their own croppings."""
     images = gathered.fitting
     own = [gathered.member_of.index(m) for m in range(max(gathered.member_of) + 1)]
-    each = {s: _aimed(images, images.scores[s], aim) for s in own}
-    return max(each, key=lambda s: each[s])
-
-
-def _aimed(images: Images, scores: Floats, aim: Objective) -> float:
-    figure = getattr(agreement(scores, images.labels, intervals=False), aim)
-    return -np.inf if figure is None else float(figure)
+    return own[int(objective(aim, images.scores[own], images.labels).argmax())]
 
 
 def out_of_fold(blends: Sequence[Blend], held_out: Sequence[Ints], scores: Floats) -> Scored:
@@ -198,7 +192,8 @@ def assess(images: Images, names: Sequence[str], blended: Mapping[str, Scored], 
 
     That member rescaled alone is a control row: it shows what scaling does to PLCC.
     """
-    rows = [_row(images, name, "member", Scored(images.scores[s], images.scores[s])) for s, name in enumerate(names)]
+    # A row of a matrix is a new object each time: one of them, so that values and order are seen to be the same.
+    rows = [_row(images, name, "member", Scored(own, own)) for name, own in zip(names, images.scores, strict=True)]
     rows.append(_row(images, f"{names[base.source]}, scaled", "control", base.scaled))
     tests = gains(images, blended, base)
     for method, values in blended.items():

@@ -16,7 +16,7 @@ from harness.ensembles.objective import Objective, objective
 from harness.models import score_scaling
 from harness.models.score_scaling import Scaling
 from harness.runtime.errors import UsageError
-from harness.statistics.correlations import Floats, Ints
+from harness.statistics.correlations import Floats, Ints, midranks
 
 _ROUNDS = 50
 """Of greedy selection; more would give weights finer than 1/50."""
@@ -111,8 +111,9 @@ def greedy(fits: Fits, own: Sequence[int], aim: Objective) -> Blend:
     values = np.stack([scale(fits.scores[source]) for source, scale in scaled.items()])
     counts, total = np.zeros(len(values)), np.zeros(values.shape[1])
     best, best_counts = -np.inf, counts
+    ranked = midranks(fits.labels)
     for _ in range(_ROUNDS):
-        figures = objective(aim, total + values, fits.labels)
+        figures = objective(aim, total + values, fits.labels, ranked)
         chosen = int(figures.argmax())
         counts, total = counts + (np.arange(len(values)) == chosen), total + values[chosen]
         if figures[chosen] > best:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.engine.distributed.session import cores
+from harness.engine.distributed.allocation import divide
+from harness.engine.distributed.session import Session, cores, kept, session
+from harness.engine.distributed.workers import node_facts
 from harness.engine.request import Request
 from harness.ensembles import card, sparsity, tables
 from harness.ensembles.assess import (
@@ -29,9 +31,11 @@ from harness.ensembles.blends import Blend
 from harness.ensembles.members import Gathered, fitting_hash, gather
 from harness.ensembles.objective import Objective
 from harness.ensembles.search import Sample, SearchResult, folds, planned, sample, search
+from harness.ensembles.tune_session import meanwhile
 from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
-from harness.results.mlflow_mirror import Tracker
+from harness.results import processes
+from harness.results.mlflow_mirror import FamilyRun, Tracker
 from harness.results.run_folder import folder_of, locked
 from harness.runtime.errors import UsageError, listed
 from harness.statistics.comparison import compare
@@ -39,7 +43,7 @@ from harness.statistics.correlations import Floats, Ints
 
 _log = logging.getLogger(__package__)
 
-VERSION = 2
+VERSION = 3
 """Raised by hand whenever the search gives other blends for the same request."""
 
 
@@ -95,8 +99,27 @@ class Ensemble:
 
 
 def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest) -> Ensemble:
-    """Find the ensemble of members `words`, write its card to `wish.out`, and tell what it gained."""
-    _refuse(words, wish)
+    """Find the ensemble of members `words`, write its card to `wish.out`, and tell what it gained.
+
+    Args:
+        words: Models' names, runs' folders, CSV files of name,score.
+        request: How members are run, and on which machines all of it works.
+        wish: What is asked of the search.
+
+    Raises:
+        UsageError: What is asked cannot be served; told before any work.
+        RunError: A member's run or the search failed; what was finished is kept.
+    """
+    _refuse(words, request, wish)
+    if not request.ray:
+        return _ensemble(words, request, wish)
+    # One connection serves the members' runs and the search, and what the cluster cannot do is told first.
+    with kept(), session(request.ray) as found:
+        _refuse_cluster(found, request, wish)
+        return _ensemble(words, request, wish)
+
+
+def _ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest) -> Ensemble:
     gathered = gather(words, request, test_on=wish.test_on, crops=wish.crops, lower=wish.lower)
     card.refuse(wish.out, gathered)
     names = [source.name for source in gathered.sources]
@@ -104,8 +127,10 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest) -> E
     held_out = folds(images.references, request.seed)
     _remark(gathered)
 
-    samples = _samples(gathered, held_out, wish)
-    found, folder = _search(gathered, samples, request, wish)
+    # Scalings and closed forms are fitted while Ray starts.
+    given = meanwhile(lambda: _samples(gathered, held_out, wish))
+    found, folder = _search(gathered, given, request, wish)
+    samples = given()
     blends = {**samples[0].simple, "searched": found.blends[0].calibrated(images.scores, images.labels)}
 
     best = best_member(gathered, wish.aim)
@@ -141,7 +166,7 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest) -> E
     made = Ensemble(Path(wish.out), folder, names, names[best], blends, rows, notes, wish.aim, method, sizes)
     files = tables.write_trace(folder, found.trace, wish.aim)
     write_json(folder / "ensemble.json", made.json() | {"request": facts, "members": names})
-    _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, [made.card, *files], request)
+    _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, gathered, [made.card, *files], request)
     return made
 
 
@@ -159,15 +184,27 @@ def _simpler(blended: Mapping[str, Scored], labels: Floats, references: Sequence
     )
 
 
-def _mirror(made: Ensemble, facts: Mapping[str, Any], files: Sequence[Path], request: Request) -> None:
-    """MLflow: a run for the ensemble, and one below it for each blend that was kept; candidates are in the trace."""
-    children: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
+def _mirror(
+    made: Ensemble, facts: Mapping[str, Any], gathered: Gathered, files: Sequence[Path], request: Request
+) -> None:  # fmt: skip
+    """MLflow: a run for the ensemble with the figures of the blend in its card, and one below it for each of the four."""
+    figures: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
     for row in made.rows:
         if row.kind == "blend":
             part = row.part if row.dataset == made.rows[0].dataset else f"{row.dataset}.{row.part}"
-            children[row.member][part] = row.figures.json()
+            figures[row.member][part] = row.figures.json()
+    children = []
+    for method in METHODS:
+        blend, shown = made.blends[method], dict[str, Any]()
+        for source, scaling, weight in zip(blend.sources, blend.scalings, blend.weights, strict=True):
+            name = gathered.sources[source].name
+            crops = gathered.sources[source].facts.get("protocol", {}).get("crops", "")
+            shown |= {f"weight.{name}": weight, f"scaling.{name}": tables.kind(scaling)}
+            shown |= {f"crops.{name}": crops} if crops else {}
+        children.append(FamilyRun(method, {"members": len(blend.sources), **shown}, figures[method]))
+    parent = FamilyRun(f"ensemble {made.card.stem}", facts, figures[made.method])
     with Tracker(request.mlflow_uri, request.runs, made.folder) as tracker:
-        tracker.family(f"ensemble {made.card.stem}", made.folder.parent.parent.name, facts, children, files)
+        tracker.family(made.folder.parent.parent.name, parent, children, files, "this ensemble")
 
 
 def command(words: Sequence[str], request: Request, wish: EnsembleRequest) -> list[str]:
@@ -190,12 +227,21 @@ def command(words: Sequence[str], request: Request, wish: EnsembleRequest) -> li
     return [*line, "--out", wish.out]
 
 
-def _refuse(words: Sequence[str], wish: EnsembleRequest) -> None:
+def _refuse_cluster(found: Session, request: Request, wish: EnsembleRequest) -> None:
+    """Raise UsageError for what is asked of a cluster that has not so much, or whose nodes have other versions."""
+    divide(found.nodes(), found.described(), request.workers, request.device)
+    if wish.concurrency is not None and wish.concurrency > sum(node.cpus for node in found.nodes()):
+        raise UsageError(f"--concurrency {wish.concurrency}: there is {found.described()}")
+    node_facts(found)
+
+
+def _refuse(words: Sequence[str], request: Request, wish: EnsembleRequest) -> None:
     problems = []
     if twice := [word for word in dict.fromkeys(words) if words.count(word) > 1]:
         problems.append(f"members given twice: {listed(twice)}")
-    if wish.concurrency is not None and wish.concurrency > cores():
-        problems.append(f"--concurrency {wish.concurrency}: there are {cores()} cores")
+    for option, count in (("--concurrency", wish.concurrency or 0), ("--workers", request.workers)):
+        if count > cores() and not request.ray:
+            problems.append(f"{option} {count}: there are {cores()} cores")
     if wish.trials < 1:
         problems.append("--trials: at least one")
     if unknown := [k for k in wish.scalings if k not in KINDS]:
@@ -232,7 +278,12 @@ def _samples(gathered: Gathered, held_out: Sequence[Ints], wish: EnsembleRequest
     ]
 
 
-def _search(gathered: Gathered, samples: list[Sample], request: Request, wish: EnsembleRequest) -> tuple[SearchResult, Path]:
+def _search(
+    gathered: Gathered,
+    given: Callable[[], list[Sample]],
+    request: Request,
+    wish: EnsembleRequest,
+) -> tuple[SearchResult, Path]:
     """The search's outcome, found finished or taken up in the folder that its content names."""
     identity = {
         "fitting": fitting_hash(gathered),
@@ -247,7 +298,11 @@ def _search(gathered: Gathered, samples: list[Sample], request: Request, wish: E
     folder = folder_of(request.runs, gathered.fitting.dataset, "ensembles", sha256_json(identity)[:16])
     plan = planned(wish.trials)
     with locked(folder):
-        found = search(samples, plan, request.seed, wish.aim, folder, concurrency=wish.concurrency)
+        processes.end_leftovers(folder)
+        found = search(
+            given, plan, request.seed, wish.aim, folder, address=request.ray,
+            concurrency=wish.concurrency or request.workers or None,
+        )  # fmt: skip
     return found, folder
 
 

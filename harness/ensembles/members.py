@@ -26,6 +26,7 @@ from harness.engine.request import Plan, Request, plan
 from harness.engine.run import Outcome, execute
 from harness.files.atomic import sha256_file, sha256_json
 from harness.files.score_table import read_scores
+from harness.imaging.crops import check
 from harness.models import find_model
 from harness.models.ensemble import FILE, SCORES
 from harness.results.record import Record, RepeatsRecord, read_record
@@ -175,6 +176,7 @@ class _Members:
         stems = {Path(word).stem for word, todo in planned if isinstance(todo, Path)}
         unknown = sorted(self.lower - {word for word, todo in planned if isinstance(todo, Path)} - stems)
         problems += [f"--lower-is-better {listed(unknown)}: no such file of scores among the members"] if unknown else []
+        problems += self._twice(planned) + self._wrong_crops(planned)
         if problems:
             raise UsageError("\n".join(problems))
         names: list[str] = []
@@ -186,6 +188,33 @@ class _Members:
             # Two seeds of one model are two members.
             sources += [replace(s, name=s.name.replace(base, f"{base}-{count + 1}", 1)) if count else s for s in found]
         return sources
+
+    @staticmethod
+    def _twice(planned: Sequence[tuple[str, Plan | Outcome | Path]]) -> list[str]:
+        """What is wrong with members that are one under two names, such as a model and its own run's folder."""
+        first: dict[Path, str] = {}
+        problems = []
+        for word, todo in planned:
+            place = (todo if isinstance(todo, Path) else todo.folder).resolve()
+            if place in first:
+                problems.append(f"members given twice: {first[place]} and {word} are the same")
+            first.setdefault(place, word)
+        return problems
+
+    def _wrong_crops(self, planned: Sequence[tuple[str, Plan | Outcome | Path]]) -> list[str]:
+        """What is wrong with the asked croppings: unknown ones, and any where no member takes crops."""
+        cards = [t.card if isinstance(t, Plan) else t.record.cards.model for _, t in planned if not isinstance(t, Path)]
+        if not self.crops or not planned:
+            return []
+        if all(card.protocol.crops == "whole" for card in cards):
+            return [f"--crops {','.join(self.crops)}: no member takes crops: {listed([word for word, _ in planned])}"]
+        problems = []
+        for name in self.crops:
+            try:
+                check(name)
+            except UsageError as error:
+                problems.append(f"--crops {name}: {error}")
+        return problems
 
     def _planned(self, word: str) -> Plan | Outcome | Path:
         path = Path(word)

@@ -12,14 +12,32 @@ Objective = Literal["main", "srcc", "plcc"]
 OBJECTIVES: tuple[Objective, ...] = ("main", "srcc", "plcc")
 
 
-def objective(name: Objective, values: Floats, labels: Floats) -> Floats:
-    """The objective (rows,) of `values` (rows, n) against `labels` (n,); -inf where it is not defined (constant values)."""
+def objective(name: Objective, values: Floats, labels: Floats, ranked: Floats | None = None) -> Floats:
+    """The objective (rows,) of `values` (rows, n) against `labels` (n,); -inf where it is not defined (constant values).
+
+    `ranked`: the labels' mid-ranks, where the caller has them already.
+    """
     total = np.zeros(len(values))
     if name in ("main", "plcc"):
         total += correlation(values, labels)
     if name in ("main", "srcc"):
-        total += correlation(ranks(values), midranks(labels))
+        total += rank_correlation(values, midranks(labels) if ranked is None else ranked)
     return np.where(np.isfinite(total), total, -np.inf)
+
+
+def rank_correlation(values: Floats, ranked: Floats) -> Floats:
+    """Spearman's correlation (rows,) of each row of `values` (rows, n) with labels whose mid-ranks are `ranked` (n,)."""
+    order = np.argsort(values, axis=1)
+    ordered = np.take_along_axis(values, order, axis=1)
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+    # Where no two values are equal, their ranks in rising order are 1 to n: nothing has to be put back into its place.
+    place = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
+    people = ranked - ranked.mean()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = (people[order] @ place) / np.sqrt((people @ people) * (place @ place))
+    if tied.any():
+        found[tied] = correlation(ranks(values[tied]), ranked)
+    return np.asarray(found)
 
 
 def correlation(values: Floats, labels: Floats) -> Floats:

@@ -5,7 +5,8 @@ search: non-negative least squares over all members and scalings, the same impro
 objective itself, greedy selection and the mean. The other chains start from random blends. Each further batch varies the
 chain's best blend so far, by less in each step. Chains know nothing of each other, so that what comes out is a function of
 the seed alone, however many of them run side by side. The same is done on every resampling of the fitting images, for the
-estimate of what was really gained.
+estimate of what was really gained; there the chains take turns in having that start, because Powell's method takes longer
+than the rest of a chain.
 
 Tune runs one trial for each chain, an actor takes chain after chain, the arrays are put into Ray's store once. Killed and asked
 again, the search goes on from the last step of every chain, which the harness keeps itself: Tune's own state is not written
@@ -17,40 +18,29 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import shutil
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.engine.distributed.session import cores, session
+from harness.engine.distributed.session import Session, cores, session
 from harness.ensembles import blends
 from harness.ensembles.blends import Blend, Columns
 from harness.ensembles.objective import Objective, objective
+from harness.ensembles.tune_session import environment, silence
 from harness.files.atomic import write_json
 from harness.models.score_scaling import Scaling, weighted
 from harness.runtime.errors import RunError
 from harness.runtime.progress import progress
-from harness.statistics.correlations import Floats, Ints
+from harness.statistics.correlations import Floats, Ints, midranks
 from harness.statistics.intervals import generator
 
 _log = logging.getLogger(__package__)
 
 NAME, DONE, CHAINS = "tune", "search.json", "chains"
-_ENVIRONMENT = {
-    # Ctrl-C is the harness's: Tune would go on for the rest of its trials' steps.
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # Its loggers bring TensorBoard in, which takes longer than the search.
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}
-
-
 FOLDS = 5
 _AT_ONCE = 1 << 20
 """Blended scores that are held at once."""
@@ -141,10 +131,10 @@ def powell(start: Blend, columns: Columns, labels: Floats, name: Objective) -> B
     if begun is None:
         return start
     inside = np.flatnonzero(begun)
-    values = columns.values[inside] / columns.spread[inside, None]
+    values, ranked = columns.values[inside] / columns.spread[inside, None], midranks(labels)
 
     def loss(shares: Floats) -> float:
-        figure = float(objective(name, (np.abs(shares) @ values)[None], labels)[0])
+        figure = float(objective(name, (np.abs(shares) @ values)[None], labels, ranked)[0])
         return -figure if np.isfinite(figure) else 1e9
 
     found = minimize(loss, begun[inside], method="Powell", options={"maxfev": _POWELL_EVALUATIONS, "xtol": 1e-5, "ftol": 1e-9})
@@ -224,13 +214,18 @@ class Chain:
 
     seed: int
     number: int
-    sizes: Sequence[int]
+    plan: Plan
     samples: Sequence[Sample]
     objective: Objective
     step: int = 0
     best: list[Floats] = field(default_factory=list)
     figures: list[float] = field(default_factory=list)
     trace: list[list[float]] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many candidates each step has."""
+        return self.plan.sizes[self.number]
 
     @property
     def done(self) -> bool:
@@ -256,8 +251,8 @@ class Chain:
         self.step += 1
 
     def _start(self, place: int) -> list[Blend]:
-        """What the first chain starts from, the strongest first; the others find their own way."""
-        if self.number:
+        """What one chain of each sample starts from, the strongest first; the others find their own way."""
+        if self.number != place % len(self.plan.sizes):
             return []
         columns, labels, simple = self.samples[place]
         return [powell(simple["least-squares"], columns, labels, self.objective), *reversed(list(simple.values()))]
@@ -281,29 +276,42 @@ class SearchResult(NamedTuple):
 
 
 def search(
-    samples: Sequence[Sample],
+    given: Callable[[], Sequence[Sample]],
     plan: Plan,
     seed: int,
     name: Objective,
     folder: Path,
     *,
+    address: str | None = None,
     concurrency: int | None = None,
 ) -> SearchResult:
-    """The best blend of `plan.total` candidates on each of `samples`, a function of the seed alone.
+    """The best blend of `plan.total` candidates on each sample, a function of the seed alone.
 
-    `folder` keeps each chain's last step; a search that was cut off there goes on, a finished one is found. `concurrency`: chains
-    side by side; None: one per core. Raises RunError where a chain failed.
+    Args:
+        given: Gives the samples, all fitting images first; called when Ray is there, or the search is found finished.
+        plan: How many candidates there are in which chain and step.
+        seed: Of all draws.
+        name: The objective.
+        folder: Keeps each chain's last step: a search that was cut off goes on there, a finished one is found.
+        address: A running Ray cluster that does the work; None: one is started here.
+        concurrency: Chains side by side; None: one per CPU.
+
+    Raises:
+        RunError: A chain failed.
+        UsageError: The cluster has fewer CPUs than `concurrency`.
     """
     states = _finished(folder / DONE)
     if states is None:
-        cpus = min(len(plan.sizes), concurrency or cores())
-        with session(cpus=cpus, folder=folder), environment():
-            states = _run(samples, plan, seed, name, folder, cpus)
+        most = len(plan.sizes) if concurrency is None else min(len(plan.sizes), concurrency)
+        with session(address, cpus=min(most, cores()) if address is None else 1, folder=folder) as found, environment():
+            there = cores() if address is None else sum(node.cpus for node in found.nodes())
+            states = _run(given(), plan, seed, name, folder, found, min(most, there))
         write_json(folder / DONE, states)
         shutil.rmtree(folder / CHAINS, ignore_errors=True)
+    samples = given()
     walked = []
     for number, state in enumerate(states):
-        chain = Chain(seed, number, plan.sizes[number], samples, name)
+        chain = Chain(seed, number, plan, samples, name)
         chain.take_up(state)
         walked.append(chain)
     best = []
@@ -335,7 +343,8 @@ def _run(
     seed: int,
     name: Objective,
     folder: Path,
-    cpus: int,
+    found: Session,
+    side_by_side: int,
 ) -> list[dict[str, Any]]:
     """Each chain's last state, by number."""
     from ray import tune
@@ -346,6 +355,7 @@ def _run(
     left = [number for number, sizes in enumerate(plan.sizes) if states.get(number, {}).get("step") != len(sizes)]
 
     shown: list[Callable[..., None]] = []
+    written_down: set[int] = set()
 
     def judged() -> int:
         return sum(len(figures) for state in states.values() for figures in state["trace"])
@@ -357,7 +367,7 @@ def _run(
             if given is not None:
                 self.samples, self.begun = given
             number = config["chain"]
-            self.chain = Chain(seed, number, plan.sizes[number], self.samples, name)
+            self.chain = Chain(seed, number, plan, self.samples, name)
             if number in self.begun:
                 self.chain.take_up(self.begun[number])
 
@@ -375,6 +385,10 @@ def _run(
             number = trial.config["chain"]
             states[number] = json.loads(result["state"])
             write_json(folder / CHAINS / f"{number}.json", states[number])
+            if number not in written_down:
+                # The chain's worker is there now: what a kill leaves is ended at the next start.
+                written_down.add(number)
+                found.record()
             best = max(figure for state in states.values() for figure in state["figures"][:1])
             for show in shown:
                 show(judged(), f"best {name} {best:.5f}")
@@ -389,7 +403,7 @@ def _run(
             tuner = tune.Tuner(
                 tune.with_resources(trainable, {"cpu": 1}),
                 param_space={"chain": tune.grid_search(left)},
-                tune_config=tune.TuneConfig(metric="best", mode="max", reuse_actors=True, max_concurrent_trials=cpus),
+                tune_config=tune.TuneConfig(metric="best", mode="max", reuse_actors=True, max_concurrent_trials=side_by_side),
                 run_config=tune.RunConfig(
                     name=NAME,
                     storage_path=str(place.parent),
@@ -404,31 +418,3 @@ def _run(
             why = str(results.errors[0]).strip().splitlines()[-1]
             raise RunError(f"the search failed: {why} (what is finished is kept in {folder / CHAINS})")
     return [states[number] for number in sorted(states)]
-
-
-@contextlib.contextmanager
-def environment() -> Iterator[None]:
-    """Tune's settings inside, the caller's environment afterwards; what the user set holds."""
-    added = [name for name in _ENVIRONMENT if name not in os.environ]
-    os.environ.update({name: _ENVIRONMENT[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """No talk of Tune's beside the harness's own."""
-    loggers = [logging.getLogger(name) for name in ("ray.tune", "ray.train", "ray.air")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.ensembles import tables
 from harness.ensembles.blends import Columns
 from harness.ensembles.objective import Objective, objective
 from harness.ensembles.search import Sample
@@ -97,8 +98,6 @@ def prices(samples: Sequence[Sample], held_out: Sequence[Ints], scores: Floats, 
 
 def text(sizes: Sequence[Size], names: Sequence[str], name: Objective) -> str:
     """The table of sizes; each line names the member that was left out to come there."""
-    from tabulate import tabulate
-
     rows = []
     for before, size in zip([None, *sizes], sizes, strict=False):
         gone = set(before.members) - set(size.members) if before else set()
@@ -106,7 +105,5 @@ def text(sizes: Sequence[Size], names: Sequence[str], name: Objective) -> str:
         beyond = "" if size.out_of_fold is None else f"{size.out_of_fold:.4f}"
         rows.append([str(len(size.members)), f"{size.in_sample:.4f}", beyond, left_out])
     headers = ("members", f"{name} in sample", "out of fold", "left out")
-    table = tabulate(
-        rows, headers=headers, tablefmt="simple", disable_numparse=True, colalign=("right", "right", "right", "left")
-    )
-    return f"least squares with fewer members\n\n{table}\nwith one member: {', '.join(names[m] for m in sizes[-1].members)}"
+    shown = tables.table(headers, rows, align=("right", "right", "right", "left"), narrowed=3)
+    return f"least squares with fewer members\n\n{shown}\nwith one member: {', '.join(names[m] for m in sizes[-1].members)}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +20,10 @@ from harness.results.run_scores import csv_text
 from harness.results.tables import number, with_interval
 from harness.statistics.correlations import Floats
 
-_HEADERS = ("member", "SRCC [95 %]", "PLCC [95 %]", "PLCC fitted", "KRCC", "main")
+WIDTH = 80
+"""Columns of a terminal: no table is wider."""
+_NARROWEST = 8
+_HEADERS = ("member", "SRCC [95 %]", "PLCC [95 %]", "fitted", "KRCC", "main")
 _NAMES = {"main": "main", "srcc": "SRCC", "plcc": "PLCC"}
 _METHODS = {
     "mean": "equal weights on z-scores",
@@ -37,22 +43,42 @@ def text(rows: Sequence[Row], best: str, notes: Sequence[str]) -> str:
         what = "blends out of fold: fitted without the references that they score" if fitted else "nothing was fitted on these"
         few = "; few references: intervals are wide and rough" if figures.few_references else ""
         blocks.append(f"{dataset} · {part} · {figures.n} images of {figures.references} references · {what}{few}")
-        blocks.append(_table(_HEADERS, [_figures(row) for row in chosen]))
+        blocks[-1] = wrapped(blocks[-1])
+        blocks.append(table(_HEADERS, [_figures(row) for row in chosen]))
         gains = [line for row in chosen if row.versus for line in _gains(row)]
-        blocks += [_table((f"gain over {best}", "in", "which is", "difference", "95 %", "p (Holm)", ""), gains)] if gains else []
+        if gains:
+            gained = table(("blend", "in", "over it", "gain [95 %]", "p (Holm)", ""), gains, align=("left",) * 3 + ("right",) * 2)
+            blocks.append(f"gain over {best}\n\n{gained}")
     legend = [f"{method}: {_METHODS[method]}" for method in METHODS]
+    legend.append("fitted: PLCC after the usual logistic")
     legend.append(
         "gains: over the best member as it is or rescaled alone, the better one on the fitting images, paired by reference; "
         "p-values after Holm's correction over the four blends"
     )
-    return "\n\n".join([*blocks, "\n".join([*legend, *notes])])
+    return "\n\n".join([*blocks, "\n".join(map(wrapped, [*legend, *notes]))])
 
 
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, align: Sequence[str] = ("left",), narrowed: int = 0) -> str:
+    """A table of at most `WIDTH` columns: cells of the column `narrowed` go on in further lines where they are too long.
+
+    `align`: of the first columns; the others are right.
+    """
     from tabulate import tabulate
 
-    align = ("left",) + ("right",) * (len(headers) - 1)
-    return tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True, colalign=align)
+    widths = [max(len(line[c]) for line in (headers, *rows)) for c in range(len(headers))]
+    room = max(_NARROWEST, WIDTH - 2 * (len(headers) - 1) - sum(widths) + widths[narrowed])
+
+    def cut(text: str) -> str:
+        return "\n".join(textwrap.wrap(text, room)) or text
+
+    lines = [[cut(cell) if c == narrowed else cell for c, cell in enumerate(row)] for row in (headers, *rows)]
+    aligned = (*align, *("right",) * (len(headers) - len(align)))
+    return str(tabulate(lines[1:], headers=lines[0], tablefmt="simple", disable_numparse=True, colalign=aligned))
+
+
+def wrapped(text: str) -> str:
+    """A sentence in lines of at most `WIDTH` columns; names and paths in it are not broken."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _figures(row: Row) -> list[str]:
@@ -70,7 +96,7 @@ def _gains(row: Row) -> list[list[str]]:
             interval = f"[{number(gain.ci[0])}, {number(gain.ci[1])}]" if gain.ci else ""
             shown = "" if p is None else "< .001" if p < 0.001 else number(p)
             over = "rescaled" if figure in row.rescaled else "as it is"
-            lines.append(["" if lines else row.member, name, over, signed, interval, shown, row.verdict(figure)])
+            lines.append(["" if lines else row.member, name, over, f"{signed} {interval}".strip(), shown, row.verdict(figure)])
     return lines
 
 
@@ -86,10 +112,11 @@ def blend_text(blend: Blend, names: Sequence[str], scores: Floats) -> str:
     variance = float(centred @ centred)
     shares = [float((term - term.mean()) @ centred) / variance if variance > 0 else 0.0 for term in terms]
     parts = zip(blend.sources, blend.scalings, shares, strict=True)
-    return " + ".join(f"{share:.3f} {names[source]} ({_kind(scaling)})" for source, scaling, share in parts)
+    return " + ".join(f"{share:.3f} {names[source]} ({kind(scaling)})" for source, scaling, share in parts)
 
 
-def _kind(scaling: Scaling) -> str:
+def kind(scaling: Scaling) -> str:
+    """`logistic`, or `z+ecdf` of a sum."""
     return "+".join(part.kind for part, _ in weighted(scaling))
 
 
@@ -107,21 +134,27 @@ def write_trace(folder: Path, trace: Sequence[Sequence[Sequence[float]]], aim: O
 
 
 def _plot(path: Path, trace: Sequence[Sequence[Sequence[float]]], aim: Objective) -> Path:
+    with plotted(path, "candidate of the chain", f"{_NAMES[aim]} on the fitting images") as axes:
+        for chain, steps in enumerate(trace):
+            values = [f for step in steps for f in step]
+            colour = f"C{chain % 10}"
+            axes.plot(range(len(values)), values, ".", markersize=2, alpha=0.3, color=colour)
+            axes.plot(range(len(values)), list(accumulate(values, max)), color=colour, label=f"chain {chain}: best so far")
+    return path
+
+
+@contextmanager
+def plotted(path: Path, x: str, y: str) -> Iterator[Any]:
+    """Axes to be drawn on inside, with these labels and a legend; afterwards the PNG at `path`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for chain, steps in enumerate(trace):
-        values = [f for step in steps for f in step]
-        best = list(accumulate(values, max))
-        colour = f"C{chain % 10}"
-        axes.plot(range(len(values)), values, ".", markersize=2, alpha=0.3, color=colour)
-        axes.plot(range(len(values)), best, color=colour, label=f"chain {chain}")
-    axes.set_xlabel("candidate of the chain")
-    axes.set_ylabel(f"{_NAMES[aim]} on the fitting images")
+    yield axes
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     axes.legend(loc="lower right")
     with atomic(path) as stream:
         figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
-    return path

@@ -1,54 +1,49 @@
-"""A search over the settings that a model's card declares tunable, by real training, judged on the validation part.
+"""`harness tune`: a search over the settings that a model's card declares tunable, by real training, judged on validation.
 
-Ray Tune runs the trials, Optuna (a tree-structured Parzen estimator, seeded) proposes settings, ASHA (Li et al. 2020) stops
-those that fall behind. A trial trains in the run's folder that its settings name, as `harness run` would: what is trained
-already is found, what was cut off goes on from its checkpoint, and the best is tested from where its training ended. So the
-same command goes on after a kill by asking for the same trials again; with one trial at a time they are the same.
+Everything that can be refused is refused before Ray starts. The trials are trainings (`harness.ensembles.trials`), each in the
+run's folder that its settings name, and the best is tested from where its training ended. So the same command goes on after a
+kill by asking for the same trials again; with one trial at a time they are the same.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
-import shutil
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import msgspec
 
 from harness import datasets
+from harness.cards.overrides import apply_set
 from harness.cards.schema import ModelCard, Tunable
-from harness.engine.distributed.session import cores, session
+from harness.engine.distributed.session import cores
+from harness.engine.distributed.workers import start_workers
 from harness.engine.request import Plan, Request, plan
-from harness.engine.run import Outcome, execute, train
+from harness.engine.run import Outcome, execute
 from harness.ensembles import card as cards
+from harness.ensembles import tables
 from harness.ensembles.objective import Objective
-from harness.ensembles.search import environment, silence
+from harness.ensembles.trials import Task, Trial, finish_best, planned, run_trials
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.models import find_model
-from harness.results import tables
-from harness.results.run_folder import folder_of, locked
+from harness.results import processes
+from harness.results.mlflow_mirror import FamilyRun, Tracker
+from harness.results.run_folder import finished, folder_of, locked
+from harness.results.run_scores import csv_text
+from harness.results.tables import number, result, with_interval
 from harness.runtime.errors import RunError, UsageError, listed, near
-
-if TYPE_CHECKING:
-    from harness.datasets import Dataset
 
 _log = logging.getLogger(__package__)
 
-_RUNGS = 3
-"""ASHA keeps one in so many at each of its rungs."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One setting's training: how far it went, and how it stood on the validation part there."""
-
-    settings: Mapping[str, Any]
-    epochs: int
-    figure: float | None
-    stopped: bool
-    folder: str
+DONE, CSV, PLOT = "trials.json", "trials.csv", "trials.png"
+PARTS = ("validation", "test")
 
 
 @dataclass(frozen=True)
@@ -56,6 +51,8 @@ class Tuned:
     """What came out; `trials` in the order in which they were asked for, the first with the card's own settings."""
 
     card: Path
+    folder: Path
+    """Where the trials are listed and plotted."""
     model: str
     aim: Objective
     trials: list[Trial]
@@ -63,84 +60,162 @@ class Tuned:
     outcome: Outcome
 
     def json(self) -> dict[str, Any]:
-        """The document of `harness ensemble --tune recipe --json`."""
+        """The document of `harness tune --json`."""
         results = []
-        for part in ("validation", "test"):
-            row = tables.result(self.outcome.folder, self.outcome.record, part)
+        for part in PARTS:
+            row = result(self.outcome.folder, self.outcome.record, part)
             results.append({"dataset": row["dataset"], "part": part, "member": self.card.stem} | {
                 k: row[k] for k in ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "main", "ci")
             })  # fmt: skip
-        return {"card": str(self.card), "trials": [asdict(t) for t in self.trials], "best": asdict(self.best), "results": results}
+        return {
+            "card": str(self.card),
+            "folder": str(self.folder),
+            "trials": [asdict(t) for t in self.trials],
+            "best": asdict(self.best),
+            "results": results,
+        }
 
     def __str__(self) -> str:
-        from tabulate import tabulate
-
-        names = list(self.best.settings)
         rows = [
-            [str(i), *(_shown(t.settings[n]) for n in names), str(t.epochs), tables.number(t.figure), _state(t, t is self.best)]
+            [str(i), _settings_text(t.settings), str(t.epochs), number(t.figure), _state(t, t is self.best)]
             for i, t in enumerate(self.trials)
         ]
-        headers = ("trial", *names, "epochs", f"{self.aim} (validation)", "")
-        tested = tables.run_table([tables.result(self.outcome.folder, self.outcome.record)])
+        headers = ("trial", "settings", "epochs", self.aim, "")
+        tried = tables.table(headers, rows, align=("right", "left", "right", "right", "left"), narrowed=1)
+        figures = [
+            [row["part"], *(with_interval(row[f], (row["ci"] or {}).get(f)) for f in ("srcc", "plcc")),
+             *(number(row[f]) for f in ("plcc_fitted", "krcc", "main"))]
+            for row in self.json()["results"]
+        ]  # fmt: skip
+        tested = tables.table((self.card.stem, "SRCC [95 %]", "PLCC [95 %]", "fitted", "KRCC", "main"), figures)
         notes = [
-            "trial 0 has the card's own settings; the best is the best of those that were trained to the end",
-            "its validation figure is the best of several and flatters it; the test part was looked at once, for this table",
+            f"{self.aim} is of the validation part; trial 0 has the card's own settings; the best is the best",
+            "of those that were trained to the end. Its validation figure is the best of several and",
+            "flatters it; the test part was looked at once, for this table.",
+            *(f"trial {i} failed: {t.problem}" for i, t in enumerate(self.trials) if t.problem),
             f"{self.card}: {self.model} with the best settings; its run is {self.outcome.folder}",
+            f"{self.folder}: {CSV} and {PLOT} show every trial",
         ]
-        return "\n\n".join([tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True), tested, "\n".join(notes)])
+        return "\n\n".join([tried, tested, "\n".join(notes)])
 
 
-def _shown(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _state(trial: Trial, best: bool) -> str:
-    return "best" if best else "stopped early" if trial.stopped else ""
-
-
-def tune_recipe(
-    words: Sequence[str],
+def tune(
+    model: str,
     request: Request,
     out: str,
     *,
     trials: int = 8,
     aim: Objective = "main",
-    concurrency: int = 1,
 ) -> Tuned:
-    """Train the one model of `words` under `trials` settings, write the best's card to `out`, and test it.
+    """Train a model under `trials` settings, write the best's card to `out`, and test it.
 
-    Only `concurrency` 1 repeats: side by side, what Optuna proposes depends on which trial is done first. Raises UsageError for
-    a model that is not trained or whose card declares nothing tunable.
+    Args:
+        model: A model's name or card, with a recipe and a `[tunable]` table.
+        request: On what, and how it is trained. `workers`: trainings side by side; 0: one, of a cluster one per device.
+            Only one at a time repeats: side by side, what Optuna proposes depends on which trial is done first.
+        out: Where the best's card goes.
+        trials: How many settings are tried; the first are the card's own.
+        aim: The figure of the validation part that is to be high.
+
+    Raises:
+        UsageError: What is asked cannot be served; told before Ray starts, all problems of the card at once.
+        RunError: No trial was trained to the end, or all would meet the same fault.
     """
-    if len(words) != 1:
-        raise UsageError(f"--tune recipe takes one model, not {len(words)}")
-    request = replace(request, model=words[0])
-    model = find_model(words[0], request.cards)
-    space = _space(model)
-    cards.refuse_place(out, {model.name: model.class_})
+    request = replace(request, model=model)
+    _refuse(request, trials)
+    chosen = find_model(model, request.cards)
+    space = _space(chosen)
+    cards.refuse_place(out, {chosen.name: chosen.class_})
     data = datasets.load_dataset(request.dataset, request.root, cards=request.cards)
     first = plan(request, data)
-    assert first.card.recipe is not None
-    if not (first.parts == "validation").any() or not first.card.recipe.validate_every:
+    _refuse_values(first.card, space)
+    recipe = first.card.recipe
+    assert recipe is not None
+    if not (first.parts == "validation").any() or not recipe.validate_every:
         raise UsageError(
-            f"{model.name} on {data.name}: settings are judged on a validation part, and there is none ({first.protocol})"
+            f"{chosen.name} on {data.name}: settings are judged on a validation part, and there is none ({first.protocol})"
         )
-    tried = _tried(first, space, trials, aim, concurrency)
-    whole = [t for t in tried if t.figure is not None and not t.stopped]
-    if not whole:
-        raise RunError("no trial was trained to the end; ask for more --trials")
-    best = max(whole, key=lambda t: t.figure or 0.0)
-    with _threads(concurrency):
-        outcome = execute(_planned(request, best.settings, data))
+    identity = {"first": first.key, "space": {k: asdict(v) for k, v in space.items()}, "trials": trials, "aim": aim}
+    identity |= {"workers": request.workers} if request.workers > 1 or request.ray else {}
+    folder = folder_of(request.runs, first.data.name, "tuning", sha256_json(identity)[:16])
+    with locked(folder):
+        processes.end_leftovers(folder)
+        tried = _found(folder)
+        if tried is None:
+            tried = _tried(first, request, space, trials, aim, folder)
+            write_json(folder / DONE, [asdict(t) for t in tried])
+        _write_trials(folder, tried, aim)
+        _plot(folder / PLOT, tried, aim)
+    best = _best(tried)
+    # Its record is there, made where it was trained: here it is found, and mirrored to MLflow.
+    outcome = execute(planned(_alone(request), best.settings, data))
     path = Path(out)
-    write_text(path, f"# {model.name} with settings found by: {' '.join(_command(request, out, trials, aim, concurrency))}\n\n"
-               + cards.toml(_table(path, outcome, model)))  # fmt: skip
+    write_text(path, f"# {chosen.name} with settings found by: {shlex.join(_command(request, out, trials, aim))}\n\n"
+               + cards.toml(_table(path, outcome, chosen)))  # fmt: skip
     find_model(str(path))
-    return Tuned(path, model.name, aim, tried, best, outcome)
+    tuned = Tuned(path, folder, chosen.name, aim, tried, best, outcome)
+    _mirror(tuned, request)
+    return tuned
 
 
-def _planned(request: Request, settings: Mapping[str, Any], data: Dataset | None = None) -> Plan:
-    return plan(replace(request, settings={**request.settings, **settings}), data)
+def _tried(
+    first: Plan,
+    request: Request,
+    space: Mapping[str, Tunable],
+    count: int,
+    aim: Objective,
+    folder: Path,
+) -> list[Trial]:
+    """All trials, the best of them tested; on this machine's Ray or on the cluster's."""
+    recipe = first.card.recipe
+    assert recipe is not None
+    own = {name: _settings(first.card)[name] for name in space}
+    workers = request.workers or (0 if request.ray else 1)
+    importlib.import_module("torch")  # it is asked for GPUs and threads
+    with start_workers(None, request.ray, workers, request.device, folder=folder) as team:
+        share = team.share
+        task = Task(replace(_alone(request), device=share.device), aim, recipe.epochs, os.getcwd(), share.threads)
+        many = f"{share.workers} at a time" if share.workers > 1 else "one at a time"
+        _log.info(f"{first.card.name}: {count} trials of {', '.join(space)}, {many}; what is trained already is found")
+        tried = run_trials(task, first, space, own, count, team, folder, lambda rows: _write_trials(folder, rows, aim))
+        finish_best(task, _best(tried).settings, team)
+    return tried
+
+
+def _alone(request: Request) -> Request:
+    """The request of one training in one process."""
+    return replace(request, workers=0, ray=None)
+
+
+def _best(tried: Sequence[Trial]) -> Trial:
+    """The best of those that were trained to the end, of equal ones the first."""
+    whole = [t for t in tried if t.figure is not None and not t.stopped and not t.problem]
+    if not whole:
+        why = f" (trial 0: {tried[0].problem})" if tried and tried[0].problem else ""
+        raise RunError(f"no trial was trained to the end{why}; ask for more --trials, or for other settings")
+    return max(whole, key=lambda t: t.figure or 0.0)
+
+
+def _found(folder: Path) -> list[Trial] | None:
+    """The trials of a finished tuning whose best is still recorded; None where there is none."""
+    try:
+        tried = msgspec.json.decode((folder / DONE).read_bytes(), type=list[Trial])
+    except (OSError, msgspec.MsgspecError):
+        return None
+    whole = [t for t in tried if not t.stopped and not t.problem]
+    return tried if whole and finished(Path(_best(tried).folder)) is not None else None
+
+
+def _refuse(request: Request, trials: int) -> None:
+    problems = []
+    if trials < 1:
+        problems.append("--trials: at least one")
+    if request.weights is not None:
+        problems.append("--weights: nothing would be trained, so there is nothing to tune; to train on from a file: --init")
+    if request.workers > cores() and not request.ray:
+        problems.append(f"--workers {request.workers}: there are {cores()} cores")
+    if problems:
+        raise UsageError("\n".join(problems))
 
 
 def _space(model: ModelCard) -> dict[str, Tunable]:
@@ -167,6 +242,24 @@ def _space(model: ModelCard) -> dict[str, Tunable]:
     return dict(model.tunable)
 
 
+def _refuse_values(model: ModelCard, space: Mapping[str, Tunable]) -> None:
+    """Raise UsageError for every value at a range's end, or among choices, that the card would not take as a setting."""
+    problems = []
+    own = _settings(model)
+    for name, values in space.items():
+        whole = isinstance(own[name], int) and not isinstance(own[name], bool)
+        ends = [int(v) if whole else v for v in (values.low, values.high) if v is not None]
+        for value in values.choices or ends:
+            try:
+                apply_set(model, {name: value})
+            except UsageError as error:
+                problems += [
+                    f"{model.path}: tunable {name!r}: {value!r} cannot be set: {line}" for line in str(error).splitlines()
+                ]
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
 def _settings(model: ModelCard) -> dict[str, Any]:
     groups = {
         "model": dict(model.model),
@@ -176,124 +269,47 @@ def _settings(model: ModelCard) -> dict[str, Any]:
     return {f"{group}.{name}": value for group, table in groups.items() for name, value in table.items()}
 
 
-def _tried(first: Plan, space: Mapping[str, Tunable], trials: int, aim: Objective, concurrency: int) -> list[Trial]:
-    """Every trial, in the order in which they were asked for."""
-    import optuna
-    import torch
-    from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    recipe, request, here = first.card.recipe, first.request, os.getcwd()
-    assert recipe is not None
-    threads = min(torch.get_num_threads() if concurrency == 1 else max(1, cores() // concurrency), cores())
-    own = {name: _settings(first.card)[name] for name in space}
-
-    def one(config: dict[str, Any]) -> None:
-        os.chdir(here)
-        torch.set_num_threads(threads)
-        todo, reported = _planned(request, config), 0
-
-        def report(entry: Mapping[str, Any]) -> None:
-            nonlocal reported
-            if aim in entry and entry["epoch"] > reported:
-                reported = entry["epoch"]
-                tune.report({"epoch": reported, "figure": entry[aim]})
-
-        for entry in _epochs(todo.folder):
-            report(entry)
-        if reported < recipe.epochs:
-            train(todo, report)
-
-    identity = {"first": first.key, "space": {k: asdict(v) for k, v in space.items()}, "trials": trials, "aim": aim}
-    folder = folder_of(request.runs, first.data.name, "tuning", sha256_json(identity)[:16])
-    every = recipe.validate_every
-    _log.info(
-        f"{first.card.name}: {trials} trials of {', '.join(space)}, {concurrency} at a time; what is trained already is found"
-    )
-    needs: dict[str, Any] = {"cpu": threads, **({"gpu": 1} if _on_gpu(request) else {})}
-    with (
-        locked(folder),
-        session(cpus=threads * concurrency, gpus=needs.get("gpu"), folder=folder),
-        environment(),
-        silence(),
-    ):
-        shutil.rmtree(folder / "tune", ignore_errors=True)
-        tuner = tune.Tuner(
-            tune.with_resources(one, needs),
-            param_space={name: _domain(values, own[name]) for name, values in space.items()},
-            tune_config=tune.TuneConfig(
-                metric="figure",
-                mode="max",
-                num_samples=trials,
-                max_concurrent_trials=concurrency,
-                search_alg=OptunaSearch(points_to_evaluate=[own], seed=request.seed),
-                # One more than there are: at its last epoch ASHA would end a trial before it has written its checkpoint.
-                scheduler=ASHAScheduler(time_attr="epoch", max_t=recipe.epochs + 1, grace_period=every, reduction_factor=_RUNGS),
-            ),
-            run_config=tune.RunConfig(name="tune", storage_path=str(folder.absolute()), verbose=0),
-        )
-        results = tuner.fit()
-    each = [results[i] for i in range(len(results))]
-    if results.errors:
-        raise RunError(f"a trial failed: {str(results.errors[0]).strip().splitlines()[-1]} (what is trained is kept)")
-    tried = []
-    for result in each:
-        settings, metrics = dict(result.config or {}), result.metrics or {}
-        epochs = int(metrics.get("epoch", 0))
-        place = str(_planned(request, settings, first.data).folder)
-        tried.append(Trial(settings, epochs, metrics.get("figure"), epochs < recipe.epochs, place))
-    write_json(folder / "trials.json", [asdict(t) for t in tried])
-    shutil.rmtree(folder / "tune", ignore_errors=True)
-    return tried
+def _settings_text(settings: Mapping[str, Any]) -> str:
+    shown = {name: f"{value:.3g}" if isinstance(value, float) else str(value) for name, value in settings.items()}
+    return ", ".join(f"{name.removeprefix('recipe.')} {value}" for name, value in shown.items())
 
 
-def _on_gpu(request: Request) -> bool:
-    import torch
-
-    return (request.device or ("cuda" if torch.cuda.is_available() else "cpu")).startswith("cuda")
+def _state(trial: Trial, best: bool) -> str:
+    return "best" if best else "failed" if trial.problem else "stopped early" if trial.stopped else ""
 
 
-def _domain(values: Tunable, now: Any) -> Any:
-    """The setting's values as Tune knows them; whole numbers where the card has one."""
-    from ray import tune
-
-    if values.choices:
-        return tune.choice(list(values.choices))
-    assert values.low is not None
-    assert values.high is not None
-    if isinstance(now, int):
-        low, high = int(values.low), int(values.high) + 1
-        return tune.lograndint(low, high) if values.log else tune.randint(low, high)
-    return tune.loguniform(values.low, values.high) if values.log else tune.uniform(values.low, values.high)
-
-
-def _epochs(folder: Path) -> list[dict[str, Any]]:
-    """The epochs that an earlier call has trained."""
-    try:
-        return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        return []
+def _write_trials(folder: Path, tried: Sequence[Trial], aim: Objective) -> None:
+    """trials.csv: a row for each trial so far, with the best figure up to it."""
+    if not tried:
+        return
+    names = list(tried[0].settings)
+    rows: list[tuple[str, ...]] = [("trial", *names, "epochs", aim, "best", "state", "run", "problem")]
+    for number_, (trial, best) in enumerate(zip(tried, _best_so_far(tried), strict=True)):
+        values = [repr(v) if isinstance(v, float) else str(v) for v in (trial.settings[name] for name in names)]
+        figure = "" if trial.figure is None else repr(trial.figure)
+        state = _state(trial, best=False) or ("trained" if trial.figure is not None else "begun")
+        shown = repr(best) if best > -float("inf") else ""
+        rows.append((str(number_), *values, str(trial.epochs), figure, shown, state, trial.folder, trial.problem))
+    write_text(folder / CSV, csv_text(rows))
 
 
-class _threads:
-    """Torch's threads as the trials had them, so that the best goes on under the same conditions."""
+def _best_so_far(tried: Sequence[Trial]) -> list[float]:
+    """The best figure up to each trial, of those that were trained to the end."""
+    return list(accumulate((-float("inf") if t.figure is None or t.stopped else t.figure for t in tried), max))
 
-    def __init__(self, concurrency: int) -> None:
-        self.concurrency = concurrency
 
-    def __enter__(self) -> None:
-        import torch
-
-        self.before = torch.get_num_threads()
-        if self.concurrency > 1:
-            torch.set_num_threads(max(1, cores() // self.concurrency))
-
-    def __exit__(self, *_: object) -> None:
-        import torch
-
-        torch.set_num_threads(self.before)
+def _plot(path: Path, tried: Sequence[Trial], aim: Objective) -> None:
+    """trials.png: every trial's figure, and the best so far."""
+    best = _best_so_far(tried)
+    with tables.plotted(path, "trial", f"{aim} on the validation part") as axes:
+        for label, marker, rows in (
+            ("trained to the end", "o", [i for i, t in enumerate(tried) if t.figure is not None and not t.stopped]),
+            ("stopped early", "x", [i for i, t in enumerate(tried) if t.figure is not None and t.stopped]),
+        ):
+            if rows:
+                axes.plot(rows, [tried[i].figure for i in rows], marker, label=label)
+        known = [i for i, figure in enumerate(best) if figure > -float("inf")]
+        axes.step(known, [best[i] for i in known], where="post", label="best so far")
 
 
 def _table(path: Path, outcome: Outcome, model: ModelCard) -> dict[str, Any]:
@@ -311,19 +327,29 @@ def _without_empty(value: Any) -> Any:
     return [_without_empty(v) for v in value] if isinstance(value, list) else value
 
 
-def _command(request: Request, out: str, trials: int, aim: Objective, concurrency: int) -> list[str]:
-    line = ["harness", "ensemble", request.model, "--tune", "recipe", "--dataset", request.dataset]
-    line += ["--protocol", request.protocol] if request.protocol else []
-    return [
-        *line,
-        "--trials",
-        str(trials),
-        "--objective",
-        aim,
-        "--concurrency",
-        str(concurrency),
-        "--seed",
-        str(request.seed),
-        "--out",
-        out,
+def _mirror(tuned: Tuned, request: Request) -> None:
+    """MLflow: a run for the tuning with the best's figures, and one below it for each trial."""
+    rows = {row["part"]: row for row in tuned.json()["results"]}
+    facts = {"model": tuned.model, "objective": tuned.aim, "trials": len(tuned.trials), "seed": request.seed}
+    facts |= {f"best.{name}": value for name, value in tuned.best.settings.items()}
+    children = [
+        FamilyRun(
+            f"trial {i}",
+            {**t.settings, "state": _state(t, t is tuned.best) or "trained", "run": t.folder},
+            {"validation": {tuned.aim: t.figure}, "training": {"epochs": t.epochs}},
+        )
+        for i, t in enumerate(tuned.trials)
     ]
+    parent = FamilyRun(f"tune {tuned.card.stem}", facts, rows)
+    files = [tuned.card, tuned.folder / CSV, tuned.folder / PLOT]
+    with Tracker(request.mlflow_uri, request.runs, tuned.folder) as tracker:
+        tracker.family(tuned.outcome.record.dataset, parent, children, files, "this tuning")
+
+
+def _command(request: Request, out: str, trials: int, aim: Objective) -> list[str]:
+    line = ["harness", "tune", request.model, "--dataset", request.dataset]
+    line += ["--protocol", request.protocol] if request.protocol else []
+    line += [word for name, value in request.settings.items() for word in ("--set", f"{name}={value}")]
+    line += ["--init", str(request.init)] if request.init else []
+    line += ["--workers", str(request.workers)] if request.workers > 1 else []
+    return [*line, "--trials", str(trials), "--objective", aim, "--seed", str(request.seed), "--out", out]

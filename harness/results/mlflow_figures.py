@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,3 +58,18 @@ def marks(record: Record) -> dict[str, Any]:
 def is_number(value: Any) -> bool:
     """Whether MLflow takes a value as a figure."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_VALUE_LENGTH, _KEY_LENGTH = 500, 250
+"""MLflow's own limits; 500 characters of a value is what servers older than the client take."""
+
+
+def key_text(name: str) -> str:
+    """A name as MLflow takes it."""
+    return re.sub(r"[^\w. /-]", "-", name)[:_KEY_LENGTH]
+
+
+def value_text(value: Any) -> str:
+    """A value as MLflow takes it, without user names and passwords of addresses."""
+    text = re.sub(r"//[^/@\s]*@", "//", str(value))
+    return text if len(text) <= _VALUE_LENGTH else text[: _VALUE_LENGTH - 1] + "…"

@@ -15,6 +15,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,9 +24,9 @@ from harness.files.atomic import write_json
 from harness.files.leftovers import without_leftovers
 from harness.files.lock import held
 from harness.files.regular import require_regular
-from harness.results.mlflow_figures import by_group, figures, is_number, marks
+from harness.results.mlflow_figures import by_group, figures, is_number, key_text, marks, value_text
 from harness.results.mlflow_repeats import add_children
-from harness.results.mlflow_store import bounded, client
+from harness.results.mlflow_store import Exchange, client
 from harness.results.record import Record, RepeatsRecord, read_record
 from harness.results.run_folder import MLFLOW_FILES
 from harness.runtime.errors import HarnessError
@@ -51,8 +52,18 @@ _PATIENCE_WITH_FILES = 120.0
 """Seconds for one exchange; creating a database's tables took 10 s on a slow disk."""
 
 
-_METRICS_AT_ONCE, _PARAMETERS_AT_ONCE, _VALUE_LENGTH, _KEY_LENGTH, _DIGEST_LENGTH = 1000, 100, 500, 250, 36
-"""MLflow's own limits; 500 characters of a value is what servers older than the client take."""
+_METRICS_AT_ONCE, _PARAMETERS_AT_ONCE, _DIGEST_LENGTH = 1000, 100, 36
+"""MLflow's own limits."""
+
+
+@dataclass(frozen=True)
+class FamilyRun:
+    """A run of a family as MLflow shows it."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    figures: Mapping[str, Mapping[str, Any]]
+    """By group, such as `test`, and name."""
 
 
 class Tracker:
@@ -77,11 +88,16 @@ class Tracker:
         self._waiting: list[tuple[str, float, int, int]] = []
         self._logged: dict[str, set[int]] = {}
         self._flushed = time.monotonic()
+        self._beginning: Exchange | None = None
+        """What `begin` started and nothing has waited for yet."""
+        self._early: list[Mapping[str, Any]] = []
+        """Epochs that ended meanwhile."""
 
     def __enter__(self) -> Tracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.begun()
         if kind is None:
             self._catch_up_others()
         if self.run_id is None or kind is None:
@@ -89,30 +105,49 @@ class Tracker:
         status = "FAILED" if issubclass(kind, Exception) else "KILLED"
         self._attempt(lambda: self._finish(status))
 
-    def begin(self, name: str, parameters: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+    def begin(self, name: str, parameters: Mapping[str, Any], dataset: Mapping[str, Any], *, meanwhile: bool = False) -> None:
         """Start the MLflow run, or go on with the one that an interrupted call left in this folder.
 
         `dataset`: name, hash and split (sha256 of table and split), and the numbers of pairs train, validation, test.
+        `meanwhile`: return at once; MLflow, whose import alone takes seconds, starts while the caller works, until `begun`.
         """
         if not self.working:
             return
-        texts = {key: _value(value) for key, value in parameters.items()}
+        texts = {key: value_text(value) for key, value in parameters.items()}
         self._begun = {"name": name, "parameters": texts, "dataset": dict(dataset)}
         if "run_id" not in _kept(self.folder, self.uri):
             with contextlib.suppress(HarnessError):  # a disk that is full ends the run elsewhere, and with its own words
                 self._keep_id(finished=False)
-        self._attempt(lambda: self._begin(name, texts, dataset))
+        if meanwhile:
+            self._beginning = Exchange(lambda: self._begin(name, texts, dataset), self._patience())
+        else:
+            self._attempt(lambda: self._begin(name, texts, dataset))
+
+    def begun(self) -> None:
+        """Wait for what `begin` started meanwhile."""
+        if self._beginning is None:
+            return
+        beginning, self._beginning = self._beginning, None
+        self._attempt(beginning)
+        early, self._early = self._early, []
+        for entry in early:
+            self._take(entry)
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
         """One epoch's figures: `epoch` and any numbers by name. Sent a few seconds' worth at a time."""
         if not self.working:
             return
+        if self._beginning is not None and not self._beginning.over:
+            self._early.append(entry)
+            return
+        self.begun()
         self._take(entry)
         if time.monotonic() - self._flushed >= _SECONDS_BETWEEN_BATCHES:
             self._attempt(self._flush)
 
     def end(self, record: Record) -> None:
         """Send the finished record: its figures with their intervals, what marks it, and the folder's files."""
+        self.begun()
         if self.working:
             for entry in record.history or ():
                 self._take(entry)
@@ -165,29 +200,25 @@ class Tracker:
         """Add a submission's files and tags to the MLflow run of this folder's record, or to a new run called `name`."""
         self._attempt(lambda: self._attach(name, dataset, files, tags), "this submission")
 
-    def family(
-        self,
-        name: str,
-        dataset: str,
-        parameters: Mapping[str, Any],
-        children: Mapping[str, Mapping[str, Mapping[str, Any]]],
-        files: Sequence[Path],
-    ) -> None:
-        """A run called `name` with `parameters` and `files`, and under it a run for each of `children` with its figures.
+    def family(self, dataset: str, parent: FamilyRun, children: Sequence[FamilyRun], files: Sequence[Path], what: str) -> None:
+        """A run for `parent` with `files`, and under it a run for each of `children`.
 
-        A folder whose family is there already has nothing added.
+        A folder whose family is there already has nothing added. `what` is named in a warning, such as `this ensemble`.
         """
         if not self.working or _kept(self.folder, self.uri).get("finished"):
             return
-        self._attempt(lambda: self._family(name, dataset, parameters, children, files), "this ensemble")
+        self._attempt(lambda: self._family(dataset, parent, children, files), what)
 
-    def _attempt(self, action: Callable[[], None], what: str = "") -> None:
+    def _patience(self) -> float:
+        return _PATIENCE_WITH_FILES if self.uri.startswith("sqlite:") else _PATIENCE
+
+    def _attempt(self, action: Callable[[], None] | Exchange, what: str = "") -> None:
         """Do `action` within the patience; on any failure warn once and stop mirroring."""
         if not self.working:
             return
         what = what or self._what
         try:
-            bounded(action, _PATIENCE_WITH_FILES if self.uri.startswith("sqlite:") else _PATIENCE)
+            (action if isinstance(action, Exchange) else Exchange(action, self._patience())).wait()
         except Exception as error:
             self.working = False
             if self._warned:
@@ -212,7 +243,7 @@ class Tracker:
             self.run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
             self._keep_id(finished=False)
             self._log_dataset(dataset)
-        self._log_parameters({k: v for k, v in parameters.items() if _key(k) not in (known or {})})
+        self._log_parameters({k: v for k, v in parameters.items() if key_text(k) not in (known or {})})
 
     def _experiment(self, name: str) -> str:
         experiment = self._client.get_experiment_by_name(name)
@@ -276,7 +307,7 @@ class Tracker:
     def _log_parameters(self, parameters: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        entries = [Param(_key(k), _value(v)) for k, v in parameters.items()]
+        entries = [Param(key_text(k), value_text(v)) for k, v in parameters.items()]
         for some in _cut(entries, _PARAMETERS_AT_ONCE):
             self._client.log_batch(self.run_id, params=some)
 
@@ -299,7 +330,7 @@ class Tracker:
         """Queue an epoch's numbers, each (name, epoch) at most once in the run's life."""
         now = int(time.time() * 1000)
         for name, value in entry.items():
-            key = _key(f"epoch.{name}")
+            key = key_text(f"epoch.{name}")
             seen = self._logged.setdefault(key, set())
             if name != "epoch" and is_number(value) and entry["epoch"] not in seen:
                 seen.add(entry["epoch"])
@@ -317,9 +348,11 @@ class Tracker:
         from mlflow.entities import RunTag
 
         now = int(time.time() * 1000)
-        self._waiting += [(_key(k), v, now, 0) for k, v in figures(record).items() if 0 not in self._logged.get(_key(k), ())]
+        self._waiting += [
+            (key_text(k), v, now, 0) for k, v in figures(record).items() if 0 not in self._logged.get(key_text(k), ())
+        ]
         self._flush()
-        tags = [RunTag(f"harness.{k}", _value(v)) for k, v in marks(record).items()]
+        tags = [RunTag(f"harness.{k}", value_text(v)) for k, v in marks(record).items()]
         note = record.note
         self._client.log_batch(self.run_id, tags=[*tags, RunTag("mlflow.note.content", note)] if note else tags)
 
@@ -343,37 +376,33 @@ class Tracker:
         for path in files:
             client.log_artifact(run_id, str(path), "submissions")
         for key, value in tags.items():
-            client.set_tag(run_id, _key(f"harness.{key}"), _value(value))
+            client.set_tag(run_id, key_text(f"harness.{key}"), value_text(value))
         if made:
             client.set_terminated(run_id, "FINISHED")
 
-    def _family(
-        self,
-        name: str,
-        dataset: str,
-        parameters: Mapping[str, Any],
-        children: Mapping[str, Mapping[str, Mapping[str, Any]]],
-        files: Sequence[Path],
-    ) -> None:
+    def _family(self, dataset: str, parent: FamilyRun, children: Sequence[FamilyRun], files: Sequence[Path]) -> None:
         from mlflow.entities import Metric
 
         client = self._connect()
-        experiment, source = (
-            self._experiment(f"harness/{dataset}"),
-            {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"},
-        )
-        self.run_id = parent = str(client.create_run(experiment, run_name=name, tags=source).info.run_id)
-        self._log_parameters(parameters)
-        for path in files:
-            client.log_artifact(parent, str(path))
-        now = int(time.time() * 1000)
-        for child, groups in children.items():
-            tags = {**source, "mlflow.parentRunId": parent}
-            run_id = client.create_run(experiment, run_name=f"{name}: {child}", tags=tags).info.run_id
-            numbers = [Metric(_key(k), v, now, 0) for k, v in by_group(groups).items()]
-            for some in _cut(numbers, _METRICS_AT_ONCE):
-                client.log_batch(run_id, metrics=some)
-            client.set_terminated(run_id, "FINISHED")
+        experiment = self._experiment(f"harness/{dataset}")
+        source = {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
+        above: str | None = None
+        for run in (parent, *children):
+            tags, name = dict(source), run.name
+            if above is not None:
+                tags, name = {**tags, "mlflow.parentRunId": above}, f"{parent.name}: {run.name}"
+            self.run_id = str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+            self._log_parameters(run.parameters)
+            now = int(time.time() * 1000)
+            for some in _cut([Metric(key_text(k), v, now, 0) for k, v in by_group(run.figures).items()], _METRICS_AT_ONCE):
+                client.log_batch(self.run_id, metrics=some)
+            if above is None:
+                above = self.run_id
+                for path in files:
+                    client.log_artifact(above, str(path))
+            else:
+                client.set_terminated(self.run_id, "FINISHED")
+        self.run_id = above
         self._finish("FINISHED")
         self.run_id = None
 
@@ -423,15 +452,6 @@ def _wanting(folder: Path, uri: str, begun: object) -> bool:
 def shown(uri: str) -> str:
     """A tracking URI without user names, passwords and tokens, fit for files and terminals."""
     return re.sub(r"//[^/@]*@", "//", uri).split("?", 1)[0]
-
-
-def _key(name: str) -> str:
-    return re.sub(r"[^\w. /-]", "-", name)[:_KEY_LENGTH]
-
-
-def _value(value: Any) -> str:
-    text = re.sub(r"//[^/@\s]*@", "//", str(value))
-    return text if len(text) <= _VALUE_LENGTH else text[: _VALUE_LENGTH - 1] + "…"
 
 
 def _cut(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

@@ -11,8 +11,10 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -122,28 +124,44 @@ def _free_name(path: Path) -> Path:
     return next(name for name in names if not os.path.lexists(name))
 
 
-def bounded(action: Callable[[], None], seconds: float) -> None:
-    """Run `action` under our environment and log levels, and give up waiting for it after `seconds`."""
-    failure: list[Exception] = []
+class Exchange:
+    """An action that runs under our environment and log levels, while the caller's thread goes on until it waits.
 
-    def work() -> None:
+    What MLflow changes for the whole process (environment, warnings) is as it was after `wait`, which the same thread calls.
+    """
+
+    def __init__(self, action: Callable[[], None], seconds: float) -> None:
+        self._action, self._failure = action, list[Exception]()
+        self._seconds, self._until = seconds, time.monotonic() + seconds
+        self._process = ExitStack()
+        self._process.enter_context(warnings.catch_warnings())
+        self._process.enter_context(_environment())
+        # A thread, because a database's driver has no timeout of its own; a daemon, so that leaving does not wait for it.
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
         try:
-            with warnings.catch_warnings():
-                import mlflow.tracking  # noqa: F401
-            with _quiet():
-                action()
-        except BaseException as error:
-            failure.append(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+            import mlflow.tracking  # noqa: F401
 
-    # A thread, because a database's driver has no timeout of its own; a daemon, so that leaving does not wait for it.
-    thread = threading.Thread(target=work, name="mlflow", daemon=True)
-    with _environment():
-        thread.start()
-        thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"no answer in {seconds:g} s")
-    if failure:
-        raise failure[0]
+            with _quiet():
+                self._action()
+        except BaseException as error:
+            self._failure.append(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+
+    @property
+    def over(self) -> bool:
+        """Whether `wait` would return at once."""
+        return not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Wait for the end, until the action has had its time. Raises what the action raised, or TimeoutError."""
+        with self._process:
+            self._thread.join(max(0.0, self._until - time.monotonic()))
+        if self._thread.is_alive():
+            raise TimeoutError(f"no answer in {self._seconds:g} s")
+        if self._failure:
+            raise self._failure[0]
 
 
 @contextlib.contextmanager

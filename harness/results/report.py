@@ -108,7 +108,7 @@ def write(folder: Path, record: Record, rows: pd.DataFrame, model: Any = None) -
         width=_WIDTH,
         figures=_figures(record),
         pictures={path.name: data_uri(path.read_bytes(), "image/png") for path in written},
-        further=_further(record),
+        **_further(record),
         parts=[_part_table(what, found) for what, found in parts if found],
         splits=_split_rows(over) if over is not None else [],
         all_images=over is not None and bool(over.all_images),
@@ -197,15 +197,15 @@ def _split_rows(record: RepeatsRecord) -> list[list[str]]:
     ]
 
 
-def _further(record: Record) -> list[tuple[str, str]]:
-    """Figures beyond correlations, `not defined` where the dataset does not have what they need, and why."""
+def _further(record: Record) -> dict[str, Any]:
+    """Figures beyond correlations; those that are not defined, as the dataset lacks what they need, by name, and why."""
     from harness.results.tables import number
 
     found = record.test and record.test.discrimination
     if isinstance(record, RepeatsRecord):
         found = record.all_images.discrimination if record.all_images else None
     if not record.test or not found:
-        return []
+        return {"further": [], "undefined_figures": [], "why_not": []}
     pairs: Mapping[str, Any] = found.pair_analysis or {}
     steps: Mapping[str, Any] = found.monotonicity or {}
     rows = {
@@ -217,8 +217,11 @@ def _further(record: Record) -> list[tuple[str, str]]:
         "series of levels that fall throughout": steps.get("series"),
     }
     rows = {"2AFC score": record.test.score_2afc, **rows} if record.test.score_2afc is not None else rows
-    shown = [(name, number(value) or "not defined") for name, value in rows.items()]
-    return [*shown, *(("why not", reason) for reason in found.not_defined)]
+    return {
+        "further": [(name, number(value)) for name, value in rows.items() if value is not None],
+        "undefined_figures": [name for name, value in rows.items() if value is None],
+        "why_not": found.not_defined,
+    }
 
 
 def _drawn(value: float, interval: Sequence[float] | None, low: float = -1.0) -> tuple[float, ...]:

@@ -63,10 +63,15 @@ def text_table(
     _narrow(widths, [i for i in kept if headers[i] in shortens or widths[i] > _SHORTEST], kept, width, _SHORTEST // 3)
     lines = [_lines([headers[i] for i in kept], kept, widths, align), ["  ".join("-" * widths[i] for i in kept)]]
     lines += [_lines([row[i] for i in kept], kept, widths, align) for row in rows]
-    text = "\n".join(_cut(line, width) for each in lines for line in each)
+    text = "\n".join(shortened(line, width) for each in lines for line in each)
     names = tuple(" ".join(headers[i].split()) for i in dropped if i not in blank)
     note = f"(no room for: {', '.join(dict.fromkeys(names))}; --wide shows all columns)"
     return TextTable(f"{text}\n{textwrap.fill(note, width)}" if names else text, names)
+
+
+def shortened(line: str, width: int) -> str:
+    """`line` in at most `width` columns of the terminal, ended by an ellipsis where it is cut."""
+    return line if _cells(line) <= width else _head(line, width - 1).rstrip() + "…"
 
 
 def _total(widths: Sequence[int], kept: Sequence[int]) -> int:
@@ -84,7 +89,7 @@ def _narrow(widths: list[int], chosen: Sequence[int], kept: Sequence[int], width
 
 def _lines(cells: Sequence[str], kept: Sequence[int], widths: Sequence[int], align: Sequence[str]) -> list[str]:
     """The lines of one row; a cell of fewer lines than the others is at the bottom."""
-    split = [[_cut(line, widths[i]) for line in cell.split("\n")] for cell, i in zip(cells, kept, strict=True)]
+    split = [[shortened(line, widths[i]) for line in cell.split("\n")] for cell, i in zip(cells, kept, strict=True)]
     height = max(map(len, split))
     columns = [[""] * (height - len(lines)) + lines for lines in split]
     return [
@@ -96,11 +101,6 @@ def _lines(cells: Sequence[str], kept: Sequence[int], widths: Sequence[int], ali
 def _padded(text: str, width: int, side: str) -> str:
     space = " " * (width - _cells(text))
     return space + text if side == "right" else text + space
-
-
-def _cut(line: str, width: int) -> str:
-    """`line` in at most `width` columns of the terminal, ended by an ellipsis where it is cut."""
-    return line if _cells(line) <= width else _head(line, width - 1).rstrip() + "…"
 
 
 def _head(line: str, width: int) -> str:

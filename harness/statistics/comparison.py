@@ -155,15 +155,34 @@ def compare(
     orders: tuple[ArrayLike, ArrayLike] | None = None,
     statistics: Sequence[str] = STATISTICS,
 ) -> PairedComparison:
-    """Models' scores `a` and `b` (n,) against `labels` (n,), paired by `reference_ids` (n,).
+    """Compare two models on the same images: differences of their agreement with the labels, paired by reference.
 
     Below 100 references: the jackknife on the difference of Fisher's z (main: of atanh(main / 2)), whose interval is carried
     back to the figure's own scale at the mean of both models' z. From 100 on: `draws` bootstrap samples of references, the same
-    for both models, BCa intervals. Tables by `distortions` (n,), `levels` (n,; None where unknown) and reference always use the
-    jackknife, whose p-values have no floor that Holm's correction would lift above any level. `top` images on which the models'
-    ranks differ most are listed. `orders`: scores of both models, (n,) each, whose order SRCC and KRCC take in place of that of
-    `a` and `b`, where these are rescalings whose plateaus tie images. `statistics`: which of the four figures are compared.
-    Raises UsageError for values that are not finite or lengths that differ.
+    for both models, BCa intervals. Tables by kind, level and reference always use the jackknife, whose p-values have no floor
+    that Holm's correction would lift above any level.
+
+    Args:
+        a: (n,), scores of the first model, oriented as the labels are; differences are a minus b.
+        b: (n,), those of the second one.
+        labels: (n,).
+        reference_ids: (n,), each image's reference; "images": all images are independent.
+        distortions: (n,), kinds of distortion, for a table by kind.
+        levels: (n,), levels of distortion, for a table by level; None where one is not known.
+        confidence: The intervals' level, between 0 and 1.
+        method: `jackknife`, `bootstrap`, or `auto`: by the number of references, as above.
+        draws: Samples of the bootstrap.
+        seed: Of its draws.
+        top: How many images are listed on which the models' ranks differ most.
+        orders: Scores of both models, (n,) each, whose order SRCC and KRCC take in place of that of `a` and `b`, where these are
+            rescalings whose plateaus tie images.
+        statistics: Which of the four figures are compared.
+
+    Returns:
+        A difference with interval and p-value for each figure, the tables, and the images on which the models disagree.
+
+    Raises:
+        UsageError: Values that are not finite, or lengths that differ.
     """
     columns = checked_columns(
         {"a": a, "b": b, "labels": labels}, reference_ids, confidence, _table_problems(b, distortions, levels)
@@ -308,9 +327,17 @@ def _independent(statistic: str, x: Floats, y: Floats, labels: Floats) -> Indepe
 
 
 def williams_steiger(statistic: str, r_a: float, r_b: float, r_ab: float, n: int) -> Independent | None:
-    """Tests of two correlations that share a variable: models with the labels (r_a, r_b), and with each other (r_ab).
+    """Tests of two correlations that share a variable (Williams 1959; Steiger 1980), which take images as independent.
 
-    None where they are not defined: n <= 3, or two of the three variables perfectly correlated.
+    Args:
+        statistic: Its name, kept in the result.
+        r_a: The first model's correlation with the labels, in [-1, 1].
+        r_b: The second model's.
+        r_ab: The models' correlation with each other.
+        n: Images.
+
+    Returns:
+        Both tests; None where they are not defined: n <= 3, or two of the three variables perfectly correlated.
     """
     from scipy.special import ndtr, stdtr
 

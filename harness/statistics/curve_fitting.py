@@ -41,13 +41,21 @@ class Curve:
 
 
 def fit_curve(x: Floats, y: Floats, fit: Fit) -> Curve | str:
-    """The least-squares curve from scores `x` (n,) to labels `y` (n,), or one line that says why there is none.
+    """The least-squares curve from scores to labels.
 
     logistic4   b2 + (b1 - b2) / (1 + exp(-(x - b3) / b4)), b4 > 0; VQEG FR-TV Phase II (2003)
     logistic5   b1 (1/2 - 1 / (1 + exp(b2 (x - b3)))) + b4 x + b5; Sheikh, Sabir & Bovik (2006)
     poly3       b1 + b2 x + b3 x^2 + b4 x^3; NTIRE 2021
 
     Deterministic, and independent of the units of `x` and `y`, because it works on standardised values.
+
+    Args:
+        x: (n,), finite scores.
+        y: (n,), finite labels.
+        fit: Which of the curves above.
+
+    Returns:
+        The curve, or one line that says why there is none.
     """
     count = 5 if fit == "logistic5" else 4
     if len(x) <= count:

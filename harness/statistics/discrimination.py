@@ -51,11 +51,21 @@ def pair_analysis(
     significance: float = 0.95,
     population: bool = False,
 ) -> PairAnalysis | None:
-    """How well score differences tell different from similar pairs, and better from worse; None without deviations and raters.
+    """How well score differences tell different from similar pairs, and better from worse (Krasula et al., QoMEX 2016).
 
-    `deviations` (n,): standard deviation of each image's opinions. `raters` (n,) or one number: how many there were. A pair is
-    different when normal cdf(|label difference| / sqrt(s1^2 / n1 + s2^2 / n2)) >= `significance` (ITU-T J.149, as in the
-    authors' code). `population`: the deviations divide by n, and n - 1 takes the place of n here.
+    A pair is different when normal cdf(|label difference| / sqrt(s1^2 / n1 + s2^2 / n2)) >= `significance` (ITU-T J.149, as in
+    the authors' code).
+
+    Args:
+        scores: (n,), higher is better.
+        labels: (n,), higher is better.
+        deviations: (n,), the standard deviation of each image's opinions.
+        raters: (n,) or one number: how many opinions there were.
+        significance: From which probability on two images count as different, between 0 and 1.
+        population: The deviations divide by n, and n - 1 takes the place of n here.
+
+    Returns:
+        Two areas under ROC and the share of better images found, each in [0, 1]; None without deviations and raters.
     """
     if deviations is None or raters is None:
         return None
@@ -165,8 +175,13 @@ def outlier_ratio(
 def score_2afc(distance_0: ArrayLike, distance_1: ArrayLike, judge: ArrayLike) -> float:
     """BAPPS's 2AFC score (Zhang et al., CVPR 2018) in [0, 1]: the mean share of raters who agree with the model.
 
-    `distance_0` and `distance_1` (n,) are the model's distances of the two patches to the reference (higher is worse), `judge`
-    (n,) the share of raters who found patch 1 nearer. Equal distances count one half.
+    Args:
+        distance_0: (n,), the model's distance of patch 0 to the reference; higher is worse.
+        distance_1: (n,), that of patch 1.
+        judge: (n,), the share of raters who found patch 1 nearer, in [0, 1].
+
+    Returns:
+        The mean over the triplets; equal distances count one half.
     """
     return float(agreeing(distance_0, distance_1, judge).mean())
 
@@ -201,9 +216,16 @@ class Monotonicity:
 def monotonicity(
     scores: ArrayLike, reference_ids: Sequence[Hashable], distortions: Sequence[Hashable], levels: ArrayLike
 ) -> Monotonicity:
-    """Over all pairs of levels of each reference and kind. `scores` (n,) higher is better, `levels` (n,) higher is stronger.
+    """How often the score falls where the distortion gets stronger, over all pairs of levels of each reference and kind.
 
-    Images of equal level in one series make no step.
+    Args:
+        scores: (n,), higher is better.
+        reference_ids: (n,), each image's reference.
+        distortions: (n,), each image's kind of distortion; a series is one kind on one reference.
+        levels: (n,), higher is stronger. Images of equal level in one series make no step.
+
+    Returns:
+        Shares of steps and of whole series on which the score falls, over all and by kind, each in [0, 1].
     """
     columns = checked_columns({"scores": scores, "levels": levels}, reference_ids)
     x, level, unit = columns.values["scores"], columns.values["levels"], columns.unit

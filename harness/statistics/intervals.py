@@ -94,9 +94,16 @@ def fisher(estimate: float, deleted: Floats, reach: float = 1.0) -> tuple[float,
 def fisher_interval(estimate: float, deleted: Floats, confidence: float, reach: float = 1.0) -> Interval | None:
     """Interval of a correlation-like figure in [-reach, reach] by the jackknife on the scale z = atanh(figure / reach).
 
-    `deleted` are the figures with each unit left out. None when there are fewer than two units, when a figure is undefined, and
-    when the estimate or all of `deleted` are perfect (|figure| = reach), as those of two images each always are: that leaving out
-    units changes nothing there does not say that other units would not.
+    Args:
+        estimate: The figure on all units.
+        deleted: (k,), the figure with each unit left out.
+        confidence: The interval's level, between 0 and 1.
+        reach: The largest absolute value of the figure: 1 for a correlation, 2 for main.
+
+    Returns:
+        The two ends, within [-reach, reach]. None when there are fewer than two units, when a figure is undefined, and when the
+        estimate or all of `deleted` are perfect (|figure| = reach), as those of two images each always are: that leaving out
+        units changes nothing there does not say that other units would not.
     """
     if len(deleted) < 2 or not np.isfinite(estimate) or not np.isfinite(deleted).all():
         return None
@@ -135,10 +142,16 @@ def cluster_draws(units: int, draws: int, seed: int) -> Floats:
 
 
 def bootstrap_interval(estimate: float, drawn: Floats, deleted: Floats, confidence: float) -> tuple[Interval, float]:
-    """BCa interval (Efron 1987) of `estimate` from its values `drawn` under resampling, and the two-sided p-value of 0.
+    """BCa interval (Efron 1987) of a figure, and its two-sided p-value against 0.
 
-    `deleted`: the values with each unit left out, from which the acceleration comes. All finite. The p-value is the level at
-    which the interval's end is 0, and no smaller than 2 / (draws + 1).
+    Args:
+        estimate: The figure on all units; finite, as are all values here.
+        drawn: (draws,), the figure under resampling of units.
+        deleted: (k,), the figure with each unit left out, from which the acceleration comes.
+        confidence: The interval's level, between 0 and 1.
+
+    Returns:
+        The two ends, and the level at which the interval's end is 0, no smaller than 2 / (draws + 1).
     """
     from scipy.special import ndtr, ndtri
 

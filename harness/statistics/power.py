@@ -13,7 +13,16 @@ def references_needed(observed: Difference, difference: float, *, power: float =
     """References that would show a true `difference` (in the figure's own scale) with probability `power`.
 
     From the observed variance per reference of the difference of Fisher's z, for references and images like those observed, by
-    the t test of level 1 - `confidence`. None when the observed comparison has no such error, or `difference` is 0.
+    the t test of level 1 - `confidence`.
+
+    Args:
+        observed: A paired comparison of one figure.
+        difference: The true difference, such as 0.02 of SRCC.
+        power: With which probability it is to be shown, between 0 and 1.
+        confidence: 1 less the level of the test, between 0 and 1.
+
+    Returns:
+        The number of references; None when the observed comparison has no such error, or `difference` is 0.
     """
     if observed.error is None or observed.a is None or observed.b is None or difference == 0:
         return None

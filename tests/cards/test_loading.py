@@ -117,6 +117,7 @@ def test_set_names_every_unknown_key_and_wrong_value(tmp_path: Path):
         apply_set(card, {"recipe.loss": "hinge"})
 
 
+@pytest.mark.slow
 def test_listing_and_showing_never_import_torch():
     code = "import sys; from harness.cli.main import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
     heavy = "print([m for m in ('torch','pandas','scipy','timm','mlflow','ray','numpy') if m in sys.modules], file=sys.stderr)"
@@ -126,6 +127,7 @@ def test_listing_and_showing_never_import_torch():
         assert done.stdout
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.text(max_size=12),

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -227,10 +228,81 @@ def test_an_ensemble_is_submitted_and_its_fact_sheet_counts_its_members(world: W
     assert lines_of(first) == [f"{name},{scores[name]:.6f}" for name in NAMES]
     _, alone = recorded(world.submit("psnr")["run"])
     assert len({round(scores[name] - 2 * alone[name], 9) for name in NAMES}) > 1
+    assert "Other description : Both; an ensemble of 2: psnr, small\n" in text_of(first, "readme.txt")
     text = sheet.read_text(encoding="utf-8")
     assert "- Ensemble: of 2: psnr, small" in text
     # 3 x 4 filters of 5 x 5 and their biases, two for each of four channels of the norm, and the head.
     assert "- Parameters: 317 " in text
+
+
+def test_an_ensemble_that_was_built_here_is_submitted_by_its_card(world: World, tmp_path: Path):
+    table, card = write_table(tmp_path / "data"), world.cards / "built.toml"
+    words = ["psnr", "distance", "--dataset", str(table), "--trials", "2", "--out", str(card)]
+    world.call("ensemble", *words)
+    data = world.submit(str(card))
+    card.unlink()
+    assert len(lines_of(data)) == 1650
+    assert "an ensemble of " in text_of(data, "readme.txt")
+    world.call("submission", "check", str(world.folder / "x.zip"))
+
+
+def test_a_rehearsal_is_marked_and_a_check_calls_it_incomplete(world: World):
+    data = world.submit("psnr", "--limit", "30", runs="rehearsed")
+    assert (data["rehearsal"], data["images"]) == (True, 30)
+    assert "Other description : rehearsal, 30 of 1,650 images: PSNR (RGB)" in text_of(data, "readme.txt")
+    out, _ = world.call("submission", "check", str(world.folder / "x.zip"), status=1)
+    assert "the zip: incomplete: a rehearsal, 30 of 1,650 images" in out
+    assert "1620 in all" in out
+    write_text(world.folder / "l.csv", "A0000_10_00.bmp,1\n")
+    _, err = world.call("submission", "score", str(world.folder / "x.zip"), "--labels", str(world.folder / "l.csv"), status=1)
+    assert "incomplete: a rehearsal" in err
+    out, _ = world.call("leaderboard", "ntire2022-fr", runs="rehearsed")
+    assert "rehearsal" in out
+    assert "only some images were scored" in world.refused(data["run"])
+    again = world.submit(data["run"], "--limit", "30", runs="rehearsed")
+    assert again["bytes"] == data["bytes"]
+    whole = world.submit("psnr", runs="rehearsed")
+    assert (whole["rehearsal"], whole["images"]) == (False, 1650)
+    assert "--limit goes with a model's name" in world.refused(whole["run"], "--limit", "30")
+
+
+COLD = """
+import os
+
+
+class Cold:
+    higher_is_better = True
+
+    def score_uint8(self, reference, distorted):
+        # The first eight images take a hundred seconds each, all others one.
+        calls, seconds = os.environ.get("COLD", "0 0").split()
+        os.environ["COLD"] = f"{int(calls) + 1} {float(seconds) + (100 if int(calls) < 8 else 1)}"
+        return float(distorted.mean())
+
+    score = score_uint8
+"""
+
+
+@pytest.mark.parametrize("limit", [None, "20"])
+def test_the_runtime_in_the_readme_is_a_warm_models(world: World, limit: str | None, monkeypatch: pytest.MonkeyPatch):
+    from harness.engine import warm_time
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return float(os.environ["COLD"].split()[1])
+
+    monkeypatch.setenv("COLD", "0 0")
+    monkeypatch.setattr(warm_time, "time", Clock)
+    write_text(world.cards / "cold_metric.py", COLD)
+    card = world.cards / "cold.toml"
+    write_text(card, 'name = "cold"\ntitle = "Cold"\nclass = "cold_metric:Cold"\nhigher_is_better = true\n')
+    try:
+        data = world.submit("cold", *(["--limit", limit] if limit else []), runs=f"cold{limit}")
+    finally:
+        card.unlink()
+    runtime = float(text_of(data, "readme.txt").splitlines()[0].partition(" : ")[2])
+    assert runtime == pytest.approx(1.0, abs=0.02)
 
 
 def test_lower_is_better_scores_are_inverted_and_the_card_fills_the_readme(world: World):
@@ -365,7 +437,11 @@ def test_challenges_are_listed_and_shown_like_other_cards(world: World, capsys: 
             main(words)
         shown = json.loads(capsys.readouterr().out)
         if words[0] == "list":
-            assert [(row["name"], row["images"]) for row in shown] == [("ntire2021", [1000]), ("ntire2022-fr", [1650, 1650])]
+            assert [(row["name"], row["images"]) for row in shown] == [
+                ("kvq2024", [420, 854]),
+                ("ntire2021", [1000]),
+                ("ntire2022-fr", [1650, 1650]),
+            ]
         else:
             assert [(t["figure"], t["fit"], t["absolute"]) for t in shown["scoring"]["terms"]] == [
                 ("plcc", "raw", True),

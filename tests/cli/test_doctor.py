@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from harness.cards.loading import load_cards
 from harness.cli import doctor
 
 
@@ -38,6 +41,28 @@ def test_doctor_marks_what_stops_work_and_exits_1(tmp_path: Path, monkeypatch: p
     assert "FAULT            dependencies" in result.output
     assert "FAULT            cards" in result.output
     assert "broken.toml" in result.output
+
+
+def test_doctor_as_a_process_says_what_it_found_and_ends_with_its_verdict(tmp_path: Path):
+    command = [sys.executable, "-m", "harness", "doctor", "--runs", "absent/runs"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if not line.startswith("ok"))
+    assert said["runs"] == str(tmp_path / "absent" / "runs")
+    assert said["cards"].startswith(f"{len(load_cards('models'))} models, ")
+    assert said["processor"].endswith(f"{os.cpu_count()} cores")
+    assert {line[17:] for line in done.stdout.splitlines() if line.startswith("ok ")} == {
+        "dependencies", "cards", "runs folder writable", "free space",
+    }  # fmt: skip
+    assert not (tmp_path / "absent").exists()
+
+
+def test_doctor_marks_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 10**12 - 10**8, 10**8))
+    result = CliRunner().invoke(doctor.doctor, ["--runs", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "FAULT            free space" in result.output
+    assert "0.1 GB" in result.output
 
 
 def test_doctor_imports_no_torch_where_no_gpu_is():

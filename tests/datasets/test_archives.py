@@ -63,6 +63,7 @@ def test_a_rar_is_unpacked_by_a_tools_pipe_and_its_checksums_hold(tmp_path, monk
     assert (tmp_path / "in/one.txt").read_bytes() == b"1" * 3_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("printed", ["archive.read(info)[:-1]", "archive.read(info)[::-1]", "archive.read(info) + b'x'", "b''"])
 def test_a_tool_that_prints_other_bytes_than_the_listing_leaves_nothing(tmp_path, monkeypatch, printed):
     monkeypatch.setenv("PATH", archive_makers.unrar(tmp_path / "bin", printed))
@@ -140,6 +141,7 @@ def test_an_encrypted_zip_opens_with_its_password_and_with_no_other(tmp_path):
     assert not inside(tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_lives_zip_is_unpacked_with_a_password_file(tmp_path):
     root = tmp_path / "live"
     root.mkdir()
@@ -248,6 +250,7 @@ def _hosted(name: str) -> dict[str, bytes]:
     return {**archives, f"{place}csiq.DMOS.xlsx": (root / "csiq.DMOS.xlsx").read_bytes()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tid2013", "kadid10k", "csiq"])
 def test_from_an_empty_folder_get_and_check_succeed(web, tmp_path, name):
     web.files = _hosted(name)

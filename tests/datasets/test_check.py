@@ -36,6 +36,7 @@ def errors(report: Report) -> str:
     return "\n".join(str(p) for p in report.problems if p.severity == "error")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_miniature_passes_where_a_smaller_size_is_accepted(name):
     report = checked(name, tree(name))
@@ -53,6 +54,7 @@ def test_a_miniature_passes_where_a_smaller_size_is_accepted(name):
     assert not any("not possible here" in what for what in report.protocols.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dataset_with_fewer_pairs_than_its_card_says_is_incomplete(name):
     report = checked(name, tree(name), whole=True)
@@ -223,6 +225,7 @@ def breakable(name: str, tmp_path: Path) -> Path:
 NAMED = ["tid2013", "tid2008", "kadid10k", "csiq", "pieapp", "mdid", "pipal"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "breaking"),
     [(name, b) for name in NAMED for b in (*PICTURES, *LABELS) if (name, b) != ("pieapp", out_of_range)],
@@ -246,6 +249,7 @@ UNNAMED = ("live", "bapps", "pipal-ntire2022")
 
 
 # A BAPPS triplet has one picture of a kind, and its patches recur.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "breaking"),
     [(name, b) for name in UNNAMED for b in PICTURES if name != "bapps" or b not in (missing_part, copied)],
@@ -299,6 +303,7 @@ def not_finite(v: dict[str, np.ndarray]) -> None:
     v["dmos_new"][0, 100] = np.nan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

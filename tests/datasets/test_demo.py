@@ -194,6 +194,7 @@ def test_a_lost_or_damaged_manifest_costs_only_the_dropped_pairs(card: DatasetCa
     assert manifest.read_bytes() == good
 
 
+@pytest.mark.slow
 def test_a_killed_generation_is_taken_up_where_it_stopped(card: DatasetCard, made: Path, tmp_path: Path) -> None:
     process = worker(tmp_path)
     assert process.stdout is not None
@@ -212,6 +213,7 @@ def test_a_killed_generation_is_taken_up_where_it_stopped(card: DatasetCard, mad
     assert {name: files(tmp_path)[name] for name in before} == before
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_end_with_the_same_pictures(made: Path, tmp_path: Path) -> None:
     processes = [worker(tmp_path), worker(tmp_path)]
     outputs = [process.communicate(timeout=60)[0] for process in processes]

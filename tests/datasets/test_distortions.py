@@ -99,6 +99,7 @@ def test_the_smallest_picture_takes_every_kind_at_every_level() -> None:
             assert distort(image, kind, level, "x").shape == image.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in TWO_SIDED | RANDOM_PLACES])
 @pytest.mark.parametrize("name", ["astronaut", "picture_1a"])
 def test_a_higher_level_is_farther_from_the_reference(kind: str, name: str) -> None:
@@ -106,6 +107,7 @@ def test_a_higher_level_is_farther_from_the_reference(kind: str, name: str) -> N
     assert distances == sorted(set(distances))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(RANDOM_PLACES))
 def test_a_higher_level_of_a_kind_with_random_places_is_farther_on_average(kind: str) -> None:
     names = demo.reference_ids()
@@ -120,6 +122,7 @@ def test_a_two_sided_kind_is_strongest_at_both_ends(kind: str) -> None:
     assert distances[4] > distances[3] >= 0.9 * distances[2]
 
 
+@pytest.mark.slow
 def test_three_cells_equal_their_reference_and_no_other_does() -> None:
     image = reference("wine")
     equal = {(k, v) for k in KINDS for v in range(1, 6) if (distort(image, k, v, "wine") == image).all()}

@@ -93,6 +93,7 @@ def test_get_and_check_succeed_from_an_empty_folder(excerpt, tmp_path, web, said
     assert checked.endswith("small: ok\n")
 
 
+@pytest.mark.slow
 def test_with_its_labels_the_card_gives_the_published_figures(shared, tmp_path):
     """SRCC and PLCC of the excerpt as the shared folder's README has them, through the card and BMP files."""
     from PIL import Image

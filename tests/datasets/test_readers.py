@@ -185,6 +185,7 @@ MIRRORS: list[tuple[str, str, Callable[[Path], None]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change"), [pytest.param(n, c, id=f"{n}: {what}") for n, what, c in MIRRORS])
 def test_a_mirrors_tree_gives_the_same_table(tmp_path, name, change):
     whole = tree(name if change in NEED_VALIDATION or name != "pipal" else "pipal, a tenth of the training set")
@@ -360,6 +361,7 @@ def test_an_unknown_layout_key_names_the_nearest(tmp_path):
 PROTOCOLS = [(name, protocol) for name in EXPECTED for protocol in loading.find_dataset(name).protocols]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "protocol"), PROTOCOLS)
 def test_every_protocol_splits_by_reference_with_a_hash_free_of_row_order(name, protocol):
     """Every protocol splits by reference with a hash that the rows' order does not change."""
@@ -433,6 +435,7 @@ def test_tid2008s_labels_give_1700_pairs_of_25_references(shared, tmp_path):
     assert data.table["std"].iloc[0] == 0.10593
 
 
+@pytest.mark.slow
 def test_kadids_labels_give_10125_pairs_of_81_references(shared, tmp_path):
     rows = real(shared, "pyiqa_KADID10k.csv")
     lines = [f"{r['dist_name']},{r['ref_name']},{r['dmos']},{r['std']}" for r in rows]
@@ -487,6 +490,7 @@ def test_csiqs_labels_give_866_pairs_of_30_references(shared, tmp_path):
         assert Counter(data.table["distortion"]) == {**kinds, "contrast": 116}
 
 
+@pytest.mark.slow
 def test_pipals_labels_give_23200_pairs_of_200_references(shared, tmp_path):
     by_reference: dict[str, list[str]] = {}
     for row in real(shared, "pyiqa_PIPAL.csv.gz"):
@@ -524,6 +528,7 @@ def newer_pipal(root: Path, validation: str = "{score}") -> None:
     text(root / "meta_info_PIPALDataset.csv", "\n".join(lines) + "\n")
 
 
+@pytest.mark.slow
 def test_the_newer_label_file_of_pipal_gives_both_parts_their_scores(tmp_path):
     before = load_dataset("pipal", tree("pipal")).table
     root = copy(tree("pipal"), tmp_path / "pipal")

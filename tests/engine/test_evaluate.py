@@ -81,6 +81,7 @@ class Network(torch.nn.Module):
         return self.drop((reference - distorted).abs() ** float(self.power)).mean((1, 2, 3))
 
 
+@pytest.mark.slow
 def test_a_name_and_a_tables_path_give_the_figures_of_the_command_line(table: Path):
     found = harness.evaluate("psnr", table)
     assert found.srcc == read_record(found.path).test.srcc
@@ -91,6 +92,7 @@ def test_a_name_and_a_tables_path_give_the_figures_of_the_command_line(table: Pa
     assert harness.evaluate("psnr", str(table)).created == found.created
 
 
+@pytest.mark.slow
 def test_a_frame_with_a_tables_columns_is_a_dataset(table: Path):
     frame = pd.read_csv(table)
     assert harness.evaluate("psnr", frame, root=table.parent).srcc == harness.evaluate("psnr", table).srcc
@@ -98,6 +100,7 @@ def test_a_frame_with_a_tables_columns_is_a_dataset(table: Path):
         harness.evaluate("psnr", frame.drop(columns="score"), root=table.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [Distance, lambda: Named(1.0), Network])
 def test_an_object_that_can_be_told_from_others_is_scored_once(table: Path, make: Any):
     first = harness.evaluate(make(), table)
@@ -107,11 +110,13 @@ def test_an_object_that_can_be_told_from_others_is_scored_once(table: Path, make
     assert second.rebuildable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [Distance, Named, Network])
 def test_two_settings_are_two_models(table: Path, make: Any):
     assert harness.evaluate(make(2.0), table).path != harness.evaluate(make(3.0), table).path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: Slotted(1.0), lambda: Network(torch.nn.Parameter), lambda: Network(object())])
 def test_any_other_object_is_scored_every_time_and_marked(table: Path, make: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Network, "score", lambda self, a, b: Slotted(1.0).score(a, b))

@@ -131,6 +131,9 @@ def test_a_model_of_the_users_own_trains_and_is_tested_from_its_folder_of_cards(
     assert record["training"]["steps"] == 60
     assert record["trained_on"] == ["table"]
     assert record["metrics"]["validation"]["n"] == 6
+    left = {path.name for path in Path(result["run"]).iterdir()}
+    assert "weights.safetensors" in left
+    assert "checkpoint.safetensors" not in left
     parts = [line.split(",")[2] for line in (Path(result["run"]) / "scores.csv").read_text().splitlines()[1:]]
     assert parts.count("validation") == 6
     again = world.run("small", "--protocol", "parts", "--weights", str(Path(result["run"]) / "weights.safetensors"))

@@ -134,6 +134,33 @@ def test_too_little_memory_halves_the_crops_at_once_and_says_so(pairs: list[Pair
     assert "not enough memory" in logged[0]
 
 
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory. Tried to allocate"), MemoryError()])
+def test_too_little_memory_for_features_takes_fewer_crops_from_then_on(pairs: list[Pair], logged: list[str], error: Exception):
+    asked: list[int] = []
+
+    class Hungry(Distance):
+        def embed(self, reference: torch.Tensor) -> torch.Tensor:
+            asked.append(len(reference))
+            if len(reference) > 6:
+                raise error
+            return super().embed(reference)
+
+    found = scores(Hungry(), pairs, "random20")
+    assert found == pytest.approx(scores(Distance(), pairs, "random20"), abs=1e-6)
+    assert asked == [20, 10, *[5] * 4 * 3]
+    assert [line for line in logged if "reference crops at once" in line] == logged
+    assert len(logged) == 2
+
+
+def test_features_that_no_memory_suffices_for_end_with_the_error(pairs: list[Pair]):
+    class Starving(Distance):
+        def embed(self, reference: torch.Tensor) -> torch.Tensor:
+            raise MemoryError("out of memory")
+
+    with pytest.raises((MemoryError, RunError), match="out of memory"):
+        scores(Starving(), pairs, "five")
+
+
 @pytest.mark.parametrize(
     ("height", "width", "crops", "words"),
     [(20, 40, "five", "smaller than the 24x24 crop"), (30, 40, "whole", "needs images of 24x24.*protocol.crops=five")],

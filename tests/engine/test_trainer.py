@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -96,6 +98,31 @@ def test_a_run_cut_off_at_any_step_ends_with_the_bits_of_an_undisturbed_one(worl
     trainer(world, tmp_path / "cut").train()
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     assert (tmp_path / "cut" / LOG).read_text() == (tmp_path / "whole" / LOG).read_text()
+
+
+def test_batches_are_the_same_however_many_are_decoded_side_by_side(world, tmp_path: Path):
+    todo = trainer(world, tmp_path)
+
+    def every(threads: int) -> list[Any]:
+        todo.batches.drawn, todo.batches.decoded.kept = (-1, []), OrderedDict()
+        return list(todo.batches.ahead(2, 9, lambda groups: range(len(groups)), threads=threads))
+
+    one, many = every(1), every(4)
+    assert [step for step, _ in one] == [step for step, _ in many] == list(range(2, 9))
+    for (_, a), (_, b) in zip(one, many, strict=True):
+        assert torch.equal(a.reference, b.reference)
+        assert torch.equal(a.distorted, b.distorted)
+        assert torch.equal(a.target, b.target)
+
+
+def test_batches_are_pinned_for_a_gpu_alone(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    taken: list[int] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: taken.append(1) or tensor)
+    todo = trainer(world, tmp_path)
+    for pinned in (False, True):
+        taken.clear()
+        list(todo.batches.ahead(0, 2, lambda groups: range(len(groups)), pinned=pinned))
+        assert len(taken) == (8 if pinned else 0)
 
 
 def test_every_pair_is_seen_once_in_a_pass_and_batches_mix_references(world, tmp_path: Path):

@@ -146,7 +146,7 @@ def samples_of(seed: int) -> list[search.Sample]:
 
 
 def chain_of(number: int = 0, seed: int = 0) -> search.Chain:
-    return search.Chain(seed, number, search.planned(200).sizes[number], samples_of(0), "main")
+    return search.Chain(seed, number, search.planned(200), samples_of(0), "main")
 
 
 def test_a_chain_is_a_function_of_the_seed_wherever_it_is_cut_off():
@@ -186,8 +186,20 @@ def test_the_search_is_never_below_least_squares_nor_powell():
     figures = objective.objective("main", np.stack([simple["least-squares"](scores), better(scores)]), labels)
     assert figures[1] >= figures[0]
     for trials in (1, 200):
-        chain = walked(search.Chain(0, 0, search.planned(trials).sizes[0], samples_of(0), "main"))
+        chain = walked(search.Chain(0, 0, search.planned(trials), samples_of(0), "main"))
         assert chain.figures[0] >= figures[1] - 1e-12
+
+
+def test_on_every_resampling_some_chain_starts_from_powell():
+    samples, plan = samples_of(0), search.planned(200)
+    firsts = [search.Chain(0, number, plan, samples, "main") for number in range(len(plan.sizes))]
+    for chain in firsts:
+        chain.advance()
+    for place, (columns, labels, simple) in enumerate(samples):
+        better = search.shares_of(search.powell(simple["least-squares"], columns, labels, "main"), columns)
+        assert better is not None
+        reached = search.judge(better[None], columns, labels, "main")[0]
+        assert max(chain.figures[place] for chain in firsts) >= reached - 1e-12
 
 
 def test_a_member_under_several_scalings_survives_its_card():
@@ -248,7 +260,7 @@ def test_an_images_own_label_takes_no_part_in_its_out_of_fold_score():
         everything = np.arange(len(people))
         outside = [np.setdiff1d(everything, fold) for fold in held_out]
         samples = [search.sample(scores[:, rows], people[rows], [0, 1, 2], KINDS, "main") for rows in outside]
-        chain = walked(search.Chain(0, 0, (40, 40), samples, "main"))
+        chain = walked(search.Chain(0, 0, search.Plan(((40, 40),)), samples, "main"))
         found = [search.as_blend(best, s.columns) for best, s in zip(chain.best, samples, strict=True)]
         return out_of_fold(found, held_out, scores).values
 

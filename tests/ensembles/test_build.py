@@ -183,12 +183,28 @@ def test_a_score_file_that_was_changed_afterwards_is_refused(made: tuple[Path, d
         (["--protocol", "halves"], "no protocol 'halves'"),
         (["--concurrency", "100000"], "--concurrency 100000: there are"),
         (["psnr", "psnr"], "members given twice: psnr"),
+        (["--crops", "five"], "--crops five: no member takes crops"),
+        (["--workers", "100000"], "--workers 100000: there are"),
     ],
 )
 def test_a_request_that_cannot_be_served_is_refused_before_any_work(tmp_path: Path, change: list[str], message: str):
     folder = write_scores(tmp_path)
     assert message in call(*words(folder, "card.toml", *change), status=2)
     assert not (folder / "card.toml").exists()
+
+
+def test_a_member_under_two_names_is_refused(tmp_path: Path):
+    folder = write_scores(tmp_path)
+    (folder / "again").symlink_to(folder)
+    told = call(*words(folder, "card.toml", str(folder / "again" / "quick.csv")), status=2)
+    assert "members given twice" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_tables_fit_a_terminal_of_80_columns(made: tuple[Path, dict]):
+    told = call(*words(made[0], "card.toml"))
+    rows = [line for line in told.splitlines() if str(made[0]) not in line]
+    assert max(map(len, rows)) <= 80
 
 
 def test_members_that_lack_images_are_named_with_what_they_lack(tmp_path: Path):
@@ -338,6 +354,13 @@ def checkpointed(folder: Path, process: subprocess.Popen[str]) -> list[psutil.Pr
     pytest.fail(f"the search left no checkpoint: {process.communicate()[1]}")
 
 
+def still_there(row: dict) -> bool:
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(row["pid"])
+        return abs(process.create_time() - row["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def test_a_killed_search_goes_on_and_an_interrupted_one_leaves_no_process(ray: None, tmp_path: Path):
     folder = write_scores(tmp_path)
     # Long enough to be met alive on a fast machine.
@@ -347,6 +370,10 @@ def test_a_killed_search_goes_on_and_an_interrupted_one_leaves_no_process(ray: N
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (folder / "card.toml").exists()
+    (left,) = (folder / "runs").rglob("processes.json")
+    document = json.loads(left.read_text(encoding="utf-8"))
+    assert any(row["command"] == "ray worker" for row in document["processes"])
+    assert Path(document["place"]).is_dir()
 
     process = started(folder, *many)
     deadline = time.monotonic() + 300
@@ -359,6 +386,10 @@ def test_a_killed_search_goes_on_and_an_interrupted_one_leaves_no_process(ray: N
     assert process.returncode != 0
     _, alive = psutil.wait_procs(ours, timeout=10)
     assert not alive
+    # What the kill left is gone with the first start after it.
+    assert not left.exists()
+    assert not Path(document["place"]).exists()
+    assert not [row for row in document["processes"] if still_there(row)]
 
     process = started(folder, *many)
     _, told = process.communicate(timeout=600)
@@ -404,63 +435,3 @@ def test_real_metrics_gain_from_being_blended(shared: Path, ray: None, tmp_path:
         # A rescaling of one member keeps its order, in every fold and on its plateaus.
         assert rows[dataset, "DSSIM, scaled"]["srcc"] == dssim["srcc"]
         assert rows[dataset, "DSSIM, scaled"]["krcc"] == dssim["krcc"]
-
-
-# Recipes
-
-
-def test_a_recipe_is_tuned_by_real_trainings_and_the_best_is_a_card(ray: None, tmp_path: Path):
-    """A recipe is tuned by real trainings that are found again and the best is a card."""
-    table = write_table(tmp_path / "data", references=6, levels=2)
-    card = write_network(tmp_path / "cards") / "small.toml"
-    tunable = (
-        '[tunable]\n"recipe.rate" = { low = 1e-3, high = 1e-1, log = true }\n"recipe.flip" = { choices = ["none", "both"] }\n'
-    )
-    card.write_text(card.read_text(encoding="utf-8").replace("epochs = 6", "epochs = 2") + tunable, encoding="utf-8")
-    out = tmp_path / "cards" / "tuned.toml"
-    line = ["ensemble", "small", "--tune", "recipe", "--dataset", str(table), "--protocol", "parts", "--trials", "3"]
-    line += [
-        "--cards",
-        str(tmp_path / "cards"),
-        "--out",
-        str(out),
-        "--runs",
-        str(tmp_path / "runs"),
-        "--mlflow-uri",
-        "off",
-        "--json",
-    ]
-    first = json.loads(call(*line))
-    assert len(first["trials"]) == 3
-    assert first["trials"][0]["settings"] == {"recipe.rate": 0.01, "recipe.flip": "both"}
-    assert first["best"]["figure"] == max(t["figure"] for t in first["trials"] if not t["stopped"])
-    validation = next(r for r in first["results"] if r["part"] == "validation")
-    assert validation["main"] == pytest.approx(first["best"]["figure"], abs=1e-6)
-    recipe = _table(out)["recipe"]
-    assert {f"recipe.{k}": recipe[k] for k in ("rate", "flip")} == first["best"]["settings"]
-
-    weights = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("table/small/*/checkpoint.safetensors")}
-    text = out.read_bytes()
-    assert json.loads(call(*line)) == first
-    assert out.read_bytes() == text
-    assert weights == {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("table/small/*/checkpoint.safetensors")}
-    assert weights
-
-
-@pytest.mark.parametrize(
-    ("tunable", "message"),
-    [
-        ("", r"no \[tunable\] table"),
-        ('"recipe.rat" = { low = 1, high = 2 }', "did you mean 'recipe.rate'"),
-        ('"recipe.rate" = { low = 1 }', "either low and high, or choices"),
-        ('"recipe.rate" = { low = 0, high = 1, log = true }', "above 0"),
-    ],
-)
-def test_what_cannot_be_tuned_is_refused(tmp_path: Path, tunable: str, message: str):
-    import re
-
-    card = write_network(tmp_path / "cards") / "small.toml"
-    card.write_text(card.read_text(encoding="utf-8") + f"[tunable]\n{tunable}\n", encoding="utf-8")
-    line = ["ensemble", "small", "--tune", "recipe", "--dataset", str(write_table(tmp_path / "data", references=4, levels=1))]
-    told = call(*line, "--cards", str(tmp_path / "cards"), "--out", str(tmp_path / "cards" / "t.toml"), status=2)
-    assert re.search(message, told)

@@ -427,6 +427,7 @@ def test_killed_while_downloading_the_same_command_goes_on(web: Server, tmp_path
     assert left(tmp_path) == {"w.bin"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [True, False])
 def test_killed_while_hashing_the_same_command_goes_on(web: Server, tmp_path: Path, length: bool) -> None:
     web.usual[PLACE] = Play(length=length)

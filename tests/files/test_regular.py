@@ -62,6 +62,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", COMMANDS)
 def test_a_pipe_in_place_of_a_file_is_one_line_and_the_command_ends(tmp_path: Path, what: str):
     pipe, cards, run = tmp_path / "pipe", tmp_path / "cards", tmp_path / "run"

@@ -74,6 +74,7 @@ def test_a_spreadsheet_is_known_by_its_bytes_and_an_old_one_is_refused(tmp_path:
         read_scores(tmp_path / "old.xls")
 
 
+@pytest.mark.slow
 def test_a_cell_far_away_does_not_make_a_sheet_large(tmp_path: Path):
     made = openpyxl.Workbook()
     made.active["A1"], made.active["B1"], made.active["A2"], made.active["B2"] = "name", "score", "a", 1

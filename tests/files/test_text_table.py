@@ -95,6 +95,7 @@ names = st.one_of(
 numbers = st.floats(allow_nan=False, allow_infinity=False, width=32).map(float) | st.sampled_from([1.125, -12.375, 0.5])
 
 
+@pytest.mark.slow
 @FAST
 @given(dialect=dialects(), rows=st.lists(st.tuples(names, numbers, names), min_size=1, max_size=6, unique_by=lambda row: row[0]))
 def test_a_table_written_in_any_dialect_is_read_back_with_its_lines(tmp_path: Path, dialect: Dialect, rows):
@@ -114,6 +115,7 @@ def test_a_table_written_in_any_dialect_is_read_back_with_its_lines(tmp_path: Pa
     assert list(scores["name"]) == [name for name, _, _ in rows]
 
 
+@pytest.mark.slow
 @FAST
 @given(
     dialect=dialects(),

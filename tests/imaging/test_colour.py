@@ -146,6 +146,7 @@ def test_score_names_the_pairs_and_what_each_file_says(folder: Path):
     assert ["remarks" in entry for entry in document] == [False, True, True, True]
 
 
+@pytest.mark.slow
 def test_run_names_the_pairs(folder: Path):
     words = ["run", "psnr", "--dataset", str(folder / "p.csv"), "--runs", str(folder / "runs"), "--mlflow-uri", "off"]
     done = CliRunner().invoke(cli, words)

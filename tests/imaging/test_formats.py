@@ -180,6 +180,7 @@ def test_of_a_compound_jpeg_the_primary_picture_is_read_and_that_is_said(tmp_pat
     assert str(path) in done.stderr
 
 
+@pytest.mark.slow
 def test_a_large_picture_within_the_limit_brings_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder):
     path = tmp_path / "x.png"
     Image.fromarray(np.zeros((9500, 9500), np.uint8)).save(path, compress_level=1)

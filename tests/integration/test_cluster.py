@@ -9,26 +9,30 @@ import json
 import os
 import secrets
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from PIL import Image
-from small import write_network, write_table
+from small import write_network, write_scores, write_table
 
 from harness.engine.batch import run_all
 from harness.engine.distributed.session import kept, session
 from harness.engine.request import Request
 from harness.engine.run import run
-from harness.engine.trainer import CHECKPOINT
+from harness.engine.trainer import WEIGHTS
 from harness.engine.verify import verify
-from harness.models.weights.checkpoint import read_metadata, read_state
+from harness.ensembles.build import EnsembleRequest, ensemble
+from harness.ensembles.tune import tune
+from harness.models.weights.checkpoint import read_state
 from harness.results.record import read_record
 from harness.runtime import logs
 from harness.runtime.errors import RunError, UsageError
@@ -169,6 +173,8 @@ def test_an_own_ray_is_quiet_guarded_removed_and_serves_several_requests(
     (table.parent / "r1_fade_2.png").write_bytes(b"nothing")
     with kept(), session() as ray:
         everyone = ours(psutil.Process())
+        assert ray.place is not None
+        assert stat.S_IMODE(os.stat(ray.place).st_mode) == 0o700, "others could reach Ray's sockets"
         assert {p.name() for p in everyone} >= {"raylet", "gcs_server"}
         ports = [c for p in everyone for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
         assert ports
@@ -220,10 +226,9 @@ def test_training_over_two_nodes_follows_one_process_within_the_tolerance(world:
     assert losses[1] == pytest.approx(losses[0], abs=5e-4)
     assert many.conditions["training"] == {"workers": 2, "threads": 1}
     assert one.key == many.key
-    tensors = [read_state(folder / CHECKPOINT) for folder in (here, there)]
+    tensors = [read_state(folder / WEIGHTS) for folder in (here, there)]
     assert tensors[0].keys() == tensors[1].keys()
-    steps = [json.loads(read_metadata(folder / CHECKPOINT)["state"])["step"] for folder in (here, there)]
-    assert steps == [20, 20]
+    assert [record.training.steps for record in (one, many)] == [20, 20]
     assert verify(there, cards=[str(world.cards)]).ok
 
 
@@ -255,6 +260,76 @@ def test_what_a_model_or_a_trainer_refuses_reaches_the_driver(world: World, addr
         world.run("psnr", "broken", ray=address, workers=3)
     with pytest.raises(UsageError, match="no GPU"):
         world.run("slow", "broken", ray=address, device="cuda")
+
+
+def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, on one thread as the nodes have it; an empty variable is not set."""
+    given = {k: v for k, v in {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment}.items() if v}
+    return subprocess.run([*HARNESS, *words], capture_output=True, text=True, env=given, timeout=600, check=False)
+
+
+def scores_line(folder: Path, runs: str) -> list[str]:
+    line = ["ensemble", str(folder / "quick.csv"), str(folder / "slow.csv"), "--lower-is-better", "slow", "--trials", "200"]
+    line += ["--dataset", str(folder / "people.csv"), "--protocol", "parts", "--out", str(folder / "card.toml")]
+    return [*line, "--runs", str(folder / runs), "--mlflow-uri", "off"]
+
+
+def test_a_search_over_two_nodes_writes_the_card_of_one_machine(world: World, address: str):
+    folder = write_scores(world.folder / "ensemble")
+    request = Request("", str(folder / "people.csv"), protocol="parts", runs=str(folder / "there"), mlflow_uri="off")
+    wish = EnsembleRequest(str(folder / "card.toml"), trials=200, lower=("slow",))
+    members = [str(folder / "quick.csv"), str(folder / "slow.csv")]
+    with pytest.raises(UsageError, match="no GPU"):
+        ensemble(members, replace(request, ray=address, device="cuda"), wish)
+    with pytest.raises(UsageError, match=r"--concurrency 3: there is 2 nodes with 2 CPUs"):
+        ensemble(members, replace(request, ray=address), replace(wish, concurrency=3))
+    assert not (folder / "card.toml").exists()
+    ensemble(members, replace(request, ray=address), wish)
+    there = (folder / "card.toml").read_bytes()
+    done = command(*scores_line(folder, "here"))
+    assert done.returncode == 0, done.stderr
+    assert (folder / "card.toml").read_bytes() == there
+
+
+def test_a_tuning_over_two_nodes_writes_the_card_of_one_machine(world: World, address: str):
+    cards = world.folder / "tuned"
+    write_network(cards)
+    text = (cards / "small.toml").read_text(encoding="utf-8").replace("epochs = 6", "epochs = 2")
+    text += '[tunable]\n"recipe.rate" = { low = 1e-3, high = 1e-1, log = true }\n'
+    (cards / "small.toml").write_text(text, encoding="utf-8")
+    request = replace(world.request("small", "tuned-there"), protocol="parts", cards=(str(cards),), ray=address, batch=8)
+    with pytest.raises(UsageError, match="no GPU"):
+        tune("small", replace(request, device="cuda"), str(cards / "best.toml"))
+    with pytest.raises(UsageError, match="at most --workers 2"):
+        tune("small", replace(request, workers=3), str(cards / "best.toml"))
+    done = tune("small", replace(request, workers=1), str(cards / "best.toml"), trials=2)
+    there = (cards / "best.toml").read_bytes()
+    line = ["tune", "small", "--dataset", str(world.table), "--protocol", "parts", "--cards", str(cards), "--trials", "2"]
+    line += ["--out", str(cards / "best.toml"), "--runs", str(world.folder / "tuned-here"), "--mlflow-uri", "off"]
+    here = command(*line, "--json")
+    assert here.returncode == 0, here.stderr
+    assert (cards / "best.toml").read_bytes() == there
+    figures = [trial["figure"] for trial in json.loads(here.stdout)["trials"]]
+    assert [trial.figure for trial in done.trials] == figures
+    # Two at a time, one on each node: what is trained is found there as well.
+    both = tune("small", replace(request, workers=2), str(cards / "two.toml"), trials=2)
+    assert both.trials[0] == done.trials[0]
+
+
+def test_a_cluster_that_refuses_the_token_is_told_in_one_line_that_says_why(world: World, address: str):
+    folder = write_scores(world.folder / "refused")
+    wrong = command(*scores_line(folder, "runs"), "--ray", address, RAY_AUTH_TOKEN=secrets.token_hex(16))
+    assert wrong.returncode == 2
+    why = "the cluster does not take the token of RAY_AUTH_TOKEN; it has another one"
+    assert wrong.stderr == f"harness: --ray {address}: {why}\n"
+    for mode, reason in (
+        ("", "the cluster asks for a token, and none is set"),
+        ("token", "RAY_AUTH_MODE is token, and no token"),
+    ):
+        missing = command(*scores_line(folder, "runs"), "--ray", address, RAY_AUTH_MODE=mode, RAY_AUTH_TOKEN="", HOME=str(folder))
+        assert missing.returncode == 2
+        (line,) = missing.stderr.splitlines()
+        assert line.startswith(f"harness: --ray {address}: {reason}")
 
 
 @pytest.mark.parametrize(("colour", "words"), [(0, "its process is gone"), (255, "OSError: the disk is on fire")])

@@ -67,6 +67,17 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_matrix_fits_the_terminal_and_datasets_leave_last(three: Path, width: int) -> None:
+    lines = matrix_text.terminal(shown(three), width=width).split("\n")
+    rule = next(n for n, line in enumerate(lines) if set(line) == {"-", " "})
+    end = next(n for n in range(rule, len(lines)) if not lines[n])
+    assert max(map(len, lines[:end])) <= width
+    heads = " ".join(lines[2:rule])
+    assert "first" in heads
+    assert ("weighted" in heads) <= ("third" in heads)
+
+
 def test_means_are_over_complete_rows_and_blanks_are_never_averaged(three: Path) -> None:
     found = shown(three)
     assert [row.name for row in found.rows if row.complete] == ["good", "poor"]

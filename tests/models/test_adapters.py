@@ -88,6 +88,7 @@ def test_pyiqas_own_table_gives_names_polarity_and_options():
     assert (ssim.name, ssim.requires, ssim.extra) == ("pyiqa:ssim", ("pyiqa",), "pyiqa")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("library", "metric"), ANY)
 def test_scores_are_the_librarys_own_pair_by_pair(library, metric):
     model = build(f"{library}:{metric}")

@@ -63,6 +63,7 @@ def released(model: AHIQ) -> dict[str, Tensor]:
 # The same numbers as the published network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_scores_are_those_of_the_literal_network_over_whole_backbones(name: str):
     reference, distorted = crops(SMALL[name]["crop_size"], 4, "other")
@@ -71,6 +72,7 @@ def test_scores_are_those_of_the_literal_network_over_whole_backbones(name: str)
     assert (filled(SMALL[name]).score(reference, distorted) - expected).abs().max() < 2e-6
 
 
+@pytest.mark.slow
 def test_scores_are_the_small_golden_ones():
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
     for name, configuration in {**SMALL, **ABLATIONS, "tiny": TINY}.items():
@@ -78,6 +80,7 @@ def test_scores_are_the_small_golden_ones():
         assert scores.tolist() == pytest.approx(golden[name], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_each_ablation_is_its_literal_second_writing(name: str):
     configuration = ABLATIONS[name]
@@ -154,6 +157,7 @@ def test_no_output_is_kept_and_no_hook_is_set(tiny: AHIQ):
 # Reuse
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("configuration", [SMALL["patch 8"], SMALL["patch 16"], TINY], ids=["patch 8", "patch 16", "tiny"])
 def test_an_embedded_reference_gives_the_scores_of_its_pairs(configuration: dict[str, Any]):
     model = filled(configuration)
@@ -327,6 +331,7 @@ def test_bf16_moves_scores_a_little_trains_and_returns_float32():
 # Training
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_literal_network():
     literal, model = plain(SMALL["patch 8"]), filled(SMALL["patch 8"])
     model.vit.requires_grad_(False)
@@ -358,6 +363,7 @@ def test_frozen_parts_stay_in_eval_mode_and_out_of_the_graph():
     assert not model.eval().training
 
 
+@pytest.mark.slow
 def test_everything_learns_from_a_random_start():
     torch.manual_seed(0)
     model = AHIQ(**TINY, offsets="zero").train()

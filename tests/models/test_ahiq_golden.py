@@ -55,6 +55,7 @@ def freed() -> Iterator[None]:
     network.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("patch", "name"), [(8, n) for n in (NAMES if ALL else NAMES[::2])] + [(16, n) for n in (NAMES if ALL else NAMES[-1:])]
 )
@@ -69,6 +70,7 @@ def test_crops_score_as_in_the_released_code(shared: Path, patch: int, name: str
         assert float(scores.double().mean()) == pytest.approx(expected["mean"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_first_two_losses_of_the_released_training_are_met(shared: Path):
     told = golden(shared, 16)["train"]
     pairs = [cut(shared, name, [[384 - 224, 512 - 224]]) for name in told["batch"]]

@@ -65,6 +65,7 @@ def test_every_format_gives_back_the_same_tensors(tmp_path: Path, form: str) -> 
     assert equal(read_state(write(tmp_path, form)), tensors())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_names_are_read_without_torch(tmp_path: Path, form: str) -> None:
     path = write(tmp_path, form)
@@ -285,6 +286,7 @@ def test_a_zip_that_unpacks_to_more_than_itself_is_refused(tmp_path: Path) -> No
     assert "not one written by torch.save" in refusal(path)
 
 
+@pytest.mark.slow
 def test_a_table_of_contents_without_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "long.pth"
     with zipfile.ZipFile(path, "w") as archive:

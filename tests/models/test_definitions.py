@@ -43,6 +43,7 @@ def test_downsampling_is_the_fast_paths(size):
     assert SSIM(downsample=True).score_uint8(*pair) == pytest.approx(want, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colour", COLOURS)
 def test_gradients_are_right(colour):
     draw = torch.Generator().manual_seed(0)

@@ -39,6 +39,7 @@ def test_a_class_of_the_harness_is_known_by_its_name_and_version_wherever_it_lie
     assert class_identity(psnr.PSNR, "anywhere:PSNR") == {"class": "PSNR", "version": 1}
 
 
+@pytest.mark.slow
 def test_a_class_of_an_installed_distribution_is_known_by_its_version():
     found = class_identity(torch.nn.Linear, "torch.nn:Linear")
     assert found == {"class": "torch.nn.modules.linear:Linear", "distribution": f"torch {torch.__version__.partition('+')[0]}"}

@@ -264,7 +264,7 @@ class World:
 
     def run(self, runs: str) -> Outcome:
         places = {"cards": (str(self.cards),), "runs": str(self.folder / runs), "mlflow_uri": "off"}
-        return run(Request("wide", str(self.table), protocol="parts", quiet=True, **places))
+        return run(Request("wide", str(self.table), protocol="parts", **places))
 
     def verify(self, folder: Path):
         return verify(folder, cards=[str(self.cards)])
@@ -327,7 +327,7 @@ def test_a_record_is_verified_in_its_own_ways_bit_for_bit(world: World):
 
 
 @pytest.mark.parametrize("kernels", [None, {NAME: "sideways"}, ["packed"]])
-def test_a_record_without_ways_is_of_the_time_when_all_were_fast_and_wrong_ones_are_told(world: World, kernels: object):
+def test_a_record_without_ways_is_of_the_time_when_all_were_fast(world: World, kernels: object):
     world.machine("one", "packed")
     folder = world.run("runs").folder
     record = json.loads((folder / "record.json").read_text())

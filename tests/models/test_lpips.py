@@ -71,11 +71,13 @@ def authors_state(model: FeatureMetric) -> dict[str, torch.Tensor]:
     return state
 
 
+@pytest.mark.slow
 def test_golden_values_guard_the_numbers(named):
     name, model = named
     assert model.score(REFERENCE, DISTORTED)[0].item() == pytest.approx(GOLDEN[name], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_kept_reference_gives_the_same_distances(named):
     model = named[1]
     index = torch.tensor([1, 0, 0, 1])
@@ -95,6 +97,7 @@ def test_distances_do_not_depend_on_the_batch(named):
     assert together.shape == (2,)
 
 
+@pytest.mark.slow
 def test_forward_is_differentiable_and_equals_score(named):
     model = named[1]
     moved = DISTORTED.clone().requires_grad_()
@@ -198,6 +201,7 @@ def with_drawn_trunks(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torchvision.models, net, lambda pretrained, trunk=trunk: trunk)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 @pytest.mark.parametrize("release", ["0.1", "0.0"])
 def test_lpips_equals_the_authors_package_with_a_random_trunk(net, release, monkeypatch):

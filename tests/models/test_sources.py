@@ -166,6 +166,7 @@ def harness(web: Server, tmp_path: Path) -> Commands:
     return Commands(web, tmp_path)
 
 
+@pytest.mark.slow
 def test_weights_get_and_check_from_empty_folders(harness: Commands, web: Server, tmp_path: Path) -> None:
     before = harness("weights", "check", "ahiq")
     assert before.returncode == 1
@@ -192,6 +193,7 @@ def test_weights_get_and_check_from_empty_folders(harness: Commands, web: Server
     assert len(kept) == 3
 
 
+@pytest.mark.slow
 def test_weights_get_that_finds_nothing_ends_with_1_and_addresses(harness: Commands, web: Server, tmp_path: Path) -> None:
     web.usual.clear()
     for words, variables in (
@@ -210,6 +212,7 @@ def test_weights_get_that_finds_nothing_ends_with_1_and_addresses(harness: Comma
     assert "Traceback" not in gone.stderr
 
 
+@pytest.mark.slow
 def test_the_users_token_goes_to_the_hub_and_not_to_its_store(harness: Commands, web: Server) -> None:
     assert harness("weights", "get", "ahiq", HF_TOKEN="hf_secret").returncode == 0
     for asked in web.asked:

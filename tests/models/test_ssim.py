@@ -181,6 +181,7 @@ def test_bands_of_a_large_picture_join_without_a_seam(keep, monkeypatch):
     assert mean_ssim(Reference(rows_of(x), keep), rows_of(y)) == pytest.approx(by_definition(x, y)[0].mean(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_opencvs_thread_count_changes_no_bit():
     program = (
         "import sys, cv2; cv2.setNumThreads(int(sys.argv[1])); from small import *; from harness.models.ssim import *;"

@@ -56,6 +56,7 @@ def crops(model: Any, count: int, device: str = "cuda") -> torch.Tensor:
     return torch.rand(count, 3, side, side, device=device)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_scores_stay_on_the_gpu_in_their_shapes(name: str):
     with on_gpu(name) as model:
@@ -75,6 +76,7 @@ def test_scores_stay_on_the_gpu_in_their_shapes(name: str):
 TRAINED = [name for name in NETWORKS if load_cards("models")[name].recipe is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_training_steps_loss_stays_on_the_gpu(name: str):
     """Without its backward pass, for which torch's engine wants a real GPU; the next test has all of a step."""
@@ -85,6 +87,7 @@ def test_a_training_steps_loss_stays_on_the_gpu(name: str):
         assert (loss.device.type, loss.shape, loss.requires_grad) == ("cuda", (), True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_training_step_waits_for_no_value(name: str):
     with on_gpu(name, "cpu") as model:

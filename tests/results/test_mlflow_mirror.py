@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ def finish(mirror: Mirror, folder: Path, parameters: dict[str, Any] | None = Non
         tracker.end(record())
 
 
+@pytest.mark.slow
 def test_a_run_is_mirrored_with_parameters_figures_intervals_dataset_and_files(mirror: Mirror, folder: Path) -> None:
     finish(mirror, folder, {"recipe.rate": 1e-3, "model.widths": (1, 2)})
     run = mirror.run(folder)
@@ -230,6 +232,7 @@ def with_record(folder: Path) -> Record:
     return found
 
 
+@pytest.mark.slow
 def test_a_record_that_could_not_be_mirrored_is_added_by_the_next_command(tmp_path: Path, logged: list[str]) -> None:
     """A finished record that its own command could not mirror is added by the next command."""
     database = tmp_path / "mlflow.db"
@@ -259,6 +262,7 @@ def test_a_record_that_could_not_be_mirrored_is_added_by_the_next_command(tmp_pa
     assert mirror.run(without).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_half_made_database_is_replaced_by_one_of_every_finished_record(tmp_path: Path, logged: list[str]) -> None:
     """A half made database is set aside and a new one shows every finished record."""
     folder, other = (tmp_path / "demo" / "tiny" / name for name in ("one", "other"))
@@ -314,6 +318,41 @@ def test_no_process_wide_setting_is_left_changed(mirror: Mirror, folder: Path) -
     finish(mirror, folder)
     after = (dict(os.environ), mlflow.get_tracking_uri(), logging.getLogger("mlflow").level, logging.getLogger("alembic").level)
     assert after == before
+
+
+def test_mlflow_starts_while_the_run_works_and_nothing_of_the_run_is_lost(
+    mirror: Mirror, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, begin, go_on = dict(os.environ), Tracker._begin, threading.Event()
+    monkeypatch.setattr(Tracker, "_begin", lambda self, *words: (go_on.wait(60), begin(self, *words)))
+    with mirror.tracker(folder) as tracker:
+        tracker.begin("tiny on demo", {"seed": 0}, DATASET, meanwhile=True)
+        tracker.epoch(EPOCHS[0])
+        assert json.loads((folder / "mlflow.json").read_text())["run_id"] is None
+        go_on.set()
+        tracker.begun()
+        assert mirror.run(folder).info.status == "RUNNING"
+        for entry in EPOCHS[1:]:
+            tracker.epoch(entry)
+        tracker.end(record())
+    assert mirror.run(folder).info.status == "FINISHED"
+    assert mirror.run(folder).data.params["seed"] == "0"
+    assert mirror.history(folder, "epoch.loss") == [(entry["epoch"], entry["loss"]) for entry in EPOCHS]
+    assert dict(os.environ) == before
+    assert mirror.said == []
+
+
+def test_a_run_that_fails_while_mlflow_starts_is_marked(mirror: Mirror, folder: Path) -> None:
+    def interrupted() -> None:
+        with mirror.tracker(folder) as tracker:
+            tracker.begin("tiny on demo", {}, DATASET, meanwhile=True)
+            tracker.epoch(EPOCHS[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert mirror.run(folder).info.status == "KILLED"
+    assert mirror.history(folder, "epoch.loss") == [(1, 1.0)]
 
 
 def dead(tmp_path: Path, uri: str | None) -> list[str]:
@@ -390,6 +429,7 @@ def test_off_neither_imports_mlflow_nor_writes_anything(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_while_the_database_is_made(tmp_path: Path) -> None:
     made, _ = record_factory.make(tmp_path.parent / "made beside", "tiny")
     code = (

@@ -100,6 +100,7 @@ def test_without_a_curve_ranks_decide(tmp_path: Path) -> None:
     assert p.misjudgement[worst(p, 1)[0]] == pytest.approx((1 - 180) / 180)
 
 
+@pytest.mark.slow
 def test_plots_are_pictures_of_the_points_and_the_same_bytes_each_time(tmp_path: Path) -> None:
     place, record, rows = made(tmp_path, noise=0.5, trained=True)
     written = report.plots(place, typed(record), rows)
@@ -206,7 +207,11 @@ def test_the_page_says_what_is_not_defined_and_why(tmp_path: Path) -> None:
     table = shown[shown.index("Beyond correlations") :]
     for words in (".688", ".938", ".500", "no &lt;raters&gt;"):
         assert words in table
-    assert table[: table.index("</table>")].count("not defined") == 4
+    assert "not defined" not in table[: table.index("</table>")]
+    folded = table[table.index("<details>") : table.index("</details>")]
+    assert "<summary>4 figures are not defined here</summary>" in folded
+    assert folded.count("<li>") == 4
+    assert "<li>outlier ratio</li>" in folded
     assert "Beyond correlations" not in report.write(place, typed(record | {"metrics": {"test": None}}), rows)[-1].read_text()
 
 
@@ -225,6 +230,7 @@ def test_a_report_that_cannot_be_made_costs_a_warning(tmp_path: Path, logged: li
     assert "no report" in logged[0]
 
 
+@pytest.mark.slow
 def test_nothing_of_matplotlibs_global_state_is_touched(tmp_path: Path) -> None:
     place, _ = make(tmp_path, "net", references=3)
     table_of(3).to_csv(tmp_path / "table.csv", index=False)

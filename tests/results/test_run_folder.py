@@ -27,6 +27,7 @@ def scored(name: str, score: float = 0.1) -> Scored:
     return Scored(name, score, False, "d" * 64, "r" * 64, ())
 
 
+@pytest.mark.slow
 @given(st.lists(NAMES, min_size=1, max_size=6, unique=True), st.floats(allow_nan=False, allow_infinity=False))
 def test_whatever_a_picture_is_called_its_score_is_read_back_and_resumed(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], score: float

@@ -51,6 +51,7 @@ def made(n=120, references=12, seed=0, noise=1.0):
     return y + noise * rng.normal(size=n) + 0.5 * rng.normal(size=references)[ids], y, [f"r{i:02}" for i in ids]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(tied_data())
 def test_correlations_equal_scipy_with_ties(data):

@@ -81,6 +81,7 @@ def test_correlated_models_are_told_apart_that_pairs_alone_leave_together() -> N
     assert (p_of_being_best(pseudo)[10:] <= 0.05).all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SCRIPT.is_file(), reason="only a checkout has the benchmarks")
 @pytest.mark.parametrize("correlated", [False, True])
 def test_a_truly_best_model_is_left_out_no_more_often_than_stated(correlated: bool) -> None:

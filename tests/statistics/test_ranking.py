@@ -11,6 +11,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "ranking.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SCRIPT.is_file(), reason="only a checkout has the benchmarks")
 def test_nine_score_files_give_the_published_table_and_its_best_group(shared: Path, tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("ranking", SCRIPT)

@@ -91,3 +91,64 @@ def link(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name)
     entry.create_system, entry.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     return entry
+
+
+SMALL_CARD = """
+name = "small"
+title = "Small"
+pattern = '(?P<r>[a-z])(?P<type>\\d)\\.png'
+image = "{r}{type}.png"
+reference = "{r}"
+default_phase = "final"
+
+[phases.open]
+images = 4
+names = ["a1.png", "a2.png", "b1.png", "b2.png"]
+start = "2027-01-01 08:00:00"
+end = "2027-02-01 08:00:00"
+submissions_per_day = 3
+
+[phases.final]
+images = 6
+listed = "{reference}{type}.png"
+references = ["c", "d"]
+types = ["1", "2", "3"]
+start = "2027-02-01 08:00:00"
+
+[lines]
+file = "prediction.csv"
+header = "filename,score"
+any_decimals = true
+sorted = false
+
+[scoring]
+main_key = "score"
+
+[[scoring.terms]]
+figure = "krcc"
+
+[[scoring.terms]]
+figure = "rmse"
+weight = -0.1
+
+[[scoring.terms]]
+figure = "pairs"
+pairs = "different"
+key = "apart"
+
+[[scoring.terms]]
+figure = "2afc"
+pair_list = "chosen"
+"""
+SMALL_NAMES = [f"{r}{i}.png" for r in "ab" for i in (1, 2)] + [f"{r}{i}.png" for r in "cd" for i in (1, 2, 3)]
+
+
+def write_small(folder: Path, card: str = SMALL_CARD) -> tuple[str, Path]:
+    """A challenge of two phases and four kinds of terms: its card and its folder of labels."""
+    draw = generator("small bundle")
+    (folder / "labels").mkdir(exist_ok=True)
+    rows = "".join(f"{name},{i + draw.random()!r},0.5,{12 + i}\n" for i, name in enumerate(SMALL_NAMES))
+    (folder / "labels" / "mos.csv").write_text("name,score,std,raters\n" + rows)
+    (folder / "labels" / "pairs-chosen.csv").write_text("a1.png,b2.png,0.25\nc1.png,d3.png,0.125\na2.png,b1.png,0.75\n")
+    (folder / "small.toml").write_text(card)
+    return str(folder / "small.toml"), folder / "labels"

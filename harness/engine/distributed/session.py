@@ -12,10 +12,8 @@ import faulthandler
 import importlib
 import logging
 import os
-import secrets
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -26,11 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.engine.distributed.address import first_line, reached, refuse_token, token_environment
 from harness.results import processes
 from harness.runtime import signals
 from harness.runtime.errors import RunError, UsageError
 
-AUTO = "auto"
 _OBJECT_STORE = 512 << 20
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -39,15 +37,14 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _LOOPBACK = {
+    # Ray's workers would give way to every other program of the machine (niceness 15); here they are what the user waits for.
+    "RAY_worker_niceness": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
 }
 """Ray's switch for machines whose firewall asks: all of its ports are bound to 127.0.0.1, on every system. And torch's."""
-_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-_SECONDS_TO_REACH = 5.0
 _SECONDS_TO_START = 60.0
 _SECONDS_TO_RELEASE = 10.0
-_token = ""
 
 
 @dataclass(frozen=True)
@@ -184,14 +181,16 @@ def _opened(address: str | None, folder: Path | None) -> Iterator[Session]:
     """
     global _open
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment(_QUIET | (_LOOPBACK if address is None else {}), _secret(address)))
+        stack.enter_context(_environment(_QUIET | (_LOOPBACK if address is None else {}), token_environment(address)))
         stack.enter_context(_limits())
         stack.enter_context(_signals())
         ray = importlib.import_module("ray")
         if ray.is_initialized():
             raise UsageError("Ray is in use in this process already: shut it down first (ray.shutdown())")
-        where, loopback = _reached(address) if address is not None else ("", True)
+        where, loopback = reached(address) if address is not None else ("", True)
         stack.enter_context(_as_environment_says(loopback=loopback, guarded=address is None))
+        if address is not None:
+            refuse_token(where)
         found = Session(address or "", None if address else stack.enter_context(_short_folder(folder)))
         # Linux ends Ray's processes with the thread that started them: it is there until the shutdown.
         beside = stack.enter_context(ThreadPoolExecutor(1))
@@ -228,54 +227,17 @@ def _start(ray: Any, place: str) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=_OBJECT_STORE,
-            _temp_dir=place,
+            _temp_dir=str(Path(place, "ray")),
         )
     except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
-        raise RunError(f"Ray could not be started here: {_first_line(error)}") from error
+        raise RunError(f"Ray could not be started here: {first_line(error)}") from error
 
 
 def _join(ray: Any, address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        hint = "if it asks for a token, that goes into RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
-        raise UsageError(f"--ray {address}: cannot join it: {_first_line(error)} ({hint})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _reached(address: str) -> tuple[str, bool]:
-    """The cluster's host:port, and whether it is to be had on this machine's loopback alone.
-
-    Raises UsageError where nobody answers: Ray itself would try for many minutes.
-    """
-    if "://" in address:
-        raise UsageError(f"--ray {address}: give the cluster's own address (host:port, or auto), from a machine of the cluster")
-    services: Any = importlib.import_module("ray._private.services")
-    if address == AUTO:
-        try:
-            address = services.canonicalize_bootstrap_address_or_die(AUTO)
-        except (ConnectionError, ValueError) as error:
-            raise UsageError(f"--ray auto: no cluster found on this machine ({_first_line(error)}); give its host:port") from None
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isdigit():
-        raise UsageError(f"--ray {address}: expected host:port, or auto for the cluster on this machine")
-    hosts = [host]
-    if host in ("localhost", "127.0.0.1", "::1"):
-        # Ray takes these for the machine's name to the outside, where a cluster of the loopback does not answer.
-        hosts.insert(0, services.get_node_ip_address())
-    refused = ""
-    for one in hosts:
-        try:
-            socket.create_connection((one, int(port)), timeout=_SECONDS_TO_REACH).close()
-        except (OSError, OverflowError) as error:
-            refused = str(error)
-            continue
-        return f"{host}:{port}", len(hosts) > 1 and one == host
-    raise UsageError(f"--ray {address}: nobody answers there ({refused}); is the cluster running?")
+        raise UsageError(f"--ray {address}: cannot join it: {first_line(error)}") from error
 
 
 def _shutdown(ray: Any, found: Session) -> None:
@@ -293,19 +255,6 @@ def _shutdown(ray: Any, found: Session) -> None:
             processes.end(alive)
             for folder in found.folders:
                 processes.forget(folder)
-
-
-def _secret(address: str | None) -> dict[str, str]:
-    """The environment that turns Ray's token authentication on: with the user's own token, else (here) one for this process."""
-    global _token
-    has_token = any(map(os.environ.get, _TOKENS)) or (Path.home() / ".ray" / "auth_token").is_file()
-    if address is not None:
-        # A cluster may be somebody else's, and guarded in another way: what its user set stands.
-        return {"RAY_AUTH_MODE": "token"} if has_token and "RAY_AUTH_MODE" not in os.environ else {}
-    if any(map(os.environ.get, _TOKENS)):
-        return {"RAY_AUTH_MODE": "token"}
-    _token = _token or secrets.token_hex(32)
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token}
 
 
 @contextlib.contextmanager
@@ -359,7 +308,10 @@ def _unguarded(raylet: Any) -> bool:
 
 @contextlib.contextmanager
 def _short_folder(folder: Path | None) -> Iterator[str]:
-    """Ray's own files: a folder that goes with it. Unix sockets lie deep in it, and their paths may have 107 characters."""
+    """Ray's own files: a folder that goes with it. Unix sockets lie deep in it, and their paths may have 107 characters.
+
+    Ray opens the folder that it is given to everybody; this one lies above that and lets only its owner in.
+    """
     root = "/tmp" if os.path.isdir("/tmp") and os.name == "posix" else None
     place = tempfile.mkdtemp(prefix="harness-ray-", dir=root)
     try:

@@ -107,7 +107,7 @@ def start_workers(
         if address is not None:
             share = divide(found.nodes(), found.described(), workers, kind, most)
         found.require(share.workers * share.threads, share.workers * share.gpus)
-        yield Workers(found, share, _facts(found) if address else [facts()])
+        yield Workers(found, share, node_facts(found) if address else [facts()])
 
 
 def _most_threads(*, here: bool) -> int | None:
@@ -123,7 +123,7 @@ def _gpus() -> int:
     return int(torch.cuda.device_count()) if torch is not None else 0
 
 
-def _facts(found: Session) -> list[Mapping[str, Any]]:
+def node_facts(found: Session) -> list[Mapping[str, Any]]:
     """What the nodes of a joined cluster say of themselves. Raises UsageError where the harness is another or is missing."""
     ray: Any = importlib.import_module("ray")
     at = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy

@@ -172,6 +172,21 @@ def test_text_stands_out_from_its_background(page: Path, tmp_path: Path, theme: 
     assert (paper > 0.9) == (theme == "light")
 
 
+@pytest.mark.parametrize("board", ["made", "committed"])
+def test_all_columns_are_seen_at_1400_pixels(page: Path, tmp_path: Path, board: str) -> None:
+    committed = Path(__file__).parents[3] / "leaderboards" / "index.html"
+    if board == "committed" and not committed.is_file():
+        pytest.skip("the committed tables are not in an installed package")
+    sizes = works(
+        tmp_path,
+        page if board == "made" else committed,
+        "return [...document.querySelectorAll('section.protocol .scroll')].map((box) => [box.scrollWidth, box.clientWidth])",
+        "--window-size=1400,900",
+    )
+    assert sizes
+    assert all(inside <= seen for inside, seen in sizes)
+
+
 def test_a_narrow_window_scrolls_tables_and_never_the_page(page: Path, tmp_path: Path) -> None:
     page_width, window, table_scrolls = works(
         tmp_path,

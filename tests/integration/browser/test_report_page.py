@@ -42,3 +42,14 @@ def test_every_picture_is_drawn_and_described_and_the_page_fits_the_window(page:
         f"--window-size={width},900",
     )
     assert seen == {"count": 43, "broken": 0, "mute": 0, "wide": min(0, seen["wide"]), "captions": 0}
+
+
+def test_plots_follow_a_dark_system_and_images_do_not(page: Path, tmp_path: Path) -> None:
+    script = """
+    const filters = (query) => [...new Set([...document.querySelectorAll(query)].map((p) => getComputedStyle(p).filter))];
+    return [matchMedia("(prefers-color-scheme: dark)").matches, filters("img.plot"), filters("img:not(.plot)")];
+    """
+    light = works(tmp_path, page, script, "--blink-settings=preferredColorScheme=1")
+    dark = works(tmp_path, page, script, "--blink-settings=preferredColorScheme=0")
+    assert light == [False, ["none"], ["none"]]
+    assert dark == [True, ["invert(0.92) hue-rotate(180deg)"], ["none"]]

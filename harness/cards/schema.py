@@ -211,6 +211,7 @@ class Protocol:
     test: float = 0.0
     """hash: numbers of references; random: shares of the references."""
     repeats: int = 1
+    """random: how many seeded splits; figures are medians over them."""
     held_out_kinds: tuple[str, ...] = ()
     """Kinds of distortion that are tested and never trained or validated on."""
     roles: Mapping[str, str] = field(default_factory=dict)

@@ -27,6 +27,8 @@ from harness.challenges.score import score
 from harness.files.atomic import write_text
 from harness.runtime.errors import RunError, UsageError
 
+pytestmark = pytest.mark.slow  # its tests train, or start commands
+
 LABELS = made_labels()
 HARNESS = Path(bundling.__file__).parents[1]
 SCHEMA = json.loads((Path(__file__).parents[1] / "support" / "codabench.schema.json").read_text(encoding="utf-8"))

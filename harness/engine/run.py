@@ -86,8 +86,7 @@ def execute(todo: Plan, together: Together | None = None) -> Outcome:
             tracker.catch_up(record, mlflow_facts(todo))
         return Outcome(todo.folder, record, found=True)
     _say_if_only_the_code_differs(todo)
-    if request.scores:
-        _given_scores(todo)  # refused before there is a folder
+    given = _given_scores(todo) if request.scores else None  # refused before there is a folder
     with locked(todo.folder):
         processes.end_leftovers(todo.folder)
         if not request.force:
@@ -95,7 +94,7 @@ def execute(todo: Plan, together: Together | None = None) -> Outcome:
                 return Outcome(todo.folder, record, found=True)
             withdraw(todo.folder)
         try:
-            return Outcome(todo.folder, _work(todo, together), found=False)
+            return Outcome(todo.folder, _work(todo, together, given), found=False)
         except FileNotFoundError as error:
             if error.filename and Path(error.filename).is_relative_to(todo.folder):
                 raise RunError(f"{error.filename} is gone: removed while the run worked; the same command goes on") from error
@@ -126,7 +125,7 @@ def figures(todo: Plan, scores: Sequence[tuple[str, float, str]]) -> dict[str, A
     }
 
 
-def _work(todo: Plan, together: Together | None) -> Record:
+def _work(todo: Plan, together: Together | None, given: pd.Series | None) -> Record:
     from harness.results import report
     from harness.results.mlflow_mirror import Tracker
 
@@ -161,7 +160,7 @@ def _work(todo: Plan, together: Together | None) -> Record:
             move(model, device)
         pictures = model is not None and has_pictures(todo.data.table)
         found = _trained_weights(todo) if training else todo.found
-        scoring = score(todo, model, device, workers, found, together) if pictures else _take(todo, model)
+        scoring = score(todo, model, device, workers, found, together) if pictures else _take(todo, model, given)
         tracker.begun()  # what measures and draws is not imported while MLflow is
         require_there(todo.folder)
         record = _record(todo, model, now, training, scoring)
@@ -248,6 +247,7 @@ def _train(
         "folder": todo.folder,
         "seed": request.seed,
         "batch": request.batch,
+        "trainings": request.trainings,
         "from_files": dict(todo.found.sha256) if todo.found.parts and not (todo.found.file or todo.found.backbone) else {},
         "metadata": {
             "model": todo.card.name,
@@ -268,20 +268,20 @@ def _train(
     return Trainer(model, **arguments, device=device, on_epoch=on_epoch).train()
 
 
-def _take(todo: Plan, model: Any) -> Scoring:
-    """Put the scores of a file, or of an ensemble of files, where scoring would have put them."""
+def _take(todo: Plan, model: Any, scores: pd.Series | None) -> Scoring:
+    """Put the scores of a file (`scores`), or of an ensemble of files, where scoring would have put them."""
     rows = todo.rows(*SCORED_PARTS)
     file = ScoreFile(todo.folder)
-    if todo.request.scores is None:
+    if scores is None:
         file.resume([])
         names = list(rows["name"])
         results = [Scored(name, score, False, "", "", ()) for name, score in zip(names, model.of_names(names), strict=True)]
         file.append(results, list(todo.parts[rows.index]))
         return Scoring(0.0, 0, None)
-    scores = _given_scores(todo)
     file.resume([])
     kept = rows[rows["name"].isin(scores.index)]
-    results = [Scored(name, float(scores[name]), False, "", "", ()) for name in kept["name"]]
+    by_name = scores.to_dict()
+    results = [Scored(name, float(by_name[name]), False, "", "", ()) for name in kept["name"]]
     file.append(results, list(todo.parts[kept.index]))
     return Scoring(0.0, 0, None)
 

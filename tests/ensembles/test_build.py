@@ -25,6 +25,8 @@ from harness.engine.distributed.session import kept
 from harness.ensembles.assess import METHODS
 from harness.results.record import read_record
 
+pytestmark = pytest.mark.slow  # its tests train, or start commands
+
 MEMBERS = ("quick", "slow")
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from harness.cards.loading import load_cards
 from harness.engine.devices import numerics
 from harness.models.ahiq import AHIQ
+from harness.models.kernels import choice
 
 PIPAL_PAIRS, PER_REFERENCE, PER_STEP = 18_560, 10, 4
 GOALS = {"fp32": 250.0, "bf16": 2000.0}
@@ -124,9 +125,10 @@ def main() -> None:
     name = "rehearsal on the CPU" if arguments.rehearse else torch.cuda.get_device_name(device)
     print(f"{name}, torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
     first = AHIQ(**settings) if peer is None else ours(peer, arguments.patch)
-    # Counted once, on the CPU: the same for every precision.
-    per_call = operations(scoring(first.eval(), "cpu", PER_REFERENCE, side)) / PER_REFERENCE
-    per_step = operations(stepping(first, "cpu", "fp32", side))
+    # Counted once, on the CPU and by the public functions: the same for every precision.
+    with choice.using(choice.PLAINLY):
+        per_call = operations(scoring(first.eval(), "cpu", PER_REFERENCE, side)) / PER_REFERENCE
+        per_step = operations(stepping(first, "cpu", "fp32", side))
     scored, trained = [], []
     for precision in ("fp32", "tf32", "bf16"):
         with numerics(device, precision):

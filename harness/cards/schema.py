@@ -211,6 +211,7 @@ class Protocol:
     test: float = 0.0
     """hash: numbers of references; random: shares of the references."""
     repeats: int = 1
+    """random: how many seeded splits; figures are medians over them."""
     held_out_kinds: tuple[str, ...] = ()
     """Kinds of distortion that are tested and never trained or validated on."""
     roles: Mapping[str, str] = field(default_factory=dict)
@@ -296,6 +297,14 @@ C = TypeVar("C", ModelCard, DatasetCard, ChallengeCard, SuiteCard)
 T = TypeVar("T")
 
 
+class InvalidCard(UsageError):
+    """A card of the right types that says what cannot be; it is at hand for whoever can name more of its problems."""
+
+    def __init__(self, text: str, card: ChallengeCard | SuiteCard) -> None:
+        super().__init__(text)
+        self.card = card
+
+
 def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
     """A card from its TOML table; raises UsageError naming every unknown key, wrong type and missing field."""
     if unusable := [f"{path}: {problem}" for problem in _unusable(table)]:
@@ -317,8 +326,8 @@ def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
     if not problems and isinstance(card, DatasetCard) and card.default_protocol not in card.protocols:
         known = listed(list(card.protocols))
         problems.append(f"{path}: default_protocol = {card.default_protocol!r} is none of its protocols ({known})")
-    if not problems and isinstance(card, ChallengeCard | SuiteCard):
-        problems += [f"{path}: {problem}" for problem in card.problems]
+    if not problems and isinstance(card, ChallengeCard | SuiteCard) and card.problems:
+        raise InvalidCard("\n".join(f"{path}: {problem}" for problem in card.problems), dataclasses.replace(card, path=path))
     if problems:
         raise UsageError("\n".join(problems))
     return typing.cast(C, dataclasses.replace(card, path=path))

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge
+from harness.cards.schema import InvalidCard
 from harness.challenges import codabench, image_names, readme, score_lines, scoring_program, server_run, zip_file
 from harness.challenges.figures import Truth, unmet
 from harness.challenges.labels import read_truth
@@ -95,6 +97,7 @@ def bundle(
     labels: str | Path,
     out: str | Path,
     *,
+    phases: Sequence[str] = (),
     start: str | None = None,
     python: str | None = None,
     cards: Sequence[str] = (),
@@ -105,6 +108,7 @@ def bundle(
         name: the challenge's name, or its card.
         labels: a file or a folder (`harness.challenges.labels`).
         out: a folder that does not exist, or is empty.
+        phases: the phases that take part; default: all.
         start: when the first phase starts, where the card has no dates.
         python: an interpreter with numpy and scipy that the program is run with too; default: that of the card's image, if it
             is found.
@@ -114,12 +118,19 @@ def bundle(
         UsageError: naming everything in card and labels that no competition can be made from.
         RunError: where the finished program does not do what it should; nothing is written then.
     """
-    card = find_challenge(name, cards)
+    card, problems = _card(name, cards)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: exists already; name a folder that does not, or an empty one")
     truth, _ = read_truth(Path(labels))
-    names, left_out = images_of(card, truth, str(labels))
+    for phase in phases:
+        image_names.phase_named(card, phase)
+    try:
+        names, left_out = images_of(card, truth, str(labels), phases or list(card.phases))
+    except UsageError as error:
+        raise UsageError("\n".join([*problems, str(error)])) from None
+    if problems:
+        raise UsageError("\n".join(problems))
     dates = codabench.schedule(card, list(names), start)
     files = contents(card, truth, names, dates)
     refuse_labels_in_public(files, truth)
@@ -142,8 +153,20 @@ def bundle(
     return Bundle(done, card, {n: len(i) for n, i in names.items()}, sha256_file(done), len(packed), trials, tuple(left_out))
 
 
-def images_of(card: ChallengeCard, truth: Truth, labels: str) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """Each phase's images, all of them labelled, and the phases that are left out; raises UsageError naming all problems.
+def _card(name: str, cards: Sequence[str]) -> tuple[ChallengeCard, list[str]]:
+    """A challenge's card, and what is wrong with it: told together with what is wrong with the labels."""
+    try:
+        return find_challenge(name, cards), []
+    except InvalidCard as error:
+        if not isinstance(error.card, ChallengeCard) or not image_names.usable(error.card):
+            raise
+        return error.card, str(error).splitlines()
+
+
+def images_of(
+    card: ChallengeCard, truth: Truth, labels: str, wanted: Sequence[str]
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Each wanted phase's images, all of them labelled, and the phases left out; raises UsageError naming all problems.
 
     A phase whose names the card does not list takes the labels that no other phase claims and that its pattern fits. Without any
     it is left out, as long as another phase has labels.
@@ -158,7 +181,7 @@ def images_of(card: ChallengeCard, truth: Truth, labels: str) -> tuple[dict[str,
     claimed = {name for listed_names in names.values() for name in listed_names}
     rest = sorted(set(truth.scores) - claimed)
     fitting = [name for name in rest if image_names.fits(card, name)]
-    unlisted = [phase for phase in names if not card.phases[phase].lists_names]
+    unlisted = [phase for phase in names if not card.phases[phase].lists_names and card.phases[phase].images > 0]
     sizes = [phase for phase in unlisted if card.phases[phase].images == len(fitting)]
     taker = sizes[0] if len(sizes) == 1 else unlisted[0] if len(unlisted) == 1 else None
     if taker is not None:
@@ -172,11 +195,12 @@ def images_of(card: ChallengeCard, truth: Truth, labels: str) -> tuple[dict[str,
         rest = [name for name in rest if name not in set(fitting)]
     if rest:
         problems.append(f"{labels}: {len(rest):,} labels are of images that no phase has: {listed(rest)}")
-    left_out = [phase for phase in unlisted if not names[phase]]
-    if len(left_out) == len(card.phases):
+    names = {phase: images for phase, images in names.items() if phase in wanted}
+    left_out = [phase for phase in unlisted if phase in wanted and not names[phase]]
+    if len(left_out) == len(wanted):
         problems.append(f"{labels}: no label is of an image of {card.name}")
     for phase, images in names.items():
-        if phase in left_out:
+        if phase in left_out or card.phases[phase].images < 1:
             continue
         absent = [name for name in images if name not in truth.scores]
         if absent:
@@ -195,7 +219,8 @@ def contents(
     card: ChallengeCard, truth: Truth, names: Mapping[str, tuple[str, ...]], dates: Mapping[str, tuple[str, str]]
 ) -> dict[str, bytes]:
     """The files of the competition, by their places in the zip."""
-    samples = {phase: sample(card, images) for phase, images in names.items()}
+    above = 10.0 ** math.ceil(math.log10(1 + 2 * max(map(abs, truth.scores.values()))))
+    samples = {phase: sample(card, images, above) for phase, images in names.items()}
     first = next(iter(samples.values()))
     example = {name: "\n".join(data.decode("ascii").splitlines()[:5]) for name, data in first.items()}
     written = codabench.pages(card, list(names), example)
@@ -256,9 +281,12 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
     return out.getvalue().encode()
 
 
-def sample(card: ChallengeCard, images: Sequence[str]) -> dict[str, bytes]:
-    """A submission without defects whose scores come from a hash of the names, and so from no label."""
-    scores = {name: int(hashlib.sha256(name.encode()).hexdigest()[:6], 16) / (1 << 18) for name in images}
+def sample(card: ChallengeCard, images: Sequence[str], above: float) -> dict[str, bytes]:
+    """A submission without defects whose scores come from a hash of the names, and so from no label.
+
+    They lie `above` all labels, so that none is a label by chance.
+    """
+    scores = {name: above + int(hashlib.sha256(name.encode()).hexdigest()[:6], 16) / (1 << 18) for name in images}
     files = {card.lines.file: score_lines.written(scores, card.lines).encode("ascii", "backslashreplace")}
     if card.readme:
         within = {limit.figure: limit.most / 2 for limit in card.ranking.limits}

@@ -69,6 +69,15 @@ def parts_of(card: ChallengeCard, name: str) -> Parts:
     return Parts(_filled(card.reference, match), groups.get("kind") or "", groups.get("type") or "")
 
 
+def usable(card: ChallengeCard) -> bool:
+    """Whether the card's pattern is a regular expression."""
+    try:
+        _pattern(card.pattern)
+    except re.error:
+        return False
+    return True
+
+
 def fits(card: ChallengeCard, name: str) -> bool:
     """Whether `name` is spelt as the card's images are."""
     return _pattern(card.pattern).fullmatch(name) is not None

@@ -41,6 +41,8 @@ _MOST_ENTRIES = 1000
 def main(arguments: Sequence[str]) -> int:
     """Score one submission; the exit status: 0, or 1 for a defective one."""
     source, target = Path(arguments[0]), Path(arguments[1])
+    if hasattr(sys.stderr, "reconfigure"):
+        sys.stderr.reconfigure(errors="backslashreplace")
     try:
         card = read_card(Path(__file__).resolve().parents[2] / CARD)
         phase, truth = read_reference(source / "ref")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import click
 
+from harness.cli import completion
 from harness.cli import options as o
 from harness.cli.options import Argument, Option, echo, options
 
@@ -16,15 +17,17 @@ _DRAWS = "Draw so many sets of references to see how firm the places are."
 _LABELS = "Take labels from here: a file of name,score (also std, raters, reference), or a folder of such files."
 _START = "Start the first phase on this date, UTC, where the card has no dates; default: today."
 _PYTHON = "Run the scoring program with this interpreter too; default: one of the image's version, if there is one."
+_PHASES = {**o.PHASE, "shell_complete": completion.keys_of("challenges", "phases", "card")}
 
 
 @dataclass(frozen=True)
 class BundleOptions:
     """What `harness challenge bundle` takes."""
 
-    card: Annotated[str, Argument(metavar="CARD")]
+    card: Annotated[str, Argument(metavar="CARD", shell_complete=completion.cards("challenges"))]
     labels: Annotated[str, Option(required=True, metavar="FILE", help=_LABELS)]
     out: Annotated[str, Option(required=True, metavar="DIR", help="Write the competition to this folder.")]
+    phases: Annotated[tuple[str, ...], Option("--phase", help="Take this phase; repeatable; default: all.", **_PHASES)]
     start: Annotated[str | None, Option(metavar="DATE", help=_START)]
     python: Annotated[str | None, Option(metavar="FILE", help=_PYTHON)]
     cards: o.Cards
@@ -38,8 +41,8 @@ class NewOptions:
 
     name: Annotated[str, Argument(metavar="NAME")]
     out: Annotated[str, Option(default=".", show_default=True, metavar="DIR", help="Write the card to this folder.")]
-    dataset: Annotated[str | None, Option(metavar="NAME|TABLE.csv", help=_DATASET)]
-    protocol: Annotated[str | None, Option(metavar="NAME", help="Take the images that this protocol tests; default: the card's.")]
+    dataset: Annotated[str | None, Option(help=_DATASET, **o.DATASET)]
+    protocol: Annotated[str | None, Option(help="Take the images that this protocol tests; default: the card's.", **o.PROTOCOL)]
     root: o.Root
     cards: o.Cards
     quiet: o.Quiet
@@ -52,8 +55,8 @@ class BoardOptions:
 
     folder: Annotated[str, Argument(metavar="DIR")]
     labels: Annotated[str, Option(required=True, metavar="FILE", help=_LABELS)]
-    challenge: Annotated[str | None, Option(metavar="NAME", help="They are of this challenge; default: as their names say.")]
-    phase: Annotated[str | None, Option(metavar="NAME", help="They are of this phase; default: as their names say.")]
+    challenge: Annotated[str | None, Option(help="They are of this challenge; default: as their names say.", **o.CHALLENGE)]
+    phase: Annotated[str | None, Option(help="They are of this phase; default: as their names say.", **o.PHASE)]
     draws: Annotated[int, Option(default=1000, show_default=True, type=click.IntRange(1, 100_000), metavar="N", help=_DRAWS)]
     seed: o.Seed
     cards: o.Cards
@@ -83,7 +86,9 @@ def challenge_bundle(chosen: BundleOptions) -> None:
     """Make a Codabench competition from a challenge's card and labels, and run its scoring program as the server would."""
     from harness.challenges.bundle import bundle
 
-    made = bundle(chosen.card, chosen.labels, chosen.out, start=chosen.start, python=chosen.python, cards=chosen.cards)
+    made = bundle(
+        chosen.card, chosen.labels, chosen.out, phases=chosen.phases, start=chosen.start, python=chosen.python, cards=chosen.cards
+    )  # fmt: skip
     echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))
 
 

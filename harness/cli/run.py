@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__package__)
 
 _SUITE = "Run on all datasets of a suite instead of one; --root then holds their folders."
+_SPLITS = "Make only the first N of the protocol's repeated splits; such a record is partial, and not ranked."
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class RunOptions:
     suite: Annotated[str | None, Option(help=_SUITE, **o.SUITE)]
     root: o.Root
     protocol: o.Protocol
+    splits: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help=_SPLITS)]
     test_on: Annotated[tuple[str, ...], Option(help="Test on these further datasets too, whole.", **o.DATASETS)]
     keep_shared: Annotated[bool, Option(help="Test also on references whose content was trained on.")]
     weights: o.Weights

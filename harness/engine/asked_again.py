@@ -47,7 +47,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("protocol", "weights", "init", "scores"), (lambda v: v is None or _text(v), "text or null")),
     "settings": (lambda v: isinstance(v, dict), "a table"),
     **dict.fromkeys(("seed", "repeat"), (_count, "a whole number")),
-    "limit": (lambda v: v is None or (_count(v) and v > 0), "a positive whole number or null"),
+    **dict.fromkeys(("limit", "splits"), (lambda v: v is None or (_count(v) and v > 0), "a positive whole number or null")),
     "batch": (lambda v: _count(v) and v > 0, "a positive whole number"),
     **dict.fromkeys(("lower_is_better", "inner", "object"), (lambda v: isinstance(v, bool), "true or false")),
     "exclude": (lambda v: isinstance(v, list) and all(map(_text, v)), "a list of text"),

@@ -96,7 +96,8 @@ def execute_plan(todo: Plan, together: Together | None = None, *, first_split_on
     Returns:
         The run's folder and record; of repeated splits, the record of their medians and ranges.
     """
-    repeats = todo.data.card.protocols[todo.protocol].repeats
+    protocol = todo.data.card.protocols[todo.protocol]
+    repeats = min(protocol.repeats, todo.request.splits or protocol.repeats)
     if repeats > 1 and first_split_only and todo.trained:
         _log.info(f"{todo.card.name}: trained on the first of the {repeats} splits of {todo.protocol}, for the further test sets")
         return execute(todo, together)

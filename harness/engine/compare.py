@@ -11,6 +11,7 @@ import numpy as np
 
 from harness import datasets
 from harness.engine.asked_again import dataset_of
+from harness.engine.compare_splits import compared_over_splits
 from harness.engine.measure import discrimination, oriented_labels
 from harness.engine.score_source import Member, member, refuse_other_images
 from harness.files.score_table import join, read_scores
@@ -39,6 +40,8 @@ class Comparison(NamedTuple):
     """By true difference in SRCC: how many references would show it with a probability of 80 %."""
     incomplete: tuple[str, ...] = ()
     """Those of a and b whose record was made on an incomplete dataset."""
+    splits: int = 0
+    """Splits that figures are medians over and differences means over; 0: one part."""
 
 
 def compare_members(
@@ -57,6 +60,8 @@ def compare_members(
     seed: int = 0,
 ) -> Comparison:
     """Compare two models, runs or files of scores on the same images, paired by reference.
+
+    Records of repeated splits are compared on the same test parts (`harness.engine.compare_splits`).
 
     Args:
         a: a model's name (its newest run on `dataset` under `protocol`), a run's folder, or a CSV of name,score.
@@ -94,6 +99,11 @@ def compare_members(
     ]
     refuse_other_images(members)
     data = _labelled(members, dataset, root, labels, "labels" in lower, cards)
+    incomplete = tuple(m.name for m in members if m.record and m.record.incomplete)
+    if any(m.splits for m in members):
+        over = compared_over_splits(members, data, inner=inner)
+        names = members[0].name, members[1].name
+        return Comparison(*names, over.images, over.comparison, over.discrimination, {}, incomplete, over.splits)
     table = data.table
     scores = [m.part("test") for m in members]
     both = [name for name in table["name"] if all(name in s for s in scores)]
@@ -123,7 +133,6 @@ def compare_members(
     further = discrimination(data, rows, first), discrimination(data, rows, second)
     observed = comparison.differences["srcc"]
     needed = {d: references_needed(observed, d) for d in differences}
-    incomplete = tuple(m.name for m in members if m.record and m.record.incomplete)
     return Comparison(members[0].name, members[1].name, both, comparison, further, needed, incomplete)
 
 
@@ -144,10 +153,12 @@ def text(found: Comparison, width: int | None = None) -> str:
     """The comparison for a person; `width`: characters in a line of the terminal, None: as wide as the tables are."""
     names, images, comparison = (found.a, found.b), found.images, found.comparison
     rows = [_row(key, difference) for key, difference in comparison.differences.items()]
+    over = f", test parts of {found.splits} splits" if found.splits else ""
+    heads = (*(f"median {name}" for name in names), "mean difference") if found.splits else (*names, "difference")
     lines = [
-        f"{names[0]} against {names[1]}: {comparison.n} images of {comparison.references} references",
+        f"{names[0]} against {names[1]}: {comparison.n} images of {comparison.references} references{over}",
         "",
-        text_table(("", *names, "difference", "95 %", "p", "method"), rows, width=width, drops=("method",), shortens=names).text,
+        text_table(("", *heads, "95 %", "p", "method"), rows, width=width, drops=("method",), shortens=heads).text,
     ]
     lines += [
         f"{test.statistic}: Williams p = {test.williams_p:.3g}, Steiger p = {test.steiger_p:.3g} ({test.assumption})"
@@ -163,7 +174,8 @@ def text(found: Comparison, width: int | None = None) -> str:
                 [g.name, str(g.n), number(g.srcc.a), number(g.srcc.b), number(g.srcc.difference), probability(g.p_holm)]
                 for g in groups[:30]
             ]
-            head = (title, "n", f"SRCC {names[0]}", f"SRCC {names[1]}", "difference", "p (Holm)")
+            mean = "mean difference" if found.splits else "difference"
+            head = (title, "n", f"SRCC {names[0]}", f"SRCC {names[1]}", mean, "p (Holm)")
             lines += ["", text_table(head, shown, width=width, drops=("p (Holm)", "n"), shortens=head).text]
             lines += [f"... and {len(groups) - 30} more"] if len(groups) > 30 else []
     lines += ["", *_further(names, found.discrimination, width)]
@@ -213,6 +225,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
     return {
         "a": found.a,
         "b": found.b,
+        "splits": found.splits or None,
         **document,
         "discrimination": further,
         "planning": planned,

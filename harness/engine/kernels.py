@@ -15,7 +15,7 @@ from harness.results.run_folder import begun_under
 
 def kernels_of(model: Any, device: str, threads: int) -> dict[str, str]:
     """By which way each product of a model, or of its members, is computed on a CPU; empty where there is nothing to choose."""
-    if model is None or device != "cpu":
+    if model is None or not device.startswith("cpu"):
         return {}
     own = model.model if isinstance(model, LoadedModel) else model
     return choice.chosen([own, *(m.model for m in capabilities(own).members if m.model is not None)], threads)

@@ -73,6 +73,10 @@ class Request:
     """Use the names that both `scores` and the dataset have."""
     repeat: int = 0
     """Which of a protocol's seeded repeats."""
+    splits: int | None = None
+    """How many of a protocol's seeded repeats are made, the first ones; None: all."""
+    trainings: int = 1
+    """How many trainings of this kind are left, this one included: what the estimate of the time says."""
     exclude: tuple[str, ...] = ()
     """reference_ids that are left out of the scored parts."""
     remark: str = ""
@@ -258,7 +262,7 @@ def _card_of_object(request: Request) -> ModelCard:
 def request_facts(request: Request) -> dict[str, Any]:
     """What the user asked for, as far as it can be asked again: no paths of this machine but those of given files."""
     facts = asdict(replace(request, object=None)) | {"object": request.object is not None}
-    here = ("root", "device", "workers", "ray", "offline", "cards", "runs", "mlflow_uri", "force", "rehash")
+    here = ("root", "device", "workers", "ray", "offline", "cards", "runs", "mlflow_uri", "force", "rehash", "trainings")
     return {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items() if k not in here}
 
 

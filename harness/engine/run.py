@@ -255,6 +255,7 @@ def _train(
         "folder": todo.folder,
         "seed": request.seed,
         "batch": request.batch,
+        "trainings": request.trainings,
         "from_files": dict(todo.found.sha256) if todo.found.parts and not (todo.found.file or todo.found.backbone) else {},
         "metadata": {
             "model": todo.card.name,

@@ -13,7 +13,7 @@ from harness.files.score_table import read_scores
 from harness.models import find_model
 from harness.results.record import Record, RepeatsRecord, read_record
 from harness.results.run_folder import folder_of
-from harness.results.run_scores import ScoreFile
+from harness.results.run_scores import ScoreFile, split_part
 from harness.runtime.errors import UsageError, listed
 
 _log = logging.getLogger(__package__)
@@ -30,6 +30,9 @@ class Member:
     """sha256 of the distorted image and of the reference that were scored, by name; empty where they are not known."""
     folder: Path | None = None
     record: Record | None = None
+    splits: tuple[Mapping[str, float], ...] = ()
+    """Of a record of repeated splits: the scores of each split's test part, by name. `scores` then has the images whose score no
+    split changes, which are none of a model that is trained on every split."""
 
     def part(self, *wanted: str) -> dict[str, float]:
         """The scores of these parts; of a score file, which knows no parts, all."""
@@ -48,7 +51,8 @@ def member(
     cards: Sequence[str] = (),
     lower_is_better: bool = False,
 ) -> Member:
-    """The member that `word` names. A model's name means its newest finished run on `dataset` (and `protocol`).
+    """The member that `word` names. A model's name means its newest finished run on `dataset` (and `protocol`); runs of single
+    splits that a record of repeated splits puts together are not meant.
 
     `dataset` is a name, a card's or a table's path; `root` and `cards` are for the command that makes a run that is not there.
     `lower_is_better` is for score files; a record knows its polarity. Raises UsageError saying what to run first.
@@ -65,9 +69,9 @@ def member(
     model = find_model(word, cards).name if path.suffix.lower() == ".toml" else word
     place = folder_of(runs_folder, dataset_card(dataset, cards).name, model, "x").parent
     finished = [(f, r) for f in sorted(place.glob("*")) if f.is_dir() and (r := read_record(f)) is not None]
-    finished = [
-        (f, r) for f, r in finished if protocol in (None, r.protocol) and not isinstance(r, RepeatsRecord) and not r.partial
-    ]
+    finished = [(f, r) for f, r in finished if protocol in (None, r.protocol) and not r.partial]
+    behind = {key for _, r in finished if isinstance(r, RepeatsRecord) for key in r.runs_behind}
+    finished = [(f, r) for f, r in finished if r.key not in behind]
     if not finished:
         under = f" under protocol {protocol}" if protocol else ""
         first = Request(word, dataset, root=root, protocol=protocol, cards=tuple(cards), runs=str(runs_folder))
@@ -83,13 +87,26 @@ def member(
 def _of_run(folder: Path) -> Member:
     record = read_record(folder)
     assert record is not None
-    if isinstance(record, RepeatsRecord):
-        raise UsageError(f"{folder}: a record of repeats; name one of its runs: {listed([r.run for r in record.repeats])}")
     sign = 1.0 if record.higher_is_better else -1.0
     file = ScoreFile(folder)
     rows = file.read()
+    if isinstance(record, RepeatsRecord):
+        return _of_repeats(folder, record, [(n, sign * s, p) for n, s, p in rows])
     images = {name: (distorted, reference) for name, distorted, reference in file.picture_hashes() if distorted}
     return Member(record.model, {n: sign * s for n, s, _ in rows}, {n: p for n, _, p in rows}, images, folder, record)
+
+
+def _of_repeats(folder: Path, record: RepeatsRecord, rows: Sequence[tuple[str, float, str]]) -> Member:
+    splits: dict[str, dict[str, float]] = {split_part(repeat.repeat): {} for repeat in record.repeats}
+    values: dict[str, set[float]] = {}
+    for name, score, part in rows:
+        values.setdefault(name, set()).add(score)
+        if part in splits:
+            splits[part][name] = score
+    scores = {name: found.pop() for name, found in values.items() if len(found) == 1} if not record.training else {}
+    images = {name: (distorted, reference) for name, distorted, reference in ScoreFile(folder).picture_hashes() if distorted}
+    parts = dict.fromkeys(scores, "test")
+    return Member(record.model, scores, parts, images, folder, record, tuple(splits.values()))
 
 
 def refuse_other_images(members: Sequence[Member]) -> None:

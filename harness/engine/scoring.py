@@ -138,7 +138,9 @@ def _cheap(todo: Plan) -> bool:
 def _scored_plan(todo: Plan) -> Plan:
     """The plan whose run holds the scores: of a protocol with repeats, where nothing is trained, all are scored by `full`."""
     repeats = todo.data.card.protocols[todo.protocol].repeats
-    return todo if repeats == 1 else plan(replace(todo.request, protocol="full"), todo.data)
+    # A limit holds for each split, so that the splits are scored one by one (`harness.engine.repeats`).
+    single = repeats == 1 or todo.request.splits == 1 or todo.request.limit is not None
+    return todo if single else plan(replace(todo.request, protocol="full"), todo.data)
 
 
 def _opened(todo: Plan, first: _Run, stack: ExitStack) -> _Run | None:

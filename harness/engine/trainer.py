@@ -109,6 +109,8 @@ class Trainer:
     metadata: Mapping[str, str] = field(default_factory=dict)
     from_files: Mapping[str, str] = field(default_factory=dict)
     """Parts that the card's files filled, with their sha256: where frozen, they are not written again with the weights."""
+    trainings: int = 1
+    """How many trainings of this kind are left, this one included; one for each of several splits."""
     on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None
     group: SingleProcess = field(default_factory=SingleProcess)
     """Members share each batch by whole groups; the first of them writes."""
@@ -327,11 +329,8 @@ class Trainer:
 
     def _estimate(self, step_seconds: float, done: int) -> None:
         """Say how long the rest will take, validations included, what it leaves on the disk, and the shorter ways."""
-        recipe, (pairs, _) = self.recipe, self.validation
-        validations = 0
-        if pairs and recipe.validate_every:
-            first, last = done // self.epoch_steps, recipe.epochs
-            validations = sum(e % recipe.validate_every == 0 or e == last for e in range(first + 1, last + 1))
+        recipe = self.recipe
+        validations = self._validations(done // self.epoch_steps)
         each = self._seconds_to_validate() if validations else 0.0
         seconds = max(1.0, step_seconds * (self.steps - done) + each * validations)
         parts = [f"{self.steps - done:,} steps of {step_seconds:.2g} s"]
@@ -340,14 +339,23 @@ class Trainer:
         text = (
             f"training will take about {duration(seconds)} on {self.device} ({', '.join(parts)}); its weights take {_size(size)}"
         )
-        if seconds > _LONG:
+        if self.trainings > 1:
+            all_of_them = duration(seconds + (self.trainings - 1) * (step_seconds * self.steps + each * self._validations(0)))
+            text += f"; {self.trainings} such trainings, one for each split, will take about {all_of_them}"
+        if seconds * self.trainings > _LONG or self.trainings > 1:
             ways = ["test released weights (--weights released)", "fewer epochs (--set recipe.epochs=N)"]
+            ways += ["fewer splits (--splits 3; marked as partial)"] if self.trainings > 1 else []
             ways += ["fewer validations (--set recipe.validate_every=5)"] if each * validations > seconds / 4 else []
             ways += ["an end when it gets no better (--set recipe.patience=10)"] if not recipe.patience and validations else []
             ways += ["--set recipe.precision=bf16, where the processor or GPU has it"] if recipe.precision == "fp32" else []
             ways += ["a variant with larger patches", "a GPU (--device cuda)"]
             text += f"; shorter: {', '.join(ways)}. It can be stopped and taken up again at any time"
         _log.info(text)
+
+    def _validations(self, epoch: int) -> int:
+        """How many validations follow after an epoch."""
+        every, last = self.recipe.validate_every, self.recipe.epochs
+        return sum(e % every == 0 or e == last for e in range(epoch + 1, last + 1)) if every and self.validation[0] else 0
 
     def _seconds_to_validate(self) -> float:
         """Of one validation, from its first chunk, whose scores are thrown away."""

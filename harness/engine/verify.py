@@ -32,7 +32,6 @@ from harness.results.key import key_of
 from harness.results.record import Figures, Record, RepeatsRecord, read_record, with_figures
 from harness.results.run_scores import Scored, ScoreFile
 from harness.runtime.errors import HarnessError, RunError, UsageError, listed
-from harness.runtime.text import command
 
 _log = logging.getLogger(__package__)
 
@@ -92,7 +91,8 @@ def verify(
     """Do a record's work again and compare, bit for bit under the same conditions, within TOLERANCE under others.
 
     A trained record whose folder keeps its weights is scored with them; otherwise it is trained again. A record chooses no code
-    and no file: cards are the built-in ones and `cards`, files are those of `again`.
+    and no file: cards are the built-in ones and `cards`, files are those of `again`. Of repeated splits, every run
+    behind the record is verified (`harness.engine.verify_repeats`).
 
     Args:
         folder: the run's, with its record.json.
@@ -117,20 +117,21 @@ def verify(
     record = read_record(folder)
     if record is None:
         raise UsageError(f"{folder}: no record.json there")
-    if isinstance(record, RepeatsRecord):
-        raise UsageError(
-            f"{folder}: a record of repeats; verify the runs that it names: {listed([r.run for r in record.repeats])}"
-        )
     if record.request.get("object"):
         text = "the model was an object of a Python session: it cannot be built from its record, so nothing can be scored again"
         return VerificationResult(folder, 0, (Finding("model", text),), ())
+    options: dict[str, Any] = {"root": root, "cards": tuple(cards), "device": device, "offline": offline}
+    options |= {"workers": workers, "ray": ray}
+    if isinstance(record, RepeatsRecord):
+        from harness.engine.verify_repeats import verify_repeats
+
+        def verify_run(beside: Path) -> VerificationResult:
+            return verify(beside, sample=sample, train=train, again=again, **options)
+
+        return verify_repeats(folder, record, options, again, sample, train=train, verify_run=verify_run)
     fields = request_of(folder, record, cards, again)
     with tempfile.TemporaryDirectory(prefix="harness-verify-") as scratch:
-        asked = Request(
-            **fields, root=root, cards=tuple(cards), device=device, offline=offline, workers=workers, ray=ray,
-            runs=scratch,
-            mlflow_uri="off",  rehash=True,
-        )  # fmt: skip
+        asked = Request(**fields, **options, runs=scratch, mlflow_uri="off", rehash=True)
         findings = own_contradictions(folder, record)
         try:
             todo = plan(asked)
@@ -207,19 +208,19 @@ def _again(folder: Path, record: Record, todo: Plan, sample: int | None, *, trai
         return len(scores), _measured(record, todo, scores) + _files_findings(todo, scores), []
     kept = folder / WEIGHTS
     if not record.training or kept.is_file():
-        results, now = _scored_again(record, todo, kept, sample)
+        results, now = scored_again(record, todo, kept, sample)
         # Who trained the weights that are here changes nothing in what they score.
         before, now = ({k: v for k, v in c.items() if k != "training"} for c in (record.conditions, now))
         fresh, exact = {r.name: r.score for r in results}, now == before
         pictures = [(r.name, r.distorted, r.reference) for r in results]
-        findings = _score_findings(scores, fresh, exact=exact)
+        findings = score_findings(scores, fresh, exact=exact)
         remarks = [] if exact else [f"other conditions: {conditions.difference(before, now)}"]
     elif train:
         _log.info(f"the record keeps no weights: training it again (it took {record.training.seconds or 0:.0f} s)")
         again = execute(todo)
         fresh = {n: s for n, s, _ in ScoreFile(again.folder).read()}
         pictures = ScoreFile(again.folder).picture_hashes()
-        findings, remarks = _trained_findings(record, again.record, scores, fresh)
+        findings, remarks = trained_findings(record, again.record, scores, fresh)
     else:
         fresh, findings = {}, []
         pictures = hashed_pictures(todo, *SCORED_PARTS)
@@ -228,7 +229,7 @@ def _again(folder: Path, record: Record, todo: Plan, sample: int | None, *, trai
     return len(fresh), findings, remarks
 
 
-def _scored_again(record: Record, todo: Plan, kept: Path, sample: int | None) -> tuple[list[Scored], dict[str, Any]]:
+def scored_again(record: Record, todo: Plan, kept: Path, sample: int | None) -> tuple[list[Scored], dict[str, Any]]:
     """The results of scoring with the weights at hand, and the conditions of that."""
     found = ResolvedWeights({}, kept, {}, (), False) if record.training else todo.found
     model = models.build(todo.card, found, todo.request.seed)
@@ -245,13 +246,13 @@ def _scored_again(record: Record, todo: Plan, kept: Path, sample: int | None) ->
         return [r for _, results in scorer.each(dict(enumerate(chunks))) for r in results], now
 
 
-def _trained_findings(
+def trained_findings(
     record: Record, again: Record, before: Mapping[str, float], now: Mapping[str, float]
 ) -> tuple[list[Finding], list[str]]:
     """Training repeats to the bit under the same conditions. Under others rounding differs and grows from step to step, so that
     only figures can be compared: within the record's intervals they are taken to repeat."""
     if again.conditions == record.conditions:
-        return _score_findings(before, now, exact=True), []
+        return score_findings(before, now, exact=True), []
     figures, fresh = record.test or Figures(n=None), again.test or Figures(n=None)
     outside = []
     for name in ("srcc", "plcc"):
@@ -290,7 +291,8 @@ def _picture_findings(folder: Path, record: Record, todo: Plan, pictures: Sequen
     return [Finding("pictures", f"pictures of {len(changed)} references are others: {listed(changed)}")] if changed else []
 
 
-def _score_findings(before: Mapping[str, float], now: Mapping[str, float], *, exact: bool) -> list[Finding]:
+def score_findings(before: Mapping[str, float], now: Mapping[str, float], *, exact: bool) -> list[Finding]:
+    """Scores that are others than before: by a bit where `exact`, else by more than TOLERANCE."""
     allowed = 0.0 if exact else TOLERANCE
     gaps = {name: abs(score - before[name]) if name in before else float("inf") for name, score in now.items()}
     changed = [name for name, gap in gaps.items() if gap > allowed]
@@ -311,11 +313,12 @@ def _measured(record: Record, todo: Plan, scores: Mapping[str, float]) -> list[F
     figures = measure(todo.card, todo.data, tested)
     before = record.test or Figures(n=None)
     now = figures.json() if figures else {}
-    wrong = [k for k in ("n", "srcc", "plcc", "krcc") if not _close(getattr(before, k), now.get(k))]
+    wrong = [k for k in ("n", "srcc", "plcc", "krcc") if not close(getattr(before, k), now.get(k))]
     return [Finding("metrics", f"the record's {listed(wrong)} are not those of its scores and labels")] if wrong else []
 
 
-def _close(a: float | None, b: float | None) -> bool:
+def close(a: float | None, b: float | None) -> bool:
+    """Whether two figures are the same but for the arithmetic's last digits."""
     return a == b or (a is not None and b is not None and abs(a - b) <= 1e-9)
 
 
@@ -341,7 +344,9 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
     if record is None:
         raise RunError(f"{folder}: no record.json there")
     if isinstance(record, RepeatsRecord):
-        raise RunError(f"{folder}: a record of repeats; run its command again: {command(record.command)}")
+        from harness.engine.verify_repeats import measure_repeats_again
+
+        return measure_repeats_again(folder, record, root, cards)
     fields = request_of(folder, record, cards)
     asked = Request(**fields, root=root, cards=tuple(cards), mlflow_uri="off", offline=True)
     todo = plan(asked, look=False)
@@ -351,7 +356,7 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
     scores = ScoreFile(folder).read()
     fresh = figures(todo, scores)
     again = with_figures(record, fresh)
-    changed = list(_changes(record.to_json()["metrics"], again.to_json()["metrics"]))
+    changed = list(changes(record.to_json()["metrics"], again.to_json()["metrics"]))
     now = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "libraries": libraries()}
     again.measured_again = now
     write_json(folder / "record.json", again.to_json())
@@ -372,15 +377,15 @@ def measure_all_again(
         raise RunError("\n".join(problems))
 
 
-def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
+def changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
     """`test.srcc was 0.5, is 0.6` for what both documents have (null is nothing) and what differs by more than rounding."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in before:
             if key in now:
-                yield from _changes(before[key], now[key], f"{path}.{key}" if path else str(key))
+                yield from changes(before[key], now[key], f"{path}.{key}" if path else str(key))
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for i, (old, new) in enumerate(zip(before, now, strict=True)):
-            yield from _changes(old, new, f"{path}[{i}]")
+            yield from changes(old, new, f"{path}[{i}]")
     elif isinstance(before, float) and isinstance(now, float):
         if abs(before - now) > _SAME * max(1.0, abs(before)):
             yield f"{path} was {before!r}, is {now!r}"

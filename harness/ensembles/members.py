@@ -129,8 +129,12 @@ def gather(
     data = datasets.load_dataset(wish.dataset, wish.root, cards=wish.cards)
     name, protocol = data.protocol(wish.protocol)
     wish = replace(wish, protocol=name, repeat=0)
+    first = (
+        f"{data.name}: fitted on the validation part and tested on the test part of the first of {protocol.repeats} splits of "
+        f"{name}: an ensemble is one set of weights, and the other splits test images that it was fitted on"
+    )
     if protocol.repeats > 1:
-        _log.info(f"{data.name}: fitted and tested on the first of the {protocol.repeats} splits of {name}")
+        _log.info(first)
     parts = splits.split(data.table, protocol, seed=wish.seed)
     whole = not (parts == "validation").any()
     others = [datasets.load_dataset(other, cards=wish.cards) for other in test_on]
@@ -143,6 +147,7 @@ def gather(
     lacking = [(data.name, missing(data.card, data.table, name))]
     lacking += [(other.name, missing(other.card, other.table, other.protocol()[0])) for other in others]
     notes = tuple(f"{dataset}: incomplete: {what}" for dataset, what in lacking if what)
+    notes = (first, *notes) if protocol.repeats > 1 else notes
     return Gathered(sources, fitting, [t for t in tests if t.names], name, splits.split_hash(data.table, parts), whole, notes)
 
 
@@ -220,7 +225,7 @@ class _Members:
         record = read_record(path)
         assert record is not None
         if isinstance(record, RepeatsRecord):
-            raise UsageError(f"{word}: a record of repeats; name one of its runs: {listed([r.run for r in record.repeats])}")
+            path, record = self._first_split(path, record)
         if scores := asked_again.checked(word, record).get("scores"):
             raise UsageError(f"{word}: its scores came from a file; name that file ({scores})")
         same = record.dataset == self.data.name
@@ -232,6 +237,17 @@ class _Members:
                 f"tested here may be what it was trained on; use its own (--protocol {record.protocol})"
             )
         return plan(_again(Outcome(path, record, found=True), self.wish), self.data)
+
+    def _first_split(self, path: Path, record: RepeatsRecord) -> tuple[Path, Record]:
+        """The run behind a record of repeated splits that tells what is wanted here: the first split's."""
+        if record.dataset == self.data.name and record.training and record.seed != self.wish.seed:
+            raise UsageError(f"{path}: its splits are those of seed {record.seed}: --seed {record.seed}")
+        run = path.parent / record.repeats[0].run
+        found = read_record(run)
+        if found is None:
+            again = command(record.command)
+            raise UsageError(f"{path}: the run of its first split is not beside it ({run}); make it again: {again}")
+        return run, found
 
     def _of_file(self, member: int, word: str, path: Path) -> list[Source]:
         frame = read_scores(path)

@@ -23,7 +23,8 @@ import msgspec
 from harness import datasets
 from harness.cards.overrides import apply_set
 from harness.cards.schema import ModelCard, Tunable
-from harness.engine.distributed.session import cores
+from harness.engine.distributed.allocation import divide
+from harness.engine.distributed.session import cores, kept, session
 from harness.engine.distributed.workers import start_workers
 from harness.engine.request import Plan, Request, plan
 from harness.engine.run import Outcome, execute
@@ -123,12 +124,21 @@ def tune(
     """
     request = replace(request, model=model)
     _refuse(request, trials)
+    if not request.ray:
+        return _tune(model, request, out, trials, aim)
+    # Joined first: what the cluster refuses, or has not, is told before the images are looked at.
+    with kept(), session(request.ray) as found:
+        divide(found.nodes(), found.described(), request.workers, request.device)
+        return _tune(model, request, out, trials, aim)
+
+
+def _tune(model: str, request: Request, out: str, trials: int, aim: Objective) -> Tuned:
     chosen = find_model(model, request.cards)
     space = _space(chosen)
+    _refuse_values(apply_set(chosen, request.settings), space)
     cards.refuse_place(out, {chosen.name: chosen.class_})
     data = datasets.load_dataset(request.dataset, request.root, cards=request.cards)
     first = plan(request, data)
-    _refuse_values(first.card, space)
     recipe = first.card.recipe
     assert recipe is not None
     if not (first.parts == "validation").any() or not recipe.validate_every:

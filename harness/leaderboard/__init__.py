@@ -26,7 +26,7 @@ from harness.leaderboard.matrix import DEFAULT, Matrix, build_matrix
 from harness.leaderboard.rows import board
 from harness.results.key import key_of
 from harness.results.record import Figures, Record, RepeatsRecord, parse_record, read_record
-from harness.results.run_folder import folder_of
+from harness.results.run_folder import MLFLOW_FILES, folder_of
 from harness.results.run_scores import ScoreFile, parse_scores
 from harness.runtime.errors import RunError, UsageError, listed, near
 
@@ -58,7 +58,9 @@ def collect(places: Iterable[str | Path], *, unfinished: bool = False, unreadabl
     begun: dict[tuple[str, str, str], FoundRecord] = {}
     problems: list[str] = []
     for place in places:
-        for folder in sorted(path for path in Path(place).glob("*/*/*") if path.is_dir()):
+        # MLflow's copies of records lie three folders below the runs too, and outlive a run that is removed.
+        folders = (path for path in Path(place).glob("*/*/*") if path.is_dir() and path.parent.parent.name != MLFLOW_FILES)
+        for folder in sorted(folders):
             try:
                 record = read_record(folder)
             except UsageError as error:

@@ -1,4 +1,4 @@
-"""The group of the best: which ranked rows are not shown to be below a better one, paired by reference."""
+"""The group of the best: which ranked rows are not shown to be below a better one, paired by reference or by split."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ COMPARED = ("srcc", "plcc", "krcc", "main", "score_2afc")
 def with_best(rows: Sequence[Row], headline: str, confidence: float) -> list[Row]:
     """The rows of a table with the group of the best marked, figure by figure.
 
-    All ranked rows on the best row's images are compared with one another (`standings`). Where the best row, or the row itself,
+    All ranked rows on the best row's images are compared with one another: by reference (`standings`), or, where the best row is
+    over splits, on the same test parts (`standings_over_splits`). Where the best row, or the row itself,
     has nothing to be compared by, it belongs to no group and is marked as not compared. With fewer references than any
     difference can be shown with, no group is marked at all.
     """
@@ -58,6 +59,8 @@ def _standings(ranked: dict[int, Row], figure: str, confidence: float) -> list[t
     if not values:
         return []
     top = ranked[max(values, key=lambda i: (values[i], -i))]
+    if top.repeats:
+        return _standings_over_splits(ranked, values, figure, top, confidence)
     if top.without(figure) is None:
         return []
     # scipy stays out of tables that have nothing to compare.
@@ -68,6 +71,24 @@ def _standings(ranked: dict[int, Row], figure: str, confidence: float) -> list[t
     known = {i: without for i in values if _same_images(ranked[i], top) and (without := ranked[i].without(figure)) is not None}
     figures = {str(i): (values[i], np.array(without)) for i, without in known.items()}
     return [(int(s.name), s.p_adjusted, s.best) for s in standings(figures, figure, confidence=confidence)]
+
+
+def _standings_over_splits(
+    ranked: dict[int, Row], values: dict[int, float], figure: str, top: Row, confidence: float
+) -> list[tuple[int, float | None, bool]]:
+    """As `_standings`, of the rows over the same splits as the best one."""
+    if figure not in top.splits or top.test_share is None or None in top.images[:2]:
+        return []
+    from harness.statistics.resampled import standings_over_splits
+
+    known = {str(i): ranked[i].splits[figure] for i in values if _same_splits(ranked[i], top) and figure in ranked[i].splits}
+    return [(int(s.name), s.p_adjusted, s.best) for s in standings_over_splits(known, top.test_share, confidence=confidence)]
+
+
+def _same_splits(row: Row, other: Row) -> bool:
+    """Whether two rows are of the same test parts; scores from a file do not know the content of their images."""
+    contents = {row.images[2], other.images[2]} - {None}
+    return row.images[:2] == other.images[:2] and len(contents) <= 1 and row.repeats == other.repeats
 
 
 def _same_images(row: Row, other: Row) -> bool:

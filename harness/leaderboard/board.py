@@ -12,6 +12,7 @@ from harness.results.marks import (
     LEGEND,
     NO_LABELS,
     NOT_REBUILDABLE,
+    ONE_SPLIT,
     OTHER_IMAGES,
     OTHER_SPLIT,
     OTHER_TABLE,
@@ -34,7 +35,10 @@ class Begun(NamedTuple):
 
 FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
 _UNRANKED = frozenset(
-    {SEEN, CONTAMINATED, PARTIAL, INCOMPLETE, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES, NOT_REBUILDABLE}
+    {
+        *(SEEN, CONTAMINATED, PARTIAL, INCOMPLETE, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES, ONE_SPLIT),
+        NOT_REBUILDABLE,
+    }
 )
 
 
@@ -60,6 +64,14 @@ class Row:
     seeds: tuple[int, ...] = ()
     repeats: int = 0
     """Splits that the figures are a median over; 0: one split."""
+    splits: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """By figure, its value on each split's test part, where every split has one."""
+    test_share: float | None = None
+    """Over splits: references that are tested by references that are trained on."""
+    whole: Mapping[str, float | None] = field(default_factory=dict)
+    """Over splits, of a model that is not trained: its figures over all images."""
+    whole_ci: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    """The intervals of `whole`."""
     marks: tuple[str, ...] = ()
     left_out: LeaveOneOut | None = None
     """Figures without each reference."""

@@ -22,7 +22,9 @@ COLUMNS = (
     *("dataset", "protocol", "rank", "kind", "model", "settings", "n", "references"),
     *("srcc", "srcc_low", "srcc_high", "plcc", "plcc_low", "plcc_high", "plcc_fitted", "krcc", "krcc_low", "krcc_high"),
     *("rmse", "main", "main_low", "main_high", "srcc_within", "score_2afc", "score_2afc_low", "score_2afc_high"),
-    *("best", "p_best", "pairs_per_second", "device"),
+    *("srcc_smallest", "srcc_largest", "plcc_smallest", "plcc_largest", "krcc_smallest", "krcc_largest"),
+    *("main_smallest", "main_largest", "all_images_srcc", "all_images_srcc_low", "all_images_srcc_high", "all_images_plcc"),
+    *("all_images_plcc_low", "all_images_plcc_high", "best", "p_best", "pairs_per_second", "device"),
     *("seeds", "repeats", "marks", "trained_on", "key", "record", "command"),
 )
 
@@ -102,6 +104,11 @@ def cells(row: Row) -> dict[str, object]:
     values: dict[str, object] = {name: row.figures.get(name) for name in FIGURES}
     for name in ("srcc", "plcc", "krcc", "main", "score_2afc"):
         values[f"{name}_low"], values[f"{name}_high"] = row.ci.get(name) or (None, None)
+    for name in ("srcc", "plcc", "krcc", "main"):
+        values[f"{name}_smallest"], values[f"{name}_largest"] = row.spread.get(name) or (None, None)
+    for name in ("srcc", "plcc"):
+        values[f"all_images_{name}"] = row.whole.get(name)
+        values[f"all_images_{name}_low"], values[f"all_images_{name}_high"] = row.whole_ci.get(name) or (None, None)
     values |= {name: getattr(row, name) for name in ("dataset", "protocol", "rank", "kind", "n", "references", "device", "key")}
     values |= {"model": row.name, "pairs_per_second": row.pairs_per_second, "repeats": row.repeats or None}
     values |= {name: list(getattr(row, name)) for name in ("settings", "seeds", "marks", "trained_on", "best")}
@@ -118,9 +125,30 @@ def _plain(value: object) -> str:
 
 def _headers(group: Group) -> tuple[str, ...]:
     first = ("2AFC",) if group.headline == "score_2afc" else ()
-    ranges = any("srcc" in row.spread for row in group.rows)
-    srcc = f"SRCC [{group.confidence:.0%}]" + (" or (range)" if ranges else "")
-    return ("#", "model", *first, srcc, *_FIGURES.values(), "p", "n", "refs", "pairs/s", "seeds", "marks", "record")
+    srcc = [head for head, _ in _srcc(group, "{}")]
+    return ("#", "model", *first, *srcc, *_FIGURES.values(), "p", "n", "refs", "pairs/s", "seeds", "marks", "record")
+
+
+def _srcc(group: Group, best: str) -> list[tuple[str, Callable[[Row], str]]]:
+    """The columns about SRCC, each with its head and its cells: a range never stands under a head that says interval."""
+    level = f"{group.confidence:.0%}"
+    if not any("srcc" in row.spread for row in group.rows):
+        return [(f"SRCC [{level}]", lambda row: _bracketed(_figure(row, "srcc", best), row.ci.get("srcc")))]
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("SRCC", lambda row: _figure(row, "srcc", best)),
+        ("range", lambda row: " to ".join(map(number, row.spread["srcc"])) if "srcc" in row.spread else ""),
+    ]
+    if any(row.ci.get("srcc") for row in group.rows):
+        columns.append((f"{level} interval", lambda row: _bracketed("", row.ci.get("srcc"))))
+    if any(row.whole.get("srcc") is not None for row in group.rows):
+        columns.append(
+            (f"SRCC of all images [{level}]", lambda row: _bracketed(number(row.whole.get("srcc")), row.whole_ci.get("srcc")))
+        )
+    return columns
+
+
+def _bracketed(text: str, interval: tuple[float, float] | None) -> str:
+    return " ".join(filter(None, (text, f"[{number(interval[0])}, {number(interval[1])}]" if interval else "")))
 
 
 def _align(group: Group) -> tuple[str, ...]:
@@ -135,7 +163,7 @@ def _rows(group: Group, last: Callable[[Row], str], best: str, shown: Callable[[
             "" if row.rank is None else str(row.rank),
             ("· " if row.key and row.key in means else "") + shown(row_name(row)),
             *([_figure(row, "score_2afc", best)] if group.headline == "score_2afc" else []),
-            _first(row, best),
+            *(cell(row) for _, cell in _srcc(group, best)),
             *(_figure(row, f, best) for f in _FIGURES),
             against_best(row, group),
             *("" if count is None else str(count) for count in (row.n, row.references)),
@@ -156,15 +184,21 @@ def against_best(row: Row, group: Group) -> str:
 def best_explained(group: Group) -> str:
     """What a marked figure means."""
     name = "2AFC" if group.headline == "score_2afc" else group.headline
-    return f"{best_meaning(group.confidence)}; p is that of {name}"
+    return f"{best_meaning(group.confidence, over_splits=over_splits(group.rows))}; p is that of {name}"
 
 
-def best_meaning(confidence: float) -> str:
+def over_splits(rows: Sequence[Row]) -> bool:
+    """Whether the ranked rows are compared over several splits."""
+    return any(row.repeats for row in rows if row.best)
+
+
+def best_meaning(confidence: float, *, over_splits: bool = False) -> str:
     """What being in the group of the best says."""
+    how = "by the corrected resampled t test on the same test parts, Holm's correction" if over_splits else "paired by reference"
     return (
         "the group of the best of its column: rows that no other row is shown to be above. The chance that a truly best row is "
         f"left out is at most about {1 - confidence:.0%} in the simulations of docs/statistics.md (all pairs of rows "
-        "together, paired by reference)"
+        f"together, {how})"
     )
 
 
@@ -176,15 +210,6 @@ def row_name(row: Row) -> str:
 def _figure(row: Row, figure: str, best: str) -> str:
     text = number(row.figures.get(figure))
     return best.format(text) if figure in row.best else text
-
-
-def _first(row: Row, best: str) -> str:
-    """SRCC with its interval; over several seeds or splits, with its smallest and largest value."""
-    if "srcc" in row.spread:
-        low, high = row.spread["srcc"]
-        return f"{_figure(row, 'srcc', best)} ({number(low)} to {number(high)})"
-    interval = row.ci.get("srcc")
-    return _figure(row, "srcc", best) + (f" [{number(interval[0])}, {number(interval[1])}]" if interval else "")
 
 
 def speed(value: float | None) -> str:
@@ -249,13 +274,14 @@ def _explained(board: Board) -> list[str]:
     rows = [row for group in board.groups for row in group.rows]
     if any(row.kind == "seeds" for row in rows):
         texts.append(
-            "A row of several seeds is the mean over records that differ in the seed alone, in parentheses its smallest and "
+            "A row of several seeds is the mean over records that differ in the seed alone, its range from the smallest to the "
             "largest; the records follow it. Its p is that of the mean figures, over references alone."
         )
     if any(row.repeats for row in rows):
         texts.append(
-            "A row of several splits is the median over them, in parentheses the smallest and largest; splits share images, so "
-            "there is no interval."
+            "A row of several splits is the median over their test parts, the same parts for every model; its range is from the "
+            "smallest to the largest. Splits share images, so there is no interval. n and refs are those of one split. A model "
+            "that is not trained is scored once: its figure over all images, with its interval, stands beside."
         )
     if any(row.kind == "control" for row in rows):
         texts.append("Rows without a record are controls, computed from the table of labels without looking at a picture.")

@@ -83,6 +83,8 @@ def _group(group: Group, reported: Sequence[Reported], records: str) -> dict[str
         "confidence": f"{group.confidence:.0%}",
         "scale": (number(scale.low, 1), number(scale.high, 1)),
         "width": _WIDTH,
+        "ends": _ends_head(group),
+        "whole": any(row.whole.get("srcc") is not None for row in group.rows),
         "figures": (*((("score_2afc", "2AFC"),) if group.headline == "score_2afc" else ()), *_FIGURES),
         "headline": group.headline,
         "compared": best_explained(group) if any(row.best for row in group.rows) else "",
@@ -92,6 +94,13 @@ def _group(group: Group, reported: Sequence[Reported], records: str) -> dict[str
             for row in group.rows
         ],
     }
+
+
+def _ends_head(group: Group) -> str:
+    """What the ends beside SRCC are, where all rows have ends of one kind; else each row says it."""
+    ranges = any("srcc" in row.spread for row in group.rows)
+    intervals = any(row.ci.get("srcc") for row in group.rows if "srcc" not in row.spread)
+    return "" if ranges and intervals else "range" if ranges else f"{group.confidence:.0%} interval"
 
 
 def scale_of(rows: Sequence[Row]) -> Scale:
@@ -133,7 +142,10 @@ def _row(row: Row, group: Group, scale: Scale, reported: Sequence[Reported], beh
         "srcc": srcc,
         "shown": number(srcc),
         "interval": interval and f"{number(interval[0])} to {number(interval[1])}",
-        "spread": "" if "srcc" not in row.spread else "seeds " if row.kind == "seeds" else "splits ",
+        "spread": _ends_word(row, group),
+        "whole": number(row.whole.get("srcc")),
+        "whole_value": row.whole.get("srcc"),
+        "whole_interval": (ends := row.whole_ci.get("srcc")) and f"{number(ends[0])} to {number(ends[1])}",
         "drawn": None
         if srcc is None
         else (scale.at(srcc), *((scale.at(interval[0]), scale.at(interval[1])) if interval else ())),
@@ -157,6 +169,12 @@ def _row(row: Row, group: Group, scale: Scale, reported: Sequence[Reported], beh
         "command": row.command,
         "words": " ".join(words).lower(),
     }
+
+
+def _ends_word(row: Row, group: Group) -> str:
+    if "srcc" in row.spread:
+        return "seeds " if row.kind == "seeds" else "splits "
+    return "" if _ends_head(group) else f"{group.confidence:.0%} "
 
 
 def _reported(entry: Reported) -> dict[str, Any]:

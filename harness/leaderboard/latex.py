@@ -76,12 +76,19 @@ def _group_table(board: Board, group: Group, columns: Sequence[str], *, interval
                     heads.append(plain.latex(head))
                     for i, line in enumerate(cells):
                         line.append(_signs(form.format(*map(number, found))) if (found := ends[i]) else "--")
+            if any(row.whole.get(name) is not None for row in group.rows):
+                heads += [plain.latex("all images"), plain.latex(f"{group.confidence:.0%} interval")]
+                for row, line in zip(group.rows, cells, strict=True):
+                    whole = row.whole_ci.get(name)
+                    line.append(_signs(shown_figure(name, row.whole.get(name))) or "--")
+                    line.append(_signs("[{}, {}]".format(*map(number, whole))) if whole else "--")
     about = [f"{board.title}: agreement with {board.label or 'people' + chr(39) + 's scores'}", f"protocol {group.protocol}"]
     caption = sentences(", ".join(about), group.description, group.note, board.note)
     caption += f" Bold: {best_explained(group)}." if any(row.best for row in group.rows) else ""
     if any(row.spread for row in group.rows):
         caption += (
             " Figures with a range are medians over splits or means over seeds, the range is from the smallest to the largest."
+            + (" Images are those of one split." if any(row.repeats for row in group.rows) else "")
         )
     title = (board.dataset, group.protocol)
     return _table(title, caption, letters, "l" + "r" * (len(heads) - 1), [" & ".join(heads) + r" \\"], cells)
@@ -120,8 +127,8 @@ def explained(shown: Matrix, *, intervals: bool, bold: str) -> list[str]:
         counted = ((column.n, "image"), (column.references, "reference"))
         counts = [f"{value:g} {what}{'' if value == 1 else 's'}" for value, what in counted if value]
         texts.append(f"dataset {column.dataset}: {', '.join([f'protocol {column.protocol}', *counts])}")
-    levels = dict.fromkeys(column.confidence for column in shown.columns if column.compared)
-    texts += [f"{bold}: {best_meaning(level)}" for level in levels]
+    levels = dict.fromkeys((column.confidence, column.over_splits) for column in shown.columns if column.compared)
+    texts += [f"{bold}: {best_meaning(level, over_splits=splits)}" for level, splits in levels]
     if few := [column.dataset for column in shown.columns if column.too_few]:
         texts.append(f"no group of the best is marked on {listed(few)}: fewer than {FEWEST_REFERENCES} references")
     cells = [cell for row in shown.rows for cell in row.cells if cell]

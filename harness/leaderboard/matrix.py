@@ -14,7 +14,7 @@ from typing import Any
 from harness.files.atomic import sha256_json
 from harness.leaderboard.best_group import too_few_references
 from harness.leaderboard.board import Begun, Group, Row
-from harness.leaderboard.formats import row_name
+from harness.leaderboard.formats import over_splits, row_name
 from harness.leaderboard.rows import board
 from harness.results.marks import LEGEND, NOT_COMPARED
 from harness.results.record import Record
@@ -39,6 +39,8 @@ class Column:
     """Whether groups of the best are marked."""
     too_few: bool
     """Whether there are too few references for a group of the best."""
+    over_splits: bool = False
+    """Whether the group of the best is found over several splits."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ def _column(group: Group, title: str) -> Column:
         confidence=group.confidence,
         compared=any(row.best for row in group.rows),
         too_few=too_few_references(group.rows),
+        over_splits=over_splits(group.rows),
     )
 
 

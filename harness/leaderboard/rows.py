@@ -23,6 +23,7 @@ from harness.results.marks import (
     CONTROLS,
     FEW,
     LEGEND,
+    ONE_SPLIT,
     OTHER_IMAGES,
     OTHER_SPLIT,
     OTHER_TABLE,
@@ -31,7 +32,7 @@ from harness.results.marks import (
     marks_of,
 )
 from harness.results.published import source_of
-from harness.results.record import Figures, Record, RepeatsRecord
+from harness.results.record import Figures, Record, RepeatFigures, RepeatsRecord
 from harness.runtime.text import command
 from harness.statistics.leave_one_out import LeaveOneOut
 
@@ -69,11 +70,13 @@ def _group(
 ) -> Group:
     about = card.protocols.get(protocol) if card else None
     seeded = about is not None and about.split == "random"
-    behind = {repeat.run for _, record in found if isinstance(record, RepeatsRecord) for repeat in record.repeats}
+    # The first split's own run of a model that is not trained, as ensembles make it, tells nothing beside its medians.
+    behind = {key for _, record in found if isinstance(record, RepeatsRecord) for key in record.runs_behind}
     found = [(folder, record) for folder, record in found if record.key not in behind]
     finished = [(folder, record) for folder, record in found if isinstance(record, Record)]
     records = [record for _, record in finished]
-    usual = _usual([r for r in records if _whole_run(r)], seeded_splits=seeded)
+    over_splits = [r for r in records if isinstance(r, RepeatsRecord)]
+    usual = _usual([r for r in over_splits or records if _whole_run(r)], seeded_splits=seeded, over_splits=bool(over_splits))
     rows = [_row(record, _relative(folder, records_folder), usual) for folder, record in finished]
     rows = _with_means(rows, records, seeded_splits=seeded)
     rows += [_begun_row(record) for _, record in found if isinstance(record, Begun)]
@@ -92,16 +95,18 @@ class _Usual(NamedTuple):
     split: str | None
     n: float | None
     images: str | None
+    over_splits: bool = False
+    """Whether the group's figures are medians over splits."""
 
 
-def _usual(records: Sequence[Record], *, seeded_splits: bool) -> _Usual:
+def _usual(records: Sequence[Record], *, seeded_splits: bool, over_splits: bool = False) -> _Usual:
     table = _most_common([_hash(r, "table") for r in records])
     here = [r for r in records if _hash(r, "table") == table]
     # Seeded splits differ from seed to seed by design; all others are one list of images.
     split = None if seeded_splits else _most_common([_hash(r, "split") for r in here])
     counts = [r.test.n for r in here if r.test and r.test.n is not None and _hash(r, "split") == split]
     images = _most_common([_hash(r, "images") for r in here if _hash(r, "split") == split]) if split is not None else None
-    return _Usual(table, split, max(counts, default=None), images)
+    return _Usual(table, split, max(counts, default=None), images, over_splits)
 
 
 def _differs(record: Record, usual: _Usual) -> str | None:
@@ -116,6 +121,8 @@ def _differs(record: Record, usual: _Usual) -> str | None:
     images = _hash(record, "images")
     if record.partial or (n is not None and usual.n is not None and n < usual.n):
         return PARTIAL
+    if usual.over_splits and not isinstance(record, RepeatsRecord):
+        return ONE_SPLIT
     if None not in (images, usual.images) and images != usual.images:
         return OTHER_IMAGES
     return None
@@ -147,6 +154,8 @@ def _relative(folder: Path | None, records_folder: Path | None) -> str:
 def _row(record: Record, folder: str, usual: _Usual) -> Row:
     figures = record.test or Figures(n=None)
     spread = {} if figures.range is UNSET else figures.range
+    repeats = record.repeats if isinstance(record, RepeatsRecord) else []
+    whole = (record.all_images if isinstance(record, RepeatsRecord) else None) or Figures(n=None)
     return Row(
         kind="measured",
         name=record.model,
@@ -161,7 +170,11 @@ def _row(record: Record, folder: str, usual: _Usual) -> Row:
         pairs_per_second=record.pairs_per_second,
         device=str(record.conditions.get("device") or ""),
         seeds=(record.seed,),
-        repeats=len(record.repeats) if isinstance(record, RepeatsRecord) else 0,
+        repeats=len(repeats),
+        splits=_by_split(repeats),
+        test_share=record.test_share if isinstance(record, RepeatsRecord) else None,
+        whole={name: getattr(whole, name) for name in FIGURES},
+        whole_ci=whole.ci,
         marks=marks_of(record, _differs(record, usual)),
         left_out=LeaveOneOut.read(record.without_each_reference),
         images=(_hash(record, "table"), _hash(record, "split"), _hash(record, "images")),
@@ -172,6 +185,12 @@ def _row(record: Record, folder: str, usual: _Usual) -> Row:
         command=command(record.command),
         created=record.created,
     )
+
+
+def _by_split(repeats: Sequence[RepeatFigures]) -> dict[str, tuple[float, ...]]:
+    """Each figure's value on every split, of figures that every split has."""
+    values = {name: [getattr(repeat, name) for repeat in repeats] for name in FIGURES}
+    return {name: tuple(found) for name, found in values.items() if found and None not in found}
 
 
 def _begun_row(run: Begun) -> Row:
@@ -236,11 +255,28 @@ def _mean(rows: Sequence[Row]) -> Row:
         repeats=rows[0].repeats,
         marks=tuple(mark for mark in LEGEND if any(mark in row.marks for row in rows)),
         left_out=_mean_left_out(rows),
-        images=rows[0].images if len({row.images for row in rows}) == 1 else (None, None, None),
+        images=rows[0].images if len({row.images for row in rows}) == 1 else _images_of_splits(rows),
+        splits=_joined_splits(rows),
+        test_share=rows[0].test_share if len({row.test_share for row in rows}) == 1 else None,
+        whole=rows[0].whole if all(row.whole == rows[0].whole for row in rows) else {},
+        whole_ci=rows[0].whole_ci if all(row.whole == rows[0].whole for row in rows) else {},
         trained_on=rows[0].trained_on,
         settings=rows[0].settings,
         members=tuple(row.key for row in rows),
     )
+
+
+def _joined_splits(rows: Sequence[Row]) -> dict[str, tuple[float, ...]]:
+    """The values on the splits of all seeds, one after the other."""
+    shared = set.intersection(*(set(row.splits) for row in rows))
+    return {name: tuple(value for row in rows for value in row.splits[name]) for name in FIGURES if name in shared}
+
+
+def _images_of_splits(rows: Sequence[Row]) -> tuple[str | None, ...]:
+    """What tells whether two means over seeds of repeated splits are of the same parts of the same images."""
+    if not all(row.splits and row.images[1] for row in rows) or len({row.images[0] for row in rows}) > 1:
+        return (None, None, None)
+    return (rows[0].images[0], *(sha256_json([row.images[i] for row in rows]) for i in (1, 2)))
 
 
 def _mean_left_out(rows: Sequence[Row]) -> LeaveOneOut | None:

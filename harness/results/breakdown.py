@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.results.record import Figures, Record
+from harness.results.record import Figures, Record, RepeatsRecord
+from harness.results.run_scores import ALL, split_part
 from harness.statistics.correlations import ClusteredPairs, Floats, midranks, numbered, spearman
 from harness.statistics.intervals import fisher_interval
 
@@ -70,14 +71,19 @@ class Part:
 
 
 def points(record: Record, rows: pd.DataFrame) -> Points | None:
-    """The record's scored rows that have labels; None where there are none."""
-    part = record.split
+    """The record's scored rows that have labels; None where there are none.
+
+    Of repeated splits these are all images, where a model that is not trained scored all once; of a trained model, which scores
+    each split by itself, there are none.
+    """
+    part, figures = record.split, record.test or Figures(n=None)
+    if isinstance(record, RepeatsRecord):
+        part, figures = ALL, record.all_images or Figures(n=None)
     rows = rows[(rows["part"] == part) & rows["label"].notna()]
     if rows.empty:
         return None
     model, dataset = record.cards.model, record.cards.dataset
     signs = [1.0 if card.higher_is_better else -1.0 for card in (model, dataset)]
-    figures = record.test or Figures(n=None)
     return Points(
         name=rows["name"].to_numpy(dtype=object),
         score=rows["score"].to_numpy(dtype=float),
@@ -148,6 +154,25 @@ def _part(p: Points, name: str, mine: NDArray[np.bool_]) -> Part:
     if len(ids) > 1:
         interval = fisher_interval(srcc, ClusteredPairs(x, y, unit, len(ids)).srcc_without_each(), 0.95)
     return Part(name, len(x), len(ids), srcc, interval, residual)
+
+
+def by_kind_over_splits(record: RepeatsRecord, rows: pd.DataFrame) -> list[Part]:
+    """The median over splits of the SRCC within each kind of distortion, worst first, its `interval` being the range."""
+    card, data = record.cards.model, record.cards.dataset
+    signs = [1.0 if one.higher_is_better else -1.0 for one in (card, data)]
+    rows = rows[rows["label"].notna() & (rows["distortion"].fillna("") != "")]
+    found: dict[str, list[float]] = {}
+    for repeat in record.repeats:
+        for kind, mine in rows[rows["part"] == split_part(repeat.repeat)].groupby("distortion"):
+            x, y = (sign * mine[of].to_numpy(dtype=float) for sign, of in zip(signs, ("score", "label"), strict=True))
+            found.setdefault(str(kind), []).append(spearman(x, y))
+    parts = []
+    for kind, values in found.items():
+        images = rows[rows["distortion"] == kind].drop_duplicates("name")
+        whole = len(values) == len(record.repeats) and bool(np.isfinite(values).all())
+        median, ends = (float(np.median(values)), (min(values), max(values))) if whole else (None, None)
+        parts.append(Part(kind, len(images), images["reference_id"].nunique(), median, ends))
+    return sorted(parts, key=_order) if len(parts) > 1 else []
 
 
 def worst(p: Points, count: int = 10) -> list[int]:

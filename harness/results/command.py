@@ -23,6 +23,7 @@ def command_of(request: Mapping[str, Any]) -> str:
         ("--weights", request.get("weights")),
         ("--init", request.get("init")),
         ("--limit", request.get("limit")),
+        ("--splits", request.get("splits")),
         ("--seed", request.get("seed") or None),
         ("--batch", request.get("batch") if request.get("batch", BATCH) != BATCH else None),
         ("--root", request.get("root")),

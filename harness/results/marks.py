@@ -20,6 +20,7 @@ NO_LABELS = "labels withheld"
 OTHER_TABLE = "other table"
 OTHER_SPLIT = "other split"
 OTHER_IMAGES = "other images"
+ONE_SPLIT = "one split"
 NOT_REBUILDABLE = "not rebuildable"
 NO_FIT = "no fit"
 IDENTICAL = "identical pairs"
@@ -27,7 +28,7 @@ LEGEND = {
     SEEN: "its weights were trained on this dataset: not a test, and not ranked",
     CONTAMINATED: "its weights were trained on data that share pictures or labels with this dataset: not ranked",
     RANDOM: "some parts keep random weights",
-    PARTIAL: "only some of the pairs were scored: not ranked, never averaged",
+    PARTIAL: "only some of the pairs or splits were scored: not ranked, never averaged",
     INCOMPLETE: "the dataset lacked pairs or references where this was made: not ranked",
     FEW: "fewer than ten references: intervals are wide and rough",
     UNFINISHED: "the run has not finished: no figures yet",
@@ -35,11 +36,12 @@ LEGEND = {
     OTHER_TABLE: "measured on other pairs or labels than the rest of this table: not ranked",
     OTHER_SPLIT: "tested on other images than the rest of this table: not ranked",
     OTHER_IMAGES: "scored on images of other content than the rest of this table, under the same names: not ranked",
+    ONE_SPLIT: "tested on one of the protocol's splits, where the others are medians over all of them: not ranked",
     NOT_REBUILDABLE: "the model was an object of a Python session: it cannot be built from its record, and is not ranked",
     NO_FIT: "no curve could be fitted, so PLCC fitted and RMSE are blank",
     IDENTICAL: "pairs of identical pictures were given the card's ceiling instead of infinity",
-    NOT_COMPARED: "not tested against the best row: one of the two has no figures without each reference (an older record, or "
-    "medians over splits), or they were tested on other splits",
+    NOT_COMPARED: "not tested against the best row: one of the two has no figures without each reference (an older record), or "
+    "they were tested on other splits (another seed)",
 }
 
 
@@ -50,7 +52,7 @@ def marks_of(record: Record, differs: str | None = None) -> tuple[str, ...]:
         SEEN: record.seen,
         CONTAMINATED: record.contaminated_by,
         RANDOM: record.random_weights,
-        **{mark: mark == differs for mark in (PARTIAL, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES)},
+        **{mark: mark == differs for mark in (PARTIAL, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES, ONE_SPLIT)},
         NOT_REBUILDABLE: not record.rebuildable,
         INCOMPLETE: record.incomplete,
         NO_LABELS: figures is None,

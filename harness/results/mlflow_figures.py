@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from harness.results.record import Figures, Record
+from harness.results.record import Figures, Record, RepeatsRecord
 
 
 def figures(record: Record) -> dict[str, float]:
@@ -16,6 +16,8 @@ def figures(record: Record) -> dict[str, float]:
     # MLflow lists figures in this order: what was tested comes first.
     groups: dict[str, Figures | None] = {record.split: None, **record.metrics}
     groups |= {f"control.{name}": values for name, values in (record.controls or {}).items()}
+    if isinstance(record, RepeatsRecord) and record.all_images:
+        groups["all_images"] = record.all_images
     found = by_group({group: msgspec.to_builtins(values or {}) for group, values in groups.items()})
     for name in ("seconds", "pairs_per_second", "identical_pairs"):
         if is_number(value := getattr(record, name)):
@@ -27,7 +29,8 @@ def figures(record: Record) -> dict[str, float]:
 
 
 def by_group(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The numbers among groups of figures, by dotted name; an interval's ends are `_low` and `_high`."""
+    """The numbers among groups of figures, by dotted name; an interval's ends are `_low` and `_high`, a range's
+    `_smallest` and `_largest`."""
     found: dict[str, float] = {}
     for group, values in groups.items():
         for name, value in values.items():
@@ -35,6 +38,10 @@ def by_group(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
                 for figure, interval in value.items():
                     if interval is not None:
                         found[f"{group}.{figure}_low"], found[f"{group}.{figure}_high"] = map(float, interval)
+            elif name == "range":
+                for figure, ends in value.items():
+                    if ends is not None:
+                        found[f"{group}.{figure}_smallest"], found[f"{group}.{figure}_largest"] = map(float, ends)
             elif is_number(value):
                 found[f"{group}.{name}"] = float(value)
     return found

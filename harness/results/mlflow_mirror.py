@@ -25,8 +25,10 @@ from harness.files.leftovers import without_leftovers
 from harness.files.lock import held
 from harness.files.regular import require_regular
 from harness.results.mlflow_figures import by_group, figures, is_number, key_text, marks, value_text
+from harness.results.mlflow_repeats import add_children
 from harness.results.mlflow_store import Exchange, client
-from harness.results.record import Record, read_record
+from harness.results.record import Record, RepeatsRecord, read_record
+from harness.results.run_folder import MLFLOW_FILES
 from harness.runtime.errors import HarnessError
 
 _log = logging.getLogger(__package__)
@@ -76,7 +78,7 @@ class Tracker:
         self.runs, self._given, self._what = Path(runs).absolute(), uri, "this run"
         self.uri = uri if uri is not None else f"sqlite:///{self.runs / 'mlflow.db'}"
         # A server knows where its artifacts go; a database file would have them wherever one stands.
-        self.artifacts = (self.runs / "mlartifacts").as_uri() if self.uri.startswith("sqlite:") else None
+        self.artifacts = (self.runs / MLFLOW_FILES).as_uri() if self.uri.startswith("sqlite:") else None
         self.working = uri != "off"
         self._warned = False
         self._begun: dict[str, Any] = {}
@@ -151,6 +153,9 @@ class Tracker:
                 self._take(entry)
             self._attempt(lambda: self._end(record))
         if self.run_id is not None and self.working:
+            if isinstance(record, RepeatsRecord):
+                self._attempt(lambda: self._split_runs(record), "its splits")
+                self.working = True
             self._attempt(self._send_files, "its files")
             self.working = True
             self._attempt(lambda: self._finish("FINISHED"))
@@ -350,6 +355,10 @@ class Tracker:
         tags = [RunTag(f"harness.{k}", value_text(v)) for k, v in marks(record).items()]
         note = record.note
         self._client.log_batch(self.run_id, tags=[*tags, RunTag("mlflow.note.content", note)] if note else tags)
+
+    def _split_runs(self, record: RepeatsRecord) -> None:
+        own = str(self.run_id)
+        add_children(self._client, own, record, self.folder, lambda folder: _kept(folder, self.uri).get("run_id"))
 
     def _send_files(self) -> None:
         pictures = without_leftovers(path for pattern in PICTURES for path in sorted(self.folder.glob(pattern)))

@@ -67,6 +67,20 @@ def by_kind(points: Points, kinds: Sequence[str]) -> bytes:
     return _png(figure)
 
 
+def splits(values: Mapping[str, Sequence[float]]) -> bytes:
+    """A line of dots for each figure, a dot for each split, and a stroke at the median."""
+    figure, (axes,) = _figure(5.6, 0.9 + 0.45 * len(values), 1)
+    for place, found in enumerate(values.values()):
+        axes.plot([min(found), max(found)], [place, place], color=_FAINT, linewidth=3, solid_capstyle="butt")
+        axes.scatter(found, np.full(len(found), place), s=18, color=_DOTS, alpha=0.6, linewidths=0, zorder=3)
+        median = float(np.median(found))
+        axes.plot([median, median], [place - 0.25, place + 0.25], color=_CURVE, linewidth=2, zorder=4)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.set_ylim(len(values) - 0.5, -0.5)
+    axes.set_title("each split's test part, and the median", fontsize=9, loc="left")
+    return _png(figure)
+
+
 def training(history: Sequence[Mapping[str, Any]]) -> bytes:
     """The loss and, where it was validated, the correlations, epoch by epoch."""
     validated = [e for e in history if e.get("srcc") is not None]

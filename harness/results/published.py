@@ -96,22 +96,30 @@ def compare_published(record: Record) -> tuple[PublishedComparison, ...]:
     """A record's figures beside every number that its model's card has for its dataset.
 
     Args:
-        record: a finished run, or repeated splits, whose figures are then medians.
+        record: a finished run, or repeated splits, whose figures are then medians; beside a number over all images they are those
+            over all images, where the record has them.
 
     Returns:
         One comparison for each entry of the card that has a figure which the record has too, in the card's order; nothing where
         labels are withheld.
     """
-    ours = record.test
-    if ours is None:
+    if record.test is None:
         return ()
     found = []
     for entry in record.cards.model.published:
+        ours = _ours(record, entry)
         figures = _figures(entry, ours) if entry.dataset == record.dataset else ()
         if figures:
             reasons = () if all(f.equal for f in figures) else _reasons(record, entry)
             found.append(PublishedComparison(record.model, record.dataset, record.protocol, entry, figures, reasons))
     return tuple(found)
+
+
+def _ours(record: Record, entry: Published) -> Figures:
+    """The figures that an entry is compared with."""
+    if isinstance(record, RepeatsRecord) and entry.protocol == _FULL and record.all_images:
+        return record.all_images
+    return record.test or Figures(n=None)
 
 
 def _figures(entry: Published, ours: Figures) -> tuple[PublishedFigure, ...]:
@@ -134,9 +142,11 @@ def _reasons(record: Record, entry: Published) -> tuple[str, ...]:
         "theirs is from memory, not read in its source": entry.status == "unverified",
         "what exactly was computed there is not stated": not entry.definition and not entry.variant,
         f"theirs is of {entry.variant}": entry.variant,
-        "ours is of a part of the pairs (--limit)": record.partial,
+        "ours is of a part of the pairs or splits (--limit, --splits)": record.partial,
         "the dataset lacks pairs or references here": record.incomplete,
-        "ours is a median over splits, theirs is over all images": isinstance(record, RepeatsRecord) and entry.protocol == _FULL,
+        "ours is a median over splits, theirs is over all images": isinstance(record, RepeatsRecord)
+        and entry.protocol == _FULL
+        and not record.all_images,
         "ours is of the tested part, theirs is over all images": entry.protocol == _FULL
         and not isinstance(record, RepeatsRecord)
         and not whole,

@@ -20,7 +20,7 @@ from harness.cards.schema import DatasetCard, ModelCard
 from harness.files.names import key_problem, name_problem
 from harness.files.regular import require_regular
 from harness.results.command import command_of
-from harness.results.key import FORMAT
+from harness.results.key import FORMAT, key_of
 from harness.runtime.errors import UsageError, listed
 from harness.runtime.text import command as shown_command
 
@@ -97,6 +97,8 @@ class RepeatFigures(Figures, kw_only=True):
     """The key of the run whose scores these are."""
     split: str = ""
     """The hash of the repeat's split."""
+    training_references: int | UnsetType = UNSET
+    """References of the split's training part."""
 
 
 class Hashes(Struct, kw_only=True):
@@ -204,7 +206,7 @@ class Record(Struct, kw_only=True, dict=True):
     runtime_per_image: float | None = None
     """Seconds an image, warm, one after the other."""
     conditions: dict[str, Plain | dict[str, Plain]]
-    """Under which bits repeat: machine, python, device, threads, batch, libraries."""
+    """Under which bits repeat: machine, python, device, threads, batch, libraries, the ways of computing (`kernels`)."""
     details: dict[str, Any] | None = None
     """What the model says of itself."""
     note: str = ""
@@ -305,6 +307,23 @@ class RepeatsRecord(Record, kw_only=True):
 
     repeats: list[RepeatFigures]
     """Figures of each repeat."""
+    all_images: Figures | UnsetType | None = UNSET
+    """Over all images, with intervals: of a model that is not trained here, whose score of an image no split changes."""
+
+    @property
+    def test_share(self) -> float | None:
+        """References that are tested by references that are trained on: of older records, as the protocol has their shares."""
+        counted = [(r.references, r.training_references) for r in self.repeats]
+        known = [tested / trained for tested, trained in counted if tested and trained is not UNSET and trained]
+        if known and len(known) == len(counted):
+            return sum(known) / len(known)
+        protocol = self.cards.dataset.protocols.get(self.protocol)
+        return protocol.test / protocol.train if protocol is not None and protocol.test and protocol.train else None
+
+    @property
+    def runs_behind(self) -> set[str]:
+        """Keys of the runs that this record puts together, and of the first split's own run."""
+        return {repeat.run for repeat in self.repeats} | {key_of(self.first_identity)}
 
 
 def of_document(document: Mapping[str, Any], folder: Path) -> Record:

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET
 
 from harness.cards.schema import ModelCard
 from harness.files.atomic import atomic, write_text
 from harness.results.marks import FEW, LEGEND, PARTIAL, marks_of, sentences
-from harness.results.record import Figures, Record
-from harness.results.run_scores import ScoreFile
+from harness.results.record import Figures, Record, RepeatsRecord
+from harness.results.run_scores import ALL, ScoreFile
 from harness.runtime.errors import Unwritable
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__package__)
 
-PAGE, SCATTER, KINDS, TRAINING = "report.html", "scatter.png", "kinds.png", "training.png"
+PAGE, SCATTER, KINDS, TRAINING, SPLITS = "report.html", "scatter.png", "kinds.png", "training.png", "splits.png"
+_DRAWN = {"srcc": "SRCC", "plcc": "PLCC", "krcc": "KRCC"}
 _MOST_KINDS = 60
 _MOST_REFERENCES = 20
 _WIDTH = 160
@@ -58,7 +60,8 @@ def frame(table: pd.DataFrame, scores: Sequence[tuple[str, float, str]]) -> pd.D
 
 
 def plots(folder: Path, record: Record, rows: pd.DataFrame) -> list[Path]:
-    """Write the run's pictures into `folder`: scatter.png, kinds.png, training.png, each where there is something to draw."""
+    """Write the run's pictures into `folder`: scatter.png, kinds.png, training.png and, of repeated splits,
+    splits.png, each where there is something to draw."""
     from harness.results import plots as drawing
     from harness.results.breakdown import points
 
@@ -69,6 +72,8 @@ def plots(folder: Path, record: Record, rows: pd.DataFrame) -> list[Path]:
         kinds = sorted(set(p.distortion))
         if 1 < len(kinds) <= _MOST_KINDS:
             drawn[KINDS] = drawing.by_kind(p, kinds)
+    if isinstance(record, RepeatsRecord) and (values := _by_split(record)):
+        drawn[SPLITS] = drawing.splits(values)
     if record.history:
         drawn[TRAINING] = drawing.training(record.history)
     for name, data in drawn.items():
@@ -82,13 +87,18 @@ def write(folder: Path, record: Record, rows: pd.DataFrame, model: Any = None) -
 
     `model`, ready to score, is asked for `score_maps` of the worst pairs if it has that ability; it may take ten seconds.
     """
-    from harness.results.breakdown import by_kind, by_level, by_reference, points
+    from harness.results.breakdown import by_kind, by_kind_over_splits, by_level, by_reference, points
     from harness.results.html import render
     from harness.results.thumbnails import data_uri
 
     written = plots(folder, record, rows)
     p = points(record, rows)
+    over = record if isinstance(record, RepeatsRecord) else None
+    if over is not None:
+        trained_parts = by_kind_over_splits(over, rows) if over.training else []
+        rows = rows[rows["part"] == ALL]
     parts = [] if p is None else [("kind of distortion", by_kind(p)), ("level", by_level(p)), ("reference", by_reference(p))]
+    parts += [("kind of distortion", trained_parts)] if over is not None and trained_parts else []
     page = render(
         "report.html",
         record=record,
@@ -100,6 +110,9 @@ def write(folder: Path, record: Record, rows: pd.DataFrame, model: Any = None) -
         pictures={path.name: data_uri(path.read_bytes(), "image/png") for path in written},
         **_further(record),
         parts=[_part_table(what, found) for what, found in parts if found],
+        splits=_split_rows(over) if over is not None else [],
+        all_images=over is not None and bool(over.all_images),
+        part_ends="Range" if over is not None and p is None else "95% interval",
         worst=[] if p is None else _worst(p, rows, model),
         curve=p is not None and p.curve is not None,
         recipe=_settings(record.cards.model, trained=record.training is not None),
@@ -117,9 +130,13 @@ def _plain(part: Any) -> dict[str, Any]:
 
 
 def _headline(record: Record) -> str:
-    from harness.results.tables import number
+    from harness.results.tables import count, number
 
-    return f"SRCC {number(record.srcc)}, PLCC {number(record.plcc)}, n = {record.test and record.test.n}"
+    figures, whole = record.test, ""
+    if isinstance(record, RepeatsRecord) and record.all_images:
+        figures, whole = record.all_images, "all images, "
+    figures = figures or Figures(n=None)
+    return f"{whole}SRCC {number(figures.srcc)}, PLCC {number(figures.plcc)}, n = {count(figures.n)}"
 
 
 def _marks(record: Record) -> dict[str, str]:
@@ -130,25 +147,54 @@ def _marks(record: Record) -> dict[str, str]:
 
 
 def _figures(record: Record) -> list[dict[str, Any]]:
-    """Each figure with its interval, drawn from -1 (or the lowest end, in halves) to 1; main over twice that."""
-    from harness.results.tables import figure, number
+    """Each figure with its interval, drawn from -1 (or the lowest end, in halves) to 1; main over twice that.
 
+    Of repeated splits: the medians with their ranges, and beside them the figures over all images with intervals.
+    """
+    from harness.results.tables import count, figure, number
+
+    over = isinstance(record, RepeatsRecord)
+    whole = (record.all_images if isinstance(record, RepeatsRecord) else None) or Figures(n=None)
     test, names = (
         record.test or Figures(n=None),
         {"srcc": "SRCC", "plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "main": "Main"},
     )
     rows: list[dict[str, Any]] = []
     for key, name in names.items():
-        value, interval = getattr(test, key), test.ci.get(key)
+        value, interval = getattr(test, key), (({} if test.range is UNSET else test.range) if over else test.ci).get(key)
         reach = 2.0 if key == "main" else 1.0
         drawn = None if value is None else _drawn(value / reach, [end / reach for end in interval] if interval else None)
         shown = f"{number(interval[0])} to {number(interval[1])}" if interval else ""
-        rows.append({"name": name, "value": number(value), "interval": shown, "drawn": drawn})
+        ends = whole.ci.get(key)
+        beside = {
+            "whole": number(getattr(whole, key)),
+            "whole_interval": f"{number(ends[0])} to {number(ends[1])}" if ends else "",
+        }
+        rows.append({"name": name, "value": number(value), "interval": shown, "drawn": drawn, **beside})
     for key, name in {"rmse": "RMSE", "srcc_within": "SRCC within references", "n": "pairs", "references": "references"}.items():
-        count_or_figure = getattr(test, key)
-        text = str(count_or_figure) if isinstance(count_or_figure, int) else figure(key, count_or_figure)
-        rows.append({"name": name, "value": text, "interval": "", "drawn": None})
+        written = [count(v) if key in ("n", "references") else figure(key, v) for v in (getattr(test, key), getattr(whole, key))]
+        rows.append({"name": name, "value": written[0], "interval": "", "drawn": None, "whole": written[1], "whole_interval": ""})
     return rows
+
+
+def _by_split(record: RepeatsRecord) -> dict[str, list[float]]:
+    """SRCC, PLCC and KRCC of each split, of those that every split has."""
+    found = {name: [getattr(repeat, key) for repeat in record.repeats] for key, name in _DRAWN.items()}
+    return {name: values for name, values in found.items() if values and None not in values}
+
+
+def _split_rows(record: RepeatsRecord) -> list[list[str]]:
+    """Number, counts, figures and run of each split."""
+    from harness.results.tables import count, number
+
+    return [
+        [
+            *(str(repeat.repeat), count(repeat.n), count(repeat.references)),
+            *(number(getattr(repeat, key)) for key in (*_DRAWN, "main")),
+            repeat.run,
+        ]
+        for repeat in record.repeats
+    ]
 
 
 def _further(record: Record) -> dict[str, Any]:
@@ -156,6 +202,8 @@ def _further(record: Record) -> dict[str, Any]:
     from harness.results.tables import number
 
     found = record.test and record.test.discrimination
+    if isinstance(record, RepeatsRecord):
+        found = record.all_images.discrimination if record.all_images else None
     if not record.test or not found:
         return {"further": [], "undefined_figures": [], "why_not": []}
     pairs: Mapping[str, Any] = found.pair_analysis or {}

@@ -29,6 +29,8 @@ from harness.runtime.errors import RunError, UsageError
 
 _log = logging.getLogger(__package__)
 
+MLFLOW_FILES = "mlartifacts"
+"""The folder of a runs folder where MLflow keeps its copies of runs' files."""
 # Cut off between two removals, a folder must not look finished without its scores, nor resumable without its state's files.
 _STATE = "state.json"
 _FIRST_REMOVED = {"record.json": 0, _STATE: 1}

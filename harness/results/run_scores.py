@@ -14,6 +14,14 @@ from harness.imaging.crops import Crop
 from harness.imaging.remarks import Remark
 from harness.runtime.errors import RunError, UsageError
 
+ALL = "all"
+"""The part of every image's row in scores.csv of repeated splits, where a model scored all images once."""
+
+
+def split_part(number: int) -> str:
+    """The part of a split's tested images in scores.csv of repeated splits: test@0, test@1, ..."""
+    return f"test@{number}"
+
 
 class ScoreFile:
     """scores.csv (name,score,part) and pictures.csv (name and the sha256 of both files), grown by whole chunks."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CONTROL_NAMES = {"cell": "oracle: knows kind and level", "level": "level alone"}
 _FIGURES = {"plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "rmse": "RMSE", "main": "main"}
 _FIGURES |= {"srcc_within": "SRCC within refs"}
+_RANGE, _INTERVAL, _WHOLE = "range", "95 %", "SRCC of all\nimages [95 %]"
 _AVERAGED = ("n", "references", "srcc", *_FIGURES, "score_2afc")
 
 
@@ -31,14 +32,17 @@ def result(folder: Path, record: Record, part: str = "test") -> dict[str, Any]:
         "protocol": record.protocol,
         "split": part,
         "seed": record.seed,
-        **{k: figures.get(k) for k in ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main")},
+        **{k: whole_number(figures.get(k)) for k in ("n", "references")},
+        **{k: figures.get(k) for k in ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main")},
         **{k: figures.get(k) for k in ("srcc_within", "score_2afc", "discrimination")},
         "ci": {k: ci.get(k) for k in ("srcc", "plcc", *(("score_2afc",) if "score_2afc" in ci else ()))},
+        "range": figures.get("range"),
         "seconds": record.seconds,
         "pairs_per_second": record.pairs_per_second,
         "run": str(folder),
         "key": record.key,
         "repeats": msgspec.to_builtins(record.repeats) if isinstance(record, RepeatsRecord) else None,
+        "all_images": msgspec.to_builtins(record.all_images) if isinstance(record, RepeatsRecord) and record.all_images else None,
         "seen": record.seen,
         "contaminated_by": record.contaminated_by,
         "partial": record.partial,
@@ -72,22 +76,39 @@ def _group(dataset: str, protocol: str, results: Sequence[Mapping[str, Any]], wi
         rows += [_row(f"· seed {r['seed']}" if several else r["model"], r, _marks(r), r["pairs_per_second"]) for r in same]
     controls: Mapping[str, Any] = next((r["controls"] for r in results if r["controls"]), {})
     rows += [_row(CONTROL_NAMES.get(name, name), figures, "", None) for name, figures in controls.items()]
-    headers = ["model", "2AFC", "SRCC [95 %]", *_FIGURES.values(), "n", "refs", "pairs/s", "marks"]
-    if not any(row[1] for row in rows):
-        headers, rows = [headers[0], *headers[2:]], [[row[0], *row[2:]] for row in rows]
+    over_splits = any(r["repeats"] for r in results)
+    heads = ["model", "2AFC", "SRCC", _RANGE, _INTERVAL, _WHOLE, *_FIGURES.values(), "n", "refs", "pairs/s", "marks"]
+    if not any(row[heads.index(_RANGE)] for row in rows):
+        # Only where no row has a range may the interval stand under the figure's own head.
+        heads[2] = f"SRCC [{_INTERVAL}]"
+        rows = [[*row[:2], f"{row[2]} [{row[4]}]" if row[4] else row[2], "", "", *row[5:]] for row in rows]
+    optional = [i for i, head in enumerate(heads) if head in ("2AFC", _RANGE, _INTERVAL, _WHOLE)]
+    shown = [i for i in range(len(heads)) if i not in optional or any(row[i] for row in rows)]
+    headers, rows = [heads[i] for i in shown], [[row[i] for i in shown] for row in rows]
     align = ["left" if header in ("model", "marks") else "right" for header in headers]
     table = text_table(headers, rows, align, width=width, drops=_DROPS, shortens=("model",))
     seeds = list(dict.fromkeys(r["seed"] for r in results))
     named = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    lines = [f"{dataset} · {protocol} · {results[0]['split']} part, {named}", "", table.text]
+    lines = [f"{dataset} · {protocol} · {_tested(results)}, {named}", "", table.text]
     blind = dict.fromkeys(r["model"] for r in results if r["n"] is None)
     notes = [f"{', '.join(blind)}: no figures, because people's scores of the tested images are not here"] if blind else []
     if "marks" in table.dropped:
         notes += dict.fromkeys(f"{row[0]}: {row[-1]}" for row in rows if row[-1])
     # A figure without the interval that its column promises says why.
     notes += dict.fromkeys(f"{r['model']}: {note}" for r in results for note in r["notes"] if note.startswith("no interval"))
+    if over_splits:
+        notes.append(
+            "over several splits: the median of the splits' test parts, its range from the smallest to the largest SRCC (no "
+            "interval: splits share images), n and refs of one split"
+        )
     notes += dict.fromkeys(r["note"] for r in results if r["note"])
     return "\n".join([*lines, "", *notes] if notes else lines)
+
+
+def _tested(results: Sequence[Mapping[str, Any]]) -> str:
+    """`test part`, or `test parts of 10 splits`."""
+    counts = sorted({len(r["repeats"]) for r in results if r["repeats"]})
+    return f"test parts of {' or '.join(map(str, counts))} splits" if counts else f"{results[0]['split']} part"
 
 
 def _by_model(results: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -106,16 +127,22 @@ def _mean(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     }
     shown = _row(f"{rows[0]['model']}, {len(rows)} seeds", {**means, "n": None, "references": None, **counts}, "", None)
     if "srcc" in means:
-        shown[2] = f"{number(means['srcc'])} ({number(min(known['srcc']))} to {number(max(known['srcc']))})"
+        shown[3] = _ends((min(known["srcc"]), max(known["srcc"])), " to ")
     return shown
 
 
 def _row(name: str, figures: Mapping[str, Any], marks: str, speed: float | None) -> list[str]:
-    ci = figures.get("ci") or {}
-    afc, srcc = (with_interval(figures.get(k), ci.get(k)) for k in ("score_2afc", "srcc"))
-    counts = ["" if figures.get(k) is None else str(figures[k]) for k in ("n", "references")]
+    ci, spread, whole = (figures.get(k) or {} for k in ("ci", "range", "all_images"))
+    afc = with_interval(figures.get("score_2afc"), ci.get("score_2afc"))
+    everything = with_interval(whole.get("srcc"), (whole.get("ci") or {}).get("srcc"))
+    srcc = [number(figures.get("srcc")), _ends(spread.get("srcc"), " to "), _ends(ci.get("srcc"), ", "), everything]
     others = [figure(k, figures.get(k)) for k in _FIGURES]
-    return [name, afc, srcc, *others, *counts, "" if speed is None else f"{speed:.1f}", marks]
+    counts = [count(figures.get(k)) for k in ("n", "references")]
+    return [name, afc, *srcc, *others, *counts, "" if speed is None else f"{speed:.1f}", marks]
+
+
+def _ends(ends: Sequence[float] | None, between: str) -> str:
+    return between.join(map(number, ends)) if ends else ""
 
 
 def _marks(row: Mapping[str, Any]) -> str:
@@ -132,7 +159,9 @@ def _marks(row: Mapping[str, Any]) -> str:
         words.append("incomplete: the dataset lacks pairs here")
     if row["n"] is None:
         words.append("labels withheld")
-    if row["references"] is not None and row["references"] < 10:
+    # Of medians over splits there is no interval but that of all images.
+    about = (row["all_images"] or {}) if row["repeats"] else row
+    if about.get("references") is not None and about["references"] < 10:
         words.append("few references")
     return ", ".join(words)
 
@@ -143,6 +172,16 @@ def number(value: float | None, digits: int = 3) -> str:
         return ""
     text = f"{value:.{digits}f}"
     return text.replace("0.", ".", 1) if abs(value) < 1 and not text.startswith(("1", "-1")) else text
+
+
+def whole_number(value: float | None) -> float | None:
+    """A count as an int where it is one: older records have medians of counts such as 40.0."""
+    return int(value) if value is not None and float(value).is_integer() else value
+
+
+def count(value: float | None) -> str:
+    """A count as a whole number; the median of two counts may lie half way between them. Blank where there is none."""
+    return "" if value is None else str(whole_number(value))
 
 
 def in_label_units(value: float | None) -> str:

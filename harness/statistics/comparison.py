@@ -369,10 +369,11 @@ def _groups(
     tested = [i for i, group in enumerate(groups) if group.srcc.p_value is not None]
     adjusted = dict(zip(tested, holm([groups[i].srcc.p_value or 0.0 for i in tested]), strict=True))
     groups = [Group(g.name, g.n, g.references, g.srcc, adjusted.get(i)) for i, g in enumerate(groups)]
-    return tuple(sorted(groups, key=lambda g: _natural(g.name)))
+    return tuple(sorted(groups, key=lambda g: natural(g.name)))
 
 
-def _natural(name: str) -> tuple[float, str]:
+def natural(name: str) -> tuple[float, str]:
+    """What names sort by: numbers by their value, before all others."""
     try:
         return float(name), name
     except ValueError:

@@ -27,6 +27,8 @@ from harness.challenges.score import score
 from harness.files.atomic import write_text
 from harness.runtime.errors import RunError, UsageError
 
+pytestmark = pytest.mark.slow  # its tests train, or start commands
+
 LABELS = made_labels()
 HARNESS = Path(bundling.__file__).parents[1]
 SCHEMA = json.loads((Path(__file__).parents[1] / "support" / "codabench.schema.json").read_text(encoding="utf-8"))
@@ -261,8 +263,10 @@ def test_mean_rank_is_left_to_the_server_and_an_unknown_python_is_refused(tmp_pa
     assert [column["key"] for column in rest] == ["KRCC", "RMSE", "apart", "2AFC", "score"]
 
 
-def test_all_that_is_wrong_with_labels_is_told_at_once(tmp_path: Path):
-    card, labels = write_small(tmp_path)
+def test_all_that_is_wrong_with_card_and_labels_is_told_at_once(tmp_path: Path):
+    wrong = SMALL_CARD.replace('start = "2027-02-01 08:00:00"', 'start = "2027-01-15"\nend = "2027-01-10"')
+    wrong += "\n[phases.none]\nimages = 0\n"
+    card, labels = write_small(tmp_path, wrong)
     text = (labels / "mos.csv").read_text().replace("a1.png", "z9.png").replace(",0.5,15\n", ",,\n")
     write_text(labels / "mos.csv", text)
     (labels / "pairs-chosen.csv").unlink()
@@ -270,6 +274,9 @@ def test_all_that_is_wrong_with_labels_is_told_at_once(tmp_path: Path):
         bundle(card, labels, tmp_path / "out")
     told = str(refused.value)
     for part in (
+        "phases.none: images = 0: a phase needs images",
+        "phases.final ends (2027-01-10) before it starts (2027-01-15)",
+        "phases.final starts (2027-01-15) before open ends",
         "1 labels are of images that no phase has: z9.png",
         "phase open: no labels for 1 of 4 images: a1.png",
         "phase open: apart: pairs that people could tell apart need a column std; 2 of 4 images have none",
@@ -279,6 +286,15 @@ def test_all_that_is_wrong_with_labels_is_told_at_once(tmp_path: Path):
     ):
         assert part in told
     assert not (tmp_path / "out").exists()
+
+
+def test_one_phase_of_several_is_bundled_where_only_that_is_asked_for(tmp_path: Path):
+    card, labels = write_small(tmp_path, SMALL_CARD.replace("any_decimals = true", "decimals = 1"))
+    made = bundle(card, labels, tmp_path / "out", phases=["final"])
+    assert dict(made.images) == {"final": 6}
+    assert "reference_data_open.zip" not in members(made.file.read_bytes())
+    with pytest.raises(UsageError, match="no phase 'finl'; did you mean 'final'"):
+        bundle(card, labels, tmp_path / "no", phases=["finl"])
 
 
 def test_a_folder_in_use_is_not_touched_and_dates_are_all_or_none(tmp_path: Path):
@@ -300,7 +316,7 @@ def test_a_program_that_does_not_work_makes_no_bundle(tmp_path: Path, monkeypatc
     with pytest.raises(RunError, match="gave the sample submission no score"):
         bundle(card, labels, tmp_path / "out")
     monkeypatch.setattr(bundling, "MODULES", whole)
-    monkeypatch.setattr(bundling, "sample", lambda card, images: {"prediction.csv": (labels / "mos.csv").read_bytes()})
+    monkeypatch.setattr(bundling, "sample", lambda card, images, above: {"prediction.csv": (labels / "mos.csv").read_bytes()})
     with pytest.raises(RunError, match=r"labels would lie in public files: .*starting_kit"):
         bundle(card, labels, tmp_path / "out")
     assert not (tmp_path / "out").exists()

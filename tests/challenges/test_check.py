@@ -214,12 +214,14 @@ def test_a_submission_without_fault_has_no_findings_but_the_remark_about_types(t
     assert (report.ok, report.warned, report.phase, len(report.scores)) == (True, False, "test", 1650)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", OUTPUT_DEFECTS)
 def test_a_defect_of_the_scores_is_named_with_its_line_and_mended_where_a_rule_can(what: str):
     files, kind, line, mechanical = OUTPUT_DEFECTS[what]
     _named_and_mended(files, "output.txt", kind, line, mechanical)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", README_DEFECTS)
 def test_a_defect_of_the_readme_is_named_with_its_line_and_mended_where_a_rule_can(what: str):
     files, kind, line, mechanical = README_DEFECTS[what]
@@ -239,6 +241,7 @@ def _named_and_mended(files: dict[str, bytes], where: str, kind: str, line: int 
         assert not mended.findings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ZIP_DEFECTS)
 def test_a_defect_of_the_zip_is_named_and_mended_where_a_rule_can(tmp_path: Path, what: str):
     make, kind, where, mechanical = ZIP_DEFECTS[what]
@@ -295,6 +298,7 @@ def test_tied_scores_are_counted_and_the_first_is_named(tmp_path: Path):
     assert (many.severity, many.line, many.count) == ("warning", 1, 17)
 
 
+@pytest.mark.slow
 def test_the_phase_is_told_by_the_names_and_images_of_another_are_named(tmp_path: Path):
     card = checking.find_challenge("ntire2021")
     other = checking.image_names.all_names(card, "validation")
@@ -348,6 +352,7 @@ def test_a_bomb_costs_little_memory(tmp_path: Path):
         assert peak < 8 << 20
 
 
+@pytest.mark.slow
 def test_a_quarter_of_a_million_blank_lines_are_one_finding(tmp_path: Path):
     report = report_of(raw_zip(tmp_path / "x.zip", [("output.txt", b"\n" * (1 << 18)), FILES[1]]), challenge="ntire2022-fr")
     assert named(report, "blank").count == 1 << 18
@@ -374,6 +379,7 @@ def test_names_out_of_quotes_and_unprintable_ones_do_not_break_the_report(tmp_pa
     json.dumps(report.json())
 
 
+@pytest.mark.slow
 def test_exit_statuses_are_0_for_a_fit_zip_1_for_a_defective_one_and_2_for_none(tmp_path: Path):
     fit = str(save(tmp_path / "fit.zip", good()))
     warned = str(save(tmp_path / "warned.zip", in_bytes("output.txt", lambda b: b[:-1])))

@@ -23,6 +23,8 @@ from harness.challenges.template import new
 from harness.files.atomic import write_text
 from harness.runtime.errors import RunError, UsageError
 
+pytestmark = pytest.mark.slow  # its tests train, or start commands
+
 LABELS = made_labels()
 
 

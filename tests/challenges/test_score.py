@@ -55,6 +55,7 @@ def columns(scores: Mapping[str, float] = SCORES) -> tuple[np.ndarray, np.ndarra
     return np.array([scores[n] for n in NAMES]), np.array([LABELS[n] for n in NAMES])
 
 
+@pytest.mark.slow
 def test_the_score_of_2022_is_scipys_spearman_and_raw_pearson(files: Path):
     from scipy import stats
 
@@ -153,6 +154,7 @@ def organisers(folder: Path, status: int = 0) -> subprocess.CompletedProcess[str
     return done
 
 
+@pytest.mark.slow
 def test_a_server_calls_it_with_input_and_output_folders_and_reads_scores_txt(tmp_path: Path, files: Path):
     for name, data in good().items():
         (tmp_path / "input" / "res").mkdir(parents=True, exist_ok=True)
@@ -283,6 +285,7 @@ def submitted(world: Path) -> dict[str, float]:
     return dict(check(world / "psnr.zip").scores)
 
 
+@pytest.mark.slow
 def test_check_against_the_run_flags_a_tenth_on_one_id_and_passes_the_honest_zip(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -300,6 +303,7 @@ def test_check_against_the_run_flags_a_tenth_on_one_id_and_passes_the_honest_zip
     told(world, capsys, "submission", "check", str(leaky), "--against", str(run), "--strict", status=1)
 
 
+@pytest.mark.slow
 def test_inverted_scores_are_a_warning_against_a_run_and_against_psnr(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -320,6 +324,7 @@ def test_a_run_without_these_images_cannot_be_audited_against(world: Path, tmp_p
         check(world / "psnr.zip", against=str(tmp_path / "other.csv"))
 
 
+@pytest.mark.slow
 def test_the_board_shows_what_was_reported_beside_what_was_measured(
     world: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -358,6 +363,7 @@ def test_a_challenge_whose_board_has_no_main_scores_is_ordered_by_the_sum(world:
 # -- the fact sheet's operations -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_operations_are_counted_with_those_that_torchs_counter_misses():
     import torch
     from torch import nn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from challenge import CARD, FACTS, NAMES
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,7 @@ def errors_of(reading: score_lines.Reading) -> set[str]:
     return {f.kind for f in reading.findings if f.severity == "error"} - {"count"}
 
 
+@pytest.mark.slow
 @given(scores, formats)
 def test_whatever_is_written_in_any_format_is_read_back_without_a_finding(given_scores: dict[str, float], form: Lines):
     reading = read(score_lines.written(given_scores, form), form)
@@ -101,6 +103,7 @@ LOST = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.permutations(FEW), st.lists(st.sampled_from(sorted(MENDED)), min_size=12, max_size=12), st.data())
 def test_any_mixture_of_mechanical_defects_is_fixed_to_the_very_scores(order, ways, data):
@@ -114,6 +117,7 @@ def test_any_mixture_of_mechanical_defects_is_fixed_to_the_very_scores(order, wa
     assert first.mended(Lines()) == score_lines.written(truth, Lines())
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(st.dictionaries(st.integers(0, 11), st.sampled_from(sorted(LOST)), min_size=1))
 def test_what_no_rule_mends_is_an_error_before_and_after_mending(lost: dict[int, str]):

@@ -27,6 +27,8 @@ from harness.models import find_model
 from harness.models import weights as weight_files
 from harness.results.mlflow_mirror import Tracker
 
+pytestmark = pytest.mark.slow  # its tests train, or start commands
+
 METRICS = '''
 import numpy as np
 

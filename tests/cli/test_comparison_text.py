@@ -14,6 +14,8 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from harness.results.tables import number, probability
 
+pytestmark = pytest.mark.slow
+
 REFERENCES, KINDS, LEVELS = 8, ("blur", "noise"), 4
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CARD = 'name = "mine"\ntitle = "A model of mine"\nclass = "mine:Mine"\nhigher_is_better = true\n'
 
 

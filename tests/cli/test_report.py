@@ -12,6 +12,8 @@ from record_factory import make, table_of, typed
 
 from harness.results import report
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:

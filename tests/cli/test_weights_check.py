@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+pytestmark = pytest.mark.slow
+
 CARD = """
 name = "mine"
 title = "A network of mine"

@@ -23,6 +23,8 @@ from harness.engine.request import Request, plan
 from harness.engine.run import train
 from harness.results.tables import number
 
+pytestmark = pytest.mark.slow  # its tests train, or start commands
+
 HARNESS = [sys.executable, "-m", "harness"]
 
 
@@ -350,7 +352,8 @@ def test_seeds_give_a_run_each_and_their_spread_and_idle_ones_are_left_out(world
     srccs = [r["srcc"] for r in results[1:]]
     (mean,) = [line for line in done.stdout.splitlines() if line.startswith("small, 3 seeds")]
     shown = [number(v) for v in (sum(srccs) / 3, min(srccs), max(srccs))]
-    assert f"{shown[0]} ({shown[1]} to {shown[2]})" in mean
+    assert f"{shown[0]}  {shown[1]} to {shown[2]}" in mean
+    assert "[95 %]" not in done.stdout
     assert done.stdout.count("· seed ") == 3
     boards = ["--boards", str(world.folder / "no boards"), "--runs", str(world.folder / "runs")]
     board = subprocess.run([*HARNESS, "leaderboard", "table", *boards], capture_output=True, text=True, check=True).stdout
@@ -388,7 +391,12 @@ def test_repeats_give_medians_and_ranges_and_no_interval(world: World):
     assert result["srcc"] == pytest.approx((srccs[4] + srccs[5]) / 2)
     assert result["ci"] == {"srcc": None, "plcc": None}
     rows = (Path(result["run"]) / "scores.csv").read_text().splitlines()[1:]
-    assert {row.rsplit(",", 1)[1] for row in rows} == {f"test@{r}" for r in range(10)}
+    assert {row.rsplit(",", 1)[1] for row in rows} == {*(f"test@{r}" for r in range(10)), "all"}
+    assert result["range"]["srcc"] == [srccs[0], srccs[-1]]
+    (whole,) = world.run("psnr", "--protocol", "full")
+    assert {k: result["all_images"][k] for k in ("n", "srcc", "plcc")} == {k: whole[k] for k in ("n", "srcc", "plcc")}
+    assert result["all_images"]["ci"]["srcc"] == whole["ci"]["srcc"]
+    assert isinstance(result["n"], int)
     boards = ["--boards", str(world.folder / "boards of repeats")]
     subprocess.run([*HARNESS, "leaderboard", "add", *boards, result["run"]], check=True, capture_output=True)
     assert subprocess.run([*HARNESS, "leaderboard", "check", *boards]).returncode == 0

@@ -19,6 +19,8 @@ from harness.models.weights import left_out, needed_parts
 from harness.models.weights.checkpoint import read_state
 from harness.runtime.errors import RunError, UsageError
 
+pytestmark = pytest.mark.slow  # its tests train, or start commands
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory):

@@ -15,6 +15,8 @@ from harness.engine.run import run
 from harness.engine.verify import verify
 from harness.runtime.errors import UsageError
 
+pytestmark = pytest.mark.slow  # its tests train, or start commands
+
 
 class World:
     def __init__(self, folder: Path, model: str) -> None:

@@ -54,6 +54,7 @@ def test_scaling_alone_is_no_gain_in_any_figure() -> None:
         assert blend.verdict(figure) == "not significant"
 
 
+@pytest.mark.slow
 def test_several_scalings_of_one_member_are_no_gain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Least squares may use a member under several scalings at once: against one of them alone that looks like a gain."""
 
@@ -119,6 +120,7 @@ def test_shown_shares_are_of_the_variance_and_do_not_depend_on_units() -> None:
 
 
 @pytest.mark.skipif(not SCRIPT.is_file(), reason="only a checkout has the benchmarks")
+@pytest.mark.slow
 def test_noise_is_called_a_gain_no_more_often_than_stated() -> None:
     spec = importlib.util.spec_from_file_location("ensemble_null", SCRIPT)
     assert spec is not None

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -21,7 +22,10 @@ from small import write_network, write_scores, write_table
 
 from harness.cli.main import main
 from harness.engine.distributed.session import kept
+from harness.ensembles.assess import METHODS
 from harness.results.record import read_record
+
+pytestmark = pytest.mark.slow  # its tests train, or start commands
 
 MEMBERS = ("quick", "slow")
 
@@ -122,6 +126,22 @@ def test_a_finished_search_is_found_and_its_trace_is_kept(made: tuple[Path, dict
     call(*words(made[0]))
     assert (folder / "search.json").stat().st_mtime_ns == before
     assert not (folder / "tune").exists()
+
+
+def test_mlflow_has_the_cards_figures_and_below_it_each_blends_weights(made: tuple[Path, dict]):
+    folder, document = made
+    call(*words(folder, "card.toml", "--mlflow-uri", f"sqlite:///{folder / 'mlflow.db'}"))
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        names = {name: run for run, name in store.execute("select run_uuid, value from tags where key = 'mlflow.runName'")}
+        parents = dict(store.execute("select run_uuid, value from tags where key = 'mlflow.parentRunId'"))
+        figures = dict(store.execute("select key, value from metrics where run_uuid = ?", (names["ensemble card"],)))
+        parameters = dict(store.execute("select key, value from params where run_uuid = ?", (names["ensemble card: mean"],)))
+    assert set(parents.values()) == {names["ensemble card"]}
+    assert {name for name, run in names.items() if run in parents} == {f"ensemble card: {m}" for m in METHODS}
+    chosen = next(r for r in document["results"] if r["part"] == "test" and r["member"] == document["method"])
+    assert figures["test.srcc"] == chosen["srcc"]
+    assert {parameters[f"scaling.{member}"] for member in MEMBERS} == {"z"}
+    assert all(float(parameters[f"weight.{member}"]) > 0 for member in MEMBERS)
 
 
 def test_an_ensemble_of_score_files_runs_and_verifies_where_names_are_covered(made: tuple[Path, dict]):

@@ -21,6 +21,8 @@ from small import write_network, write_table
 from harness.cli.main import main
 from harness.engine.distributed.session import kept
 
+pytestmark = pytest.mark.slow  # its tests train, or start commands
+
 TUNABLE = '[tunable]\n"recipe.rate" = { low = 1e-3, high = 1e-1, log = true }\n"recipe.flip" = { choices = ["none", "both"] }\n'
 
 

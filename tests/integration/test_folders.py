@@ -215,7 +215,7 @@ def test_leftovers_of_operating_systems_are_ignored_in_every_folder(tmp_path: Pa
 
 
 def test_labels_of_a_challenge_are_read_from_a_folder_with_leftovers(tmp_path: Path):
-    from harness.challenges.score import read_labels
+    from harness.challenges.labels import read_labels
 
     (tmp_path / "labels.csv").write_text("name,score\nA0000_10_00.bmp,2007.419\nA0000_10_01.bmp,1971.443\n")
     leave(tmp_path, "._labels.csv", ".DS_Store", "Thumbs.db", "~$labels.xlsx")

@@ -23,7 +23,9 @@ from harness.cards.loading import find_suite, load_cards
 from harness.cards.schema import parse_card
 from harness.cards.suite import SuiteCard
 from harness.cli.main import cli
+from harness.cli.options import show_message
 from harness.datasets.suites import load_suite
+from harness.runtime import logs
 from harness.runtime.errors import UsageError
 
 CLASSIC = ("live", "csiq", "tid2013", "kadid10k")
@@ -145,15 +147,12 @@ def tables(tmp_path: Path) -> Path:
 
 
 def run_scores(model: str, folder: Path, *words: str) -> str:
-    said = CliRunner().invoke(
-        cli,
-        [
-            *("run", "--scores", str(folder / "scores" / "{dataset}" / f"{model}.csv"), "--name", model),
-            *("--suite", str(folder / "suite" / "mine.toml"), "--runs", str(folder / "runs"), "--mlflow-uri", "off", *words),
-        ],
-        catch_exceptions=False,
+    words = (
+        *("run", "--scores", str(folder / "scores" / "{dataset}" / f"{model}.csv"), "--name", model),
+        *("--suite", str(folder / "suite" / "mine.toml"), "--runs", str(folder / "runs"), "--mlflow-uri", "off", *words),
     )
-    return said.output
+    with logs.handled(show_message):  # as `main` has it
+        return CliRunner().invoke(cli, words, catch_exceptions=False).output
 
 
 def test_a_suite_of_ones_own_tables_takes_score_files_by_dataset(tables: Path) -> None:

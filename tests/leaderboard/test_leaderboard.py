@@ -31,6 +31,7 @@ from harness.results.marks import (
     INCOMPLETE,
     NO_LABELS,
     NOT_COMPARED,
+    ONE_SPLIT,
     OTHER_SPLIT,
     OTHER_TABLE,
     PARTIAL,
@@ -293,6 +294,23 @@ def test_repeated_splits_are_one_row_with_their_range_and_records(tmp_path: Path
     assert leaderboard.contradictions(place, typed(record | {"repeats": [record["repeats"][0] | {"n": 181}]})) != []
 
 
+def test_one_split_among_medians_over_splits_is_marked_and_not_ranked(tmp_path: Path) -> None:
+    repeated(tmp_path, "psnr")
+    make(tmp_path, "other", split="random", table="table")
+    rows = {row.name: row for row in rows_of(tmp_path) if row.kind != "control"}
+    assert (rows["psnr"].rank, rows["psnr"].marks) == (1, ())
+    assert (rows["other"].rank, rows["other"].marks) == (None, (ONE_SPLIT,))
+
+
+def test_copies_of_records_that_mlflow_keeps_are_no_records(tmp_path: Path) -> None:
+    place, _ = make(tmp_path, "psnr")
+    copy = tmp_path / "mlartifacts" / "feed" / "artifacts"
+    shutil.copytree(place, copy)
+    assert [folder for folder, _ in leaderboard.collect([tmp_path])] == [place]
+    shutil.rmtree(place)
+    assert leaderboard.collect([tmp_path], unfinished=True) == []
+
+
 def test_splits_that_are_not_put_together_yet_are_not_taken_for_seeds(tmp_path: Path) -> None:
     place, _ = repeated(tmp_path, "psnr")
     shutil.rmtree(place)
@@ -359,7 +377,7 @@ def test_markdown_says_what_must_be_said(boards: Path) -> None:
     for link in re.findall(r"\]\((records/[^)]*)\)", said):
         assert json.loads((boards / link).read_text())["dataset"] == "toy"
     widths = {line.count("|") - line.count(r"\|") for line in said.splitlines() if line.startswith("|") and "net" in line}
-    assert widths == {16}
+    assert widths == {18}  # SRCC, its range and its interval are columns of their own
 
 
 def test_published_numbers_stand_apart_with_source_and_status(boards: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from small import write_table
 
+from harness.challenges.factsheet import _flop
 from harness.engine.distributed.worker import Job, Worker
 from harness.engine.kernels import kernels_of
 from harness.engine.request import Request
@@ -180,6 +181,7 @@ def test_the_ways_of_a_record_hold_inside_and_nonsense_in_it_does_nothing(clock:
         assert choice.way_of(NAME, never) == "plain"
     with choice.using(None):
         assert choice.way_of(NAME, never) == "packed"
+        assert choice.way_of("composed 128x128", never) == "plain"
     with choice.using("packed"):
         assert choice.imposed() == {}
         assert choice.way_of(NAME, lambda: {"plain": clock.way(1), "packed": clock.way(2)}) == "plain"
@@ -194,6 +196,7 @@ def test_the_released_networks_products_are_all_named(monkeypatch: pytest.Monkey
     assert kernels_of(model, "cuda", 1) == {}
     before = torch.get_num_threads()
     assert kernels_of(model, "cpu", before + 1) == {
+        "composed 768x512": "composed",
         "linear 3072x768": "packed",
         "linear 6912x768": "packed",
         "linear 768x2304": "packed",
@@ -206,6 +209,15 @@ def test_the_released_networks_products_are_all_named(monkeypatch: pytest.Monkey
         "winograd 512x768": "winograd",
     }
     assert torch.get_num_threads() == before
+
+
+def test_a_fact_sheet_counts_the_same_operations_whatever_is_chosen(monkeypatch: pytest.MonkeyPatch):
+    model = AHIQ(crop_size=64, vit_width=128, vit_depth=1, vit_heads=2, cnn_depth=1, fusion_width=128, head_widths=(128,) * 4)
+    counts = set()
+    for word in ("plain", "fast"):
+        monkeypatch.setenv(choice.VARIABLE, word)
+        counts.add(_flop(model.eval(), 64, 64))
+    assert len(counts) == 1
 
 
 @pytest.mark.parametrize("gelu", [False, True])

@@ -152,3 +152,17 @@ def test_medians_over_splits_are_said_to_be_that(tmp_path: Path) -> None:
     read = read_record(place)
     assert read is not None
     assert "ours is a median over splits, theirs is over all images" in compare_published(read)[0].reasons
+
+
+def test_beside_a_number_over_all_images_stands_ours_over_all_images(tmp_path: Path) -> None:
+    place, record = repeated(tmp_path, "psnr")
+    entry = {"dataset": "toy", "source": "s", "status": "read", "srcc": 0.1}
+    record["cards"]["model"]["published"] = [entry | {"protocol": "full"}, entry | {"protocol": "held-out"}]
+    record["all_images"] = record["metrics"]["test"] | {"srcc": 0.7, "ci": {"srcc": [0.6, 0.8]}, "range": {}}
+    (place / "record.json").write_text(json.dumps(record))
+    read = read_record(place)
+    assert read is not None
+    whole, median = compare_published(read)
+    assert (whole.figures[0].ours, whole.figures[0].inside) == (0.7, False)
+    assert "ours is a median over splits, theirs is over all images" not in whole.reasons
+    assert median.figures[0].ours == read.srcc

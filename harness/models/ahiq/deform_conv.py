@@ -82,21 +82,28 @@ def deform_conv(x: Tensor, where: Places, weight: Tensor, bias: Tensor | None, p
     table = x.permute(0, 2, 3, 1).reshape(-1, channels)
     pixels, shares = (where.pixels + first).reshape(-1, 4), where.weights.reshape(-1, 4).to(x.dtype)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, shares, weight)):
-        out = _Deformed.apply(table, pixels, shares, _matrix(weight).to(x.dtype), bias)
+        out = _Deformed.apply(table, pixels, shares, matrix_of(weight).to(x.dtype), bias)
     else:
         if prepared is not None and pays(x, weight) and linear.way_of(9 * channels, len(weight)) != choice.PLAIN:
-            packed = prepared("matrix", weight, lambda weight: linear.packed(_matrix(weight)))
+            packed = prepared("matrix", weight, lambda weight: linear.packed(matrix_of(weight)))
             product = functools.partial(linear.multiply, matrix=packed, bias=bias)
         else:
-            product = functools.partial(F.linear, weight=_matrix(weight), bias=bias)
-        out = _products(table, pixels, shares, product)
+            product = functools.partial(F.linear, weight=matrix_of(weight), bias=bias)
+        out = sampled(table, pixels, shares, product)
     return as_map(out.reshape(n, height * width, -1), height, width)
 
 
-def _parts(table: Tensor, pixels: Tensor) -> list[slice]:
-    """Some output pixels' samples at a time: on a CPU they stay in the cache between the gather and the product."""
+def _parts(table: Tensor, pixels: Tensor, even: bool = False) -> list[slice]:
+    """Some output pixels' samples at a time: on a CPU they stay in the cache between the gather and the product.
+
+    `even`: parts of one size, as none is small then.
+    """
     most = _SAMPLES_ON_CPU if table.device.type == "cpu" else _SAMPLES_ON_GPU
-    step = 9 * max(1, most // (9 * table.shape[1]))
+    step = max(1, most // (9 * table.shape[1]))
+    if even:
+        count = len(pixels) // 9
+        step = -(-count // -(-count // step))
+    step *= 9
     return [slice(i, i + step) for i in range(0, len(pixels), step)]
 
 
@@ -106,10 +113,10 @@ def _gathered(table: Tensor, pixels: Tensor, shares: Tensor) -> Tensor:
     return rows.reshape(-1, 9 * table.shape[1])
 
 
-def _products(table: Tensor, pixels: Tensor, shares: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
+def sampled(table: Tensor, pixels: Tensor, shares: Tensor, product: Callable[[Tensor], Tensor], *, even: bool = False) -> Tensor:
     """`product` of all samples, one row for each output pixel."""
     out = None
-    for part in _parts(table, pixels):
+    for part in _parts(table, pixels, even):
         some = product(_gathered(table, pixels[part], shares[part]))
         if out is None:
             out = some.new_empty(len(pixels) // 9, some.shape[1])
@@ -123,7 +130,8 @@ def _rows(part: slice) -> slice:
     return slice(part.start // 9, part.stop // 9)
 
 
-def _matrix(weight: Tensor) -> Tensor:
+def matrix_of(weight: Tensor) -> Tensor:
+    """A kernel (O, I, 3, 3) as the matrix (O, 9 I) over the samples of an output pixel."""
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
 
 
@@ -159,7 +167,7 @@ class _Deformed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, pixels: Tensor, shares: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(table, pixels, shares, weight)
-        out = _products(table, pixels, shares, functools.partial(F.linear, weight=weight))
+        out = sampled(table, pixels, shares, functools.partial(F.linear, weight=weight))
         return out if bias is None else out.add_(bias)
 
     @staticmethod

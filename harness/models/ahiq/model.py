@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.models.ahiq.backbones import INCEPTION_DEPTH, Inception, ResNet, ViT
-from harness.models.ahiq.deform_conv import DeformConv, Places, as_map, places, upsampled_conv
+from harness.models.ahiq.deform_conv import Places, as_map, places, upsampled_conv
+from harness.models.ahiq.fusion import DeformFusion
 from harness.models.base import Model, check_pair
 from harness.models.kernels import choice, onednn
 from harness.models.kernels.onednn import by_onednn
@@ -139,7 +140,7 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
             self.inception = Inception(cnn_depth, crop_size // 4)
             channels = Inception.channels * cnn_depth
         if channels:
-            self.deform_net = _DeformFusion(tokens if deformable else 0, channels, fusion_width, patch_size)
+            self.deform_net = DeformFusion(tokens if deformable else 0, channels, fusion_width, patch_size)
         self.regressor = _Regressor(tokens, channels, head_widths, weighted=pooling == "patches")
         if offsets == "zero" and deformable:
             nn.init.zeros_(self.deform_net.conv_offset.weight)
@@ -324,24 +325,6 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
         if embed is not None and embed.ndim == 4 and embed.shape[-1] != self.patch_size:
             hint = f"these are weights for patches of {embed.shape[-1]}, this model's are of {self.patch_size}"
         fill(own, state, what, ignored=tuple(f"{trunk}." for trunk in _TRUNKS), hint=hint)
-
-
-class _DeformFusion(nn.Module):
-    """`tokens` of 0: nothing is deformed, the maps are only shrunk."""
-
-    def __init__(self, tokens: int, channels: int, width: int, patch_size: int) -> None:
-        super().__init__()
-        if tokens:
-            self.conv_offset = nn.Conv2d(tokens, 18, 3, 1, 1)
-            self.deform = DeformConv(channels, channels)
-        # Made in the order of the draws that fill them, so that a seed gives the network that it always gave.
-        first = nn.Conv2d(channels, width, 3, 2, 1)
-        last = Conv3x3(width, channels) if patch_size == 8 else nn.Conv2d(width, channels, 3, 2, 1)
-        self.conv1 = nn.Sequential(first, nn.ReLU(), last)
-
-    def forward(self, maps: Tensor, where: Places | None) -> Tensor:
-        fused: Tensor = self.conv1(maps if where is None else self.deform(maps, where))
-        return fused.flatten(2).transpose(1, 2)
 
 
 class _Regressor(nn.Module):

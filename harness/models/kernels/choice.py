@@ -40,8 +40,11 @@ WAYS = {
     "linear": (PLAIN, "packed"),
     "linear-gelu": (PLAIN, "packed", "fused"),
     "winograd": (PLAIN, "winograd"),
+    "composed": (PLAIN, "composed"),
 }
-"""Of each kind of product the ways, from the public function to the one that was taken before ways were timed."""
+"""Of each kind of product the ways, the public function's first and the one expected to be the fastest last."""
+_BEFORE = {kind: PLAIN if kind == "composed" else ways[-1] for kind, ways in WAYS.items()}
+"""What was taken before there was a choice."""
 PLAINLY: Mapping[str, str] = MappingProxyType({})
 """For `using`: every product by the public function, as what counts operations wants it."""
 _MARGIN = 1.03
@@ -82,7 +85,7 @@ def way_of(kernel: str, ways: Callable[[], Mapping[str, Callable[[], Tensor]]]) 
     if (word := asked()) != "auto":
         return PLAIN if word == PLAIN else WAYS[kind][-1]
     if named is None or kernel in named:
-        return WAYS[kind][-1] if named is None else named[kernel]
+        return _BEFORE[kind] if named is None else named[kernel]
     import torch
 
     key = str(cache_folder()), torch.get_num_threads(), kernel
@@ -203,7 +206,8 @@ def _by_rule(kernel: str) -> str:
     import torch
 
     kind = kernel.partition(" ")[0]
-    return WAYS[kind][-1] if kind == "winograd" or torch.backends.cpu.get_cpu_capability().startswith("AVX512") else PLAIN
+    of_onednn = kind in ("onednn", "linear", "linear-gelu")
+    return PLAIN if of_onednn and not torch.backends.cpu.get_cpu_capability().startswith("AVX512") else WAYS[kind][-1]
 
 
 def read(path: Path) -> dict[str, str]:

@@ -51,15 +51,15 @@ def name_of(inputs: int, outputs: int, gelu: bool = False) -> str:
 
 def way_of(inputs: int, outputs: int, gelu: bool = False) -> str:
     """`plain`; `packed`: over a weight laid out once; or `fused`: GELU in the product too."""
-    if not available():
-        return choice.PLAIN
-    return choice.way_of(name_of(inputs, outputs, gelu), lambda: _ways(inputs, outputs, gelu))
+    way = choice.way_of(name_of(inputs, outputs, gelu), lambda: _ways(inputs, outputs, gelu))
+    return way if way == choice.PLAIN or available() else choice.PLAIN
 
 
 def _ways(inputs: int, outputs: int, gelu: bool) -> dict[str, Callable[[], Tensor]]:
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(rows, inputs, generator=generator) for rows in (_TRIAL_ROWS, outputs))
-    bias, matrix = weight[:, 0].contiguous(), packed(weight)
+    bias = weight[:, 0].contiguous()
+    matrix = packed(weight) if available() else weight
 
     def product(way: str) -> Tensor:
         # As networks multiply.
@@ -67,7 +67,8 @@ def _ways(inputs: int, outputs: int, gelu: bool) -> dict[str, Callable[[], Tenso
             out = F.linear(x, weight, bias) if way == choice.PLAIN else multiply(x, matrix, bias, way == "fused")
             return F.gelu(out) if gelu and way != "fused" else out
 
-    return {way: functools.partial(product, way) for way in choice.WAYS["linear-gelu" if gelu else "linear"]}
+    ways = choice.WAYS["linear-gelu" if gelu else "linear"]
+    return {way: functools.partial(product, way) for way in ways if way == choice.PLAIN or available()}
 
 
 @functools.cache

@@ -48,7 +48,8 @@ def by_onednn(device: torch.device) -> Iterator[None]:
 
 def way_of() -> str:
     """`plain`, or `onednn`: products may go there."""
-    return choice.way_of(NAME, _ways) if worthwhile() else choice.PLAIN
+    way = choice.way_of(NAME, _ways)
+    return way if way == choice.PLAIN or worthwhile() else choice.PLAIN
 
 
 def _ways() -> dict[str, Callable[[], Tensor]]:
@@ -62,7 +63,11 @@ def _ways() -> dict[str, Callable[[], Tensor]]:
         finally:
             _permission(before)
 
-    return {choice.PLAIN: functools.partial(product, "none"), "onednn": functools.partial(product, "bf16")}
+    ways: dict[str, Callable[[], Tensor]] = {
+        choice.PLAIN: functools.partial(product, "none"),
+        "onednn": functools.partial(product, "bf16"),
+    }
+    return ways if worthwhile() else {choice.PLAIN: ways[choice.PLAIN]}
 
 
 @functools.cache

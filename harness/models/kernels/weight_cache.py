@@ -33,15 +33,16 @@ class Prepared:
     """Tensors that follow from a weight alone, by name; a copy starts empty."""
 
     def __init__(self) -> None:
-        self._made: dict[str, tuple[tuple[int, int], Tensor, Tensor]] = {}
+        self._made: dict[str, tuple[list[tuple[int, int]], list[Tensor], Tensor]] = {}
 
-    def __call__(self, name: str, weight: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
-        """`make(weight)`, made anew when the weight has changed."""
+    def __call__(self, name: str, weight: Tensor, make: Callable[..., Tensor], *others: Tensor) -> Tensor:
+        """`make(weight, *others)`, made anew when one of these weights has changed."""
+        weights = [weight, *others]
         # In-place changes raise the version; a new storage moves the pointer.
-        state = weight.data_ptr(), weight._version
+        state = [(w.data_ptr(), w._version) for w in weights]
         if name not in self._made or self._made[name][0] != state:
-            # The weight is held with what was made of it, so that no other can come to lie where it lay.
-            self._made[name] = state, weight.detach(), make(weight)
+            # The weights are held with what was made of them, so that no other can come to lie where they lay.
+            self._made[name] = state, [w.detach() for w in weights], make(*(w.detach() for w in weights))
         return self._made[name][2]
 
     def __reduce__(self) -> tuple[type[Prepared], tuple[()]]:

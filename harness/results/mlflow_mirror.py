@@ -15,7 +15,6 @@ import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,7 +23,7 @@ from harness.files.atomic import write_json
 from harness.files.leftovers import without_leftovers
 from harness.files.lock import held
 from harness.files.regular import require_regular
-from harness.results.mlflow_figures import by_group, figures, is_number, key_text, marks, value_text
+from harness.results.mlflow_figures import FamilyRun, by_group, figures, is_number, key_text, marks, value_text
 from harness.results.mlflow_repeats import add_children
 from harness.results.mlflow_store import Exchange, client
 from harness.results.record import Record, RepeatsRecord, read_record
@@ -54,16 +53,6 @@ _PATIENCE_WITH_FILES = 120.0
 
 _METRICS_AT_ONCE, _PARAMETERS_AT_ONCE, _DIGEST_LENGTH = 1000, 100, 36
 """MLflow's own limits."""
-
-
-@dataclass(frozen=True)
-class FamilyRun:
-    """A run of a family as MLflow shows it."""
-
-    name: str
-    parameters: Mapping[str, Any]
-    figures: Mapping[str, Mapping[str, Any]]
-    """By group, such as `test`, and name."""
 
 
 class Tracker:

@@ -206,7 +206,15 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 
 def train(todo: Plan, on_epoch: Callable[[dict[str, Any]], None]) -> Trained:
-    """Only a plan's training, in the folder where `execute` then goes on from it under the same conditions."""
+    """Only a plan's training, in the folder where `execute` then goes on from it under the same conditions.
+
+    Of a finished run it is told by its record: its checkpoint is gone.
+    """
+    if (record := finished(todo.folder)) is not None and record.training is not None:
+        from harness.engine.trainer import Trained
+
+        told = record.training
+        return Trained(told.steps, told.epochs, told.best_epoch, told.seconds or 0.0, list(record.history or ()))
     model = models.build(todo.card, todo.found, todo.request.seed)
     device = devices.choose(todo.request.device, model)
     with locked(todo.folder), as_begun(todo.folder, lambda: conditions_of(todo, model, device, None)) as now:

@@ -111,10 +111,12 @@ class Together:
         if not isinstance(first.scorer, Scorer) or not first.scorer.on_uint8:
             return []
         opened = []
-        for todo in map(_scored_plan, filter(_cheap, self.coming)):
+        same = [todo for todo in self.coming if todo.data.name == first.todo.data.name and _cheap(todo)]
+        for asked in same:
             # What is wrong with a run is told in its own turn.
             with contextlib.suppress(HarnessError, OSError):
-                if todo.data.name == first.todo.data.name and (run := _opened(todo, first, stack)) is not None:
+                todo = _scored_plan(asked)
+                if (run := _opened(todo, first, stack)) is not None:
                     if (before := self.taken(todo)) is not None:
                         run.add(before)
                     self._scored[todo.folder] = run

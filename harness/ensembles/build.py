@@ -35,7 +35,8 @@ from harness.ensembles.tune_session import meanwhile
 from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
 from harness.results import processes
-from harness.results.mlflow_mirror import FamilyRun, Tracker
+from harness.results.mlflow_figures import FamilyRun
+from harness.results.mlflow_mirror import Tracker
 from harness.results.run_folder import folder_of, locked
 from harness.runtime.errors import UsageError, listed
 from harness.statistics.comparison import compare

@@ -35,7 +35,8 @@ from harness.ensembles.trials import Task, Trial, finish_best, planned, run_tria
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.models import find_model
 from harness.results import processes
-from harness.results.mlflow_mirror import FamilyRun, Tracker
+from harness.results.mlflow_figures import FamilyRun
+from harness.results.mlflow_mirror import Tracker
 from harness.results.run_folder import finished, folder_of, locked
 from harness.results.run_scores import csv_text
 from harness.results.tables import number, result, with_interval

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from harness.results.record import Figures, Record, RepeatsRecord
+
+
+@dataclass(frozen=True)
+class FamilyRun:
+    """A run of a family as MLflow shows it."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    figures: Mapping[str, Mapping[str, Any]]
+    """By group, such as `test`, and name."""
 
 
 def figures(record: Record) -> dict[str, float]:

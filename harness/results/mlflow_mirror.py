@@ -14,7 +14,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 from harness.files.atomic import write_json
 from harness.files.leftovers import without_leftovers
 from harness.files.lock import held
-from harness.results.mlflow_figures import by_group, figures, is_number, key_text, marks, value_text
+from harness.results.mlflow_figures import FamilyRun, by_group, figures, is_number, key_text, marks, value_text
 from harness.results.mlflow_repeats import add_children
 from harness.results.mlflow_state import ID_FILE, kept, shown, told, wanting
 from harness.results.mlflow_store import Exchange, client
@@ -51,16 +50,6 @@ _PATIENCE_WITH_FILES = 120.0
 
 _METRICS_AT_ONCE, _PARAMETERS_AT_ONCE, _DIGEST_LENGTH = 1000, 100, 36
 """MLflow's own limits."""
-
-
-@dataclass(frozen=True)
-class FamilyRun:
-    """A run of a family as MLflow shows it."""
-
-    name: str
-    parameters: Mapping[str, Any]
-    figures: Mapping[str, Mapping[str, Any]]
-    """By group, such as `test`, and name."""
 
 
 class Tracker:

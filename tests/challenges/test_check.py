@@ -342,6 +342,7 @@ def test_a_file_that_is_no_zip_cannot_be_read_and_is_called_what_it_is(tmp_path:
         report_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_bomb_costs_little_memory(tmp_path: Path):
     path = raw_zip(tmp_path / "x.zip", [("output.txt", bytes(32 << 20)), ("readme.txt", bytes(32 << 20))])
     for make in (lambda p: p, lying):

@@ -210,6 +210,7 @@ def test_a_tenth_added_to_one_id_is_flagged_and_nothing_else():
     assert (result.slope, result.constant) == (pytest.approx(1, abs=1e-5), pytest.approx(0, abs=1e-5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", [0.1, -0.1, 0.005])
 def test_a_leak_is_found_on_any_scale_and_under_a_models_own_noise(by: float):
     noise = generator("again").normal(0, 0.02 * abs(by), len(UNIT))
@@ -218,6 +219,7 @@ def test_a_leak_is_found_on_any_scale_and_under_a_models_own_noise(by: float):
     assert flagged(leaky, UNIT) == ["46"]
 
 
+@pytest.mark.slow
 def test_several_leaky_ids_are_all_flagged():
     leaky = UNIT
     for kind in ("04", "46", "75"):

@@ -44,6 +44,7 @@ def _column(path: Path) -> list[float]:
     return [float(line.split(",")[1]) for line in path.read_text().splitlines()[1:]]
 
 
+@pytest.mark.slow
 def test_agreement_is_a_line_for_each_figure(place: Path):
     lines = dict(line.split(maxsplit=1) for line in _said(place, "agreement", "near.csv", "labels.csv").splitlines())
     scores, people = _column(place / "near.csv"), _column(place / "labels.csv")
@@ -59,6 +60,7 @@ def test_agreement_is_a_line_for_each_figure(place: Path):
     assert lines["RMSE"] == f"{figures['rmse']:.3f}".replace("0.", ".", 1)
 
 
+@pytest.mark.slow
 def test_agreement_says_what_is_not_defined(place: Path, tmp_path: Path):
     rows = (place / "labels.csv").read_text().splitlines()[1:]
     (tmp_path / "constant.csv").write_text("name,score\n" + "".join(f"{row.split(',')[0]},1\n" for row in rows))
@@ -67,6 +69,7 @@ def test_agreement_says_what_is_not_defined(place: Path, tmp_path: Path):
     assert "KRCC         not defined" in text
 
 
+@pytest.mark.slow
 def test_scores_of_which_lower_is_better_agree_the_other_way_round(place: Path):
     text = _said(place, "agreement", "near.csv", "labels.csv", "--lower-is-better", "scores")
     plcc = float(pearsonr(_column(place / "near.csv"), _column(place / "labels.csv")).statistic)
@@ -79,6 +82,7 @@ def compared(place: Path) -> tuple[list[str], dict[str, Any]]:
     return _said(place, *words).splitlines(), json.loads(_said(place, *words, "--json"))
 
 
+@pytest.mark.slow
 def test_compare_says_first_what_is_compared(compared: tuple[list[str], dict[str, Any]]):
     lines, figures = compared
     assert lines[0] == f"{figures['a']} against {figures['b']}: 64 images of 8 references"

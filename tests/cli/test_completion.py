@@ -30,6 +30,7 @@ def _values(*words: str, **environment: str) -> list[str]:
     return [line.partition(",")[2] for line in _asked("bash", *words, **environment).splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
@@ -56,6 +57,7 @@ def test_commands_options_and_names_are_offered(words: tuple[str, ...], offered:
     assert _values(*words) == offered
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "kind"), [(("run", "cards/x"), "file"), (("verify", ""), "dir"), (("run", "--runs", ""), "dir")]
 )
@@ -68,6 +70,7 @@ def test_zsh_and_fish_are_told_titles_too():
     assert _asked("fish", "run", "psnr-s").splitlines() == ["plain,psnr-sr\tPSNR (Y, border 4)"]
 
 
+@pytest.mark.slow
 def test_own_cards_are_offered_and_a_broken_one_stops_nothing(tmp_path: Path):
     (tmp_path / "mine.toml").write_text(CARD)
     (tmp_path / "broken.toml").write_text("name = ")
@@ -76,6 +79,7 @@ def test_own_cards_are_offered_and_a_broken_one_stops_nothing(tmp_path: Path):
     assert _asked("bash", "run", "--cards", str(tmp_path / "absent"), "psnr-s") == "file,psnr-s\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [("run", "ah"), ("run", "psnr", "--dataset", "pipal", "--protocol", ""), ("show", "p")], ids=" ".join
 )
@@ -88,6 +92,7 @@ def test_completion_imports_no_heavy_library(words: tuple[str, ...]):
     assert _asked("bash", *words, code=code).splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_gets_a_script_that_it_takes(shell: str):
     script = subprocess.run(
@@ -102,6 +107,7 @@ def test_each_shell_gets_a_script_that_it_takes(shell: str):
         assert subprocess.run([program, "-n"], input=script, text=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_bash_completes_a_line(tmp_path: Path):
     bash = shutil.which("bash")
     if bash is None:

@@ -71,6 +71,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quiet", [False, True])
 def test_scoring_shows_a_bar_on_a_terminal_but_not_with_quiet(table: Path, quiet: bool):
     words = ("score", "psnr", "--pairs", "pairs.csv", "--out", f"scores-{quiet}.csv", *(("--quiet",) if quiet else ()))

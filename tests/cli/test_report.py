@@ -28,12 +28,14 @@ def _report(*words: str | Path, cwd: Path, **environment: str) -> subprocess.Com
     return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_path_of_the_report_is_printed(run_folder: Path, tmp_path: Path):
     done = _report(run_folder.relative_to(tmp_path), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{run_folder.relative_to(tmp_path)}/report.html\n"
 
 
+@pytest.mark.slow
 def test_open_shows_the_page_in_the_browser(run_folder: Path, tmp_path: Path):
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/shown\n')
@@ -43,6 +45,7 @@ def test_open_shows_the_page_in_the_browser(run_folder: Path, tmp_path: Path):
     assert (tmp_path / "shown").read_text() == f"{(run_folder / 'report.html').as_uri()}\n"
 
 
+@pytest.mark.slow
 def test_open_without_a_browser_says_so(run_folder: Path, tmp_path: Path):
     done = _report(run_folder, "--open", cwd=tmp_path, BROWSER="/no/such/browser %s", PATH="/nowhere", DISPLAY="")
     assert done.returncode == 1
@@ -50,6 +53,7 @@ def test_open_without_a_browser_says_so(run_folder: Path, tmp_path: Path):
     assert str(run_folder / "report.html") in done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_no_run_or_has_no_report_is_refused(run_folder: Path, tmp_path: Path):
     (run_folder / "report.html").unlink()
     for folder, problem in ((run_folder, "no report.html is there"), (tmp_path, "not the folder of a finished run")):

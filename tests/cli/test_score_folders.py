@@ -68,6 +68,7 @@ class Net:
 """
 
 
+@pytest.mark.slow
 def test_a_network_and_a_metric_share_a_command(tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch):
     world(tmp_path, 2, 2)
     (tmp_path / "a_net_of_i22.py").write_text(NETWORK)
@@ -178,6 +179,7 @@ class Slow(PSNR):
 CARD = 'name = "slow"\ntitle = "slow"\nclass = "slow_model:Slow"\nhigher_is_better = true\nidentical = 120.0\n'
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on_and_writes_the_same_bytes(tmp_path: Path):
     world(tmp_path)
     (tmp_path / "slow_model.py").write_text(SLOW)

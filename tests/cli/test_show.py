@@ -63,6 +63,7 @@ def test_labels_of_which_lower_is_better_are_said_to_be_so(words: list[str]):
     assert "higher_is_better: False" in _shown(*words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["psnr", "tid2013", "ntire2022-fr", "classic"])
 def test_a_cards_file_is_shown_as_the_card_is(name: str):
     path = next(card.path for card in CARDS if card.name == name)
@@ -70,6 +71,7 @@ def test_a_cards_file_is_shown_as_the_card_is(name: str):
     assert json.loads(_shown(path, "--json"))["name"] == name
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_card_is_refused_in_one_line(tmp_path: Path):
     (tmp_path / "broken.toml").write_text("name = ")
     for name in ("broken.toml", "absent.toml"):

@@ -36,6 +36,7 @@ def _table(text: str) -> list[str]:
     return lines[rule - 1 : next(n for n in range(rule, len(lines)) if not lines[n].strip() or lines[n].startswith("*"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, 80, 100])
 def test_the_tables_of_list_fit_the_terminal(columns: int):
     status, shown = in_terminal("list", columns=columns)
@@ -44,6 +45,7 @@ def test_the_tables_of_list_fit_the_terminal(columns: int):
     assert "ssim-rgb" in shown
 
 
+@pytest.mark.slow
 def test_a_leaderboard_drops_columns_and_says_which(place: Path):
     _, narrow = in_terminal("leaderboard", columns=80, cwd=place)
     table = _table(narrow)
@@ -55,6 +57,7 @@ def test_a_leaderboard_drops_columns_and_says_which(place: Path):
     assert said.endswith("--wide shows all columns)")
 
 
+@pytest.mark.slow
 def test_wide_and_pipes_show_all_columns(place: Path):
     everything = _piped(place, "leaderboard", COLUMNS="40")
     assert "no room" not in everything
@@ -64,6 +67,7 @@ def test_wide_and_pipes_show_all_columns(place: Path):
     assert ESCAPES.sub("", wide) == everything
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_colours_are_for_terminals_that_want_them(place: Path, environment: dict[str, str], coloured: bool):
     _, shown = in_terminal("leaderboard", cwd=place, environment=environment)

@@ -69,6 +69,7 @@ def _rows(place: Path) -> tuple[int, dict[str, dict[str, Any]]]:
     return done.returncode, {row["part"]: row for row in json.loads(done.stdout)}
 
 
+@pytest.mark.slow
 def test_what_is_there_is_ok_and_what_is_optional_may_be_missing(place: Path):
     done = _check(place, "mine", "--cards", "cards")
     assert (done.returncode, done.stderr) == (0, "")
@@ -99,6 +100,7 @@ def test_a_file_of_another_content_is_told_and_ends_with_status_1(place: Path):
     assert "sha256" in first
 
 
+@pytest.mark.slow
 def test_models_without_weights_and_with_carried_ones_are_ready(place: Path):
     none = _check(place, "psnr")
     assert (none.returncode, none.stdout) == (0, "this model needs no weights\n")

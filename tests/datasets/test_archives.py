@@ -216,6 +216,7 @@ def test_every_dataset_has_a_page_that_agrees_with_its_card(name):
         assert f"    harness data unpack {name}" in page
 
 
+@pytest.mark.slow
 def test_data_get_that_cannot_fetch_has_status_1_and_tells_each_step_once(tmp_path):
     for words, cause in ((["mdid"], "no public address"), (["tid2013", "--offline"], "the network is not to be used")):
         done = harness("data", "get", *words, HARNESS_DATA=str(tmp_path))
@@ -272,6 +273,7 @@ def test_from_an_empty_folder_get_and_check_succeed(web, tmp_path, name):
     assert "fetched before" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_unpacking_is_cleaned_up_after_by_the_next(tmp_path):
     (tmp_path / "csiq.zip").write_bytes(zipped(contents(miniatures.tree("csiq"))))
     killed = (

@@ -404,6 +404,7 @@ def test_kadids_swapped_references_and_tids_shifted_labels_are_found(tmp_path):
     assert "other scores than mos_with_names.txt for 100 of 100 pictures" in errors(checked("tid2013", root))
 
 
+@pytest.mark.slow
 def test_a_missing_picture_of_a_challenge_is_named_though_it_has_no_label(tmp_path):
     root = copy(tree("pipal"), tmp_path / "pipal")
     (root / "Val_Dist/A0005_10_02.bmp").unlink()

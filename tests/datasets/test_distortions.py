@@ -67,6 +67,7 @@ def test_there_are_the_25_kinds_of_kadid_10k_in_its_order() -> None:
     assert all(len(LEVELS[kind]) == 5 for kind in KINDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_gives_the_same_picture_again_and_leaves_its_input_alone(kind: str) -> None:
     image = gradient()

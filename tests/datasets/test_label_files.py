@@ -124,6 +124,7 @@ def test_a_spreadsheet_with_an_entity_bomb_is_refused(tmp_path):
         read_sheet(path)
 
 
+@pytest.mark.slow
 def test_a_spreadsheet_that_swells_is_refused(tmp_path):
     path = tmp_path / "swollen.xlsx"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

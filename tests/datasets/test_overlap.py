@@ -78,6 +78,7 @@ def test_datasets_of_other_pictures_are_independent():
     assert (result.shared, result.note) == ({}, "")
 
 
+@pytest.mark.slow
 def test_pipals_challenge_pictures_are_one_content_under_both_cards():
     train, challenge = data("pipal"), data("pipal-ntire2022")
     parts = train.table["part"].map({"train": "train", "ntire2021-validation": "test"})

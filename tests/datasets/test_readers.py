@@ -38,6 +38,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_each_archives_tree_is_listed_whole_with_its_direction(name):
     data = load_dataset(name, tree(name))

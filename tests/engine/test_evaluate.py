@@ -126,6 +126,7 @@ def test_any_other_object_is_scored_every_time_and_marked(table: Path, make: Any
     assert not one.rebuildable
 
 
+@pytest.mark.slow
 def test_a_module_is_scored_in_evaluation_mode_and_given_back_as_it_was(table: Path):
     model = Network().train()
     before = dict(vars(model))

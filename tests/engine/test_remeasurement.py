@@ -28,6 +28,7 @@ def read(place: Path) -> dict:
     return json.loads((place / "record.json").read_text())
 
 
+@pytest.mark.slow
 def test_an_older_record_gets_what_it_lacks_and_keeps_all_else(place: Path) -> None:
     whole = read(place)
     old = {k: v for k, v in whole.items() if k != "without_each_reference"}
@@ -40,6 +41,7 @@ def test_an_older_record_gets_what_it_lacks_and_keeps_all_else(place: Path) -> N
     assert list(now) == list(whole)
 
 
+@pytest.mark.slow
 def test_a_number_that_changes_is_named(place: Path) -> None:
     record = read(place)
     right = record["metrics"]["test"]["srcc"]
@@ -49,6 +51,7 @@ def test_a_number_that_changes_is_named(place: Path) -> None:
     assert read(place)["metrics"]["test"]["srcc"] == right
 
 
+@pytest.mark.slow
 def test_other_labels_or_scores_change_nothing_and_every_record_is_named(place: Path, tmp_path: Path) -> None:
     before = (place / "record.json").read_bytes()
     table = tmp_path / "data" / "table.csv"

@@ -19,6 +19,8 @@ import pytest
 from small import write_network, write_table
 
 from harness.cli.main import main
+from harness.engine.request import Request, plan
+from harness.engine.run import train
 from harness.results.tables import number
 
 pytestmark = pytest.mark.slow  # its tests train, or start commands
@@ -141,6 +143,16 @@ def test_a_model_of_the_users_own_trains_and_is_tested_from_its_folder_of_cards(
     again = world.run("small", "--protocol", "parts", "--weights", str(Path(result["run"]) / "weights.safetensors"))
     assert again[0]["srcc"] == result["srcc"]
     assert again[0]["key"] != result["key"]
+
+
+def test_the_training_of_a_finished_run_is_told_by_its_record(world: World):
+    (result,) = world.run("small", "--protocol", "parts")
+    request = Request(
+        "small", str(world.table), protocol="parts", runs=str(world.folder / "runs"), cards=(str(world.cards),), mlflow_uri="off"
+    )
+    trained = train(plan(request), lambda entry: pytest.fail("trained again"))
+    assert (trained.steps, len(trained.history)) == (60, 6)
+    assert not (Path(result["run"]) / "checkpoint.safetensors").exists()
 
 
 def test_scores_from_batches_of_one_and_eight_agree_and_share_their_key(world: World):

@@ -53,6 +53,7 @@ def files(outcome: Outcome) -> list[bytes]:
     return [(outcome.folder / name).read_bytes() for name in ("scores.csv", "pictures.csv", "state.json")]
 
 
+@pytest.mark.slow
 def test_every_image_is_decoded_once_for_all_metrics_of_a_command(table: str, tmp_path: Path, decoded: Counter[str]):
     outcomes, faults = run(MODELS, table, tmp_path / "runs")
     assert [outcome.record.model for outcome in outcomes] == list(MODELS)
@@ -61,6 +62,7 @@ def test_every_image_is_decoded_once_for_all_metrics_of_a_command(table: str, tm
     assert {f"r{n}.png" for n in range(3)} < set(decoded)
 
 
+@pytest.mark.slow
 def test_records_are_those_of_runs_of_their_own(table: str, tmp_path: Path):
     own_times = {"created", "seconds", "pairs_per_second", "runtime_per_image"}
     together, _ = run(MODELS, table, tmp_path / "together")
@@ -72,6 +74,7 @@ def test_records_are_those_of_runs_of_their_own(table: str, tmp_path: Path):
         assert all(one[k] > 0 for k in own_times - {"created"})
 
 
+@pytest.mark.slow
 def test_identical_pairs_are_counted_in_every_record(tmp_path: Path):
     table = write_table(tmp_path / "data", references=2, levels=2)
     for path in table.parent.glob("r0_noise_*"):
@@ -80,6 +83,7 @@ def test_identical_pairs_are_counted_in_every_record(tmp_path: Path):
     assert [outcome.record.identical_pairs for outcome in outcomes] == [0, 2]
 
 
+@pytest.mark.slow
 def test_a_command_cut_off_goes_on_for_every_metric(
     table: str, tmp_path: Path, decoded: Counter[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -106,6 +110,7 @@ def test_a_command_cut_off_goes_on_for_every_metric(
     assert [files(o) for o in outcomes] == [files(o) for o in run(MODELS, table, tmp_path / "undisturbed")[0]]
 
 
+@pytest.mark.slow
 def test_a_metric_that_fails_is_told_in_its_own_turn_and_stops_no_other(table: str, tmp_path: Path):
     (tmp_path / "cards").mkdir()
     (tmp_path / "cards" / "fails.py").write_text(
@@ -122,6 +127,7 @@ def test_a_metric_that_fails_is_told_in_its_own_turn_and_stops_no_other(table: s
     assert [str(fault)[:5] for fault in faults] == ["fails"]
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_holds_is_left_to_its_own_turn(table: str, tmp_path: Path):
     together = Together()
     together.coming = [held_elsewhere, free] = [plan(request(model, table, tmp_path / "runs")) for model in ("ssim", "ssim-rgb")]

@@ -37,6 +37,7 @@ def members(seed: int = 0, n: int = 120) -> tuple[np.ndarray, np.ndarray, list[s
 # Figures
 
 
+@pytest.mark.slow
 @given(st.lists(numbers, min_size=1, max_size=4).filter(lambda rows: len({len(r) for r in rows}) == 1))
 def test_ranks_of_many_rows_are_the_mid_ranks_of_each(rows: list[list[float]]):
     values = np.array(rows)
@@ -149,6 +150,7 @@ def chain_of(number: int = 0, seed: int = 0) -> search.Chain:
     return search.Chain(seed, number, search.planned(200), samples_of(0), "main")
 
 
+@pytest.mark.slow
 def test_a_chain_is_a_function_of_the_seed_wherever_it_is_cut_off():
     whole = walked(chain_of(1))
     first = chain_of(1)
@@ -190,6 +192,7 @@ def test_the_search_is_never_below_least_squares_nor_powell():
         assert chain.figures[0] >= figures[1] - 1e-12
 
 
+@pytest.mark.slow
 def test_on_every_resampling_some_chain_starts_from_powell():
     samples, plan = samples_of(0), search.planned(200)
     firsts = [search.Chain(0, number, plan, samples, "main") for number in range(len(plan.sizes))]
@@ -252,6 +255,7 @@ def test_folds_hold_out_whole_references_each_once():
     assert search.folds(["r"] * 5, 0) == []
 
 
+@pytest.mark.slow
 def test_an_images_own_label_takes_no_part_in_its_out_of_fold_score():
     scores, labels, references = members()
     held_out = search.folds(references, 0)

@@ -311,9 +311,10 @@ def test_a_tuning_over_two_nodes_writes_the_card_of_one_machine(world: World, ad
     assert (cards / "best.toml").read_bytes() == there
     figures = [trial["figure"] for trial in json.loads(here.stdout)["trials"]]
     assert [trial.figure for trial in done.trials] == figures
-    # Two at a time, one on each node: what is trained is found there as well.
+    # Two at a time, one on each node: what is trained is found there as well; which one ASHA stops depends on who is first.
     both = tune("small", replace(request, workers=2), str(cards / "two.toml"), trials=2)
-    assert both.trials[0] == done.trials[0]
+    assert both.trials[0].folder == done.trials[0].folder
+    assert both.best.epochs == 2
 
 
 def test_a_cluster_that_refuses_the_token_is_told_in_one_line_that_says_why(world: World, address: str):

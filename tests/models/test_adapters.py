@@ -44,6 +44,7 @@ def needs(library: str) -> None:
         pytest.skip(f"{library} is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("library", "metric"), ANY)
 def test_polarity_says_which_way_more_distortion_moves_the_score(library, metric):
     model = build(f"{library}:{metric}")
@@ -51,6 +52,7 @@ def test_polarity_says_which_way_more_distortion_moves_the_score(library, metric
     assert (little > much) == model.higher_is_better
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [name for name, entry in adapters.PIQ.items() if entry.function and entry.loss])
 def test_piqs_polarity_is_that_of_its_losses(metric):
     needs("piq")
@@ -199,7 +201,7 @@ def test_a_library_that_is_not_installed_names_its_extra(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == "pyiqa" else find(name, *a))
     assert adapters.available("pyiqa") == []
-    with pytest.raises(UsageError, match=r"pip install 'iqa-harness\[pyiqa\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[pyiqa\]'"):
         adapters.card("pyiqa", "gmsd")
 
 

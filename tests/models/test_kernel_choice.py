@@ -96,6 +96,7 @@ def test_clear_differences_need_few_rounds(clock: Clock):
     assert few < clock.calls
 
 
+@pytest.mark.slow
 def test_a_choice_is_made_once_and_read_by_every_later_process(clock: Clock, monkeypatch: pytest.MonkeyPatch):
     assert choice.way_of(NAME, lambda: {"plain": clock.way(1), "packed": clock.way(0.9)}) == "packed"
     monkeypatch.setattr(choice, "_known", {})
@@ -293,6 +294,7 @@ class Stopped(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_a_cut_off_run_goes_on_in_the_ways_it_was_begun_with(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -319,6 +321,7 @@ def test_a_cut_off_run_goes_on_in_the_ways_it_was_begun_with(
     assert world.taken
 
 
+@pytest.mark.slow
 def test_a_new_run_where_a_trial_ends_otherwise_says_so_in_its_conditions(world: World):
     world.machine("one", "packed")
     one = world.run("one").record
@@ -329,6 +332,7 @@ def test_a_new_run_where_a_trial_ends_otherwise_says_so_in_its_conditions(world:
     assert two.key == one.key
 
 
+@pytest.mark.slow
 def test_a_record_is_verified_in_its_own_ways_bit_for_bit(world: World):
     world.machine("one", "packed")
     folder = world.run("runs").folder
@@ -338,6 +342,7 @@ def test_a_record_is_verified_in_its_own_ways_bit_for_bit(world: World):
     assert world.taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", [None, {NAME: "sideways"}, ["packed"]])
 def test_a_record_without_ways_is_of_the_time_when_all_were_fast(world: World, kernels: object):
     world.machine("one", "packed")
@@ -358,6 +363,7 @@ def test_a_record_without_ways_is_of_the_time_when_all_were_fast(world: World, k
     assert bool(world.taken) == (kernels is None)
 
 
+@pytest.mark.slow
 def test_where_the_environment_decides_a_run_begun_otherwise_starts_anew(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

@@ -88,6 +88,7 @@ def test_a_kept_reference_gives_the_same_distances(named):
     torch.testing.assert_close(single, model.score(REFERENCE[[0, 0]], DISTORTED), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_distances_do_not_depend_on_the_batch(named):
     model = named[1]
     together = model.score(REFERENCE, DISTORTED)
@@ -108,6 +109,7 @@ def test_forward_is_differentiable_and_equals_score(named):
     torch.testing.assert_close(distances.detach(), model.score(REFERENCE[[0, 0]], DISTORTED), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_identical_images_give_zero(named):
     model = named[1]
     flat = torch.full_like(REFERENCE, 0.5)
@@ -116,6 +118,7 @@ def test_identical_images_give_zero(named):
         assert model.score(image, image).abs().max() <= 1e-6
 
 
+@pytest.mark.slow
 def test_constant_and_grey_images_are_defined(named):
     model = named[1]
     grey = REFERENCE.mean(1, keepdim=True).repeat(1, 3, 1, 1)
@@ -169,6 +172,7 @@ def test_heads_and_trunk_are_filled_strictly(named):
         model.load_part("head", heads)
 
 
+@pytest.mark.slow
 @in_parts
 def test_authors_whole_network_fills_the_model(named):
     name, model = named
@@ -324,6 +328,7 @@ def test_lpips_alex_runs_from_the_weights_that_the_harness_carries(tmp_path, mon
     assert "Richard Zhang" in (folder / "LICENSE.PerceptualSimilarity").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_lpips_alex_gives_the_authors_values_on_five_tid2013_pairs(shared):
     from harness.imaging.decode import read
 

@@ -29,7 +29,7 @@ LADDER = (1, 2, 3, 4, 5)
 
 def needs(library: str) -> None:
     if importlib.util.find_spec(adapters.LIBRARIES[library].module) is None:
-        pytest.skip(f"{library} is not installed: pip install 'iqa-harness[{library}]'")
+        pytest.skip(f"{library} is not installed: pip install '.[{library}]'")
 
 
 def build(name: str, **options):
@@ -98,6 +98,7 @@ def test_our_psnr_and_that_of_frame_analytics_agree():
     assert build("frame-analytics:psnr").score(STILL.expand_as(RUNGS), RUNGS).tolist() == pytest.approx(ours.tolist(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_display_model_is_in_the_card_and_changes_the_score():
     needs("cvvdp")
     card = adapters.card("cvvdp", "cvvdp")
@@ -129,7 +130,7 @@ def test_a_library_that_is_not_installed_names_its_extra(library, monkeypatch):
     find, module = importlib.util.find_spec, adapters.LIBRARIES[library].module
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == module else find(name, *a))
     assert adapters.available(library) == []
-    with pytest.raises(UsageError, match=rf"which is not installed: pip install 'iqa-harness\[{library}\]'"):
+    with pytest.raises(UsageError, match=rf"which is not installed: pip install '\.\[{library}\]'"):
         adapters.card(library, "gmsd")
     assert not any(row["name"].startswith(f"{library}:") for row in listing("models", everything=True))
 

@@ -302,6 +302,7 @@ class Cards:
         return Request("tool", str(self.table), cards=(str(self.cards),), runs=str(self.runs), mlflow_uri="off", batch=1, **more)
 
 
+@pytest.mark.slow
 def test_a_failure_names_the_pair_and_keeps_what_was_computed(tmp_path):
     body = "if value > 20: sys.exit('no idea')\nprint(value)"
     world = Cards(tmp_path, body)
@@ -418,6 +419,7 @@ def test_ffmpegs_psnr_is_that_of_the_planes_it_was_given():
     assert harness.load_model("ffmpeg-psnr").model.score_uint8(image, moved) == pytest.approx(want, abs=2e-6)
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 @pytest.mark.parametrize("matrix", ["bt601", "bt709"])
 @pytest.mark.parametrize("levels", ["limited", "full"])

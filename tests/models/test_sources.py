@@ -219,6 +219,7 @@ def test_the_users_token_goes_to_the_hub_and_not_to_its_store(harness: Commands,
         assert (asked.headers.get("Authorization") == "Bearer hf_secret") == (asked.host == "huggingface.co")
 
 
+@pytest.mark.slow
 def test_run_with_an_address_for_weights_says_what_to_type(harness: Commands) -> None:
     refused = harness("score", "ahiq", "a.png", "b.png", "--weights", "hf://chaofengc/IQA-PyTorch-Weights/" + harness.heads)
     assert refused.returncode == 2

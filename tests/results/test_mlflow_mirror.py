@@ -26,6 +26,8 @@ from harness.results.mlflow_mirror import FamilyRun, Tracker, shown
 from harness.results.record import Record, read_record
 from harness.runtime import logs
 
+pytestmark = pytest.mark.slow  # an MLflow database is made for them
+
 DATASET = {"name": "demo", "hash": "ab" * 32, "split": "cd" * 32, "train": 8, "validation": 2, "test": 3}
 EPOCHS = [{"epoch": n, "loss": 1.0 / n, "rate": 1e-3, "srcc": 0.1 * n, "plcc": 0.1 * n, "main": 0.2 * n} for n in (1, 2, 3)]
 

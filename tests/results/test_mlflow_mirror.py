@@ -21,8 +21,8 @@ import pytest
 import record_factory
 
 from harness.files.lock import held
-from harness.results.mlflow_figures import figures
-from harness.results.mlflow_mirror import FamilyRun, Tracker, shown
+from harness.results.mlflow_figures import FamilyRun, figures
+from harness.results.mlflow_mirror import Tracker, shown
 from harness.results.record import Record, read_record
 from harness.runtime import logs
 

@@ -31,22 +31,13 @@ from harness.runtime.errors import HarnessError
 
 _log = logging.getLogger(__package__)
 
-
 PICTURES = ("*.png", "report.html")
-
-
 FILES = ("record.json", "scores.csv", "log.jsonl")
 
-
 _SECONDS_BETWEEN_BATCHES = 10.0
-
-
 _PATIENCE = 30.0
-
-
 _PATIENCE_WITH_FILES = 120.0
 """Seconds for one exchange; creating a database's tables took 10 s on a slow disk."""
-
 
 _METRICS_AT_ONCE, _PARAMETERS_AT_ONCE, _DIGEST_LENGTH = 1000, 100, 36
 """MLflow's own limits."""

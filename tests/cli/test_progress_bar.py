@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from terminals import ESCAPES, in_terminal
 
+pytestmark = pytest.mark.slow
+
 WORK = """
 import logging, time
 from harness.runtime.progress import progress
 
-pytestmark = pytest.mark.slow
 logging.getLogger("harness").setLevel({level})
 with progress("counting sheep", 5, done=1, unit="sheep") as step:
     for count in range(2, 6):

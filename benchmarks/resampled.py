@@ -1,6 +1,6 @@
 """How often the corrected resampled t test finds a difference that is not there, with models trained again on every split.
 
-    nice -n 15 python benchmarks/resampled.py                        # the whole grid; about twenty minutes on one core
+    nice -n 15 python benchmarks/resampled.py                        # the whole grid; an hour or so on one core
     python benchmarks/resampled.py --references 25 --draws 500       # a part of it
 
 A draw is a data set of references with twelve images each. An image has features, and its label is a weighted sum of them; each

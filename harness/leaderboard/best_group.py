@@ -50,6 +50,8 @@ def with_best(rows: Sequence[Row], headline: str, confidence: float) -> list[Row
 def too_few_references(rows: Sequence[Row]) -> bool:
     """Whether the best row has too few references for any row to be shown to be below it."""
     top = next((row for row in rows if row.rank is not None), None)
+    if top is not None and top.repeats:
+        return top.used_references is not None and top.used_references < FEWEST_REFERENCES
     return top is not None and top.left_out is not None and len(top.left_out.references) < FEWEST_REFERENCES
 
 

@@ -68,6 +68,8 @@ class Row:
     """By figure, its value on each split's test part, where every split has one."""
     test_share: float | None = None
     """Over splits: references that are tested by references that are trained on."""
+    used_references: int | None = None
+    """Over splits: references that a split trains on or tests; None where that is not known."""
     whole: Mapping[str, float | None] = field(default_factory=dict)
     """Over splits, of a model that is not trained: its figures over all images."""
     whole_ci: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)

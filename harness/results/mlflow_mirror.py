@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +21,9 @@ from typing import Any
 from harness.files.atomic import write_json
 from harness.files.leftovers import without_leftovers
 from harness.files.lock import held
-from harness.files.regular import require_regular
 from harness.results.mlflow_figures import FamilyRun, by_group, figures, is_number, key_text, marks, value_text
 from harness.results.mlflow_repeats import add_children
+from harness.results.mlflow_state import ID_FILE, kept, shown, told, wanting
 from harness.results.mlflow_store import Exchange, client
 from harness.results.record import Record, RepeatsRecord, read_record
 from harness.results.run_folder import MLFLOW_FILES
@@ -32,7 +31,6 @@ from harness.runtime.errors import HarnessError
 
 _log = logging.getLogger(__package__)
 
-ID_FILE = "mlflow.json"
 PICTURES = ("*.png", "report.html")
 FILES = ("record.json", "scores.csv", "log.jsonl")
 
@@ -94,7 +92,7 @@ class Tracker:
             return
         texts = {key: value_text(value) for key, value in parameters.items()}
         self._begun = {"name": name, "parameters": texts, "dataset": dict(dataset)}
-        if "run_id" not in _kept(self.folder, self.uri):
+        if "run_id" not in kept(self.folder, self.uri):
             with contextlib.suppress(HarnessError):  # a disk that is full ends the run elsewhere, and with its own words
                 self._keep_id(finished=False)
         if meanwhile:
@@ -145,13 +143,13 @@ class Tracker:
 
         `begun`: what `begin` takes, for a record that was made without a mirror; without it such a record is left alone.
         """
-        if not self.working or not _wanting(self.folder, self.uri, begun):
+        if not self.working or not wanting(self.folder, self.uri, begun):
             return
         with contextlib.suppress(OSError), held(self.folder / "lock", wait=False) as mine:
             # Who holds the folder mirrors it; who held it may have done so meanwhile.
-            if not mine or not _wanting(self.folder, self.uri, begun):
+            if not mine or not wanting(self.folder, self.uri, begun):
                 return
-            if again := _told(_kept(self.folder, self.uri)) or begun:
+            if again := told(kept(self.folder, self.uri)) or begun:
                 self.begin(*again)
             else:
                 self._attempt(self._take_up, self._what)
@@ -162,14 +160,14 @@ class Tracker:
         """Mirror the finished records of the runs folder whose own commands could not."""
         added = 0
         for path in sorted(self.runs.glob(f"*/*/*/{ID_FILE}")) if self.working else ():
-            if path.parent.absolute() == self.folder.absolute() or not _wanting(path.parent, self.uri, None):
+            if path.parent.absolute() == self.folder.absolute() or not wanting(path.parent, self.uri, None):
                 continue
             with contextlib.suppress(HarnessError):  # a damaged record is told by who reads it for itself
                 if (record := read_record(path.parent)) is not None:
                     other = Tracker(self._given, self.runs, path.parent)
                     other._what = f"the run in {path.parent}"
                     other.catch_up(record)
-                    added += bool(_kept(path.parent, self.uri).get("finished"))
+                    added += bool(kept(path.parent, self.uri).get("finished"))
                     if not other.working:
                         break
         if added:
@@ -184,7 +182,7 @@ class Tracker:
 
         A folder whose family is there already has nothing added. `what` is named in a warning, such as `this ensemble`.
         """
-        if not self.working or _kept(self.folder, self.uri).get("finished"):
+        if not self.working or kept(self.folder, self.uri).get("finished"):
             return
         self._attempt(lambda: self._family(dataset, parent, children, files), what)
 
@@ -238,11 +236,11 @@ class Tracker:
 
     def _continued(self) -> Mapping[str, str] | None:
         """The parameters of the run that `mlflow.json` names, set running again; None where there is none to go on with."""
-        kept = _kept(self.folder, self.uri)
-        if not kept.get("run_id"):
+        state = kept(self.folder, self.uri)
+        if not state.get("run_id"):
             return None
         try:
-            run = self._client.get_run(kept["run_id"])
+            run = self._client.get_run(state["run_id"])
         except Exception as error:
             if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -263,9 +261,9 @@ class Tracker:
     def _none_is_shown(self) -> None:
         """The database is new: what the folders of this runs folder say of an earlier one holds no more."""
         for path in sorted(self.runs.glob(f"*/*/*/{ID_FILE}")):
-            kept = _kept(path.parent, self.uri)
-            if _told(kept) and (kept.get("finished") or kept.get("run_id")):
-                write_json(path, {**kept, "run_id": None, "finished": False})
+            state = kept(path.parent, self.uri)
+            if told(state) and (state.get("finished") or state.get("run_id")):
+                write_json(path, {**state, "run_id": None, "finished": False})
 
     def _take_up(self) -> None:
         self._connect()
@@ -337,7 +335,7 @@ class Tracker:
 
     def _split_runs(self, record: RepeatsRecord) -> None:
         own = str(self.run_id)
-        add_children(self._client, own, record, self.folder, lambda folder: _kept(folder, self.uri).get("run_id"))
+        add_children(self._client, own, record, self.folder, lambda folder: kept(folder, self.uri).get("run_id"))
 
     def _send_files(self) -> None:
         pictures = without_leftovers(path for pattern in PICTURES for path in sorted(self.folder.glob(pattern)))
@@ -347,7 +345,7 @@ class Tracker:
 
     def _attach(self, name: str, dataset: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
         client = self._connect()
-        run_id = _kept(self.folder, self.uri).get("run_id")
+        run_id = kept(self.folder, self.uri).get("run_id")
         made = run_id is None
         if made:
             source = {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
@@ -389,48 +387,6 @@ class Tracker:
         self._flush()
         self._client.set_terminated(self.run_id, status)
         self._keep_id(finished=status == "FINISHED")
-
-
-def _document(folder: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        require_regular(folder / ID_FILE)
-        document = json.loads((folder / ID_FILE).read_text(encoding="utf-8"))
-        if isinstance(document, dict):
-            return document
-    return {}
-
-
-def _kept(folder: Path, uri: str) -> dict[str, Any]:
-    """What `mlflow.json` keeps, if it speaks of this MLflow."""
-    document = _document(folder)
-    return document if document.get("uri") == shown(uri) else {}
-
-
-def _told(kept: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Mapping[str, Any]] | None:
-    """What `begin` was told, as `mlflow.json` keeps it; None where it does not, or is damaged."""
-    begun = kept.get("begun")
-    if not isinstance(begun, dict):
-        return None
-    name, parameters, dataset = begun.get("name"), begun.get("parameters"), begun.get("dataset")
-    if isinstance(name, str) and isinstance(parameters, dict) and isinstance(dataset, dict):
-        return (name, parameters, dataset) if {"name", "hash", "split"} <= set(dataset) else None
-    return None
-
-
-def _wanting(folder: Path, uri: str, begun: object) -> bool:
-    """Whether this MLflow is to show the folder's record and does not.
-
-    A record that another MLflow shows, and one made without a mirror, is wanting only where the caller tells what `begun` it.
-    """
-    document = _document(folder)
-    if document.get("uri") != shown(uri):
-        return begun is not None and not document.get("finished")
-    return document.get("finished") is not True
-
-
-def shown(uri: str) -> str:
-    """A tracking URI without user names, passwords and tokens, fit for files and terminals."""
-    return re.sub(r"//[^/@]*@", "//", uri).split("?", 1)[0]
 
 
 def _cut(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

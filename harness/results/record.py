@@ -321,6 +321,12 @@ class RepeatsRecord(Record, kw_only=True):
         return protocol.test / protocol.train if protocol is not None and protocol.test and protocol.train else None
 
     @property
+    def used_references(self) -> int | None:
+        """References that a split trains on or tests, of the smallest split; None where older records do not say."""
+        used = [r.references + r.training_references for r in self.repeats if r.references and r.training_references is not UNSET]
+        return int(min(used)) if used and len(used) == len(self.repeats) else None
+
+    @property
     def runs_behind(self) -> set[str]:
         """Keys of the runs that this record puts together, and of the first split's own run."""
         return {repeat.run for repeat in self.repeats} | {key_of(self.first_identity)}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from harness.statistics.agreement import FEW_REFERENCES
 from harness.statistics.comparison import STATISTICS, Difference, Disagreement, Group, PairedComparison, natural
 from harness.statistics.correlations import Floats, Ints, kendall, midranks, numbered, pearson, spearman, spearman_within
 from harness.statistics.intervals import holm
@@ -78,7 +79,7 @@ def compare_over_splits(
         by_reference=_by_reference(splits, unit, [str(name) for name in ids]),
         disagreements=_disagreements(splits, len(unit), top),
         confidence=confidence,
-        few_references=False,
+        few_references=references < FEW_REFERENCES,
         notes=tuple(notes),
     )
 

@@ -19,7 +19,7 @@ from scipy import stats
 
 from harness import leaderboard
 from harness.leaderboard import formats
-from harness.leaderboard.best_group import COMPARED
+from harness.leaderboard.best_group import COMPARED, too_few_references
 from harness.leaderboard.board import Board, Row
 from harness.leaderboard.formats import GENERATED, markdown, seeds, terminal
 from harness.leaderboard.latex import board_tables
@@ -300,6 +300,13 @@ def test_one_split_among_medians_over_splits_is_marked_and_not_ranked(tmp_path: 
     rows = {row.name: row for row in rows_of(tmp_path) if row.kind != "control"}
     assert (rows["psnr"].rank, rows["psnr"].marks) == (1, ())
     assert (rows["other"].rank, rows["other"].marks) == (None, (ONE_SPLIT,))
+
+
+@pytest.mark.parametrize(("used", "few"), [(4, True), (6, False), (None, False)])
+def test_splits_of_too_few_references_mark_no_group(used: int | None, few: bool) -> None:
+    """At five references the test does not hold its level (docs/statistics.md); older records do not say how many there are."""
+    row = Row("measured", "psnr", "toy", "by-reference", {"main": 1.5}, rank=1, repeats=10, used_references=used)
+    assert too_few_references([row]) is few
 
 
 def test_copies_of_records_that_mlflow_keeps_are_no_records(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 import record_factory
 
 from harness.files.lock import held
-from harness.results.mlflow_figures import figures
+from harness.results.mlflow_figures import FamilyRun, figures
 from harness.results.mlflow_mirror import Tracker, shown
 from harness.results.record import Record, read_record
 from harness.runtime import logs
@@ -494,10 +494,11 @@ def test_a_submission_is_attached_to_the_run_of_its_record_or_to_one_of_its_own(
 
 def test_an_ensemble_is_a_run_with_one_below_it_for_each_blend_and_is_shown_once(mirror: Mirror, folder: Path) -> None:
     (folder / "trace.csv").write_text("chain,step\n")
-    children = {name: {"test": {"srcc": 0.5 + i / 10}} for i, name in enumerate(("mean", "searched"))}
+    children = [FamilyRun(name, {}, {"test": {"srcc": 0.5 + i / 10}}) for i, name in enumerate(("mean", "searched"))]
+    parent_run = FamilyRun("ensemble best", {"trials": 1000}, {"test": {"srcc": 0.6}})
     for _ in range(2):
         with mirror.tracker(folder) as tracker:
-            tracker.family("ensemble best", "demo", {"trials": 1000}, children, [folder / "trace.csv"])
+            tracker.family("demo", parent_run, children, [folder / "trace.csv"], "this ensemble")
     parent = mirror.run(folder)
     assert parent.info.status == "FINISHED"
     assert parent.data.params == {"trials": "1000"}

@@ -2,7 +2,7 @@
 
     python benchmarks/ahiq.py [--rounds 3] [--patch 8] [--only pair,ten,steps,ways,training,memory,bf16]
 
-Contenders run side by side and interleaved, on pictures that are new in every round, with the same random weights, on
+Contenders run side by side and interleaved, on images that are new in every round, with the same random weights, on
 one thread; a figure is the median over the rounds of CPU seconds, a ratio the median of the rounds' ratios. A share is the
 work's operations (2 per multiply-add; Winograd's convolutions, where chosen, count as they are done, a quarter) in its
 seconds, over the rate of the best large product in the same round: nothing but such products would be 100 %. The
@@ -49,7 +49,7 @@ AIMS = {
 
 
 class Straightforward(nn.Module):
-    """AHIQ's forward as the released code has it: whole backbones for either image, everything anew for each pair."""
+    """AHIQ's forward as the released code has it: whole backbones for either image, everything again for each pair."""
 
     def __init__(self, patch: int) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def pictures(count: int, seed: int) -> Tensor:
-    """Crops that look a little like pictures: noise at several scales, in [0, 1]."""
+    """Crops that look a little like images: noise at several scales, in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
     scales = [torch.rand(count, 3, size, size, generator=generator) for size in (7, 28, 112, 224)]
     return torch.stack([F.interpolate(s, size=(224, 224), mode="bilinear") for s in scales]).mean(0).clamp(0, 1)

@@ -1,11 +1,11 @@
-"""What the baseline metrics cost here, beside whichever of these is installed: pyiqa, piq,
+"""What the baseline metrics cost here, next to whichever of these is installed: pyiqa, piq,
 torchmetrics, scikit-image, frame-analytics, lpips, DISTS.
 
     python benchmarks/baselines.py [--rounds 7] [--batches 1,16] [--only fast,lpips,dists,decoding]
 
-Contenders run side by side and interleaved on one thread, on 512x384 pictures that are new in every round. A figure is
+Contenders run side by side and interleaved on one thread, on 512x384 images that are new in every round. A figure is
 the median over the rounds of CPU seconds, a ratio the median of the rounds' ratios. Ours starts from decoded 8-bit
-pictures; the peers get float tensors made beforehand, so that turning pictures into tensors costs them nothing. Networks
+images; the peers get float tensors made beforehand, so that turning images into tensors costs them nothing. Networks
 have the same random weights. `value` shows that the same thing is computed (or where a library defines it otherwise).
 """
 
@@ -42,7 +42,7 @@ AT_LEAST = 0.15
 
 
 class Batch(NamedTuple):
-    """The same pictures as ours and as the peers take them: one reference and its distorted images."""
+    """The same images as ours and as the peers take them: one reference and its distorted images."""
 
     reference: np.ndarray[Any, Any]
     distorted: list[np.ndarray[Any, Any]]
@@ -66,7 +66,7 @@ class Group(NamedTuple):
 
 
 def make_batch(seed: int, count: int) -> Batch:
-    """A smooth coloured picture with edges, and `count` noisy copies."""
+    """A smooth coloured image with edges, and `count` noisy copies."""
     draw = np.random.default_rng(seed)
     coarse = draw.uniform(0, 255, (12, 16, 3)).astype(np.float32)
     image = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
@@ -162,7 +162,7 @@ def fast_groups(batch: int) -> Iterator[Group]:
 
 
 def embedded(model: Any) -> Callable[[Batch], torch.Tensor]:
-    """A network's distances with the reference's features computed once, pictures turned into tensors included."""
+    """A network's distances with the reference's features computed once, images turned into tensors included."""
 
     def score(batch: Batch) -> torch.Tensor:
         moved = torch.from_numpy(np.stack(batch.distorted)).permute(0, 3, 1, 2).float().div_(255)
@@ -217,7 +217,7 @@ def dists_groups(batch: int) -> Iterator[Group]:
 
 
 def decoding_groups(folder: Path) -> Iterator[Group]:
-    """Scoring beside decoding two pictures: what bounds a run over files."""
+    """Scoring next to decoding two images: what bounds a run over files."""
     pair = make_batch(0, 1)
     for suffix in ("bmp", "png"):
         paths = [folder / f"{name}.{suffix}" for name in ("reference", "distorted")]
@@ -225,7 +225,7 @@ def decoding_groups(folder: Path) -> Iterator[Group]:
             cv2.imwrite(str(path), np.ascontiguousarray(image[:, :, ::-1]))
         read = Contender(f"decoding two {suffix.upper()} files", lambda _, paths=paths: [decode.read(p) for p in paths])
         yield Group(
-            f"scoring beside decoding, {suffix.upper()}",
+            f"scoring next to decoding, {suffix.upper()}",
             1,
             [read, Contender("PSNR", on_uint8(PSNR())), Contender("SSIM", on_uint8(SSIM()))],
         )

@@ -4,7 +4,7 @@
     python benchmarks/commands.py --before /tmp/before [--pairs 1000] [--rounds 3] [--only run,score]
 
 Makes PNG pairs of 512x384 over 25 references, and runs each command in both states by turns, each time from nothing. A figure is
-the median over the rounds of the processor time of the whole command (start of Python, records and reports included), beside it
+the median over the rounds of the processor time of the whole command (start of Python, records and reports included), next to it
 wall time and the greatest memory. `decoding` is the processor time of reading, hashing and decoding each image once, in as many
 threads as a run has.
 """

@@ -17,7 +17,7 @@ METRICS = (
     "Butteraugli_XL_6s", "Butteraugli_XL_12s",
 )  # fmt: skip
 LABELS = {"kadid10k": ("kadid-scores", True), "csiq": ("csiq-scores", False)}
-"""File: the card's name, and whether people's scores are higher-is-better (KADID-10k's are, though called dmos)."""
+"""File: the card's name, and whether labels are higher-is-better (KADID-10k's are, though called dmos)."""
 
 
 def prepare(source: Path, folder: Path, references: int | None = None) -> list[str]:
@@ -71,10 +71,14 @@ def main() -> None:
     names = [card for card, _ in LABELS.values()]
     for fitted, tested in (names, names[::-1]):
         request = Request("", fitted, seed=wished.seed, cards=(str(wished.out),), runs=str(wished.out / "runs"), mlflow_uri="off")
-        wish = EnsembleRequest(
-            str(wished.out / f"from-{fitted}.toml"), test_on=(tested,), trials=wished.trials, aim=wished.objective, lower=METRICS
+        wanted = EnsembleRequest(
+            str(wished.out / f"from-{fitted}.toml"),
+            test_on=(tested,),
+            trials=wished.trials,
+            objective=wished.objective,
+            lower=METRICS,
         )
-        print(ensemble(files, request, wish), flush=True)
+        print(ensemble(files, request, wanted), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     nice -n 15 python benchmarks/ensemble_null.py DIR               # 2,000 runs over stored scores; some ten minutes on one core
 
 DIR holds `csiq.VQMT.csv` (github.com/SmilingWolf/VQMTCrossVal). The members are DSSIM on CSIQ's images and three that say nothing
-of them: noise twice, and noise that the images of a reference share. A run draws the noise anew and deals the references into
+of them: noise twice, and noise that the images of a reference share. A run draws the noise again and deals the references into
 halves: everything is fitted on one half, as `harness ensemble` does it, with the blends out of fold there, and the other half is
 tested. Any of the four blends that is shown as a "gain" is a false claim, because noise adds nothing to a score. Printed: per
 cent of runs with a false gain in any blend, by figure and part, with the upper limit of its one-sided 95 % interval (Clopper and

@@ -33,7 +33,7 @@ def main() -> None:
     from harness.ensembles.assess import out_of_fold
     from harness.ensembles.blends import Blend, Fits
     from harness.ensembles.members import gather
-    from harness.ensembles.objective import objective
+    from harness.ensembles.objective import objective_values
     from harness.ensembles.search import Chain, Sample, as_blend, folds, planned, powell
     from harness.models.score_scaling import KINDS
 
@@ -56,10 +56,10 @@ def main() -> None:
         before = time.process_time()
         found = find()
         seconds = time.process_time() - before
-        inside = objective(asked.objective, found[0](images.scores)[None], images.labels)[0]
+        inside = objective_values(asked.objective, found[0](images.scores)[None], images.labels)[0]
         folded = [b.calibrated(images.scores[:, r], images.labels[r]) for b, r in zip(found[1:], outside, strict=True)]
         beyond = out_of_fold(folded, held_out, images.scores).values[None]
-        srcc, plcc, aimed = (objective(f, beyond, images.labels)[0] for f in ("srcc", "plcc", asked.objective))
+        srcc, plcc, aimed = (objective_values(f, beyond, images.labels)[0] for f in ("srcc", "plcc", asked.objective))
         print(f"| {name} | {inside:.5f} | {srcc:.4f} | {plcc:.4f} | {aimed:.4f} | {seconds:.2f} |", flush=True)
         return found
 

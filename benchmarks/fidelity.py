@@ -1,4 +1,4 @@
-"""Our scores beside the official ones on five TID2013 pairs, as docs/fidelity.md.
+"""Our scores next to the official ones on five TID2013 pairs, as docs/fidelity.md.
 
     python benchmarks/fidelity.py PAIRS [--out docs/fidelity.md]
 
@@ -102,7 +102,7 @@ def measure(row: Row, folder: Path) -> Result:
 def document(results: list[Result], adapted: list[Result]) -> str:
     """docs/fidelity.md."""
     parts = [
-        "# Our scores beside the official ones",
+        "# Our scores next to the official ones",
         "Written by `python benchmarks/fidelity.py PAIRS`; do not edit. Five pairs of TID2013 (512x384), official values "
         "from the authors' own programs as published in `ResultsCalibra/results_official.csv` of chaofengc/IQA-PyTorch; "
         "those of ST-LPIPS were measured with the authors' package 0.0.2. What is not run here has not been shown to agree.",

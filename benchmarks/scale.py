@@ -41,7 +41,7 @@ HEIGHT, WIDTH = 288, 288
 
 
 def pictures(folder: Path, references: int, images: int) -> list[Pair]:
-    """Pairs of smooth pictures with noise, as large as PIPAL's, as PNG."""
+    """Pairs of smooth images with noise, as large as PIPAL's, as PNG."""
     draw = np.random.default_rng(0)
     pairs = []
     for r in range(references):

@@ -2,7 +2,7 @@
 
     python benchmarks/throughput.py [--pairs 3000] [--kinds bmp,png] [--models psnr,ssim] [--workers 0]
 
-Pictures like a dataset's (25 references, 120 distorted images of each) are made in a temporary folder, as BMP, which
+Images like a dataset's (25 references, 120 distorted images of each) are made in a temporary folder, as BMP, which
 TID2013, LIVE and PIPAL use, and as PNG, as KADID-10k and CSIQ. For each kind and model: wall-clock time and processor
 time of a whole run by the command line (start of Python, record and report included), the share of all cores that was
 used, and the processor time that only reading, hashing and decoding the same chunks takes, measured right after it.
@@ -38,7 +38,7 @@ HEIGHT, WIDTH, REFERENCES = 384, 512, 25
 
 
 def make(folder: Path, kind: str, pairs: int) -> Path:
-    """A table of `pairs` pairs over 25 references: blur and noise of growing strength on pictures with much detail."""
+    """A table of `pairs` pairs over 25 references: blur and noise of growing strength on images with much detail."""
     rows: list[list[object]] = []
     each = -(-pairs // REFERENCES)
     for number in range(REFERENCES):
@@ -88,7 +88,7 @@ def whole_run(table: Path, model: str, runs: Path, workers: int) -> tuple[float,
 
 @contextlib.contextmanager
 def world(kind: str, pairs: int) -> Iterator[tuple[Path, Path]]:
-    """A table of pictures, and a place for runs."""
+    """A table of images, and a place for runs."""
     with tempfile.TemporaryDirectory() as folder:
         yield make(Path(folder), kind, pairs), Path(folder) / "runs"
 

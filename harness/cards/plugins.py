@@ -26,7 +26,7 @@ from harness.runtime.text import one_line
 
 
 def _module_beside(name: str, card: Path) -> str | None:
-    """Import the module that lies beside the card, or in the folder above; returns the name that it is imported under.
+    """Import the module that lies next to the card, or in the folder above; returns the name that it is imported under.
 
     None where Python's own path has it, or nothing lies there. The name tells folders apart: two users' folders may each
     hold a `model.py`.
@@ -67,7 +67,7 @@ def current_path(reference: str) -> str:
 def resolve(reference: str, what: str) -> Callable[..., Any]:
     """The object that `package.module:name` names; `what` is the path of the card that names it.
 
-    A module that is not installed is looked for beside the card, and in the folder above. Raises UsageError naming the card.
+    A module that is not installed is looked for next to the card, and in the folder above. Raises UsageError naming the card.
     """
     module_name, _, attribute = current_path(reference).partition(":")
     first, dot, rest = module_name.partition(".")

@@ -84,7 +84,7 @@ class Program:
             if not self._names_program(words[0]):
                 found.append(
                     f"{key}[0] = {words[0]!r} should be a program's name on PATH, an absolute path, or '{BESIDE}FILE' "
-                    "beside the card"
+                    "next to the card"
                 )
         if self.command and self.version and self.command[0] != self.version[0]:
             found.append(f"version[0] = {self.version[0]!r} should be the program of command, {self.command[0]!r}")

@@ -202,7 +202,7 @@ class Protocol:
     table's own part column."""
     description: str = ""
     note: str = ""
-    """Shown beside every table of this protocol."""
+    """Shown next to every table of this protocol."""
     parts: tuple[str, ...] = ()
     """Only rows of these parts take part; empty: all rows."""
     salt: str = ""
@@ -263,18 +263,18 @@ class DatasetCard:
     """How a person obtains it, a step a line; `{folder}` stands for the folder that its files go to."""
     downloads: tuple[Download, ...] = ()
     notice: str = ""
-    """A file, relative to the card's folder: the owners' notice, shown by `data get` and kept beside what it downloaded."""
+    """A file, relative to the card's folder: the owners' notice, shown by `data get` and kept next to what it downloaded."""
     folder: str = ""
     """The folder's name below `$HARNESS_DATA` or `data` where it is not the card's: cards over the same files share one."""
     layout: Mapping[str, Any] = field(default_factory=dict)
     """The reader's arguments."""
     note: str = ""
-    """Shown beside every table of this dataset."""
+    """Shown next to every table of this dataset."""
     content: Mapping[str, str] = field(default_factory=dict)
     """What a reference shows, by its id, in words shared by all cards (`kodim03`): references of two datasets with one
     word are not independent. The key `*` is the rule for all others, `{}` in it their id; by default `<card>/{}`."""
     related: tuple[str, ...] = ()
-    """Other datasets that share labels or pictures with this one, beyond what `content` tells."""
+    """Other datasets that share labels or images with this one, beyond what `content` tells."""
     controls: tuple[str, ...] = ()
     """Control rows computed from the table alone: `cell` (oracle of kind and level), `level`."""
     path: str = ""

@@ -1,4 +1,4 @@
-"""Checking a submission before a server does: everything that is wrong at once, and a mended copy of what rules can mend."""
+"""Checking a submission before a server does: everything that is wrong at once, and a fixed copy of what rules can fix."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Report:
     sha256: str = ""
     size: int = 0
     mended: Mapping[str, bytes] = field(default_factory=dict)
-    """The files with everything mechanical mended."""
+    """The files with everything mechanical fixed."""
     audit: Audit | None = None
 
     @property
@@ -162,12 +162,12 @@ def fix(
     cards: Sequence[str] = (),
     runs: str = "runs",
 ) -> Report:
-    """Write a zip with everything mechanical mended to `out`, and check that, as `check` would.
+    """Write a zip with everything mechanical fixed to `out`, and check that, as `check` would.
 
     Raises UsageError where there is nothing to write, because no wanted file could be read.
     """
     if not report.mended:
-        raise UsageError(f"{report.file}: nothing in it that could be mended; {out} was not written")
+        raise UsageError(f"{report.file}: nothing in it that could be fixed; {out} was not written")
     wanted = [name for name in (report.card.lines.file, report.card.readme_file) if name in report.mended]
     with atomic(out) as stream:
         stream.write(zip_file.zipped({name: report.mended[name] for name in wanted}))
@@ -272,16 +272,16 @@ def _with_inversion(report: Report, own: Mapping[str, float], called: str) -> Re
 
 
 def _psnr(report: Report, root: str, cards: Sequence[str]) -> dict[str, float]:
-    """PSNR of the phase's images, computed from the pictures in `root`."""
+    """PSNR of the phase's images, computed from the images in `root`."""
     from harness import datasets, models
-    from harness.datasets.table import has_pictures, require_files
+    from harness.datasets.table import has_images, require_files
     from harness.engine.scorer import Scorer, pairs_of
 
     assert report.phase is not None
     about = report.card.phases[report.phase]
     data = datasets.load_dataset(about.dataset, root, cards=cards)
-    if not has_pictures(data.table):
-        raise UsageError(f"--root {root}: {data.name}'s names and no pictures, so PSNR cannot be compared with")
+    if not has_images(data.table):
+        raise UsageError(f"--root {root}: {data.name}'s names and no images, so PSNR cannot be compared with")
     rows = data.table[data.table["name"].isin(set(report.scores))]
     require_files(rows, data.name)
     pairs = pairs_of(rows)

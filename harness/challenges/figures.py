@@ -148,17 +148,19 @@ def _of(pairs: Sequence[tuple[str, str, float]], names: set[str]) -> list[tuple[
     return [pair for pair in pairs if pair[0] in names and pair[1] in names]
 
 
-def measure(scoring: Scoring, scores: Floats, truth: Truth, names: Sequence[str], unit: Ints, units: int) -> list[Measured] | str:
+def measure(
+    scoring: Scoring, scores: Floats, truth: Truth, names: Sequence[str], cluster: Ints, clusters: int
+) -> list[Measured] | str:
     """Every term's figure of the images `names` with their `scores` (n,), or one line that says why there is none.
 
-    `unit` (n,) numbers each image's reference, from 0; there are `units`.
+    `cluster` (n,) numbers each image's reference, from 0; there are `clusters`.
     """
     labels = np.array([truth.scores[name] for name in names], dtype=np.float64)
     if len(names) < 2:
         return "needs two images"
     if scores.min() == scores.max() or labels.min() == labels.max():
         return "scores or labels are constant: correlations are not defined"
-    whole = ClusteredPairs(scores, labels, unit, units)
+    whole = ClusteredPairs(scores, labels, cluster, clusters)
     found = []
     for term in scoring.terms:
         measured = _term(term, whole, truth, names)
@@ -171,7 +173,7 @@ def measure(scoring: Scoring, scores: Floats, truth: Truth, names: Sequence[str]
 
 
 def _term(term: Term, whole: ClusteredPairs, truth: Truth, names: Sequence[str]) -> Measured | str:
-    x, y, unit, units = whole.x, whole.y, whole.unit, whole.units
+    x, y, cluster, clusters = whole.x, whole.y, whole.cluster, whole.clusters
     if term.figure == "srcc":
         return Measured(term, spearman(x, y), whole.srcc, whole.srcc_without_each)
     if term.figure == "krcc":
@@ -184,29 +186,29 @@ def _term(term: Term, whole: ClusteredPairs, truth: Truth, names: Sequence[str])
                 return curve
             fitted = curve.values
         if term.figure == "plcc":
-            pairs = ClusteredPairs(fitted, y, unit, units)
+            pairs = ClusteredPairs(fitted, y, cluster, clusters)
             return Measured(term, pearson(fitted, y), pairs.plcc, pairs.plcc_without_each)
-        squares = np.bincount(unit, (fitted - y) ** 2, units)
+        squares = np.bincount(cluster, (fitted - y) ** 2, clusters)
 
         def rmse(weights: Floats) -> Floats:
             with np.errstate(invalid="ignore", divide="ignore"):
                 return np.sqrt((weights @ squares) / (weights @ whole.size))
 
         value = float(np.sqrt(np.mean((fitted - y) ** 2)))
-        return Measured(term, value, rmse, lambda: rmse(1.0 - np.eye(units)))
+        return Measured(term, value, rmse, lambda: rmse(1.0 - np.eye(clusters)))
     if term.pair_list:
         place = {name: i for i, name in enumerate(names)}
         listed_here = _of(truth.pairs.get(term.pair_list, ()), set(names))
         first = np.array([place[pair[0]] for pair in listed_here], dtype=np.int64)
         second = np.array([place[pair[1]] for pair in listed_here], dtype=np.int64)
         share = np.array([pair[2] for pair in listed_here], dtype=np.float64)
-        counts = listed_pairs(x, first, second, share, unit, units, term.ties)
+        counts = listed_pairs(x, first, second, share, cluster, clusters, term.ties)
     else:
         squared = None
         if term.pairs == "different":
             squared = np.array([truth.deviations[name] ** 2 / truth.raters[name] for name in names], dtype=np.float64)
-        counts = ordered_pairs(x, y, unit, units, squared, term.ties)
-    return Measured(term, counts.accuracy, counts.under, lambda: counts.under(1.0 - np.eye(units)))
+        counts = ordered_pairs(x, y, cluster, clusters, squared, term.ties)
+    return Measured(term, counts.accuracy, counts.under, lambda: counts.under(1.0 - np.eye(clusters)))
 
 
 def main_score(measured: Sequence[Measured]) -> float:
@@ -244,8 +246,8 @@ def figures(
         references: (n,) the groups that intervals rest on; no intervals where one is empty.
         intervals: whether they are computed.
     """
-    unit, ids = numbered(references)
-    measured = measure(scoring, scores, truth, names, unit, len(ids))
+    cluster, ids = numbered(references)
+    measured = measure(scoring, scores, truth, names, cluster, len(ids))
     called = term_names(scoring)
     if isinstance(measured, str):
         return Figures(len(names), None, dict.fromkeys(called), {}, measured)

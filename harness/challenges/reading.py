@@ -31,7 +31,7 @@ class Content:
     line_of: Mapping[str, int]
     findings: tuple[Finding, ...]
     mended: Mapping[str, bytes]
-    """The files with everything mechanical mended."""
+    """The files with everything mechanical fixed."""
     costs: Mapping[str, float]
     """Runtime and operations, as far as the readme tells them."""
 

@@ -55,9 +55,9 @@ class Facts:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a readme says: each line's value by its label, all findings, and the readme with everything mechanical mended.
+    """What a readme says: each line's value by its label, all findings, and the readme with everything mechanical fixed.
 
-    Lines that no rule mends stand at the mended readme's end.
+    Lines that no rule fixes stand at the fixed readme's end.
     """
 
     values: Mapping[str, str]

@@ -89,7 +89,7 @@ def score_folder(
 ) -> Scored:
     """Score `source`/res with the labels in `source`/ref and write `target`/scores.txt, as a server's scoring program does.
 
-    Other files beside the submission's (servers put some there) are left alone.
+    Other files next to the submission's (servers put some there) are left alone.
     """
     source, target = Path(source), Path(target)
     absent = [str(place) for place in (source / "ref", source / "res") if not place.is_dir()]
@@ -143,7 +143,7 @@ def refuse_defective(report: Report) -> None:
     """Raise RunError naming every defect of a submission that a server would not take."""
     if defects := errors(report.findings):
         lines = [f"{report.file}: a server would not take it, so it has no score:", *(defect.text() for defect in defects)]
-        raise RunError("\n".join([*lines, "(harness submission check --fix OUT.zip mends some of it)"]))
+        raise RunError("\n".join([*lines, "(harness submission check --fix OUT.zip fixes some of it)"]))
 
 
 def require_labels(scoring: Scoring, truth: Truth, names: Sequence[str], place: str) -> None:

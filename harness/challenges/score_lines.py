@@ -60,10 +60,10 @@ class Reading:
     line_of: Mapping[str, int]
     findings: tuple[Finding, ...]
     rest: tuple[str, ...]
-    """Lines that no rule mends, as they stand."""
+    """Lines that no rule fixes, as they stand."""
 
     def mended(self, form: Lines) -> str:
-        """The file with everything mechanical mended; what is not stands at its end."""
+        """The file with everything mechanical fixed; what is not stands at its end."""
         return written(self.scores, form) + "".join(f"{line}\n" for line in self.rest)
 
 

@@ -230,7 +230,7 @@ def _members(data: bytes) -> dict[str, bytes]:
 
 
 def _run(app: Path, interpreter: str | None, change: Change | None = None) -> subprocess.CompletedProcess[str]:
-    """One run of the program on the sample, spoilt by `change`; the folders are made anew."""
+    """One run of the program on the sample, spoilt by `change`; the folders are made again."""
     for folder in ("input/res", "output"):
         shutil.rmtree(app / folder, ignore_errors=True)
     shutil.copytree(app / "sample", app / "input" / "res")

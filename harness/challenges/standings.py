@@ -1,4 +1,4 @@
-"""A challenge's board: what teams reported, and beside it one's own submissions as scored here.
+"""A challenge's board: what teams reported, and next to it one's own submissions as scored here.
 
 Every zip that is made, or scored with labels, leaves one file `<runs>/submissions/<challenge>/<phase>-<sha256>.json`.
 """

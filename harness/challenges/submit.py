@@ -22,7 +22,7 @@ from harness.challenges.check import check, inspect
 from harness.challenges.text import ascii_line
 from harness.engine import asked_again
 from harness.engine.asked_again import Repeated
-from harness.engine.request import Request, plan
+from harness.engine.request import Request, make_plan
 from harness.engine.run import Outcome, run
 from harness.engine.verify import identity_differences
 from harness.files.atomic import atomic, sha256_file
@@ -89,20 +89,20 @@ def submit(
     challenge: str,
     phase: str | None,
     out: str | Path,
-    wish: Request,
+    wanted: Request,
     *,
     description: str | None = None,
 ) -> Submission:
     """Score every image of a challenge's phase with the model, or the model of the run, that `word` names; write the zip `out`.
 
-    `wish` says how: root, weights, settings, seed, device, runs and the like; its model, dataset and protocol are set here. The
+    `wanted` says how: root, weights, settings, seed, device, runs and the like; its model, dataset and protocol are set here. The
     zip is a pure function of the record and the challenge's card (and the description, where one is given). With a limit it is a
     rehearsal: marked, and incomplete. Raises UsageError for what cannot be asked, RunError where the scores make no valid
     submission; then nothing is written.
     """
-    card = find_challenge(challenge, wish.cards)
+    card = find_challenge(challenge, wanted.cards)
     phase = image_names.phase_named(card, phase)
-    outcome = _record(word, card, phase, wish)
+    outcome = _record(word, card, phase, wanted)
     rehearsal = outcome.record.partial
     known = list(_scores(outcome.folder, outcome.record))
     mark = f"rehearsal, {len(known):,} of {card.phases[phase].images:,} images" if rehearsal else ""
@@ -121,7 +121,7 @@ def submit(
     with atomic(out) as stream:
         stream.write(data)
     digest = sha256_file(out)
-    back = check(out, challenge=card.path, phase=phase, cards=wish.cards)
+    back = check(out, challenge=card.path, phase=phase, cards=wanted.cards)
     if digest != hashlib.sha256(data).hexdigest() or back.scores.keys() != report.scores.keys():
         raise RunError(f"{out}: what was written is not what is read back; is the disk sound?")
     _say_what_was_changed(card, description, outcome)
@@ -137,8 +137,8 @@ def submit(
         tuple(warnings(report.findings)),
         rehearsal,
     )
-    standings.remember(wish.runs, standings.entry_of(made))
-    _mirror(made, wish)
+    standings.remember(wanted.runs, standings.entry_of(made))
+    _mirror(made, wanted)
     return made
 
 
@@ -211,36 +211,38 @@ def member_names(model: ModelCard) -> list[str]:
     return [str(member.get("name", member)) if isinstance(member, Mapping) else str(member) for member in names]
 
 
-def _record(word: str, card: ChallengeCard, phase: str, wish: Request) -> Outcome:
+def _record(word: str, card: ChallengeCard, phase: str, wanted: Request) -> Outcome:
     """The finished record of this phase that `word` means, made where there is none."""
     about = card.phases[phase]
     if not about.dataset or not about.protocol:
         raise UsageError(f"{card.name}, phase {phase}: its card names no dataset and protocol, so no model can score its images")
     folder = Path(word)
-    wish = replace(wish, dataset=about.dataset, protocol=about.protocol)
+    wanted = replace(wanted, dataset=about.dataset, protocol=about.protocol)
     if not (folder / "record.json").is_file():
-        request = _with_training(replace(wish, model=word))
-        return _checked(run(request), card, phase, wish)
+        request = _with_training(replace(wanted, model=word))
+        return _checked(run(request), card, phase, wanted)
     record = read_record(folder)
     assert record is not None
     if isinstance(record, RepeatsRecord):
         raise UsageError(f"{folder}: a record of repeats; name one of its runs: {listed([r.run for r in record.repeats])}")
-    passed = [f"--{name}" for name, value in (("weights", wish.weights), ("set", wish.settings), ("seed", wish.seed)) if value]
-    passed += ["--limit"] if wish.limit is not None and not record.partial else []
+    passed = [
+        f"--{name}" for name, value in (("weights", wanted.weights), ("set", wanted.settings), ("seed", wanted.seed)) if value
+    ]
+    passed += ["--limit"] if wanted.limit is not None and not record.partial else []
     found = (record.dataset, record.protocol) == (about.dataset, about.protocol)
-    if passed and (found or wish.seed):
+    if passed and (found or wanted.seed):
         raise UsageError(f"{folder} is a finished run, with its own settings: {listed(passed)} goes with a model's name")
     if found:
-        _refuse_stale(folder, record, wish)
-        return _checked(Outcome(folder, record, found=True), card, phase, wish)
+        _refuse_stale(folder, record, wanted)
+        return _checked(Outcome(folder, record, found=True), card, phase, wanted)
     if asked_again.checked(folder, record).get("scores"):
         raise UsageError(
             f"{folder}: its scores came from a file, of other images than {card.name}'s {phase}; there is no model to run"
         )
     # A trained model's weights lie in the run's folder: what its training began from is not needed again.
     known = msgspec.structs.replace(record, request={**record.request, "init": None})
-    again = Repeated(dataset=about.dataset, weights=wish.weights, settings=wish.settings)
-    fields = asked_again.request_of(folder, known, wish.cards, again)
+    again = Repeated(dataset=about.dataset, weights=wanted.weights, settings=wanted.settings)
+    fields = asked_again.request_of(folder, known, wanted.cards, again)
     weights = fields["weights"]
     if record.training:
         weights = str(folder / _WEIGHTS)
@@ -248,15 +250,15 @@ def _record(word: str, card: ChallengeCard, phase: str, wish: Request) -> Outcom
             raise UsageError(f"{weights}: not there, so the trained model is lost; train it again: {command(record.command)}")
     _log.info(f"{folder}: the model of this run scores {about.dataset} ({about.protocol})")
     settings, seed = fields["settings"], fields.get("seed", 0)
-    request = replace(wish, model=fields["model"], weights=weights, settings=settings, seed=seed)
-    return _checked(run(request), card, phase, wish)
+    request = replace(wanted, model=fields["model"], weights=weights, settings=settings, seed=seed)
+    return _checked(run(request), card, phase, wanted)
 
 
-def _refuse_stale(folder: Path, record: Record, wish: Request) -> None:
+def _refuse_stale(folder: Path, record: Record, wanted: Request) -> None:
     """Refuse a finished run whose images, labels, weights or code are not what the same request means now."""
     try:
-        fields = asked_again.request_of(folder, record, wish.cards)
-        now = plan(replace(wish, **fields, mlflow_uri="off"))
+        fields = asked_again.request_of(folder, record, wanted.cards)
+        now = make_plan(replace(wanted, **fields, mlflow_uri="off"))
     except UsageError as error:
         _log.info(f"{folder}: whether its images are still what was scored is not checked: {error}".splitlines()[0])
         return
@@ -266,8 +268,8 @@ def _refuse_stale(folder: Path, record: Record, wish: Request) -> None:
         raise UsageError("\n".join([*lines, "name the model instead of its run, and the images are scored as they are"]))
 
 
-def _checked(outcome: Outcome, card: ChallengeCard, phase: str, wish: Request) -> Outcome:
-    if outcome.record.partial and wish.limit is None:
+def _checked(outcome: Outcome, card: ChallengeCard, phase: str, wanted: Request) -> Outcome:
+    if outcome.record.partial and wanted.limit is None:
         raise UsageError(
             f"{outcome.folder}: only some images were scored (--limit); {card.name}, phase {phase}, needs all of them"
         )
@@ -317,9 +319,9 @@ def _say_what_was_changed(card: ChallengeCard, description: str | None, outcome:
         _log.warning("parts of this model keep random weights")
 
 
-def _mirror(made: Submission, wish: Request) -> None:
+def _mirror(made: Submission, wanted: Request) -> None:
     from harness.results.mlflow_mirror import Tracker
 
     tags = {f"submission.{made.card.name}.{made.phase}": made.sha256}
-    with Tracker(wish.mlflow_uri, wish.runs, made.folder) as tracker:
+    with Tracker(wanted.mlflow_uri, wanted.runs, made.folder) as tracker:
         tracker.attach(f"{made.record.model} on {made.record.dataset}", made.record.dataset, [made.file], tags)

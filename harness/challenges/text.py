@@ -37,7 +37,7 @@ class Tally:
                     name,
                     self.where,
                     kind.what.replace("{}", detail),
-                    kind.mend,
+                    kind.fix,
                     line,
                     kind.mechanical,
                     len(places),
@@ -53,7 +53,7 @@ class Kind:
 
     severity: Severity
     what: str
-    mend: str
+    fix: str
     mechanical: bool = True
 
 
@@ -81,21 +81,21 @@ def decoded(data: bytes, where: str) -> tuple[list[str], list[Finding]]:
 
 
 def _text(data: bytes, where: str, found: list[Finding]) -> str:
-    mend = "save it as plain ASCII or UTF-8 without a byte order mark"
+    fix = "save it as plain ASCII or UTF-8 without a byte order mark"
     for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
         if data.startswith(mark):
             text = data.decode(encoding, errors="replace")
             readable = "\N{REPLACEMENT CHARACTER}" not in text
-            found.append(Finding("error", "encoding", where, "written in UTF-16, not in plain text", mend, 1, readable))
+            found.append(Finding("error", "encoding", where, "written in UTF-16, not in plain text", fix, 1, readable))
             return text
     if data.startswith(codecs.BOM_UTF8):
-        found.append(Finding("error", "byte-order-mark", where, "begins with a byte order mark", mend, 1, True))
+        found.append(Finding("error", "byte-order-mark", where, "begins with a byte order mark", fix, 1, True))
         data = data[len(codecs.BOM_UTF8) :]
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        found.append(Finding("error", "encoding", where, f"byte {error.start} is not UTF-8", mend, line))
+        found.append(Finding("error", "encoding", where, f"byte {error.start} is not UTF-8", fix, line))
         text = data.decode("latin-1")
     control = _CONTROL.search(text)
     if control:

@@ -66,7 +66,7 @@ def ensemble(chosen: EnsembleOptions) -> None:
         chosen.out,
         test_on=chosen.test_on,
         trials=chosen.trials,
-        aim=chosen.objective,
+        objective=chosen.objective,
         method=chosen.method,
         scalings=chosen.scalings,
         crops=chosen.crops,

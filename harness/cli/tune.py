@@ -54,5 +54,5 @@ def tune(chosen: TuneOptions) -> None:
     """
     from harness.ensembles.tune import tune as search
 
-    tuned = search(chosen.model, request_of(chosen), chosen.out, trials=chosen.trials, aim=chosen.objective)
+    tuned = search(chosen.model, request_of(chosen), chosen.out, trials=chosen.trials, objective=chosen.objective)
     echo(json.dumps(tuned.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(tuned))

@@ -33,7 +33,7 @@ _log = logging.getLogger(__package__)
 MOST_ENTRIES = 2_000_000
 """BAPPS's training set has 600,000 files."""
 MOST_SWELLING = 200
-"""Bytes out of one byte of archive; pictures give 1 to 3, label files up to 20."""
+"""Bytes out of one byte of archive; images give 1 to 3, label files up to 20."""
 _SMALL = 64 << 20
 _SPARE = 256 << 20
 _BLOCK = 1 << 20

@@ -1,4 +1,4 @@
-"""`harness data show`: a reference beside its distorted images with their scores, for a person to see pairing and direction."""
+"""`harness data show`: a reference next to its distorted images with their scores, for a person to see pairing and direction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from harness.datasets import Dataset
-from harness.datasets.table import has_pictures
+from harness.datasets.table import has_images
 from harness.files.atomic import atomic
 from harness.imaging import decode
 from harness.runtime.errors import UsageError, near
@@ -27,10 +27,10 @@ def contact_sheet(data: Dataset, out: str | Path, reference: str | None = None, 
     """Write a PNG of one reference (its id; default: the first) and of its distorted images, best first; returns its path.
 
     Of more than `limit` images, as many spread evenly over the scores. Raises UsageError for an unknown reference and
-    for pictures that cannot be read.
+    for images that cannot be read.
     """
-    if not has_pictures(data.table):
-        raise UsageError(f"{data.name}: labels without pictures; there is nothing to show")
+    if not has_images(data.table):
+        raise UsageError(f"{data.name}: labels without images; there is nothing to show")
     ids = list(dict.fromkeys(data.table["reference_id"]))
     if reference is None:
         labelled = data.table["reference_id"][data.table["score"].notna()]
@@ -45,9 +45,9 @@ def contact_sheet(data: Dataset, out: str | Path, reference: str | None = None, 
     direction = "higher" if data.higher_is_better else "lower"
     count = f"{len(shown)} of {len(rows)} images" if len(shown) < len(rows) else f"{len(rows)} images"
     title = f"{data.name}, reference {reference}: {count}, best first by {data.card.label} ({direction} is better)"
-    picture = _draw(title, cells)
+    image = _draw(title, cells)
     memory = io.BytesIO()
-    picture.save(memory, "PNG")
+    image.save(memory, "PNG")
     with atomic(out) as stream:
         stream.write(memory.getvalue())
     return Path(out)
@@ -89,11 +89,11 @@ def _draw(title: str, cells: list[tuple[str, list[str]]]) -> Image.Image:
 
 
 def _thumbnail(path: str) -> Image.Image:
-    picture = Image.fromarray(decode.read(path))
-    scale = _CELL / max(picture.size)
+    image = Image.fromarray(decode.read(path))
+    scale = _CELL / max(image.size)
     # Enlarging must not smooth: blur would look like the distortion that a person came to see.
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), how)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), how)
 
 
 def _fitting(words: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:

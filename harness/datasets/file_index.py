@@ -63,7 +63,7 @@ class Tree:
         return index
 
     def candidates(self, name: str) -> list[str]:
-        """Files called `name` in any letter case and Unicode form; else pictures of that stem in another lossless format."""
+        """Files called `name` in any letter case and Unicode form; else images of that stem in another lossless format."""
         if found := self.by_name.get(name_key(name)):
             return found
         stem, _, extension = name_key(name).rpartition(".")

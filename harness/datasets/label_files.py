@@ -42,7 +42,7 @@ class Label:
     reference: str = ""
     std: float = math.nan
     folder: str = ""
-    """The folder that the list puts the picture in, where it does."""
+    """The folder that the list puts the image in, where it does."""
     raters: float = math.nan
 
 
@@ -173,7 +173,7 @@ class _Reading:
             text = " ".join(cells)
             if part and "part" in places and len(cells) > places["part"] and cells[places["part"]].strip() != part:
                 continue
-            if self.sheet:  # trailing empty cells are not stored; rows of other tables beside this one are skipped
+            if self.sheet:  # trailing empty cells are not stored; rows of other tables next to this one are skipped
                 cells = [*cells, *[""] * (max(needed) + 1 - len(cells))]
                 if not any(cells[i] for i in needed):
                     continue

@@ -1,7 +1,7 @@
 """Which references of two datasets show the same: a model trained on the one is not tested fairly on the other.
 
 Cards tell by a map (`DatasetCard.content`). Where a map says nothing, thumbnails of the references are compared; they
-find whole pictures in another size or format, and miss crops, which only a map can tell.
+find whole images in another size or format, and miss crops, which only a map can tell.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from PIL import Image
 
 from harness.cards.schema import DatasetCard
 from harness.datasets import Dataset
-from harness.datasets.table import has_pictures
+from harness.datasets.table import has_images
 from harness.imaging import decode
 from harness.imaging.decode import Pixels
 from harness.runtime.errors import UsageError, listed
@@ -64,7 +64,7 @@ def independent_rows(train: Dataset, parts: pd.Series, test: Dataset, *, thumbna
 
 
 def related(test: DatasetCard, train: DatasetCard, *, content_left_out: bool = False) -> bool:
-    """Whether two datasets share labels or pictures, as far as their cards tell.
+    """Whether two datasets share labels or images, as far as their cards tell.
 
     `content_left_out`: references that show what was trained on are not among the tested ones.
     """
@@ -78,7 +78,7 @@ def shared_references(train: Dataset, train_ids: Collection[str], test: Dataset,
     known = {content_of(train.card, i): i for i in train_ids}
     test_ids = sorted(set(test.table["reference_id"]))
     shared = {i: content_of(test.card, i) for i in test_ids if content_of(test.card, i) in known}
-    if not thumbnails or not (has_pictures(train.table) and has_pictures(test.table)):
+    if not thumbnails or not (has_images(train.table) and has_images(test.table)):
         return shared
     rest = [i for i in test_ids if i not in shared]
     if not rest or len(rest) > _MOST_REFERENCES or len(train_ids) > _MOST_REFERENCES:
@@ -95,9 +95,9 @@ def shared_references(train: Dataset, train_ids: Collection[str], test: Dataset,
 
 
 def thumbnail(pixels: Pixels, side: int = 32) -> npt.NDArray[np.float32]:
-    """A picture as (side * side,) luma means of zero mean and unit length: their products are correlations.
+    """An image as (side * side,) luma means of zero mean and unit length: their products are correlations.
 
-    A picture of one colour is all zeros, and like no other.
+    An image of one colour is all zeros, and like no other.
     """
     grey = Image.fromarray(pixels).convert("L").resize((side, side), Image.Resampling.BOX)
     values = np.asarray(grey, dtype=np.float32).ravel()

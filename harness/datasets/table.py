@@ -4,7 +4,7 @@ One row per pair: `name` (unique text), `distorted` and `reference` (paths), `re
 keep together), `distortion` (kind), `level`, `score` (people's; NaN where withheld), `part` (the official part,
 where there is one). Where known: `std` (the standard deviation of an image's opinions), `raters` (how many there were) and
 `pair` (two distorted images that people chose between carry one text here, and `score` is the share of votes for each). A
-table without pictures (name, score) serves score files only.
+table without images (name, score) serves score files only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
     """A user's table with columns distorted, reference, score and optional name, reference_id, distortion, level, part, std,
     raters.
 
-    Or, without pictures: name, score, and the same optional ones. Relative paths start at `root`, else at the table's
+    Or, without images: name, score, and the same optional ones. Relative paths start at `root`, else at the table's
     folder. Raises UsageError listing every problem of the table.
     """
     path = Path(path)
@@ -106,24 +106,24 @@ def complete(frame: pd.DataFrame, what: str) -> pd.DataFrame:
     return frame[[c for c in COLUMNS if c in frame]]
 
 
-def has_pictures(frame: pd.DataFrame) -> bool:
-    """Whether the table names pictures, or holds labels alone."""
+def has_images(frame: pd.DataFrame) -> bool:
+    """Whether the table names images, or holds labels alone."""
     return "distorted" in frame
 
 
 def require_files(frame: pd.DataFrame, what: str) -> None:
-    """Refuse a table some of whose pictures are not there, naming up to 20 of them and the count."""
+    """Refuse a table some of whose images are not there, naming up to 20 of them and the count."""
     paths: Sequence[str] = [*dict.fromkeys(frame["reference"]), *frame["distorted"]]
     absent = [p for p in paths if not os.path.isfile(p)]
     if absent:
         shown = [explained(path) for path in absent[:20]] + absent[20:]
-        raise UsageError(f"{what}: {len(absent)} of {len(paths)} pictures are missing: {listed(shown)}")
+        raise UsageError(f"{what}: {len(absent)} of {len(paths)} images are missing: {listed(shown)}")
 
 
 def table_hash(frame: pd.DataFrame) -> str:
     """sha256 of names, pairing and labels; independent of the rows' order and of where the files lie."""
     # Mirrors of one dataset spell file names in other letter cases; the table is the same.
-    references = frame["reference"].map(_file_key) if has_pictures(frame) else [""] * len(frame)
+    references = frame["reference"].map(_file_key) if has_images(frame) else [""] * len(frame)
     labels = [None if pd.isna(s) else float(s) for s in frame["score"]]
     rows = sorted(zip(frame["name"], references, frame["reference_id"], labels, strict=True), key=lambda row: row[0])
     return sha256_json(rows)

@@ -10,7 +10,7 @@ from harness import datasets
 from harness.datasets.overlap import independent_rows
 from harness.engine.distributed.session import kept
 from harness.engine.repeats import repeated
-from harness.engine.request import Plan, Request, plan
+from harness.engine.request import Plan, Request, make_plan
 from harness.engine.run import Outcome, execute
 from harness.engine.scoring import Together
 from harness.files.atomic import sha256_json
@@ -32,13 +32,13 @@ def run_all(
     trained on (unless `keep_shared`). `loaded`: datasets that are read already, by the requests' word for them.
 
     All requests are checked before the first begins; afterwards a fault of one does not stop the others: faults are
-    returned beside the outcomes.
+    returned next to the outcomes.
     """
     plans: list[Plan] = []
     problems: list[str] = []
     for request in requests:
         try:
-            plans.append(plan(request, (loaded or {}).get(request.dataset)))
+            plans.append(make_plan(request, (loaded or {}).get(request.dataset)))
         except UsageError as error:
             problems.append(str(error))
     if problems:
@@ -48,21 +48,21 @@ def run_all(
     faults: list[HarnessError] = []
     together = Together()
     with kept():
-        for number, todo in enumerate(plans):
+        for number, plan in enumerate(plans):
             together.coming = plans[number + 1 :]
             try:
-                first = execute_plan(todo, together, first_split_only=bool(test_on))
+                first = execute_plan(plan, together, first_split_only=bool(test_on))
                 outcomes.append(first)
                 for name in test_on:
-                    outcomes.append(execute_plan(_further(todo, first, name, keep_shared=keep_shared)))  # noqa: PERF401 -- a fault must not lose those before
+                    outcomes.append(execute_plan(_further(plan, first, name, keep_shared=keep_shared)))  # noqa: PERF401 -- a fault must not lose those before
             except HarnessError as error:
-                faults.append(type(error)(f"{todo.card.name}{_on(todo, plans)}: {error}"))
+                faults.append(type(error)(f"{plan.card.name}{_on(plan, plans)}: {error}"))
     return outcomes, faults
 
 
-def _on(todo: Plan, plans: Sequence[Plan]) -> str:
+def _on(plan: Plan, plans: Sequence[Plan]) -> str:
     """` on NAME` where the plans are of several datasets."""
-    return f" on {todo.data.name}" if len({other.data.name for other in plans}) > 1 else ""
+    return f" on {plan.data.name}" if len({other.data.name for other in plans}) > 1 else ""
 
 
 def of_seeds(request: Request, seeds: Sequence[int]) -> list[Request]:
@@ -73,19 +73,19 @@ def of_seeds(request: Request, seeds: Sequence[int]) -> list[Request]:
 def _without_idle_seeds(plans: Sequence[Plan]) -> list[Plan]:
     """The plans without those that another seed has made already: where nothing is trained, cropped or split by chance."""
     kept: dict[str, Plan] = {}
-    for todo in plans:
-        chance = todo.trained or todo.card.protocol.crops.startswith("random") or todo.found.random
-        same = sha256_json({k: v for k, v in todo.facts.items() if k != "seed" or chance})
+    for plan in plans:
+        chance = plan.trained or plan.card.protocol.crops.startswith("random") or plan.found.random
+        same = sha256_json({k: v for k, v in plan.facts.items() if k != "seed" or chance})
         if same in kept:
             _log.info(
-                f"{todo.card.name}: seed {todo.request.seed} would give what seed {kept[same].request.seed} gives; left out"
+                f"{plan.card.name}: seed {plan.request.seed} would give what seed {kept[same].request.seed} gives; left out"
             )
         else:
-            kept[same] = todo
+            kept[same] = plan
     return list(kept.values())
 
 
-def execute_plan(todo: Plan, together: Together | None = None, *, first_split_only: bool = False) -> Outcome:
+def execute_plan(plan: Plan, together: Together | None = None, *, first_split_only: bool = False) -> Outcome:
     """Do a plan: one run, or a run for each split where the protocol repeats its splits.
 
     Args:
@@ -96,26 +96,26 @@ def execute_plan(todo: Plan, together: Together | None = None, *, first_split_on
     Returns:
         The run's folder and record; of repeated splits, the record of their medians and ranges.
     """
-    protocol = todo.data.card.protocols[todo.protocol]
-    repeats = min(protocol.repeats, todo.request.splits or protocol.repeats)
-    if repeats > 1 and first_split_only and todo.trained:
-        _log.info(f"{todo.card.name}: trained on the first of the {repeats} splits of {todo.protocol}, for the further test sets")
-        return execute(todo, together)
-    return execute(todo, together) if repeats == 1 else repeated(todo, repeats, together)
+    protocol = plan.data.card.protocols[plan.protocol]
+    repeats = min(protocol.repeats, plan.request.splits or protocol.repeats)
+    if repeats > 1 and first_split_only and plan.trained:
+        _log.info(f"{plan.card.name}: trained on the first of the {repeats} splits of {plan.protocol}, for the further test sets")
+        return execute(plan, together)
+    return execute(plan, together) if repeats == 1 else repeated(plan, repeats, together)
 
 
-def _further(todo: Plan, first: Outcome, name: str, *, keep_shared: bool) -> Plan:
+def _further(plan: Plan, first: Outcome, name: str, *, keep_shared: bool) -> Plan:
     """The same model, with the weights that the first dataset gave it, on the whole of another dataset."""
-    weights = str(first.folder / WEIGHTS) if todo.trained else todo.request.weights
-    request = replace(todo.request, dataset=name, root=None, protocol=None, weights=weights, init=None)
+    weights = str(first.folder / WEIGHTS) if plan.trained else plan.request.weights
+    request = replace(plan.request, dataset=name, root=None, protocol=None, weights=weights, init=None)
     data = datasets.load_dataset(name, cards=request.cards)
     request = replace(request, protocol="full" if "full" in data.card.protocols else None)
-    if todo.trained:
-        independent = independent_rows(todo.data, todo.parts, data)
+    if plan.trained:
+        independent = independent_rows(plan.data, plan.parts, data)
         if independent.shared and not keep_shared:
             request = replace(request, exclude=tuple(sorted(independent.shared)), remark=independent.note)
         elif independent.shared:
             request = replace(request, remark="not " + independent.note)
         if independent.shared:
             _log.info(f"{name}: {request.remark}")
-    return plan(request, data)
+    return make_plan(request, data)

@@ -121,8 +121,8 @@ class Batches:
     def batch(self, step: int, groups: Sequence[Group], mine: Callable[[Sequence[Group]], Collection[int]]) -> Batch:
         """One batch, of the groups whose numbers `mine` gives."""
         draw = generator_of(self.seed, "crops", step)
-        still: list[Pixels] = []
-        moved: list[Pixels] = []
+        reference_crops: list[Pixels] = []
+        distorted_crops: list[Pixels] = []
         index, target = [], []
         wanted = mine(groups)
         for number, group in enumerate(groups):
@@ -139,14 +139,19 @@ class Batches:
                     continue
                 where = slice(top, top + rows), slice(left, left + columns)
                 reference = self.decoded[group.reference]
-                still.append(self._flip(reference[where], flips))
+                reference_crops.append(self._flip(reference[where], flips))
                 for row in group.rows:
-                    picture = self.decoded[self.pairs[row][1]]
-                    decode.check_same_size(reference, picture, self.pairs[row][1])
-                    moved.append(self._flip(picture[where], flips))
-                    index.append(len(still) - 1)
+                    image = self.decoded[self.pairs[row][1]]
+                    decode.check_same_size(reference, image, self.pairs[row][1])
+                    distorted_crops.append(self._flip(image[where], flips))
+                    index.append(len(reference_crops) - 1)
                     target.append(self.targets[row])
-        return Batch(_tensor(still), _tensor(moved), torch.tensor(index), torch.tensor(np.array(target, dtype=np.float32)))
+        return Batch(
+            _tensor(reference_crops),
+            _tensor(distorted_crops),
+            torch.tensor(index),
+            torch.tensor(np.array(target, dtype=np.float32)),
+        )
 
     def _extent(self, reference: str) -> tuple[int, int]:
         if reference not in self.extents:
@@ -161,7 +166,7 @@ class Batches:
 
 
 class _Decoded:
-    """Decoded pictures by path, the least recently used dropped beyond a number of bytes."""
+    """Decoded images by path, the least recently used dropped beyond a number of bytes."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.bytes = limit, 0

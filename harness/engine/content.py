@@ -17,7 +17,7 @@ _NOT_RECORDED = "nothing was recorded; run the same command again when they are 
 
 
 def pictures_by_reference(table: pd.DataFrame, pictures: Sequence[tuple[str, str, str]]) -> dict[str, str]:
-    """One hash over the pictures of each reference, so that a changed picture can be narrowed down from the record alone."""
+    """One hash over the images of each reference, so that a changed image can be narrowed down from the record alone."""
     id_of = dict(zip(table["name"], table["reference_id"], strict=True))
     groups: dict[str, list[tuple[str, str, str]]] = {}
     for row in pictures:
@@ -25,33 +25,33 @@ def pictures_by_reference(table: pd.DataFrame, pictures: Sequence[tuple[str, str
     return {reference: sha256_json(sorted(rows))[:16] for reference, rows in sorted(groups.items())}
 
 
-def training_pictures(todo: Plan) -> dict[str, str]:
+def training_pictures(plan: Plan) -> dict[str, str]:
     """`pictures_by_reference` of the training part."""
-    return pictures_by_reference(todo.data.table, hashed_pictures(todo, "train"))
+    return pictures_by_reference(plan.data.table, hashed_pictures(plan, "train"))
 
 
-def hashed_pictures(todo: Plan, *parts: str) -> list[tuple[str, str, str]]:
+def hashed_pictures(plan: Plan, *parts: str) -> list[tuple[str, str, str]]:
     """What pictures.csv holds for these parts: name, sha256 of the distorted image, sha256 of the reference."""
-    return [(name, *hashes) for name, hashes in pictures_by_name(todo, todo.rows(*parts)).items()]
+    return [(name, *hashes) for name, hashes in pictures_by_name(plan, plan.rows(*parts)).items()]
 
 
-def pictures_by_name(todo: Plan, rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+def pictures_by_name(plan: Plan, rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """sha256 of the distorted image and of the reference, by the pair's name, as they were when the plan was made."""
     columns = zip(rows["name"], rows["distorted"], rows["reference"], strict=True)
-    return {name: (todo.content[distorted], todo.content[reference]) for name, distorted, reference in columns}
+    return {name: (plan.content[distorted], plan.content[reference]) for name, distorted, reference in columns}
 
 
-def refuse_changed_pictures(todo: Plan, file: ScoreFile, known: Mapping[str, tuple[str, str]]) -> None:
+def refuse_changed_pictures(plan: Plan, file: ScoreFile, known: Mapping[str, tuple[str, str]]) -> None:
     """Refuse to record scores of images that are not the ones that the run began with; raises RunError naming them."""
     other = [name for name, *hashes in file.picture_hashes() if tuple(hashes) != known[name]]
     if other:
-        raise RunError(f"{todo.data.name}: {len(other)} images changed while the run read them: {listed(other)}; {_NOT_RECORDED}")
+        raise RunError(f"{plan.data.name}: {len(other)} images changed while the run read them: {listed(other)}; {_NOT_RECORDED}")
 
 
-def refuse_changed(todo: Plan, now: Mapping[str, str]) -> None:
+def refuse_changed(plan: Plan, now: Mapping[str, str]) -> None:
     """Refuse what was trained on images that changed meanwhile, and take it back; raises RunError naming them."""
-    other = [path for path, digest in todo.content.items() if now[path] != digest]
+    other = [path for path, digest in plan.content.items() if now[path] != digest]
     if other:
-        with writing(todo.folder):
-            (todo.folder / "state.json").unlink(missing_ok=True)
-        raise RunError(f"{todo.data.name}: {len(other)} images changed while the run trained: {listed(other)}; {_NOT_RECORDED}")
+        with writing(plan.folder):
+            (plan.folder / "state.json").unlink(missing_ok=True)
+        raise RunError(f"{plan.data.name}: {len(other)} images changed while the run trained: {listed(other)}; {_NOT_RECORDED}")

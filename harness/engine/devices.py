@@ -31,7 +31,7 @@ def threads(model: Any) -> int:
 
 
 def on_uint8(model: Any) -> bool:
-    """Whether the model works on decoded pictures, on the CPU, without torch."""
+    """Whether the model works on decoded images, on the CPU, without torch."""
     return model is not None and capabilities(model).score_uint8
 
 

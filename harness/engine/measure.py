@@ -48,7 +48,7 @@ def _labelled(card: ModelCard, data: Dataset, scores: Scores) -> _Labelled | Non
 
 
 def oriented_labels(data: Dataset, rows: pd.DataFrame) -> Floats:
-    """(n,): people's scores of these rows, higher is better."""
+    """(n,): labels of these rows, higher is better."""
     labels = rows["score"].to_numpy(dtype=float)
     return labels if data.higher_is_better else -labels
 
@@ -83,8 +83,8 @@ def measured(card: ModelCard, data: Dataset, scores: Scores) -> Measured | None:
     left_out = figures.left_out
     document = figures.json() | {"score_2afc": None}
     if ids is not None and (pairs := _pairs(found)) is not None:
-        unit, names = groups(*numbered(ids))
-        document["score_2afc"], deleted = pairs.score, pairs.without_each(unit, len(names))
+        cluster, names = groups(*numbered(ids))
+        document["score_2afc"], deleted = pairs.score, pairs.without_each(cluster, len(names))
         document["ci"]["score_2afc"] = pairs.interval(deleted)
         left_out = LeaveOneOut.of(names, {**(left_out.figures if left_out else {}), "score_2afc": deleted})
     document["discrimination"] = discrimination(data, found.rows, found.scores)
@@ -96,7 +96,7 @@ FIGURES_VERSION = 2
 
 
 def figures_stamp(data: Dataset, rows: pd.DataFrame) -> dict[str, Any]:
-    """What figures were computed with: the version of their code, and a hash of every column that they used beside the labels."""
+    """What figures were computed with: the version of their code, and a hash of every column used next to the labels."""
     columns = [c for c in ("name", "std", "raters", "distortion", "level", "pair") if c in rows]
     values = [[None if v != v else v for v in row] for row in rows[columns].astype(object).to_numpy().tolist()]
     used = {"columns": columns, "rows": sorted(values, key=lambda row: str(row[0])), "raters": data.card.raters}
@@ -116,11 +116,11 @@ class _Pairs(NamedTuple):
     def score(self) -> float:
         return float(self.shares.mean())
 
-    def without_each(self, unit: NDArray[np.int64], units: int) -> Floats:
-        mine = unit[self.first]
-        count = len(mine) - np.bincount(mine, minlength=units)
+    def without_each(self, cluster: NDArray[np.int64], clusters: int) -> Floats:
+        mine = cluster[self.first]
+        count = len(mine) - np.bincount(mine, minlength=clusters)
         with np.errstate(invalid="ignore"):
-            return np.asarray((self.shares.sum() - np.bincount(mine, self.shares, units)) / count)
+            return np.asarray((self.shares.sum() - np.bincount(mine, self.shares, clusters)) / count)
 
     def interval(self, deleted: Floats) -> list[float] | None:
         return list(jackknife(self.score, deleted).interval(0.95)) if len(deleted) > 1 and np.isfinite(deleted).all() else None

@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     pass
 
 
-def mlflow_facts(todo: Plan) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def mlflow_facts(plan: Plan) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """What MLflow shows of a plan: the run's name, its parameters, its dataset."""
-    return f"{todo.card.name} on {todo.data.name}", _parameters(todo), _dataset_facts(todo)
+    return f"{plan.card.name} on {plan.data.name}", _parameters(plan), _dataset_facts(plan)
 
 
-def _parameters(todo: Plan) -> dict[str, Any]:
+def _parameters(plan: Plan) -> dict[str, Any]:
     """What MLflow shows as parameters: the resolved settings, flat."""
-    card = asdict(todo.card)
+    card = asdict(plan.card)
     flat: dict[str, Any] = {
-        "model": todo.card.name,
-        "dataset": todo.data.name,
-        "protocol": todo.protocol,
-        "seed": todo.request.seed,
+        "model": plan.card.name,
+        "dataset": plan.data.name,
+        "protocol": plan.protocol,
+        "seed": plan.request.seed,
     }
-    flat |= {"key": todo.key, "weights": todo.request.weights or "", "limit": todo.request.limit}
-    for group in ("model", "protocol", "recipe") if todo.trained else ("model", "protocol"):
+    flat |= {"key": plan.key, "weights": plan.request.weights or "", "limit": plan.request.limit}
+    for group in ("model", "protocol", "recipe") if plan.trained else ("model", "protocol"):
         flat |= {f"{group}.{k}": v for k, v in (card[group] or {}).items()}
     return flat
 
 
-def _dataset_facts(todo: Plan) -> dict[str, Any]:
-    sizes = {part: int((todo.parts == part).sum()) for part in splits.PARTS}
-    return {"name": todo.data.name, "hash": todo.identity.table, "split": todo.identity.split, **sizes}
+def _dataset_facts(plan: Plan) -> dict[str, Any]:
+    sizes = {part: int((plan.parts == part).sum()) for part in splits.PARTS}
+    return {"name": plan.data.name, "hash": plan.identity.table, "split": plan.identity.split, **sizes}

@@ -20,7 +20,7 @@ from harness.cards.schema import ModelCard
 from harness.datasets import Dataset
 from harness.engine.measure import figures_stamp, measured
 from harness.engine.mlflow_facts import mlflow_facts
-from harness.engine.request import Plan, plan, request_facts
+from harness.engine.request import Plan, make_plan, request_facts
 from harness.engine.run import Outcome, execute
 from harness.engine.scoring import Together
 from harness.files.atomic import sha256_json, write_json, write_text
@@ -51,29 +51,29 @@ class Split(NamedTuple):
     """The hash of the rows that take part."""
 
 
-def split_of(todo: Plan, number: int) -> Split:
+def split_of(plan: Plan, number: int) -> Split:
     """The split of a plan that was made for repeat `number`."""
-    references = todo.data.table["reference_id"][todo.parts == "train"].nunique()
-    return Split(number, list(todo.rows("test")["name"]), int(references), todo.identity.split, todo.identity.table)
+    references = plan.data.table["reference_id"][plan.parts == "train"].nunique()
+    return Split(number, list(plan.rows("test")["name"]), int(references), plan.identity.split, plan.identity.table)
 
 
-def repeated(todo: Plan, repeats: int, together: Together | None = None) -> Outcome:
+def repeated(plan: Plan, repeats: int, together: Together | None = None) -> Outcome:
     """A protocol's seeded repeats as one record: medians, ranges, and every repeat's own figures."""
-    request = todo.request
-    plans = [todo, *(plan(replace(request, repeat=r), todo.data) for r in range(1, repeats))]
+    request = plan.request
+    plans = [plan, *(make_plan(replace(request, repeat=r), plan.data) for r in range(1, repeats))]
     splits = [split_of(one, r) for r, one in enumerate(plans)]
-    whole = _scored_once(todo, splits)
+    whole = _scored_once(plan, splits)
     children = [execute(whole, together)] if whole else _each(plans)
-    identity: dict[str, Any] = {"repeats": [child.folder.name for child in children], "first": dict(todo.facts)}
-    if repeats < todo.data.card.protocols[todo.protocol].repeats:
+    identity: dict[str, Any] = {"repeats": [child.folder.name for child in children], "first": dict(plan.facts)}
+    if repeats < plan.data.card.protocols[plan.protocol].repeats:
         # Where all images were scored once, only this tells some splits from all.
         identity["splits"] = repeats
     key = key_of(identity)
-    folder = folder_of(request.runs, todo.data.name, todo.card.name, key)
-    stamp = stamp_of(todo.data)
+    folder = folder_of(request.runs, plan.data.name, plan.card.name, key)
+    stamp = stamp_of(plan.data)
     if not request.force and (record := finished(folder)) is not None and record.figures == stamp:
         with Tracker(request.mlflow_uri, request.runs, folder) as tracker:
-            tracker.catch_up(record, _mlflow_facts(todo, key))
+            tracker.catch_up(record, _mlflow_facts(plan, key))
         return Outcome(folder, record, found=True)
     rows: list[tuple[str, float, str]] = []
     pictures: dict[str, tuple[str, str, str]] = {}
@@ -91,24 +91,24 @@ def repeated(todo: Plan, repeats: int, together: Together | None = None) -> Outc
     lines = [[n, repr(s), part] for n, s, part in rows]
     first = children[0].record
     with locked(folder), Tracker(request.mlflow_uri, request.runs, folder) as tracker:
-        tracker.begin(*_mlflow_facts(todo, key))
+        tracker.begin(*_mlflow_facts(plan, key))
         write_text(folder / "scores.csv", csv_text([ScoreFile.HEADER, *lines]))
         write_text(folder / "pictures.csv", csv_text([ScoreFile.PICTURES, *pictures.values()]))
         tables = list(dict.fromkeys(split.table for split in splits))
         document = {
             **first.to_json(),
-            **repeats_figures(todo.card, todo.data, splits, rows, [child.folder.name for child in children]),
+            **repeats_figures(plan.card, plan.data, splits, rows, [child.folder.name for child in children]),
             "key": key,
-            "protocol": todo.protocol,
+            "protocol": plan.protocol,
             "request": request_facts(request),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "partial": first.partial or len(splits) < todo.data.card.protocols[todo.protocol].repeats,
+            "partial": first.partial or len(splits) < plan.data.card.protocols[plan.protocol].repeats,
             "incomplete": any(child.record.incomplete for child in children),
             "identical_pairs": first.identical_pairs if whole else max(child.record.identical_pairs for child in children),
             "training": _training([child.record for child in children]),
             "history": None,
             "seconds": sum(child.record.seconds or 0.0 for child in children),
-            "note": ". ".join(filter(None, (todo.data.card.note, todo.data.card.protocols[todo.protocol].note, request.remark))),
+            "note": ". ".join(filter(None, (plan.data.card.note, plan.data.card.protocols[plan.protocol].note, request.remark))),
             "identity": identity,
             "hashes": {
                 **msgspec.to_builtins(first.hashes),
@@ -116,13 +116,13 @@ def repeated(todo: Plan, repeats: int, together: Together | None = None) -> Outc
                 "split": sha256_json([split.split for split in splits]),
                 # Where the splits leave out rows of their own, each has a table of its own.
                 "table": tables[0] if len(tables) == 1 else sha256_json(tables),
-                "images": todo.data.images or (sha256_json(images) if todo.content else None),
+                "images": plan.data.images or (sha256_json(images) if plan.content else None),
                 "pictures": sha256_json(sorted(pictures.values())),
                 "trained_weights": None,
             },
         }
         record = of_document(document, folder)
-        _report(folder, record, todo.data)
+        _report(folder, record, plan.data)
         write_json(folder / "record.json", record.to_json())
         tracker.end(record)
     return Outcome(folder, record, found=False)
@@ -139,33 +139,33 @@ def stamp_of(data: Dataset) -> dict[str, Any]:
     return figures_stamp(data, data.table) | {"repeats": VERSION}
 
 
-def _scored_once(todo: Plan, splits: Sequence[Split]) -> Plan | None:
+def _scored_once(plan: Plan, splits: Sequence[Split]) -> Plan | None:
     """The plan that scores all images once, for a model that is not trained; None where the splits are scored one by one."""
-    request, protocols = todo.request, todo.data.card.protocols
-    if todo.trained or request.limit is not None or _FULL not in protocols or protocols[_FULL].split != _FULL:
+    request, protocols = plan.request, plan.data.card.protocols
+    if plan.trained or request.limit is not None or _FULL not in protocols or protocols[_FULL].split != _FULL:
         return None
-    whole = plan(replace(request, protocol=_FULL), todo.data)
+    whole = make_plan(replace(request, protocol=_FULL), plan.data)
     scored = set(whole.rows("test")["name"])
     return whole if all(scored.issuperset(split.names) for split in splits) else None
 
 
 def _each(plans: Sequence[Plan]) -> list[Outcome]:
     """A run for each split; before the first training, how many there are."""
-    todo, known = plans[0], [finished(one.folder) if not one.request.force else None for one in plans]
+    plan, known = plans[0], [finished(one.folder) if not one.request.force else None for one in plans]
     left = len(plans) - sum(record is not None for record in known)
-    if todo.trained and left:
+    if plan.trained and left:
         there = f", {len(plans) - left} of them are there already" if left < len(plans) else ""
         took = [r.training.seconds for r in known if r is not None and r.training and r.training.seconds]
         each = max(1.0, statistics.mean(took)) if took else None
         time = f"one took {duration(each)}, the rest takes about {duration(each * left)}" if each else ""
         _log.info(
-            f"{todo.card.name}: {len(plans)} trainings, one for each split of {todo.protocol}{there}; "
+            f"{plan.card.name}: {len(plans)} trainings, one for each split of {plan.protocol}{there}; "
             + (time or "the first steps tell how long one and all take")
         )
     outcomes = []
     told = False
     for one, record in zip(plans, known, strict=True):
-        first = todo.trained and record is None and not told
+        first = plan.trained and record is None and not told
         told = told or first
         # The first training tells how long all take: its trainer knows after a few steps.
         outcomes.append(execute(replace(one, request=replace(one.request, trainings=left)) if first else one))
@@ -186,8 +186,8 @@ def _training(children: Sequence[Record]) -> dict[str, Any] | None:
     }
 
 
-def _mlflow_facts(todo: Plan, key: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    name, parameters, dataset = mlflow_facts(todo)
+def _mlflow_facts(plan: Plan, key: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    name, parameters, dataset = mlflow_facts(plan)
     return f"{name}, repeated", parameters | {"key": key}, dataset
 
 

@@ -12,7 +12,7 @@ from harness import datasets
 from harness.cards.overrides import apply_set
 from harness.cards.schema import ModelCard
 from harness.datasets import Dataset, splits
-from harness.datasets.table import has_pictures, require_files, table_hash
+from harness.datasets.table import has_images, require_files, table_hash
 from harness.engine.scorer import BATCH
 from harness.files.atomic import sha256_json
 from harness.files.hash_index import WEAK, hash_files
@@ -64,7 +64,7 @@ class Request:
     cards: tuple[str, ...] = ()
     runs: str = "runs"
     mlflow_uri: str | None = None
-    """None: sqlite beside the runs; `off`: no mirror."""
+    """None: sqlite next to the runs; `off`: no mirror."""
     scores: str | None = None
     """A file of name,score: `model` is then only the name of whatever made it."""
     lower_is_better: bool = False
@@ -80,7 +80,7 @@ class Request:
     exclude: tuple[str, ...] = ()
     """reference_ids that are left out of the scored parts."""
     remark: str = ""
-    """Shown beside the result, such as why references were left out."""
+    """Shown next to the result, such as why references were left out."""
     rehash: bool = False
     """Read every image again, whatever the index of file hashes says."""
     object: Any = None
@@ -120,7 +120,7 @@ class Plan:
         return _rows(self.data.table, self.parts, self.request.limit, parts)
 
 
-def plan(request: Request, data: Dataset | None = None, *, look: bool = True) -> Plan:
+def make_plan(request: Request, data: Dataset | None = None, *, look: bool = True) -> Plan:
     """Resolve a request without doing any of its work; raises UsageError for whatever cannot be served.
 
     `data`: the request's dataset, where it is loaded already. `look`: whether the images' content is looked at; where it is not,
@@ -130,8 +130,8 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
         require_utf8(place)
     card = _card(request)
     data = data or datasets.load_dataset(request.dataset, request.root, cards=request.cards)
-    if not has_pictures(data.table) and not request.scores and not _scores_only(card):
-        raise UsageError(f"{data.name}: a table without pictures serves score files only (--scores FILE --name NAME)")
+    if not has_images(data.table) and not request.scores and not _scores_only(card):
+        raise UsageError(f"{data.name}: a table without images serves score files only (--scores FILE --name NAME)")
     name, protocol = data.protocol(request.protocol)
     trained = card.recipe is not None and request.weights is None
     if request.init is not None and not trained:
@@ -161,7 +161,7 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
         if data.table["score"][parts == "validation"].isna().all():
             raise UsageError(
                 f"{card.name}: labels of the validation part of {data.name} ({name}) are not here, so no epoch can be selected: "
-                f"{protocol.note or 'put them beside the images'}; or keep the last epoch (--set recipe.selection=last)"
+                f"{protocol.note or 'put them next to the images'}; or keep the last epoch (--set recipe.selection=last)"
             )
     code: dict[str, Any] | None = None
     if request.object is not None:
@@ -179,7 +179,7 @@ def plan(request: Request, data: Dataset | None = None, *, look: bool = True) ->
             found = weight_files.find(card, file, offline=request.offline, progress=fetched)
     content: dict[str, str] = {}
     images = None
-    if look and has_pictures(data.table) and not request.scores and not _scores_only(card):
+    if look and has_images(data.table) and not request.scores and not _scores_only(card):
         wanted = ("train", *SCORED_PARTS) if trained else SCORED_PARTS
         rows = _rows(data.table, parts, request.limit, wanted)
         require_files(rows, data.name)

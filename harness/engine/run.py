@@ -22,7 +22,7 @@ from harness.cards.schema import DatasetCard
 from harness.datasets.check.manifest import manifest_hash
 from harness.datasets.completeness import missing
 from harness.datasets.overlap import related
-from harness.datasets.table import has_pictures
+from harness.datasets.table import has_images
 from harness.engine import devices
 from harness.engine.content import (
     pictures_by_reference,
@@ -32,7 +32,7 @@ from harness.engine.content import (
 from harness.engine.kernels import as_begun
 from harness.engine.measure import controls, figures_stamp, measured, oriented_labels
 from harness.engine.mlflow_facts import mlflow_facts
-from harness.engine.request import SCORED_PARTS, Plan, Request, plan, request_facts
+from harness.engine.request import SCORED_PARTS, Plan, Request, make_plan, request_facts
 from harness.engine.scorer import pairs_of, refuse_small
 from harness.engine.scoring import Scoring, Together, conditions_of, score
 from harness.files.atomic import sha256_file, sha256_json, write_json
@@ -70,104 +70,104 @@ class Outcome:
 
 def run(request: Request) -> Outcome:
     """Do what a request asks, or find that it was done; a run that was cut off is taken up where it stood."""
-    return execute(plan(request))
+    return execute(make_plan(request))
 
 
-def execute(todo: Plan, together: Together | None = None) -> Outcome:
+def execute(plan: Plan, together: Together | None = None) -> Outcome:
     """Do what a plan says, unless its record is there. `together`: further runs that score from the images decoded here."""
-    request = todo.request
-    remember(todo.data.card.path if request.dataset.lower().endswith((".csv", ".tsv")) else None, request.weights, request.init)
+    request = plan.request
+    remember(plan.data.card.path if request.dataset.lower().endswith((".csv", ".tsv")) else None, request.weights, request.init)
     remember(request.scores)
-    if not request.force and (record := finished(todo.folder)) is not None:
+    if not request.force and (record := finished(plan.folder)) is not None:
         from harness.results.mlflow_mirror import Tracker
 
-        record = _with_fresh_figures(todo, record)
-        with Tracker(request.mlflow_uri, request.runs, todo.folder) as tracker:
-            tracker.catch_up(record, mlflow_facts(todo))
-        return Outcome(todo.folder, record, found=True)
-    _say_if_only_the_code_differs(todo)
-    given = _given_scores(todo) if request.scores else None  # refused before there is a folder
-    with locked(todo.folder):
-        processes.end_leftovers(todo.folder)
+        record = _with_fresh_figures(plan, record)
+        with Tracker(request.mlflow_uri, request.runs, plan.folder) as tracker:
+            tracker.catch_up(record, mlflow_facts(plan))
+        return Outcome(plan.folder, record, found=True)
+    _say_if_only_the_code_differs(plan)
+    given = _given_scores(plan) if request.scores else None  # refused before there is a folder
+    with locked(plan.folder):
+        processes.end_leftovers(plan.folder)
         if not request.force:
-            if (record := finished(todo.folder)) is not None:
-                return Outcome(todo.folder, record, found=True)
-            withdraw(todo.folder)
+            if (record := finished(plan.folder)) is not None:
+                return Outcome(plan.folder, record, found=True)
+            withdraw(plan.folder)
         try:
-            return Outcome(todo.folder, _work(todo, together, given), found=False)
+            return Outcome(plan.folder, _work(plan, together, given), found=False)
         except FileNotFoundError as error:
-            if error.filename and Path(error.filename).is_relative_to(todo.folder):
+            if error.filename and Path(error.filename).is_relative_to(plan.folder):
                 raise RunError(f"{error.filename} is gone: removed while the run worked; the same command goes on") from error
             raise
 
 
-def _with_fresh_figures(todo: Plan, record: Record) -> Record:
+def _with_fresh_figures(plan: Plan, record: Record) -> Record:
     """The record, its figures measured again from its scores where their code or the columns that they use have changed."""
-    if record.figures == figures_stamp(todo.data, todo.rows(*SCORED_PARTS)):
+    if record.figures == figures_stamp(plan.data, plan.rows(*SCORED_PARTS)):
         return record
-    with locked(todo.folder):
-        fresh = with_figures(record, figures(todo, ScoreFile(todo.folder).read()))
-        write_json(todo.folder / "record.json", fresh.to_json())
+    with locked(plan.folder):
+        fresh = with_figures(record, figures(plan, ScoreFile(plan.folder).read()))
+        write_json(plan.folder / "record.json", fresh.to_json())
     _log.info(
-        f"{todo.folder}: its figures were measured again: how they are computed, or what the dataset says of its images, changed"
+        f"{plan.folder}: its figures were measured again: how they are computed, or what the dataset says of its images, changed"
     )
     return fresh
 
 
-def figures(todo: Plan, scores: Sequence[tuple[str, float, str]]) -> dict[str, Any]:
+def figures(plan: Plan, scores: Sequence[tuple[str, float, str]]) -> dict[str, Any]:
     """The fields of a record that are computed from its scores and the dataset's labels."""
-    found = {part: measured(todo.card, todo.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
+    found = {part: measured(plan.card, plan.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
     return {
         "metrics": {part: values.figures if values else None for part, values in found.items()},
         "without_each_reference": found["test"].without_each_reference if found["test"] else None,
-        "controls": controls(todo.data, todo.rows("test")),
-        "figures": figures_stamp(todo.data, todo.rows(*SCORED_PARTS)),
+        "controls": controls(plan.data, plan.rows("test")),
+        "figures": figures_stamp(plan.data, plan.rows(*SCORED_PARTS)),
     }
 
 
-def _work(todo: Plan, together: Together | None, given: pd.Series | None) -> Record:
+def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Record:
     from harness.results import report
     from harness.results.mlflow_mirror import Tracker
 
-    request = todo.request
-    for remark in todo.data.table.attrs.get("notes", []):
-        _log.info(f"{todo.data.name}: {remark}")
-    if lacking := missing(todo.data.card, todo.data.table, todo.protocol):
-        _log.info(f"{todo.data.name}: incomplete: {lacking}; the record is marked and not ranked")
-    tested = todo.rows("test")
+    request = plan.request
+    for remark in plan.data.table.attrs.get("notes", []):
+        _log.info(f"{plan.data.name}: {remark}")
+    if lacking := missing(plan.data.card, plan.data.table, plan.protocol):
+        _log.info(f"{plan.data.name}: incomplete: {lacking}; the record is marked and not ranked")
+    tested = plan.rows("test")
     if len(tested) and tested["score"].isna().all():
-        note = todo.data.card.protocols[todo.protocol].note
+        note = plan.data.card.protocols[plan.protocol].note
         _log.info(
-            f"{todo.data.name}: people's scores of the {len(tested):,} tested images are not here: there will be scores and no "
+            f"{plan.data.name}: labels of the {len(tested):,} tested images are not here: there will be scores and no "
             "figures" + (f" ({note})" if note else "")
         )
-    model = request.object if request.object is not None else _built(todo)
-    if model is not None and has_pictures(todo.data.table):
-        refuse_small(model, todo.card.protocol, pairs_of(todo.rows(*SCORED_PARTS)))
+    model = request.object if request.object is not None else _built(plan)
+    if model is not None and has_images(plan.data.table):
+        refuse_small(model, plan.card.protocol, pairs_of(plan.rows(*SCORED_PARTS)))
     with ExitStack() as stack:
         if request.object is not None:
             stack.enter_context(_evaluating(model))
-        workers = stack.enter_context(workers_of(todo, model))
+        workers = stack.enter_context(workers_of(plan, model))
         device = devices.choose("cpu" if workers else request.device, model)
-        now = stack.enter_context(as_begun(todo.folder, lambda: conditions_of(todo, model, device, workers)))
-        prepare(todo.folder, todo.facts, now, force=request.force)
-        tracker = stack.enter_context(Tracker(request.mlflow_uri, request.runs, todo.folder))
-        tracker.begin(*mlflow_facts(todo), meanwhile=True)
-        training = _train(todo, model, device, workers, tracker.epoch) if todo.trained else None
+        now = stack.enter_context(as_begun(plan.folder, lambda: conditions_of(plan, model, device, workers)))
+        prepare(plan.folder, plan.facts, now, force=request.force)
+        tracker = stack.enter_context(Tracker(request.mlflow_uri, request.runs, plan.folder))
+        tracker.begin(*mlflow_facts(plan), meanwhile=True)
+        training = _train(plan, model, device, workers, tracker.epoch) if plan.trained else None
         if training:
-            refuse_changed(todo, hash_files(todo.content))
+            refuse_changed(plan, hash_files(plan.content))
         if model is not None:
             move(model, device)
-        pictures = model is not None and has_pictures(todo.data.table)
-        found = _trained_weights(todo) if training else todo.found
-        scoring = score(todo, model, device, workers, found, together) if pictures else _take(todo, model, given)
+        pictures = model is not None and has_images(plan.data.table)
+        found = _trained_weights(plan) if training else plan.found
+        scoring = score(plan, model, device, workers, found, together) if pictures else _take(plan, model, given)
         tracker.begun()  # what measures and draws is not imported while MLflow is
-        require_there(todo.folder)
-        record = _record(todo, model, now, training, scoring)
-        report.of_run(todo.folder, record, todo.data.table, model)
-        write_json(todo.folder / "record.json", record.to_json())
+        require_there(plan.folder)
+        record = _record(plan, model, now, training, scoring)
+        report.of_run(plan.folder, record, plan.data.table, model)
+        write_json(plan.folder / "record.json", record.to_json())
         if training:
-            _remove_checkpoint(todo.folder)
+            _remove_checkpoint(plan.folder)
         tracker.end(record)
     return record
 
@@ -180,15 +180,15 @@ def _remove_checkpoint(folder: Path) -> None:
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _trained_weights(todo: Plan) -> ResolvedWeights:
+def _trained_weights(plan: Plan) -> ResolvedWeights:
     """What fills the trained model in a worker: its own file, after the frozen parts that the file leaves out."""
-    own = todo.folder / "weights.safetensors"
-    parts = {name: todo.found.parts[name] for name in weight_files.needed_parts(own, todo.found.parts)}
+    own = plan.folder / "weights.safetensors"
+    parts = {name: plan.found.parts[name] for name in weight_files.needed_parts(own, plan.found.parts)}
     return weight_files.ResolvedWeights(parts, own, {}, (), False)
 
 
-def _built(todo: Plan) -> Any:
-    return None if todo.request.scores else models.build(todo.card, todo.found, todo.request.seed)
+def _built(plan: Plan) -> Any:
+    return None if plan.request.scores else models.build(plan.card, plan.found, plan.request.seed)
 
 
 @contextmanager
@@ -205,35 +205,35 @@ def _evaluating(model: Any) -> Iterator[None]:
         model.train()
 
 
-def train(todo: Plan, on_epoch: Callable[[dict[str, Any]], None]) -> Trained:
+def train(plan: Plan, on_epoch: Callable[[dict[str, Any]], None]) -> Trained:
     """Only a plan's training, in the folder where `execute` then goes on from it under the same conditions.
 
     Of a finished run it is told by its record: its checkpoint is gone.
     """
-    if (record := finished(todo.folder)) is not None and record.training is not None:
+    if (record := finished(plan.folder)) is not None and record.training is not None:
         from harness.engine.trainer import Trained
 
         told = record.training
         return Trained(told.steps, told.epochs, told.best_epoch, told.seconds or 0.0, list(record.history or ()))
-    model = models.build(todo.card, todo.found, todo.request.seed)
-    device = devices.choose(todo.request.device, model)
-    with locked(todo.folder), as_begun(todo.folder, lambda: conditions_of(todo, model, device, None)) as now:
-        prepare(todo.folder, todo.facts, now, force=False)
-        return _train(todo, model, device, None, on_epoch)
+    model = models.build(plan.card, plan.found, plan.request.seed)
+    device = devices.choose(plan.request.device, model)
+    with locked(plan.folder), as_begun(plan.folder, lambda: conditions_of(plan, model, device, None)) as now:
+        prepare(plan.folder, plan.facts, now, force=False)
+        return _train(plan, model, device, None, on_epoch)
 
 
-def workers_of(todo: Plan, model: Any) -> AbstractContextManager[Workers | None]:
+def workers_of(plan: Plan, model: Any) -> AbstractContextManager[Workers | None]:
     """The workers that the request asks for; None where this process does the work by itself."""
-    request = todo.request
+    request = plan.request
     if model is None or (request.workers < 2 and not request.ray):
         return nullcontext()
     from harness.engine.distributed.workers import start_workers
 
-    return start_workers(model, request.ray, request.workers, request.device, folder=todo.folder)
+    return start_workers(model, request.ray, request.workers, request.device, folder=plan.folder)
 
 
 def _train(
-    todo: Plan,
+    plan: Plan,
     model: Any,
     device: str,
     workers: Workers | None,
@@ -243,98 +243,98 @@ def _train(
     from harness.engine.trainer import WEIGHTS, Trainer
     from harness.models.weights.checkpoint import read_state
 
-    request = todo.request
-    rows, validation = todo.rows("train"), todo.rows("validation")
+    request = plan.request
+    rows, validation = plan.rows("train"), plan.rows("validation")
     arguments: dict[str, Any] = {
-        "recipe": todo.card.recipe,
+        "recipe": plan.card.recipe,
         "table": rows,
-        "labels": oriented_labels(todo.data, rows),
-        "validation": (pairs_of(validation), oriented_labels(todo.data, validation)),
-        "crop_size": todo.card.protocol.crop_size or (capabilities(model).crop_size if model is not None else None),
-        "card_path": todo.card.path,
-        "folder": todo.folder,
+        "labels": oriented_labels(plan.data, rows),
+        "validation": (pairs_of(validation), oriented_labels(plan.data, validation)),
+        "crop_size": plan.card.protocol.crop_size or (capabilities(model).crop_size if model is not None else None),
+        "card_path": plan.card.path,
+        "folder": plan.folder,
         "seed": request.seed,
         "batch": request.batch,
         "trainings": request.trainings,
-        "from_files": dict(todo.found.sha256) if todo.found.parts and not (todo.found.file or todo.found.backbone) else {},
+        "from_files": dict(plan.found.sha256) if plan.found.parts and not (plan.found.file or plan.found.backbone) else {},
         "metadata": {
-            "model": todo.card.name,
-            "trained_on": ",".join(sorted({*todo.found.trained_on, todo.data.name})),
-            "protocol": todo.protocol,
-            "key": todo.key,
+            "model": plan.card.name,
+            "trained_on": ",".join(sorted({*plan.found.trained_on, plan.data.name})),
+            "protocol": plan.protocol,
+            "key": plan.key,
         },
     }
-    if workers is not None and (group := workers.group(model, todo.card.recipe)) is not None:
+    if workers is not None and (group := workers.group(model, plan.card.recipe)) is not None:
         from harness.engine.distributed import training
 
-        job = Job(todo.card, todo.found, request.seed, request.batch, imposed())
+        job = Job(plan.card, plan.found, request.seed, request.batch, imposed())
         trained = training.train(workers.session, group, job, arguments, on_epoch=on_epoch)
         # Frozen parts that came from files are not in it: the model has them.
-        model.load_state_dict(read_state(todo.folder / WEIGHTS), strict=False)
+        model.load_state_dict(read_state(plan.folder / WEIGHTS), strict=False)
         model.eval()
         return trained
     return Trainer(model, **arguments, device=device, on_epoch=on_epoch).train()
 
 
-def _take(todo: Plan, model: Any, scores: pd.Series | None) -> Scoring:
+def _take(plan: Plan, model: Any, scores: pd.Series | None) -> Scoring:
     """Put the scores of a file (`scores`), or of an ensemble of files, where scoring would have put them."""
-    rows = todo.rows(*SCORED_PARTS)
-    file = ScoreFile(todo.folder)
+    rows = plan.rows(*SCORED_PARTS)
+    file = ScoreFile(plan.folder)
     if scores is None:
         file.resume([])
         names = list(rows["name"])
         results = [Scored(name, score, False, "", "", ()) for name, score in zip(names, model.of_names(names), strict=True)]
-        file.append(results, list(todo.parts[rows.index]))
+        file.append(results, list(plan.parts[rows.index]))
         return Scoring(0.0, 0, None)
     file.resume([])
     kept = rows[rows["name"].isin(scores.index)]
     by_name = scores.to_dict()
     results = [Scored(name, float(by_name[name]), False, "", "", ()) for name in kept["name"]]
-    file.append(results, list(todo.parts[kept.index]))
+    file.append(results, list(plan.parts[kept.index]))
     return Scoring(0.0, 0, None)
 
 
-def _given_scores(todo: Plan) -> pd.Series:
+def _given_scores(plan: Plan) -> pd.Series:
     """The scores of the request's file by name, those of the scored parts; raises UsageError for a file that does not fit."""
-    path, rows = str(todo.request.scores), todo.rows(*SCORED_PARTS)
+    path, rows = str(plan.request.scores), plan.rows(*SCORED_PARTS)
     given = read_scores(path)
-    if not todo.request.inner:
-        refuse_unmatched(given["name"], rows["name"], todo.data.table["name"], (path, todo.data.name))
+    if not plan.request.inner:
+        refuse_unmatched(given["name"], rows["name"], plan.data.table["name"], (path, plan.data.name))
     scores: pd.Series = given[given["name"].isin(rows["name"])].set_index("name")["score"]
     if scores.empty:
-        raise UsageError(f"{path} and the scored parts of {todo.data.name} have no name in common")
+        raise UsageError(f"{path} and the scored parts of {plan.data.name} have no name in common")
     return scores
 
 
-def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: Scoring) -> Record:
-    file = ScoreFile(todo.folder)
+def _record(plan: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: Scoring) -> Record:
+    file = ScoreFile(plan.folder)
     scores = file.read()
-    computed = figures(todo, scores)
+    computed = figures(plan, scores)
     pictures = file.picture_hashes()
-    trained_on = sorted({*todo.card.trained_on, *todo.found.trained_on, *([todo.data.name] if training else [])})
+    trained_on = sorted({*plan.card.trained_on, *plan.found.trained_on, *([plan.data.name] if training else [])})
     document = {
         "format": FORMAT,
-        "key": todo.key,
-        "model": todo.card.name,
-        "dataset": todo.data.name,
-        "protocol": todo.protocol,
+        "key": plan.key,
+        "model": plan.card.name,
+        "dataset": plan.data.name,
+        "protocol": plan.protocol,
         "split": "test",
-        "seed": todo.request.seed,
-        "request": request_facts(todo.request),
+        "seed": plan.request.seed,
+        "request": request_facts(plan.request),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "partial": todo.request.limit is not None,
-        "incomplete": bool(missing(todo.data.card, todo.data.table, todo.protocol)),
-        "seen": todo.data.name in (set(todo.card.trained_on) | set(todo.found.trained_on))
-        and todo.card.trained_split != todo.identity.split,
-        "contaminated_by": _contaminated_by(todo, trained_on),
-        "random_weights": todo.found.random and any(entry.use == "always" for entry in todo.card.weights),
-        "rebuildable": todo.rebuildable,
+        "partial": plan.request.limit is not None,
+        "incomplete": bool(missing(plan.data.card, plan.data.table, plan.protocol)),
+        "seen": plan.data.name in (set(plan.card.trained_on) | set(plan.found.trained_on))
+        and plan.card.trained_split != plan.identity.split,
+        "contaminated_by": _contaminated_by(plan, trained_on),
+        "random_weights": plan.found.random and any(entry.use == "always" for entry in plan.card.weights),
+        "rebuildable": plan.rebuildable,
         "trained_on": trained_on,
         "metrics": computed["metrics"],
         "without_each_reference": computed["without_each_reference"],
         "controls": computed["controls"],
         "figures": computed["figures"],
-        "remarks": list(todo.data.table.attrs.get("notes", [])),
+        "remarks": list(plan.data.table.attrs.get("notes", [])),
         "identical_pairs": scoring.identical,
         "training": {k: v for k, v in asdict(training).items() if k != "history"} if training else None,
         "history": training.history if training else None,
@@ -343,46 +343,46 @@ def _record(todo: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "runtime_per_image": scoring.runtime,
         "conditions": dict(now),
         "details": capabilities(model).details if model is not None else None,
-        "note": ". ".join(filter(None, (todo.data.card.note, todo.data.card.protocols[todo.protocol].note, todo.request.remark))),
-        "identity": dict(todo.facts),
+        "note": ". ".join(filter(None, (plan.data.card.note, plan.data.card.protocols[plan.protocol].note, plan.request.remark))),
+        "identity": dict(plan.facts),
         "hashes": {
-            "weights": dict(todo.found.sha256),
-            "table": todo.identity.table,
-            "split": todo.identity.split,
+            "weights": dict(plan.found.sha256),
+            "table": plan.identity.table,
+            "split": plan.identity.split,
             "scores": sha256_json([[n, repr(s), p] for n, s, p in scores]),
             "pictures": sha256_json(sorted(pictures)),
-            "images": todo.data.images or (sha256_json(sorted(pictures)) if todo.content else None),
-            "pictures_by_reference": pictures_by_reference(todo.data.table, pictures),
-            "training_pictures_by_reference": training_pictures(todo) if training else None,
+            "images": plan.data.images or (sha256_json(sorted(pictures)) if plan.content else None),
+            "pictures_by_reference": pictures_by_reference(plan.data.table, pictures),
+            "training_pictures_by_reference": training_pictures(plan) if training else None,
             "manifest": manifest_hash(
-                todo.data.card, datasets.data_root(todo.data.card.folder or todo.data.name, todo.request.root)
+                plan.data.card, datasets.data_root(plan.data.card.folder or plan.data.name, plan.request.root)
             ),
-            "trained_weights": sha256_file(todo.folder / "weights.safetensors") if training else None,
+            "trained_weights": sha256_file(plan.folder / "weights.safetensors") if training else None,
         },
-        "cards": {"model": asdict(todo.card) | {"path": ""}, "dataset": asdict(todo.data.card) | {"path": ""}},
+        "cards": {"model": asdict(plan.card) | {"path": ""}, "dataset": asdict(plan.data.card) | {"path": ""}},
     }
-    return of_document(document, todo.folder)
+    return of_document(document, plan.folder)
 
 
-def _contaminated_by(todo: Plan, trained_on: Sequence[str]) -> list[str]:
-    """What the model was trained on and shares pictures or labels with the tested dataset, which is not itself meant here."""
-    known = load_cards("datasets", todo.request.cards)
-    others = [card for name in trained_on if name != todo.data.name and isinstance(card := known.get(name), DatasetCard)]
-    return [card.name for card in others if related(todo.data.card, card, content_left_out=bool(todo.request.exclude))]
+def _contaminated_by(plan: Plan, trained_on: Sequence[str]) -> list[str]:
+    """What the model was trained on and shares images or labels with the tested dataset, which is not itself meant here."""
+    known = load_cards("datasets", plan.request.cards)
+    others = [card for name in trained_on if name != plan.data.name and isinstance(card := known.get(name), DatasetCard)]
+    return [card.name for card in others if related(plan.data.card, card, content_left_out=bool(plan.request.exclude))]
 
 
-def _say_if_only_the_code_differs(todo: Plan) -> None:
-    """Before training anew: a run of the same request by another state of the model's code may be what the user wants."""
-    if not todo.trained or (todo.folder / "state.json").is_file():
+def _say_if_only_the_code_differs(plan: Plan) -> None:
+    """Before training again: a run of the same request by another state of the model's code may be what the user wants."""
+    if not plan.trained or (plan.folder / "state.json").is_file():
         return
-    wanted = json.loads(json.dumps({**todo.facts, "code": None}))
-    for folder in sorted(path for path in todo.folder.parent.glob("*") if path.is_dir()):
+    wanted = json.loads(json.dumps({**plan.facts, "code": None}))
+    for folder in sorted(path for path in plan.folder.parent.glob("*") if path.is_dir()):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             begun = json.loads((folder / "state.json").read_text(encoding="utf-8"))["identity"]
             if {**begun, "code": None} != wanted:
                 continue
-            _log.info(f"{todo.card.name}: the model's code changed since {folder} was trained; training anew")
+            _log.info(f"{plan.card.name}: the model's code changed since {folder} was trained; training again")
             if (weights := folder / "weights.safetensors").is_file():
-                words = ["harness", "run", todo.request.model, "--dataset", todo.request.dataset, "--weights", str(weights)]
-                words += ["--protocol", todo.request.protocol] if todo.request.protocol else []
+                words = ["harness", "run", plan.request.model, "--dataset", plan.request.dataset, "--weights", str(weights)]
+                words += ["--protocol", plan.request.protocol] if plan.request.protocol else []
                 _log.info(f"its weights as they are: {shlex.join(words)}")

@@ -1,7 +1,7 @@
 """From pairs to scores, chunk by chunk.
 
 A chunk is up to `batch` distorted images of one reference, cut once from the table's order. It is the unit of work,
-of writing and of resuming: equal chunks give equal bits. Pictures are decoded ahead of the model.
+of writing and of resuming: equal chunks give equal bits. Images are decoded ahead of the model.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Scorer:
     def score(self, chunks: Sequence[Sequence[Pair]]) -> Iterator[list[Scored]]:
         """The results of each chunk, in the chunks' order.
 
-        Raises UsageError for pictures that cannot be scored, RunError naming the images whose score is not finite.
+        Raises UsageError for images that cannot be scored, RunError naming the images whose score is not finite.
         """
         with ThreadPoolExecutor(self.threads) as pool, self.working():
             if self.on_uint8:
@@ -171,7 +171,7 @@ class Scorer:
     def score_decoded(
         self, chunk: Sequence[Pair], reference: decode.Decoded, distorted: Sequence[decode.Decoded]
     ) -> list[Scored]:
-        """The results of a chunk whose pictures are decoded: one reference, and an image per pair."""
+        """The results of a chunk whose images are decoded: one reference, and an image per pair."""
         with errors_of(self.card_path, "its model cannot score", RunError), numerics(self.device, self.precision):
             return self._score_decoded(chunk, reference, distorted)
 
@@ -187,8 +187,8 @@ class Scorer:
             values = self._values(chunk[0], reference, distorted, places)
         return _finite(
             [
-                self._scored(pair, reference, picture, places, [float(v) for v in values[:, i]])
-                for i, (pair, picture) in enumerate(zip(chunk, distorted, strict=True))
+                self._scored(pair, reference, image, places, [float(v) for v in values[:, i]])
+                for i, (pair, image) in enumerate(zip(chunk, distorted, strict=True))
             ]
         )
 
@@ -199,24 +199,24 @@ class Scorer:
         identical = [any(rows[i].identical for rows in each if rows) for i in range(len(chunk))]
         scores = self.model.combine(np.array(known, dtype=np.float64))
         return [
-            Scored(name, float(score), same, picture.sha256, reference.sha256, (), _remarks(name, reference, picture))
-            for name, score, same, picture in zip(names, scores, identical, distorted, strict=True)
+            Scored(name, float(score), same, image.sha256, reference.sha256, (), _remarks(name, reference, image))
+            for name, score, same, image in zip(names, scores, identical, distorted, strict=True)
         ]
 
     def _uint8(
         self, chunk: Sequence[Pair], reference: decode.Decoded, distorted: Sequence[decode.Decoded], place: Crop
     ) -> list[float]:
-        still = _cut(reference.pixels, place)
-        score = partial(self.model.score_uint8, still)
+        reference_crops = _cut(reference.pixels, place)
+        score = partial(self.model.score_uint8, reference_crops)
         if len(distorted) > 1 and self.can.score_several_uint8:
-            cuts = [_cut(picture.pixels, place) for picture in distorted]
-            return [float(v) for v in self.model.score_several_uint8(self.model.embed_uint8(still), cuts)]
+            cuts = [_cut(image.pixels, place) for image in distorted]
+            return [float(v) for v in self.model.score_several_uint8(self.model.embed_uint8(reference_crops), cuts)]
         if len(distorted) > 1 and self.can.embed_uint8:
-            score = partial(self.model.score_embedded_uint8, self.model.embed_uint8(still))
+            score = partial(self.model.score_embedded_uint8, self.model.embed_uint8(reference_crops))
         values = []
-        for pair, picture in zip(chunk, distorted, strict=True):
+        for pair, image in zip(chunk, distorted, strict=True):
             try:
-                values.append(float(score(_cut(picture.pixels, place))))
+                values.append(float(score(_cut(image.pixels, place))))
             except RunError as error:
                 raise RunError(f"{pair.name}: {error}") from error
         return values
@@ -225,8 +225,8 @@ class Scorer:
         """A chunk with its images, what `score_decoded` takes. Raises UsageError for one that cannot be scored."""
         reference = self._references.read(chunk[0].reference)
         distorted = [decode.read_hashed(pair.distorted) for pair in chunk]
-        for pair, picture in zip(chunk, distorted, strict=True):
-            decode.check_same_size(reference.pixels, picture.pixels, pair.name)
+        for pair, image in zip(chunk, distorted, strict=True):
+            decode.check_same_size(reference.pixels, image.pixels, pair.name)
         return chunk, reference, distorted
 
     def _places(self, pair: Pair, pixels: Pixels) -> list[Crop]:
@@ -276,14 +276,18 @@ class Scorer:
 
         group = groups[number]
         with torch.inference_mode():
-            moved = self._tensors([_cut(d.pixels, place) for place in group for d in distorted])
+            distorted_crops = self._tensors([_cut(d.pixels, place) for place in group for d in distorted])
             index = torch.arange(len(group), device=self.device).repeat_interleave(len(distorted))
             if self.can.score_embedded:
                 embedding = self._embedding(pair, reference, groups, number)
-                scores = self._halving(lambda rows: self.model.score_embedded(embedding, moved[rows], index[rows]), len(moved))
+                scores = self._halving(
+                    lambda rows: self.model.score_embedded(embedding, distorted_crops[rows], index[rows]), len(distorted_crops)
+                )
             else:
-                still = self._tensors([_cut(reference.pixels, place) for place in group])
-                scores = self._halving(lambda rows: self.model.score(still[index[rows]], moved[rows]), len(moved))
+                reference_crops = self._tensors([_cut(reference.pixels, place) for place in group])
+                scores = self._halving(
+                    lambda rows: self.model.score(reference_crops[index[rows]], distorted_crops[rows]), len(distorted_crops)
+                )
         return scores.float().cpu().numpy().reshape(len(group), len(distorted))
 
     def _embedding(self, pair: Pair, reference: decode.Decoded, groups: list[list[Crop]], number: int) -> Any:
@@ -390,20 +394,20 @@ def score_pair(
         protocol = Cropping(crops=protocol)
     scorer = Scorer(model, protocol, identical=card.identical if card else None, seed=seed, batch=1)
     if isinstance(reference, np.ndarray) or isinstance(distorted, np.ndarray):
-        still, moved = (decode.Decoded(_as_pixels(x), "") for x in (reference, distorted))
+        reference_crops, distorted_crops = (decode.Decoded(_as_pixels(x), "") for x in (reference, distorted))
         pair = Pair("the distorted image", "", "", "" if isinstance(reference, np.ndarray) else Path(reference).stem)
-        decode.check_same_size(still.pixels, moved.pixels, pair.name)
-        return scorer.score_decoded([pair], still, [moved])[0].score
+        decode.check_same_size(reference_crops.pixels, distorted_crops.pixels, pair.name)
+        return scorer.score_decoded([pair], reference_crops, [distorted_crops])[0].score
     pair = Pair(str(distorted), str(distorted), str(reference), Path(reference).stem)
     return next(scorer.score([[pair]]))[0].score
 
 
-def _as_pixels(picture: Any) -> Pixels:
-    if not isinstance(picture, np.ndarray):
-        return decode.read(picture)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise UsageError(f"expected (H, W, 3) uint8 RGB, got {picture.shape} {picture.dtype}")
-    return picture
+def _as_pixels(image: Any) -> Pixels:
+    if not isinstance(image, np.ndarray):
+        return decode.read(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise UsageError(f"expected (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
+    return image
 
 
 def _cut(pixels: Pixels, place: Crop) -> Pixels:

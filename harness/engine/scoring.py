@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import models
-from harness.datasets.table import has_pictures
+from harness.datasets.table import has_images
 from harness.engine import devices
 from harness.engine.content import pictures_by_name, refuse_changed_pictures
 from harness.engine.kernels import as_begun, kernels_of
-from harness.engine.request import SCORED_PARTS, Plan, plan
+from harness.engine.request import SCORED_PARTS, Plan, make_plan
 from harness.engine.scorer import Pair, Scorer, ahead, pairs_of, refuse_small
 from harness.engine.warm_time import WarmTime
 from harness.files.atomic import writing
@@ -57,7 +57,7 @@ class Scoring(NamedTuple):
 class _Run:
     """One run's scores as they grow, and what this command's share of them cost and met."""
 
-    todo: Plan
+    plan: Plan
     scorer: Scorer | WorkerPool
     fresh: int = 0
     """Pairs that this command scored."""
@@ -68,12 +68,12 @@ class _Run:
     failed: bool = False
 
     def __post_init__(self) -> None:
-        rows = self.todo.rows(*SCORED_PARTS)
-        self.part_of = dict(zip(rows["name"], self.todo.parts[rows.index], strict=True))
+        rows = self.plan.rows(*SCORED_PARTS)
+        self.part_of = dict(zip(rows["name"], self.plan.parts[rows.index], strict=True))
         self.chunks: list[list[Pair]] = self.scorer.chunks(pairs_of(rows))
         self.names = [[pair.name for pair in chunk] for chunk in self.chunks]
-        self.known = pictures_by_name(self.todo, rows)
-        self.file = ScoreFile(self.todo.folder)
+        self.known = pictures_by_name(self.plan, rows)
+        self.file = ScoreFile(self.plan.folder)
         self.done: set[int] = set()
         self.count = 0
 
@@ -111,72 +111,72 @@ class Together:
         if not isinstance(first.scorer, Scorer) or not first.scorer.on_uint8:
             return []
         opened = []
-        same = [todo for todo in self.coming if todo.data.name == first.todo.data.name and _cheap(todo)]
+        same = [plan for plan in self.coming if plan.data.name == first.plan.data.name and _cheap(plan)]
         for asked in same:
             # What is wrong with a run is told in its own turn.
             with contextlib.suppress(HarnessError, OSError):
-                todo = _scored_plan(asked)
-                if (run := _opened(todo, first, stack)) is not None:
-                    if (before := self.taken(todo)) is not None:
+                plan = _scored_plan(asked)
+                if (run := _opened(plan, first, stack)) is not None:
+                    if (before := self.taken(plan)) is not None:
                         run.add(before)
-                    self._scored[todo.folder] = run
+                    self._scored[plan.folder] = run
                     opened.append(run)
         return opened
 
-    def taken(self, todo: Plan) -> _Run | None:
-        """What the run of `todo` got in the turn of another."""
-        return self._scored.pop(todo.folder, None)
+    def taken(self, plan: Plan) -> _Run | None:
+        """What the run of `plan` got in the turn of another."""
+        return self._scored.pop(plan.folder, None)
 
 
-def _cheap(todo: Plan) -> bool:
+def _cheap(plan: Plan) -> bool:
     """Whether a plan is of a metric without weights that this process scores."""
-    request, card = todo.request, todo.card
+    request, card = plan.request, plan.card
     here = not (request.scores or request.ray or request.force or request.workers > 1) and request.object is None
-    return here and not (card.weights or card.recipe or card.program) and has_pictures(todo.data.table)
+    return here and not (card.weights or card.recipe or card.program) and has_images(plan.data.table)
 
 
-def _scored_plan(todo: Plan) -> Plan:
+def _scored_plan(plan: Plan) -> Plan:
     """The plan whose run holds the scores: of a protocol with repeats, where nothing is trained, all are scored by `full`."""
-    repeats = todo.data.card.protocols[todo.protocol].repeats
+    repeats = plan.data.card.protocols[plan.protocol].repeats
     # A limit holds for each split, so that the splits are scored one by one (`harness.engine.repeats`).
-    single = repeats == 1 or todo.request.splits == 1 or todo.request.limit is not None
-    return todo if single else plan(replace(todo.request, protocol="full"), todo.data)
+    single = repeats == 1 or plan.request.splits == 1 or plan.request.limit is not None
+    return plan if single else make_plan(replace(plan.request, protocol="full"), plan.data)
 
 
-def _opened(todo: Plan, first: _Run, stack: ExitStack) -> _Run | None:
-    model = models.build(todo.card, todo.found, todo.request.seed)
-    refuse_small(model, todo.card.protocol, pairs_of(todo.rows(*SCORED_PARTS)))
-    device = devices.choose(todo.request.device, model)
-    with scorer_of(todo, model, device, None, todo.found) as scorer:
-        run = _Run(todo, scorer)
-    if todo.folder.is_symlink() or run.chunks != first.chunks or not (isinstance(scorer, Scorer) and scorer.on_uint8):
+def _opened(plan: Plan, first: _Run, stack: ExitStack) -> _Run | None:
+    model = models.build(plan.card, plan.found, plan.request.seed)
+    refuse_small(model, plan.card.protocol, pairs_of(plan.rows(*SCORED_PARTS)))
+    device = devices.choose(plan.request.device, model)
+    with scorer_of(plan, model, device, None, plan.found) as scorer:
+        run = _Run(plan, scorer)
+    if plan.folder.is_symlink() or run.chunks != first.chunks or not (isinstance(scorer, Scorer) and scorer.on_uint8):
         return None
-    with writing(todo.folder):
-        todo.folder.mkdir(parents=True, exist_ok=True)
-    if not stack.enter_context(held(todo.folder / "lock", wait=False)) or (todo.folder / "record.json").exists():
+    with writing(plan.folder):
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    if not stack.enter_context(held(plan.folder / "lock", wait=False)) or (plan.folder / "record.json").exists():
         return None
-    processes.end_leftovers(todo.folder)
-    with as_begun(todo.folder, lambda: conditions_of(todo, model, device, None)) as now:
-        prepare(todo.folder, todo.facts, now, force=False)
+    processes.end_leftovers(plan.folder)
+    with as_begun(plan.folder, lambda: conditions_of(plan, model, device, None)) as now:
+        prepare(plan.folder, plan.facts, now, force=False)
     run.resume()
     return run
 
 
 def score(
-    todo: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights, together: Together | None = None
+    plan: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights, together: Together | None = None
 ) -> Scoring:
     """Score what scores.csv lacks."""
-    with scorer_of(todo, model, device, workers, found) as scorer, ExitStack() as stack:
-        run, before = _Run(todo, scorer), together.taken(todo) if together else None
+    with scorer_of(plan, model, device, workers, found) as scorer, ExitStack() as stack:
+        run, before = _Run(plan, scorer), together.taken(plan) if together else None
         run.resume()
         if run.done and before is None:
-            _log.info(f"{todo.card.name}: {run.count} of {len(run.part_of)} scores are there already")
+            _log.info(f"{plan.card.name}: {run.count} of {len(run.part_of)} scores are there already")
         if before is not None:
             run.add(before)
         left = {number: chunk for number, chunk in enumerate(run.chunks) if number not in run.done}
         others = together.open(run, stack) if together and left else []
-        title = ", ".join(one.todo.card.name for one in (run, *others))
-        with progress(f"{title} on {todo.data.name}", len(run.part_of), done=run.count, unit="pairs") as step:
+        title = ", ".join(one.plan.card.name for one in (run, *others))
+        with progress(f"{title} on {plan.data.name}", len(run.part_of), done=run.count, unit="pairs") as step:
             begun = time.monotonic()
             for results in _together(run, others, left) if others else (results for _, results in scorer.each(left)):
                 run.take(results)
@@ -186,7 +186,7 @@ def score(
         for line in remark_lines(run.remarks):
             _log.info(line)
         run.file.finish(run.names)
-        refuse_changed_pictures(todo, run.file, run.known)
+        refuse_changed_pictures(plan, run.file, run.known)
         seconds = run.seconds * len(run.part_of) / run.fresh if run.fresh else 0.0
         return Scoring(seconds, run.identical, run.runtime or scorer.seconds_per_image(run.chunks))
 
@@ -251,20 +251,20 @@ def _share_out(runs: Sequence[_Run], scorers: Sequence[Scorer], spent: Sequence[
         scorer.forget()
 
 
-def conditions_of(todo: Plan, model: Any, device: str, workers: Workers | None) -> dict[str, Any]:
+def conditions_of(plan: Plan, model: Any, device: str, workers: Workers | None) -> dict[str, Any]:
     """Under which conditions the request's bits repeat (`harness.results.conditions.conditions`)."""
     if workers is None:
         threads = devices.threads(model)
-        return conditions(device, threads, todo.request.batch, kernels_of(model, device, threads))
-    return workers.conditions(todo.request.batch, model, todo.card.recipe if todo.trained else None)
+        return conditions(device, threads, plan.request.batch, kernels_of(model, device, threads))
+    return workers.conditions(plan.request.batch, model, plan.card.recipe if plan.trained else None)
 
 
 @contextmanager
 def scorer_of(
-    todo: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights
+    plan: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights
 ) -> Iterator[Scorer | WorkerPool]:
     """The plan's scorer, here or by workers: the card's cropping, the request's seed and batch; `found` fills the model."""
-    card, request = todo.card, todo.request
+    card, request = plan.card, plan.request
     here = Scorer(model, card.protocol, card.identical, request.seed, device, request.batch, card_path=card.path)
     if workers is None:
         yield here

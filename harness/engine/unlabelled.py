@@ -78,7 +78,7 @@ def read_pairs(path: str, root: str | None = None) -> list[Pair]:
         problems += [f"{path}: empty {column} in {frame.index.name}s {listed(blank)}"] if blank else []
     missing = sorted({p for pair in pairs for p in (pair.distorted, pair.reference) if not os.path.isfile(p)})
     shown = [explained(place) for place in missing[:20]] + missing[20:]
-    problems += [f"{path}: {len(missing)} pictures are missing: {listed(shown)}"] if missing and not problems else []
+    problems += [f"{path}: {len(missing)} images are missing: {listed(shown)}"] if missing and not problems else []
     if problems:
         raise UsageError("\n".join(problems))
     return pairs
@@ -228,7 +228,7 @@ def score_all(
     kept = sum(len(chunks[number]) for number in done)
     if kept:
         _log.info(f"going on: {kept} of {len(pairs)} pairs were scored before")
-    todo = [number for number in range(len(chunks)) if number not in done]
+    plan = [number for number in range(len(chunks)) if number not in done]
     threads = ready[0].scorer.threads
     references = KeptReferences(threads)
     problems: list[str] = []
@@ -244,7 +244,7 @@ def score_all(
         pool = stack.enter_context(ThreadPoolExecutor(threads))
         for one in ready:
             stack.enter_context(one.scorer.working())
-        for number, images, outcome in ahead(pool, work, todo, threads + 1):
+        for number, images, outcome in ahead(pool, work, plan, threads + 1):
             if isinstance(images, str):
                 problems.append(images)
                 continue
@@ -308,7 +308,7 @@ def _resume(
 ) -> dict[int, list[ScoredPair]]:
     """Chunks that a killed command finished under the same models, as far as their images are still what was scored.
 
-    A journal of anything else begins anew.
+    A journal of anything else begins again.
     """
     identity = sha256_json({"format": 2, "models": [[r.name, r.identity] for r in ready], "pairs": [list(p) for p in pairs]})
     head = json.dumps({"journal": "harness score", "identity": identity}) + "\n"

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import models
-from harness.datasets.table import has_pictures
+from harness.datasets.table import has_images
 from harness.engine import devices
 from harness.engine.asked_again import Repeated, request_of
 from harness.engine.content import hashed_pictures, pictures_by_reference, training_pictures
 from harness.engine.measure import measure
-from harness.engine.request import SCORED_PARTS, Plan, Request, plan
+from harness.engine.request import SCORED_PARTS, Plan, Request, make_plan
 from harness.engine.run import execute, figures, workers_of
 from harness.engine.scorer import pairs_of
 from harness.engine.scoring import conditions_of, scorer_of
@@ -134,28 +134,28 @@ def verify(
         asked = Request(**fields, **options, runs=scratch, mlflow_uri="off", rehash=True)
         findings = own_contradictions(folder, record)
         try:
-            todo = plan(asked)
+            plan = make_plan(asked)
         except HarnessError as error:
             return VerificationResult(folder, 0, (*findings, Finding("request", f"it cannot be asked again: {error}")), ())
-        findings += identity_differences(record, todo, folder)
+        findings += identity_differences(record, plan, folder)
         if findings:
             return VerificationResult(folder, 0, tuple(findings), ())
         with choice.using(record.conditions.get("kernels")):
-            checked, found, remarks = _again(folder, record, todo, sample, train=train)
+            checked, found, remarks = _again(folder, record, plan, sample, train=train)
         return VerificationResult(folder, checked, tuple(found), tuple(remarks))
 
 
-def identity_differences(record: Record, todo: Plan, folder: Path | None = None) -> list[Finding]:
+def identity_differences(record: Record, plan: Plan, folder: Path | None = None) -> list[Finding]:
     """In what the same request means something else today: card, labels, split, weights, code, and, with the run's `folder`,
     images, which are named as far as the record knows them."""
-    before, now = dict(record.identity), todo.facts
+    before, now = dict(record.identity), plan.facts
     if folder is None:
         before["images"] = now["images"]
     found = [Finding(*difference) for difference in _identity_differences(before, now)]
     if folder is None or before["images"] == now["images"]:
         return found
-    named = _training_findings(record, todo)
-    named += _picture_findings(folder, record, todo, hashed_pictures(todo, *SCORED_PARTS)) if todo.content else []
+    named = _training_findings(record, plan)
+    named += _picture_findings(folder, record, plan, hashed_pictures(plan, *SCORED_PARTS)) if plan.content else []
     return [finding for finding in found if finding.what != "pictures"] + (
         named or [finding for finding in found if finding.what == "pictures"]
     )
@@ -191,24 +191,22 @@ def _identity_differences(before: Any, now: Any, path: str = "") -> list[tuple[s
     return [(words.get(room, room), texts.get(room, f"{path} was {before!r}, is {now!r}"))]
 
 
-def _training_findings(record: Record, todo: Plan) -> list[Finding]:
+def _training_findings(record: Record, plan: Plan) -> list[Finding]:
     known = record.hashes.training_pictures_by_reference
     if not known:
         return []
-    now = training_pictures(todo)
+    now = training_pictures(plan)
     changed = [reference for reference, digest in now.items() if digest != known.get(reference)]
-    return (
-        [Finding("pictures", f"training pictures of {len(changed)} references are others: {listed(changed)}")] if changed else []
-    )
+    return [Finding("pictures", f"training images of {len(changed)} references are others: {listed(changed)}")] if changed else []
 
 
-def _again(folder: Path, record: Record, todo: Plan, sample: int | None, *, train: bool) -> tuple[int, list[Finding], list[str]]:
+def _again(folder: Path, record: Record, plan: Plan, sample: int | None, *, train: bool) -> tuple[int, list[Finding], list[str]]:
     scores = {n: s for n, s, _ in ScoreFile(folder).read()}
-    if todo.request.scores or not has_pictures(todo.data.table):
-        return len(scores), _measured(record, todo, scores) + _files_findings(todo, scores), []
+    if plan.request.scores or not has_images(plan.data.table):
+        return len(scores), _measured(record, plan, scores) + _files_findings(plan, scores), []
     kept = folder / WEIGHTS
     if not record.training or kept.is_file():
-        results, now = scored_again(record, todo, kept, sample)
+        results, now = scored_again(record, plan, kept, sample)
         # Who trained the weights that are here changes nothing in what they score.
         before, now = ({k: v for k, v in c.items() if k != "training"} for c in (record.conditions, now))
         fresh, exact = {r.name: r.score for r in results}, now == before
@@ -217,29 +215,29 @@ def _again(folder: Path, record: Record, todo: Plan, sample: int | None, *, trai
         remarks = [] if exact else [f"other conditions: {conditions.difference(before, now)}"]
     elif train:
         _log.info(f"the record keeps no weights: training it again (it took {record.training.seconds or 0:.0f} s)")
-        again = execute(todo)
+        again = execute(plan)
         fresh = {n: s for n, s, _ in ScoreFile(again.folder).read()}
         pictures = ScoreFile(again.folder).picture_hashes()
         findings, remarks = trained_findings(record, again.record, scores, fresh)
     else:
         fresh, findings = {}, []
-        pictures = hashed_pictures(todo, *SCORED_PARTS)
+        pictures = hashed_pictures(plan, *SCORED_PARTS)
         remarks = ["its trained weights are not here, and it was not trained again: the scores themselves are not checked"]
-    findings = _picture_findings(folder, record, todo, pictures) + findings + _measured(record, todo, scores)
+    findings = _picture_findings(folder, record, plan, pictures) + findings + _measured(record, plan, scores)
     return len(fresh), findings, remarks
 
 
-def scored_again(record: Record, todo: Plan, kept: Path, sample: int | None) -> tuple[list[Scored], dict[str, Any]]:
+def scored_again(record: Record, plan: Plan, kept: Path, sample: int | None) -> tuple[list[Scored], dict[str, Any]]:
     """The results of scoring with the weights at hand, and the conditions of that."""
-    found = ResolvedWeights({}, kept, {}, (), False) if record.training else todo.found
-    model = models.build(todo.card, found, todo.request.seed)
+    found = ResolvedWeights({}, kept, {}, (), False) if record.training else plan.found
+    model = models.build(plan.card, found, plan.request.seed)
     with ExitStack() as stack:
-        workers = stack.enter_context(workers_of(todo, model))
-        device = devices.choose("cpu" if workers else todo.request.device, model)
-        now = conditions_of(todo, model, device, workers)
+        workers = stack.enter_context(workers_of(plan, model))
+        device = devices.choose("cpu" if workers else plan.request.device, model)
+        now = conditions_of(plan, model, device, workers)
         move(model, device)
-        scorer = stack.enter_context(scorer_of(todo, model, device, workers, found))
-        chunks = scorer.chunks(pairs_of(todo.rows(*SCORED_PARTS)))
+        scorer = stack.enter_context(scorer_of(plan, model, device, workers, found))
+        chunks = scorer.chunks(pairs_of(plan.rows(*SCORED_PARTS)))
         if sample is not None:
             images = sum(map(len, chunks))
             chunks = chunks[:: max(1, images // sample)]
@@ -270,25 +268,25 @@ def trained_findings(
     return [Finding("scores", f"a new training does not give the figures: {text}") for text in outside], [remark]
 
 
-def _files_findings(todo: Plan, scores: Mapping[str, float]) -> list[Finding]:
+def _files_findings(plan: Plan, scores: Mapping[str, float]) -> list[Finding]:
     """Whether an ensemble of score files gives the record's scores again."""
-    if todo.request.scores:
+    if plan.request.scores:
         return []
-    fresh = models.build(todo.card, todo.found, todo.request.seed).of_names(list(scores))
+    fresh = models.build(plan.card, plan.found, plan.request.seed).of_names(list(scores))
     changed = [name for name, now in zip(scores, fresh, strict=True) if now != scores[name]]
     return [Finding("scores", f"{len(changed)} of {len(scores)} scores do not repeat: {listed(changed, 5)}")] if changed else []
 
 
-def _picture_findings(folder: Path, record: Record, todo: Plan, pictures: Sequence[tuple[str, str, str]]) -> list[Finding]:
+def _picture_findings(folder: Path, record: Record, plan: Plan, pictures: Sequence[tuple[str, str, str]]) -> list[Finding]:
     before = {row[0]: row for row in ScoreFile(folder).picture_hashes()}
     if before:
         changed = [row[0] for row in pictures if row != before.get(row[0])]
-        return [Finding("pictures", f"{len(changed)} pairs have other pictures: {listed(changed)}")] if changed else []
-    complete = set(todo.rows(*SCORED_PARTS)["name"]) == {row[0] for row in pictures}
+        return [Finding("pictures", f"{len(changed)} pairs have other images: {listed(changed)}")] if changed else []
+    complete = set(plan.rows(*SCORED_PARTS)["name"]) == {row[0] for row in pictures}
     known = record.hashes.pictures_by_reference
-    now = pictures_by_reference(todo.data.table, pictures) if complete else {}
+    now = pictures_by_reference(plan.data.table, pictures) if complete else {}
     changed = [reference for reference, digest in now.items() if digest != known.get(reference)]
-    return [Finding("pictures", f"pictures of {len(changed)} references are others: {listed(changed)}")] if changed else []
+    return [Finding("pictures", f"images of {len(changed)} references are others: {listed(changed)}")] if changed else []
 
 
 def score_findings(before: Mapping[str, float], now: Mapping[str, float], *, exact: bool) -> list[Finding]:
@@ -307,10 +305,10 @@ def score_findings(before: Mapping[str, float], now: Mapping[str, float], *, exa
     ]
 
 
-def _measured(record: Record, todo: Plan, scores: Mapping[str, float]) -> list[Finding]:
+def _measured(record: Record, plan: Plan, scores: Mapping[str, float]) -> list[Finding]:
     """Whether the record's figures are those of its scores and the dataset's labels."""
-    tested = [(name, scores[name]) for name in todo.rows("test")["name"] if name in scores]
-    figures = measure(todo.card, todo.data, tested)
+    tested = [(name, scores[name]) for name in plan.rows("test")["name"] if name in scores]
+    figures = measure(plan.card, plan.data, tested)
     before = record.test or Figures(n=None)
     now = figures.json() if figures else {}
     wrong = [k for k in ("n", "srcc", "plcc", "krcc") if not close(getattr(before, k), now.get(k))]
@@ -349,12 +347,12 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
         return measure_repeats_again(folder, record, root, cards)
     fields = request_of(folder, record, cards)
     asked = Request(**fields, root=root, cards=tuple(cards), mlflow_uri="off", offline=True)
-    todo = plan(asked, look=False)
-    problems = [*own_contradictions(folder, record), *identity_differences(record, todo)]
+    plan = make_plan(asked, look=False)
+    problems = [*own_contradictions(folder, record), *identity_differences(record, plan)]
     if problems:
         raise RunError("\n".join(f"{folder}: {problem.what}: {problem.text}" for problem in problems))
     scores = ScoreFile(folder).read()
-    fresh = figures(todo, scores)
+    fresh = figures(plan, scores)
     again = with_figures(record, fresh)
     changed = list(changes(record.to_json()["metrics"], again.to_json()["metrics"]))
     now = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "libraries": libraries()}

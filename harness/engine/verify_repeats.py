@@ -1,6 +1,6 @@
 """`harness verify` of a record of repeated splits: the runs behind it, its rows, and its medians.
 
-A run whose folder lies beside the record's is verified as any run. One that is not there (a committed record keeps none) is done
+A run whose folder lies next to the record's is verified as any run. One that is not there (a committed record keeps none) is done
 again: a model that is not trained is scored, a trained one is trained on that split.
 """
 
@@ -18,7 +18,7 @@ import msgspec
 from harness.engine import verify as single
 from harness.engine.asked_again import Repeated, request_of
 from harness.engine.repeats import Split, repeats_figures, split_of
-from harness.engine.request import Plan, Request, plan
+from harness.engine.request import Plan, Request, make_plan
 from harness.engine.run import execute
 from harness.engine.verify import Finding, VerificationResult
 from harness.files.atomic import write_json
@@ -92,9 +92,9 @@ def _asked(folder: Path, record: RepeatsRecord, options: dict[str, Any], again: 
 
 def _plans(asked: Request, record: RepeatsRecord) -> list[Plan]:
     """A plan for each split; only the first one looks at the images."""
-    first = plan(asked)
+    first = make_plan(asked)
     others = range(1, len(record.repeats))
-    return [first, *(plan(replace(asked, repeat=r, rehash=False), first.data, look=False) for r in others)]
+    return [first, *(make_plan(replace(asked, repeat=r, rehash=False), first.data, look=False) for r in others)]
 
 
 def _as_first(record: RepeatsRecord) -> Record:
@@ -114,7 +114,7 @@ def _split_findings(record: RepeatsRecord, plans: Sequence[Plan]) -> list[Findin
 def _row_findings(
     mine: Sequence[RepeatFigures], rows: Sequence[tuple[str, float, str]], kept: Sequence[tuple[str, float, str]], about: str
 ) -> list[Finding]:
-    """Whether the record's rows are those of the run beside it."""
+    """Whether the record's rows are those of the run next to it."""
     parts = {split_part(repeat.repeat) for repeat in mine} | {ALL}
     scores = {name: score for name, score, part in kept if part == "test"}
     wrong = sorted({name for name, score, part in rows if part in parts and scores.get(name) != score})
@@ -134,22 +134,22 @@ def _done_again(
     parts = {split_part(repeat.repeat) for repeat in mine} | ({ALL} if not record.training else set())
     before = {name: score for name, score, part in rows if part in parts}
     whole = not record.training and len(mine) == len(record.repeats) and len(mine) > 1
-    todo = plan(replace(asked, protocol="full", repeat=0) if whole else replace(asked, repeat=mine[0].repeat))
-    if todo.key != mine[0].run:
-        text = f"its run was {mine[0].run}, asked again it is {todo.key}: images of other content, or another request"
+    plan = make_plan(replace(asked, protocol="full", repeat=0) if whole else replace(asked, repeat=mine[0].repeat))
+    if plan.key != mine[0].run:
+        text = f"its run was {mine[0].run}, asked again it is {plan.key}: images of other content, or another request"
         return 0, [Finding("record", text)], []
     if record.training and not train:
         return 0, [], ["its trained weights are not here, and it was not trained again: the scores themselves are not checked"]
     if record.training:
-        fresh = execute(todo)
+        fresh = execute(plan)
         now = {name: score for name, score, part in ScoreFile(fresh.folder).read() if part == "test"}
         as_single = msgspec.structs.replace(record, metrics={"test": mine[0]})
         return len(now), *single.trained_findings(as_single, fresh.record, before, now)
-    if todo.request.scores or not todo.content:
-        fresh = execute(todo)
+    if plan.request.scores or not plan.content:
+        fresh = execute(plan)
         now = {name: score for name, score, part in ScoreFile(fresh.folder).read() if part == "test"}
         return len(now), single.score_findings(before, {n: s for n, s in now.items() if n in before}, exact=True), []
-    results, found = single.scored_again(record, todo, Path(), sample)
+    results, found = single.scored_again(record, plan, Path(), sample)
     now = {result.name: result.score for result in results if result.name in before}
     known, found = ({k: v for k, v in c.items() if k != "training"} for c in (record.conditions, found))
     exact = known == found
@@ -177,8 +177,8 @@ def measure_repeats_again(folder: Path, record: RepeatsRecord, root: str | None,
     """`harness.engine.verify.measure_again` of a record of repeats."""
     fields = request_of(folder, record, cards) | {"protocol": record.protocol, "repeat": 0}
     asked = Request(**fields, root=root, cards=tuple(cards), mlflow_uri="off", offline=True)
-    first = plan(asked, look=False)
-    plans = [first, *(plan(replace(asked, repeat=r), first.data, look=False) for r in range(1, len(record.repeats)))]
+    first = make_plan(asked, look=False)
+    plans = [first, *(make_plan(replace(asked, repeat=r), first.data, look=False) for r in range(1, len(record.repeats)))]
     problems = [*single.own_contradictions(folder, record), *single.identity_differences(_as_first(record), first)]
     problems += _split_findings(record, plans)
     if problems:

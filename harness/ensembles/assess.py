@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.ensembles.blends import Blend, Fits, least_squares
 from harness.ensembles.members import Gathered, Images
-from harness.ensembles.objective import Objective, objective
+from harness.ensembles.objective import Objective, objective_values
 from harness.models import score_scaling
 from harness.models.score_scaling import Scaling
 from harness.statistics.agreement import Agreement, agreement
@@ -147,11 +147,11 @@ def baseline(images: Images, source: int, scaled: Scored) -> Baseline:
     return Baseline(source, scaled, frozenset({"main", "plcc"}) if rescaled > raw else frozenset())
 
 
-def best_member(gathered: Gathered, aim: Objective) -> int:
+def best_member(gathered: Gathered, objective: Objective) -> int:
     """The source that agrees best with the fitting labels, among the members under their own croppings."""
     images = gathered.fitting
     own = [gathered.member_of.index(m) for m in range(max(gathered.member_of) + 1)]
-    return own[int(objective(aim, images.scores[own], images.labels).argmax())]
+    return own[int(objective_values(objective, images.scores[own], images.labels).argmax())]
 
 
 def out_of_fold(blends: Sequence[Blend], held_out: Sequence[Ints], scores: Floats) -> Scored:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.ensembles.objective import Objective, objective
+from harness.ensembles.objective import Objective, objective_values
 from harness.models import score_scaling
 from harness.models.score_scaling import Scaling
 from harness.runtime.errors import UsageError
@@ -102,7 +102,7 @@ def mean(fits: Fits, own: Sequence[int]) -> Blend:
     return _kept(scaled, np.full(len(scaled), 1 / len(scaled))).calibrated(fits.scores, fits.labels)
 
 
-def greedy(fits: Fits, own: Sequence[int], aim: Objective) -> Blend:
+def greedy(fits: Fits, own: Sequence[int], objective: Objective) -> Blend:
     """Forward selection with replacement (Caruana et al. 2004): the member that helps most is added, again and again.
 
     The blend of the best round is taken, of two equal ones the earlier.
@@ -113,7 +113,7 @@ def greedy(fits: Fits, own: Sequence[int], aim: Objective) -> Blend:
     best, best_counts = -np.inf, counts
     ranked = midranks(fits.labels)
     for _ in range(_ROUNDS):
-        figures = objective(aim, total + values, fits.labels, ranked)
+        figures = objective_values(objective, total + values, fits.labels, ranked)
         chosen = int(figures.argmax())
         counts, total = counts + (np.arange(len(values)) == chosen), total + values[chosen]
         if figures[chosen] > best:

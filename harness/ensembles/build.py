@@ -55,7 +55,7 @@ class EnsembleRequest:
     out: str
     test_on: tuple[str, ...] = ()
     trials: int = 1000
-    aim: Objective = "main"
+    objective: Objective = "main"
     method: str = "searched"
     """Which of the four blends becomes the card."""
     scalings: tuple[str, ...] = KINDS
@@ -79,7 +79,7 @@ class Ensemble:
     blends: dict[str, Blend]
     rows: list[Row]
     notes: list[str]
-    aim: Objective
+    objective: Objective
     method: str
     """The blend that became the card: the simpler one where the search brought nothing beyond it."""
     sizes: list[sparsity.Size]
@@ -96,11 +96,11 @@ class Ensemble:
         }
 
     def __str__(self) -> str:
-        return f"{tables.text(self.rows, self.best, self.notes)}\n\n{sparsity.text(self.sizes, self.names, self.aim)}"
+        return f"{tables.text(self.rows, self.best, self.notes)}\n\n{sparsity.text(self.sizes, self.names, self.objective)}"
 
 
-def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest) -> Ensemble:
-    """Find the ensemble of members `words`, write its card to `wish.out`, and tell what it gained.
+def ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) -> Ensemble:
+    """Find the ensemble of members `words`, write its card to `wanted.out`, and tell what it gained.
 
     Args:
         words: Models' names, runs' folders, CSV files of name,score.
@@ -111,61 +111,61 @@ def ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest) -> E
         UsageError: What is asked cannot be served; told before any work.
         RunError: A member's run or the search failed; what was finished is kept.
     """
-    _refuse(words, request, wish)
+    _refuse(words, request, wanted)
     if not request.ray:
-        return _ensemble(words, request, wish)
+        return _ensemble(words, request, wanted)
     # One connection serves the members' runs and the search, and what the cluster cannot do is told first.
     with kept(), session(request.ray) as found:
-        _refuse_cluster(found, request, wish)
-        return _ensemble(words, request, wish)
+        _refuse_cluster(found, request, wanted)
+        return _ensemble(words, request, wanted)
 
 
-def _ensemble(words: Sequence[str], request: Request, wish: EnsembleRequest) -> Ensemble:
-    gathered = gather(words, request, test_on=wish.test_on, crops=wish.crops, lower=wish.lower)
-    card.refuse(wish.out, gathered)
+def _ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) -> Ensemble:
+    gathered = gather(words, request, test_on=wanted.test_on, crops=wanted.crops, lower=wanted.lower)
+    card.refuse(wanted.out, gathered)
     names = [source.name for source in gathered.sources]
     images = gathered.fitting
     held_out = folds(images.references, request.seed)
     _remark(gathered)
 
     # Scalings and closed forms are fitted while Ray starts.
-    given = meanwhile(lambda: _samples(gathered, held_out, wish))
-    found, folder = _search(gathered, given, request, wish)
+    given = meanwhile(lambda: _samples(gathered, held_out, wanted))
+    found, folder = _search(gathered, given, request, wanted)
     samples = given()
     blends = {**samples[0].simple, "searched": found.blends[0].calibrated(images.scores, images.labels)}
 
-    best = best_member(gathered, wish.aim)
+    best = best_member(gathered, wanted.objective)
     # Which of the best member and its rescaling is the better one is found on the fitting images, for every table.
     alone = rescaled_member(best, images, held_out, _outside(held_out))
     base = baseline(images, best, alone.fitting)
     rows = []
-    method, why = wish.method, ""
+    method, why = wanted.method, ""
     if held_out:
         blended = {
             method: out_of_fold(_of_folds(method, samples, found, gathered, held_out), held_out, images.scores)
             for method in METHODS
         }
         if method == "searched":
-            method, why = _simpler(blended, images.labels, images.references, wish.aim)
+            method, why = _simpler(blended, images.labels, images.references, wanted.objective)
         rows += assess(images, names, blended, base)
     for tested in gathered.tests:
         blended = {method: scored(blends[method], tested.scores) for method in METHODS}
         rows += assess(tested, names, blended, replace(base, scaled=scored(alone.blend, tested.scores)))
 
-    facts = {"method": method, "objective": wish.aim, "trials": wish.trials, "seed": request.seed, "search": VERSION}
-    facts |= {"asked": wish.method} if method != wish.method else {}
-    facts |= {"one_scaling": True} if wish.one_scaling else {}
-    card.write(wish.out, blends[method], gathered, facts, command(words, request, wish))
+    facts = {"method": method, "objective": wanted.objective, "trials": wanted.trials, "seed": request.seed, "search": VERSION}
+    facts |= {"asked": wanted.method} if method != wanted.method else {}
+    facts |= {"one_scaling": True} if wanted.one_scaling else {}
+    card.write(wanted.out, blends[method], gathered, facts, command(words, request, wanted))
     notes = [
-        f"{wish.out}: {method}: {tables.blend_text(blends[method], names, images.scores)}",
+        f"{wanted.out}: {method}: {tables.blend_text(blends[method], names, images.scores)}",
         *([why] if why else []),
         *(f"{tested.dataset}: {tested.note}" for tested in gathered.tests if tested.note),
         *gathered.notes,
     ]
     own = [gathered.member_of.index(m) for m in range(max(gathered.member_of) + 1)]
-    sizes = sparsity.prices(samples, held_out, images.scores, images.labels, own, wish.aim)
-    made = Ensemble(Path(wish.out), folder, names, names[best], blends, rows, notes, wish.aim, method, sizes)
-    files = tables.write_trace(folder, found.trace, wish.aim)
+    sizes = sparsity.prices(samples, held_out, images.scores, images.labels, own, wanted.objective)
+    made = Ensemble(Path(wanted.out), folder, names, names[best], blends, rows, notes, wanted.objective, method, sizes)
+    files = tables.write_trace(folder, found.trace, wanted.objective)
     write_json(folder / "ensemble.json", made.json() | {"request": facts, "members": names})
     _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, gathered, [made.card, *files], request)
     return made
@@ -208,47 +208,47 @@ def _mirror(
         tracker.family(made.folder.parent.parent.name, parent, children, files, "this ensemble")
 
 
-def command(words: Sequence[str], request: Request, wish: EnsembleRequest) -> list[str]:
+def command(words: Sequence[str], request: Request, wanted: EnsembleRequest) -> list[str]:
     """The command line that makes this ensemble again."""
     line = ["harness", "ensemble", *words, "--dataset", request.dataset]
     for option, value, usual in (
         ("--protocol", request.protocol, None),
-        ("--trials", wish.trials, 1000),
-        ("--objective", wish.aim, "main"),
-        ("--method", wish.method, "searched"),
-        ("--scalings", ",".join(wish.scalings), ",".join(KINDS)),
-        ("--crops", ",".join(wish.crops), ""),
+        ("--trials", wanted.trials, 1000),
+        ("--objective", wanted.objective, "main"),
+        ("--method", wanted.method, "searched"),
+        ("--scalings", ",".join(wanted.scalings), ",".join(KINDS)),
+        ("--crops", ",".join(wanted.crops), ""),
         ("--seed", request.seed, 0),
     ):
         line += [option, str(value)] if value != usual else []
-    line += ["--one-scaling"] if wish.one_scaling else []
-    for option, values in (("--lower-is-better", wish.lower), ("--cards", request.cards)):
+    line += ["--one-scaling"] if wanted.one_scaling else []
+    for option, values in (("--lower-is-better", wanted.lower), ("--cards", request.cards)):
         for value in values:
             line += [option, value]
-    return [*line, "--out", wish.out]
+    return [*line, "--out", wanted.out]
 
 
-def _refuse_cluster(found: Session, request: Request, wish: EnsembleRequest) -> None:
+def _refuse_cluster(found: Session, request: Request, wanted: EnsembleRequest) -> None:
     """Raise UsageError for what is asked of a cluster that has not so much, or whose nodes have other versions."""
     divide(found.nodes(), found.described(), request.workers, request.device)
-    if wish.concurrency is not None and wish.concurrency > sum(node.cpus for node in found.nodes()):
-        raise UsageError(f"--concurrency {wish.concurrency}: there is {found.described()}")
+    if wanted.concurrency is not None and wanted.concurrency > sum(node.cpus for node in found.nodes()):
+        raise UsageError(f"--concurrency {wanted.concurrency}: there is {found.described()}")
     node_facts(found)
 
 
-def _refuse(words: Sequence[str], request: Request, wish: EnsembleRequest) -> None:
+def _refuse(words: Sequence[str], request: Request, wanted: EnsembleRequest) -> None:
     problems = []
     if twice := [word for word in dict.fromkeys(words) if words.count(word) > 1]:
         problems.append(f"members given twice: {listed(twice)}")
-    for option, count in (("--concurrency", wish.concurrency or 0), ("--workers", request.workers)):
+    for option, count in (("--concurrency", wanted.concurrency or 0), ("--workers", request.workers)):
         if count > cores() and not request.ray:
             problems.append(f"{option} {count}: there are {cores()} cores")
-    if wish.trials < 1:
+    if wanted.trials < 1:
         problems.append("--trials: at least one")
-    if unknown := [k for k in wish.scalings if k not in KINDS]:
+    if unknown := [k for k in wanted.scalings if k not in KINDS]:
         problems.append(f"--scalings {','.join(unknown)}: there are {', '.join(KINDS)}")
-    if wish.method not in METHODS:
-        problems.append(f"--method {wish.method}: there are {', '.join(METHODS)}")
+    if wanted.method not in METHODS:
+        problems.append(f"--method {wanted.method}: there are {', '.join(METHODS)}")
     if problems:
         raise UsageError("\n".join(problems))
 
@@ -259,7 +259,7 @@ def _remark(gathered: Gathered) -> None:
         raise UsageError(f"{images.dataset}: no labelled image to fit on under {gathered.protocol}")
     for source, row in zip(gathered.sources, images.scores, strict=True):
         if np.ptp(row) > 0 and np.corrcoef(row, images.labels)[0, 1] < -0.2:
-            _log.warning(f"{source.name} falls where people's scores rise; if lower is better: --lower-is-better {source.name}")
+            _log.warning(f"{source.name} falls where labels rise; if lower is better: --lower-is-better {source.name}")
     known = len(set(images.references))
     if known == 1:
         _log.warning("one reference to fit on: what blends gain there cannot be estimated, and is not shown")
@@ -267,13 +267,18 @@ def _remark(gathered: Gathered) -> None:
         _log.info(f"{images.dataset}: {known} references to fit on: what is found there may not hold elsewhere")
 
 
-def _samples(gathered: Gathered, held_out: Sequence[Ints], wish: EnsembleRequest) -> list[Sample]:
+def _samples(gathered: Gathered, held_out: Sequence[Ints], wanted: EnsembleRequest) -> list[Sample]:
     """All fitting images, and for each fold those outside it."""
     images = gathered.fitting
     everything = np.arange(len(images.names))
     return [
         sample(
-            images.scores[:, rows], images.labels[rows], gathered.member_of, wish.scalings, wish.aim, one_scaling=wish.one_scaling
+            images.scores[:, rows],
+            images.labels[rows],
+            gathered.member_of,
+            wanted.scalings,
+            wanted.objective,
+            one_scaling=wanted.one_scaling,
         )
         for rows in (everything, *_outside(held_out))
     ]
@@ -283,26 +288,26 @@ def _search(
     gathered: Gathered,
     given: Callable[[], list[Sample]],
     request: Request,
-    wish: EnsembleRequest,
+    wanted: EnsembleRequest,
 ) -> tuple[SearchResult, Path]:
     """The search's outcome, found finished or taken up in the folder that its content names."""
     identity = {
         "fitting": fitting_hash(gathered),
         "member_of": gathered.member_of,
-        "aim": wish.aim,
-        "trials": wish.trials,
-        "scalings": list(wish.scalings),
+        "aim": wanted.objective,
+        "trials": wanted.trials,
+        "scalings": list(wanted.scalings),
         "seed": request.seed,
         "version": VERSION,
-        "one_scaling": wish.one_scaling,
+        "one_scaling": wanted.one_scaling,
     }
     folder = folder_of(request.runs, gathered.fitting.dataset, "ensembles", sha256_json(identity)[:16])
-    plan = planned(wish.trials)
+    plan = planned(wanted.trials)
     with locked(folder):
         processes.end_leftovers(folder)
         found = search(
-            given, plan, request.seed, wish.aim, folder, address=request.ray,
-            concurrency=wish.concurrency or request.workers or None,
+            given, plan, request.seed, wanted.objective, folder, address=request.ray,
+            concurrency=wanted.concurrency or request.workers or None,
         )  # fmt: skip
     return found, folder
 

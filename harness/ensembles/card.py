@@ -35,7 +35,7 @@ def refuse_place(path: str | Path, classes: Mapping[str, str]) -> None:
             resolve(made_by, str(path))
         except UsageError:
             raise UsageError(
-                f"--out {path}: {name}'s class {made_by} lies beside its own card, and would not be found from there; "
+                f"--out {path}: {name}'s class {made_by} lies next to its own card, and would not be found from there; "
                 "write the card into that folder of cards"
             ) from None
 

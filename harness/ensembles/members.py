@@ -19,10 +19,10 @@ from harness.cards.schema import ModelCard
 from harness.datasets import Dataset, splits
 from harness.datasets.completeness import missing
 from harness.datasets.overlap import independent_rows
-from harness.datasets.table import has_pictures
+from harness.datasets.table import has_images
 from harness.engine import asked_again
 from harness.engine.asked_again import Repeated
-from harness.engine.request import Plan, Request, plan
+from harness.engine.request import Plan, Request, make_plan
 from harness.engine.run import Outcome, execute
 from harness.files.atomic import sha256_file, sha256_json
 from harness.files.score_table import read_scores
@@ -112,38 +112,38 @@ class Gathered:
 
 def gather(
     words: Sequence[str],
-    wish: Request,
+    wanted: Request,
     *,
     test_on: Sequence[str] = (),
     crops: Sequence[str] = (),
     lower: Sequence[str] = (),
 ) -> Gathered:
-    """The scores of members `words` on `wish.dataset` and on the datasets of `test_on`.
+    """The scores of members `words` on `wanted.dataset` and on the datasets of `test_on`.
 
-    `wish` says how models are run (its model is set here). `crops`: croppings under which models with crops are scored too.
+    `wanted` says how models are run (its model is set here). `crops`: croppings under which models with crops are scored too.
     `lower`: names of score files that are lower-is-better. All requests are checked before the first work begins.
     """
     words = list(dict.fromkeys(words))
     if not words:
         raise UsageError("an ensemble needs members: models' names, runs' folders, or CSV files of name,score")
-    data = datasets.load_dataset(wish.dataset, wish.root, cards=wish.cards)
-    name, protocol = data.protocol(wish.protocol)
-    wish = replace(wish, protocol=name, repeat=0)
+    data = datasets.load_dataset(wanted.dataset, wanted.root, cards=wanted.cards)
+    name, protocol = data.protocol(wanted.protocol)
+    wanted = replace(wanted, protocol=name, repeat=0)
     first = (
         f"{data.name}: fitted on the validation part and tested on the test part of the first of {protocol.repeats} splits of "
         f"{name}: an ensemble is one set of weights, and the other splits test images that it was fitted on"
     )
     if protocol.repeats > 1:
         _log.info(first)
-    parts = splits.split(data.table, protocol, seed=wish.seed)
+    parts = splits.split(data.table, protocol, seed=wanted.seed)
     whole = not (parts == "validation").any()
-    others = [datasets.load_dataset(other, cards=wish.cards) for other in test_on]
-    sources = _Members(data, parts, wish, crops, lower).all(words)
+    others = [datasets.load_dataset(other, cards=wanted.cards) for other in test_on]
+    sources = _Members(data, parts, wanted, crops, lower).all(words)
     fitted = "test" if whole else "validation"
     fitting = _images(data, data.table[parts == fitted], "fitting" if whole else "validation", sources)
     tests = [] if whole else [_images(data, data.table[parts == "test"], "test", sources)]
     seen = parts.where(parts != "test", "train") if whole else parts
-    tests += [_elsewhere(data, seen, other, sources, wish) for other in others]
+    tests += [_elsewhere(data, seen, other, sources, wanted) for other in others]
     lacking = [(data.name, missing(data.card, data.table, name))]
     lacking += [(other.name, missing(other.card, other.table, other.protocol()[0])) for other in others]
     notes = tuple(f"{dataset}: incomplete: {what}" for dataset, what in lacking if what)
@@ -158,11 +158,11 @@ class _Members:
         self,
         data: Dataset,
         parts: pd.Series,
-        wish: Request,
+        wanted: Request,
         crops: Sequence[str],
         lower: Sequence[str],
     ) -> None:
-        self.data, self.parts, self.wish, self.crops, self.lower = data, parts, wish, list(crops), set(lower)
+        self.data, self.parts, self.wanted, self.crops, self.lower = data, parts, wanted, list(crops), set(lower)
         self.split = splits.split_hash(data.table, parts)
 
     def all(self, words: Sequence[str]) -> list[Source]:
@@ -173,16 +173,16 @@ class _Members:
                 planned.append((word, self._planned(word)))
             except UsageError as error:
                 problems.append(str(error))
-        stems = {Path(word).stem for word, todo in planned if isinstance(todo, Path)}
-        unknown = sorted(self.lower - {word for word, todo in planned if isinstance(todo, Path)} - stems)
+        stems = {Path(word).stem for word, plan in planned if isinstance(plan, Path)}
+        unknown = sorted(self.lower - {word for word, plan in planned if isinstance(plan, Path)} - stems)
         problems += [f"--lower-is-better {listed(unknown)}: no such file of scores among the members"] if unknown else []
         problems += self._twice(planned) + self._wrong_crops(planned)
         if problems:
             raise UsageError("\n".join(problems))
         names: list[str] = []
         sources: list[Source] = []
-        for member, (word, todo) in enumerate(planned):
-            found = self._of_file(member, word, todo) if isinstance(todo, Path) else self._of_model(member, todo)
+        for member, (word, plan) in enumerate(planned):
+            found = self._of_file(member, word, plan) if isinstance(plan, Path) else self._of_model(member, plan)
             base, count = found[0].name, names.count(found[0].name)
             names.append(base)
             # Two seeds of one model are two members.
@@ -194,8 +194,8 @@ class _Members:
         """What is wrong with members that are one under two names, such as a model and its own run's folder."""
         first: dict[Path, str] = {}
         problems = []
-        for word, todo in planned:
-            place = (todo if isinstance(todo, Path) else todo.folder).resolve()
+        for word, plan in planned:
+            place = (plan if isinstance(plan, Path) else plan.folder).resolve()
             if place in first:
                 problems.append(f"members given twice: {first[place]} and {word} are the same")
             first.setdefault(place, word)
@@ -221,7 +221,7 @@ class _Members:
         if datasets.is_table(word):
             return path
         if not (path / "record.json").is_file():
-            return plan(replace(self.wish, model=word), self.data)
+            return make_plan(replace(self.wanted, model=word), self.data)
         record = read_record(path)
         assert record is not None
         if isinstance(record, RepeatsRecord):
@@ -236,17 +236,17 @@ class _Members:
                 f"{word}: it was trained on another split of {self.data.name} ({record.protocol}), so that what is fitted and "
                 f"tested here may be what it was trained on; use its own (--protocol {record.protocol})"
             )
-        return plan(_again(Outcome(path, record, found=True), self.wish), self.data)
+        return make_plan(_again(Outcome(path, record, found=True), self.wanted), self.data)
 
     def _first_split(self, path: Path, record: RepeatsRecord) -> tuple[Path, Record]:
         """The run behind a record of repeated splits that tells what is wanted here: the first split's."""
-        if record.dataset == self.data.name and record.training and record.seed != self.wish.seed:
+        if record.dataset == self.data.name and record.training and record.seed != self.wanted.seed:
             raise UsageError(f"{path}: its splits are those of seed {record.seed}: --seed {record.seed}")
         run = path.parent / record.repeats[0].run
         found = read_record(run)
         if found is None:
             again = command(record.command)
-            raise UsageError(f"{path}: the run of its first split is not beside it ({run}); make it again: {again}")
+            raise UsageError(f"{path}: the run of its first split is not next to it ({run}); make it again: {again}")
         return run, found
 
     def _of_file(self, member: int, word: str, path: Path) -> list[Source]:
@@ -256,40 +256,40 @@ class _Members:
         entry = {"file": f"{safe_name(path.stem)}.csv", "sha256": sha256_file(path)}
         return [Source(member, path.stem, scores, sign > 0, {}, (WeightFile(SCORES, entry, path),), file=path)]
 
-    def _of_model(self, member: int, todo: Plan | Outcome) -> list[Source]:
-        first = self._done(todo)
+    def _of_model(self, member: int, plan: Plan | Outcome) -> list[Source]:
+        first = self._done(plan)
         own = first.record.cards.model.protocol.crops
-        sources = [_source(member, first.record.model, first, self.wish)]
+        sources = [_source(member, first.record.model, first, self.wanted)]
         if own == "whole" and self.crops:
             _log.info(f"{first.record.model}: takes whole images, so other croppings are not tried")
         for other in self.crops if own != "whole" else ():
             if other != own:
-                again = _again(first, self.wish)
+                again = _again(first, self.wanted)
                 again = replace(again, settings={**again.settings, "protocol.crops": other})
-                outcome = self._done(plan(again, self.data))
-                sources.append(_source(member, f"{first.record.model} ({other})", outcome, self.wish))
+                outcome = self._done(make_plan(again, self.data))
+                sources.append(_source(member, f"{first.record.model} ({other})", outcome, self.wanted))
         return sources
 
-    def _done(self, todo: Plan | Outcome) -> Outcome:
-        if isinstance(todo, Outcome):
-            return todo
-        if read_record(todo.folder) is None:
-            _log.info(f"{todo.card.name}: no finished run on {self.data.name} under {todo.protocol}; running it first")
-        return execute(todo)
+    def _done(self, plan: Plan | Outcome) -> Outcome:
+        if isinstance(plan, Outcome):
+            return plan
+        if read_record(plan.folder) is None:
+            _log.info(f"{plan.card.name}: no finished run on {self.data.name} under {plan.protocol}; running it first")
+        return execute(plan)
 
 
-def _again(outcome: Outcome, wish: Request) -> Request:
+def _again(outcome: Outcome, wanted: Request) -> Request:
     """The model of a finished run, with the weights that it was tested with, on the wish's dataset."""
     # A trained model's weights lie in the run's folder: what its training began from is not needed again.
     asked = {**asked_again.checked(outcome.folder, outcome.record), "init": None}
     record = msgspec.structs.replace(outcome.record, request=asked)
-    fields = asked_again.request_of(outcome.folder, record, wish.cards, Repeated(dataset=wish.dataset))
+    fields = asked_again.request_of(outcome.folder, record, wanted.cards, Repeated(dataset=wanted.dataset))
     weights = str(outcome.folder / WEIGHTS) if outcome.record.training else fields["weights"]
-    return replace(wish, model=fields["model"], weights=weights, settings=dict(fields["settings"]))
+    return replace(wanted, model=fields["model"], weights=weights, settings=dict(fields["settings"]))
 
 
-def _source(member: int, name: str, outcome: Outcome, wish: Request) -> Source:
-    record, again = outcome.record, _again(outcome, wish)
+def _source(member: int, name: str, outcome: Outcome, wanted: Request) -> Source:
+    record, again = outcome.record, _again(outcome, wanted)
     own = apply_set(find_model(again.model, again.cards), again.settings)
     card = _own_card(outcome.folder, record, own)
     sign = 1.0 if card["higher_is_better"] else -1.0
@@ -391,7 +391,7 @@ def _joined(
     return Images(data.name, part, names, labels if data.higher_is_better else -labels, list(rows["reference_id"]), values, note)
 
 
-def _elsewhere(data: Dataset, seen: pd.Series, other: Dataset, sources: Sequence[Source], wish: Request) -> Images:
+def _elsewhere(data: Dataset, seen: pd.Series, other: Dataset, sources: Sequence[Source], wanted: Request) -> Images:
     """Another dataset, without references whose content was fitted or trained on here."""
     independent = independent_rows(data, seen, other)
     if independent.note:
@@ -404,10 +404,8 @@ def _elsewhere(data: Dataset, seen: pd.Series, other: Dataset, sources: Sequence
         if source.again is None:
             scores.append(source.scores)
             continue
-        if not has_pictures(other.table):
-            raise UsageError(
-                f"{source.name} is a model, but {other.name} is a table without pictures: members must be score files"
-            )
+        if not has_images(other.table):
+            raise UsageError(f"{source.name} is a model, but {other.name} is a table without images: members must be score files")
         request = replace(
             source.again,
             dataset=other.card.path if datasets.is_table(other.card.path) else other.name,
@@ -416,7 +414,7 @@ def _elsewhere(data: Dataset, seen: pd.Series, other: Dataset, sources: Sequence
             exclude=tuple(sorted(independent.shared)),
             remark=independent.note,
         )
-        outcome = execute(plan(request, other))
+        outcome = execute(make_plan(request, other))
         sign = 1.0 if source.higher_is_better else -1.0
         scores.append({n: sign * score for n, score, _ in ScoreFile(outcome.folder).read()})
     return _joined(other, rows, "test", sources, scores, independent.note)

@@ -12,7 +12,7 @@ Objective = Literal["main", "srcc", "plcc"]
 OBJECTIVES: tuple[Objective, ...] = ("main", "srcc", "plcc")
 
 
-def objective(name: Objective, values: Floats, labels: Floats, ranked: Floats | None = None) -> Floats:
+def objective_values(name: Objective, values: Floats, labels: Floats, ranked: Floats | None = None) -> Floats:
     """The objective (rows,) of `values` (rows, n) against `labels` (n,); -inf where it is not defined (constant values).
 
     `ranked`: the labels' mid-ranks, where the caller has them already.

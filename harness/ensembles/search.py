@@ -29,7 +29,7 @@ import numpy as np
 from harness.engine.distributed.session import Session, cores, session
 from harness.ensembles import blends
 from harness.ensembles.blends import Blend, Columns
-from harness.ensembles.objective import Objective, objective
+from harness.ensembles.objective import Objective, objective_values
 from harness.ensembles.tune_session import environment, silence
 from harness.files.atomic import write_json
 from harness.models.score_scaling import Scaling, weighted
@@ -119,7 +119,7 @@ def judge(shares: Floats, columns: Columns, labels: Floats, name: Objective) -> 
     size = max(1, _AT_ONCE // columns.values.shape[1])
     for start in range(0, len(figures), size):
         rows = slice(start, start + size)
-        figures[rows] = objective(name, (shares[rows] / columns.spread) @ columns.values, labels)
+        figures[rows] = objective_values(name, (shares[rows] / columns.spread) @ columns.values, labels)
     return figures
 
 
@@ -134,7 +134,7 @@ def powell(start: Blend, columns: Columns, labels: Floats, name: Objective) -> B
     values, ranked = columns.values[inside] / columns.spread[inside, None], midranks(labels)
 
     def loss(shares: Floats) -> float:
-        figure = float(objective(name, (np.abs(shares) @ values)[None], labels, ranked)[0])
+        figure = float(objective_values(name, (np.abs(shares) @ values)[None], labels, ranked)[0])
         return -figure if np.isfinite(figure) else 1e9
 
     found = minimize(loss, begun[inside], method="Powell", options={"maxfev": _POWELL_EVALUATIONS, "xtol": 1e-5, "ftol": 1e-9})

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.ensembles import tables
 from harness.ensembles.blends import Columns
-from harness.ensembles.objective import Objective, objective
+from harness.ensembles.objective import Objective, objective_values
 from harness.ensembles.search import Sample
 from harness.statistics.correlations import Floats, Ints
 
@@ -82,7 +82,7 @@ def prices(samples: Sequence[Sample], held_out: Sequence[Ints], scores: Floats, 
     paths = [eliminated(s.columns, s.labels, sources) for s in samples]
     sizes = []
     for place, (members, weights) in enumerate(paths[0]):
-        within = float(objective(name, (weights @ samples[0].columns.values)[None], labels)[0])
+        within = float(objective_values(name, (weights @ samples[0].columns.values)[None], labels)[0])
         outside = np.full(len(labels), np.nan)
         for path, part, rows in zip(paths[1:], samples[1:], held_out, strict=True):
             own = path[min(place, len(path) - 1)][1]
@@ -91,7 +91,7 @@ def prices(samples: Sequence[Sample], held_out: Sequence[Ints], scores: Floats, 
                 blended += own[column] * part.columns.scalings[column](scores[part.columns.source[column], rows])
             # Least squares has an intercept: without it the folds would not be on one scale.
             outside[rows] = blended + float(part.labels.mean()) - float((own @ part.columns.values).mean())
-        beyond = float(objective(name, outside[None], labels)[0]) if held_out else None
+        beyond = float(objective_values(name, outside[None], labels)[0]) if held_out else None
         sizes.append(Size(members, within, beyond))
     return sizes
 

@@ -120,9 +120,9 @@ def kind(scaling: Scaling) -> str:
     return "+".join(part.kind for part, _ in weighted(scaling))
 
 
-def write_trace(folder: Path, trace: Sequence[Sequence[Sequence[float]]], aim: Objective) -> list[Path]:
+def write_trace(folder: Path, trace: Sequence[Sequence[Sequence[float]]], objective: Objective) -> list[Path]:
     """trace.csv (a row per candidate, in the order of chains and steps) and trace.png in `folder`."""
-    rows: list[tuple[str, ...]] = [("chain", "step", "candidate", aim, "best")]
+    rows: list[tuple[str, ...]] = [("chain", "step", "candidate", objective, "best")]
     for chain, steps in enumerate(trace):
         best = float("-inf")
         for step, figures in enumerate(steps):
@@ -130,11 +130,11 @@ def write_trace(folder: Path, trace: Sequence[Sequence[Sequence[float]]], aim: O
                 best = max(best, figure)
                 rows.append((str(chain), str(step), str(place), repr(figure), repr(best)))
     write_text(folder / "trace.csv", csv_text(rows))
-    return [folder / "trace.csv", _plot(folder / "trace.png", trace, aim)]
+    return [folder / "trace.csv", _plot(folder / "trace.png", trace, objective)]
 
 
-def _plot(path: Path, trace: Sequence[Sequence[Sequence[float]]], aim: Objective) -> Path:
-    with plotted(path, "candidate of the chain", f"{_NAMES[aim]} on the fitting images") as axes:
+def _plot(path: Path, trace: Sequence[Sequence[Sequence[float]]], objective: Objective) -> Path:
+    with plotted(path, "candidate of the chain", f"{_NAMES[objective]} on the fitting images") as axes:
         for chain, steps in enumerate(trace):
             values = [f for step in steps for f in step]
             colour = f"C{chain % 10}"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cards.schema import Tunable
 from harness.engine.distributed.worker import share_threads
-from harness.engine.request import Plan, Request, plan
+from harness.engine.request import Plan, Request, make_plan
 from harness.engine.run import execute, train
 from harness.ensembles.objective import Objective
 from harness.ensembles.tune_session import environment, silence
@@ -61,7 +61,7 @@ class Task:
 
     request: Request
     """Of one training in one process."""
-    aim: Objective
+    objective: Objective
     epochs: int
     here: str
     """The folder that relative paths start from."""
@@ -79,7 +79,7 @@ class Failure:
 
 def planned(request: Request, settings: Mapping[str, Any], data: Dataset | None = None) -> Plan:
     """The plan of the request under a trial's settings."""
-    return plan(replace(request, settings={**request.settings, **settings}), data)
+    return make_plan(replace(request, settings={**request.settings, **settings}), data)
 
 
 def run_trials(
@@ -145,7 +145,7 @@ def run_trials(
             ended = [t for t in trials if t.is_finished()]
             epochs = sum(length if t in ended else int((t.last_result or {}).get("epoch", 0)) for t in trials)
             figures = [f for t in trials if (f := (t.last_result or {}).get("figure")) is not None and f > _WORST]
-            best = f", best {task.aim} {max(figures):.4f}" if figures else ""
+            best = f", best {task.objective} {max(figures):.4f}" if figures else ""
             step(epochs, f"{len(ended)} of {count} trials{best}")
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -231,19 +231,19 @@ def _trial(config: dict[str, Any], task: Task) -> None:
 
     def report(entry: Mapping[str, Any]) -> None:
         nonlocal reported
-        if task.aim in entry and entry["epoch"] > reported:
-            figure = float(entry[task.aim])
+        if task.objective in entry and entry["epoch"] > reported:
+            figure = float(entry[task.objective])
             reported = entry["epoch"]
             tune.report({"epoch": reported, "figure": figure if math.isfinite(figure) else _WORST, "folder": place})
 
     begun = False
     try:
-        todo = planned(task.request, config)
-        begun, place = True, str(todo.folder)
-        for entry in _epochs(todo.folder):
+        plan = planned(task.request, config)
+        begun, place = True, str(plan.folder)
+        for entry in _epochs(plan.folder):
             report(entry)
         if reported < task.epochs:
-            train(todo, report)
+            train(plan, report)
     except Exception as error:
         tune.report({"epoch": reported, "figure": _WORST, "folder": place} | _facts(error, begun=begun))
 

@@ -26,7 +26,7 @@ from harness.cards.schema import ModelCard, Tunable
 from harness.engine.distributed.allocation import divide
 from harness.engine.distributed.session import cores, kept, session
 from harness.engine.distributed.workers import start_workers
-from harness.engine.request import Plan, Request, plan
+from harness.engine.request import Plan, Request, make_plan
 from harness.engine.run import Outcome, execute
 from harness.ensembles import card as cards
 from harness.ensembles import tables
@@ -56,7 +56,7 @@ class Tuned:
     folder: Path
     """Where the trials are listed and plotted."""
     model: str
-    aim: Objective
+    objective: Objective
     trials: list[Trial]
     best: Trial
     outcome: Outcome
@@ -82,7 +82,7 @@ class Tuned:
             [str(i), _settings_text(t.settings), str(t.epochs), number(t.figure), _state(t, t is self.best)]
             for i, t in enumerate(self.trials)
         ]
-        headers = ("trial", "settings", "epochs", self.aim, "")
+        headers = ("trial", "settings", "epochs", self.objective, "")
         tried = tables.table(headers, rows, align=("right", "left", "right", "right", "left"), narrowed=1)
         figures = [
             [row["part"], *(with_interval(row[f], (row["ci"] or {}).get(f)) for f in ("srcc", "plcc")),
@@ -91,7 +91,7 @@ class Tuned:
         ]  # fmt: skip
         tested = tables.table((self.card.stem, "SRCC [95 %]", "PLCC [95 %]", "fitted", "KRCC", "main"), figures)
         notes = [
-            f"{self.aim} is of the validation part; trial 0 has the card's own settings; the best is the best",
+            f"{self.objective} is of the validation part; trial 0 has the card's own settings; the best is the best",
             "of those that were trained to the end. Its validation figure is the best of several and",
             "flatters it; the test part was looked at once, for this table.",
             *(f"trial {i} failed: {t.problem}" for i, t in enumerate(self.trials) if t.problem),
@@ -107,7 +107,7 @@ def tune(
     out: str,
     *,
     trials: int = 8,
-    aim: Objective = "main",
+    objective: Objective = "main",
 ) -> Tuned:
     """Train a model under `trials` settings, write the best's card to `out`, and test it.
 
@@ -126,45 +126,45 @@ def tune(
     request = replace(request, model=model)
     _refuse(request, trials)
     if not request.ray:
-        return _tune(model, request, out, trials, aim)
+        return _tune(model, request, out, trials, objective)
     # Joined first: what the cluster refuses, or has not, is told before the images are looked at.
     with kept(), session(request.ray) as found:
         divide(found.nodes(), found.described(), request.workers, request.device)
-        return _tune(model, request, out, trials, aim)
+        return _tune(model, request, out, trials, objective)
 
 
-def _tune(model: str, request: Request, out: str, trials: int, aim: Objective) -> Tuned:
+def _tune(model: str, request: Request, out: str, trials: int, objective: Objective) -> Tuned:
     chosen = find_model(model, request.cards)
     space = _space(chosen)
     _refuse_values(apply_set(chosen, request.settings), space)
     cards.refuse_place(out, {chosen.name: chosen.class_})
     data = datasets.load_dataset(request.dataset, request.root, cards=request.cards)
-    first = plan(request, data)
+    first = make_plan(request, data)
     recipe = first.card.recipe
     assert recipe is not None
     if not (first.parts == "validation").any() or not recipe.validate_every:
         raise UsageError(
             f"{chosen.name} on {data.name}: settings are judged on a validation part, and there is none ({first.protocol})"
         )
-    identity = {"first": first.key, "space": {k: asdict(v) for k, v in space.items()}, "trials": trials, "aim": aim}
+    identity = {"first": first.key, "space": {k: asdict(v) for k, v in space.items()}, "trials": trials, "aim": objective}
     identity |= {"workers": request.workers} if request.workers > 1 or request.ray else {}
     folder = folder_of(request.runs, first.data.name, "tuning", sha256_json(identity)[:16])
     with locked(folder):
         processes.end_leftovers(folder)
         tried = _found(folder)
         if tried is None:
-            tried = _tried(first, request, space, trials, aim, folder)
+            tried = _tried(first, request, space, trials, objective, folder)
             write_json(folder / DONE, [asdict(t) for t in tried])
-        _write_trials(folder, tried, aim)
-        _plot(folder / PLOT, tried, aim)
+        _write_trials(folder, tried, objective)
+        _plot(folder / PLOT, tried, objective)
     best = _best(tried)
     # Its record is there, made where it was trained: here it is found, and mirrored to MLflow.
     outcome = execute(planned(_alone(request), best.settings, data))
     path = Path(out)
-    write_text(path, f"# {chosen.name} with settings found by: {shlex.join(_command(request, out, trials, aim))}\n\n"
+    write_text(path, f"# {chosen.name} with settings found by: {shlex.join(_command(request, out, trials, objective))}\n\n"
                + cards.toml(_table(path, outcome, chosen)))  # fmt: skip
     find_model(str(path))
-    tuned = Tuned(path, folder, chosen.name, aim, tried, best, outcome)
+    tuned = Tuned(path, folder, chosen.name, objective, tried, best, outcome)
     _mirror(tuned, request)
     return tuned
 
@@ -174,7 +174,7 @@ def _tried(
     request: Request,
     space: Mapping[str, Tunable],
     count: int,
-    aim: Objective,
+    objective: Objective,
     folder: Path,
 ) -> list[Trial]:
     """All trials, the best of them tested; on this machine's Ray or on the cluster's."""
@@ -185,10 +185,10 @@ def _tried(
     importlib.import_module("torch")  # it is asked for GPUs and threads
     with start_workers(None, request.ray, workers, request.device, folder=folder) as team:
         share = team.share
-        task = Task(replace(_alone(request), device=share.device), aim, recipe.epochs, os.getcwd(), share.threads)
+        task = Task(replace(_alone(request), device=share.device), objective, recipe.epochs, os.getcwd(), share.threads)
         many = f"{share.workers} at a time" if share.workers > 1 else "one at a time"
         _log.info(f"{first.card.name}: {count} trials of {', '.join(space)}, {many}; what is trained already is found")
-        tried = run_trials(task, first, space, own, count, team, folder, lambda rows: _write_trials(folder, rows, aim))
+        tried = run_trials(task, first, space, own, count, team, folder, lambda rows: _write_trials(folder, rows, objective))
         finish_best(task, _best(tried).settings, team)
     return tried
 
@@ -289,12 +289,12 @@ def _state(trial: Trial, best: bool) -> str:
     return "best" if best else "failed" if trial.problem else "stopped early" if trial.stopped else ""
 
 
-def _write_trials(folder: Path, tried: Sequence[Trial], aim: Objective) -> None:
+def _write_trials(folder: Path, tried: Sequence[Trial], objective: Objective) -> None:
     """trials.csv: a row for each trial so far, with the best figure up to it."""
     if not tried:
         return
     names = list(tried[0].settings)
-    rows: list[tuple[str, ...]] = [("trial", *names, "epochs", aim, "best", "state", "run", "problem")]
+    rows: list[tuple[str, ...]] = [("trial", *names, "epochs", objective, "best", "state", "run", "problem")]
     for number_, (trial, best) in enumerate(zip(tried, _best_so_far(tried), strict=True)):
         values = [repr(v) if isinstance(v, float) else str(v) for v in (trial.settings[name] for name in names)]
         figure = "" if trial.figure is None else repr(trial.figure)
@@ -309,10 +309,10 @@ def _best_so_far(tried: Sequence[Trial]) -> list[float]:
     return list(accumulate((-float("inf") if t.figure is None or t.stopped else t.figure for t in tried), max))
 
 
-def _plot(path: Path, tried: Sequence[Trial], aim: Objective) -> None:
+def _plot(path: Path, tried: Sequence[Trial], objective: Objective) -> None:
     """trials.png: every trial's figure, and the best so far."""
     best = _best_so_far(tried)
-    with tables.plotted(path, "trial", f"{aim} on the validation part") as axes:
+    with tables.plotted(path, "trial", f"{objective} on the validation part") as axes:
         for label, marker, rows in (
             ("trained to the end", "o", [i for i, t in enumerate(tried) if t.figure is not None and not t.stopped]),
             ("stopped early", "x", [i for i, t in enumerate(tried) if t.figure is not None and t.stopped]),
@@ -341,13 +341,13 @@ def _without_empty(value: Any) -> Any:
 def _mirror(tuned: Tuned, request: Request) -> None:
     """MLflow: a run for the tuning with the best's figures, and one below it for each trial."""
     rows = {row["part"]: row for row in tuned.json()["results"]}
-    facts = {"model": tuned.model, "objective": tuned.aim, "trials": len(tuned.trials), "seed": request.seed}
+    facts = {"model": tuned.model, "objective": tuned.objective, "trials": len(tuned.trials), "seed": request.seed}
     facts |= {f"best.{name}": value for name, value in tuned.best.settings.items()}
     children = [
         FamilyRun(
             f"trial {i}",
             {**t.settings, "state": _state(t, t is tuned.best) or "trained", "run": t.folder},
-            {"validation": {tuned.aim: t.figure}, "training": {"epochs": t.epochs}},
+            {"validation": {tuned.objective: t.figure}, "training": {"epochs": t.epochs}},
         )
         for i, t in enumerate(tuned.trials)
     ]
@@ -357,10 +357,10 @@ def _mirror(tuned: Tuned, request: Request) -> None:
         tracker.family(tuned.outcome.record.dataset, parent, children, files, "this tuning")
 
 
-def _command(request: Request, out: str, trials: int, aim: Objective) -> list[str]:
+def _command(request: Request, out: str, trials: int, objective: Objective) -> list[str]:
     line = ["harness", "tune", request.model, "--dataset", request.dataset]
     line += ["--protocol", request.protocol] if request.protocol else []
     line += [word for name, value in request.settings.items() for word in ("--set", f"{name}={value}")]
     line += ["--init", str(request.init)] if request.init else []
     line += ["--workers", str(request.workers)] if request.workers > 1 else []
-    return [*line, "--trials", str(trials), "--objective", aim, "--seed", str(request.seed), "--out", out]
+    return [*line, "--trials", str(trials), "--objective", objective, "--seed", str(request.seed), "--out", out]

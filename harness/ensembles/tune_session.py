@@ -37,7 +37,7 @@ def environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """No talk of Tune's beside the harness's own."""
+    """No talk of Tune's next to the harness's own."""
     loggers = [logging.getLogger(name) for name in ("ray.tune", "ray.train", "ray.air")]
     levels = [logger.level for logger in loggers]
     try:

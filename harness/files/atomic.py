@@ -25,7 +25,7 @@ _ADVICE = {
     errno.EACCES: "no permission to write there: choose another folder (--runs) or change its permissions",
     errno.EPERM: "no permission to write there: choose another folder (--runs) or change its permissions",
     errno.EROFS: "a read-only file system: choose another folder (--runs)",
-    errno.ENOENT: "the folder is gone (was it removed or moved while the work went on?); the same command begins it anew",
+    errno.ENOENT: "the folder is gone (was it removed or moved while the work went on?); the same command begins it again",
 }
 _LEFT_OVER = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp")
 _STALE = 24 * 3600.0
@@ -43,7 +43,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path`; on success flush it to disk and rename it to `path`.
+    """Open a temporary file next to `path`; on success flush it to disk and rename it to `path`.
 
     On any failure `path` is left as it was and the temporary file is removed; what killed processes left of theirs is removed
     when another process first writes to the folder. Raises Unwritable with advice.

@@ -116,7 +116,7 @@ def download(
 
     Args:
         source: `https://...`, `hf://[datasets/]owner/repository[@revision]/file` or `gdrive:ID`.
-        target: Where to. Its name says what the file should hold. `NAME.part` and `NAME.part.json` beside it are what came
+        target: Where to. Its name says what the file should hold. `NAME.part` and `NAME.part.json` next to it are what came
             so far.
         sha256, md5, size: What is known of the file; empty or 0: not known. The hub's own sha256 and size are used too.
         accept: A further look at the whole file before it gets its name; raises DownloadFailed or UsageError for a wrong one.

@@ -1,4 +1,4 @@
-"""What is known of a download that is under way: kept beside the part, so that the next command can go on with it."""
+"""What is known of a download that is under way: kept next to the part, so that the next command can go on with it."""
 
 from __future__ import annotations
 

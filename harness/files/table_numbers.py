@@ -27,7 +27,7 @@ def parse_numbers(cells: Sequence[str]) -> tuple[list[float], list[str]]:
     """The numbers of one column (NaN where a cell holds none), and for each cell why it holds none, or an empty text.
 
     A column decides together what its commas mean: 1,234 is 1.234 where another cell can only be a decimal comma (0,5), and is
-    refused with both readings where nothing decides; likewise 1.234 beside cells that can only be decimal commas.
+    refused with both readings where nothing decides; likewise 1.234 next to cells that can only be decimal commas.
     """
     values = [parse_number(cell) for cell in cells]
     reasons = ["" if value == value else _not_a_number(cell) for value, cell in zip(values, cells, strict=True)]

@@ -133,7 +133,7 @@ def _quoted_rows(text: str, delimiter: str | None) -> tuple[list[Row], list[str]
                 line += len(text_lines(match[1])) - 1
                 holds = True
             elif match := opened.match(text, place):
-                problems.append(f"line {begun}: a quote that is not closed, or text beside a quoted cell")
+                problems.append(f"line {begun}: a quote that is not closed, or text next to a quoted cell")
                 break
             elif match := plain.match(text, place):
                 cells.append(match[0].strip(" \t"))

@@ -1,6 +1,6 @@
-"""The colour profile that a picture's file embeds: an ICC profile, or a CICP code of primaries and transfer function.
+"""The colour profile that an image's file embeds: an ICC profile, or a CICP code of primaries and transfer function.
 
-Nothing is converted: models see the numbers as stored. What is told is when the two pictures of a pair say different things
+Nothing is converted: models see the numbers as stored. What is told is when the two images of a pair say different things
 about what their numbers mean.
 """
 
@@ -34,13 +34,13 @@ NONE = Colour()
 
 
 def embedded(kind: str, data: Data, info: dict[Any, Any]) -> Colour:
-    """The profile of a picture of format `kind`, whose `info` Pillow filled. CICP goes before ICC in PNG, after it in AVIF."""
+    """The profile of an image of format `kind`, whose `info` Pillow filled. CICP goes before ICC in PNG, after it in AVIF."""
     profile, code = info.get("icc_profile") or _boxed_profile(kind, data), _cicp(kind, data)
     if isinstance(profile, bytes) and profile and (code is None or kind == "AVIF"):
         found = _of_profile(profile)
     else:
         found = NONE if code is None else Colour(f"CICP {code[0]}/{code[1]}", code == _SRGB_CICP)
-    # AVIF always holds a code, and the decoder of JPEG XL makes a profile up for every picture: sRGB there says nothing.
+    # AVIF always holds a code, and the decoder of JPEG XL makes a profile up for every image: sRGB there says nothing.
     return NONE if kind in ("AVIF", "JXL") and found.srgb else found
 
 

@@ -1,9 +1,9 @@
-"""Decoding pictures into the one form that the harness works on: (H, W, 3) uint8 RGB.
+"""Decoding images into the one form that the harness works on: (H, W, 3) uint8 RGB.
 
-Converted, because no pixel's colour changes: grey, palette and one-bit pictures, an alpha channel that is opaque
+Converted, because no pixel's colour changes: grey, palette and one-bit images, an alpha channel that is opaque
 everywhere, EXIF rotation (applied, as a viewer does). Colour profiles are not applied: numbers are taken as stored
 (`colour`). Refused, because any conversion is a choice that moves scores: more than 8 bits a channel (`formats`), floating
-point, CMYK and other colour spaces, real transparency, animations, several pages, and pictures above 100 million pixels.
+point, CMYK and other colour spaces, real transparency, animations, several pages, and images above 100 million pixels.
 docs/pictures.md has the whole of it.
 """
 
@@ -40,7 +40,7 @@ _ON_THE_SIDE = (5, 6, 7, 8)
 
 
 class Decoded(NamedTuple):
-    """A picture and the hash of the file it came from."""
+    """An image and the hash of the file it came from."""
 
     pixels: Pixels
     """(H, W, 3) uint8 RGB."""
@@ -60,7 +60,7 @@ class Facts(NamedTuple):
 
 
 def read(path: str | Path) -> Pixels:
-    """The picture at `path` as (H, W, 3) uint8 RGB; raises UsageError saying what is wrong with it."""
+    """The image at `path` as (H, W, 3) uint8 RGB; raises UsageError saying what is wrong with it."""
     return decode(_bytes(path), path)
 
 
@@ -102,7 +102,7 @@ def _bytes(path: str | Path) -> bytes:
 
 
 def decode(data: bytes, path: str | Path) -> Pixels:
-    """The picture held by `data`; `path` is only named in errors."""
+    """The image held by `data`; `path` is only named in errors."""
     return _decode(data, path)[0]
 
 
@@ -132,7 +132,7 @@ def _compound(kind: str, path: str | Path) -> tuple[Remark, ...]:
 
 @contextlib.contextmanager
 def _opened(data: Data, stream: IO[bytes], path: str | Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
-    """The picture, opened and not refused, with its format; whatever goes wrong in the block is a UsageError naming `path`."""
+    """The image, opened and not refused, with its format; whatever goes wrong in the block is a UsageError naming `path`."""
     try:
         image, kind = _open(data, stream)
         _refuse(image, kind)
@@ -149,7 +149,7 @@ def _opened(data: Data, stream: IO[bytes], path: str | Path) -> Iterator[tuple[I
 def _open(data: Data, stream: IO[bytes]) -> tuple[ImageFile.ImageFile, str]:
     """Open with the plugins of `formats.FORMATS` and no other.
 
-    Not with `Image.open`, which warns of pictures that are large and within our limit, and can be told not to only for the
+    Not with `Image.open`, which warns of images that are large and within our limit, and can be told not to only for the
     whole process.
     """
     prefix = bytes(data[:16])
@@ -176,7 +176,7 @@ def _open(data: Data, stream: IO[bytes]) -> tuple[ImageFile.ImageFile, str]:
             continue
         formats.refuse_depth(depth if read_depth else formats.opened_depth(image), name)
         return image, image.format or name
-    raise UsageError(f"not a picture that Pillow knows (damaged, or another kind of file?){wrong}")
+    raise UsageError(f"not an image that Pillow knows (damaged, or another kind of file?){wrong}")
 
 
 @functools.cache
@@ -194,18 +194,18 @@ def _need_jxl() -> None:
         import pillow_jxl  # noqa: F401 -- registers itself
     except ImportError:
         raise UsageError(
-            "a JPEG XL picture, which needs a plug-in of Pillow: pip install pillow-jxl-plugin; or convert it to 8-bit PNG first"
+            "a JPEG XL image, which needs a plug-in of Pillow: pip install pillow-jxl-plugin; or convert it to 8-bit PNG first"
         ) from None
     _plugins.cache_clear()
 
 
 def _refuse_jxl(data: Data) -> None:
-    """The plug-in decodes at once, and only the first picture of an animation: both are looked at before."""
+    """The plug-in decodes at once, and only the first image of an animation: both are looked at before."""
     header = formats.jxl_header(data)
     if header is not None:
         refuse_size(header.width, header.height)
         if header.animated:
-            raise UsageError("an animation; give one still picture")
+            raise UsageError("an animation; give one still image")
 
 
 _BMP = struct.Struct("<2sIHHIIiiHHI")
@@ -238,13 +238,13 @@ def _reason(error: Exception) -> str:
         return f"more than {MAX_PIXELS:,} pixels"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
-    return f"a damaged picture: {error or type(error).__name__}"
+    return f"a damaged image: {error or type(error).__name__}"
 
 
 def refuse_size(width: int, height: int) -> None:
-    """Refuse a picture without pixels and one with too many; raises UsageError."""
+    """Refuse an image without pixels and one with too many; raises UsageError."""
     if not width or not height:
-        raise UsageError(f"a picture of {width}x{height} pixels")
+        raise UsageError(f"an image of {width}x{height} pixels")
     if width * height > MAX_PIXELS:
         raise UsageError(f"{width}x{height} is more than {MAX_PIXELS:,} pixels")
 
@@ -255,21 +255,21 @@ def _refuse(image: ImageFile.ImageFile, kind: str) -> None:
     if kind == "TIFF":
         formats.refuse_preview(image)
         if frames > 1:
-            raise UsageError(f"a file of {frames} pages; give one picture a file")
+            raise UsageError(f"a file of {frames} pages; give one image a file")
     elif frames > 1 and kind != "MPO":
-        raise UsageError(f"an animation of {frames} frames; give one still picture")
+        raise UsageError(f"an animation of {frames} frames; give one still image")
     # Whatever a header says: a plugin that unpacks 16 bits is a deep picture.
     raw_modes = [str(part) for tile in image.tile for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
     if image.mode.startswith(("I", "F")) or any(";16" in mode for mode in raw_modes if mode != "BGR;16"):
         raise UsageError("more than 8 bits a channel; convert it to 8-bit RGB first, in the way your protocol asks")
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-        raise UsageError(f"a {image.mode} picture; convert it to RGB first, in the way your protocol asks")
+        raise UsageError(f"a {image.mode} image; convert it to RGB first, in the way your protocol asks")
 
 
 def _orientation(image: Any, kind: str) -> int:
     """The EXIF orientation that is still to be applied."""
     if kind == "JXL" and not getattr(image, "jpeg", False):
-        return 1  # the decoder has applied the file's own, and EXIF does not count beside it
+        return 1  # the decoder has applied the file's own, and EXIF does not count next to it
     return int(image.getexif().get(_ORIENTATION, 1) or 1)
 
 
@@ -280,14 +280,14 @@ def _as_rgb(image: Image.Image, kind: str, path: str | Path) -> Pixels:
         image = image.convert("RGBA")
         lowest = image.getchannel("A").getextrema()[0]
         if lowest != 255:
-            raise UsageError(f"{path}: a picture with transparency; flatten it on the background that people saw")
+            raise UsageError(f"{path}: an image with transparency; flatten it on the background that people saw")
     if image.mode != "RGB":
         image = image.convert("RGB")
     return np.array(image, dtype=np.uint8)
 
 
 def check_same_size(reference: Pixels, distorted: Pixels, name: str) -> None:
-    """Refuse a pair whose pictures differ in size."""
+    """Refuse a pair whose images differ in size."""
     if reference.shape != distorted.shape:
         (h, w), (dh, dw) = reference.shape[:2], distorted.shape[:2]
         raise UsageError(f"{name}: the reference is {w}x{h} and the distorted image {dw}x{dh}; they must have one size")

@@ -1,4 +1,4 @@
-"""Kinds of picture files: which are opened, how many bits a channel each holds, and names for those that are not opened.
+"""Kinds of image files: which are opened, how many bits a channel each holds, and names for those that are not opened.
 
 `FORMATS` is the whole list. Pillow opens deep files of several formats as 8 bits and drops the rest without a word, so the
 depth is taken from the file's own bytes wherever they tell. A depth that cannot be told counts as too deep.
@@ -126,7 +126,7 @@ def _jpeg2000(data: Data) -> int | None:
     count = struct.unpack(">H", data[start + 40 : start + 42])[0]
     components = data[start + 42 : start + 42 + 3 * count : 3]
     if not count or len(components) < count or any(entry & 0x80 for entry in components):
-        return None  # signed samples are not pictures of 0..255
+        return None  # signed samples are not images of 0..255
     depths += [entry + 1 for entry in components]
     return min(depths) if max(depths) <= 8 else max(depths)
 
@@ -143,7 +143,7 @@ def _avif(data: Data) -> int | None:
 
 
 def _tga(data: Data) -> int | None:
-    """A grey picture of 16 bits a pixel has either an alpha channel, which its header counts, or a deep one."""
+    """A grey image of 16 bits a pixel has either an alpha channel, which its header counts, or a deep one."""
     grey = len(data) > 17 and data[2] in (3, 11)
     return None if grey and data[16] == 16 and data[17] & 15 != 8 else 8
 
@@ -274,12 +274,12 @@ def opened_depth(image: ImageFile.ImageFile) -> int | None:
     tags: Any = getattr(image, "tag_v2", {})
     samples = set(tags.get(_SAMPLES, (1,)))
     bits: int | None = max(tags.get(_BITS, (1,)), default=None)
-    # 1: whole numbers without a sign, 3: floating point; signed ones are not pictures of 0..255.
+    # 1: whole numbers without a sign, 3: floating point; signed ones are not images of 0..255.
     return bits if samples == {1} else 32 if 3 in samples else None
 
 
 def refuse_preview(image: ImageFile.ImageFile) -> None:
-    """Refuse a TIFF whose first page is not the picture itself: the raw file of a camera holds a small preview there."""
+    """Refuse a TIFF whose first page is not the image itself: the raw file of a camera holds a small preview there."""
     tags: Any = getattr(image, "tag_v2", {})
     if _DNG in tags or int(tags.get(_SUBFILE, 0)) & 1:
         raise UsageError("a camera's raw file, or one that begins with a small preview; convert it to 8-bit RGB first")
@@ -292,36 +292,34 @@ def refuse_depth(depth: int | None, kind: str) -> None:
     if depth > 8:
         raise UsageError(f"more than 8 bits a channel ({depth}); {_CONVERT}")
     if kind == "JPEG2000" and depth < 8:
-        raise UsageError(
-            f"a JPEG 2000 picture of {depth} bits a channel, whose values Pillow does not scale to 0..255; {_CONVERT}"
-        )
+        raise UsageError(f"a JPEG 2000 image of {depth} bits a channel, whose values Pillow does not scale to 0..255; {_CONVERT}")
 
 
 _CONVERT = "convert it to 8-bit RGB first, in the way your protocol asks"
 
 _OTHER_PICTURES: tuple[tuple[bytes, str], ...] = (
-    (rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)", "a HEIC picture"),
+    (rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)", "a HEIC image"),
     (rb"....ftypcrx |II\*\0....CR\x02", "a camera's raw file"),
-    (rb"II\xbc", "a JPEG XR picture"),
-    (rb"\x76\x2f\x31\x01", "an OpenEXR picture"),
-    (rb"#\?(RADIANCE|RGBE)", "a Radiance HDR picture"),
-    (rb"SDPX|XPDS", "a DPX picture"),
+    (rb"II\xbc", "a JPEG XR image"),
+    (rb"\x76\x2f\x31\x01", "an OpenEXR image"),
+    (rb"#\?(RADIANCE|RGBE)", "a Radiance HDR image"),
+    (rb"SDPX|XPDS", "a DPX image"),
     (rb"8BPS", "a Photoshop file"),
     (rb"P[Ff]\s", "a portable float map"),
-    (rb"P7\s", "a PAM picture"),
+    (rb"P7\s", "a PAM image"),
     (rb"SIMPLE  =", "a FITS file"),
     (rb"DDS ", "a DDS texture"),
-    (rb"BPG\xfb", "a BPG picture"),
-    (rb"FLIF", "a FLIF picture"),
+    (rb"BPG\xfb", "a BPG image"),
+    (rb"FLIF", "a FLIF image"),
     (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", "an SVG drawing"),
 )
 _NO_PICTURES: tuple[tuple[bytes, str], ...] = (
-    (rb"%PDF", "not a picture but a PDF document"),
-    (rb"....ftyp(isom|iso2|mp41|mp42|qt  )|YUV4MPEG2", "not a picture but a video"),
-    (rb"\x93NUMPY", "not a picture but a NumPy array"),
-    (rb"PK\x03\x04", "not a picture but a zip archive"),
-    (rb"(?i:\s*<(!doctype html|html|head))", "not a picture but a web page (a download that failed?)"),
-    (rb"version https://git-lfs", "not a picture but a pointer of Git LFS (`git lfs pull` gets it)"),
+    (rb"%PDF", "not an image but a PDF document"),
+    (rb"....ftyp(isom|iso2|mp41|mp42|qt  )|YUV4MPEG2", "not an image but a video"),
+    (rb"\x93NUMPY", "not an image but a NumPy array"),
+    (rb"PK\x03\x04", "not an image but a zip archive"),
+    (rb"(?i:\s*<(!doctype html|html|head))", "not an image but a web page (a download that failed?)"),
+    (rb"version https://git-lfs", "not an image but a pointer of Git LFS (`git lfs pull` gets it)"),
     (rb"\0{512}", "nothing but zero bytes (a download that did not finish?)"),
 )
 _SIGNATURES = [

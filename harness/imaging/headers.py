@@ -1,4 +1,4 @@
-"""Sizes of pictures from their headers, and whether their bytes are all there, without decoding.
+"""Sizes of images from their headers, and whether their bytes are all there, without decoding.
 
 BMP and PNG, the formats of nearly all datasets, are read by hand: a few thousand bytes a file. Others go to Pillow, and so do
 PNG files that hold a colour profile or may hold a rotation.
@@ -38,7 +38,7 @@ class Header(NamedTuple):
 
 
 def look(path: str) -> Header:
-    """The header of the picture at `path`, its size as `decode.read` gives it.
+    """The header of the image at `path`, its size as `decode.read` gives it.
 
     Raises UsageError saying what is wrong with it, without the path; what `decode.read` refuses by its header is refused here.
     """
@@ -76,7 +76,7 @@ def _facts(path: str, stream: BinaryIO, head: bytes, size: int) -> Facts:
         row = (width * bits + 7) // 8
         needed = offset + (row + 3) // 4 * 4 * (abs(height) - 1) + row
         if width <= 0 or not height:
-            raise UsageError(f"a picture of {width}x{height} pixels")
+            raise UsageError(f"an image of {width}x{height} pixels")
         decode.refuse_size(width, abs(height))
         if compression == 0 and size < needed:
             raise UsageError(f"cut off: {size:,} bytes of at least {needed:,}")

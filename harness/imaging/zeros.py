@@ -36,7 +36,7 @@ def _in_jpeg(data: Data) -> tuple[int, int] | None:
     if not segments or segments[-1][0] != 0xDA:
         return None
     start = segments[-1][2]
-    # In coded data FF is followed by 00 or a restart marker: the first FF D9 is the end, even where a second picture follows.
+    # In coded data FF is followed by 00 or a restart marker: the first FF D9 is the end, even where a second image follows.
     end = data.find(_END, start)
     if end < 0:
         length = min(_zeros_at_end(data), len(data) - start)

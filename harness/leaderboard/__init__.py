@@ -1,7 +1,7 @@
 """Leaderboards: tables that say what is known and how well, a pure function of records.
 
 `leaderboards/records/<dataset>/<model>/<key>/` keeps record.json and scores.csv; `<dataset>.md`, `<dataset>.csv` and
-`index.html` beside it are built from them and from nothing else. Nothing here imports torch, ray, mlflow or pandas.
+`index.html` next to it are built from them and from nothing else. Nothing here imports torch, ray, mlflow or pandas.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def write_page(
 ) -> Path:
     """The page over committed records and one's own runs (of dataset `name`), in a folder of one's choice; returns the file.
 
-    Without a folder: the page of the committed records, all of them, beside them, as `write` makes it; where there are none
+    Without a folder: the page of the committed records, all of them, next to them, as `write` makes it; where there are none
     (of `name`), one's own runs' page in their folder.
     """
     kept = Path(boards) / RECORDS
@@ -265,7 +265,7 @@ def check(boards: str | Path = "leaderboards") -> list[str]:
             problems.append(f"{path}: missing; `harness leaderboard write` writes it")
             continue
         if differs:
-            problems.append(f"{path}: differs from what the records give; `harness leaderboard write` writes it anew")
+            problems.append(f"{path}: differs from what the records give; `harness leaderboard write` writes it again")
     return problems + [f"{path}: no record is behind it any more" for path in _left_over(root, wanted)]
 
 

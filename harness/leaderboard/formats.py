@@ -56,7 +56,7 @@ MARKDOWN, TERMINAL = "**{}**", "{}*"
 
 
 def markdown(board: Board) -> str:
-    """One dataset's tables, one for each protocol, with what must be said beside them."""
+    """One dataset's tables, one for each protocol, with what must be said next to them."""
     lines = [f"# {plain.markdown(board.title)}", ""]
     lines += [f"**{plain.markdown(sentences(board.note))}**", ""] if board.note else []
     for group in board.groups:
@@ -256,7 +256,7 @@ def _commands(group: Group) -> list[str]:
 
 def _explained(board: Board) -> list[str]:
     afc = any(group.headline == "score_2afc" for group in board.groups)
-    people = f"people's scores ({board.label})" if board.label else "people's scores"
+    people = f"labels ({board.label})" if board.label else "labels"
     texts = [
         f"SRCC, PLCC and KRCC (tau-b) are correlations with {people}; PLCC fitted is taken after a four-parameter logistic fit; "
         "main = PLCC + SRCC; SRCC within refs is the mean over references of the SRCC among a reference's own images. Rows are "
@@ -281,7 +281,7 @@ def _explained(board: Board) -> list[str]:
         texts.append(
             "A row of several splits is the median over their test parts, the same parts for every model; its range is from the "
             "smallest to the largest. Splits share images, so there is no interval. n and refs are those of one split. A model "
-            "that is not trained is scored once: its figure over all images, with its interval, stands beside."
+            "that is not trained is scored once: its figure over all images, with its interval, stands next to."
         )
     if any(row.kind == "control" for row in rows):
         texts.append("Rows without a record are controls, computed from the table of labels without looking at a picture.")

@@ -97,7 +97,7 @@ def _group(group: Group, reported: Sequence[Reported], records: str) -> dict[str
 
 
 def _ends_head(group: Group) -> str:
-    """What the ends beside SRCC are, where all rows have ends of one kind; else each row says it."""
+    """What the ends next to SRCC are, where all rows have ends of one kind; else each row says it."""
     ranges = any("srcc" in row.spread for row in group.rows)
     intervals = any(row.ci.get("srcc") for row in group.rows if "srcc" not in row.spread)
     return "" if ranges and intervals else "range" if ranges else f"{group.confidence:.0%} interval"

@@ -70,7 +70,7 @@ def _group(
 ) -> Group:
     about = card.protocols.get(protocol) if card else None
     seeded = about is not None and about.split == "random"
-    # The first split's own run of a model that is not trained, as ensembles make it, tells nothing beside its medians.
+    # The first split's own run of a model that is not trained, as ensembles make it, tells nothing next to its medians.
     behind = {key for _, record in found if isinstance(record, RepeatsRecord) for key in record.runs_behind}
     found = [(folder, record) for folder, record in found if record.key not in behind]
     finished = [(folder, record) for folder, record in found if isinstance(record, Record)]

@@ -176,7 +176,7 @@ def _installed(library: str) -> bool:
 
 
 def _other(library: str) -> Any:
-    """The module of a library that has its own beside this one."""
+    """The module of a library that has its own next to this one."""
     return importlib.import_module(LIBRARIES[library].class_.partition(":")[0])
 
 

@@ -119,7 +119,7 @@ class Ensemble(Model):
         rows = []
         for member in self.members:
             if member.model is None:
-                raise UsageError(f"{member.name} exists only as a file of scores: it cannot score pictures")
+                raise UsageError(f"{member.name} exists only as a file of scores: it cannot score images")
             scores = member.model.score(reference, distorted).double().cpu().numpy()
             rows.append(np.where(np.isposinf(scores), member.identical, scores) if member.identical is not None else scores)
         return torch.from_numpy(self.combine(np.stack(rows))).float().to(distorted.device)
@@ -188,7 +188,7 @@ def _member(table: Mapping[str, Any], where: str, path: str) -> Member:
         if "version" in table and (now := version_of(card)) != table["version"]:
             raise UsageError(
                 f"{place}: its numbers are others since this ensemble was made (version {table['version']} then, {now} now), "
-                "so its frozen scaling does not fit any more; make the ensemble anew"
+                "so its frozen scaling does not fit any more; make the ensemble again"
             )
         model = build(card, None)
     return Member(

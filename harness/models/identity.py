@@ -2,7 +2,7 @@
 
 A class of the harness is known by its own name and its `version`, a number raised by hand when its scores change: moving the
 module changes no key. A class of a regularly installed distribution is known by `module:Class` and the distribution's version.
-Any other class (a file beside a card, an editable install, a script) is known by `module:Class` and its source: the tokens,
+Any other class (a file next to a card, an editable install, a script) is known by `module:Class` and its source: the tokens,
 without comments, of its file and of every file of the same folder that it imports.
 """
 

@@ -40,8 +40,8 @@ def distance(reference: Sequence[Tensor], distorted: Sequence[Tensor], heads: Se
     A layer's is the mean over places of the squared differences, weighed by its head (1, C, 1, 1); they are added up.
     """
     layers = []
-    for still, moved, head in zip(reference, distorted, heads, strict=True):
-        difference = still - moved
+    for of_reference, of_distorted, head in zip(reference, distorted, heads, strict=True):
+        difference = of_reference - of_distorted
         layers.append(F.conv2d(difference * difference, head).mean((1, 2, 3)))
     return torch.stack(layers).sum(0)
 
@@ -70,8 +70,8 @@ class FeatureMetric(Model, nn.Module):
 
     def forward(self, reference: Tensor, distorted: Tensor, index: Tensor | None = None) -> Tensor:
         """Differentiable distances (N,); row i of `distorted` is compared with row index[i] (default: i) of `reference`."""
-        still = self.features(reference)
-        return self.compare(still if index is None else [f[index] for f in still], self.features(distorted))
+        of_reference = self.features(reference)
+        return self.compare(of_reference if index is None else [f[index] for f in of_reference], self.features(distorted))
 
     def score(self, reference: Tensor, distorted: Tensor) -> Tensor:
         """Distances (N,), lower is better, of two float32 batches (N, 3, H, W) in [0, 1]."""
@@ -90,15 +90,15 @@ class FeatureMetric(Model, nn.Module):
         """Distances (N,) of `distorted` (N, 3, H, W) from the embedded references that `index` (N,) names, row by row."""
         check_pair(distorted, distorted, minimum_size=self.minimum_size)
         with torch.inference_mode():
-            moved = self.features(distorted)
-            if embedding[0].shape[1:] != moved[0].shape[1:]:
+            of_distorted = self.features(distorted)
+            if embedding[0].shape[1:] != of_distorted[0].shape[1:]:
                 raise UsageError(f"{self.title}: the embedded references are not of the distorted images' size")
             # One reference for all rows, the usual case, is not copied.
             single = len(embedding[0]) == 1
-            return self.compare([f if single else f[index.to(f.device)] for f in embedding], moved)
+            return self.compare([f if single else f[index.to(f.device)] for f in embedding], of_distorted)
 
     def heads(self) -> dict[str, Tensor]:
-        """The learned weights beside the trunk, by their names in the authors' files."""
+        """The learned weights next to the trunk, by their names in the authors' files."""
         raise NotImplementedError
 
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:

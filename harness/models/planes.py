@@ -1,6 +1,6 @@
-"""Grey values of colour pictures, as MATLAB's `rgb2gray` gives them.
+"""Grey values of colour images, as MATLAB's `rgb2gray` gives them.
 
-`rgb2gray` weighs R, G and B by the first row of the inverse of the NTSC RGB-to-YIQ matrix and, for 8-bit pictures,
+`rgb2gray` weighs R, G and B by the first row of the inverse of the NTSC RGB-to-YIQ matrix and, for 8-bit images,
 returns 8-bit grey. The published SSIM and MS-SSIM values come from that rounded grey; so do ours.
 """
 
@@ -34,7 +34,7 @@ WEIGHTS = np.array([0.298936021293775, 0.587043074451121, 0.114020904255103], np
 
 
 class Rows(NamedTuple):
-    """A plane that is made some rows at a time, so that large pictures need no large memory."""
+    """A plane that is made some rows at a time, so that large images need no large memory."""
 
     height: int
     width: int
@@ -62,7 +62,7 @@ class Rows(NamedTuple):
 
 
 _BAND_PIXELS = 1 << 18
-"""A filter repeats its overlap in every band: a picture of ordinary size is one."""
+"""A filter repeats its overlap in every band: an image of ordinary size is one."""
 _BAND_ROWS = 32
 _LUMA_PIXELS = 1 << 15
 _kept = threading.local()
@@ -78,7 +78,7 @@ def bands(height: int, width: int, overlap: int = 0, pixels: int | None = None) 
 def scratch(name: str, *shape: int) -> Plane:
     """Memory for a band, this thread's own, kept from call to call under a name; it holds whatever was there.
 
-    Memory of this size, when freed, goes back to the system, and having it anew costs more than the arithmetic done in it.
+    Memory of this size, when freed, goes back to the system, and having it again costs more than the arithmetic done in it.
     """
     memory: dict[str, Plane] = _kept.__dict__
     size = math.prod(shape)
@@ -117,7 +117,7 @@ def rows_uint8(image: NDArray[np.uint8], colour: Part | None) -> Rows:
 def rows_tensor(image: torch.Tensor, colour: Part | None) -> Rows:
     """One colour (0, 1, 2), the luma (also None) or the Y, of a (3, H, W) tensor in [0, 1].
 
-    For k/255 in float32 the product with 255 is exactly k, so 8-bit pictures give what `rows_uint8` gives.
+    For k/255 in float32 the product with 255 is exactly k, so 8-bit images give what `rows_uint8` gives.
     """
     planes = (image.detach() * 255).cpu().numpy()
 

@@ -204,7 +204,7 @@ def find_program(program: cards.Program, name: str, card_path: str) -> Path:
     how = f" ({program.install})" if program.install else ""
     if word.startswith(cards.BESIDE):
         found = Path(card_path).absolute().parent / word.removeprefix(cards.BESIDE)
-        where = f"which is not a program beside {card_path}"
+        where = f"which is not a program next to {card_path}"
         usable = _usable(found)
     elif os.path.dirname(word):
         found, where = Path(word), "which is not a program on this machine"

@@ -31,7 +31,7 @@ class PSNR(Model):
 
     Peak 255; `border` pixels are left out at each side. Identical images give +inf (a card's `identical` puts a ceiling in its
     place); any size that leaves a pixel and constant or grey images are ordinary cases. Luma can be identical where RGB is not.
-    Sums of squares of 8-bit pictures are whole numbers, so their scores depend on no order, batch or thread count.
+    Sums of squares of 8-bit images are whole numbers, so their scores depend on no order, batch or thread count.
     """
 
     higher_is_better = True

@@ -1,4 +1,4 @@
-"""The marks that tables and reports put beside a result, what each means, and texts of cards as sentences."""
+"""The marks that tables and reports put next to a result, what each means, and texts of cards as sentences."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ NO_FIT = "no fit"
 IDENTICAL = "identical pairs"
 LEGEND = {
     SEEN: "its weights were trained on this dataset: not a test, and not ranked",
-    CONTAMINATED: "its weights were trained on data that share pictures or labels with this dataset: not ranked",
+    CONTAMINATED: "its weights were trained on data that share images or labels with this dataset: not ranked",
     RANDOM: "some parts keep random weights",
     PARTIAL: "only some of the pairs or splits were scored: not ranked, never averaged",
     INCOMPLETE: "the dataset lacked pairs or references where this was made: not ranked",
     FEW: "fewer than ten references: intervals are wide and rough",
     UNFINISHED: "the run has not finished: no figures yet",
-    NO_LABELS: "people's scores of the test part are not public, so there are no figures here",
+    NO_LABELS: "labels of the test part are not public, so there are no figures here",
     OTHER_TABLE: "measured on other pairs or labels than the rest of this table: not ranked",
     OTHER_SPLIT: "tested on other images than the rest of this table: not ranked",
     OTHER_IMAGES: "scored on images of other content than the rest of this table, under the same names: not ranked",
     ONE_SPLIT: "tested on one of the protocol's splits, where the others are medians over all of them: not ranked",
     NOT_REBUILDABLE: "the model was an object of a Python session: it cannot be built from its record, and is not ranked",
     NO_FIT: "no curve could be fitted, so PLCC fitted and RMSE are blank",
-    IDENTICAL: "pairs of identical pictures were given the card's ceiling instead of infinity",
+    IDENTICAL: "pairs of identical images were given the card's ceiling instead of infinity",
     NOT_COMPARED: "not tested against the best row: one of the two has no figures without each reference (an older record), or "
     "they were tested on other splits (another seed)",
 }

@@ -1,7 +1,7 @@
 """MLflow as a mirror of a run: its parameters, curves, figures, data and files, for people who look there.
 
 The files in the run's folder are the record. Whatever goes wrong with MLflow costs one line of warning and never the run.
-`mlflow.json` beside the record keeps which MLflow is to show the run, the run's id there, and whether it is shown whole. So work
+`mlflow.json` next to the record keeps which MLflow is to show the run, the run's id there, and whether it is shown whole. So work
 taken up again goes on in the same MLflow run, and the next command adds a finished record that an earlier one could not.
 """
 
@@ -46,7 +46,7 @@ _METRICS_AT_ONCE, _PARAMETERS_AT_ONCE, _DIGEST_LENGTH = 1000, 100, 36
 class Tracker:
     """One run's mirror, a context manager; leaving it on an exception marks the MLflow run KILLED (Ctrl-C) or FAILED.
 
-    `uri`: None for sqlite beside the runs, `off` for no mirror (MLflow is then never imported), else any MLflow tracking
+    `uri`: None for sqlite next to the runs, `off` for no mirror (MLflow is then never imported), else any MLflow tracking
     URI. `runs`: the runs folder, which need not exist yet. `folder`: this run's own folder.
     """
 

@@ -25,7 +25,7 @@ def add_children(client: Any, parent: str, record: RepeatsRecord, folder: Path, 
         client: MLflow's.
         parent: the id of the record's run.
         record: the record.
-        folder: its folder, beside which lie the splits' runs.
+        folder: its folder, next to which lie the splits' runs.
         run_of: the id of the MLflow run of a folder; None where this MLflow has none.
     """
     experiment = client.get_run(parent).info.experiment_id

@@ -1,4 +1,4 @@
-"""`mlflow.json` beside a record: which MLflow is to show the run, the run's id there, and whether it is shown whole."""
+"""`mlflow.json` next to a record: which MLflow is to show the run, the run's id there, and whether it is shown whole."""
 
 from __future__ import annotations
 

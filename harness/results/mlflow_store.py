@@ -83,7 +83,7 @@ def _is_whole(path: Path) -> bool:
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_SECONDS_FOR_A_LOCK)) as database:
         tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
         if tables and not tables & {"experiments", "alembic_version"}:
-            return True  # a database of something else: MLflow puts its tables beside
+            return True  # a database of something else: MLflow puts its tables next to
         if "runs" in tables and database.execute("select count(*) from (select 1 from runs limit 1)").fetchone()[0]:
             return True
         if "alembic_version" not in tables:

@@ -1,4 +1,4 @@
-"""Pictures of how scores and labels agree, as PNG bytes. matplotlib without pyplot: nothing global is touched."""
+"""Images of how scores and labels agree, as PNG bytes. matplotlib without pyplot: nothing global is touched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published numbers beside a run's own: ours, theirs, the difference, and why they may differ.
+"""Published numbers next to a run's own: ours, theirs, the difference, and why they may differ.
 
 The numbers are in the models' cards (`[[published]]`). They are never averaged or ranked with ours.
 """
@@ -50,7 +50,7 @@ class PublishedFigure:
 
 @dataclass(frozen=True)
 class PublishedComparison:
-    """A run's figures beside one published entry for its dataset."""
+    """A run's figures next to one published entry for its dataset."""
 
     model: str
     dataset: str
@@ -93,11 +93,11 @@ def source_of(entry: Published) -> str:
 
 
 def compare_published(record: Record) -> tuple[PublishedComparison, ...]:
-    """A record's figures beside every number that its model's card has for its dataset.
+    """A record's figures next to every number that its model's card has for its dataset.
 
     Args:
-        record: a finished run, or repeated splits, whose figures are then medians; beside a number over all images they are those
-            over all images, where the record has them.
+        record: a finished run, or repeated splits, whose figures are then medians; next to a number over all images they
+            are those over all images, where the record has them.
 
     Returns:
         One comparison for each entry of the card that has a figure which the record has too, in the card's order; nothing where
@@ -195,7 +195,7 @@ def published_table(comparisons: Iterable[PublishedComparison], width: int | Non
     drops = ("in our interval", "difference")
     table = text_table(headers, rows, align, width=width, drops=drops, shortens=("model", "dataset")).text
     lines = [one_line(f"{', '.join(numbers)}: {text}") for text, numbers in notes.items()]
-    return "\n".join(["published figures beside ours", "", table, "", *lines])
+    return "\n".join(["published figures next to ours", "", table, "", *lines])
 
 
 def signed(value: float) -> str:

@@ -210,7 +210,7 @@ class Record(Struct, kw_only=True, dict=True):
     details: dict[str, Any] | None = None
     """What the model says of itself."""
     note: str = ""
-    """Shown beside the result."""
+    """Shown next to the result."""
     identity: dict[str, Any]
     """What determines the scores (`harness.results.key.RunIdentity`)."""
     hashes: Hashes

@@ -1,7 +1,7 @@
-"""What one run found, to look at: pictures of its agreement, and report.html, one page that needs nothing but itself.
+"""What one run found, to look at: images of its agreement, and report.html, one page that needs nothing but itself.
 
 `rows` everywhere is a pandas frame of the scored rows with the columns name, score (as in scores.csv), label (people's; NaN
-where withheld), distortion, level, reference_id, part, and, where the pictures are at hand, reference and distorted (paths).
+where withheld), distortion, level, reference_id, part, and, where the images are at hand, reference and distorted (paths).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def frame(table: pd.DataFrame, scores: Sequence[tuple[str, float, str]]) -> pd.D
 
 
 def plots(folder: Path, record: Record, rows: pd.DataFrame) -> list[Path]:
-    """Write the run's pictures into `folder`: scatter.png, kinds.png, training.png and, of repeated splits,
+    """Write the run's images into `folder`: scatter.png, kinds.png, training.png and, of repeated splits,
     splits.png, each where there is something to draw."""
     from harness.results import plots as drawing
     from harness.results.breakdown import points
@@ -83,7 +83,7 @@ def plots(folder: Path, record: Record, rows: pd.DataFrame) -> list[Path]:
 
 
 def write(folder: Path, record: Record, rows: pd.DataFrame, model: Any = None) -> list[Path]:
-    """Write the run's pictures and report.html into `folder`; returns all of them.
+    """Write the run's images and report.html into `folder`; returns all of them.
 
     `model`, ready to score, is asked for `score_maps` of the worst pairs if it has that ability; it may take ten seconds.
     """
@@ -149,7 +149,7 @@ def _marks(record: Record) -> dict[str, str]:
 def _figures(record: Record) -> list[dict[str, Any]]:
     """Each figure with its interval, drawn from -1 (or the lowest end, in halves) to 1; main over twice that.
 
-    Of repeated splits: the medians with their ranges, and beside them the figures over all images with intervals.
+    Of repeated splits: the medians with their ranges, and next to them the figures over all images with intervals.
     """
     from harness.results.tables import count, figure, number
 

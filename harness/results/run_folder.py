@@ -2,7 +2,7 @@
 
 `runs/<dataset>/<model>/<key>/` holds record.json (written last: it being there means the run is finished),
 scores.csv, pictures.csv, checkpoints, log.jsonl and plots. The key hashes what determines the result and nothing
-else; the conditions (machine, device, versions, threads, batch) under which bits repeat are kept beside it.
+else; the conditions (machine, device, versions, threads, batch) under which bits repeat are kept next to it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _opened(path: Path) -> int:
     with contextlib.suppress(FileNotFoundError):
         found = path.lstat()
         if not (stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1)):
-            _log.warning(f"{path}: not a file of this folder's own (a link or a pipe); made anew")
+            _log.warning(f"{path}: not a file of this folder's own (a link or a pipe); made again")
             path.unlink()
     return os.open(path, flags, 0o666)
 
@@ -113,13 +113,13 @@ def _lock(descriptor: int, folder: Path) -> None:
 
 
 def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, force: bool) -> None:
-    """Make `folder` ready to work in: keep what an interrupted run left if it can go on to the same bits, else start anew."""
+    """Make `folder` ready to work in: keep what an interrupted run left if it can go on to the same bits, else start again."""
     before = _begun(folder)
     wanted = {"format": FORMAT, "identity": dict(facts), "conditions": dict(now)}
     wanted = json.loads(json.dumps(wanted))
     if force or before != wanted:
         if before is not None and not force:
-            _log.info(f"{folder}: begun under other conditions ({difference(before, wanted)}); starting it anew")
+            _log.info(f"{folder}: begun under other conditions ({difference(before, wanted)}); starting it again")
         with writing(folder):
             for entry in sorted(folder.iterdir(), key=lambda entry: _FIRST_REMOVED.get(entry.name, len(_FIRST_REMOVED))):
                 if entry.name in ("lock", processes.FILE):
@@ -146,5 +146,5 @@ def require_there(folder: Path) -> None:
     """Refuse to go on where a run's folder was removed or moved under it; raises RunError."""
     if not folder.is_dir():
         raise RunError(
-            f"{folder}: the folder is gone (removed or moved while this run worked in it?); the same command begins it anew"
+            f"{folder}: the folder is gone (removed or moved while this run worked in it?); the same command begins it again"
         )

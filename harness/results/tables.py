@@ -1,4 +1,4 @@
-"""What a person sees of results: one table, with what must be said beside it."""
+"""What a person sees of results: one table, with what must be said next to it."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _group(dataset: str, protocol: str, results: Sequence[Mapping[str, Any]], wi
     named = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
     lines = [f"{dataset} · {protocol} · {_tested(results)}, {named}", "", table.text]
     blind = dict.fromkeys(r["model"] for r in results if r["n"] is None)
-    notes = [f"{', '.join(blind)}: no figures, because people's scores of the tested images are not here"] if blind else []
+    notes = [f"{', '.join(blind)}: no figures, because labels of the tested images are not here"] if blind else []
     if "marks" in table.dropped:
         notes += dict.fromkeys(f"{row[0]}: {row[-1]}" for row in rows if row[-1])
     # A figure without the interval that its column promises says why.
@@ -150,9 +150,7 @@ def _marks(row: Mapping[str, Any]) -> str:
     if row["seen"]:
         words.append("seen: its weights were trained on this dataset")
     if row["contaminated_by"]:
-        words.append(
-            f"contaminated: trained on {', '.join(row['contaminated_by'])}, which shares pictures or labels with this one"
-        )
+        words.append(f"contaminated: trained on {', '.join(row['contaminated_by'])}, which shares images or labels with this one")
     if row["partial"]:
         words.append("partial")
     if row["incomplete"]:
@@ -212,7 +210,7 @@ def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
 
 
 def agreement_text(figures: Agreement) -> str:
-    """The figures of one agreement, a line each, intervals beside them."""
+    """The figures of one agreement, a line each, intervals next to them."""
     lines = [f"n            {figures.n}" + (f" of {figures.references} references" if figures.references is not None else "")]
     names = {"srcc": "SRCC", "plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "main": "main", "rmse": "RMSE"}
     for key, name in names.items():

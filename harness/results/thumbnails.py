@@ -1,4 +1,4 @@
-"""The misjudged pairs' pictures, small and inside the page, and a network's own account of where it looked."""
+"""The misjudged pairs' images, small and inside the page, and a network's own account of where it looked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Map = NDArray[np.float32]
 
 
 class Shown(NamedTuple):
-    """One pair's pictures as data URIs; None where there is nothing to show."""
+    """One pair's images as data URIs; None where there is nothing to show."""
 
     reference: str | None
     distorted: str | None
@@ -32,14 +32,14 @@ class Shown(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """Local quality and weight of one picture, (H, W) each, in the model's own units."""
+    """Local quality and weight of one image, (H, W) each, in the model's own units."""
 
     quality: Map
     weight: Map
 
 
 def show(pairs: Sequence[tuple[str, str]], model: Any = None) -> list[Shown]:
-    """Pictures of (reference, distorted) files, maps over them where the model has `score_maps` and time allows.
+    """Images of (reference, distorted) files, maps over them where the model has `score_maps` and time allows.
 
     Files that are gone or cannot be read are left out: the report is about the scores.
     """
@@ -63,11 +63,11 @@ def difference_map(reference: str, distorted: str) -> str | None:
 
     None where one of the files cannot be read or their sizes differ.
     """
-    still, moved = _read(reference), _read(distorted)
-    if still is None or moved is None or still.shape != moved.shape:
+    reference_pixels, distorted_pixels = _read(reference), _read(distorted)
+    if reference_pixels is None or distorted_pixels is None or reference_pixels.shape != distorted_pixels.shape:
         return None
-    values = np.abs(still.astype(np.int16) - moved).mean(axis=2).astype(np.float32)
-    return _uri(_over(moved, values, (0.0, float(values.max()))))
+    values = np.abs(reference_pixels.astype(np.int16) - distorted_pixels).mean(axis=2).astype(np.float32)
+    return _uri(_over(distorted_pixels, values, (0.0, float(values.max()))))
 
 
 def _read(path: str) -> Pixels | None:
@@ -90,9 +90,9 @@ def _mapped(read: Sequence[tuple[Pixels | None, Pixels | None]], model: Any) -> 
 
 
 def maps_of(model: Any, reference: Pixels, distorted: Pixels) -> Maps | None:
-    """Quality and weight of a picture (H, W, 3) from crops that cover it, averaged where crops overlap.
+    """Quality and weight of an image (H, W, 3) from crops that cover it, averaged where crops overlap.
 
-    None where the picture is smaller than the model's crop.
+    None where the image is smaller than the model's crop.
     """
     import torch
 
@@ -125,7 +125,7 @@ def _scale(maps: Sequence[Map]) -> tuple[float, float]:
 
 
 def _over(picture: Pixels, values: Map, scale: tuple[float, float]) -> Pixels:
-    """The map in colours (dark blue low, yellow high) over the picture in grey."""
+    """The map in colours (dark blue low, yellow high) over the image in grey."""
     from matplotlib import colormaps
 
     low, high = scale

@@ -115,7 +115,7 @@ def agreement(
     """
     unknown = [] if fit in FITS else [f"fit {fit!r}: expected one of {listed(FITS)}{near(fit, FITS)}"]
     columns = checked_columns({"scores": scores, "labels": labels}, reference_ids, confidence, unknown)
-    x, y, unit, units = columns.values["scores"], columns.values["labels"], columns.unit, columns.units
+    x, y, cluster, clusters = columns.values["scores"], columns.values["labels"], columns.cluster, columns.clusters
     known = reference_ids is not None and not isinstance(reference_ids, str)
     notes = _constant_notes(x, y)
     srcc, plcc, krcc = spearman(x, y), pearson(x, y), kendall(x, y)
@@ -127,14 +127,14 @@ def agreement(
         notes += [f"the best {fit} is {curve.note}"] if curve.note else []
     ci: dict[str, Interval | None] = dict.fromkeys(("srcc", "plcc", "plcc_fitted", "krcc", "main"))
     left_out = None
-    if intervals and unit is None:
+    if intervals and cluster is None:
         notes.append("no intervals: they need the reference of every image (reference_id)")
-    elif intervals and units < 2:
+    elif intervals and clusters < 2:
         notes.append("no intervals: they need at least two references")
-    elif intervals and unit is not None:
+    elif intervals and cluster is not None:
         if not known:
             notes.append("intervals take every image as independent")
-        left, names = groups(unit, columns.ids)
+        left, names = groups(cluster, columns.ids)
         whole = ClusteredPairs(x, y, left, len(names))
         deleted = {"srcc": whole.srcc_without_each(), "plcc": whole.plcc_without_each(), "krcc": whole.krcc_without_each()}
         ci = _intervals(whole, fitted, (srcc, plcc, plcc_fitted, krcc), deleted, confidence)
@@ -144,14 +144,14 @@ def agreement(
             {name: v for name, v in figures.items() if v is not None and np.isfinite(v) and ci[name] is None}
         )
     within: float | None = None
-    if known and unit is not None:
-        each = spearman_within(x, y, unit, units)
+    if known and cluster is not None:
+        each = spearman_within(x, y, cluster, clusters)
         within = float(np.nanmean(each)) if np.isfinite(each).any() else None
         if undefined := np.count_nonzero(np.isnan(each)):
-            notes.append(f"srcc_within leaves out {undefined} of {units} references: one image, or constant scores or labels")
+            notes.append(f"srcc_within leaves out {undefined} of {clusters} references: one image, or constant scores or labels")
     return Agreement(
         n=len(x),
-        references=units if known else None,
+        references=clusters if known else None,
         srcc=_defined(srcc),
         plcc=_defined(plcc),
         plcc_fitted=_defined(plcc_fitted),
@@ -163,7 +163,7 @@ def agreement(
         fit=fit,
         fit_parameters=None if isinstance(curve, str) else curve.parameters,
         fit_problem=curve if isinstance(curve, str) else None,
-        few_references=unit is not None and units < FEW_REFERENCES,
+        few_references=cluster is not None and clusters < FEW_REFERENCES,
         srcc_within=within,
         notes=tuple(notes),
         left_out=left_out if known else None,
@@ -183,8 +183,8 @@ class Columns:
     """Checked input: float64 columns of one length, and the unit (reference) of each image."""
 
     values: dict[str, Floats]
-    unit: Ints | None
-    units: int
+    cluster: Ints | None
+    clusters: int
     ids: list[Hashable]
     """The units' names, by number."""
 
@@ -220,24 +220,24 @@ def checked_columns(
     n = max(lengths.values(), default=0)
     if not n and not found:
         found.append("no scores: nothing to compare")
-    unit, ids = None, list[Hashable]()
+    cluster, ids = None, list[Hashable]()
     if isinstance(reference_ids, str):
         if reference_ids != "images":
             found.append(f"reference_ids: expected one id per image or 'images', got {reference_ids!r}")
-        unit, ids = np.arange(n), list(range(n))
+        cluster, ids = np.arange(n), list(range(n))
     elif reference_ids is not None:
-        unit, ids = numbered(reference_ids)
+        cluster, ids = numbered(reference_ids)
         missing = [i for i, name in enumerate(ids) if name is None or name == "" or name != name]
         if missing:
-            count = np.count_nonzero(np.isin(unit, missing))
+            count = np.count_nonzero(np.isin(cluster, missing))
             found.append(f"reference_ids: {count} images have none; give every image its reference")
-        if len(unit) != n and lengths:
-            found.append(f"reference_ids: {len(unit)} for {n} images")
+        if len(cluster) != n and lengths:
+            found.append(f"reference_ids: {len(cluster)} for {n} images")
     if not 0.5 <= confidence < 1:
         found.append(f"confidence {confidence!r}: expected a share from 0.5 to below 1, such as 0.95")
     if found:
         raise UsageError("\n".join(found))
-    return Columns(values, unit, len(ids), ids)
+    return Columns(values, cluster, len(ids), ids)
 
 
 def _refused(given: ArrayLike) -> str:
@@ -287,7 +287,7 @@ def _intervals(
     srcc, plcc, plcc_fitted, krcc = figures
     fitted_interval = None
     if fitted is not None and plcc_fitted is not None:
-        without = ClusteredPairs(fitted, whole.y, whole.unit, whole.units).plcc_without_each()
+        without = ClusteredPairs(fitted, whole.y, whole.cluster, whole.clusters).plcc_without_each()
         fitted_interval = fisher_interval(plcc_fitted, without, confidence)
     return {
         "srcc": fisher_interval(srcc, deleted["srcc"], confidence),

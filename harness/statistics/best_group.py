@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.statistics.agreement import checked_columns
-from harness.statistics.comparison import MOST_UNITS, Statistic, figures_of, units_of
+from harness.statistics.comparison import MOST_CLUSTERS, Statistic, clusters_of, figures_of
 from harness.statistics.correlations import Floats
-from harness.statistics.intervals import generator, pooled_units, unit_limit
+from harness.statistics.intervals import cluster_limit, generator, pooled_clusters
 
 FEWEST_REFERENCES = 6
 """Below this, no change of signs is rare enough for the 5 % level (2 of 2**5 are 6 %): nothing can be left out of the group."""
@@ -62,9 +62,9 @@ def best_group(
         in the group.
     """
     columns = checked_columns({**scores, "labels": labels}, reference_ids, confidence)
-    unit, units = units_of(columns)
+    cluster, clusters = clusters_of(columns)
     people = columns.values.pop("labels")
-    pooled = pooled_units(unit, units, min(unit_limit(len(people)), MOST_UNITS))
+    pooled = pooled_clusters(cluster, clusters, min(cluster_limit(len(people)), MOST_CLUSTERS))
     found = {name: figures_of(x, people, *pooled, [statistic]) for name, x in columns.values.items()}
     figures = {
         name: (f.estimate[statistic] if np.isfinite(f.estimate[statistic]) else None, f.deleted[statistic])

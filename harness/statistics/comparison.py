@@ -31,12 +31,12 @@ from harness.statistics.intervals import (
     Jackknife,
     bootstrap_interval,
     cluster_draws,
+    cluster_limit,
     fisher,
     holm,
     is_perfect,
     jackknife,
-    pooled_units,
-    unit_limit,
+    pooled_clusters,
 )
 
 Statistic = Literal["srcc", "plcc", "krcc", "main"]
@@ -46,10 +46,10 @@ REACH = {"srcc": 1.0, "plcc": 1.0, "krcc": 1.0, "main": 2.0}
 """Largest value of the figures that have a Fisher scale."""
 BOOTSTRAP_FROM = 100
 """References from which `auto` draws bootstrap samples instead of leaving out one reference at a time."""
-MOST_UNITS = 1000
+MOST_CLUSTERS = 1000
 _ROUNDING = 1e-12
 """Figures closer than this, with whatever is left out, are the same: their difference is the arithmetic's."""
-_LARGEST_UNIT = 1500
+_LARGEST_CLUSTER = 1500
 """Images per reference up to which tau-b is bootstrapped; its tables grow with the square."""
 
 
@@ -188,33 +188,33 @@ def compare(
         {"a": a, "b": b, "labels": labels}, reference_ids, confidence, _table_problems(b, distortions, levels)
     )
     x, y, z = columns.values["a"], columns.values["b"], columns.values["labels"]
-    unit, units = units_of(columns)
+    cluster, clusters = clusters_of(columns)
     notes = [f"{what} are constant: their correlations are not defined" for what, v in columns.values.items() if np.ptp(v) == 0]
-    if units < 2:
+    if clusters < 2:
         notes.append("no intervals: they need at least two references")
-    bootstrap = method == "bootstrap" or (method == "auto" and units >= BOOTSTRAP_FROM)
-    pooled = pooled_units(unit, units, min(unit_limit(len(x)), MOST_UNITS))
-    weights = cluster_draws(pooled[1], draws, seed) if bootstrap and units > 1 else None
+    bootstrap = method == "bootstrap" or (method == "auto" and clusters >= BOOTSTRAP_FROM)
+    pooled = pooled_clusters(cluster, clusters, min(cluster_limit(len(x)), MOST_CLUSTERS))
+    weights = cluster_draws(pooled[1], draws, seed) if bootstrap and clusters > 1 else None
     ordered = (x, y) if orders is None else tuple(checked_columns({"order": o}, None).values["order"] for o in orders)
     figures_a, figures_b = (figures_of(v, z, *pooled, statistics, weights, o) for v, o in zip((x, y), ordered, strict=True))
-    differences = {s: _difference(s, figures_a, figures_b, confidence, units) for s in statistics}
-    within_a, within_b = (spearman_within(v, z, unit, units) for v in (x, y))
+    differences = {s: _difference(s, figures_a, figures_b, confidence, clusters) for s in statistics}
+    within_a, within_b = (spearman_within(v, z, cluster, clusters) for v in (x, y))
     differences["srcc_within"] = _difference_within(within_a, within_b, confidence)
     if bootstrap and "krcc" in differences and differences["krcc"].method == "jackknife":
-        notes.append(f"krcc: by the jackknife, because a reference has more than {_LARGEST_UNIT} images")
+        notes.append(f"krcc: by the jackknife, because a reference has more than {_LARGEST_CLUSTER} images")
     return PairedComparison(
         n=len(x),
-        references=units,
+        references=clusters,
         differences=differences,
         independent=tuple(
             t for t in (_independent("srcc", midranks(x), midranks(y), midranks(z)), _independent("plcc", x, y, z)) if t
         ),
-        by_distortion=_groups(x, y, z, unit, distortions, confidence),
-        by_level=_groups(x, y, z, unit, levels, confidence),
+        by_distortion=_groups(x, y, z, cluster, distortions, confidence),
+        by_level=_groups(x, y, z, cluster, levels, confidence),
         by_reference=_by_reference(within_a, within_b, columns),
         disagreements=_disagreements(x, y, z, top),
         confidence=confidence,
-        few_references=units < FEW_REFERENCES,
+        few_references=clusters < FEW_REFERENCES,
         notes=tuple(notes),
     )
 
@@ -225,25 +225,25 @@ def _table_problems(b: ArrayLike, *tables: Sequence[Hashable] | None) -> list[st
     return [f"{what}: {len(t)} for {n} images" for what, t in named if t is not None and len(t) != n]
 
 
-def units_of(columns: Columns) -> tuple[Ints, int]:
+def clusters_of(columns: Columns) -> tuple[Ints, int]:
     """The cluster of every image, (n,), and the number of clusters; raises UsageError where references are not known."""
-    if columns.unit is None:
+    if columns.cluster is None:
         raise UsageError("a comparison needs the reference of every image (reference_id); 'images' if all are independent")
-    return columns.unit, columns.units
+    return columns.cluster, columns.clusters
 
 
 def figures_of(
     x: Floats,
     labels: Floats,
-    unit: Ints,
-    units: int,
+    cluster: Ints,
+    clusters: int,
     statistics: Sequence[str],
     weights: Floats | None = None,
     order: Floats | None = None,
 ) -> Figures:
     """A model's `statistics` on all images, without each unit, and under `weights`; ranks are those of `order`, or of `x`."""
-    whole = ClusteredPairs(x, labels, unit, units)
-    ranked, order = (whole, x) if order is None or order is x else (ClusteredPairs(order, labels, unit, units), order)
+    whole = ClusteredPairs(x, labels, cluster, clusters)
+    ranked, order = (whole, x) if order is None or order is x else (ClusteredPairs(order, labels, cluster, clusters), order)
     needed = {"srcc", "plcc"} if "main" in statistics else set()
     needed |= set(statistics) - {"main"}
     estimate: dict[str, float] = {}
@@ -257,7 +257,7 @@ def figures_of(
         estimate["krcc"], deleted["krcc"] = ranked.krcc(), ranked.krcc_without_each()
     if weights is not None:
         drawn = {s: getattr(w, s)(weights) for s, w in (("srcc", ranked), ("plcc", whole)) if s in needed}
-        if "krcc" in needed and whole.size.max() <= _LARGEST_UNIT:
+        if "krcc" in needed and whole.size.max() <= _LARGEST_CLUSTER:
             drawn["krcc"] = ranked.krcc_resampled(weights)
     if "main" in statistics:
         estimate["main"] = estimate["srcc"] + estimate["plcc"]
@@ -353,7 +353,7 @@ def williams_steiger(statistic: str, r_a: float, r_b: float, r_ab: float, n: int
 
 
 def _groups(
-    x: Floats, y: Floats, labels: Floats, unit: Ints, kinds: Sequence[Hashable] | None, confidence: float
+    x: Floats, y: Floats, labels: Floats, cluster: Ints, kinds: Sequence[Hashable] | None, confidence: float
 ) -> tuple[Group, ...]:
     if kinds is None:
         return ()
@@ -362,10 +362,10 @@ def _groups(
     groups = []
     for name, i in known:
         rows = np.flatnonzero(number == i)
-        inside = codes(unit[rows])
-        units = int(inside.max()) + 1
-        a, b = (figures_of(v[rows], labels[rows], inside, units, ["srcc"]) for v in (x, y))
-        groups.append(Group(name, len(rows), units, _difference("srcc", a, b, confidence, units)))
+        inside = codes(cluster[rows])
+        clusters = int(inside.max()) + 1
+        a, b = (figures_of(v[rows], labels[rows], inside, clusters, ["srcc"]) for v in (x, y))
+        groups.append(Group(name, len(rows), clusters, _difference("srcc", a, b, confidence, clusters)))
     tested = [i for i, group in enumerate(groups) if group.srcc.p_value is not None]
     adjusted = dict(zip(tested, holm([groups[i].srcc.p_value or 0.0 for i in tested]), strict=True))
     groups = [Group(g.name, g.n, g.references, g.srcc, adjusted.get(i)) for i, g in enumerate(groups)]
@@ -382,10 +382,10 @@ def natural(name: str) -> tuple[float, str]:
 
 def _by_reference(a: Floats, b: Floats, columns: Columns) -> tuple[Group, ...]:
     """`a` and `b`: SRCC within each reference."""
-    unit, units = units_of(columns)
-    if units == len(unit):
+    cluster, clusters = clusters_of(columns)
+    if clusters == len(cluster):
         return ()
-    size = np.bincount(unit, minlength=units)
+    size = np.bincount(cluster, minlength=clusters)
     groups = [
         Group(
             str(columns.ids[i]),
@@ -393,7 +393,7 @@ def _by_reference(a: Floats, b: Floats, columns: Columns) -> tuple[Group, ...]:
             1,
             Difference("srcc", _defined(a[i]), _defined(b[i]), _defined(a[i] - b[i]), references=1),
         )
-        for i in range(units)
+        for i in range(clusters)
     ]
     return tuple(sorted(groups, key=lambda g: (-abs(g.srcc.difference or 0.0), g.name)))
 

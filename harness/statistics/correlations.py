@@ -23,7 +23,7 @@ else:  # numpy 1.17 has no numpy.typing
     Floats = Ints = np.ndarray
 
 
-_MOST_UNITS = 256
+_MOST_CLUSTERS = 256
 """Up to here, sums over units are made once for many rows of weights: three times units^3 numbers."""
 
 
@@ -46,26 +46,26 @@ def spearman(x: Floats, y: Floats) -> float:
     return pearson(midranks(x), midranks(y))
 
 
-def spearman_within(x: Floats, y: Floats, unit: Ints, units: int) -> Floats:
+def spearman_within(x: Floats, y: Floats, cluster: Ints, clusters: int) -> Floats:
     """(units,): Spearman among each unit's own images, NaN as for `pearson`."""
-    u, v = _centred_ranks_within(x, unit, units), _centred_ranks_within(y, unit, units)
-    products, squares_u, squares_v = (np.bincount(unit, w, units) for w in (u * v, u * u, v * v))
+    u, v = _centred_ranks_within(x, cluster, clusters), _centred_ranks_within(y, cluster, clusters)
+    products, squares_u, squares_v = (np.bincount(cluster, w, clusters) for w in (u * v, u * u, v * v))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.clip(products / np.sqrt(squares_u) / np.sqrt(squares_v), -1.0, 1.0))
 
 
-def _centred_ranks_within(x: Floats, unit: Ints, units: int) -> Floats:
+def _centred_ranks_within(x: Floats, cluster: Ints, clusters: int) -> Floats:
     """Mid-ranks among the images of the same unit, less their mean."""
-    order = np.lexsort((x, unit))
+    order = np.lexsort((x, cluster))
     new = np.ones(len(x), bool)
-    new[1:] = (np.diff(x[order]) != 0) | (np.diff(unit[order]) != 0)
+    new[1:] = (np.diff(x[order]) != 0) | (np.diff(cluster[order]) != 0)
     starts = np.flatnonzero(new)
     run = np.cumsum(new) - 1
     ranks = np.empty(len(x))
     ranks[order] = ((starts + np.append(starts[1:], len(x)) + 1) / 2)[run]
-    size = np.bincount(unit, minlength=units)
+    size = np.bincount(cluster, minlength=clusters)
     middle = np.cumsum(size) - size + (size + 1) / 2
-    return np.asarray(ranks - middle[unit])
+    return np.asarray(ranks - middle[cluster])
 
 
 def kendall(x: Floats, y: Floats) -> float:
@@ -165,11 +165,11 @@ class ClusteredPairs:
     images so repeated, NaN where that is not defined.
     """
 
-    def __init__(self, x: Floats, y: Floats, unit: Ints, units: int):
-        self.x, self.y, self.unit, self.units = x, y, unit, units
-        self.size = np.bincount(unit, minlength=units)
+    def __init__(self, x: Floats, y: Floats, cluster: Ints, clusters: int):
+        self.x, self.y, self.cluster, self.clusters = x, y, cluster, clusters
+        self.size = np.bincount(cluster, minlength=clusters)
         self._order_x, self._order_y = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
-        self._unit_x, self._unit_y = unit[self._order_x], unit[self._order_y]
+        self._cluster_x, self._cluster_y = cluster[self._order_x], cluster[self._order_y]
         self._blocks_x, self._blocks_y = _tie_blocks(x[self._order_x]), _tie_blocks(y[self._order_y])
         place = np.empty(len(x), np.int64)
         place[self._order_y] = np.arange(len(x))
@@ -181,13 +181,13 @@ class ClusteredPairs:
         For many rows, as a bootstrap's, from sums over units that are made once (`_rank_products`).
         """
         # A unit^3 of arithmetic costs as much as some images of sorting do.
-        if len(weights) > 2 * self.units and self.units <= _MOST_UNITS and self.units**3 < 250 * len(self.x):
+        if len(weights) > 2 * self.clusters and self.clusters <= _MOST_CLUSTERS and self.clusters**3 < 250 * len(self.x):
             return self._srcc_from_products(weights)
         result = np.empty(len(weights))
         for row, w in enumerate(weights):
-            weight_x = w[self._unit_x]
+            weight_x = w[self._cluster_x]
             rank_x = _weighted_midranks(weight_x, self._blocks_x)
-            rank_y = _weighted_midranks(w[self._unit_y], self._blocks_y)[self._y_in_x_order]
+            rank_y = _weighted_midranks(w[self._cluster_y], self._blocks_y)[self._y_in_x_order]
             middle = (weight_x.sum() + 1) / 2
             rank_x -= middle
             rank_y -= middle
@@ -199,10 +199,10 @@ class ClusteredPairs:
     def _srcc_from_products(self, weights: Floats) -> Floats:
         """As `srcc`. A centred mid-rank is linear in the weights, so the sums of products of ranks are cubic forms in them."""
         result = np.empty(len(weights))
-        for rows in _batches(len(weights), max(1, 20_000_000 // self.units**2)):
+        for rows in _batches(len(weights), max(1, 20_000_000 // self.clusters**2)):
             w = weights[rows]
             xy, xx, yy = (
-                np.sum(w * ((w @ product).reshape(-1, self.units, self.units) @ w[:, :, None])[:, :, 0], axis=1)
+                np.sum(w * ((w @ product).reshape(-1, self.clusters, self.clusters) @ w[:, :, None])[:, :, 0], axis=1)
                 for product in self._rank_products
             )
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -214,17 +214,17 @@ class ClusteredPairs:
         """(units, units * units) each, of x with y, x with x, y with y: [g, (u, v)] sums over the images of unit g the product of
         what unit u adds to the centred rank of one and unit v to that of the other. Halves of whole numbers, so exact."""
         ranks = []
-        for order, unit, blocks in (
-            (self._order_x, self._unit_x, self._blocks_x),
-            (self._order_y, self._unit_y, self._blocks_y),
+        for order, cluster, blocks in (
+            (self._order_x, self._cluster_x, self._blocks_x),
+            (self._order_y, self._cluster_y, self._blocks_y),
         ):
-            added = np.empty((len(self.x), self.units), np.float32)
-            for u in range(self.units):
+            added = np.empty((len(self.x), self.clusters), np.float32)
+            for u in range(self.clusters):
                 # A mid-rank's constant half and the middle's cancel.
-                added[order, u] = _weighted_midranks((unit == u).astype(np.float64), blocks) - 0.5 - self.size[u] / 2
+                added[order, u] = _weighted_midranks((cluster == u).astype(np.float64), blocks) - 0.5 - self.size[u] / 2
             ranks.append(added)
-        products = [np.empty((self.units, self.units**2)) for _ in range(3)]
-        members = np.split(np.argsort(self.unit, kind="stable"), np.cumsum(self.size)[:-1])
+        products = [np.empty((self.clusters, self.clusters**2)) for _ in range(3)]
+        members = np.split(np.argsort(self.cluster, kind="stable"), np.cumsum(self.size)[:-1])
         for g, rows in enumerate(members):
             x, y = (added[rows].astype(np.float64) for added in ranks)
             for product, (left, right) in zip(products, ((x, y), (x, x), (y, y))):
@@ -236,7 +236,7 @@ class ClusteredPairs:
         if self.x.min() == self.x.max() or self.y.min() == self.y.max():
             return np.full(len(weights), np.nan)
         x, y = standardised(self.x), standardised(self.y)
-        parts = np.stack([np.bincount(self.unit, v, self.units) for v in (np.ones_like(x), x, y, x * x, y * y, x * y)])
+        parts = np.stack([np.bincount(self.cluster, v, self.clusters) for v in (np.ones_like(x), x, y, x * x, y * y, x * y)])
         n, sx, sy, sxx, syy, sxy = parts @ weights.T
         with np.errstate(invalid="ignore", divide="ignore"):
             vx, vy, cxy = sxx - sx * sx / n, syy - sy * sy / n, sxy - sx * sy / n
@@ -244,15 +244,15 @@ class ClusteredPairs:
             # Where little variance is left the sums have cancelled; those few rows are computed from the images.
             lost = ~((vx > 1e-7 * sxx) & (vy > 1e-7 * syy) & (sxx > 1e-7 * len(x)) & (syy > 1e-7 * len(x)))
         for row in np.flatnonzero(lost):
-            times = weights[row][self.unit].astype(np.int64)
+            times = weights[row][self.cluster].astype(np.int64)
             result[row] = pearson(np.repeat(self.x, times), np.repeat(self.y, times))
         return np.asarray(np.clip(result, -1.0, 1.0))
 
     def srcc_without_each(self) -> Floats:
         """(units,): Spearman without each unit in turn."""
-        result = np.empty(self.units)
-        weights = np.ones(self.units)
-        for left_out in range(self.units):
+        result = np.empty(self.clusters)
+        weights = np.ones(self.clusters)
+        for left_out in range(self.clusters):
             weights[left_out] = 0
             result[left_out] = self.srcc(weights[None])[0]
             weights[left_out] = 1
@@ -260,7 +260,7 @@ class ClusteredPairs:
 
     def plcc_without_each(self) -> Floats:
         """(units,): Pearson without each unit in turn."""
-        return np.concatenate([self.plcc(1.0 - np.eye(self.units)[rows]) for rows in _batches(self.units)])
+        return np.concatenate([self.plcc(1.0 - np.eye(self.clusters)[rows]) for rows in _batches(self.clusters)])
 
     @cached_property
     def _pairs(self) -> list[Ints]:
@@ -292,14 +292,14 @@ class ClusteredPairs:
     def _between(self) -> tuple[Floats, Floats, Floats]:
         """(units, units) each: concordant less discordant ordered pairs of images, pairs tied in x, pairs tied in y."""
         x, y = codes(self.x), codes(self.y)
-        balance, tied_x, tied_y = (np.empty((self.units, self.units)) for _ in range(3))
-        order = np.argsort(self.unit, kind="stable")
+        balance, tied_x, tied_y = (np.empty((self.clusters, self.clusters)) for _ in range(3))
+        order = np.argsort(self.cluster, kind="stable")
         for g, members in enumerate(np.split(order, np.cumsum(self.size)[:-1])):
             place_x, own_x, count_x = _places(x, members)
             place_y, own_y, count_y = _places(y, members)
-            balance[g] = np.bincount(self.unit, _balances(place_x, place_y, own_x, own_y), self.units)
-            tied_x[g] = np.bincount(self.unit, count_x[place_x], self.units)
-            tied_y[g] = np.bincount(self.unit, count_y[place_y], self.units)
+            balance[g] = np.bincount(self.cluster, _balances(place_x, place_y, own_x, own_y), self.clusters)
+            tied_x[g] = np.bincount(self.cluster, count_x[place_x], self.clusters)
+            tied_y[g] = np.bincount(self.cluster, count_y[place_y], self.clusters)
         return balance, tied_x, tied_y
 
     def krcc_without_each(self) -> Floats:
@@ -309,10 +309,10 @@ class ClusteredPairs:
         the pairs inside g, which that sum counts twice.
         """
         # Coded unit after unit, points of different units are neither tied nor discordant.
-        inside = _pair_counts(_codes_by_unit(self.x, self.unit), _codes_by_unit(self.y, self.unit))
-        remaining = np.empty((4, self.units))
+        inside = _pair_counts(_codes_by_cluster(self.x, self.cluster), _codes_by_cluster(self.y, self.cluster))
+        remaining = np.empty((4, self.clusters))
         for row, (everywhere, within) in enumerate(zip(self._pairs, inside)):
-            touching = np.bincount(self.unit, everywhere, self.units) - np.bincount(self.unit, within, self.units) / 2
+            touching = np.bincount(self.cluster, everywhere, self.clusters) - np.bincount(self.cluster, within, self.clusters) / 2
             remaining[row] = everywhere.sum() / 2 - touching
         return _tau_b(len(self.x) - self.size.astype(np.float64), remaining)
 
@@ -349,10 +349,10 @@ def _balances(place_x: Ints, place_y: Ints, own_x: Ints, own_y: Ints) -> Floats:
     return np.asarray(concordant - discordant, dtype=np.float64)
 
 
-def _codes_by_unit(x: Floats, unit: Ints) -> Ints:
+def _codes_by_cluster(x: Floats, cluster: Ints) -> Ints:
     """Codes by (unit, value): equal within a unit only, and growing from unit to unit."""
-    order = np.lexsort((x, unit))
-    new = (np.diff(x[order]) != 0) | (np.diff(unit[order]) != 0)
+    order = np.lexsort((x, cluster))
+    new = (np.diff(x[order]) != 0) | (np.diff(cluster[order]) != 0)
     result = np.zeros(len(x), np.int64)
     result[order[1:]] = np.cumsum(new)
     return result

@@ -228,12 +228,12 @@ def monotonicity(
         Shares of steps and of whole series on which the score falls, over all and by kind, each in [0, 1].
     """
     columns = checked_columns({"scores": scores, "levels": levels}, reference_ids)
-    x, level, unit = columns.values["scores"], columns.values["levels"], columns.unit
+    x, level, cluster = columns.values["scores"], columns.values["levels"], columns.cluster
     kind, kinds = numbered(distortions)
     if len(kind) != len(x):
         raise UsageError(f"distortions: {len(kind)} for {len(x)} images")
-    assert unit is not None
-    series, _ = numbered(zip(unit.tolist(), kind.tolist(), strict=True))
+    assert cluster is not None
+    series, _ = numbered(zip(cluster.tolist(), kind.tolist(), strict=True))
     order = np.argsort(series, kind="stable")
     right = np.zeros(len(kinds))
     total = np.zeros(len(kinds))

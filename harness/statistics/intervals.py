@@ -113,21 +113,21 @@ def fisher_interval(estimate: float, deleted: Floats, confidence: float, reach: 
     return float(reach * np.tanh(low)), float(reach * np.tanh(high))
 
 
-def unit_limit(n: int) -> int:
+def cluster_limit(n: int) -> int:
     """Most units that the jackknife of `n` images leaves out one by one: all up to 250, more while n x units stays cheap."""
     return max(250, 50_000_000 // n)
 
 
-def pooled_units(unit: Ints, units: int, limit: int) -> tuple[Ints, int]:
+def pooled_clusters(cluster: Ints, clusters: int, limit: int) -> tuple[Ints, int]:
     """At most `limit` units, each original unit thrown whole into one of them at random (always the same way).
 
     The delete-a-group jackknife (Kott 2001): the error of a figure over very many references needs no more than some hundreds
     of groups.
     """
-    if units <= limit:
-        return unit, units
-    group = generator(0, "pooled units").permutation(units) % limit
-    return group[unit], limit
+    if clusters <= limit:
+        return cluster, clusters
+    group = generator(0, "pooled units").permutation(clusters) % limit
+    return group[cluster], limit
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
@@ -135,10 +135,10 @@ def generator(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(f"{seed}|{name}".encode()).digest()[:8], "big"))
 
 
-def cluster_draws(units: int, draws: int, seed: int) -> Floats:
+def cluster_draws(clusters: int, draws: int, seed: int) -> Floats:
     """(draws, units): how often each unit is taken when as many units as there are are drawn with replacement."""
-    taken = generator(seed, f"cluster bootstrap|{units}").integers(0, units, (draws, units))
-    return np.stack([np.bincount(row, minlength=units) for row in taken]).astype(np.float64)
+    taken = generator(seed, f"cluster bootstrap|{clusters}").integers(0, clusters, (draws, clusters))
+    return np.stack([np.bincount(row, minlength=clusters) for row in taken]).astype(np.float64)
 
 
 def bootstrap_interval(estimate: float, drawn: Floats, deleted: Floats, confidence: float) -> tuple[Interval, float]:

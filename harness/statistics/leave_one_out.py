@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.statistics.correlations import Ints
-from harness.statistics.intervals import pooled_units, unit_limit
+from harness.statistics.intervals import cluster_limit, pooled_clusters
 
 _MOST = 1000
 
@@ -51,14 +51,14 @@ class LeaveOneOut:
         return cls(tuple(map(str, document["references"])), figures)
 
 
-def groups(unit: Ints, ids: Sequence[Hashable]) -> tuple[Ints, list[str]]:
+def groups(cluster: Ints, ids: Sequence[Hashable]) -> tuple[Ints, list[str]]:
     """What is left out in turn: each image's group, numbered in the order of names, and the groups' names.
 
-    `unit` (n,) numbers each image's reference, `ids` names them. The result does not depend on the images' order. Very many
-    references are thrown into as many groups as `unit_limit` allows, at most a thousand.
+    `cluster` (n,) numbers each image's reference, `ids` names them. The result does not depend on the images' order. Very many
+    references are thrown into as many groups as `cluster_limit` allows, at most a thousand.
     """
     order = sorted(range(len(ids)), key=lambda i: str(ids[i]))
     place = np.empty(len(ids), np.int64)
     place[order] = np.arange(len(ids))
-    pooled, count = pooled_units(place[unit], len(ids), min(unit_limit(len(unit)), _MOST))
+    pooled, count = pooled_clusters(place[cluster], len(ids), min(cluster_limit(len(cluster)), _MOST))
     return pooled, [str(ids[i]) for i in order] if count == len(ids) else [f"group {g + 1}" for g in range(count)]

@@ -39,7 +39,7 @@ class PairCounts:
 
 
 def ordered_pairs(
-    x: Floats, y: Floats, unit: Ints, units: int, squared_error: Floats | None = None, ties: Ties = "half"
+    x: Floats, y: Floats, cluster: Ints, clusters: int, squared_error: Floats | None = None, ties: Ties = "half"
 ) -> PairCounts:
     """All pairs of images whose labels differ, or with `squared_error` (n,) those that people could tell apart.
 
@@ -51,19 +51,21 @@ def ordered_pairs(
         squared_error: of each label: the squared deviation of its opinions over their number.
         ties: what equal scores count; "first": as if the earlier image had the higher score.
     """
-    right, total = np.zeros((units, units)), np.zeros((units, units))
+    right, total = np.zeros((clusters, clusters)), np.zeros((clusters, clusters))
     for i in range(len(x) - 1):
-        dx, dy, others = x[i] - x[i + 1 :], y[i] - y[i + 1 :], unit[i + 1 :]
+        dx, dy, others = x[i] - x[i + 1 :], y[i] - y[i + 1 :], cluster[i + 1 :]
         taken = dy != 0
         if squared_error is not None:
             taken &= np.abs(dy) >= SIGNIFICANCE * np.sqrt(squared_error[i] + squared_error[i + 1 :])
         correct = np.where(dx == 0, _tie(ties, (dy > 0).astype(np.float64)), (dx > 0) == (dy > 0))
-        right[unit[i]] += np.bincount(others, correct * taken, units)
-        total[unit[i]] += np.bincount(others, taken, units)
+        right[cluster[i]] += np.bincount(others, correct * taken, clusters)
+        total[cluster[i]] += np.bincount(others, taken, clusters)
     return PairCounts(right, total)
 
 
-def listed_pairs(x: Floats, first: Ints, second: Ints, share: Floats, unit: Ints, units: int, ties: Ties = "half") -> PairCounts:
+def listed_pairs(
+    x: Floats, first: Ints, second: Ints, share: Floats, cluster: Ints, clusters: int, ties: Ties = "half"
+) -> PairCounts:
     """The pairs of a list, with the people who agree with the scores as their right part (2AFC; a bare verdict is 0 or 1).
 
     Args:
@@ -77,9 +79,9 @@ def listed_pairs(x: Floats, first: Ints, second: Ints, share: Floats, unit: Ints
     """
     difference = x[first] - x[second]
     agreeing = np.where(difference > 0, share, np.where(difference < 0, 1 - share, _tie(ties, share)))
-    cell = unit[first] * units + unit[second]
-    right, total = (np.bincount(cell, w, units * units) for w in (agreeing, np.ones_like(share)))
-    return PairCounts(*(np.asarray(c, dtype=np.float64).reshape(units, units) for c in (right, total)))
+    cell = cluster[first] * clusters + cluster[second]
+    right, total = (np.bincount(cell, w, clusters * clusters) for w in (agreeing, np.ones_like(share)))
+    return PairCounts(*(np.asarray(c, dtype=np.float64).reshape(clusters, clusters) for c in (right, total)))
 
 
 def _tie(ties: Ties, share: Floats) -> Floats:

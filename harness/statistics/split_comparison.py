@@ -1,7 +1,7 @@
 """Is one model better than another over repeated splits? Differences on the same test parts, by the corrected resampled t test.
 
 Figures of a model are those of each split's test part. What is tested is the mean over splits of the difference of two models'
-figures on the same part; beside it stand both models' medians.
+figures on the same part; next to it stand both models' medians.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def compare_over_splits(
     Returns:
         Figures that are medians, with intervals and p-values of the mean differences. A reference alone has no test.
     """
-    unit, ids = numbered(reference_ids)
+    cluster, ids = numbered(reference_ids)
     share = ratio if ratio is not None else np.nan
-    each = [(_figures(s.a, s.labels, unit[s.images]), _figures(s.b, s.labels, unit[s.images])) for s in splits]
+    each = [(_figures(s.a, s.labels, cluster[s.images]), _figures(s.b, s.labels, cluster[s.images])) for s in splits]
     tested = np.unique(np.concatenate([s.images for s in splits]))
-    references = len(np.unique(unit[tested]))
+    references = len(np.unique(cluster[tested]))
     differences: dict[str, Difference] = {}
     for name in (*STATISTICS, "srcc_within"):
         first, second = (np.array([both[i][name] for both in each]) for i in (0, 1))
@@ -74,19 +74,19 @@ def compare_over_splits(
         references=references,
         differences=differences,
         independent=(),
-        by_distortion=_groups(splits, unit, distortions, share, confidence),
-        by_level=_groups(splits, unit, levels, share, confidence),
-        by_reference=_by_reference(splits, unit, [str(name) for name in ids]),
-        disagreements=_disagreements(splits, len(unit), top),
+        by_distortion=_groups(splits, cluster, distortions, share, confidence),
+        by_level=_groups(splits, cluster, levels, share, confidence),
+        by_reference=_by_reference(splits, cluster, [str(name) for name in ids]),
+        disagreements=_disagreements(splits, len(cluster), top),
         confidence=confidence,
         few_references=references < FEW_REFERENCES,
         notes=tuple(notes),
     )
 
 
-def _figures(scores: Floats, labels: Floats, unit: Ints) -> dict[str, float]:
+def _figures(scores: Floats, labels: Floats, cluster: Ints) -> dict[str, float]:
     srcc, plcc = spearman(scores, labels), pearson(scores, labels)
-    inside, names = numbered(unit.tolist())
+    inside, names = numbered(cluster.tolist())
     within = spearman_within(scores, labels, inside, len(names))
     known = within[np.isfinite(within)]
     mean = float(known.mean()) if len(known) else np.nan
@@ -106,7 +106,7 @@ def _difference(name: str, a: Floats, b: Floats, ratio: float, confidence: float
 
 
 def _groups(
-    splits: Sequence[SplitScores], unit: Ints, kinds: Sequence[Hashable] | None, ratio: float, confidence: float
+    splits: Sequence[SplitScores], cluster: Ints, kinds: Sequence[Hashable] | None, ratio: float, confidence: float
 ) -> tuple[Group, ...]:
     """SRCC within each kind, of kinds that every split tests; p after Holm's correction over the table's rows."""
     if kinds is None:
@@ -122,19 +122,19 @@ def _groups(
             for of in ("a", "b")
         )
         images = np.unique(np.concatenate([s.images[mine] for s, mine in zip(splits, rows, strict=True)]))
-        references = len(np.unique(unit[images]))
+        references = len(np.unique(cluster[images]))
         groups.append(Group(str(name), len(images), references, _difference("srcc", a, b, ratio, confidence, references)))
     known = [i for i, group in enumerate(groups) if group.srcc.p_value is not None]
     adjusted = dict(zip(known, holm([groups[i].srcc.p_value or 0.0 for i in known]), strict=True))
     return tuple(sorted((replace(g, p_holm=adjusted.get(i)) for i, g in enumerate(groups)), key=lambda g: natural(g.name)))
 
 
-def _by_reference(splits: Sequence[SplitScores], unit: Ints, ids: Sequence[str]) -> tuple[Group, ...]:
+def _by_reference(splits: Sequence[SplitScores], cluster: Ints, ids: Sequence[str]) -> tuple[Group, ...]:
     """Means over the splits that test a reference; largest difference first."""
     found: dict[int, list[tuple[float, float]]] = {}
     images: dict[int, set[int]] = {}
     for s in splits:
-        mine = unit[s.images]
+        mine = cluster[s.images]
         inside, names = numbered(mine.tolist())
         if len(names) == len(mine):
             return ()

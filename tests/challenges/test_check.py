@@ -1,4 +1,4 @@
-"""Every way in which a submission is known to fail, made by hand: found, named with its line, and mended where a rule can."""
+"""Every way in which a submission is known to fail, made by hand: found, named with its line, and fixed where a rule can."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def in_bytes(name: str, change: Callable[[bytes], bytes]) -> dict[str, bytes]:
 
 
 OUTPUT_DEFECTS: dict[str, tuple[dict[str, bytes], str, int | None, bool]] = {
-    # what, files, kind of the finding, its line, whether --fix mends it
+    # what, files, kind of the finding, its line, whether --fix fixes it
     "CRLF": (in_bytes("output.txt", lambda b: b.replace(b"\n", b"\r\n")), "line-ends", 1, True),
     "CR": (in_bytes("output.txt", lambda b: b.replace(b"\n", b"\r")), "line-ends", 1, True),
     "one CRLF": (edited(output=at(40, lambda line: line + "\r")), "line-ends", 40, True),
@@ -145,9 +145,9 @@ README_DEFECTS: dict[str, tuple[dict[str, bytes], str, int | None, bool]] = {
 
 FILES = list(good().items())
 ZIP_DEFECTS: dict[str, tuple[Callable[[Path], Path], str, str, bool]] = {
-    # what, how it is made, kind of the finding, the entry it names, whether --fix mends it
+    # what, how it is made, kind of the finding, the entry it names, whether --fix fixes it
     "in a folder": (lambda p: raw_zip(p, [(f"sub/{n}", d) for n, d in FILES]), "folder", "sub/output.txt", True),
-    "a folder beside": (lambda p: raw_zip(p, [("sub/", b""), *FILES]), "folder", "sub/", True),
+    "a folder next to": (lambda p: raw_zip(p, [("sub/", b""), *FILES]), "folder", "sub/", True),
     "macOS": (lambda p: raw_zip(p, [*FILES, ("__MACOSX/._output.txt", b"x")]), "leftover", "__MACOSX/._output.txt", True),
     ".DS_Store": (lambda p: raw_zip(p, [*FILES, (".DS_Store", b"x")]), "leftover", ".DS_Store", True),
     "a stray file": (lambda p: raw_zip(p, [*FILES, ("code.py", b"x")]), "stray", "code.py", True),

@@ -1,4 +1,4 @@
-"""Any format of lines, any scores: what is written is read back; any defect of lines is mended or named, never passed over."""
+"""Any format of lines, any scores: what is written is read back; any defect of lines is fixed or named, never passed over."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_the_check_of_an_incomplete_dataset_ends_with_1_unless_that_is_accepted(
 
 def rows(name: str, root: Path):
     frame = load_dataset(name, root).table
-    # The names of NTIRE 2022's validation pictures are known from the folder alone, so none can be missed.
+    # The names of NTIRE 2022's validation images are known from the folder alone, so none can be missed.
     return frame[frame["part"] == "test"] if name == "pipal-ntire2022" else frame
 
 
@@ -110,7 +110,7 @@ def missing_part(name: str, root: Path) -> str:
 def truncated(name: str, root: Path) -> str:
     path = a_picture(name, root)
     replace(path, path.read_bytes()[:-200])
-    return rf"1 of [\d,]+ pictures cannot be read: .*{re.escape(path.name)} \((cut off|a damaged picture)"
+    return rf"1 of [\d,]+ images cannot be read: .*{re.escape(path.name)} \((cut off|a damaged image)"
 
 
 def empty(name: str, root: Path) -> str:
@@ -122,14 +122,14 @@ def empty(name: str, root: Path) -> str:
 def no_picture(name: str, root: Path) -> str:
     path = a_picture(name, root)
     replace(path, b"<html>404 not found</html>" * 9)
-    return rf"{re.escape(path.name)} \(not a picture"
+    return rf"{re.escape(path.name)} \(not an image"
 
 
 def other_size(name: str, root: Path) -> str:
     path = a_picture(name, root)
     path.unlink()
     write(path, still("other", 20, 20))
-    return r"1 of [\d,]+ distorted pictures differ in size from their reference: .*\(20x20, its reference "
+    return r"1 of [\d,]+ distorted images differ in size from their reference: .*\(20x20, its reference "
 
 
 def copied(name: str, root: Path) -> str:
@@ -140,7 +140,7 @@ def copied(name: str, root: Path) -> str:
         assert name == "live" or a.size == b.size
     replace(other, first.read_bytes())
     assert last
-    return r"1 groups of equal pictures under different references: "
+    return r"1 groups of equal images under different references: "
 
 
 # What breaks label files that are text
@@ -182,12 +182,12 @@ def not_a_number(name: str, root: Path) -> str:
 
 def labelled_twice(name: str, root: Path) -> str:
     relabel(name, root, lambda lines: [*lines, lines[-1]])
-    return r"1 names labelled twice: .* line \d+ and .* line \d+\)|51 scores for 50 pictures"
+    return r"1 names labelled twice: .* line \d+ and .* line \d+\)|51 scores for 50 images"
 
 
 def label_lost(name: str, root: Path) -> str:
     relabel(name, root, lambda lines: [*lines[:2], *lines[3:]])
-    return r"1 pictures have no label: |49 scores for 50 pictures"
+    return r"1 images have no label: |49 scores for 50 images"
 
 
 def out_of_range(name: str, root: Path) -> str:
@@ -199,7 +199,7 @@ def out_of_range(name: str, root: Path) -> str:
 
 
 def backwards(name: str, root: Path) -> str:
-    """Labels of the other direction: the best picture has the worst label."""
+    """Labels of the other direction: the best image has the worst label."""
     number = r"(?<![\w.])\d+\.\d+(?![\w.])"
     others = [*root.rglob("*per_image_score.csv"), *root.rglob("Train_Label/*.txt")]
     for path in {label_file(name, root), *others}:
@@ -235,7 +235,7 @@ def test_a_broken_tree_of_named_pictures_fails_with_the_right_line(name, breakin
     root = breakable(name, tmp_path)
     expected = breaking(name, root)
     if name == "mdid" and breaking in (missing_picture, missing_part):
-        expected = "scores for .* pictures; they belong together line by line"
+        expected = "scores for .* images; they belong together line by line"
     report = checked(name, root, full=breaking is backwards)
     assert not report.ok
     assert re.search(expected, errors(report)), f"{expected}\n{errors(report)}"
@@ -248,7 +248,7 @@ def test_a_broken_tree_of_named_pictures_fails_with_the_right_line(name, breakin
 UNNAMED = ("live", "bapps", "pipal-ntire2022")
 
 
-# A BAPPS triplet has one picture of a kind, and its patches recur.
+# A BAPPS triplet has one image of a kind, and its patches recur.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "breaking"),
@@ -259,7 +259,7 @@ def test_a_broken_tree_without_label_lists_fails_with_the_right_line(name, break
     root = copy(tree(name), tmp_path / name)
     expected = breaking(name, root)
     if name == "live" and breaking is missing_part:
-        expected = r"\d+ of 779 distorted pictures are missing"
+        expected = r"\d+ of 779 distorted images are missing"
     report = checked(name, root)
     assert not report.ok
     assert re.search(expected, errors(report)), f"{expected}\n{errors(report)}"
@@ -313,7 +313,7 @@ def not_finite(v: dict[str, np.ndarray]) -> None:
         ),
         (mixed, "in jp2k alone: mixed label vectors"),
         (one_for_both, "the same labels as dmos_realigned.mat: one is a copy of the other"),
-        (reordered, "distorted pictures differ in size from their reference"),
+        (reordered, "distorted images differ in size from their reference"),
         (cut_short, "dmos_new has 981 entries, expected 982"),
         (wrong_marks, "orgs marks 213 copies of references, expected 203"),
         (not_finite, "1 labels are no finite numbers: jp2k/img101.bmp"),
@@ -375,7 +375,7 @@ def test_a_challenge_without_its_test_set_or_with_a_broken_label_file_is_told(tm
     text(root / "ntire2022_test_labels.txt", "A0000_10_00.bmp,1500.0\nA0000_10_01.bmp,high\n")
     found = errors(checked("pipal-ntire2022", root))
     assert "1 line cannot be read: line 2 ('A0000_10_01.bmp high')" in found
-    assert "test: 1,649 pictures have no label" in found
+    assert "test: 1,649 images have no label" in found
     (root / "ntire2022_test_labels.txt").unlink()
     for folder in root.glob("*_Testing_*"):
         shutil.rmtree(folder)
@@ -401,7 +401,7 @@ def test_kadids_swapped_references_and_tids_shifted_labels_are_found(tmp_path):
     scores = [line.split()[0] for line in lines if line]
     shifted = b"\r\n".join(s + b" " + n for s, n in zip([scores[-1], *scores[:-1]], names, strict=True))
     replace(root / "mos_with_names.txt", shifted)
-    assert "other scores than mos_with_names.txt for 100 of 100 pictures" in errors(checked("tid2013", root))
+    assert "other scores than mos_with_names.txt for 100 of 100 images" in errors(checked("tid2013", root))
 
 
 @pytest.mark.slow
@@ -410,7 +410,7 @@ def test_a_missing_picture_of_a_challenge_is_named_though_it_has_no_label(tmp_pa
     (root / "Val_Dist/A0005_10_02.bmp").unlink()
     (root / "Val_Ref/A0240.bmp").unlink()
     found = errors(checked("pipal", root))
-    assert "ntire2021-validation: 1 of 1,000 distorted pictures are missing: A0005_10_02.bmp" in found
+    assert "ntire2021-validation: 1 of 1,000 distorted images are missing: A0005_10_02.bmp" in found
     assert "ntire2021-validation: 1 of 25 references are missing: A0240.bmp" in found
 
 
@@ -432,11 +432,11 @@ def test_one_report_lists_everything_that_is_wrong(tmp_path):
     for line in (
         expected[1],
         "references are missing: I02.bmp",
-        "distorted pictures are missing: i02_13_4.bmp",
+        "distorted images are missing: i02_13_4.bmp",
         r"2 lines cannot be read: line 1 \('1.0'\).*; line 43 ",
         r"1 of \d+ names that are not of the form .*: line 42 \(x.bmp\)",
-        "1 pictures have no label: distorted_images/i25_18_5.bmp",
-        "2 lines, the labels beside it have",
+        "1 images have no label: distorted_images/i25_18_5.bmp",
+        "2 lines, the labels next to it have",
     ):
         assert re.search(line, found), f"{line}\n{found}"
 
@@ -452,9 +452,7 @@ def test_the_full_check_finds_damage_inside_a_picture_that_its_header_hides(tmp_
     data[middle : middle + 40] = bytes(40)
     replace(path, bytes(data))
     assert checked("kadid10k", root).ok
-    assert re.search(
-        rf"1 pictures cannot be used: .*{path.name} \(a damaged picture", errors(checked("kadid10k", root, full=True))
-    )
+    assert re.search(rf"1 images cannot be used: .*{path.name} \(a damaged image", errors(checked("kadid10k", root, full=True)))
 
 
 def test_the_full_check_finds_pictures_under_the_wrong_reference(tmp_path):
@@ -463,7 +461,7 @@ def test_the_full_check_finds_pictures_under_the_wrong_reference(tmp_path):
     path.unlink()
     write(path, noisy(still("kadid2"), 3, "moved"))
     found = errors(checked("kadid10k", root, full=True))
-    assert "1 of 75 pictures look like another reference than theirs: I01_01_03.png (looks like I02.png)" in found
+    assert "1 of 75 images look like another reference than theirs: I01_01_03.png (looks like I02.png)" in found
 
 
 def test_copies_of_references_and_equal_pictures_are_warnings_that_name_them(tmp_path):
@@ -474,15 +472,15 @@ def test_copies_of_references_and_equal_pictures_are_warnings_that_name_them(tmp
     report = checked("kadid10k", root, full=True)
     assert report.ok
     lines = "\n".join(str(p) for p in report.problems)
-    assert "1 of 75 distorted pictures are byte for byte their reference: I01_01_01.png" in lines
-    assert "distorted pictures equal their reference in every pixel: I01_01_01.png" in lines
+    assert "1 of 75 distorted images are byte for byte their reference: I01_01_01.png" in lines
+    assert "distorted images equal their reference in every pixel: I01_01_01.png" in lines
     assert "I02_01_01.png = I02_01_02.png" in lines
 
 
 def test_one_reference_under_two_names_would_leak_across_a_split(tmp_path):
     root = copy(tree("kadid10k"), tmp_path / "kadid")
     replace(root / "kadid10k/images/I02.png", (root / "kadid10k/images/I01.png").read_bytes())
-    assert "1 references are one picture under several names: I01.png = I02.png" in errors(checked("kadid10k", root))
+    assert "1 references are one image under several names: I01.png = I02.png" in errors(checked("kadid10k", root))
 
 
 def test_a_full_check_leaves_a_manifest_that_mirrors_share_and_changes_void(tmp_path):

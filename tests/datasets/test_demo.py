@@ -1,4 +1,4 @@
-"""The demonstration dataset: its pictures, its labels, and the cache that they are kept in."""
+"""The demonstration dataset: its images, its labels, and the cache that they are kept in."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def small(card: DatasetCard, root: Path, progress: demo.Progress | None = None) 
 
 
 def files(root: Path) -> dict[str, tuple[int, bytes]]:
-    """Time of last change and content of every picture under `root`."""
+    """Time of last change and content of every image under `root`."""
     return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(root.rglob("*.bmp"))}
 
 

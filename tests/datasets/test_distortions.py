@@ -18,7 +18,7 @@ Image = np.ndarray
 
 # Where a level is not simply more of the last: to both sides of the reference.
 TWO_SIDED = {"mean_shift", "contrast_change"}
-# Places or directions are drawn anew at each level, so only the mean over pictures grows.
+# Places or directions are drawn again at each level, so only the mean over images grows.
 RANDOM_PLACES = {"motion_blur", "color_shift", "non_eccentricity_patch", "color_block"}
 IDENTICAL = {("gaussian_blur", 1), ("color_saturation_2", 1), ("mean_shift", 3)}
 
@@ -33,7 +33,7 @@ def plain(value: int, size: int = 64) -> Image:
 
 
 def gradient() -> Image:
-    """A small picture with smooth, sharp, coloured and grey parts."""
+    """A small image with smooth, sharp, coloured and grey parts."""
     row, column = np.mgrid[0:48, 0:64]
     image = np.stack([4 * column, 5 * row, 255 - 2 * (row + column)], axis=2)
     image[10:20, 10:30] = (200, 40, 90)
@@ -341,7 +341,7 @@ def test_bad_requests_say_what_is_wrong() -> None:
     for level in (0, 6, 2.5):
         with pytest.raises(UsageError, match="none of 1, 2, 3, 4, 5"):
             distort(plain(1), "jpeg", level, "x")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"uint8 picture, got \(64, 64\)"):
+    with pytest.raises(UsageError, match=r"uint8 image, got \(64, 64\)"):
         distort(plain(1)[..., 0], "jpeg", 1, "x")
     with pytest.raises(UsageError, match="float32"):
         distort(to_float(plain(1)), "jpeg", 1, "x")  # type: ignore[arg-type]

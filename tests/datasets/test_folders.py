@@ -160,7 +160,7 @@ def test_mixed_sizes_and_broken_images_are_all_told_before_anything_is_scored(tm
     pairing = pair_images(str(tmp_path / "r"), [str(tmp_path / "d")])
     with pytest.raises(UsageError) as caught:
         measure_files(pairing.pairs)
-    assert "c.png: not a picture" in str(caught.value)
+    assert "c.png: not an image" in str(caught.value)
     assert "b.png (12x20, its reference 12x12)" in str(caught.value)
     (tmp_path / "d/c.png").unlink()
     measured = measure_files([p for p in pairing.pairs if p.name == "a.png"])

@@ -131,7 +131,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def first_cells(path: Path, count: int) -> list[np.ndarray]:
-    """The pictures of a sheet's first row, shrunk back to the miniatures' size."""
+    """The images of a sheet's first row, shrunk back to the miniatures' size."""
     image = Image.fromarray(pixels(path))
     cell, margin, top = 176, 8, 29
     boxes = [(margin + i * (cell + margin), top, margin + i * (cell + margin) + cell, top + 132) for i in range(count)]

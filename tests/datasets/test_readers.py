@@ -19,7 +19,7 @@ from miniatures import LIVE_COUNTS, copy, replace, text, tree
 from harness.cards import loading
 from harness.cards.loading import load_cards
 from harness.datasets import Dataset, load_dataset, splits
-from harness.datasets.table import has_pictures, require_files, table_hash
+from harness.datasets.table import has_images, require_files, table_hash
 from harness.runtime.errors import UsageError
 
 EXPECTED = {
@@ -165,7 +165,7 @@ MIRRORS: list[tuple[str, str, Callable[[Path], None]]] = [
     *[(name, "one folder in another", one_in_another) for name in EXPECTED],
     ("kadid10k", "with system files", with_system_files),
     ("pipal", "with system files", with_system_files),
-    ("tid2013", "pictures as png", bmp_as_png),
+    ("tid2013", "images as png", bmp_as_png),
     ("tid2013", "pyiqa's list", pyiqa_list),
     ("kadid10k", "folders by role (TReS)", kadid_by_folders),
     ("kadid10k", "flat", moved(("kadid10k/images/*", "*"), ("kadid10k/dmos.csv", "dmos.csv"))),
@@ -295,7 +295,7 @@ def test_withheld_labels_are_unknown_and_a_users_own_file_fills_them(tmp_path):
 def test_label_files_alone_are_a_table_for_score_files(tmp_path):
     shutil.copy(tree("tid2013") / "mos_with_names.txt", tmp_path)
     data = load_dataset("tid2013", tmp_path)
-    assert not has_pictures(data.table)
+    assert not has_images(data.table)
     assert len(data.table) == 100
     assert any("labels alone" in note for note in data.table.attrs["notes"])
 

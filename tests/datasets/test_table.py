@@ -65,7 +65,7 @@ def test_a_bad_table_gets_one_clear_message(tmp_path: Path, text: str, words: st
 def test_missing_pictures_are_all_listed_up_to_twenty_and_counted(tmp_path: Path):
     rows = "\n".join(f"d{i}.png,r.png,{i}" for i in range(30))
     frame = read_csv(csv(tmp_path / "t.csv", f"distorted,reference,score\n{rows}\n"))
-    with pytest.raises(UsageError, match="31 of 31 pictures are missing") as caught:
+    with pytest.raises(UsageError, match="31 of 31 images are missing") as caught:
         require_files(frame, "t")
     assert str(caught.value).endswith("and 11 more")
 

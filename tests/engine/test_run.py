@@ -19,7 +19,7 @@ import pytest
 from small import write_network, write_table
 
 from harness.cli.main import main
-from harness.engine.request import Request, plan
+from harness.engine.request import Request, make_plan
 from harness.engine.run import train
 from harness.results.tables import number
 
@@ -150,7 +150,7 @@ def test_the_training_of_a_finished_run_is_told_by_its_record(world: World):
     request = Request(
         "small", str(world.table), protocol="parts", runs=str(world.folder / "runs"), cards=(str(world.cards),), mlflow_uri="off"
     )
-    trained = train(plan(request), lambda entry: pytest.fail("trained again"))
+    trained = train(make_plan(request), lambda entry: pytest.fail("trained again"))
     assert (trained.steps, len(trained.history)) == (60, 6)
     assert not (Path(result["run"]) / "checkpoint.safetensors").exists()
 
@@ -219,8 +219,8 @@ BAD = {
     "a protocol without training": (["run", "small", "--dataset", "TABLE"], "no training part"),
     "a device that is not there": (["run", "small", "--dataset", "TABLE", "--protocol", "parts", "--device", "cuda:7"], "cuda:7"),
     "a table that is not there": (["run", "psnr", "--dataset", "none.csv"], "no such file"),
-    "a picture for a table": (["run", "psnr", "--dataset", "PICTURE"], "not a table"),
-    "two pictures too few": (["score", "psnr"], "REFERENCE DISTORTED"),
+    "an image for a table": (["run", "psnr", "--dataset", "PICTURE"], "not a table"),
+    "two images too few": (["score", "psnr"], "REFERENCE DISTORTED"),
     "an unknown option": (["run", "psnr", "--data", "x"], "--data"),
 }
 

@@ -10,7 +10,7 @@ import pytest
 from small import write_table
 
 from harness.engine.batch import run_all
-from harness.engine.request import Request, plan
+from harness.engine.request import Request, make_plan
 from harness.engine.run import Outcome, execute
 from harness.engine.scoring import Together
 from harness.files.lock import held
@@ -130,9 +130,11 @@ def test_a_metric_that_fails_is_told_in_its_own_turn_and_stops_no_other(table: s
 @pytest.mark.slow
 def test_a_run_that_another_process_holds_is_left_to_its_own_turn(table: str, tmp_path: Path):
     together = Together()
-    together.coming = [held_elsewhere, free] = [plan(request(model, table, tmp_path / "runs")) for model in ("ssim", "ssim-rgb")]
+    together.coming = [held_elsewhere, free] = [
+        make_plan(request(model, table, tmp_path / "runs")) for model in ("ssim", "ssim-rgb")
+    ]
     held_elsewhere.folder.mkdir(parents=True)
     with held(held_elsewhere.folder / "lock"):
-        execute(plan(request("psnr", table, tmp_path / "runs")), together)
+        execute(make_plan(request("psnr", table, tmp_path / "runs")), together)
     assert not (held_elsewhere.folder / "scores.csv").exists()
     assert (free.folder / "scores.csv").exists()

@@ -103,11 +103,11 @@ def test_a_run_cut_off_at_any_step_ends_with_the_bits_of_an_undisturbed_one(worl
 
 
 def test_batches_are_the_same_however_many_are_decoded_side_by_side(world, tmp_path: Path):
-    todo = trainer(world, tmp_path)
+    plan = trainer(world, tmp_path)
 
     def every(threads: int) -> list[Any]:
-        todo.batches.drawn, todo.batches.decoded.kept = (-1, []), OrderedDict()
-        return list(todo.batches.ahead(2, 9, lambda groups: range(len(groups)), threads=threads))
+        plan.batches.drawn, plan.batches.decoded.kept = (-1, []), OrderedDict()
+        return list(plan.batches.ahead(2, 9, lambda groups: range(len(groups)), threads=threads))
 
     one, many = every(1), every(4)
     assert [step for step, _ in one] == [step for step, _ in many] == list(range(2, 9))
@@ -120,52 +120,52 @@ def test_batches_are_the_same_however_many_are_decoded_side_by_side(world, tmp_p
 def test_batches_are_pinned_for_a_gpu_alone(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     taken: list[int] = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: taken.append(1) or tensor)
-    todo = trainer(world, tmp_path)
+    plan = trainer(world, tmp_path)
     for pinned in (False, True):
         taken.clear()
-        list(todo.batches.ahead(0, 2, lambda groups: range(len(groups)), pinned=pinned))
+        list(plan.batches.ahead(0, 2, lambda groups: range(len(groups)), pinned=pinned))
         assert len(taken) == (8 if pinned else 0)
 
 
 def test_every_pair_is_seen_once_in_a_pass_and_batches_mix_references(world, tmp_path: Path):
-    todo = trainer(world, tmp_path)
-    rows = [row for n in range(todo.batches.per_pass) for group in todo.batches.groups(n) for row in group.rows]
+    plan = trainer(world, tmp_path)
+    rows = [row for n in range(plan.batches.per_pass) for group in plan.batches.groups(n) for row in group.rows]
     assert sorted(rows) == list(range(18))
-    assert todo.batches.groups(0) != todo.batches.groups(todo.batches.per_pass)
+    assert plan.batches.groups(0) != plan.batches.groups(plan.batches.per_pass)
 
 
 def test_images_of_a_group_share_the_crop_and_flip_of_their_reference(world, tmp_path: Path):
-    todo = trainer(world, tmp_path)
-    todo.batches.pairs = [(reference, reference) for reference, _ in todo.batches.pairs]
-    batch = todo.batches.batch(3, todo.batches.groups(3), lambda groups: range(len(groups)))
+    plan = trainer(world, tmp_path)
+    plan.batches.pairs = [(reference, reference) for reference, _ in plan.batches.pairs]
+    batch = plan.batches.batch(3, plan.batches.groups(3), lambda groups: range(len(groups)))
     still, moved, index = batch.reference, batch.distorted, batch.index
     assert torch.equal(still[index], moved)
     assert still.shape[-2:] == (32, 32)
 
 
 def test_cosine_restarts_follow_torchs_scheduler(world, tmp_path: Path):
-    todo = trainer(world, tmp_path, schedule="cosine-restarts", period=50, warmup=0.0, epochs=12)
-    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=todo.recipe.rate)
+    plan = trainer(world, tmp_path, schedule="cosine-restarts", period=50, warmup=0.0, epochs=12)
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=plan.recipe.rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50, eta_min=0)
     for step in range(120):
-        assert todo.rate(step) == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
+        assert plan.rate(step) == pytest.approx(schedule.get_last_lr()[0], abs=1e-12)
         optimizer.step()
         schedule.step()
 
 
 def test_warmup_rises_and_cosine_ends_near_nothing(world, tmp_path: Path):
-    todo = trainer(world, tmp_path)
-    rates = [todo.rate(s) for s in range(todo.steps)]
+    plan = trainer(world, tmp_path)
+    rates = [plan.rate(s) for s in range(plan.steps)]
     assert rates[:6] == pytest.approx([0.01 * (i + 1) / 6 for i in range(6)])
     assert rates[6] == pytest.approx(0.01)
     assert rates[-1] < 1e-4
 
 
 def test_frozen_parts_keep_their_bits_and_an_unknown_part_is_named(world, tmp_path: Path):
-    todo = trainer(world, tmp_path / "a", frozen="filter,norm")
-    before = {k: v.clone() for k, v in todo.model.state_dict().items() if not k.startswith("head")}
-    todo.train()
-    assert all(torch.equal(v, todo.model.state_dict()[k]) for k, v in before.items())
+    plan = trainer(world, tmp_path / "a", frozen="filter,norm")
+    before = {k: v.clone() for k, v in plan.model.state_dict().items() if not k.startswith("head")}
+    plan.train()
+    assert all(torch.equal(v, plan.model.state_dict()[k]) for k, v in before.items())
     with pytest.raises(UsageError, match="trunk"):
         trainer(world, tmp_path / "b", frozen="trunk").train()
     with pytest.raises(UsageError, match="nothing is left to train"):
@@ -178,15 +178,15 @@ def test_a_loss_that_is_no_number_stops_the_run_with_advice(world, tmp_path: Pat
 
 
 def test_selection_keeps_the_epoch_that_was_best_on_validation_alone(world, tmp_path: Path, monkeypatch):
-    todo = trainer(world, tmp_path, selection="srcc")
+    plan = trainer(world, tmp_path, selection="srcc")
     figures = iter([0.1, 0.6, 0.3, 0.5, 0.2, 0.4])
-    monkeypatch.setattr(todo, "_validate", lambda *a: (lambda v: {"srcc": v, "plcc": v, "main": 2 * v})(next(figures)))
-    assert todo.train().best_epoch == 2
+    monkeypatch.setattr(plan, "_validate", lambda *a: (lambda v: {"srcc": v, "plcc": v, "main": 2 * v})(next(figures)))
+    assert plan.train().best_epoch == 2
 
 
 def test_patience_ends_training_and_a_resumed_run_ends_alike(world, tmp_path: Path, monkeypatch):
     seen: list[int] = []
-    todo = trainer(world, tmp_path, selection="srcc", patience=2)
+    plan = trainer(world, tmp_path, selection="srcc", patience=2)
     figures = iter([0.1, 0.6, 0.3, 0.5, 0.2, 0.4])
 
     def validate(*_):
@@ -194,8 +194,8 @@ def test_patience_ends_training_and_a_resumed_run_ends_alike(world, tmp_path: Pa
         value = next(figures)
         return {"srcc": value, "plcc": value, "main": 2 * value}
 
-    monkeypatch.setattr(todo, "_validate", validate)
-    result = todo.train()
+    monkeypatch.setattr(plan, "_validate", validate)
+    result = plan.train()
     assert (result.best_epoch, result.epochs, result.steps) == (2, 4, 40)
     assert len(seen) == 4
     before = weights(tmp_path)
@@ -224,23 +224,23 @@ def test_bf16_training_differs_from_fp32_and_repeats(world, tmp_path: Path):
 
 
 def test_the_estimate_counts_validation_and_names_the_shorter_ways(world, tmp_path: Path, monkeypatch, logged):
-    todo = trainer(world, tmp_path)
-    monkeypatch.setattr(todo, "_seconds_to_validate", lambda: 4000.0)
-    todo._estimate(10.0, 8)
+    plan = trainer(world, tmp_path)
+    monkeypatch.setattr(plan, "_seconds_to_validate", lambda: 4000.0)
+    plan._estimate(10.0, 8)
     # 52 steps of 10 s and six validations of 4,000 s.
     assert "about 6 h 48 min" in logged[0]
     assert "6 validations of 1 h 06 min" in logged[0]
     for way in ("recipe.epochs=N", "recipe.validate_every", "recipe.patience", "recipe.precision=bf16"):
         assert way in logged[0]
-    monkeypatch.setattr(todo, "_seconds_to_validate", lambda: 0.0)
-    todo._estimate(0.001, 8)
+    monkeypatch.setattr(plan, "_seconds_to_validate", lambda: 0.0)
+    plan._estimate(0.001, 8)
     assert "about 1 s" in logged[1]
 
 
 def test_frozen_parts_from_files_are_left_out_of_the_weights(world, tmp_path: Path):
-    todo = trainer(world, tmp_path, frozen="filter,norm", epochs=1)
-    todo.from_files = {"filter": "0" * 64}
-    todo.train()
+    plan = trainer(world, tmp_path, frozen="filter,norm", epochs=1)
+    plan.from_files = {"filter": "0" * 64}
+    plan.train()
     held = read_state(tmp_path / WEIGHTS)
     assert {key.partition(".")[0] for key in held} == {"norm", "head"}
     assert left_out(tmp_path / WEIGHTS) == {"filter": "0" * 64}

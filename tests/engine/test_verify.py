@@ -148,7 +148,7 @@ def test_a_changed_picture_that_was_trained_on_is_named(tmp_path: Path):
     Image.fromarray(pixels).save(path)
     verdict = world.verify()
     assert [f.what for f in verdict.findings] == ["pictures"]
-    assert "training pictures of 1 references are others: r0" in verdict.findings[0].text
+    assert "training images of 1 references are others: r0" in verdict.findings[0].text
 
 
 def test_a_new_training_under_other_conditions_is_judged_by_its_figures(tmp_path: Path):

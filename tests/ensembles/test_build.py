@@ -349,7 +349,7 @@ def test_a_members_own_module_must_be_found_from_the_card(pictures: tuple[Path, 
     folder, _ = pictures
     line = ["ensemble", "psnr", "small", "--dataset", str(folder / "data" / "table.csv"), "--protocol", "parts"]
     line += ["--cards", str(folder / "cards"), "--runs", str(folder / "runs"), "--mlflow-uri", "off"]
-    assert "lies beside its own card" in call(*line, "--out", str(tmp_path / "far" / "away.toml"), status=2)
+    assert "lies next to its own card" in call(*line, "--out", str(tmp_path / "far" / "away.toml"), status=2)
 
 
 # Real processes

@@ -80,7 +80,7 @@ def dialects(draw: st.DrawFn) -> Dialect:
 
 
 def unclear(cells: list[str]) -> bool:
-    """Whether all commas of a column may stand between thousands: 1,125 and no 0,5 beside it."""
+    """Whether all commas of a column may stand between thousands: 1,125 and no 0,5 next to it."""
     with_comma = [cell for cell in cells if "," in cell]
     return bool(with_comma) and all(re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", cell) for cell in with_comma)
 

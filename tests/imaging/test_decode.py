@@ -104,7 +104,7 @@ def refused() -> dict[str, tuple[bytes, str]]:
         "animated": (encoded(colour, "GIF", save_all=True, append_images=[Image.fromarray(picture(1))]), "animation"),
         "truncated": (png[: len(png) // 2], "damaged"),
         "empty": (b"", "empty"),
-        "text": (b"hello, world", "not a picture"),
+        "text": (b"hello, world", "not an image"),
     }
 
 
@@ -155,7 +155,7 @@ def test_a_postscript_file_called_png_starts_no_program(tmp_path: Path, monkeypa
     monkeypatch.setattr(subprocess, "Popen", started)
     path = tmp_path / "x.png"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path, "EPS")
-    with pytest.raises(UsageError, match="not a picture"):
+    with pytest.raises(UsageError, match="not an image"):
         decode.read(path)
-    with pytest.raises(UsageError, match="not a picture"):
+    with pytest.raises(UsageError, match="not an image"):
         decode.size(path)

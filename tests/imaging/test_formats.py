@@ -176,7 +176,7 @@ def test_of_a_compound_jpeg_the_primary_picture_is_read_and_that_is_said(tmp_pat
     Image.fromarray(decode.read(path)).save(tmp_path / "ref.png")
     done = CliRunner().invoke(cli, ["score", "psnr", str(tmp_path / "ref.png"), str(path)])
     assert done.stdout == "120.0\n"
-    assert "note: a file of several pictures (MPO)" in done.stderr
+    assert "note: a file of several images (MPO)" in done.stderr
     assert str(path) in done.stderr
 
 
@@ -292,7 +292,7 @@ def jxl() -> None:
 def test_jpeg_xl_of_8_bits_is_read_through_its_plug_in(tmp_path: Path, container: bool):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
     exif = Image.Exif()
-    exif[0x0112] = 6  # written beside the codestream, where it does not count
+    exif[0x0112] = 6  # written next to the codestream, where it does not count
     path = tmp_path / "x.jxl"
     Image.fromarray(pixels).save(path, lossless=True, use_container=container, exif=exif.tobytes() if container else None)
     assert np.array_equal(decode.read(path), pixels)

@@ -87,7 +87,7 @@ crops = "random1"
 
 
 class World:
-    """Tables, a folder of cards with classes beside them, and runs made by one process to compare with."""
+    """Tables, a folder of cards with classes next to them, and runs made by one process to compare with."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -277,14 +277,14 @@ def scores_line(folder: Path, runs: str) -> list[str]:
 def test_a_search_over_two_nodes_writes_the_card_of_one_machine(world: World, address: str):
     folder = write_scores(world.folder / "ensemble")
     request = Request("", str(folder / "people.csv"), protocol="parts", runs=str(folder / "there"), mlflow_uri="off")
-    wish = EnsembleRequest(str(folder / "card.toml"), trials=200, lower=("slow",))
+    wanted = EnsembleRequest(str(folder / "card.toml"), trials=200, lower=("slow",))
     members = [str(folder / "quick.csv"), str(folder / "slow.csv")]
     with pytest.raises(UsageError, match="no GPU"):
-        ensemble(members, replace(request, ray=address, device="cuda"), wish)
+        ensemble(members, replace(request, ray=address, device="cuda"), wanted)
     with pytest.raises(UsageError, match=r"--concurrency 3: there is 2 nodes with 2 CPUs"):
-        ensemble(members, replace(request, ray=address), replace(wish, concurrency=3))
+        ensemble(members, replace(request, ray=address), replace(wanted, concurrency=3))
     assert not (folder / "card.toml").exists()
-    ensemble(members, replace(request, ray=address), wish)
+    ensemble(members, replace(request, ray=address), wanted)
     there = (folder / "card.toml").read_bytes()
     done = command(*scores_line(folder, "here"))
     assert done.returncode == 0, done.stderr

@@ -27,7 +27,7 @@ from harness.results.run_scores import ScoreFile
 
 NAMES = ["tid2013", "tid2008", "kadid10k", "live", "live-first", "csiq", "pipal", "pipal-ntire2022", "pieapp", "mdid", "bapps"]
 CASES = [(name, protocol) for name in NAMES for protocol in find_dataset(name).protocols]
-CASES.remove(("live-first", "by-reference"))  # the pictures and the splits of live
+CASES.remove(("live-first", "by-reference"))  # the images and the splits of live
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +133,9 @@ def test_a_test_part_without_labels_says_so_before_and_after(folder, logged: lis
     request = Request("psnr", "pipal", root, "val", runs=runs, mlflow_uri="off", workers=1)
     (outcome,), faults = run_all([request])
     assert not faults
-    assert any("people's scores of the 1,000 tested images are not here" in line and "val_labels.txt" in line for line in logged)
+    assert any("labels of the 1,000 tested images are not here" in line and "val_labels.txt" in line for line in logged)
     table = tables.run_table([tables.result(outcome.folder, outcome.record)])
-    assert "psnr: no figures, because people's scores of the tested images are not here" in table
+    assert "psnr: no figures, because labels of the tested images are not here" in table
     assert "labels withheld" in table
 
 

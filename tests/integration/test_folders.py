@@ -57,7 +57,7 @@ def test_missing_pictures_of_a_table_are_told_by_data_check(tmp_path: Path, said
     table = write_table(tmp_path)
     (tmp_path / "r1_fade_2.png").rename(tmp_path / "R1_fade_2.PNG")
     words = said("data", "check", str(table), status=1)
-    assert "1 of 42 pictures are missing" in words
+    assert "1 of 42 images are missing" in words
     assert "there is R1_fade_2.PNG: the letter case differs" in words
 
 
@@ -77,7 +77,7 @@ split = "full"
 
 @pytest.mark.parametrize("place", ["root", "card", "here"])
 def test_a_cards_table_is_found_below_the_root_the_card_or_the_current_folder(tmp_path: Path, said: Said, place: str):
-    """The table of a card is found below the root beside the card or the current folder."""
+    """The table of a card is found below the root next to the card or the current folder."""
     (tmp_path / "cards").mkdir()
     (tmp_path / "cards/mine.toml").write_text(CARD)
     write_table(tmp_path / {"root": "pictures", "card": "cards", "here": "."}[place])
@@ -93,14 +93,14 @@ def test_a_root_of_one_dot_is_the_folder_in_which_one_stands(tmp_path: Path, sai
     write_table(tmp_path)
     (tmp_path / "mine.toml").write_text(CARD)
     for root in (".", "./", str(tmp_path)):
-        assert "labelled pictures in .: 36" in said("data", "check", "mine", "--cards", ".", "--root", root)
+        assert "labelled images in .: 36" in said("data", "check", "mine", "--cards", ".", "--root", root)
         assert "mine: ok" in said("data", "check", "mine", "--cards", ".", "--root", root, "--full", "--quiet")
 
 
 def windows(text: str) -> bytes:
-    """The same table as Excel in German or French writes it, its pictures in a folder."""
+    """The same table as Excel in German or French writes it, its images in a folder."""
     rows = [line.split(",") for line in text.splitlines()]
-    columns = [f"pictures\\{d};pictures\\{r};{s.replace('.', ',')};;" for d, r, s, *_ in rows[1:]]
+    columns = [f"images\\{d};images\\{r};{s.replace('.', ',')};;" for d, r, s, *_ in rows[1:]]
     return codecs.BOM_UTF16_LE + "\r\n".join(["sep=;", "Distorted;Reference;SCORE;;", *columns, ";;;;", ""]).encode("utf-16-le")
 
 
@@ -191,7 +191,7 @@ def leave(folder: Path, *names: str) -> None:
 
 
 def test_leftovers_of_operating_systems_are_ignored_in_every_folder(tmp_path: Path, tid: Path, said: Said):
-    """Leftovers of operating systems may lie beside cards, tables, records and images."""
+    """Leftovers of operating systems may lie next to cards, tables, records and images."""
     for folder in {path.parent for path in tid.rglob("*")}:
         leave(folder, ".DS_Store", "Thumbs.db", "._mos_with_names.txt", "._I01_01_1.bmp")
     assert table_hash(load_dataset("tid2013", tid).table) == table_hash(load_dataset("tid2013", tree("tid2013")).table)

@@ -18,7 +18,7 @@ from small import write_network, write_table
 
 from harness.cards.loading import find_dataset
 from harness.cards.overrides import apply_set
-from harness.engine.request import Request, plan
+from harness.engine.request import Request, make_plan
 from harness.engine.run import run
 from harness.models import find_model
 from harness.models.identity import code_of
@@ -111,7 +111,7 @@ def test_a_selection_without_validation_is_refused_with_the_ways_out(cards: Path
         "small", str(table), protocol="parts", cards=(str(cards),), runs=str(tmp_path / "runs"), mlflow_uri="off", quiet=True
     )
     with pytest.raises(UsageError, match=r"no validation part.*recipe\.selection=last"):
-        plan(request)
+        make_plan(request)
     done = run(Request(**{**request.__dict__, "settings": {"recipe.selection": "last", "recipe.epochs": "1"}}))
     assert done.record.training.best_epoch is None
 
@@ -141,14 +141,14 @@ def test_pipals_released_protocol_selects_by_the_challenges_validation_set(cards
         cards=(str(cards),), runs=str(tmp_path / "runs"), mlflow_uri="off",
     )  # fmt: skip
     with pytest.raises(UsageError, match=r"labels of the validation part of pipal \(released\) are not here.*Val_Label\.txt"):
-        plan(request)
+        make_plan(request)
     (root / "Val_Label.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     done = run(request).record
     assert [entry["epoch"] for entry in done.history if "srcc" in entry] == [1, 2]
     assert done.training.best_epoch in (1, 2)
     assert done.metrics["test"] is None
     with pytest.raises(UsageError, match=r"no validation part: choose .*released"):
-        plan(Request(**{**request.__dict__, "protocol": "val"}))
+        make_plan(Request(**{**request.__dict__, "protocol": "val"}))
 
 
 PART = """
@@ -182,4 +182,4 @@ def test_trained_weights_without_their_frozen_part_score_as_the_run_did(cards: P
     save_file({"weight": torch.randn(4, 3, 5, 5, generator=draw), "bias": torch.zeros(4)}, part)
     (cards / "parted.toml").write_text(text.replace("filter.safetensors", "other.safetensors", 1), encoding="utf-8")
     with pytest.raises(UsageError, match=r"was trained over other weights of filter"):
-        plan(Request("parted", str(table), protocol="parts", weights=str(own), **places))
+        make_plan(Request("parted", str(table), protocol="parts", weights=str(own), **places))

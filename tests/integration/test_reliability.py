@@ -150,8 +150,8 @@ def test_a_record_whose_scores_are_gone_is_no_finished_run_and_is_made_again(tmp
 
 
 def test_a_file_that_is_taken_away_while_a_run_works_is_a_fault_and_no_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def taken_away(todo: Plan, *_: object) -> None:
-        (todo.folder / "weights.safetensors").read_bytes()
+    def taken_away(plan: Plan, *_: object) -> None:
+        (plan.folder / "weights.safetensors").read_bytes()
 
     monkeypatch.setattr("harness.engine.run._record", taken_away)
     with pytest.raises(RunError, match=r"weights\.safetensors is gone: removed while the run worked"):

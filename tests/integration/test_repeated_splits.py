@@ -31,8 +31,8 @@ from harness.runtime.errors import UsageError
 
 SPLITS = 5
 CARD = f"""
-name = "pictures"
-title = "Made pictures"
+name = "images"
+title = "Made images"
 reader = "harness.datasets:read_table"
 higher_is_better = true
 label = "MOS"
@@ -107,7 +107,7 @@ def own_pictures(folder: Path) -> World:
 
 
 def tid2013(folder: Path, shared: Path) -> World:
-    """All 3,000 names and labels of TID2013 over made pictures of 32x32."""
+    """All 3,000 names and labels of TID2013 over made images of 32x32."""
     root = folder / "tid2013"
     for number in range(1, 26):
         pixels = still(f"tid{number}", 32, 32)
@@ -234,7 +234,7 @@ def test_verify_does_the_runs_again_and_finds_what_was_changed(world: World, tmp
         verdict = verify(world.results[model]["run"], sample=40, **options)
         assert verdict.ok, verdict.findings
         assert verdict.checked > 0
-    # A committed record has no runs beside it: they are made again.
+    # A committed record has no runs next to it: they are made again.
     (kept,) = leaderboard.add([world.results["psnr"]["run"]], tmp_path / "boards")
     leaderboard.write(tmp_path / "boards")
     assert leaderboard.check(tmp_path / "boards") == []

@@ -92,7 +92,7 @@ def connect():
     print("connected")
 
 with signals.heard(), ThreadPoolExecutor(1) as beside:
-    session._listening(beside.submit(connect))
+    session._listening(next to.submit(connect))
 """
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (143, "connected\n", "")

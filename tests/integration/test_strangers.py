@@ -42,7 +42,7 @@ def read(card, root, **layout):
 
 
 class World:
-    """A caller's folder with a genuine run, a stranger's folder beside it, and somebody's files that nothing may touch."""
+    """A caller's folder with a genuine run, a stranger's folder next to it, and somebody's files that nothing may touch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.stranger, self.victim = folder / "caller", folder / "stranger", folder / "victim"
@@ -159,7 +159,7 @@ def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 HOSTILE: dict[str, Callable[[World, dict[str, Any]], None]] = {
     "a card's file as the model": lambda w, r: put("request.model", str(w.stranger / "evil.toml"))(r),
-    "a card's file beside the caller": lambda w, r: put("request.model", "../stranger/evil.toml")(r),
+    "a card's file next to the caller": lambda w, r: put("request.model", "../stranger/evil.toml")(r),
     "a card's file as the dataset": lambda w, r: put("request.dataset", str(w.stranger / "evil.toml"))(r),
     "somebody's file as the table": lambda w, r: put("request.dataset", str(w.victim / "secret.csv"))(r),
     "somebody's file as weights": lambda w, r: put("request.weights", str(w.victim / "secret.csv"))(r),

@@ -116,7 +116,7 @@ def test_the_leaderboards_suite_compiles(classic: tuple[Path, Said]) -> None:
 
 def test_published_numbers_stand_beside_ours_after_the_run(classic: tuple[Path, Said]) -> None:
     work, said = classic
-    published = said.out[said.out.index("published figures beside ours") :]
+    published = said.out[said.out.index("published figures next to ours") :]
     (record,) = (work / "runs" / "live" / "psnr").glob("*/record.json")
     ours = json.loads(record.read_text())["metrics"]["test"]["srcc"]
     line = next(line for line in published.splitlines() if re.search(r"psnr +live +SRCC", line))

@@ -493,7 +493,7 @@ def test_the_terminal_shows_ones_own_runs_beside_committed_records(boards: Path,
     shown = leaderboard.show("toy", tmp_path / "runs", boards)
     for word in ("mine", "ssim", "stopped", "unfinished", "labels are made up", "level alone"):
         assert word in shown
-    assert "other pictures" not in shown
+    assert "other images" not in shown
     assert "\\begin{tabular}" in leaderboard.show("toy", tmp_path / "runs", boards, latex=leaderboard.Latex())
 
 

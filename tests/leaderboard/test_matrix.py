@@ -209,7 +209,7 @@ def test_the_dataset_is_in_caption_and_label_and_columns_are_chosen(tmp_path: Pa
     make(tmp_path, "psnr", dataset="my_set")
     (table,) = latex.board_tables(board(leaderboard.collect([tmp_path]), "my_set"), ("rank", "plcc", "references"))
     assert r"\label{tab:my-set-held-out}" in table
-    assert re.search(r"\\caption\{My\\_set pictures", table)
+    assert re.search(r"\\caption\{My\\_set images", table)
     heads, rows = heads_and_cells(table)
     assert heads == ["Model", "Rank", "PLCC", r"95\% interval", "References"]
     assert rows[-1][-1] == "12" or rows[0][-1] == "12"

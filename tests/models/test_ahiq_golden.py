@@ -1,4 +1,4 @@
-"""The published network's scores at full size, kept beside the checkout (they skip without).
+"""The published network's scores at full size, kept next to the checkout (they skip without).
 
 By default a few of the fifty crops are scored, to keep the tests short; HARNESS_ALL_CROPS=1 scores every one.
 """

@@ -399,7 +399,7 @@ def test_changed_bytes_give_tensors_or_one_clear_error(
 def test_a_changed_table_of_contents_gives_tensors_or_one_clear_error(
     tmp_path: Path, samples: dict[str, bytes], kind: str, changes: list[tuple[float, bytes]]
 ) -> None:
-    # Written anew, for the zip's own checksums would catch the change before torch sees it.
+    # Written again, for the zip's own checksums would catch the change before torch sees it.
     changed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(samples[kind])) as old, zipfile.ZipFile(changed, "w") as new:
         for member in old.namelist():

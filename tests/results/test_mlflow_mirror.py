@@ -433,7 +433,7 @@ def test_off_neither_imports_mlflow_nor_writes_anything(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_nothing_is_printed_while_the_database_is_made(tmp_path: Path) -> None:
-    made, _ = record_factory.make(tmp_path.parent / "made beside", "tiny")
+    made, _ = record_factory.make(tmp_path.parent / "made next to", "tiny")
     code = (
         "from pathlib import Path; from harness.results.mlflow_mirror import Tracker\n"
         "from harness.results.record import read_record\n"

@@ -1,4 +1,4 @@
-"""Published numbers: in the cards with their sources, and beside ours after a run."""
+"""Published numbers: in the cards with their sources, and next to ours after a run."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from harness.statistics.agreement import agreement
 from harness.statistics.comparison import compare
 from harness.statistics.correlations import ClusteredPairs, codes, kendall, midranks, pearson, spearman
 from harness.statistics.curve_fitting import fit_curve
-from harness.statistics.intervals import cluster_draws, fisher, fisher_interval, jackknife, pooled_units, unit_limit
+from harness.statistics.intervals import cluster_draws, cluster_limit, fisher, fisher_interval, jackknife, pooled_clusters
 
 SCIPY = {"srcc": stats.spearmanr, "plcc": stats.pearsonr, "krcc": stats.kendalltau}
 
@@ -269,17 +269,17 @@ def test_many_references_are_pooled_without_changing_the_interval_much():
     n = 3000
     x, y, _ = made(n=n, references=n, seed=2)
     unit = np.arange(n)
-    pooled, units = pooled_units(unit, n, 300)
+    pooled, units = pooled_clusters(unit, n, 300)
     assert units == 300
     assert np.bincount(pooled).tolist() == [10] * 300
-    assert pooled_units(pooled, 300, 300)[0] is pooled
+    assert pooled_clusters(pooled, 300, 300)[0] is pooled
     exact, rough = (
         fisher_interval(spearman(x, y), ClusteredPairs(x, y, u, k).srcc_without_each(), 0.95)
         for u, k in ((unit, n), (pooled, units))
     )
     assert np.ptp(rough) == pytest.approx(np.ptp(exact), rel=0.15)
-    assert unit_limit(1_000_000) == 250
-    assert unit_limit(5000) >= 5000
+    assert cluster_limit(1_000_000) == 250
+    assert cluster_limit(5000) >= 5000
 
 
 def test_few_references_are_marked():

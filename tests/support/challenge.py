@@ -1,4 +1,4 @@
-"""A challenge in miniature for tests: all 1,650 names of NTIRE 2022's test phase over tiny pictures, labels made up.
+"""A challenge in miniature for tests: all 1,650 names of NTIRE 2022's test phase over tiny images, labels made up.
 
 How strong an image's noise is depends on a hash of its whole name, so that its type id says nothing about it. Nothing here
 comes from the challenge but the names.
@@ -54,7 +54,7 @@ SCORES = made_scores()
 
 
 def made_labels(seed: int = 0) -> dict[str, float]:
-    """People's scores as one might have them: Elo points."""
+    """Labels as one might have them: Elo points."""
     draw = generator("labels", seed)
     return {name: 1500 - 120 * float(np.log(strength(name))) + 40 * draw.normal() for name in NAMES}
 

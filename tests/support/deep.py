@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a channel, and others that headers must tell apart, written by hand."""
+"""Images of more than 8 bits a channel, and others that headers must tell apart, written by hand."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def patched(data: bytes, changes: Iterator[tuple[int, int]] | list[tuple[int, in
 
 
 def jpeg2000(depth: int, *, codestream: bool = False) -> bytes:
-    """An 8-bit picture whose SIZ marker names another depth for every component."""
+    """An 8-bit image whose SIZ marker names another depth for every component."""
     data = encoded(eight(), "JPEG2000", no_jp2=codestream)
     siz = data.index(b"\xff\x4f\xff\x51")
     return patched(data, [(siz + 42 + 3 * i, depth - 1) for i in range(3)])
@@ -114,6 +114,6 @@ def tga_grey_16(attributes: int) -> bytes:
 
 
 def mpo(second: int = 2) -> bytes:
-    """A camera's JPEG with further pictures in it, each unlike the first."""
+    """A camera's JPEG with further images in it, each unlike the first."""
     others = [Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)) for i in range(1, second)]
     return encoded(eight(), "MPO", save_all=True, append_images=others)

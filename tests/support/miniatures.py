@@ -1,6 +1,6 @@
 """Miniature trees of every real dataset's layout: the archives' own names, quirks and label files, tiny made pictures.
 
-`TREES[name](root)` builds one. All pictures of a reference are the reference plus noise that grows with the level, and
+`TREES[name](root)` builds one. All images of a reference are the reference plus noise that grows with the level, and
 labels follow the noise, so direction, pairing and order can be checked. Nothing here comes from the datasets.
 """
 
@@ -154,7 +154,7 @@ def live_mats(folder: Path, vectors: dict[str, np.ndarray]) -> None:
 
 
 def live(root: Path) -> None:
-    """databaserelease2 with all of its 982 pictures (the vectors are read whole), of two sizes."""
+    """databaserelease2 with all of its 982 images (the vectors are read whole), of two sizes."""
     base = root / "databaserelease2"
     sizes = {r: (12, 16) if i % 2 else (16, 12) for i, r in enumerate(LIVE_REFERENCES)}
     stills = {r: still(r, *sizes[r]) for r in LIVE_REFERENCES}
@@ -299,7 +299,7 @@ def pictures(references_folder: Path, distorted_folder: Path, references: Sequen
 
 
 def pieapp(root: Path) -> None:
-    """Three parts of pictures, per-image scores for the test part alone, headers with leading spaces."""
+    """Three parts of images, per-image scores for the test part alone, headers with leading spaces."""
     kinds = ("gaussian_blur_custom", "jpeg", "super_resolution_x")
     for part, numbers in (("train", (0, 1)), ("val", (150,)), ("test", (160, 161, 162, 163, 164))):
         lines = ["ref image, distorted image, score for distorted image"]
@@ -335,7 +335,7 @@ def mdid(root: Path) -> None:
 
 
 def bapps(root: Path) -> None:
-    """2afc/{train,val}/SUBSET/{ref,p0,p1,judge}; JND pairs beside them, which are not 2AFC."""
+    """2afc/{train,val}/SUBSET/{ref,p0,p1,judge}; JND pairs next to them, which are not 2AFC."""
     for part, subsets in (("train", ("traditional", "cnn", "mix")), ("val", ("traditional", "superres"))):
         for subset in subsets:
             for number in range(6):

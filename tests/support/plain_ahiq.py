@@ -1,6 +1,6 @@
 """AHIQ written down a second time, literally and slowly, from timm's and torchvision's parts; and weights filled by rule.
 
-python tests/plain_ahiq.py          # writes ahiq_small.json, the small golden scores, anew
+python tests/plain_ahiq.py          # writes ahiq_small.json, the small golden scores, again
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def generator(*words: object) -> np.random.Generator:
 def dataset_card(name: str = "toy", split: Any = "hash") -> DatasetCard:
     return DatasetCard(
         name=name,
-        title=f"{name} pictures",
+        title=f"{name} images",
         reader="nowhere",
         higher_is_better=True,
         default_protocol="held-out",
@@ -180,7 +180,7 @@ def begun(folder: Path, model: str, dataset: str = "toy") -> Path:
 
 
 def repeated(folder: Path, model: str, count: int = 3) -> tuple[Path, dict[str, Any]]:
-    """A record over several seeded splits, its splits' own records beside it."""
+    """A record over several seeded splits, its splits' own records next to it."""
     children = [make(folder, model, split="random", table="table", settings={"repeat": str(n)}) for n in range(count)]
     each = [
         {"repeat": n, "run": record["key"], "split": str(n), **record["metrics"]["test"]}
@@ -213,7 +213,7 @@ def repeated(folder: Path, model: str, count: int = 3) -> tuple[Path, dict[str, 
 
 
 def table_of(references: int, folder: Path | None = None) -> pd.DataFrame:
-    """The dataset table behind the records; with a folder, its pictures (24x32, noise) are made there."""
+    """The dataset table behind the records; with a folder, its images (24x32, noise) are made there."""
     columns = ["name", "reference_id", "distortion", "level"]
     table = pd.DataFrame(pairs(references), columns=columns).assign(score=labels(references), part="")
     if folder is not None:

@@ -1,4 +1,4 @@
-"""Small worlds that tests make for themselves: pictures with structure, tables, cards and classes."""
+"""Small worlds that tests make for themselves: images with structure, tables, cards and classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEVELS = 3
 
 
 def picture(seed: int, height: int = 64, width: int = 80) -> np.ndarray:
-    """A smooth coloured picture with edges, (height, width, 3) uint8."""
+    """A smooth coloured image with edges, (height, width, 3) uint8."""
     draw = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / 16
     waves = [np.sin(x * draw.uniform(0.5, 2) + draw.uniform(0, 6)) + np.cos(y * draw.uniform(0.5, 2) * (c + 1)) for c in range(3)]
@@ -38,7 +38,7 @@ def write_table(
     width: int = 80,
     order: list[int] | None = None,
 ) -> Path:
-    """`folder/table.csv` over pictures in `folder`: references x kinds x levels, labels falling with the level."""
+    """`folder/table.csv` over images in `folder`: references x kinds x levels, labels falling with the level."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for r in range(references):
@@ -115,7 +115,7 @@ selection = "srcc-or-plcc"
 
 
 def write_network(folder: Path) -> Path:
-    """A folder of cards with a trainable model of its own, its class beside its card."""
+    """A folder of cards with a trainable model of its own, its class next to its card."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "small_network.py").write_text(NETWORK, encoding="utf-8")
     (folder / "small.toml").write_text(NETWORK_CARD, encoding="utf-8")

@@ -566,7 +566,7 @@ def checkpoints(draw: random.Random, folder: Path) -> None:
             raise AssertionError("a pickle was carried out")
 
 
-# Pictures
+# Images
 
 
 @functools.cache

@@ -162,7 +162,7 @@ def boards(base: Path) -> Scenario:
 
 
 def boards_anew(base: Path) -> Scenario:
-    """Tables made anew from their records, which stay as they are."""
+    """Tables made again from their records, which stay as they are."""
     import record_factory
 
     def prepare(folder: Path) -> None:
@@ -175,7 +175,7 @@ def boards_anew(base: Path) -> Scenario:
         shutil.copytree(base / "kept" / "boards", folder / "boards")
 
     essential = ["boards/*.md", "boards/*.csv", "boards/index.html", "boards/records/*"]
-    return Scenario("leaderboard written anew", ["leaderboard", "write", "--boards", "boards"], prepare, essential)
+    return Scenario("leaderboard written again", ["leaderboard", "write", "--boards", "boards"], prepare, essential)
 
 
 def verifying(base: Path, words: list[str]) -> Scenario:

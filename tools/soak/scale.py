@@ -105,7 +105,7 @@ def records(count: int, folder: Path) -> Measured:
 
 
 def rows_of_labels(count: int, folder: Path) -> Measured:
-    """A table of labels without pictures, as large as no dataset is."""
+    """A table of labels without images, as large as no dataset is."""
     import numpy as np
 
     draw = np.random.default_rng(0)

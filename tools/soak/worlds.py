@@ -291,7 +291,7 @@ class Undisturbed:
 def undisturbed(scenario: Scenario, base: Path, times: int = 2) -> Undisturbed:
     """Run a scenario without disturbing it; raises RuntimeError when it fails, or what is essential does not repeat.
 
-    Run once, only what is essential is compared later. The folders lie beside those of the trials: relative paths are alike.
+    Run once, only what is essential is compared later. The folders lie next to those of the trials: relative paths are alike.
     """
     both = []
     for number in range(times):

@@ -1,7 +1,7 @@
 """`harness data check`: what a dataset should hold, what is there, and everything that is wrong, in one report.
 
-The quick check reads label files and every picture's header. The full one decodes every picture, compares the labels'
-direction with a crude distance (PSNR within references), looks for wrongly paired pictures, and leaves a manifest.
+The quick check reads label files and every image's header. The full one decodes every image, compares the labels'
+direction with a crude distance (PSNR within references), looks for wrongly paired images, and leaves a manifest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.datasets import Dataset, splits
 from harness.datasets.check import manifest, pixels
 from harness.datasets.completeness import Count, counts
 from harness.datasets.file_index import how_to_get, unopened
-from harness.datasets.table import complete, has_pictures
+from harness.datasets.table import complete, has_images
 from harness.files.atomic import sha256_file
 from harness.files.table_paths import explained
 from harness.imaging import headers
@@ -83,7 +83,7 @@ class Report:
 
     def text(self) -> str:
         """The report for a person."""
-        depth = "every picture decoded" if self.full else "labels and headers read; --full decodes every picture"
+        depth = "every image decoded" if self.full else "labels and headers read; --full decodes every image"
         where = self.root or self.pictures or "no folder"
         lines = [f"{self.card.name}: {self.card.title}", f"  in {where} ({depth})"]
         for count in self.counts:
@@ -130,10 +130,10 @@ def check(
         _counts(card, frame, found, report)
         _labels(card, frame, found)
         _protocols(card, frame, report)
-        if has_pictures(frame):
+        if has_images(frame):
             _pictures(card, root, frame, found, report, workers or min(16, 4 * (os.cpu_count() or 1)))
         elif root is not None and not found.failed:
-            found.error(f"labels, but none of the {len(frame):,} pictures", root, how_to_get(card))
+            found.error(f"labels, but none of the {len(frame):,} images", root, how_to_get(card))
     lying = unopened(card, root) if found.failed or any(f.kind == INCOMPLETE for f in found.problems) else []
     report.problems += [*lying, *found.problems]
     if report.manifest is None and report.ok:
@@ -175,7 +175,7 @@ def _counts(card: DatasetCard, frame: pd.DataFrame, found: Findings, report: Rep
     parts = card.protocols[card.default_protocol].parts
     rows = frame[frame["part"].isin(parts)] if parts else frame
     report.pairs, report.references = len(frame), int(frame["reference_id"].nunique())
-    if has_pictures(frame):
+    if has_images(frame):
         report.pictures = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in frame["distorted"]])
     where = str(report.root or report.pictures or card.name)
     if rows.empty:
@@ -190,10 +190,10 @@ def _counts(card: DatasetCard, frame: pd.DataFrame, found: Findings, report: Rep
         elif count.expected and count.found > count.expected:
             found.warning(told, where, "another edition?")
     report.counts.append(Count("label rows", None, int(frame["score"].notna().sum())))
-    if has_pictures(frame) and report.root is not None:
+    if has_images(frame) and report.root is not None:
         folders = [os.path.relpath(os.path.dirname(path) or ".", report.root) for path in frame["distorted"]]
         by_folder = pd.Series(folders).value_counts().sort_index()
-        report.counts += [Count(f"labelled pictures in {folder}", None, int(n)) for folder, n in by_folder.items()][:40]
+        report.counts += [Count(f"labelled images in {folder}", None, int(n)) for folder, n in by_folder.items()][:40]
 
 
 def _labels(card: DatasetCard, frame: pd.DataFrame, found: Findings) -> None:
@@ -214,7 +214,7 @@ def _labels(card: DatasetCard, frame: pd.DataFrame, found: Findings) -> None:
     if len(correlations) >= _FEWEST and -float(np.mean(correlations)) < _AGAINST:
         found.error(
             f"quality rises with the level of distortion (mean rank correlation {np.mean(correlations):+.2f} over "
-            f"{len(correlations)} series): the labels are reversed, or belong to other pictures",
+            f"{len(correlations)} series): the labels are reversed, or belong to other images",
             card.name,
             f"the card says: {'higher' if card.higher_is_better else 'lower'} is better",
         )
@@ -237,13 +237,13 @@ def _pictures(card: DatasetCard, root: Path | None, frame: pd.DataFrame, found: 
     absent = [p for p in dict.fromkeys([*references, *frame["distorted"]]) if not os.path.isfile(p)]
     if absent and not found.failed:
         shown = [explained(path) for path in absent[:20]] + absent[20:]
-        found.error(counted(shown, "pictures are missing", len(paths) + len(absent)), where, how_to_get(card))
+        found.error(counted(shown, "images are missing", len(paths) + len(absent)), where, how_to_get(card))
     looks = dict(zip(paths, _parallel(_look, paths, workers), strict=True))
     broken = {path: result for path, result in looks.items() if isinstance(result, str)}
     good = {path: result for path, result in looks.items() if not isinstance(result, str)}
     if broken:
         shown = [f"{os.path.relpath(path, where)} ({why})" for path, why in broken.items()]
-        found.error(counted(shown, "pictures cannot be read", len(paths)), where, "take them anew from the archive")
+        found.error(counted(shown, "images cannot be read", len(paths)), where, "take them again from the archive")
     _sizes(card, frame, good, found, where)
     _remarks(frame, good, found, where)
     digests = _duplicates(frame, good, found, where, workers)
@@ -271,14 +271,14 @@ def _sizes(card: DatasetCard, frame: pd.DataFrame, good: dict[str, headers.Heade
             if (a.height, a.width) != (b.height, b.width):
                 unlike.append(f"{name} ({a.width}x{a.height}, its reference {b.width}x{b.height})")
     if unlike:
-        message = counted(unlike, "distorted pictures differ in size from their reference", len(frame))
-        found.error(message, where, "wrong pairing, or pictures that were resized: take them anew from the archive")
+        message = counted(unlike, "distorted images differ in size from their reference", len(frame))
+        found.error(message, where, "wrong pairing, or images that were resized: take them again from the archive")
     if card.image_size is not None:
         height, width = card.image_size
         others = [f"{h.width}x{h.height}" for h in good.values() if (h.height, h.width) != (height, width)]
         if others:
-            message = f"{len(others):,} of {len(good):,} pictures are not {width}x{height}: {listed(sorted(set(others)), 5)}"
-            found.warning(message, where, "pictures that were resized?")
+            message = f"{len(others):,} of {len(good):,} images are not {width}x{height}: {listed(sorted(set(others)), 5)}"
+            found.warning(message, where, "images that were resized?")
 
 
 def _remarks(frame: pd.DataFrame, good: dict[str, headers.Header], found: Findings, where: str) -> None:
@@ -315,29 +315,29 @@ def _duplicates(
     within: list[str] = []
     across: list[str] = []
     pristine: list[str] = []
-    stills: list[str] = []
+    same: list[str] = []
     for group in equal.values():
         if len(group) < 2:
             continue
         own = [p for p in group if p in references]
         rest = [p for p in group if p not in references]
         if len(own) > 1:
-            stills.append(" = ".join(os.path.basename(p) for p in own))
+            same.append(" = ".join(os.path.basename(p) for p in own))
         pristine += [name_of[p] for p in rest if reference_of[p] in own]
         if len(rest) > 1 or (rest and own and any(reference_of[p] not in own for p in rest)):
             alike = " = ".join(name_of.get(p, os.path.basename(p)) for p in [*own, *rest])
             one = len({reference_of[p] for p in rest} | set(own)) == 1
             (within if one else across).append(alike)
-    # Patches of one picture recur in triplets, where nothing is split by reference.
+    # Patches of one image recur in triplets, where nothing is split by reference.
     leak = found.warning if "pair" in frame else found.error
-    if stills:
-        leak(counted(stills, "references are one picture under several names"), where, "a split by reference would leak")
+    if same:
+        leak(counted(same, "references are one image under several names"), where, "a split by reference would leak")
     if across:
-        leak(counted(across, "groups of equal pictures under different references"), where, "copied or renamed: take them anew")
+        leak(counted(across, "groups of equal images under different references"), where, "copied or renamed: take them again")
     if within:
-        found.warning(counted(within, "groups of equal distorted pictures (their labels may differ)", limit=5), where)
+        found.warning(counted(within, "groups of equal distorted images (their labels may differ)", limit=5), where)
     if pristine:
-        found.warning(counted(pristine, "distorted pictures are byte for byte their reference", len(frame), limit=5), where)
+        found.warning(counted(pristine, "distorted images are byte for byte their reference", len(frame), limit=5), where)
     return digests
 
 

@@ -1,4 +1,4 @@
-"""The full check's look at pixels: every picture decoded, once, one reference at a time per thread."""
+"""The full check's look at pixels: every image decoded, once, one reference at a time per thread."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class Decoded:
     """What decoding told."""
 
     seen: dict[str, _Seen] = field(default_factory=dict)
-    """By the distorted picture's name."""
+    """By the distorted image's name."""
     references: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     """Thumbnails by path."""
     sha256: dict[str, str] = field(default_factory=dict)
     """By path."""
     broken: dict[str, str] = field(default_factory=dict)
-    """Why a picture cannot be used, by path."""
+    """Why an image cannot be used, by path."""
     zeros: dict[str, None] = field(default_factory=dict)
-    """Pictures, with particulars, that hold zero bytes where their coded pixels should be."""
+    """Images, with particulars, that hold zero bytes where their coded pixels should be."""
 
 
 def decode_all(frame: pd.DataFrame, skip: Collection[str], *, workers: int, step: Callable[[int], None]) -> Decoded:
-    """Decode every picture of a table but those of `skip`, which are known to be broken; `step` counts pairs."""
+    """Decode every image of a table but those of `skip`, which are known to be broken; `step` counts pairs."""
     result = Decoded()
     done = 0
     groups = [group for _, group in frame.groupby("reference", sort=False)]
@@ -79,14 +79,14 @@ def judge(card: DatasetCard, frame: pd.DataFrame, result: Decoded, found: Findin
     """Report what decoding showed: damage, copies of references, labels that run backwards, wrong pairing."""
     if result.broken:
         shown = [f"{path} ({why})" for path, why in result.broken.items()]
-        found.error(counted(shown, "pictures cannot be used"), where, "take them anew from the archive")
+        found.error(counted(shown, "images cannot be used"), where, "take them again from the archive")
     if result.zeros:
-        found.error(f"{ZEROS}: {counted(list(result.zeros), 'pictures')}", where, "take them anew from the archive")
+        found.error(f"{ZEROS}: {counted(list(result.zeros), 'pictures')}", where, "take them again from the archive")
     rows = frame[frame["name"].isin(result.seen.keys())]
     psnr = rows["name"].map(lambda name: result.seen[name].psnr)
     identical = list(rows["name"][psnr == math.inf])
     if identical:
-        message = counted(identical, "distorted pictures equal their reference in every pixel", len(frame), limit=5)
+        message = counted(identical, "distorted images equal their reference in every pixel", len(frame), limit=5)
         found.warning(message, where, "copies of references raise correlations")
     _direction(card, rows, psnr, found, where)
     _pairing(rows, result, found, where)
@@ -102,40 +102,40 @@ def _direction(card: DatasetCard, rows: pd.DataFrame, psnr: pd.Series, found: Fi
     if len(correlations) >= 2 and float(np.mean(correlations)) < _AGAINST:
         found.error(
             f"labels run against PSNR within references (mean rank correlation {np.mean(correlations):+.2f} over "
-            f"{len(correlations)} references): reversed, or of other pictures",
+            f"{len(correlations)} references): reversed, or of other images",
             where,
             f"the card says: {'higher' if card.higher_is_better else 'lower'} is better",
         )
 
 
 def _pairing(rows: pd.DataFrame, result: Decoded, found: Findings, where: str) -> None:
-    """Distorted pictures that look unlike their own reference and like another."""
+    """Distorted images that look unlike their own reference and like another."""
     if len(result.references) < 2 or rows.empty:
         return
     places = {path: i for i, path in enumerate(result.references)}
-    stills = np.stack(list(result.references.values()))
+    reference_thumbnails = np.stack(list(result.references.values()))
     names = list(result.references)
     wrong = []
     for name, reference in zip(rows["name"], rows["reference"], strict=True):
-        likeness = stills @ result.seen[name].thumbnail
+        likeness = reference_thumbnails @ result.seen[name].thumbnail
         best = int(likeness.argmax())
         if likeness[places[reference]] < _FAR and likeness[best] > _NEAR:
             wrong.append(f"{name} (looks like {names[best].rpartition('/')[2]})")
     if wrong:
-        found.error(counted(wrong, "pictures look like another reference than theirs", len(rows)), where, "wrong pairing")
+        found.error(counted(wrong, "images look like another reference than theirs", len(rows)), where, "wrong pairing")
 
 
 def _read(path: str, skip: Collection[str], part: Decoded) -> decode.Pixels | None:
     if path in skip:
         return None
     try:
-        picture = decode.read_hashed(path)
+        image = decode.read_hashed(path)
     except UsageError as error:
         part.broken[path] = str(error).removeprefix(f"{path}: ")
         return None
-    part.sha256[path] = picture.sha256
-    part.zeros |= dict.fromkeys(remark.what for remark in picture.remarks if remark.kind == ZEROS)
-    return picture.pixels
+    part.sha256[path] = image.sha256
+    part.zeros |= dict.fromkeys(remark.what for remark in image.remarks if remark.kind == ZEROS)
+    return image.pixels
 
 
 def _psnr(reference: decode.Pixels, distorted: decode.Pixels) -> float:

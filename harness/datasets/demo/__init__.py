@@ -1,11 +1,11 @@
-"""The embedded demonstration dataset: thirteen free pictures, 25 kinds of distortion, and a prior for a label.
+"""The embedded demonstration dataset: thirteen free images, 25 kinds of distortion, and a prior for a label.
 
-It runs the whole pipeline on real picture content with nothing to download, and it is not a benchmark: the label
+It runs the whole pipeline on real image content with nothing to download, and it is not a benchmark: the label
 of a pair is the mean score that KADID-10k's raters gave to its kind of distortion at its level, whatever the
-picture, so a model that recognises the 125 cells scores perfectly.
+image, so a model that recognises the 125 cells scores perfectly.
 
-The references travel with the package (`data/`, with their licences in NOTICE.md). The distorted pictures are
-made on first use and kept in a cache, as BMP: a picture of 288x288 decodes in a tenth of the time of a PNG, and
+The references travel with the package (`data/`, with their licences in NOTICE.md). The distorted images are
+made on first use and kept in a cache, as BMP: an image of 288x288 decodes in a tenth of the time of a PNG, and
 takes about half as much space again.
 """
 
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from harness.cards.schema import DatasetCard
 
 SIDE = 288
-"""Height and width of every picture, in pixels."""
+"""Height and width of every image, in pixels."""
 
 VISIBLE = 2
-"""Grey levels by which a distorted picture differs from its reference somewhere; pairs below are dropped."""
+"""Grey levels by which a distorted image differs from its reference somewhere; pairs below are dropped."""
 
 _BYTES = 54 + 3 * SIDE * SIDE
 """Of a 24-bit BMP of this size (its rows need no padding)."""
@@ -77,7 +77,7 @@ def read(
     everywhere, are not there.
 
     `root` takes the place of the cache folder (`cache_folder()`). `progress(done, total)` is called in this thread
-    as pictures are made, and never when all are there. `references` and `kinds` narrow the set (empty: all); a card
+    as images are made, and never when all are there. `references` and `kinds` narrow the set (empty: all); a card
     names them under `[layout]`. A killed call is taken up where it stopped; several at once share the work. Raises
     UsageError for unknown references and kinds, RunError when the cache cannot be written.
     """
@@ -135,7 +135,7 @@ def _chosen(asked: Sequence[str], known: Sequence[str], what: str, where: str) -
 
 
 def _key() -> str:
-    """Of everything that determines the pictures; the labels may change without making them anew."""
+    """Of everything that determines the images; the labels may change without making them again."""
     sources = {i: hashlib.sha256((_DATA / f"{i}.webp").read_bytes()).hexdigest() for i in reference_ids()}
     levels = {kind: list(values) for kind, values in distortions.LEVELS.items()}
     return sha256_json([distortions.VERSION, VISIBLE, levels, sources])[:12]
@@ -181,7 +181,7 @@ def _make(folder: Path, ids: Iterable[str], pairs: Sequence[_Pair], progress: Pr
 
 
 def _remove_changed(folder: Path, content: Mapping[str, str]) -> None:
-    """Remove pictures that are not what was made, so that they are made again."""
+    """Remove images that are not what was made, so that they are made again."""
     there = {name: str(folder / name) for name in content if (folder / name).is_file()}
     now = hash_files(there.values())
     for name, path in there.items():
@@ -191,13 +191,13 @@ def _remove_changed(folder: Path, content: Mapping[str, str]) -> None:
 
 
 def _write_manifest(folder: Path, dropped: Mapping[str, int], content: Mapping[str, str], names: Sequence[str]) -> None:
-    """Note what was dropped, and the content of these pictures as they were made."""
+    """Note what was dropped, and the content of these images as they were made."""
     fresh = {name: str(folder / name) for name in names}
     now = hash_files(fresh.values())
     write_json(
         folder / "manifest.json",
         {
-            "what": "pictures of the harness's demonstration dataset; this folder may be deleted, they are made again",
+            "what": "images of the harness's demonstration dataset; this folder may be deleted, they are made again",
             "version": distortions.VERSION,
             "levels": {kind: list(values) for kind, values in distortions.LEVELS.items()},
             "dropped": dict(sorted(dropped.items())),
@@ -207,7 +207,7 @@ def _write_manifest(folder: Path, dropped: Mapping[str, int], content: Mapping[s
 
 
 def _make_one(folder: Path, pair: _Pair, reference: distortions.Image) -> int:
-    """Make one picture; returns its largest difference from the reference, or `VISIBLE` if another process made it."""
+    """Make one image; returns its largest difference from the reference, or `VISIBLE` if another process made it."""
     path = folder / "distorted" / pair.name
     with contextlib.suppress(OSError):
         if path.stat().st_size == _BYTES:
@@ -240,7 +240,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _read_manifest(path: Path) -> tuple[dict[str, int], dict[str, str]]:
-    """The dropped pairs, and the sha256 of each picture; none where no manifest can be read, so that they are found again."""
+    """The dropped pairs, and the sha256 of each image; none where no manifest can be read, so that they are found again."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         dropped = {str(name): int(difference) for name, difference in document["dropped"].items()}
@@ -257,7 +257,7 @@ def _require_writable(folder: Path) -> None:
     except OSError as error:
         writable, reason = False, error.strerror or str(error)
     if not writable:
-        raise RunError(f"{folder}: cannot be written: {reason}; name another folder for the pictures (--root, $HARNESS_CACHE)")
+        raise RunError(f"{folder}: cannot be written: {reason}; name another folder for the images (--root, $HARNESS_CACHE)")
 
 
 def _processors() -> int:

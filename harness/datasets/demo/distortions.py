@@ -3,10 +3,10 @@
 After Lin, Hosu and Saupe, "KADID-10k: A Large-scale Artificially Distorted IQA Database", QoMEX 2019. The paper
 gives no values. Those of `LEVELS` are the ones in circulation from its authors' generator; where sources differ
 (the variances of denoise, the order of mean_shift and contrast_change) they are those that agree with metrics'
-published distances over KADID-10k's own pictures (github.com/SmilingWolf/VQMTCrossVal). So these pictures are of
+published distances over KADID-10k's own images (github.com/SmilingWolf/VQMTCrossVal). So these images are of
 the same kinds as KADID-10k's and about as strong, not the same pictures.
 
-A picture is known by (reference, kind, level) and `VERSION`, never by the hash of its bytes: what JPEG and
+An image is known by (reference, kind, level) and `VERSION`, never by the hash of its bytes: what JPEG and
 JPEG 2000 leave of it varies with the codec's version.
 """
 
@@ -26,10 +26,10 @@ from harness.datasets.demo.color import LUMA, RGB_FROM_YCBCR, Floats, lab_from_r
 from harness.runtime.errors import UsageError, near
 
 VERSION = 1
-"""Raised by hand whenever a picture of any kind changes."""
+"""Raised by hand whenever an image of any kind changes."""
 
 MINIMUM_SIZE = 16
-"""Pixels that a picture needs in height and in width."""
+"""Pixels that an image needs in height and in width."""
 
 Image = npt.NDArray[np.uint8]
 """(H, W, 3), sRGB."""
@@ -114,7 +114,7 @@ def color_saturation_2(x: Floats, factor: float, rng: np.random.Generator) -> Fl
 
 def jpeg2000(x: Floats, ratio: float, rng: np.random.Generator) -> Floats:
     """JPEG 2000, irreversible wavelets; value: compression ratio, raw bytes to coded bytes."""
-    # Six resolutions (OpenJPEG's default) need 32 pixels a side; a smaller picture takes what it has.
+    # Six resolutions (OpenJPEG's default) need 32 pixels a side; a smaller image takes what it has.
     resolutions = min(6, int(math.log2(min(x.shape[:2]))) + 1)
     return _coded(x, "JPEG2000", quality_mode="rates", quality_layers=[ratio], irreversible=True, num_resolutions=resolutions)
 
@@ -296,10 +296,10 @@ def distort(image: Image, kind: str, level: int, seed_name: str) -> Image:
     if level not in range(1, 6):
         raise UsageError(f"{kind}: level {level!r} is none of 1, 2, 3, 4, 5")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise UsageError(f"{kind}: expected an (H, W, 3) uint8 picture, got {image.shape} {image.dtype}")
+        raise UsageError(f"{kind}: expected an (H, W, 3) uint8 image, got {image.shape} {image.dtype}")
     if min(image.shape[:2]) < MINIMUM_SIZE:
         height, width = image.shape[:2]
-        raise UsageError(f"{kind}: a picture of {height}x{width} is too small, {MINIMUM_SIZE} pixels a side are the least")
+        raise UsageError(f"{kind}: an image of {height}x{width} is too small, {MINIMUM_SIZE} pixels a side are the least")
     seed = hashlib.sha256(f"{seed_name}|{kind}|{level}".encode()).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(seed, "big")))
     return to_uint8(_KINDS[kind](to_float(image), LEVELS[kind][level - 1], rng))

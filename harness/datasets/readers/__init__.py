@@ -19,14 +19,14 @@ __all__ = ["lists", "live", "triplets"]
 
 
 def lists(card: DatasetCard, root: Path | None, **layout: Any) -> pd.DataFrame:
-    """Pictures named in label files: most datasets (`harness.datasets.readers.filenames`)."""
+    """Images named in label files: most datasets (`harness.datasets.readers.filenames`)."""
     from harness.datasets.readers.filenames import read
 
     return read(card, root, layout)
 
 
 def live(card: DatasetCard, root: Path | None, **layout: Any) -> pd.DataFrame:
-    """LIVE release 2: MATLAB vectors over numbered pictures (`harness.datasets.readers.live_release2`)."""
+    """LIVE release 2: MATLAB vectors over numbered images (`harness.datasets.readers.live_release2`)."""
     from harness.datasets.readers.live_release2 import read
 
     return read(card, root, layout)

@@ -3,8 +3,8 @@
     2afc/{train,val}/traditional/{ref,p0,p1,judge}/000000.{png,npy}
 
 `judge` is the fraction of raters who found p1 closer. Each triplet becomes two rows of one `pair`, whose `score` is
-the share of votes for that picture (1 - judge for p0, judge for p1), higher being better: what a row says is true of
-the picture beside the other one of its pair, and comparable within pairs only.
+the share of votes for that image (1 - judge for p0, judge for p1), higher being better: what a row says is true of
+the image next to the other one of its pair, and comparable within pairs only.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
         bad = [f"{stem}.npy" for stem, share in zip(whole, shares, strict=True) if not 0 <= share <= 1]
         if bad:
             found.error(
-                counted(bad, "votes are no fraction", len(whole)), tree.path(subset + "/judge"), "unpack the archive anew"
+                counted(bad, "votes are no fraction", len(whole)), tree.path(subset + "/judge"), "unpack the archive again"
             )
         frames.append(_rows(tree.root, _part_of(subset, parts) or "", subset.rpartition("/")[2].lower(), whole, files, shares))
     if not frames:

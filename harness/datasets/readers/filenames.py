@@ -1,4 +1,4 @@
-"""The commonest layout: pictures whose names tell reference, kind and level, and lists of names with scores.
+"""The commonest layout: images whose names tell reference, kind and level, and lists of names with scores.
 
     5.51429 I01_01_1.bmp                        TID2013, mos_with_names.txt
     I01_01_01.png,I01.png,4.57,0.496            KADID-10k, dmos.csv
@@ -32,7 +32,7 @@ class Part:
     """How one part of a dataset is laid out."""
 
     pattern: str
-    r"""A distorted picture's whole name, a regular expression in any letter case, with groups among `reference`, `kind`
+    r"""A distorted image's whole name, a regular expression in any letter case, with groups among `reference`, `kind`
     and `level`: `I(?P<reference>\d\d)_(?P<kind>\d\d)_(?P<level>\d)\.bmp`."""
     reference: str
     """The reference's file name, with the groups in braces: `I{reference}.bmp`. Its stem is the reference's id."""
@@ -47,15 +47,15 @@ class Part:
     spellings: Mapping[str, str] = field(default_factory=dict)
     """What the composed columns' values are called in file names."""
     sorted_names: bool = False
-    """The label file holds scores alone, one for each picture in the order of their names."""
+    """The label file holds scores alone, one for each image in the order of their names."""
     std: tuple[str, ...] = ()
-    """A file of the raters' standard deviations, line by line beside the labels."""
+    """A file of the raters' standard deviations, line by line next to the labels."""
     same_scores: tuple[str, ...] = ()
     """A second file of the same scores, line by line: compared with the labels."""
     kinds: Mapping[str, str] = field(default_factory=dict)
     """What the kinds' codes mean."""
     folders: str = ""
-    """A regular expression that the folders of this part's distorted pictures contain."""
+    """A regular expression that the folders of this part's distorted images contain."""
     drop_references: bool = False
     """Rows about a reference itself are dropped and counted."""
     withheld: bool = False
@@ -84,7 +84,7 @@ class Part:
 
 
 def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.DataFrame:
-    """The table of a dataset of named pictures; see `harness.datasets.readers` for what it raises."""
+    """The table of a dataset of named images; see `harness.datasets.readers` for what it raises."""
     where = card.path or card.name
     if "parts" in layout:
         parts = {name: parse_table(Part, table, where, f"layout.parts.{name}.") for name, table in layout["parts"].items()}
@@ -103,11 +103,11 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
     if not frames:
         return found.finish(card.name, card.get.strip(), None)
     if any("distorted" in frame for frame in frames):
-        # A labelled part whose pictures lie elsewhere is left out where another part's pictures are here.
+        # A labelled part whose images lie elsewhere is left out where another part's images are here.
         for frame in frames:
             if "distorted" not in frame:
                 name = frame["part"].iloc[0]
-                told = f"labels of {name!r} without their pictures: left out"
+                told = f"labels of {name!r} without their images: left out"
                 if parts[name].withheld:  # of a label file of all parts, where only some parts' images are wanted
                     found.notes.append(told)
                 else:
@@ -201,7 +201,7 @@ class _Reading:
                 seen.setdefault(key, f"{Path(file).name} line {row.line}")
             self._line_by_line(file, labels.rows)
             if labels.problem:
-                self.found.error(labels.problem, self.tree.path(file), "mend these lines, or take the file anew from the archive")
+                self.found.error(labels.problem, self.tree.path(file), "fix these lines, or take the file again from the archive")
             rows += labels.rows
         if repeated:
             self.found.error(
@@ -230,7 +230,7 @@ class _Reading:
         return chosen
 
     def _scores_in_order(self, file: str) -> list[Label]:
-        names = sorted({self._spelt(picture.rpartition("/")[2]) for picture in self.on_disk}, key=str.lower)
+        names = sorted({self._spelt(image.rpartition("/")[2]) for image in self.on_disk}, key=str.lower)
         try:
             scores = read_numbers(self.tree.path(file))
         except UsageError as error:
@@ -241,7 +241,7 @@ class _Reading:
             self.found.error(counted(bad, "lines hold no number"), self.tree.path(file))
         if len(names) != len(scores):
             self.found.error(
-                f"{len(scores):,} scores for {len(names):,} pictures; they belong together line by line, in the names' order",
+                f"{len(scores):,} scores for {len(names):,} images; they belong together line by line, in the names' order",
                 self.tree.path(file),
                 "unpack the whole archive",
             )
@@ -261,8 +261,8 @@ class _Reading:
                 self.found.error(str(error), self.tree.path(beside[0]))
                 continue
             if len(values) < rows[-1].line:
-                message = f"{len(values):,} lines, the labels beside it have {rows[-1].line:,}"
-                self.found.error(message, self.tree.path(beside[0]), "take both files anew from the archive")
+                message = f"{len(values):,} lines, the labels next to it have {rows[-1].line:,}"
+                self.found.error(message, self.tree.path(beside[0]), "take both files again from the archive")
             elif column == "std":
                 rows[:] = [Label(r.line, r.name, r.score, r.reference, values[r.line - 1], r.folder) for r in rows]
             else:
@@ -271,7 +271,7 @@ class _Reading:
                     self.found.error(
                         f"other scores than {Path(file).name} for {counted(differing, 'pictures', len(rows))}",
                         self.tree.path(beside[0]),
-                        "labels were swapped or shifted: take both files anew from the archive",
+                        "labels were swapped or shifted: take both files again from the archive",
                     )
         return rows
 
@@ -304,11 +304,11 @@ class _Reading:
             self.found.error(self.called + counted(strange, pattern, len(rows)), where, "is this the label file of this dataset?")
         if contradicting:
             message = counted(contradicting, "names with the reference of another", len(rows))
-            self.found.error(self.called + message, where, "labels were swapped: take the file anew from the archive")
+            self.found.error(self.called + message, where, "labels were swapped: take the file again from the archive")
         if dropped:
             self.found.notes.append(f"{self.called}{dropped} rows about references themselves were dropped")
         if not columns["name"]:
-            self.found.error(f"{self.called}no labelled pictures", where)
+            self.found.error(f"{self.called}no labelled images", where)
             return None
         data = {"name": columns["name"], "reference_id": columns["reference_id"], "distortion": columns["kind"]}
         data |= {"level": columns["level"], "score": columns["score"], "part": [self.name] * len(columns["name"])}
@@ -318,35 +318,35 @@ class _Reading:
         self._add_pictures(frame, columns["still"], near)
         return frame
 
-    def _add_pictures(self, frame: pd.DataFrame, stills: list[str], near: str) -> None:
-        """Paths of all pictures; missing ones are an error, unless none is there at all: then the labels stand alone."""
+    def _add_pictures(self, frame: pd.DataFrame, reference_names: list[str], near: str) -> None:
+        """Paths of all images; missing ones are an error, unless none is there at all: then the labels stand alone."""
         near = near or (self.on_disk[0] if self.on_disk else "")
         distorted = [self._find(name, near) for name in frame["name"]]
-        places = {still: self.tree.find(still, near) for still in dict.fromkeys(stills)}
+        places = {reference_name: self.tree.find(reference_name, near) for reference_name in dict.fromkeys(reference_names)}
         if not any(distorted) and not any(places.values()):
-            self.found.notes.append(f"{self.called}labels alone: none of the {len(frame):,} pictures is below {self.tree.root}")
+            self.found.notes.append(f"{self.called}labels alone: none of the {len(frame):,} images is below {self.tree.root}")
             return
         missing = [name for name, file in zip(frame["name"], distorted, strict=True) if file is None]
-        gone = [still for still, file in places.items() if file is None]
-        mend = f"unpack all of the archives there. {how_to_get(self.card)}"
+        gone = [reference_name for reference_name, file in places.items() if file is None]
+        fix = f"unpack all of the archives there. {how_to_get(self.card)}"
         doubtful = [f"{name} ({listed(files)})" for name in [*frame["name"], *places] if (files := self.tree.doubtful(name))]
         if doubtful:
             message = counted(doubtful, "names fit files of one folder that differ in letter case or Unicode form alone")
             self.found.error(self.called + message, self.tree.root, "keep one of each")
         if missing:
-            message = counted(missing, "distorted pictures are missing", len(frame)) + self._whole_references(frame, missing)
-            self.found.error(self.called + message, self.tree.root, mend)
+            message = counted(missing, "distorted images are missing", len(frame)) + self._whole_references(frame, missing)
+            self.found.error(self.called + message, self.tree.root, fix)
         if gone:
-            self.found.error(self.called + counted(gone, "references are missing", len(places)), self.tree.root, mend)
+            self.found.error(self.called + counted(gone, "references are missing", len(places)), self.tree.root, fix)
         labelled = {name_key(name) for name in frame["name"]} | {file for file in distorted if file}
         extra = [f for f in self.on_disk if f not in labelled and name_key(f.rpartition("/")[2]) not in labelled]
         if extra:
             self.found.error(
-                self.called + counted(extra, "pictures have no label"), self.tree.root, "complete the labels, or take these away"
+                self.called + counted(extra, "images have no label"), self.tree.root, "complete the labels, or take these away"
             )
         self._remark_copies(list(frame["name"]))
         frame["distorted"] = [self.tree.path(file or name) for file, name in zip(distorted, frame["name"], strict=True)]
-        frame["reference"] = [self.tree.path(places[still] or still) for still in stills]
+        frame["reference"] = [self.tree.path(places[reference_name] or reference_name) for reference_name in reference_names]
 
     def _find(self, name: str, near: str) -> str | None:
         if self.within is None:
@@ -366,7 +366,7 @@ class _Reading:
         twice = [name for name in names if len(self.tree.candidates(name)) > 1]
         if twice:
             self.found.warning(
-                self.called + counted(twice, "pictures lie in more than one folder; those nearest the labels are read", limit=3),
+                self.called + counted(twice, "images lie in more than one folder; those nearest the labels are read", limit=3),
                 self.tree.root,
                 "give the folder of one copy as --root",
             )

@@ -1,13 +1,13 @@
-"""LIVE release 2: five folders of numbered pictures, and MATLAB vectors over all of them in the folders' order.
+"""LIVE release 2: five folders of numbered images, and MATLAB vectors over all of them in the folders' order.
 
-    databaserelease2/{jp2k,jpeg,wn,gblur,fastfading}/imgN.bmp     227, 233, 174, 174, 174 = 982 pictures
+    databaserelease2/{jp2k,jpeg,wn,gblur,fastfading}/imgN.bmp     227, 233, 174, 174, 174 = 982 images
     refimgs/*.bmp                                                  29 references
-    dmos_realigned.mat   dmos_new, dmos_std, orgs                  -2.6..111.8 over the distorted pictures
+    dmos_realigned.mat   dmos_new, dmos_std, orgs                  -2.6..111.8 over the distorted images
     dmos.mat             dmos, orgs                                17.9..84.5, the first labels
-    refnames_all.mat     refnames_all                              each picture's reference
+    refnames_all.mat     refnames_all                              each image's reference
 
-203 pictures are copies of their reference (`orgs` = 1, DMOS 0). They are no distorted pictures: left out and counted.
-Copies of the dataset with a text list in place of the vectors (name, reference, score of 779 pictures) are read too.
+203 images are copies of their reference (`orgs` = 1, DMOS 0). They are no distorted images: left out and counted.
+Copies of the dataset with a text list in place of the vectors (name, reference, score of 779 images) are read too.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Vectors:
     labels: str
     """The file and its variable: `dmos_realigned.mat:dmos_new`."""
     counts: Mapping[str, int]
-    """Folders in the vectors' order, and how many pictures each has."""
+    """Folders in the vectors' order, and how many images each has."""
     others: str = ""
-    """The other labels that go round with the same pictures: `dmos.mat:dmos`."""
+    """The other labels that go round with the same images: `dmos.mat:dmos`."""
     std: str = ""
     """The variable of the raters' standard deviations, in the labels' file."""
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -51,13 +51,13 @@ class Vectors:
     lists: tuple[str, ...] = ()
     """Wildcards of text lists, read where there are no vectors."""
     inside: tuple[float, float] = (-math.inf, math.inf)
-    """All labels of distorted pictures lie within."""
+    """All labels of distorted images lie within."""
     reaches_beyond: tuple[float, float] = (math.inf, -math.inf)
     """Labels of every folder reach below the first or above the second: else they are the other labels."""
 
 
 def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.DataFrame:
-    """The table of LIVE's distorted pictures; see `harness.datasets.readers` for what it raises."""
+    """The table of LIVE's distorted images; see `harness.datasets.readers` for what it raises."""
     vectors = parse_table(Vectors, layout, card.path or card.name, "layout.")
     tree = open_tree(card, root)
     found = tree.findings()
@@ -95,9 +95,9 @@ def _from_vectors(
         if values is None and what == "std":
             found.notes.append(f"no {key} in {name}: standard deviations unknown")
         elif values is None:
-            found.error(f"holds no readable vector {key!r}", tree.path(place), "take it anew from the archive")
+            found.error(f"holds no readable vector {key!r}", tree.path(place), "take it again from the archive")
         elif len(values) != total:
-            found.error(f"{key} has {len(values)} entries, expected {total}", tree.path(place), "take it anew from the archive")
+            found.error(f"{key} has {len(values)} entries, expected {total}", tree.path(place), "take it again from the archive")
         else:
             taken[what] = values
     if not {"labels", "orgs", "refnames_all"} <= taken.keys():
@@ -118,13 +118,13 @@ def _from_vectors(
     pristine = np.array([float(v) == 1 for v in taken["orgs"]])
     bad = list(rows["name"][~pristine & ~np.isfinite(rows["score"])])
     if bad:
-        found.error(counted(bad, "labels are no finite numbers"), path, "take it anew from the archive")
+        found.error(counted(bad, "labels are no finite numbers"), path, "take it again from the archive")
     _compare_with_info(tree, found, rows, vectors)
     copies, kept = int(pristine.sum()), rows[~pristine].reset_index(drop=True)
     expected = total - card.pairs if card.pairs else copies
-    found.notes.append(f"labels: {vectors.labels}; {copies} copies of references among {total} pictures were left out")
+    found.notes.append(f"labels: {vectors.labels}; {copies} copies of references among {total} images were left out")
     if copies != expected:
-        found.error(f"orgs marks {copies} copies of references, expected {expected}", path, "take it anew from the archive")
+        found.error(f"orgs marks {copies} copies of references, expected {expected}", path, "take it again from the archive")
     return kept
 
 
@@ -186,7 +186,7 @@ def _check_version(found: Findings, rows: pd.DataFrame, vectors: Vectors, where:
         message = (
             f"labels within {below:g}..{above:g} as those of {vectors.others}, where {vectors.labels} was expected, in {mixed}"
         )
-        found.error(message, where, "take the .mat files anew from the archive")
+        found.error(message, where, "take the .mat files again from the archive")
 
 
 def _compare_with_others(tree: Tree, found: Findings, vectors: Vectors, taken: Mapping[str, list[Any]], path: str) -> None:
@@ -196,13 +196,13 @@ def _compare_with_others(tree: Tree, found: Findings, vectors: Vectors, taken: M
         return
     other, marks = load_vector(tree.path(place), variable), load_vector(tree.path(place), "orgs")
     if marks is not None and [float(v) for v in marks] != [float(v) for v in taken["orgs"]]:
-        found.error(f"orgs differs from that of {Path(path).name}", tree.path(place), "take both anew from the archive")
+        found.error(f"orgs differs from that of {Path(path).name}", tree.path(place), "take both again from the archive")
     if (
         other is not None
         and len(other) == len(taken["labels"])
         and np.allclose(np.array(other, float), np.array(taken["labels"], float), equal_nan=True)
     ):
-        found.error(f"the same labels as {Path(path).name}: one is a copy of the other", tree.path(place), "take both anew")
+        found.error(f"the same labels as {Path(path).name}: one is a copy of the other", tree.path(place), "take both again")
 
 
 def _compare_with_info(tree: Tree, found: Findings, rows: pd.DataFrame, vectors: Vectors) -> None:
@@ -213,13 +213,13 @@ def _compare_with_info(tree: Tree, found: Findings, rows: pd.DataFrame, vectors:
             for line in text_lines(read_text(tree.path(file), largest=LARGEST, replace=True)):
                 pictures = [word for word in line.split() if word.lower().endswith(".bmp")]
                 numbered = [word.lower() for word in pictures if re.fullmatch(r"(?i)img\d+\.bmp", word)]
-                stills = [word.lower() for word in pictures if word.lower() not in numbered]
-                if len(numbered) == 1 and len(stills) == 1:
-                    told[f"{kind}/{numbered[0]}"] = stills[0]
+                reference_names = [word.lower() for word in pictures if word.lower() not in numbered]
+                if len(numbered) == 1 and len(reference_names) == 1:
+                    told[f"{kind}/{numbered[0]}"] = reference_names[0]
     differing = [
-        f"{name} ({still} in refnames_all, {told[name]} in info.txt)"
-        for name, still in zip(rows["name"], rows["still"], strict=True)
-        if name in told and told[name] != still.lower()
+        f"{name} ({reference_name} in refnames_all, {told[name]} in info.txt)"
+        for name, reference_name in zip(rows["name"], rows["still"], strict=True)
+        if name in told and told[name] != reference_name.lower()
     ]
     if differing:
         # A warning: sizes and the full check's pairing tell wrong references for certain, and lists differ in releases.
@@ -239,23 +239,23 @@ def _in_folder(tree: Tree, kind: str, name: str, vectors: Vectors) -> list[str]:
 def _add_pictures(card: DatasetCard, tree: Tree, found: Findings, rows: pd.DataFrame, vectors: Vectors) -> None:
     numbered = [(kind, name.rpartition("/")[2]) for kind, name in zip(rows["distortion"], rows["name"], strict=True)]
     distorted = [_first(_in_folder(tree, kind, name, vectors)) for kind, name in numbered]
-    places = {still: tree.find(still) for still in dict.fromkeys(rows["still"])}
-    rows["reference_id"] = [Path(still).stem.lower() for still in rows["still"]]
+    places = {reference_name: tree.find(reference_name) for reference_name in dict.fromkeys(rows["still"])}
+    rows["reference_id"] = [Path(reference_name).stem.lower() for reference_name in rows["still"]]
     if any(distorted) or any(places.values()):
-        mend = f"unpack the whole archive. {how_to_get(card)}"
+        fix = f"unpack the whole archive. {how_to_get(card)}"
         missing = [name for name, file in zip(rows["name"], distorted, strict=True) if file is None]
-        gone = [still for still, file in places.items() if file is None]
+        gone = [reference_name for reference_name, file in places.items() if file is None]
         if missing:
             folders = rows["name"].isin(missing).groupby(rows["distortion"]).all()
             whole = [str(k) for k in folders.index[folders]]
             hint = f"; nothing at all of {listed(whole)}" if whole else ""
-            found.error(counted(missing, "distorted pictures are missing", len(rows)) + hint, tree.root, mend)
+            found.error(counted(missing, "distorted images are missing", len(rows)) + hint, tree.root, fix)
         if gone:
-            found.error(counted(gone, "references are missing", len(places)), tree.root, mend)
+            found.error(counted(gone, "references are missing", len(places)), tree.root, fix)
         rows["distorted"] = [tree.path(file or name) for file, name in zip(distorted, rows["name"], strict=True)]
-        rows["reference"] = [tree.path(places[still] or still) for still in rows["still"]]
+        rows["reference"] = [tree.path(places[reference_name] or reference_name) for reference_name in rows["still"]]
     else:
-        found.notes.append(f"labels alone: none of the {len(rows):,} pictures is below {tree.root}")
+        found.notes.append(f"labels alone: none of the {len(rows):,} images is below {tree.root}")
     del rows["still"]
 
 

@@ -96,7 +96,7 @@ class TrainJob:
 
 
 class EventQueue:
-    """An actor beside the driver that carries news from the first member, and the error that must not be tried again."""
+    """An actor next to the driver that carries news from the first member, and the error that must not be tried again."""
 
     def __init__(self) -> None:
         self.news: list[tuple[str, Any]] = []

@@ -1,6 +1,6 @@
 """Which way a product is computed: the public function's, or a faster one where a timed trial on this machine showed it.
 
-A trial is made once for each shape, kept in the cache folder, and read by every later process: a choice made anew each time
+A trial is made once for each shape, kept in the cache folder, and read by every later process: a choice made again each time
 could fall out otherwise by chance, and bits would not repeat. It is kept for one processor, torch version and number of
 threads (`machine`). `$HARNESS_KERNELS` decides instead: `plain` takes the public functions, `fast` every faster way that gives
 the same numbers, `auto` (the default) what the trials found.

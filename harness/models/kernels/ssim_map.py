@@ -114,7 +114,7 @@ def _new_memory(_: str, height: int, width: int) -> Plane:
 
 
 _KEPT_PIXELS = 1 << 21
-"""Of larger pictures the reference's half is done anew, band by band, rather than kept: six planes for each thread."""
+"""Of larger images the reference's half is done again, band by band, rather than kept: six planes for each thread."""
 _STRIP_PIXELS = 1 << 16
 """Worked on at once: strips of a large plane stay in a core's own cache, small planes of one size are stacked to share the
 cost of calls, in which threads wait for each other."""
@@ -149,7 +149,7 @@ def mean_ssim(reference: Reference, y: Rows) -> float:
 
     Both sides must be at least 11. Negative contrast-structure is kept, as in MATLAB. Identical planes, constant
     ones among them, give exactly 1; two different constants give the luminance factor alone. In float32: within 1e-6 of
-    exact arithmetic on pictures, within 1e-4 where half an image is black and half is white.
+    exact arithmetic on images, within 1e-4 where half an image is black and half is white.
     """
     return mean_ssims(reference, [y])[0]
 

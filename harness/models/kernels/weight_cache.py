@@ -36,7 +36,7 @@ class Prepared:
         self._made: dict[str, tuple[list[tuple[int, int]], list[Tensor], Tensor]] = {}
 
     def __call__(self, name: str, weight: Tensor, make: Callable[..., Tensor], *others: Tensor) -> Tensor:
-        """`make(weight, *others)`, made anew when one of these weights has changed."""
+        """`make(weight, *others)`, made again when one of these weights has changed."""
         weights = [weight, *others]
         # In-place changes raise the version; a new storage moves the pointer.
         state = [(w.data_ptr(), w._version) for w in weights]

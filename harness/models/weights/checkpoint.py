@@ -34,7 +34,7 @@ _OPCODE_LIMIT = 1_000_000
 _TENSOR_LIMIT = 100_000
 _DEPTH_LIMIT = 8
 
-# What training keeps beside the weights, at the top of a checkpoint.
+# What training keeps next to the weights, at the top of a checkpoint.
 _NOT_WEIGHTS = ("optimizer", "scheduler")
 
 _LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
@@ -72,7 +72,7 @@ def names(path: str | Path) -> tuple[str, ...]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The text that a safetensors file carries beside its tensors; empty for torch files."""
+    """The text that a safetensors file carries next to its tensors; empty for torch files."""
     path = Path(path)
     kind, size = _format(path)
     found = _header(path, size).get("__metadata__", {}) if kind == "safetensors" else {}

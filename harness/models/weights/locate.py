@@ -143,7 +143,7 @@ def local_source(source: str) -> Path:
 
 
 def placed(entry: Weights, card: str) -> Weights:
-    """The entry with each `beside:path` source as a file's, the path relative to the card's folder; first, the file beside it."""
+    """The entry with each `beside:path` source as a file's, relative to the card's folder; first, the file next to it."""
     if not any(source.startswith("beside:") for source in entry.sources):
         return entry
     folder = Path(card).absolute().parent
@@ -231,7 +231,7 @@ def ledger_path() -> Path:
 
 
 def _ledger() -> dict[str, str]:
-    advice = "mend it, or remove it to have files recorded anew"
+    advice = "fix it, or remove it to have files recorded again"
     try:
         document = json.loads(ledger_path().read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -137,7 +137,7 @@ def check(card: ModelCard) -> list[CheckedFile]:
 
 
 def placed_card(card: ModelCard) -> ModelCard:
-    """The card with `beside:` sources as files: those of an ensemble lie beside it, else where they were when it was made."""
+    """The card with `beside:` sources as files: those of an ensemble lie next to it, else where they were when it was made."""
     return replace(card, weights=tuple(placed(entry, card.path) for entry in card.weights))
 
 

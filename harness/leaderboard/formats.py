@@ -256,9 +256,9 @@ def _commands(group: Group) -> list[str]:
 
 def _explained(board: Board) -> list[str]:
     afc = any(group.headline == "score_2afc" for group in board.groups)
-    people = f"labels ({board.label})" if board.label else "labels"
+    labels = f"the labels ({board.label})" if board.label else "the labels"
     texts = [
-        f"SRCC, PLCC and KRCC (tau-b) are correlations with {people}; PLCC fitted is taken after a four-parameter logistic fit; "
+        f"SRCC, PLCC and KRCC (tau-b) are correlations with {labels}; PLCC fitted is taken after a four-parameter logistic fit; "
         "main = PLCC + SRCC; SRCC within refs is the mean over references of the SRCC among a reference's own images. Rows are "
         "ordered by main" + (", or by the 2AFC score where people chose between pairs." if afc else "."),
         "Brackets are intervals by delete-one-reference jackknife on the Fisher-z scale: what another draw of references "

@@ -86,7 +86,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
     reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
     read = reader_function(reader, card.path, card.layout)
     failed = errors_of(card.path, f"reader = {card.reader!r} failed")
-    with failed, counted(f"preparing {card.name}", unit="pictures") as step:
+    with failed, counted(f"preparing {card.name}", unit="images") as step:
         progress = {"progress": step} if "progress" in inspect.signature(read).parameters else {}
         try:
             frame = read(card, data_root(card.folder or card.name, root), **card.layout, **progress)

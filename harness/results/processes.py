@@ -111,8 +111,8 @@ def _foreign(place: str, token: Any) -> str:
     if not os.path.lexists(place):
         return ""
     real = os.path.realpath(place)
-    rooms = {os.path.realpath(room) for room in (tempfile.gettempdir(), "/tmp") if os.path.isdir(room)}
-    inside = any(Path(real).parent.is_relative_to(room) for room in rooms)
+    temporary = {os.path.realpath(f) for f in (tempfile.gettempdir(), "/tmp") if os.path.isdir(f)}
+    inside = any(Path(real).parent.is_relative_to(folder) for folder in temporary)
     if os.path.islink(place) or not os.path.isdir(real) or not inside:
         return "not a folder among the temporary files"
     mark = Path(place) / MARK

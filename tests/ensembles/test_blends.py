@@ -45,10 +45,10 @@ def test_ranks_of_many_rows_are_the_mid_ranks_of_each(rows: list[list[float]]):
 
 
 @given(numbers)
-def test_the_objective_is_the_sum_of_the_statistics_rooms_own_figures(row: list[float]):
+def test_the_objective_is_the_sum_of_the_figures_of_statistics(row: list[float]):
     values, labels = np.array([row]), np.arange(len(row)) ** 1.5
     expected = spearman(values[0], labels) + pearson(values[0], labels)
-    found = objective.objective("main", values, labels)[0]
+    found = objective.objective_values("main", values, labels)[0]
     assert found == pytest.approx(expected) if np.isfinite(expected) else found == -np.inf
 
 
@@ -166,7 +166,7 @@ def test_a_judged_candidate_is_the_blend_that_it_becomes():
     chain = walked(chain_of())
     scores, labels, _ = members()
     blend = search.as_blend(chain.best[0], chain.samples[0].columns)
-    assert objective.objective("main", blend(scores)[None], labels)[0] == pytest.approx(chain.figures[0], abs=1e-12)
+    assert objective.objective_values("main", blend(scores)[None], labels)[0] == pytest.approx(chain.figures[0], abs=1e-12)
     assert max(map(max, chain.trace)) == chain.figures[0]
 
 
@@ -174,18 +174,18 @@ def test_the_first_chain_is_at_least_as_good_as_all_that_needs_no_search():
     chain = walked(chain_of())
     scores, labels, _ = members()
     for blend in chain.samples[0].simple.values():
-        assert chain.figures[0] >= objective.objective("main", blend(scores)[None], labels)[0] - 1e-12
+        assert chain.figures[0] >= objective.objective_values("main", blend(scores)[None], labels)[0] - 1e-12
 
 
 def test_the_search_is_never_below_least_squares_nor_powell():
     """What the search finds is never below least squares over all scalings nor Powell's method."""
     columns, labels, simple = samples_of(0)[0]
     every = blends.nonnegative(columns.values, labels) @ columns.values
-    closed = objective.objective("plcc", every[None], labels)[0]
+    closed = objective.objective_values("plcc", every[None], labels)[0]
     scores, _, _ = members()
-    assert objective.objective("plcc", simple["least-squares"](scores)[None], labels)[0] == pytest.approx(closed, abs=1e-9)
+    assert objective.objective_values("plcc", simple["least-squares"](scores)[None], labels)[0] == pytest.approx(closed, abs=1e-9)
     better = search.powell(simple["least-squares"], columns, labels, "main")
-    figures = objective.objective("main", np.stack([simple["least-squares"](scores), better(scores)]), labels)
+    figures = objective.objective_values("main", np.stack([simple["least-squares"](scores), better(scores)]), labels)
     assert figures[1] >= figures[0]
     for trials in (1, 200):
         chain = walked(search.Chain(0, 0, search.planned(trials), samples_of(0), "main"))

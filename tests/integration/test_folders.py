@@ -100,7 +100,7 @@ def test_a_root_of_one_dot_is_the_folder_in_which_one_stands(tmp_path: Path, sai
 def windows(text: str) -> bytes:
     """The same table as Excel in German or French writes it, its images in a folder."""
     rows = [line.split(",") for line in text.splitlines()]
-    columns = [f"images\\{d};images\\{r};{s.replace('.', ',')};;" for d, r, s, *_ in rows[1:]]
+    columns = [f"pictures\\{d};pictures\\{r};{s.replace('.', ',')};;" for d, r, s, *_ in rows[1:]]
     return codecs.BOM_UTF16_LE + "\r\n".join(["sep=;", "Distorted;Reference;SCORE;;", *columns, ";;;;", ""]).encode("utf-16-le")
 
 

@@ -294,7 +294,7 @@ def _remarks(frame: pd.DataFrame, good: dict[str, headers.Header], found: Findin
                 by_kind.setdefault(differs.kind, {})[differs.what] = None
     for kind, named in by_kind.items():
         tell = found.warning if kind == PROFILES else found.information
-        tell(f"{kind}: {counted(list(named), 'pictures' if kind == PRIMARY else 'pairs')}", where)
+        tell(f"{kind}: {counted(list(named), 'images' if kind == PRIMARY else 'pairs')}", where)
 
 
 def _duplicates(

@@ -81,7 +81,7 @@ def judge(card: DatasetCard, frame: pd.DataFrame, result: Decoded, found: Findin
         shown = [f"{path} ({why})" for path, why in result.broken.items()]
         found.error(counted(shown, "images cannot be used"), where, "take them again from the archive")
     if result.zeros:
-        found.error(f"{ZEROS}: {counted(list(result.zeros), 'pictures')}", where, "take them again from the archive")
+        found.error(f"{ZEROS}: {counted(list(result.zeros), 'images')}", where, "take them again from the archive")
     rows = frame[frame["name"].isin(result.seen.keys())]
     psnr = rows["name"].map(lambda name: result.seen[name].psnr)
     identical = list(rows["name"][psnr == math.inf])

@@ -269,7 +269,7 @@ class _Reading:
                 differing = [r.name for r in rows if abs(values[r.line - 1] - r.score) > 1e-3 * max(1.0, abs(r.score))]
                 if differing:
                     self.found.error(
-                        f"other scores than {Path(file).name} for {counted(differing, 'pictures', len(rows))}",
+                        f"other scores than {Path(file).name} for {counted(differing, 'images', len(rows))}",
                         self.tree.path(beside[0]),
                         "labels were swapped or shifted: take both files again from the archive",
                     )

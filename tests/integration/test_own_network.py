@@ -107,9 +107,7 @@ def test_a_selection_without_validation_is_refused_with_the_ways_out(cards: Path
     table = write_table(tmp_path / "data")
     text = table.read_text(encoding="utf-8").replace(",validation", ",test")
     table.write_text(text, encoding="utf-8")
-    request = Request(
-        "small", str(table), protocol="parts", cards=(str(cards),), runs=str(tmp_path / "runs"), mlflow_uri="off", quiet=True
-    )
+    request = Request("small", str(table), protocol="parts", cards=(str(cards),), runs=str(tmp_path / "runs"), mlflow_uri="off")
     with pytest.raises(UsageError, match=r"no validation part.*recipe\.selection=last"):
         make_plan(request)
     done = run(Request(**{**request.__dict__, "settings": {"recipe.selection": "last", "recipe.epochs": "1"}}))

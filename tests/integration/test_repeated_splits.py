@@ -31,7 +31,7 @@ from harness.runtime.errors import UsageError
 
 SPLITS = 5
 CARD = f"""
-name = "images"
+name = "pictures"
 title = "Made images"
 reader = "harness.datasets:read_table"
 higher_is_better = true

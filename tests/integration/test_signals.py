@@ -91,8 +91,8 @@ def connect():
     time.sleep(0.5)
     print("connected")
 
-with signals.heard(), ThreadPoolExecutor(1) as beside:
-    session._listening(next to.submit(connect))
+with signals.heard(), ThreadPoolExecutor(1) as other:
+    session._listening(other.submit(connect))
 """
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (143, "connected\n", "")

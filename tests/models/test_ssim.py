@@ -185,7 +185,7 @@ def test_bands_of_a_large_picture_join_without_a_seam(keep, monkeypatch):
 def test_opencvs_thread_count_changes_no_bit():
     program = (
         "import sys, cv2; cv2.setNumThreads(int(sys.argv[1])); from small import *; from harness.models.ssim import *;"
-        "i = image(3, 500, 700); d = distorted(i, 'noise', 2, 3);"
+        "i = picture(3, 500, 700); d = distorted(i, 'noise', 2, 3);"
         "print([m.score_uint8(i, d).hex() for m in (SSIM(), SSIM('rgb'), SSIM(downsample=True), MSSSIM())])"
     )
     path = ":".join(sys.path)

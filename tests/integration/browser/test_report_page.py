@@ -30,7 +30,7 @@ def test_every_picture_is_drawn_and_described_and_the_page_fits_the_window(page:
         tmp_path,
         page,
         """
-        const images = [...document.images];
+        const pictures = [...document.images];
         return {
           count: pictures.length,
           broken: pictures.filter((p) => !p.complete || !p.naturalWidth).length,

@@ -13,7 +13,7 @@ ALWAYS = ("higher_is_better",)
 """Fields that say something where they are false, too."""
 LINES = 36
 """How long a summary may be; what it leaves out is in `harness show NAME --all`."""
-_FEWEST = 3
+_FEWEST = 2
 """Entries that a shortened table keeps."""
 _PROSE = 3
 """Lines of a description."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from typing import TypeVar
+
+from harness.runtime import libraries
 
 T = TypeVar("T")
 
@@ -23,32 +25,17 @@ _ENVIRONMENT = {
 }
 
 
-@contextlib.contextmanager
-def environment() -> Iterator[None]:
+def environment() -> AbstractContextManager[None]:
     """Tune's settings inside, the caller's environment afterwards; what the user set holds."""
-    added = [name for name in _ENVIRONMENT if name not in os.environ]
-    os.environ.update({name: _ENVIRONMENT[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+    return libraries.environment(_ENVIRONMENT)
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """No talk of Tune's next to the harness's own."""
-    loggers = [logging.getLogger(name) for name in ("ray.tune", "ray.train", "ray.air")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with libraries.loggers_at(logging.CRITICAL, ("ray.tune", "ray.train", "ray.air")), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def meanwhile(work: Callable[[], T]) -> Callable[[], T]:

@@ -13,12 +13,13 @@ import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from harness.files.lock import held
+from harness.runtime import libraries
 
 _log = logging.getLogger(__package__)
 
@@ -135,7 +136,7 @@ class Exchange:
         self._seconds, self._until = seconds, time.monotonic() + seconds
         self._process = ExitStack()
         self._process.enter_context(warnings.catch_warnings())
-        self._process.enter_context(_environment())
+        self._process.enter_context(libraries.environment(_ENVIRONMENT))
         # A thread, because a database's driver has no timeout of its own; a daemon, so that leaving does not wait for it.
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
@@ -144,7 +145,7 @@ class Exchange:
         try:
             import mlflow.tracking  # noqa: F401
 
-            with _quiet():
+            with libraries.loggers_at(logging.ERROR, _LOGGERS):
                 self._action()
         except BaseException as error:
             self._failure.append(error if isinstance(error, Exception) else RuntimeError(repr(error)))
@@ -162,28 +163,3 @@ class Exchange:
             raise TimeoutError(f"no answer in {self._seconds:g} s")
         if self._failure:
             raise self._failure[0]
-
-
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """MLflow's settings inside, the caller's environment afterwards; what the user set holds."""
-    added = [name for name in _ENVIRONMENT if name not in os.environ]
-    os.environ.update({name: _ENVIRONMENT[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Errors only from MLflow's loggers, which its import has set up, and their levels as they were afterwards."""
-    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
-    try:
-        for name in _LOGGERS:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

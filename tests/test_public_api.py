@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +40,16 @@ def test_what_they_return_has_a_documented_interface(kind: type):
     functions = [name for name, member in members.items() if isinstance(member, property) or inspect.isfunction(member)]
     assert kind.__doc__
     assert not [name for name in functions if not inspect.getdoc(members[name])]
+
+
+def test_documented_arguments_are_parameters():
+    """A parameter that gets another name keeps no line under the old one, anywhere in the package."""
+    wrong = []
+    for path in sorted(Path(harness.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            text = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None
+            if text and (section := re.search(r"^Args:\n(.*?)(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE)):
+                lines = re.findall(r"^    (\w+(?:, \w+)*):", section[1], re.MULTILINE)
+                known = {argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)}
+                wrong += [f"{path.name}: {node.name}: {name}" for line in lines for name in line.split(", ") if name not in known]
+    assert not wrong

@@ -39,7 +39,7 @@ class Report:
     line_of: Mapping[str, int] = field(default_factory=dict)
     sha256: str = ""
     size: int = 0
-    mended: Mapping[str, bytes] = field(default_factory=dict)
+    fixed: Mapping[str, bytes] = field(default_factory=dict)
     """The files with everything mechanical fixed."""
     audit: Audit | None = None
 
@@ -112,7 +112,7 @@ def check(
 
 def _distance(report: Report) -> tuple[bool, bool, int]:
     defects = sum(finding.kind != "no-file" for finding in errors(report.findings))
-    return report.phase is None or not report.scores, not report.mended, defects
+    return report.phase is None or not report.scores, not report.fixed, defects
 
 
 def inspect(
@@ -133,16 +133,16 @@ def inspect(
     guess = image_names.inferred(_tokens(lines), known, (len(lines), len(lines) - 1))
     card = guess[0] if guess else known[-1]
     if phase is not None and guess is not None and guess[1] != phase and card.phases[guess[1]].lists_names:
-        text, mend = (
+        text, advice = (
             f"these are images of phase {guess[1]}, not of {phase}",
             f"score the images of {phase}, or --phase {guess[1]}",
         )
-        all_found.append(Finding("error", "phase", card.lines.file, text, mend, 1))
+        all_found.append(Finding("error", "phase", card.lines.file, text, advice, 1))
     chosen = phase or (guess[1] if guess else None)
     if card.lines.file in files and chosen is None:
         text = "the names tell no phase: fewer than half of them belong to any"
-        mend = "is this the right file? (--phase says which is meant)"
-        all_found.append(Finding("error", "phase", card.lines.file, text, mend, 1))
+        advice = "is this the right file? (--phase says which is meant)"
+        all_found.append(Finding("error", "phase", card.lines.file, text, advice, 1))
         names = image_names.Names(card, card.default_phase, None)
     else:
         place = chosen or card.default_phase
@@ -150,7 +150,7 @@ def inspect(
         names = image_names.names_of(card, place, folder(card, place) if unknown else None)
     content = read_content(card, files, names)
     found_all = (*all_found, *content.findings)
-    return Report(what, card, chosen, found_all, content.scores, content.line_of, mended=content.mended)
+    return Report(what, card, chosen, found_all, content.scores, content.line_of, fixed=content.fixed)
 
 
 def fix(
@@ -166,11 +166,11 @@ def fix(
 
     Raises UsageError where there is nothing to write, because no wanted file could be read.
     """
-    if not report.mended:
+    if not report.fixed:
         raise UsageError(f"{report.file}: nothing in it that could be fixed; {out} was not written")
-    wanted = [name for name in (report.card.lines.file, report.card.readme_file) if name in report.mended]
+    wanted = [name for name in (report.card.lines.file, report.card.readme_file) if name in report.fixed]
     with atomic(out) as stream:
-        stream.write(zip_file.zipped({name: report.mended[name] for name in wanted}))
+        stream.write(zip_file.zipped({name: report.fixed[name] for name in wanted}))
     card = report.card.path or report.card.name
     return check(out, challenge=card, phase=report.phase, root=root, against=against, cards=cards, runs=runs)
 
@@ -247,10 +247,10 @@ def _compared(report: Report, against: str, runs: str) -> Report:
             f"type id {shift.type}: shifted by {shift.mean:+.6g} against the model's own scores, alike in "
             f"{shift.references} references (spread {shift.spread:.2g}, p = {shift.p_value:.2g})"
         )
-        mend = "a score must not depend on the file's name: take the shift out"
+        advice = "a score must not depend on the file's name: take the shift out"
         where = sorted(report.line_of[name] for name in both if image_names.parts_of(report.card, name).type == shift.type)
         lines_of = tuple(where[:20])
-        found.append(Finding("warning", "leak", report.card.lines.file, text, mend, where[0], False, len(where), lines_of))
+        found.append(Finding("warning", "leak", report.card.lines.file, text, advice, where[0], False, len(where), lines_of))
     return replace(report, findings=(*report.findings, *found), audit=result)
 
 
@@ -267,8 +267,8 @@ def _with_inversion(report: Report, own: Mapping[str, float], called: str) -> Re
     if figures.srcc is None or (interval[1] if interval else figures.srcc) >= 0:
         return report
     text = f"higher seems to be worse here: SRCC with {called} is {figures.srcc:.3f}"
-    mend = "write higher-is-better scores: multiply by -1"
-    return replace(report, findings=(*report.findings, Finding("warning", "inverted", report.card.lines.file, text, mend)))
+    advice = "write higher-is-better scores: multiply by -1"
+    return replace(report, findings=(*report.findings, Finding("warning", "inverted", report.card.lines.file, text, advice)))
 
 
 def _psnr(report: Report, root: str, cards: Sequence[str]) -> dict[str, float]:

@@ -174,22 +174,24 @@ def board(
     require_labels(card.scoring, truth, names, str(labels))
     references = references_of(card, truth, names)
     known = all(references)
-    unit, ids = numbered(references)
+    cluster, ids = numbered(references)
     measured: dict[str, list[Measured]] = {}
     shown: dict[str, Figures] = {}
     for name, report in reports.items():
         _log.info(f"{name}: scored")
         scores = np.array([report.scores[image] for image in names], dtype=np.float64)
-        found = measure(card.scoring, scores, truth, names, unit, len(ids))
+        found = measure(card.scoring, scores, truth, names, cluster, len(ids))
         if isinstance(found, str):
             refused[name] = found
         else:
             measured[name], shown[name] = found, figures(card.scoring, scores, truth, names, references)
     if not measured:
         raise RunError("\n".join([f"{folder}: no submission has a score", *(f"{n}: {why}" for n, why in refused.items())]))
-    units = len(ids) if known else 0
-    rows = _placed(card, measured, shown, units, draws, seed)
-    return Board(card, chosen, len(names), units or None, draws if units > 1 else 0, rows, refused, _notes(card, units, draws))
+    clusters = len(ids) if known else 0
+    rows = _placed(card, measured, shown, clusters, draws, seed)
+    return Board(
+        card, chosen, len(names), clusters or None, draws if clusters > 1 else 0, rows, refused, _notes(card, clusters, draws)
+    )
 
 
 def _checked(
@@ -221,20 +223,20 @@ def _placed(
     card: ChallengeCard,
     measured: Mapping[str, Sequence[Measured]],
     shown: Mapping[str, Figures],
-    units: int,
+    clusters: int,
     draws: int,
     seed: int,
 ) -> tuple[Place, ...]:
     names = list(measured)
-    ones = np.ones((1, max(units, 1)))
+    ones = np.ones((1, max(clusters, 1)))
     place, mean_rank = _places(card, [np.array([[each.value for each in found]]) for found in measured.values()])
     best: dict[str, tuple[bool, float | None]] = {}
     kept = low = high = None
-    if units >= FEWEST_REFERENCES:
+    if clusters >= FEWEST_REFERENCES:
         groups = {name: (main_score(found), main_without_each(found)) for name, found in measured.items()}
         best = {entry.name: (entry.best, entry.p_adjusted) for entry in standings(groups, "main")}
-    if units > 1:
-        weights = cluster_draws(units, draws, seed) if draws else ones
+    if clusters > 1:
+        weights = cluster_draws(clusters, draws, seed) if draws else ones
         drawn = [np.stack([each.under(weights) for each in found], axis=1) for found in measured.values()]
         resampled, _ = _places(card, drawn)
         kept = (resampled == place[0]).mean(axis=0)
@@ -288,17 +290,17 @@ def ranked(values: Floats, ranking: Ranking) -> Floats:
     return places
 
 
-def _notes(card: ChallengeCard, units: int, draws: int) -> tuple[str, ...]:
-    if not units:
+def _notes(card: ChallengeCard, clusters: int, draws: int) -> tuple[str, ...]:
+    if not clusters:
         return (
             "no intervals, groups or firmness of places: they need each image's reference (a column `reference` of the labels)",
         )
     notes = ["intervals: 95 %, leaving out one reference at a time"]
-    if units >= FEWEST_REFERENCES:
+    if clusters >= FEWEST_REFERENCES:
         notes.append("best: the references do not show it to be below a better one (5 % for all submissions together)")
     else:
-        notes.append(f"no group of the best: {units} references, and it takes {FEWEST_REFERENCES}")
-    if units > 1:
+        notes.append(f"no group of the best: {clusters} references, and it takes {FEWEST_REFERENCES}")
+    if clusters > 1:
         notes.append(f"keeps place, places (95 %): over {draws:,} sets of as many references, drawn with replacement")
     if any(term.fit != "raw" for term in card.scoring.terms):
         notes.append("fits are those to all images throughout")

@@ -30,7 +30,7 @@ class Content:
     """What could be read, by image."""
     line_of: Mapping[str, int]
     findings: tuple[Finding, ...]
-    mended: Mapping[str, bytes]
+    fixed: Mapping[str, bytes]
     """The files with everything mechanical fixed."""
     costs: Mapping[str, float]
     """Runtime and operations, as far as the readme tells them."""
@@ -46,7 +46,7 @@ def wanted_files(card: ChallengeCard) -> dict[str, int]:
 def read_content(card: ChallengeCard, files: Mapping[str, bytes], names: Names) -> Content:
     """What `files` say about the images `names`; files that the card does not ask for are not looked at."""
     found: list[Finding] = []
-    mended: dict[str, bytes] = {}
+    fixed: dict[str, bytes] = {}
     scores: Mapping[str, float] = {}
     line_of: Mapping[str, int] = {}
     costs: dict[str, float] = {}
@@ -55,15 +55,15 @@ def read_content(card: ChallengeCard, files: Mapping[str, bytes], names: Names) 
         reading = score_lines.read(lines, card.lines, names)
         found += [*text_found, *reading.findings, *_values(reading, card)]
         scores, line_of = reading.scores, reading.line_of
-        mended[card.lines.file] = reading.mended(card.lines).encode("utf-8")
+        fixed[card.lines.file] = reading.fixed(card.lines).encode("utf-8")
     if card.readme_file in files and card.readme:
         lines, text_found = decoded(files[card.readme_file], card.readme_file)
         about = readme.read(lines, card.readme, card.readme_file)
         found += [*text_found, *about.findings]
-        mended[card.readme_file] = about.mended.encode("utf-8")
+        fixed[card.readme_file] = about.fixed.encode("utf-8")
         costs = readme.costs(about.values, card.readme)
         found += _over(card, costs)
-    return Content(scores, line_of, tuple(found), mended, costs)
+    return Content(scores, line_of, tuple(found), fixed, costs)
 
 
 def _over(card: ChallengeCard, costs: Mapping[str, float]) -> list[Finding]:

@@ -62,7 +62,7 @@ class Reading:
 
     values: Mapping[str, str]
     findings: tuple[Finding, ...]
-    mended: str
+    fixed: str
 
 
 def written(facts: Facts, fields: Sequence[ReadmeField]) -> str:

@@ -62,7 +62,7 @@ class Reading:
     rest: tuple[str, ...]
     """Lines that no rule fixes, as they stand."""
 
-    def mended(self, form: Lines) -> str:
+    def fixed(self, form: Lines) -> str:
         """The file with everything mechanical fixed; what is not stands at its end."""
         return written(self.scores, form) + "".join(f"{line}\n" for line in self.rest)
 

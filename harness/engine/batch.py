@@ -89,7 +89,7 @@ def execute_plan(plan: Plan, together: Together | None = None, *, first_split_on
     """Do a plan: one run, or a run for each split where the protocol repeats its splits.
 
     Args:
-        todo: What is asked, with its card and dataset.
+        plan: What is asked, with its card and dataset.
         together: Further runs that score from the images decoded here; None: this one alone.
         first_split_only: Train on the first split alone, for tests on further datasets.
 

@@ -105,7 +105,7 @@ def ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) ->
     Args:
         words: Models' names, runs' folders, CSV files of name,score.
         request: How members are run, and on which machines all of it works.
-        wish: What is asked of the search.
+        wanted: What is asked of the search.
 
     Raises:
         UsageError: What is asked cannot be served; told before any work.

@@ -279,7 +279,7 @@ class _Members:
 
 
 def _again(outcome: Outcome, wanted: Request) -> Request:
-    """The model of a finished run, with the weights that it was tested with, on the wish's dataset."""
+    """The model of a finished run, with the weights that it was tested with, on the request's dataset."""
     # A trained model's weights lie in the run's folder: what its training began from is not needed again.
     asked = {**asked_again.checked(outcome.folder, outcome.record), "init": None}
     record = msgspec.structs.replace(outcome.record, request=asked)

@@ -117,7 +117,7 @@ def tune(
             Only one at a time repeats: side by side, what Optuna proposes depends on which trial is done first.
         out: Where the best's card goes.
         trials: How many settings are tried; the first are the card's own.
-        aim: The figure of the validation part that is to be high.
+        objective: The figure of the validation part that is to be high.
 
     Raises:
         UsageError: What is asked cannot be served; told before Ray starts, all problems of the card at once.

@@ -46,8 +46,8 @@ def ordered_pairs(
     Args:
         x: (n,) scores.
         y: (n,) labels.
-        unit: (n,) each image's unit, from 0.
-        units: how many there are.
+        cluster: (n,) each image's cluster (reference), from 0.
+        clusters: how many there are.
         squared_error: of each label: the squared deviation of its opinions over their number.
         ties: what equal scores count; "first": as if the earlier image had the higher score.
     """
@@ -73,8 +73,8 @@ def listed_pairs(
         first: (p,) the place in `x` of each pair's first image.
         second: (p,) of its second.
         share: (p,) in [0, 1], of people who found the first better.
-        unit: (n,) each image's unit, from 0.
-        units: how many there are.
+        cluster: (n,) each image's cluster (reference), from 0.
+        clusters: how many there are.
         ties: what equal scores count.
     """
     difference = x[first] - x[second]

@@ -234,11 +234,11 @@ def _named_and_mended(files: dict[str, bytes], where: str, kind: str, line: int 
     assert (found.where, found.line, found.severity, found.mechanical) == (where, line, "error", mechanical)
     assert found.fix
     assert not report.ok
-    mended = checking.inspect(report.mended, [], [CARD], "test", "mended.zip")
-    assert mended.ok == mechanical, mended.findings
+    fixed = checking.inspect(report.fixed, [], [CARD], "test", "fixed.zip")
+    assert fixed.ok == mechanical, fixed.findings
     if mechanical:
-        assert mended.scores == SCORES
-        assert not mended.findings
+        assert fixed.scores == SCORES
+        assert not fixed.findings
 
 
 @pytest.mark.slow
@@ -253,9 +253,9 @@ def test_a_defect_of_the_zip_is_named_and_mended_where_a_rule_can(tmp_path: Path
     assert (found.where, found.severity, found.mechanical) == (where, "error", mechanical)
     assert not report.ok
     if mechanical:
-        mended = fix(report, tmp_path / "mended.zip")
-        assert mended.ok, mended.findings
-        assert zipfile.ZipFile(tmp_path / "mended.zip").namelist() == ["output.txt", "readme.txt"]
+        fixed = fix(report, tmp_path / "fixed.zip")
+        assert fixed.ok, fixed.findings
+        assert zipfile.ZipFile(tmp_path / "fixed.zip").namelist() == ["output.txt", "readme.txt"]
 
 
 def test_there_are_more_than_twenty_kinds_of_defects_and_all_at_once_are_all_named(tmp_path: Path):

@@ -197,7 +197,7 @@ def test_a_header_that_is_asked_for_is_missed_and_mended(tmp_path: Path):
         data = head + text.partition("\n")[2]
         report = check(raw_zip(tmp_path / "x.zip", [("prediction.csv", data.encode())]))
         assert [(f.kind, f.line, f.mechanical) for f in errors(report.findings)] == [(kind, 1, True)]
-        assert report.mended["prediction.csv"].startswith(b"filename,score\nvideo_")
+        assert report.fixed["prediction.csv"].startswith(b"filename,score\nvideo_")
 
 
 # -- what cannot be ---------------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_any_mixture_of_mechanical_defects_is_fixed_to_the_very_scores(order, wa
     first = read(text, Lines())
     if set(ways) != {"as it is"}:
         assert first.findings or set(ways) <= {"as it is", "carriage return"}
-    assert first.mended(Lines()) == score_lines.written(truth, Lines())
+    assert first.fixed(Lines()) == score_lines.written(truth, Lines())
 
 
 @pytest.mark.slow
@@ -123,11 +123,11 @@ def test_any_mixture_of_mechanical_defects_is_fixed_to_the_very_scores(order, wa
 def test_what_no_rule_mends_is_an_error_before_and_after_mending(lost: dict[int, str]):
     rows = [LOST[lost[i]](name, "1.500000") if i in lost else f"{name},{i}.250000" for i, name in enumerate(FEW)]
     first = read("".join(f"{row}\n" for row in rows), Lines())
-    again = read(first.mended(Lines()), Lines())
+    again = read(first.fixed(Lines()), Lines())
     fatal = {"not-finite", "no-number", "missing", "unknown-name", "columns", "contradiction"}
     assert errors_of(first) & fatal
     assert errors_of(again) & fatal
-    assert again.mended(Lines()) == first.mended(Lines())
+    assert again.fixed(Lines()) == first.fixed(Lines())
 
 
 @given(st.binary(max_size=400), formats)
@@ -139,7 +139,7 @@ def test_any_bytes_are_read_without_an_exception_and_findings_name_a_line(data: 
         assert finding.line is not None
         assert 1 <= finding.line <= len(text) + 1
         assert str(finding)
-    score_lines.read(decoded(reading.mended(form).encode("utf-8", "replace"), "output.txt")[0], form, LISTED)
+    score_lines.read(decoded(reading.fixed(form).encode("utf-8", "replace"), "output.txt")[0], form, LISTED)
 
 
 @given(st.text(max_size=300))

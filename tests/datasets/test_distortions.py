@@ -288,7 +288,7 @@ def test_codecs_lose_detail_at_the_rate_asked_for() -> None:
     assert at_edges > 5 * np.delete(blocky, np.s_[7::8]).mean()
 
 
-def test_random_kinds_draw_anew_for_each_reference_kind_and_level() -> None:
+def test_random_kinds_draw_again_for_each_reference_kind_and_level() -> None:
     image = plain(128)
     noise = distort(image, "white_noise", 3, "a")
     assert (noise != distort(image, "white_noise", 3, "b")).any()

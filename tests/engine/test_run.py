@@ -186,7 +186,7 @@ def test_a_damaged_score_file_is_taken_up_at_the_last_whole_chunk(world: World):
     assert (folder / "scores.csv").read_bytes() == rows
 
 
-def test_a_run_begun_under_other_conditions_starts_anew_and_says_so(world: World):
+def test_a_run_begun_under_other_conditions_starts_again_and_says_so(world: World):
     (whole,) = world.run("psnr", runs="conditions")
     folder = Path(whole["run"])
     (folder / "record.json").unlink()

@@ -386,7 +386,7 @@ def test_only_settings_that_exist_and_no_paths_are_part_of_a_cards_key(tmp_path:
     assert "class" not in card_facts(parsed, trained=False)["model"]["members"][0]
 
 
-def test_a_chain_whose_kept_state_is_damaged_begins_anew_and_the_others_go_on(tmp_path: Path):
+def test_a_chain_whose_kept_state_is_damaged_begins_again_and_the_others_go_on(tmp_path: Path):
     plan = search.planned(200, chains=3)
     (tmp_path / search.CHAINS).mkdir()
     for number, text in enumerate(["", '{"step": 2', '{"step": 2}']):

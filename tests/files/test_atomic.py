@@ -79,7 +79,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
     assert {alive, elsewhere, other, tmp_path / "x.json"} == set(tmp_path.iterdir())
 
 
-def test_a_file_that_is_gone_is_not_begun_anew_without_its_first_lines(tmp_path: Path):
+def test_a_file_that_is_gone_is_not_begun_again_without_its_first_lines(tmp_path: Path):
     with pytest.raises(RunError, match="the folder is gone"):
         atomic.append_lines(tmp_path / "x", "a\n")
     assert not list(tmp_path.iterdir())

@@ -452,7 +452,7 @@ def test_a_complete_part_of_unknown_length_is_recognised_by_the_416(web: Server,
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"source": 3}', "\udcff", '{"source": "x", "etag": []}'])
-def test_a_damaged_note_beside_a_part_starts_anew(web: Server, tmp_path: Path, text: str) -> None:
+def test_a_damaged_note_beside_a_part_starts_again(web: Server, tmp_path: Path, text: str) -> None:
     (tmp_path / "w.bin.part").write_bytes(b"half")
     (tmp_path / "w.bin.part.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     assert fetch(tmp_path).sha256 == SHA

@@ -119,7 +119,7 @@ def test_a_corrected_polarity_of_the_labels_is_another_run(tmp_path: Path, table
     assert sorted(row["rank"] is None for row in rows if row["model"] == "psnr") == [False, True]
 
 
-def test_images_that_change_while_a_run_is_stopped_are_all_scored_anew(tmp_path: Path, table: str):
+def test_images_that_change_while_a_run_is_stopped_are_all_scored_again(tmp_path: Path, table: str):
     write_table(tmp_path / "data", references=40)
     words = [*HARNESS, "run", "ssim", "--dataset", table, "--runs", "runs", "--mlflow-uri", "off", "--batch", "1", "--quiet"]
     process = subprocess.Popen(words, cwd=tmp_path, env={**os.environ, "HARNESS_CACHE": str(tmp_path / "cache")})
@@ -154,7 +154,7 @@ def test_images_that_change_while_a_run_reads_them_end_it_and_nothing_is_recorde
     assert not list((tmp_path / "runs").rglob("record.json"))
 
 
-def test_a_trained_run_on_changed_training_images_is_trained_anew(tmp_path: Path, table: str):
+def test_a_trained_run_on_changed_training_images_is_trained_again(tmp_path: Path, table: str):
     write_network(tmp_path / "cards")
     words = ("small", "--dataset", table, "--protocol", "parts", "--cards", "cards")
     first = run(tmp_path, *words)

@@ -354,7 +354,7 @@ def go_on(world: World, run: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", ["symbolic link", "hard link", "pipe"])
-def test_a_lock_that_is_another_file_is_made_anew_and_the_other_file_stays(world: World, kind: str):
+def test_a_lock_that_is_another_file_is_made_again_and_the_other_file_stays(world: World, kind: str):
     run = begun(world)
     (run / "lock").unlink(missing_ok=True)
     target = world.victim / "secret.csv"
@@ -436,7 +436,7 @@ def test_a_process_with_the_right_start_and_another_command_line_is_left_alone(w
 
 @pytest.mark.parametrize("name", ["state.json", "scores.csv", "pictures.csv"])
 @pytest.mark.parametrize("what", ["", "[]", "[" * 100_000, "\0\0", "link"])
-def test_a_damaged_run_folder_is_made_anew(world: World, name: str, what: str):
+def test_a_damaged_run_folder_is_made_again(world: World, name: str, what: str):
     run = begun(world)
     (run / name).unlink()
     if what == "link":

@@ -364,7 +364,7 @@ def test_a_record_without_ways_is_of_the_time_when_all_were_fast(world: World, k
 
 
 @pytest.mark.slow
-def test_where_the_environment_decides_a_run_begun_otherwise_starts_anew(
+def test_where_the_environment_decides_a_run_begun_otherwise_starts_again(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     world.machine("one", "packed")

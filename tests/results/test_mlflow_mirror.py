@@ -191,7 +191,7 @@ def test_epochs_lost_in_a_kill_are_taken_from_the_records_history(mirror: Mirror
     assert mirror.history(folder, "epoch.loss") == [(e["epoch"], e["loss"]) for e in EPOCHS]
 
 
-def test_a_run_started_anew_closes_the_one_that_was_abandoned(mirror: Mirror, folder: Path) -> None:
+def test_a_run_started_again_closes_the_one_that_was_abandoned(mirror: Mirror, folder: Path) -> None:
     mirror.tracker(folder).begin("tiny on demo", {}, DATASET)
     abandoned = mirror.run(folder).info.run_id
     (folder / "mlflow.json").unlink()

@@ -128,7 +128,7 @@ def test_a_record_with_a_number_that_is_none_is_refused(tmp_path: Path, number: 
         read_record(tmp_path)
 
 
-def test_libraries_that_changed_start_a_run_anew_and_say_which(tmp_path: Path, logged: list[str]):
+def test_libraries_that_changed_start_a_run_again_and_say_which(tmp_path: Path, logged: list[str]):
     now = conditions("cpu", 1, 8)
     before = json.loads(json.dumps(now))
     before["libraries"]["torch"] = "0.0.1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,20 +108,31 @@ def test_each_shell_gets_a_script_that_it_takes(shell: str):
         assert subprocess.run([program, "-n"], input=script, text=True, check=False).returncode == 0
 
 
+BASH = """eval "$(_HARNESS_COMPLETE=bash_source harness)"
+COMP_WORDS=(harness run psnr --dataset kad) COMP_CWORD=4
+_harness_completion harness; echo "${COMPREPLY[@]}"
+"""
+FISH = """_HARNESS_COMPLETE=fish_source harness | source
+complete -C"harness run psnr --dataset kad"
+"""
+# A terminal is needed to press Tab in zsh: here its own functions are replaced by ones that print what they are given.
+ZSH = """compdef() { :; }
+eval "$(_HARNESS_COMPLETE=zsh_source harness)"
+_describe() { print -l -- "${(@P)3}"; }
+compstate() { :; }
+words=(harness run psnr --dataset kad) CURRENT=5
+_harness_completion
+"""
+
+
 @pytest.mark.slow
-def test_bash_completes_a_line(tmp_path: Path):
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("no bash on this machine")
+@pytest.mark.parametrize(("shell", "options", "script"), [("bash", "--norc", BASH), ("fish", "-N", FISH), ("zsh", "-f", ZSH)])
+def test_a_shell_completes_a_line(shell: str, options: str, script: str, tmp_path: Path):
+    if (program := shutil.which(shell)) is None:
+        pytest.skip(f"no {shell} on this machine")
     (tmp_path / "harness").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m harness "$@"\n')
     (tmp_path / "harness").chmod(0o755)
-    script = (
-        'eval "$(_HARNESS_COMPLETE=bash_source harness)"\n'
-        "COMP_WORDS=(harness run psnr --dataset kad) COMP_CWORD=4\n"
-        '_harness_completion harness; echo "${COMPREPLY[@]}"'
-    )
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [bash, "--norc", "-c", script], env=os.environ | {"PATH": path}, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "kadid10k\n"
+    given = os.environ | {"PATH": path, "HOME": str(tmp_path)}
+    done = subprocess.run([program, options, "-c", script], env=given, capture_output=True, text=True, check=True)
+    assert re.split(r"[\t:\n]", done.stdout)[0] == "kadid10k"

@@ -25,7 +25,7 @@ from harness.runtime.signals import received
 from harness.runtime.text import one_line
 
 
-def _module_beside(name: str, card: Path) -> str | None:
+def _module_next_to(name: str, card: Path) -> str | None:
     """Import the module that lies next to the card, or in the folder above; returns the name that it is imported under.
 
     None where Python's own path has it, or nothing lies there. The name tells folders apart: two users' folders may each
@@ -73,7 +73,7 @@ def resolve(reference: str, what: str) -> Callable[..., Any]:
     first, dot, rest = module_name.partition(".")
     try:
         with errors_of(what, f"cannot import {module_name!r}"):
-            beside = _module_beside(first, Path(what))
+            beside = _module_next_to(first, Path(what))
             module = importlib.import_module(beside + dot + rest if beside else module_name)
     except ImportError as error:
         raise UsageError(f"{what}: cannot import {module_name!r}: {error}") from error

@@ -124,7 +124,7 @@ def submit(
     back = check(out, challenge=card.path, phase=phase, cards=wanted.cards)
     if digest != hashlib.sha256(data).hexdigest() or back.scores.keys() != report.scores.keys():
         raise RunError(f"{out}: what was written is not what is read back; is the disk sound?")
-    _say_what_was_changed(card, description, outcome)
+    _log_what_was_changed(card, description, outcome)
     made = Submission(
         Path(out),
         card,
@@ -306,7 +306,7 @@ def _newest(count: int) -> str:
     return f" (the newest of {count} such runs; name a run's folder to choose another)" if count > 1 else ""
 
 
-def _say_what_was_changed(card: ChallengeCard, description: str | None, outcome: Outcome) -> None:
+def _log_what_was_changed(card: ChallengeCard, description: str | None, outcome: Outcome) -> None:
     sign = 1.0 if outcome.record.higher_is_better else -1.0
     power = score_lines.scale_of(list(_scores(outcome.folder, outcome.record).values()), card.lines.decimals)
     if sign < 0:

@@ -25,23 +25,23 @@ def pictures_by_reference(table: pd.DataFrame, pictures: Sequence[tuple[str, str
     return {reference: sha256_json(sorted(rows))[:16] for reference, rows in sorted(groups.items())}
 
 
-def training_pictures(plan: Plan) -> dict[str, str]:
+def training_images(plan: Plan) -> dict[str, str]:
     """`pictures_by_reference` of the training part."""
-    return pictures_by_reference(plan.data.table, hashed_pictures(plan, "train"))
+    return pictures_by_reference(plan.data.table, hashed_images(plan, "train"))
 
 
-def hashed_pictures(plan: Plan, *parts: str) -> list[tuple[str, str, str]]:
+def hashed_images(plan: Plan, *parts: str) -> list[tuple[str, str, str]]:
     """What pictures.csv holds for these parts: name, sha256 of the distorted image, sha256 of the reference."""
-    return [(name, *hashes) for name, hashes in pictures_by_name(plan, plan.rows(*parts)).items()]
+    return [(name, *hashes) for name, hashes in images_by_name(plan, plan.rows(*parts)).items()]
 
 
-def pictures_by_name(plan: Plan, rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
+def images_by_name(plan: Plan, rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """sha256 of the distorted image and of the reference, by the pair's name, as they were when the plan was made."""
     columns = zip(rows["name"], rows["distorted"], rows["reference"], strict=True)
     return {name: (plan.content[distorted], plan.content[reference]) for name, distorted, reference in columns}
 
 
-def refuse_changed_pictures(plan: Plan, file: ScoreFile, known: Mapping[str, tuple[str, str]]) -> None:
+def refuse_changed_images(plan: Plan, file: ScoreFile, known: Mapping[str, tuple[str, str]]) -> None:
     """Refuse to record scores of images that are not the ones that the run began with; raises RunError naming them."""
     other = [name for name, *hashes in file.picture_hashes() if tuple(hashes) != known[name]]
     if other:

@@ -27,7 +27,7 @@ from harness.engine import devices
 from harness.engine.content import (
     pictures_by_reference,
     refuse_changed,
-    training_pictures,
+    training_images,
 )
 from harness.engine.kernels import as_begun
 from harness.engine.measure import controls, figures_stamp, measured, oriented_labels
@@ -85,7 +85,7 @@ def execute(plan: Plan, together: Together | None = None) -> Outcome:
         with Tracker(request.mlflow_uri, request.runs, plan.folder) as tracker:
             tracker.catch_up(record, mlflow_facts(plan))
         return Outcome(plan.folder, record, found=True)
-    _say_if_only_the_code_differs(plan)
+    _log_if_only_the_code_differs(plan)
     given = _given_scores(plan) if request.scores else None  # refused before there is a folder
     with locked(plan.folder):
         processes.end_leftovers(plan.folder)
@@ -353,7 +353,7 @@ def _record(plan: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
             "pictures": sha256_json(sorted(pictures)),
             "images": plan.data.images or (sha256_json(sorted(pictures)) if plan.content else None),
             "pictures_by_reference": pictures_by_reference(plan.data.table, pictures),
-            "training_pictures_by_reference": training_pictures(plan) if training else None,
+            "training_pictures_by_reference": training_images(plan) if training else None,
             "manifest": manifest_hash(
                 plan.data.card, datasets.data_root(plan.data.card.folder or plan.data.name, plan.request.root)
             ),
@@ -371,7 +371,7 @@ def _contaminated_by(plan: Plan, trained_on: Sequence[str]) -> list[str]:
     return [card.name for card in others if related(plan.data.card, card, content_left_out=bool(plan.request.exclude))]
 
 
-def _say_if_only_the_code_differs(plan: Plan) -> None:
+def _log_if_only_the_code_differs(plan: Plan) -> None:
     """Before training again: a run of the same request by another state of the model's code may be what the user wants."""
     if not plan.trained or (plan.folder / "state.json").is_file():
         return

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness import models
 from harness.datasets.table import has_images
 from harness.engine import devices
-from harness.engine.content import pictures_by_name, refuse_changed_pictures
+from harness.engine.content import images_by_name, refuse_changed_images
 from harness.engine.kernels import as_begun, kernels_of
 from harness.engine.request import SCORED_PARTS, Plan, make_plan
 from harness.engine.scorer import Pair, Scorer, ahead, pairs_of, refuse_small
@@ -72,7 +72,7 @@ class _Run:
         self.part_of = dict(zip(rows["name"], self.plan.parts[rows.index], strict=True))
         self.chunks: list[list[Pair]] = self.scorer.chunks(pairs_of(rows))
         self.names = [[pair.name for pair in chunk] for chunk in self.chunks]
-        self.known = pictures_by_name(self.plan, rows)
+        self.known = images_by_name(self.plan, rows)
         self.file = ScoreFile(self.plan.folder)
         self.done: set[int] = set()
         self.count = 0
@@ -186,7 +186,7 @@ def score(
         for line in remark_lines(run.remarks):
             _log.info(line)
         run.file.finish(run.names)
-        refuse_changed_pictures(plan, run.file, run.known)
+        refuse_changed_images(plan, run.file, run.known)
         seconds = run.seconds * len(run.part_of) / run.fresh if run.fresh else 0.0
         return Scoring(seconds, run.identical, run.runtime or scorer.seconds_per_image(run.chunks))
 

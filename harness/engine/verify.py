@@ -16,7 +16,7 @@ from harness import models
 from harness.datasets.table import has_images
 from harness.engine import devices
 from harness.engine.asked_again import Repeated, request_of
-from harness.engine.content import hashed_pictures, pictures_by_reference, training_pictures
+from harness.engine.content import hashed_images, pictures_by_reference, training_images
 from harness.engine.measure import measure
 from harness.engine.request import SCORED_PARTS, Plan, Request, make_plan
 from harness.engine.run import execute, figures, workers_of
@@ -155,7 +155,7 @@ def identity_differences(record: Record, plan: Plan, folder: Path | None = None)
     if folder is None or before["images"] == now["images"]:
         return found
     named = _training_findings(record, plan)
-    named += _picture_findings(folder, record, plan, hashed_pictures(plan, *SCORED_PARTS)) if plan.content else []
+    named += _picture_findings(folder, record, plan, hashed_images(plan, *SCORED_PARTS)) if plan.content else []
     return [finding for finding in found if finding.what != "pictures"] + (
         named or [finding for finding in found if finding.what == "pictures"]
     )
@@ -195,7 +195,7 @@ def _training_findings(record: Record, plan: Plan) -> list[Finding]:
     known = record.hashes.training_pictures_by_reference
     if not known:
         return []
-    now = training_pictures(plan)
+    now = training_images(plan)
     changed = [reference for reference, digest in now.items() if digest != known.get(reference)]
     return [Finding("pictures", f"training images of {len(changed)} references are others: {listed(changed)}")] if changed else []
 
@@ -221,7 +221,7 @@ def _again(folder: Path, record: Record, plan: Plan, sample: int | None, *, trai
         findings, remarks = trained_findings(record, again.record, scores, fresh)
     else:
         fresh, findings = {}, []
-        pictures = hashed_pictures(plan, *SCORED_PARTS)
+        pictures = hashed_images(plan, *SCORED_PARTS)
         remarks = ["its trained weights are not here, and it was not trained again: the scores themselves are not checked"]
     findings = _picture_findings(folder, record, plan, pictures) + findings + _measured(record, plan, scores)
     return len(fresh), findings, remarks

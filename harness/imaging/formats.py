@@ -297,7 +297,7 @@ def refuse_depth(depth: int | None, kind: str) -> None:
 
 _CONVERT = "convert it to 8-bit RGB first, in the way your protocol asks"
 
-_OTHER_PICTURES: tuple[tuple[bytes, str], ...] = (
+_OTHER_IMAGES: tuple[tuple[bytes, str], ...] = (
     (rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)", "a HEIC image"),
     (rb"....ftypcrx |II\*\0....CR\x02", "a camera's raw file"),
     (rb"II\xbc", "a JPEG XR image"),
@@ -313,7 +313,7 @@ _OTHER_PICTURES: tuple[tuple[bytes, str], ...] = (
     (rb"FLIF", "a FLIF image"),
     (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", "an SVG drawing"),
 )
-_NO_PICTURES: tuple[tuple[bytes, str], ...] = (
+_NOT_IMAGES: tuple[tuple[bytes, str], ...] = (
     (rb"%PDF", "not an image but a PDF document"),
     (rb"....ftyp(isom|iso2|mp41|mp42|qt  )|YUV4MPEG2", "not an image but a video"),
     (rb"\x93NUMPY", "not an image but a NumPy array"),
@@ -323,8 +323,8 @@ _NO_PICTURES: tuple[tuple[bytes, str], ...] = (
     (rb"\0{512}", "nothing but zero bytes (a download that did not finish?)"),
 )
 _SIGNATURES = [
-    *((re.compile(pattern, re.DOTALL), f"{name}, which is not read; {_CONVERT}") for pattern, name in _OTHER_PICTURES),
-    *((re.compile(pattern, re.DOTALL), text) for pattern, text in _NO_PICTURES),
+    *((re.compile(pattern, re.DOTALL), f"{name}, which is not read; {_CONVERT}") for pattern, name in _OTHER_IMAGES),
+    *((re.compile(pattern, re.DOTALL), text) for pattern, text in _NOT_IMAGES),
 ]
 
 

@@ -21,7 +21,7 @@ from harness.runtime.errors import UsageError
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PROBES, _PROBE = 3, 256
 _START, _END = 1 << 12, 1 << 14
-_TOLD_BY_PILLOW = (b"iCCP", b"cICP", b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+_FROM_PILLOW = (b"iCCP", b"cICP", b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """What in a PNG changes how its numbers or its size are read: chunks, and keywords of text chunks."""
 
 
@@ -67,7 +67,7 @@ def _facts(path: str, stream: BinaryIO, head: bytes, size: int) -> Facts:
         if b"IEND" not in tail[-64:]:
             _decode(path)  # bytes after the end are harmless; only a decoder can tell
         # An animation says so before its pixels. Text in a small file's pixels may look like a chunk: then Pillow looks in vain.
-        if any(mark in ends or mark in tail for mark in (*_TOLD_BY_PILLOW, b"acTL")):
+        if any(mark in ends or mark in tail for mark in (*_FROM_PILLOW, b"acTL")):
             return _look(path)
         return Facts(height, width, colour.NONE, ())
     if head.startswith(b"BM") and len(head) >= 34 and struct.unpack("<I", head[14:18])[0] >= 40:

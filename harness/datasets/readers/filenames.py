@@ -315,10 +315,10 @@ class _Reading:
         frame = pd.DataFrame(data)
         if any(math.isfinite(s) for s in columns["std"]):
             frame["std"] = columns["std"]
-        self._add_pictures(frame, columns["still"], near)
+        self._add_images(frame, columns["still"], near)
         return frame
 
-    def _add_pictures(self, frame: pd.DataFrame, reference_names: list[str], near: str) -> None:
+    def _add_images(self, frame: pd.DataFrame, reference_names: list[str], near: str) -> None:
         """Paths of all images; missing ones are an error, unless none is there at all: then the labels stand alone."""
         near = near or (self.on_disk[0] if self.on_disk else "")
         distorted = [self._find(name, near) for name in frame["name"]]

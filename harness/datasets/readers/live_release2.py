@@ -73,7 +73,7 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
         rows = None
     if rows is not None:
         _check_version(found, rows, vectors, str(tree.root))
-        _add_pictures(card, tree, found, rows, vectors)
+        _add_images(card, tree, found, rows, vectors)
     return found.finish(card.name, card.get.strip(), rows)
 
 
@@ -236,7 +236,7 @@ def _in_folder(tree: Tree, kind: str, name: str, vectors: Vectors) -> list[str]:
     return [file for file in tree.candidates(name) if file.split("/")[-2:-1] and file.split("/")[-2].lower() in wanted]
 
 
-def _add_pictures(card: DatasetCard, tree: Tree, found: Findings, rows: pd.DataFrame, vectors: Vectors) -> None:
+def _add_images(card: DatasetCard, tree: Tree, found: Findings, rows: pd.DataFrame, vectors: Vectors) -> None:
     numbered = [(kind, name.rpartition("/")[2]) for kind, name in zip(rows["distortion"], rows["name"], strict=True)]
     distorted = [_first(_in_folder(tree, kind, name, vectors)) for kind, name in numbered]
     places = {reference_name: tree.find(reference_name) for reference_name in dict.fromkeys(rows["still"])}

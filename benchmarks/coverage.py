@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.statistics.agreement import agreement
+from harness.statistics.clustered import ClusteredPairs
 from harness.statistics.comparison import compare
-from harness.statistics.correlations import ClusteredPairs, pearson, spearman
+from harness.statistics.correlations import pearson, spearman
 from harness.statistics.intervals import fisher, t_quantile
 
 Floats = NDArray[np.float64]

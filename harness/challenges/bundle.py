@@ -39,6 +39,7 @@ MODULES = (
     "runtime/findings",
     "runtime/python37",
     "runtime/text",
+    "statistics/clustered",
     "statistics/correlations",
     "statistics/curve_fitting",
     "statistics/intervals",

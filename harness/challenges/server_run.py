@@ -241,7 +241,9 @@ def _run(app: Path, interpreter: str | None, change: Change | None = None) -> su
         change(app / "input" / "res")
     words = codabench.COMMAND.replace("/app", str(app)).split(" ")[1:]
     quiet = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "LANG": "C.UTF-8"}
-    keep = {key: os.environ[key] for key in ("PATH", "SYSTEMROOT", "TEMP", "TMPDIR") if key in os.environ}
+    # Which instructions OpenBLAS and numpy take decides the last digit, which is compared with ours.
+    same = ("OPENBLAS_", "NPY_")
+    keep = {k: v for k, v in os.environ.items() if k in ("PATH", "SYSTEMROOT", "TEMP", "TMPDIR") or k.startswith(same)}
     command = [interpreter, "-s", "-c", _RUN, *words] if interpreter else [sys.executable, "-s", "-S", "-c", _RUN, *words]
     libraries = {} if interpreter else {"PYTHONPATH": _libraries(app.parent)}
     try:

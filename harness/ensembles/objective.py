@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from harness.statistics.correlations import Floats, midranks
+from harness.statistics.correlations import Floats, Ints, midranks
 
 Objective = Literal["main", "srcc", "plcc"]
 OBJECTIVES: tuple[Objective, ...] = ("main", "srcc", "plcc")
@@ -36,7 +36,7 @@ def rank_correlation(values: Floats, ranked: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         found = (people[order] @ place) / np.sqrt((people @ people) * (place @ place))
     if tied.any():
-        found[tied] = correlation(ranks(values[tied]), ranked)
+        found[tied] = correlation(_midranks(order[tied], ordered[tied]), ranked)
     return np.asarray(found)
 
 
@@ -54,13 +54,16 @@ def correlation(values: Floats, labels: Floats) -> Floats:
 def ranks(values: Floats) -> Floats:
     """Mid-ranks within each row of `values` (rows, n)."""
     order = np.argsort(values, axis=1)
-    ordered = np.take_along_axis(values, order, axis=1)
-    new = np.ones(values.shape, dtype=bool)
+    return _midranks(order, np.take_along_axis(values, order, axis=1))
+
+
+def _midranks(order: Ints, ordered: Floats) -> Floats:
+    """Mid-ranks (rows, n) of rows whose rising `order` is known, and which are `ordered` so."""
+    new = np.ones(ordered.shape, dtype=bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    run = np.cumsum(new.ravel()) - 1
     starts = np.flatnonzero(new)
-    length = np.diff(np.append(starts, new.size))
-    middle = starts % values.shape[1] + (length + 1) / 2
-    out = np.empty(values.shape)
-    np.put_along_axis(out, order, middle[run].reshape(values.shape), axis=1)
+    length = np.diff(starts, append=new.size)
+    middle = starts % ordered.shape[1] + (length + 1) / 2
+    out = np.empty(ordered.shape)
+    np.put_along_axis(out, order, np.repeat(middle, length).reshape(ordered.shape), axis=1)
     return out

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from harness.results.record import Figures, Record, RepeatsRecord
 from harness.results.run_scores import ALL, split_part
-from harness.statistics.correlations import ClusteredPairs, Floats, midranks, numbered, spearman
+from harness.statistics.clustered import ClusteredPairs
+from harness.statistics.correlations import Floats, midranks, numbered, spearman
 from harness.statistics.intervals import fisher_interval
 
 if TYPE_CHECKING:

@@ -65,7 +65,7 @@ def best_group(
     cluster, clusters = clusters_of(columns)
     people = columns.values.pop("labels")
     pooled = pooled_clusters(cluster, clusters, min(cluster_limit(len(people)), MOST_CLUSTERS))
-    found = {name: figures_of(x, people, *pooled, [statistic]) for name, x in columns.values.items()}
+    found = dict(zip(columns.values, figures_of(list(columns.values.values()), people, *pooled, [statistic]), strict=True))
     figures = {
         name: (f.estimate[statistic] if np.isfinite(f.estimate[statistic]) else None, f.deleted[statistic])
         for name, f in found.items()

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 
 from harness.runtime.errors import UsageError
 from harness.statistics.agreement import FEW_REFERENCES, Columns, checked_columns
+from harness.statistics.clustered import ClusteredPairs
 from harness.statistics.correlations import (
-    ClusteredPairs,
     Floats,
     Ints,
     codes,
@@ -196,7 +196,7 @@ def compare(
     pooled = pooled_clusters(cluster, clusters, min(cluster_limit(len(x)), MOST_CLUSTERS))
     weights = cluster_draws(pooled[1], draws, seed) if bootstrap and clusters > 1 else None
     ordered = (x, y) if orders is None else tuple(checked_columns({"order": o}, None).values["order"] for o in orders)
-    figures_a, figures_b = (figures_of(v, z, *pooled, statistics, weights, o) for v, o in zip((x, y), ordered, strict=True))
+    figures_a, figures_b = figures_of((x, y), z, *pooled, statistics, weights, ordered)
     differences = {s: _difference(s, figures_a, figures_b, confidence, clusters) for s in statistics}
     within_a, within_b = (spearman_within(v, z, cluster, clusters) for v in (x, y))
     differences["srcc_within"] = _difference_within(within_a, within_b, confidence)
@@ -233,38 +233,43 @@ def clusters_of(columns: Columns) -> tuple[Ints, int]:
 
 
 def figures_of(
-    x: Floats,
+    scores: Sequence[Floats],
     labels: Floats,
     cluster: Ints,
     clusters: int,
     statistics: Sequence[str],
     weights: Floats | None = None,
-    order: Floats | None = None,
-) -> Figures:
-    """A model's `statistics` on all images, without each unit, and under `weights`; ranks are those of `order`, or of `x`."""
-    whole = ClusteredPairs(x, labels, cluster, clusters)
-    ranked, order = (whole, x) if order is None or order is x else (ClusteredPairs(order, labels, cluster, clusters), order)
+    orders: Sequence[Floats] | None = None,
+) -> list[Figures]:
+    """Each model's `statistics` on all images, without each unit, and under `weights`; ranks are of `orders`, or of `scores`."""
     needed = {"srcc", "plcc"} if "main" in statistics else set()
     needed |= set(statistics) - {"main"}
-    estimate: dict[str, float] = {}
-    deleted: dict[str, Floats] = {}
-    drawn: dict[str, Floats] = {}
-    if "srcc" in needed:
-        estimate["srcc"], deleted["srcc"] = spearman(order, labels), ranked.srcc_without_each()
-    if "plcc" in needed:
-        estimate["plcc"], deleted["plcc"] = pearson(x, labels), whole.plcc_without_each()
-    if "krcc" in needed:
-        estimate["krcc"], deleted["krcc"] = ranked.krcc(), ranked.krcc_without_each()
-    if weights is not None:
-        drawn = {s: getattr(w, s)(weights) for s, w in (("srcc", ranked), ("plcc", whole)) if s in needed}
-        if "krcc" in needed and whole.size.max() <= _LARGEST_CLUSTER:
-            drawn["krcc"] = ranked.krcc_resampled(weights)
-    if "main" in statistics:
-        estimate["main"] = estimate["srcc"] + estimate["plcc"]
-        deleted["main"] = deleted["srcc"] + deleted["plcc"]
-        if drawn:
-            drawn["main"] = drawn["srcc"] + drawn["plcc"]
-    return Figures(estimate, deleted, drawn)
+    found = []
+    whole: ClusteredPairs | None = None
+    for x, order in zip(scores, scores if orders is None else orders, strict=True):
+        whole = ClusteredPairs(x, labels, cluster, clusters, whole)
+        ranked = whole if order is x else ClusteredPairs(order, labels, cluster, clusters, whole)
+        estimate: dict[str, float] = {}
+        deleted: dict[str, Floats] = {}
+        drawn: dict[str, Floats] = {}
+        # What many draws are made from serves those without each unit, too.
+        if weights is not None:
+            drawn = {s: getattr(w, s)(weights) for s, w in (("srcc", ranked), ("plcc", whole)) if s in needed}
+            if "krcc" in needed and whole.size.max() <= _LARGEST_CLUSTER:
+                drawn["krcc"] = ranked.krcc_resampled(weights)
+        if "srcc" in needed:
+            estimate["srcc"], deleted["srcc"] = spearman(order, labels), ranked.srcc_without_each()
+        if "plcc" in needed:
+            estimate["plcc"], deleted["plcc"] = pearson(x, labels), whole.plcc_without_each()
+        if "krcc" in needed:
+            estimate["krcc"], deleted["krcc"] = ranked.krcc(), ranked.krcc_without_each()
+        if "main" in statistics:
+            estimate["main"] = estimate["srcc"] + estimate["plcc"]
+            deleted["main"] = deleted["srcc"] + deleted["plcc"]
+            if drawn:
+                drawn["main"] = drawn["srcc"] + drawn["plcc"]
+        found.append(Figures(estimate, deleted, drawn))
+    return found
 
 
 def _difference(statistic: str, a: Figures, b: Figures, confidence: float, references: int) -> Difference:
@@ -364,7 +369,7 @@ def _groups(
         rows = np.flatnonzero(number == i)
         inside = codes(cluster[rows])
         clusters = int(inside.max()) + 1
-        a, b = (figures_of(v[rows], labels[rows], inside, clusters, ["srcc"]) for v in (x, y))
+        a, b = figures_of((x[rows], y[rows]), labels[rows], inside, clusters, ["srcc"])
         groups.append(Group(name, len(rows), clusters, _difference("srcc", a, b, confidence, clusters)))
     tested = [i for i, group in enumerate(groups) if group.srcc.p_value is not None]
     adjusted = dict(zip(tested, holm([groups[i].srcc.p_value or 0.0 for i in tested]), strict=True))

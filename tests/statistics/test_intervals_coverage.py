@@ -10,7 +10,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from harness.statistics.correlations import ClusteredPairs, pearson, spearman
+from harness.statistics.clustered import ClusteredPairs
+from harness.statistics.correlations import pearson, spearman
 from harness.statistics.intervals import fisher, fisher_interval, jackknife
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage.py"

@@ -35,6 +35,7 @@ from harness.engine.mlflow_facts import mlflow_facts
 from harness.engine.request import SCORED_PARTS, Plan, Request, make_plan, request_facts
 from harness.engine.scorer import pairs_of, refuse_small
 from harness.engine.scoring import Scoring, Together, conditions_of, score
+from harness.engine.training_threads import threads_of, training_threads
 from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.files.hash_index import hash_files
 from harness.files.named import remember
@@ -273,7 +274,8 @@ def _train(
         model.load_state_dict(read_state(plan.folder / WEIGHTS), strict=False)
         model.eval()
         return trained
-    return Trainer(model, **arguments, device=device, on_epoch=on_epoch).train()
+    threads = 0 if workers else threads_of(training_threads(plan, model, device))
+    return Trainer(model, **arguments, device=device, threads=threads, on_epoch=on_epoch).train()
 
 
 def _take(plan: Plan, model: Any, scores: pd.Series | None) -> Scoring:

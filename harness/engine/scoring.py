@@ -23,6 +23,7 @@ from harness.engine.content import images_by_name, refuse_changed_images
 from harness.engine.kernels import as_begun, kernels_of
 from harness.engine.request import SCORED_PARTS, Plan, make_plan
 from harness.engine.scorer import Pair, Scorer, ahead, pairs_of, refuse_small
+from harness.engine.training_threads import training_threads
 from harness.engine.warm_time import WarmTime
 from harness.files.atomic import writing
 from harness.files.lock import held
@@ -255,7 +256,8 @@ def conditions_of(plan: Plan, model: Any, device: str, workers: Workers | None) 
     """Under which conditions the request's bits repeat (`harness.results.conditions.conditions`)."""
     if workers is None:
         threads = devices.threads(model)
-        return conditions(device, threads, plan.request.batch, kernels_of(model, device, threads))
+        ways = kernels_of(model, device, threads) | (training_threads(plan, model, device) if plan.trained else {})
+        return conditions(device, threads, plan.request.batch, ways)
     return workers.conditions(plan.request.batch, model, plan.card.recipe if plan.trained else None)
 
 

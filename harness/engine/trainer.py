@@ -6,7 +6,6 @@ generator's state beyond its step: which pairs form batch n, where it is cropped
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import math
@@ -21,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from harness.cards.plugins import errors_of, resolve
+from harness.cards.plugins import errors_of
 from harness.cards.schema import Cropping, Recipe
 from harness.engine.batches import Batch, Batches, Group, number_of
 from harness.engine.devices import numerics
+from harness.engine.loss import mean_loss
 from harness.engine.scorer import Pair, Scorer
+from harness.engine.training_threads import on_threads
 from harness.files.atomic import write_text
 from harness.models.weights.checkpoint import read_metadata, read_state, save_state
 from harness.results.run_folder import require_there
@@ -105,6 +106,8 @@ class Trainer:
     """The model's card, named in errors of a user's own model."""
     seed: int = 0
     device: str = "cpu"
+    threads: int = 0
+    """Torch's threads while it trains; 0: as many as torch has."""
     batch: int = 8
     metadata: Mapping[str, str] = field(default_factory=dict)
     from_files: Mapping[str, str] = field(default_factory=dict)
@@ -126,7 +129,7 @@ class Trainer:
         self.batches = Batches(self.recipe, self.table, self.targets, self.crop_size, self.seed)
         self.epoch_steps = self.recipe.steps_per_epoch or self.batches.per_pass
         self.steps = self.recipe.epochs * self.epoch_steps
-        self.loss = self._loss()
+        self.loss = mean_loss(self.model, self.recipe, self.card_path)
 
     @property
     def writes(self) -> bool:
@@ -135,6 +138,10 @@ class Trainer:
 
     def train(self) -> Trained:
         """Train to the end, from the folder's checkpoint if there is one, and leave the chosen weights in the model."""
+        with on_threads(self.threads):
+            return self._train()
+
+    def _train(self) -> Trained:
         recipe = self.recipe
         self.model.to(self.device)
         self._freeze()
@@ -251,28 +258,6 @@ class Trainer:
             state["loss"] += value
         pending.clear()
 
-    def _loss(self) -> Callable[..., torch.Tensor]:
-        """(reference, distorted, index, target) -> the mean loss: the model's `training_step`, or `forward` and the recipe's."""
-        own = getattr(self.model, "training_step", None)
-        if callable(own):
-            if self.recipe.loss != Recipe.loss:
-                raise UsageError(
-                    f"recipe.loss = {self.recipe.loss!r}: the model's training_step computes its own loss; leave one out"
-                )
-            step_of: Callable[..., torch.Tensor] = own
-            return step_of
-        named = {"mse": torch.nn.functional.mse_loss, "l1": torch.nn.functional.l1_loss}
-        loss = named[self.recipe.loss] if self.recipe.loss in named else resolve(self.recipe.loss, self.card_path)
-        forward = self.model.forward
-        takes_index = "index" in inspect.signature(forward).parameters
-
-        def step(reference: torch.Tensor, distorted: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-            predicted = self.model(reference, distorted, index=index) if takes_index else self.model(reference[index], distorted)
-            value: torch.Tensor = loss(predicted, target)
-            return value
-
-        return step
-
     def _backward(self, reference: torch.Tensor, distorted: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> Loss:
         """Gradients of the mean loss over these images; returns the loss."""
         kind = torch.device(self.device).type
@@ -336,9 +321,8 @@ class Trainer:
         parts = [f"{self.steps - done:,} steps of {step_seconds:.2g} s"]
         parts += [f"{validations} validations of {duration(max(1.0, each))}"] if validations else []
         size = sum(v.numel() * v.element_size() for v in self.model.state_dict().values())
-        text = (
-            f"training will take about {duration(seconds)} on {self.device} ({', '.join(parts)}); its weights take {_size(size)}"
-        )
+        where = f"{self.device}, one thread" if self.threads == 1 else self.device
+        text = f"training will take about {duration(seconds)} on {where} ({', '.join(parts)}); its weights take {_size(size)}"
         if self.trainings > 1:
             all_of_them = duration(seconds + (self.trainings - 1) * (step_seconds * self.steps + each * self._validations(0)))
             text += f"; {self.trainings} such trainings, one for each split, will take about {all_of_them}"

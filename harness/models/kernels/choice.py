@@ -41,9 +41,12 @@ WAYS = {
     "linear-gelu": (PLAIN, "packed", "fused"),
     "winograd": (PLAIN, "winograd"),
     "composed": (PLAIN, "composed"),
+    "training": (PLAIN, "one"),
 }
-"""Of each kind of product the ways, the public function's first and the one expected to be the fastest last."""
-_BEFORE = {kind: PLAIN if kind == "composed" else ways[-1] for kind, ways in WAYS.items()}
+"""Of each kind of product the ways, the public function's first and the one expected to be the fastest last.
+
+Training's ways are threads: all of them, or one (`harness.engine.training_threads`)."""
+_BEFORE = {kind: PLAIN if kind in ("composed", "training") else ways[-1] for kind, ways in WAYS.items()}
 """What was taken before there was a choice."""
 PLAINLY: Mapping[str, str] = MappingProxyType({})
 """For `using`: every product by the public function, as what counts operations wants it."""
@@ -206,6 +209,8 @@ def _by_rule(kernel: str) -> str:
     import torch
 
     kind = kernel.partition(" ")[0]
+    if kind == "training":
+        return PLAIN
     of_onednn = kind in ("onednn", "linear", "linear-gelu")
     return PLAIN if of_onednn and not torch.backends.cpu.get_cpu_capability().startswith("AVX512") else WAYS[kind][-1]
 

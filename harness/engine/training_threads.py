@@ -1,0 +1,110 @@
+"""On how many threads a training's steps are computed: all that torch has, or one where a trial shows that to be faster.
+
+Small networks lose more by waiting for threads than they win by them. The choice moves the last bits, so it is one of the
+ways of computing (`harness.models.kernels.choice`): tried once on a machine, kept, and named in a record's conditions.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from harness.models.capabilities import capabilities
+from harness.models.kernels import choice
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.engine.request import Plan
+
+_log = logging.getLogger(__package__)
+
+KIND, ONE = "training", "one"
+
+
+def training_threads(plan: Plan, model: Any, device: str) -> dict[str, str]:
+    """By which way a plan's training is computed, under its name; empty where there is no choice.
+
+    `plain`: on all of torch's threads; `one`: on one. Without a choice are GPUs, a single thread, whole images, and records
+    from before there was one.
+    """
+    torch = sys.modules.get("torch")
+    recipe = plan.card.recipe
+    if (
+        torch is None
+        or recipe is None
+        or not isinstance(model, torch.nn.Module)
+        or device != "cpu"
+        or torch.get_num_threads() == 1
+    ):
+        return {}
+    size = plan.card.protocol.crop_size or capabilities(model).crop_size
+    if not size or plan.request.object is not None:
+        return {}
+    references = recipe.batch_references * recipe.crops
+    parameters = sum(p.numel() for p in model.parameters())
+    kernel = f"{KIND} {type(model).__name__} {parameters} {references}x{recipe.batch_distorted}x{size}"
+    named = choice.imposed()
+    if named is None or (named and kernel not in named):
+        return {}
+    if choice.asked() != "auto":
+        return {kernel: choice.PLAIN}
+
+    def ways() -> dict[str, Callable[[], Tensor]]:
+        from harness.engine.loss import mean_loss
+
+        own = copy.deepcopy(model).train()
+        draw = torch.Generator().manual_seed(0)
+        reference, distorted = (
+            torch.rand(n, 3, size, size, generator=draw) for n in (references, references * recipe.batch_distorted)
+        )
+        index = torch.arange(references).repeat_interleave(recipe.batch_distorted)
+        loss = mean_loss(own, recipe, plan.card.path)
+        target = torch.rand(len(index), generator=draw)
+
+        def step() -> Tensor:
+            with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                own.zero_grad(set_to_none=True)
+                with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+                    value = loss(reference, distorted, index, target)
+                value.backward()  # type: ignore[no-untyped-call]
+            gradient: Tensor = torch.cat([p.grad.flatten() for p in own.parameters() if p.grad is not None])
+            return gradient
+
+        def alone() -> Tensor:
+            with on_threads(1):
+                return step()
+
+        return {choice.PLAIN: step, ONE: alone}
+
+    try:
+        return {kernel: choice.way_of(kernel, ways)}
+    except Exception as error:
+        # A model that cannot be trained says so when it is trained.
+        _log.debug("no trial of threads: %s", error)
+        return {}
+
+
+def threads_of(ways: dict[str, str]) -> int:
+    """The threads that `training_threads` chose; 0 for all."""
+    return 1 if ONE in ways.values() else 0
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Torch works on so many threads inside, and on as many as before afterwards; 0 changes nothing."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count and count != before:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)

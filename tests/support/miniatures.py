@@ -351,15 +351,18 @@ def bapps(root: Path) -> None:
 
 
 def live_excerpt(root: Path) -> None:
-    """The 54 files that the card names, and labels of one's own."""
-    names = [entry.file for entry in find_dataset("live-excerpt").downloads]
-    lines = []
+    """The 54 images that the card names, and the label file of all of LIVE."""
+    card = find_dataset("live-excerpt")
+    names = [entry.file for entry in card.downloads[1:]]
+    lines: list[str] = []
     for name in names:
         kind, _, rest = name.rpartition(".")[0].partition("_")
         reference = rest.partition("_")[0] or kind
         write(root / name, noisy(still(reference), 20, name) if rest else still(reference))
-        lines += [f"{name},{30 + len(lines)}"] if rest else []
-    text(root / "labels.csv", "\n".join(["name,score", *lines]) + "\n")
+        files = card.layout["labelled_as"][name] if rest else []
+        lines += [f"LIVE/{file},{kind},LIVE/refimgs/{reference}.bmp,{30 + len(lines)}" for file in files]
+    lines.append("LIVE/jp2k/img2.bmp,jp2k,LIVE/refimgs/studentsculpture.bmp,15.5")
+    text(root / "LIVE.txt", "\n".join(["dis_img_path,dis_type,ref_img_path,score", *lines]) + "\n")
 
 
 TREES: dict[str, Callable[[Path], None]] = {

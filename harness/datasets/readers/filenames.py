@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness.cards.schema import DatasetCard, parse_table
@@ -46,6 +47,9 @@ class Part:
     """A name made of a table's columns: `{image}.{dst_type}.{dst_lev}.png`."""
     spellings: Mapping[str, str] = field(default_factory=dict)
     """What the composed columns' values are called in file names."""
+    labelled_as: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What the label file of a larger dataset calls this part's images, by their names: `folder/file`. Where several of its
+    files are the same image, the label is their mean. A label file with the images' own names is read as it is."""
     sorted_names: bool = False
     """The label file holds scores alone, one for each image in the order of their names."""
     std: tuple[str, ...] = ()
@@ -194,7 +198,7 @@ class _Reading:
             except UsageError as error:
                 self.found.error(str(error).removeprefix(f"{self.tree.path(file)}: "), self.tree.path(file))
                 continue
-            labels.rows = [row for row in labels.rows if not self._of_another(row.name)]
+            labels.rows = self._renamed([row for row in labels.rows if not self._of_another(row.name)], file)
             for row in labels.rows:
                 if (key := name_key(row.name)) in seen:
                     repeated.append(f"{row.name} ({seen[key]} and {Path(file).name} line {row.line})")
@@ -208,6 +212,24 @@ class _Reading:
                 f"{self.called}" + counted(repeated, "names labelled twice"), self.tree.path(files[0]), "keep one line of each"
             )
         return rows
+
+    def _renamed(self, rows: list[Label], file: str) -> list[Label]:
+        """Of a larger dataset's rows those of this part's images, under their names here."""
+        of = {f"{row.folder}/{row.name}".lower(): row for row in rows}
+        named = {n: [of[o.lower()] for o in others if o.lower() in of] for n, others in self.part.labelled_as.items()}
+        if not any(named.values()):
+            return rows
+        if absent := [n for n, found in named.items() if len(found) < len(self.part.labelled_as[n])]:
+            self.found.error(
+                self.called + counted(absent, "images whose labels it lacks", len(named)),
+                self.tree.path(file),
+                how_to_get(self.card),
+            )
+        return [
+            Label(found[0].line, name, float(np.mean([row.score for row in found])), found[0].reference)
+            for name, found in named.items()
+            if found
+        ]
 
     def _of_another(self, name: str) -> bool:
         return self.match.fullmatch(name) is None and any(other.fullmatch(name) for other in self.others)

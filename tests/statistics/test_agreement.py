@@ -143,6 +143,23 @@ def test_resampled_figures_equal_scipy_on_repeated_images(data, seed):
             assert found[statistic][row] == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
 
+@settings(deadline=None, max_examples=30)
+@given(tied_data(), st.integers(0, 1000))
+def test_many_resamplings_at_once_equal_one_after_the_other(data, seed):
+    """From so many rows on SRCC comes from sums over units; labels' work is shared by two models."""
+    x, y, unit = data
+    units = int(unit.max()) + 1
+    weights = np.concatenate([cluster_draws(units, 2 * units + 1, seed), 1.0 - np.eye(units)])
+    one, many = ClusteredPairs(x, y, unit, units), ClusteredPairs(x, y, unit, units)
+    other = ClusteredPairs(y - x, y, unit, units, many)
+    alone = np.array([one.srcc(row[None])[0] for row in weights])
+    np.testing.assert_allclose(many.srcc(weights), alone, atol=1e-12, equal_nan=True)
+    np.testing.assert_allclose(many.srcc_without_each(), one.srcc_without_each(), atol=1e-12, equal_nan=True)
+    expected = ClusteredPairs(y - x, y, unit, units)
+    np.testing.assert_allclose(other.srcc(weights), [expected.srcc(row[None])[0] for row in weights], atol=1e-12, equal_nan=True)
+    np.testing.assert_allclose(other.krcc_resampled(weights), expected.krcc_resampled(weights), atol=1e-12, equal_nan=True)
+
+
 def test_plcc_survives_the_loss_of_the_reference_that_carries_all_variance():
     y = np.array([0.0, 1.0, 2.0, 3.0, 1e9, -1e9])
     x = np.array([0.1, 0.9, 2.2, 2.8, 1e9, -1e9])

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from harness import models
 from harness.cards.loading import load_cards
 from harness.cards.schema import Recipe
+from harness.engine.loss import mean_loss
 from harness.engine.trainer import SingleProcess, Trainer
 from harness.models import base
 from harness.models.capabilities import capabilities
@@ -117,7 +118,7 @@ def _trainer(model: Any, recipe: Recipe) -> Trainer:
     trainer.group = SingleProcess()
     trainer._freeze()
     trainer._train_mode()
-    trainer.loss = trainer._loss()
+    trainer.loss = mean_loss(model, recipe, "")
     return trainer
 
 

@@ -94,10 +94,10 @@ def codecs_(chosen: CodecsOptions) -> None:
             for r in found.results
             for i in r.images
         ]
-        header = ["metric", "codec", "image", "rate", "overlap of the curves", "left out because"]
+        heading = ["metric", "codec", "image", "rate", "overlap of the curves", "left out because"]
         shown = [
             one._replace(rows=[["" if v is None else str(v) for v in row] for row in one.rows])._asdict()
-            for one in [*tables, _Table("By image", header, by_image, [])]
+            for one in [*tables, _Table("By image", heading, by_image, [])]
         ]
         title = f"{', '.join(table.codecs)}: rate against {chosen.anchor}"
         score_report.write_codec_page(chosen.report, title, shown, drawn, o.own_command())

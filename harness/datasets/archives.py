@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from harness.datasets import rar
 from harness.files.atomic import writing
 from harness.files.leftovers import is_leftover
+from harness.files.lock import alone
 from harness.files.regular import require_regular
 from harness.runtime.errors import RunError
 
@@ -81,25 +82,13 @@ def working_in(folder: Path) -> Iterator[None]:
 
     What unpacking processes left there that were killed is removed. Raises Unwritable.
     """
-    from filelock import FileLock, Timeout
-
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".unpacking.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _log.info(f"another process works in {folder}: waiting for it")
-            lock.acquire()
-    try:
+    with alone(folder / ".unpacking.lock", f"another process works in {folder}: waiting for it"):
         for left in sorted(folder.glob(f"{_STAGING}*")):
             if left.is_dir() and not left.is_symlink():
                 size = sum(file.lstat().st_size for file in left.rglob("*"))
                 shutil.rmtree(left, ignore_errors=True)
                 _log.info(f"{folder}: removed {size:,} bytes that an unpacking left which was stopped")
         yield
-    finally:
-        lock.release()
 
 
 def unpack(archive: Path, folder: Path, progress: Progress | None = None, password: Password | None = None) -> Unpacked:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from harness.files import atomic
 from harness.files.addresses import address, offline
 from harness.files.content import content_problem, page_problem
+from harness.files.lock import alone
 from harness.files.part import Origin, forget, read_origin, write_origin
 from harness.files.responses import (
     Refused,
@@ -63,7 +64,6 @@ _wait = time.sleep
 
 Progress = Callable[[str, int, int], None]
 """Called with the file's name, the bytes there, and the bytes in all (0: unknown)."""
-"""Told in one line why nothing happens for a while."""
 
 
 class DownloadFailed(RunError):
@@ -139,20 +139,11 @@ def download(
     host = urllib.parse.urlsplit(place.url).netloc
     if unreachable is not None and host in unreachable:
         raise DownloadFailed(f"{host} did not answer before")
-    part = target.with_name(f"{target.name}.part")
-    wanted = _Wanted(
-        source,
-        target,
-        part,
-        sha256.lower(),
-        md5.lower(),
-        size,
-        largest,
-        {**place.headers, **(headers or {})},
-        accept,
-        progress,
-    )
-    with _alone(target):
+    part, sent = target.with_name(f"{target.name}.part"), {**place.headers, **(headers or {})}
+    wanted = _Wanted(source, target, part, sha256.lower(), md5.lower(), size, largest, sent, accept, progress)
+    # A second process waits, and finds the file.
+    waiting = f"{target.name}: another process is fetching it; waiting for it"
+    with alone(target.with_name(f".{target.name}.lock"), waiting, patience=0.2, removed=True):
         if target.is_file():
             return replace(_checked(target, wanted, Origin(source)), fresh=False)
         for last in (False, True):
@@ -178,30 +169,7 @@ def copy(path: Path, target: Path) -> None:
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     with original, atomic.atomic(target) as stream:
-        while block := original.read(_BLOCK):
-            stream.write(block)
-
-
-@contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Hold the file's lock, which dies with its holder; a second process waits and finds the file."""
-    import filelock
-
-    with atomic.writing(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
-        try:
-            lock.acquire(timeout=0.2)
-        except filelock.Timeout:
-            _log.info(f"{target.name}: another process is fetching it; waiting for it")
-            lock.acquire()
-    try:
-        yield
-    finally:
-        if os.name == "posix":  # elsewhere the lock's file goes by itself; who waits for a removed one notices (filelock 3.24)
-            with contextlib.suppress(OSError):
-                os.unlink(lock.lock_file)
-        lock.release()
+        shutil.copyfileobj(original, stream, _BLOCK)
 
 
 def _received(wanted: _Wanted, url: str, hub: bool, host: str, unreachable: set[str] | None) -> Origin:
@@ -268,10 +236,12 @@ def _receive(wanted: _Wanted, url: str, hub: bool) -> Origin:
 @contextlib.contextmanager
 def _answer(url: str, headers: Mapping[str, str], wanted: _Wanted, hub: bool) -> Iterator[tuple[requests.Response, Origin]]:
     """The answer at the end of the redirects, and what the hub said on the way."""
-    origin = Origin(wanted.source)
+    origin, within = Origin(wanted.source), ANSWER_WITHIN
+    with contextlib.suppress(ValueError):
+        within = max(1.0, float(os.environ.get("HARNESS_DOWNLOAD_TIMEOUT", "")))
     with contextlib.ExitStack() as stack:
         for _ in range(_REDIRECTS):
-            answer = stack.enter_context(open_response(url, headers, (CONNECT_WITHIN, _answer_within())))
+            answer = stack.enter_context(open_response(url, headers, (CONNECT_WITHIN, within)))
             if hub:
                 origin = origin.with_hub(answer.headers)
                 hub = False  # later hosts only store
@@ -286,13 +256,6 @@ def _answer(url: str, headers: Mapping[str, str], wanted: _Wanted, hub: bool) ->
     raise Refused(f"more than {_REDIRECTS} redirects")
 
 
-def _answer_within() -> float:
-    try:
-        return max(1.0, float(os.environ.get("HARNESS_DOWNLOAD_TIMEOUT", "")))
-    except ValueError:
-        return ANSWER_WITHIN
-
-
 def _judged(answer: requests.Response, origin: Origin, before: Origin | None, have: int, wanted: _Wanted) -> Origin:
     """Whether the answer's bytes belong to the file, and after those that are there; raises Refused or TryAgain."""
     origin = origin.with_answer(answer.headers)
@@ -304,7 +267,7 @@ def _judged(answer: requests.Response, origin: Origin, before: Origin | None, ha
         if not origin.continues(before):
             forget(wanted.part)
             raise TryAgain("the file changed on the server")
-    length = expected_length(answer)
+    length, begun = expected_length(answer), have if resumed else 0
     if origin.encoding not in ("", "identity", "gzip", "x-gzip"):
         raise Refused(f"it came compressed ({origin.encoding}), which was not asked for")
     if wanted.size and length and length != wanted.size and not origin.encoding:
@@ -313,11 +276,9 @@ def _judged(answer: requests.Response, origin: Origin, before: Origin | None, ha
         raise Refused(f"the hub's file has the sha256 {origin.sha256}, but should have {wanted.sha256}")
     if length > wanted.largest:
         raise Refused(f"{length:,} bytes are more than such a file has")
-    begun = have if resumed else 0
     with contextlib.suppress(OSError):
-        free = shutil.disk_usage(wanted.part.parent).free + (
-            0 if resumed or not wanted.part.exists() else wanted.part.stat().st_size
-        )
+        freed = 0 if resumed or not wanted.part.exists() else wanted.part.stat().st_size
+        free = shutil.disk_usage(wanted.part.parent).free + freed
         if free < length - begun:
             raise Unwritable(
                 f"{wanted.target}: cannot be written: {length - begun:,} bytes are to come and {free:,} are free: "
@@ -381,7 +342,15 @@ def _decoded(wanted: _Wanted, origin: Origin) -> Path:
     try:
         with atomic.writing(plain), open(plain, "wb", buffering=0) as stream, gzip.open(wanted.part) as packed:
             size = 0
-            while block := _next_block(packed):
+            while True:
+                try:
+                    block = packed.read(_BLOCK)
+                except Exception as error:  # EOFError, zlib.error, and gzip's own, an OSError without a number
+                    if isinstance(error, OSError) and error.errno is not None:
+                        raise
+                    raise DownloadFailed(f"it came compressed, and damaged ({told(error)})") from error
+                if not block:
+                    break
                 size += len(block)
                 if size > wanted.largest:
                     raise DownloadFailed("it unpacks to more than such a file has")
@@ -393,17 +362,6 @@ def _decoded(wanted: _Wanted, origin: Origin) -> Path:
         os.replace(plain, wanted.part)
     write_origin(wanted.part, replace(origin, encoding="", total=size))
     return wanted.part
-
-
-def _next_block(packed: gzip.GzipFile) -> bytes:
-    try:
-        return packed.read(_BLOCK)
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise DownloadFailed(f"it came compressed, and damaged ({told(error)})") from error
-    except Exception as error:  # EOFError, zlib.error
-        raise DownloadFailed(f"it came compressed, and damaged ({told(error)})") from error
 
 
 def _hash_problem(path: Path, wanted: _Wanted, origin: Origin) -> tuple[str, str]:

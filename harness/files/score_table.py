@@ -10,8 +10,8 @@ import pandas as pd
 
 from harness.files.atomic import sha256_json
 from harness.files.table_paths import file_name
-from harness.files.text_table import convert_numbers, read_text_columns
-from harness.runtime.errors import UsageError, listed, near
+from harness.files.text_table import convert_numbers, read_text_columns, require_columns
+from harness.runtime.errors import UsageError, listed
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
@@ -20,12 +20,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     Raises UsageError listing every problem.
     """
     frame = read_text_columns(Path(path), ("name", "score"))
-    absent = [c for c in ("name", "score") if c not in frame]
-    if absent:
-        hints = "".join(near(c, frame.columns) for c in absent)
-        raise UsageError(f"{path}: missing columns {', '.join(absent)}{hints} (it has {', '.join(frame.columns)})")
-    if frame.empty:
-        raise UsageError(f"{path}: no rows")
+    require_columns(frame, ("name", "score"), path)
     problems = convert_numbers(frame, "score", path)
     twice = list(frame["name"][frame["name"].duplicated()].unique())
     problems += [f"{path}: {len(twice)} names occur more than once: {listed(twice)}"] if twice else []

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.cards.schema import DatasetCard, parse_table
+from harness.cards.schema import DatasetCard
+from harness.cards.tables import parse_table
 from harness.datasets.file_index import how_to_get, open_tree
 from harness.files.regular import require_regular
 from harness.runtime.findings import counted

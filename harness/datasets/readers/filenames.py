@@ -20,7 +20,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.cards.schema import DatasetCard, parse_table
+from harness.cards.schema import DatasetCard
+from harness.cards.tables import parse_table
 from harness.datasets.file_index import Tree, how_to_get, name_key, open_tree
 from harness.datasets.label_files import Label, read_labels, read_numbers, unknown_columns
 from harness.runtime.errors import UsageError, listed

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.cards.schema import DatasetCard, parse_table
+from harness.cards.schema import DatasetCard
+from harness.cards.tables import parse_table
 from harness.datasets.file_index import Tree, how_to_get, open_tree
 from harness.datasets.label_files import LARGEST, read_labels
 from harness.datasets.readers.matfile import read_vector

@@ -94,13 +94,17 @@ def read_labels(
         readings = [_Reading(path, None, [Row(*row) for row in read_sheet(path)], columns, names or {}, compose, sheet=True)]
     else:
         text, named = without_sep_line(read_text(path, largest=LARGEST, replace=True))
-        delimiters = [named] if named else _delimiters(text)
+        # What most lines hold may separate the cells, so that one bad line does not decide for all. A semicolon or a tab
+        # between all cells leaves commas and blanks to what is in them.
+        bare = [re.sub(r'"[^"]*"', "", line) for line in text_lines(text) if line.strip()]
+        held: list[str | None] = [d for d in DELIMITERS if d and 2 * sum(d in line for line in bare) > len(bare)]
+        delimiters = [named] if named else [d for d in held if d != ","][:1] or [*held, None]
         readings = [_Reading(path, d, _rows(text, d), columns, names or {}, compose) for d in delimiters]
     # A header says by itself what separates the columns.
     readings = [r for r in readings if r.start] or readings
-    if all(not r.places for r in readings):
+    if not any(r.places for r in readings):
         raise UsageError(f"{path}: no header with columns for name and score")
-    if all(not r.usable for r in readings):
+    if not any(r.usable for r in readings):
         raise UsageError(f"{path}: its columns give no name or no score (the card's columns or compose)")
     parsed = [r.labels(spellings or {}, part) for r in readings if r.usable]
     return parsed[0] if len(parsed) == 1 else _decided(path, parsed, known)
@@ -114,16 +118,6 @@ def read_numbers(path: str | Path) -> list[float]:
     if unclear:
         raise UsageError(f"{path}: numbers that can be read in two ways: {listed(unclear, 3)}")
     return values
-
-
-def _delimiters(text: str) -> list[str | None]:
-    """What may separate the cells: whatever most lines hold, by majority, so that one bad line does not decide for all."""
-    lines = [line for line in text_lines(text) if line.strip()]
-    bare = [re.sub(r'"[^"]*"', "", line) for line in lines]
-    held: list[str | None] = [d for d in DELIMITERS if d and 2 * sum(d in line for line in bare) > len(lines)]
-    # A semicolon or a tab between all cells leaves commas and blanks to what is in them.
-    strong = [d for d in held if d != ","]
-    return strong[:1] or [*held, None]
 
 
 def _rows(text: str, delimiter: str | None) -> list[Row]:
@@ -190,8 +184,10 @@ class _Reading:
             if self.parts:
                 name = self.compose
                 for part, i in sources.items():
+                    cell = cells[i].strip()
                     # A spreadsheet's plain numbers may come as 1600.0; names hold 1600.
-                    name = name.replace(f"{{{part}}}", spelt.get(cells[i].strip().lower(), _whole(cells[i].strip())))
+                    plain = cell[:-2] if cell.endswith(".0") and cell[:-2].isdigit() else cell
+                    name = name.replace(f"{{{part}}}", spelt.get(cell.lower(), plain))
             else:
                 name = cells[places["name"]]
             file = PurePosixPath(name.replace("\\", "/"))
@@ -262,10 +258,6 @@ def _header(rows: Sequence[Row], names: Mapping[str, str], compose: str) -> tupl
         if "name" in places and "score" in places:
             return skip, places
     return 0, None
-
-
-def _whole(text: str) -> str:
-    return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text
 
 
 def unknown_columns(columns: Sequence[str], where: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -49,25 +49,21 @@ def refuse_unmatched(given: pd.Series, wanted: pd.Series, known: pd.Series, what
     extra, absent = sorted(set(given) - set(known)), sorted(set(wanted) - set(given))
     lines = [f"{what[0]}: {len(extra)} names that {what[1]} has not: {listed(extra)}"] if extra else []
     lines += [f"{what[1]}: {len(absent)} names that {what[0]} has not: {listed(absent)}"] if absent else []
-    if lines:
-        raise UsageError(
-            "\n".join([*lines, *_alike(extra, absent), "names are joined exactly; --inner uses those that both have"])
-        )
-
-
-def _alike(extra: Sequence[str], absent: Sequence[str]) -> list[str]:
-    """In what the names of both sides differ, where it is only in how they are spelt."""
+    if not lines:
+        return
+    # In what the names of both sides differ, where it is only in how they are spelt.
     spellings: dict[str, Callable[[str], str]] = {
         "how accents are composed (Unicode NFC and NFD); they print the same": lambda name: name,
         "letter case": str.casefold,
         "folders": lambda name: file_name(name).casefold(),
         "extensions": lambda name: PurePosixPath(file_name(name)).stem.casefold(),
     }
-    for what, spelt in spellings.items():
+    for differ, spelt in spellings.items():
         forms = [{spelt(unicodedata.normalize("NFC", name)) for name in side} for side in (extra, absent)]
         if same := sorted(forms[0] & forms[1]):
-            return [f"{len(same)} names of both differ only in {what}: {listed(same, 3)}"]
-    return []
+            lines.append(f"{len(same)} names of both differ only in {differ}: {listed(same, 3)}")
+            break
+    raise UsageError("\n".join([*lines, "names are joined exactly; --inner uses those that both have"]))
 
 
 def scores_hash(frame: pd.DataFrame) -> str:

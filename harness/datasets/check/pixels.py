@@ -60,7 +60,9 @@ def decode_all(frame: pd.DataFrame, skip: Collection[str], *, workers: int, step
         for name, path in zip(group["name"], group["distorted"], strict=True):
             pixels = _read(str(path), skip, part)
             if pixels is not None and reference is not None and pixels.shape == reference.shape:
-                part.seen[str(name)] = _Seen(_psnr(reference, pixels), thumbnail(pixels, _SIDE))
+                error = float(np.mean(np.square(reference.astype(np.int16) - pixels, dtype=np.int32)))
+                psnr = math.inf if error == 0 else 10 * math.log10(255**2 / error)
+                part.seen[str(name)] = _Seen(psnr, thumbnail(pixels, _SIDE))
         return part
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -136,9 +138,3 @@ def _read(path: str, skip: Collection[str], part: Decoded) -> decode.Pixels | No
     part.sha256[path] = image.sha256
     part.zeros |= dict.fromkeys(remark.what for remark in image.remarks if remark.kind == ZEROS)
     return image.pixels
-
-
-def _psnr(reference: decode.Pixels, distorted: decode.Pixels) -> float:
-    difference = reference.astype(np.int16) - distorted
-    error = float(np.mean(np.square(difference, dtype=np.int32)))
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)

@@ -146,10 +146,20 @@ class _Reading:
     places: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        names, composed = self.names, [piece.split("}")[0] for piece in self.compose.split("{")[1:]]
+        wanted = {key: (names[key], *words) if key in names else words for key, words in HEADERS.items()}
         # Spreadsheets carry titles above their header; in a text file only the first line can be one.
-        self.start, places = _header(self.rows[: 10 if self.sheet else 1], self.names, self.compose)
-        self.places = places or {column: i for i, column in enumerate(self.columns) if column != "-"}
-        self.parts = _composed(self.compose) if "name" not in self.places else []
+        for skip, row in enumerate(self.rows[: 10 if self.sheet else 1], 1):
+            words = [cell.strip().lower() for cell in row.cells]
+            hits = {key: next((word for word in known if word in words), None) for key, known in wanted.items()}
+            places = {key: words.index(hit) for key, hit in hits.items() if hit}
+            whole = bool(self.compose) and set(composed) <= set(words)
+            if "score" in places and ("name" in places or whole):
+                keys = ("score", "std") if whole else places
+                self.start, self.places = skip, {key: places[key] for key in keys if key in places}
+                break
+        self.places = self.places or {column: i for i, column in enumerate(self.columns) if column != "-"}
+        self.parts = composed if "name" not in self.places else []
 
     @property
     def usable(self) -> bool:
@@ -241,23 +251,6 @@ def _decided(path: Path, parsed: Sequence[Labels], known: Callable[[str], bool] 
             "write decimal points, or separate the columns by semicolons"
         )
     return best[0][0]
-
-
-def _composed(compose: str) -> list[str]:
-    return [piece.split("}")[0] for piece in compose.split("{")[1:]]
-
-
-def _header(rows: Sequence[Row], names: Mapping[str, str], compose: str) -> tuple[int, dict[str, int] | None]:
-    """How many of `rows` end with the header, and where its columns are; None where there is none among them."""
-    wanted = {key: (names[key], *words) if key in names else words for key, words in HEADERS.items()}
-    for skip, row in enumerate(rows, 1):
-        words = [cell.strip().lower() for cell in row.cells]
-        places = {key: words.index(hit) for key, known in wanted.items() if (hit := next((w for w in known if w in words), None))}
-        if compose and "score" in places and all(part in words for part in _composed(compose)):
-            return skip, {"score": places["score"]} | ({"std": places["std"]} if "std" in places else {})
-        if "name" in places and "score" in places:
-            return skip, places
-    return 0, None
 
 
 def unknown_columns(columns: Sequence[str], where: str) -> None:

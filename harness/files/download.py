@@ -21,21 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.files import atomic
+from harness.files import atomic, responses
 from harness.files.addresses import address, offline
 from harness.files.content import content_problem, page_problem
 from harness.files.lock import alone
 from harness.files.part import Origin, forget, read_origin, write_origin
-from harness.files.responses import (
-    Refused,
-    TryAgain,
-    expected_length,
-    next_address,
-    open_response,
-    raise_passing,
-    status_text,
-    told,
-)
+from harness.files.responses import Refused, TryAgain, told
 from harness.runtime.errors import RunError, Unwritable, UsageError
 
 if TYPE_CHECKING:
@@ -212,13 +203,13 @@ def _receive(wanted: _Wanted, url: str, hub: bool) -> Origin:
             ask["If-Range"] = before.validator
     with _answer(url, {**wanted.headers, **ask}, wanted, hub) as (answer, origin):
         if answer.status_code == 416 and before is not None and have:
-            if have == expected_length(answer):
+            if have == responses.expected_length(answer):
                 return replace(before, total=have, resumed=True)
             forget(wanted.part)
             raise TryAgain("the earlier part no longer fits")
-        raise_passing(answer)
+        responses.raise_passing(answer)
         if answer.status_code not in (200, 206):
-            raise Refused(status_text(answer.status_code))
+            raise Refused(responses.status_text(answer.status_code))
         origin = _judged(answer, origin, before, have, wanted)
         have = have if origin.resumed else 0
         if not wanted.size and origin.total and not have:
@@ -241,11 +232,11 @@ def _answer(url: str, headers: Mapping[str, str], wanted: _Wanted, hub: bool) ->
         within = max(1.0, float(os.environ.get("HARNESS_DOWNLOAD_TIMEOUT", "")))
     with contextlib.ExitStack() as stack:
         for _ in range(_REDIRECTS):
-            answer = stack.enter_context(open_response(url, headers, (CONNECT_WITHIN, within)))
+            answer = stack.enter_context(responses.open_response(url, headers, (CONNECT_WITHIN, within)))
             if hub:
                 origin = origin.with_hub(answer.headers)
                 hub = False  # later hosts only store
-            onward = next_address(answer, url)
+            onward = responses.next_address(answer, url)
             if not onward:
                 yield answer, origin
                 return
@@ -267,7 +258,7 @@ def _judged(answer: requests.Response, origin: Origin, before: Origin | None, ha
         if not origin.continues(before):
             forget(wanted.part)
             raise TryAgain("the file changed on the server")
-    length, begun = expected_length(answer), have if resumed else 0
+    length, begun = responses.expected_length(answer), have if resumed else 0
     if origin.encoding not in ("", "identity", "gzip", "x-gzip"):
         raise Refused(f"it came compressed ({origin.encoding}), which was not asked for")
     if wanted.size and length and length != wanted.size and not origin.encoding:

@@ -73,7 +73,19 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
         found.error(f"no {file} in any folder{have}", tree.root, how_to_get(card))
         rows = None
     if rows is not None:
-        _check_version(found, rows, vectors, str(tree.root))
+        # Two label vectors go round: one in place of the other, or a mixture of both, is an error.
+        low, high = vectors.inside
+        outside = rows["name"][(rows["score"] < low) | (rows["score"] > high)]
+        if len(outside):
+            what = counted(list(outside), f"labels outside {low:g}..{high:g}, so not (only) {vectors.labels}", len(rows), limit=5)
+            found.error(what, tree.root, f"the other labels are {vectors.others}")
+        below, above = vectors.reaches_beyond
+        ranges = rows.groupby("distortion")["score"].agg(["min", "max"])
+        narrow = [str(kind) for kind in ranges.index if ranges["min"][kind] >= below and ranges["max"][kind] <= above]
+        if narrow:
+            mixed = "all folders" if len(narrow) == len(ranges) else f"{listed(narrow)} alone: mixed label vectors"
+            what = f"labels within {below:g}..{above:g} as those of {vectors.others}, where {vectors.labels} was expected"
+            found.error(f"{what}, in {mixed}", tree.root, "take the .mat files again from the archive")
         _add_images(card, tree, found, rows, vectors)
     return found.finish(card.name, card.get.strip(), rows)
 
@@ -168,22 +180,6 @@ def load_vector(path: str | Path, variable: str) -> list[Any] | None:
         return read_vector(Path(path).read_bytes(), variable)
     except (OSError, ValueError, RecursionError, OverflowError):
         return None
-
-
-def _check_version(found: Findings, rows: pd.DataFrame, vectors: Vectors, where: str) -> None:
-    """Two label vectors go round: one in place of the other, or a mixture of both, is an error."""
-    low, high = vectors.inside
-    outside = rows["name"][(rows["score"] < low) | (rows["score"] > high)]
-    if len(outside):
-        message = f"labels outside {low:g}..{high:g}, so not (only) {vectors.labels}"
-        found.error(counted(list(outside), message, len(rows), limit=5), where, f"the other labels are {vectors.others}")
-    below, above = vectors.reaches_beyond
-    ranges = rows.groupby("distortion")["score"].agg(["min", "max"])
-    narrow = [str(kind) for kind in ranges.index if ranges["min"][kind] >= below and ranges["max"][kind] <= above]
-    if narrow:
-        mixed = "all folders" if len(narrow) == len(ranges) else f"{listed(narrow)} alone: mixed label vectors"
-        message = f"labels within {below:g}..{above:g} as those of {vectors.others}, where {vectors.labels} was expected"
-        found.error(f"{message}, in {mixed}", where, "take the .mat files again from the archive")
 
 
 def _compare_with_info(tree: Tree, found: Findings, rows: pd.DataFrame, vectors: Vectors) -> None:

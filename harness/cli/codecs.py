@@ -14,7 +14,7 @@ from harness.cli import options as o
 from harness.cli.options import Argument, Option, echo, options
 
 if TYPE_CHECKING:
-    from harness.engine.codecs import CodecComparison, CodecResult
+    from harness.engine.codecs import CodecComparison
     from harness.statistics.bd_rate import MeanOver
 
 _log = logging.getLogger(__package__)
@@ -118,7 +118,13 @@ def _tables(found: CodecComparison) -> list[_Table]:
     for r in found.results:
         counts = [f"{r.rate.n} of {len(r.images)}", f"{r.gaining} of {r.rate.n}", len(r.left_out)]
         rows.append([r.metric, r.codec, _percent(r.rate.mean), _interval(r.rate, "{:+.2f}"), *counts])
-    notes = [line for result in found.results for line in _left_out(result)]
+    notes = []
+    for r in found.results:
+        # A line for each reason why images are not in the mean.
+        for reason, count in Counter(image.reason.partition(":")[0] for image in r.left_out).items():
+            images = [f"{i.image} ({i.reason})" for i in r.left_out if i.reason.partition(":")[0] == reason]
+            shown = "; ".join(images[:5]) + (f"; and {count - 5} more" if count > 5 else "")
+            notes.append(f"{r.metric}, {r.codec}: left out of the mean: {shown}")
     turned = [m.name for m in found.table.metrics if not m.higher_is_better]
     notes += [f"lower is better, with the sign changed for the curves: {', '.join(turned)}"] if turned else []
     name = {"akima": "Akima", "pchip": "PCHIP"}[found.method]
@@ -134,16 +140,6 @@ def _tables(found: CodecComparison) -> list[_Table]:
         text = f"Differences from {found.anchor} at equal {setting}, paired by image"
         tables.append(_Table(text, ["metric", "codec", setting, "difference", "95 %", "rate", "images"], at, []))
     return tables
-
-
-def _left_out(result: CodecResult) -> list[str]:
-    """A line for each reason why images are not in the mean."""
-    lines = []
-    for reason, count in Counter(image.reason.partition(":")[0] for image in result.left_out).items():
-        images = [i for i in result.left_out if i.reason.partition(":")[0] == reason]
-        shown = "; ".join(f"{i.image} ({i.reason})" for i in images[:5]) + (f"; and {count - 5} more" if count > 5 else "")
-        lines.append(f"{result.metric}, {result.codec}: left out of the mean: {shown}")
-    return lines
 
 
 def _percent(value: float | None) -> str:

@@ -240,27 +240,18 @@ def echo(text: str, *, err: bool = False) -> None:
     """
     text = visible_document(text)
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    click.echo(text if plain or not (sys.stderr if err else sys.stdout).isatty() else _emphasised(text), err=err)
-
-
-def _emphasised(text: str) -> str:
-    """`text` with headers of tables and figures of the best group in bold, rules dim, warnings yellow and errors red."""
-    lines = text.split("\n")
-    for rule in [n for n, line in enumerate(lines) if _RULE.fullmatch(line)]:
-        lines[rule] = click.style(lines[rule], dim=True)
-        above = rule - 1
-        while above >= 0 and lines[above].strip():
-            lines[above] = click.style(lines[above], bold=True)
-            above -= 1
-    text = _BEST.sub(lambda found: click.style(found[0], bold=True), "\n".join(lines))
-    return _PREFIX.sub(lambda found: click.style(found[0], fg="red" if found[0] == "harness:" else "yellow", bold=True), text)
-
-
-_RULE, _BEST, _PREFIX = (
-    re.compile(r"-+(?:  -+)+"),
-    re.compile(r"(?<![\w.])-?\d*\.\d+\*"),
-    re.compile(r"\A(?:harness|warning):"),
-)
+    if not plain and (sys.stderr if err else sys.stdout).isatty():
+        lines = text.split("\n")
+        for rule in [n for n, line in enumerate(lines) if re.fullmatch(r"-+(?:  -+)+", line)]:
+            lines[rule] = click.style(lines[rule], dim=True)
+            above = rule - 1
+            while above >= 0 and lines[above].strip():
+                lines[above] = click.style(lines[above], bold=True)
+                above -= 1
+        best, prefix = r"(?<![\w.])-?\d*\.\d+\*", r"\A(?:harness|warning):"
+        text = re.sub(best, lambda found: click.style(found[0], bold=True), "\n".join(lines))
+        text = re.sub(prefix, lambda it: click.style(it[0], fg="red" if it[0] == "harness:" else "yellow", bold=True), text)
+    click.echo(text, err=err)
 
 
 def show_message(level: int, text: str) -> None:

@@ -79,19 +79,14 @@ def _draw(title: str, cells: list[tuple[str, list[str]]]) -> Image.Image:
         sheet.paste(thumbnail, (x, y))
         if place == 0:
             pen.rectangle((x - 2, y - 2, x + thumbnail.width + 1, y + thumbnail.height + 1), outline=_FRAME, width=2)
-        for line, words in enumerate(caption):
-            pen.text((x, y + tallest + 1 + line * _LINE), _fitting(words, font), _INK, font)
+        for line, text in enumerate(map(_latin, caption)):
+            # Cut in its middle to a cell's width: the ends of file names tell them apart.
+            words, kept = text, len(text)
+            while font.getlength(words) > _CELL and kept > 2:
+                kept -= 1
+                words = text[: kept - kept // 2] + ".." + text[len(text) - kept // 2 :]
+            pen.text((x, y + tallest + 1 + line * _LINE), words, _INK, font)
     return sheet
-
-
-def _fitting(words: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """Text cut in its middle to a cell's width: the ends of file names tell them apart."""
-    words = whole = _latin(words)
-    kept = len(words)
-    while font.getlength(words) > _CELL and kept > 2:
-        kept -= 1
-        words = whole[: kept - kept // 2] + ".." + whole[len(whole) - kept // 2 :]
-    return words
 
 
 def _latin(words: str) -> str:

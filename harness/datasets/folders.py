@@ -254,7 +254,13 @@ def _by_pattern(known: _Known, files: Sequence[_File], pattern: str, fields: Seq
         if _regex(pattern, None, True).fullmatch(text) is None:
             misses.append((file, text))
             continue
-        names = [next(iter(known.by_id))] if single else _parts_of(text, known.by_id)
+        if single:
+            names = [next(iter(known.by_id))]
+        elif len(known.by_id) < len(text) ** 2 // 2:
+            names = [name for name in known.by_id if name in text]
+        else:
+            parts = {text[i:j] for i in range(len(text)) for j in range(i + 1, len(text) + 1)}
+            names = sorted(parts & known.by_id.keys())
         readings: dict[str, dict[str, str]] = {}
         for name in names:
             matches = [_regex(pattern, None if single else name, greedy).fullmatch(text) for greedy in (True, False)]
@@ -281,14 +287,6 @@ def _by_pattern(known: _Known, files: Sequence[_File], pattern: str, fields: Seq
             found.alone += [file for file, _ in misses]
             found.note = [text]
     return found
-
-
-def _parts_of(text: str, known: Mapping[str, _File]) -> list[str]:
-    """The reference names that stand somewhere in the text."""
-    size = len(text)
-    if len(known) < size * size // 2:
-        return [name for name in known if name in text]
-    return sorted({text[i:j] for i in range(size) for j in range(i + 1, size + 1)} & known.keys())
 
 
 def _fits(pattern: str, text: str) -> tuple[int, str]:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from harness.files.spreadsheet import is_spreadsheet, read_sheet
 from harness.files.table_numbers import parse_number, parse_numbers
 from harness.files.text_table import DELIMITERS, Row, read_text, split_rows, text_lines, without_sep_line
-from harness.runtime.errors import UsageError, listed, near
+from harness.runtime.errors import UsageError, listed
 
 LARGEST = 64 << 20
 """Bytes: the largest real label file has 2 MB."""
@@ -107,7 +107,20 @@ def read_labels(
     if not any(r.usable for r in readings):
         raise UsageError(f"{path}: its columns give no name or no score (the card's columns or compose)")
     parsed = [r.labels(spellings or {}, part) for r in readings if r.usable]
-    return parsed[0] if len(parsed) == 1 else _decided(path, parsed, known)
+    # Of several ways to split a file the one that most lines fit, and whose names are images'.
+    called = [[*(row.name for row in one.rows), *one.unclear] for one in parsed]
+    best = [(one, names) for one, names in zip(parsed, called, strict=True) if len(names) == max(map(len, called))]
+    for is_image in (known, lambda name: name.lower().endswith(_IMAGES) and " " not in name):
+        if len(best) > 1 and is_image is not None:
+            counts = [sum(map(is_image, names)) for _, names in best]
+            best = [one for one, count in zip(best, counts, strict=True) if count == max(counts)]
+    if len(best) > 1 and all(one.rows for one, _ in best):
+        a, b = (one.rows[0] for one, _ in best[:2])
+        raise UsageError(
+            f"{path}: can be read in two ways: line {a.line} is {a.name!r} with {a.score!r}, or {b.name!r} with {b.score!r}; "
+            "write decimal points, or separate the columns by semicolons"
+        )
+    return best[0][0]
 
 
 def read_numbers(path: str | Path) -> list[float]:
@@ -232,30 +245,3 @@ class _Reading:
         if self.start or (self.delimiter is None and last != self.places["score"]):
             return f"{len(cells)} columns of {columns or last + 1}; quote a cell that holds what separates columns"
         return ""
-
-
-def _decided(path: Path, parsed: Sequence[Labels], known: Callable[[str], bool] | None) -> Labels:
-    """Of several ways to split a file the one that most lines fit, and whose names are images'; raises UsageError where two are
-    as good."""
-    named = [[*(row.name for row in one.rows), *one.unclear] for one in parsed]
-    most = max(map(len, named))
-    best = [(one, names) for one, names in zip(parsed, named, strict=True) if len(names) == most]
-    for is_image in (known, lambda name: name.lower().endswith(_IMAGES) and " " not in name):
-        if len(best) > 1 and is_image is not None:
-            counts = [sum(map(is_image, names)) for _, names in best]
-            best = [one for one, count in zip(best, counts, strict=True) if count == max(counts)]
-    if len(best) > 1 and all(one.rows for one, _ in best):
-        a, b = (one.rows[0] for one, _ in best[:2])
-        raise UsageError(
-            f"{path}: can be read in two ways: line {a.line} is {a.name!r} with {a.score!r}, or {b.name!r} with {b.score!r}; "
-            "write decimal points, or separate the columns by semicolons"
-        )
-    return best[0][0]
-
-
-def unknown_columns(columns: Sequence[str], where: str) -> None:
-    """Refuse a card's columns that mean nothing."""
-    known = (*HEADERS, "-")
-    wrong = [c for c in columns if c not in known]
-    if wrong:
-        raise UsageError(f"{where}: unknown columns {listed(wrong)}{near(wrong[0], known)} (known: {', '.join(known)})")

@@ -169,14 +169,9 @@ def _place() -> Path:
     return cache_folder() / "hashes.sqlite"
 
 
-@contextlib.contextmanager
-def _opened(mode: str) -> Iterator[sqlite3.Connection]:
+def _opened(mode: str) -> contextlib.closing[sqlite3.Connection]:
     address = "file:" + _place().as_posix().replace("%", "%25").replace("?", "%3f").replace("#", "%23") + f"?mode={mode}"
-    connection = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None)
-    try:
-        yield connection
-    finally:
-        connection.close()
+    return contextlib.closing(sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None))
 
 
 def _known(paths: Sequence[str]) -> dict[str, _Row]:

@@ -90,11 +90,6 @@ def judge(card: DatasetCard, frame: pd.DataFrame, result: Decoded, found: Findin
     if identical:
         message = counted(identical, "distorted images equal their reference in every pixel", len(frame), limit=5)
         found.warning(message, where, "copies of references raise correlations")
-    _direction(card, rows, psnr, found, where)
-    _pairing(rows, result, found, where)
-
-
-def _direction(card: DatasetCard, rows: pd.DataFrame, psnr: pd.Series, found: Findings, where: str) -> None:
     correlations = []
     for _, group in rows[rows["score"].notna()].groupby("reference_id"):
         quality = group["score"] if card.higher_is_better else -group["score"]
@@ -108,12 +103,9 @@ def _direction(card: DatasetCard, rows: pd.DataFrame, psnr: pd.Series, found: Fi
             where,
             f"the card says: {'higher' if card.higher_is_better else 'lower'} is better",
         )
-
-
-def _pairing(rows: pd.DataFrame, result: Decoded, found: Findings, where: str) -> None:
-    """Distorted images that look unlike their own reference and like another."""
     if len(result.references) < 2 or rows.empty:
         return
+    # Distorted images that look unlike their own reference and like another.
     places = {path: i for i, path in enumerate(result.references)}
     reference_thumbnails = np.stack(list(result.references.values()))
     names = list(result.references)

@@ -24,8 +24,8 @@ import pandas as pd
 from harness.cards.schema import DatasetCard
 from harness.cards.tables import parse_table
 from harness.datasets.file_index import Tree, how_to_get, name_key, open_tree
-from harness.datasets.label_files import Label, read_labels, read_numbers, unknown_columns
-from harness.runtime.errors import UsageError, listed
+from harness.datasets.label_files import HEADERS, Label, read_labels, read_numbers
+from harness.runtime.errors import UsageError, listed, near
 from harness.runtime.findings import Findings, counted
 
 
@@ -91,8 +91,11 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
         parts = {name: parse_table(Part, table, where, f"layout.parts.{name}.") for name, table in layout["parts"].items()}
     else:
         parts = {"": parse_table(Part, layout, where, "layout.")}
+    known = (*HEADERS, "-")
     for part in parts.values():
-        unknown_columns(part.columns, where)
+        if wrong := [column for column in part.columns if column not in known]:
+            hint = near(wrong[0], known)
+            raise UsageError(f"{where}: unknown columns {listed(wrong)}{hint} (known: {', '.join(known)})")
     tree = open_tree(card, root)
     found = tree.findings()
     every = {name: part.expressions(where)[0] for name, part in parts.items()}

@@ -115,11 +115,10 @@ def codecs_(chosen: CodecsOptions) -> None:
 
 def _tables(found: CodecComparison) -> list[_Table]:
     rows: list[list[object]] = []
+    notes = []
     for r in found.results:
         counts = [f"{r.rate.n} of {len(r.images)}", f"{r.gaining} of {r.rate.n}", len(r.left_out)]
         rows.append([r.metric, r.codec, _percent(r.rate.mean), _interval(r.rate, "{:+.2f}"), *counts])
-    notes = []
-    for r in found.results:
         # A line for each reason why images are not in the mean.
         for reason, count in Counter(image.reason.partition(":")[0] for image in r.left_out).items():
             images = [f"{i.image} ({i.reason})" for i in r.left_out if i.reason.partition(":")[0] == reason]

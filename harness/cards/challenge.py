@@ -47,6 +47,19 @@ class Phase:
         """Whether the card itself says every name."""
         return bool(self.listed or self.names or self.names_file)
 
+    @property
+    def problems(self) -> list[str]:
+        """What a phase of the right types can still get wrong."""
+        ways = [key for key in ("listed", "names", "names_file") if getattr(self, key)]
+        found = [f"{' and '.join(ways)} both say the names; keep one"] if len(ways) > 1 else []
+        if self.images < 1:
+            found.append(f"images = {self.images}: a phase needs images")
+        elif self.listed and self.images != len(self.references) * len(self.types):
+            found.append(f"images = {self.images}, but it lists {len(self.references)} references x {len(self.types)} types")
+        elif self.names and self.images != len(self.names):
+            found.append(f"images = {self.images}, but it names {len(self.names)}")
+        return found + [f"names: {name} is there twice" for name, count in Counter(self.names).items() if count > 1]
+
 
 @dataclass(frozen=True)
 class Lines:
@@ -241,7 +254,7 @@ class ChallengeCard:
             unknown = set(re.findall(r"\{(\w+)\}", template)) - groups
             found += [f"{key} = {template!r} names {word!r}, which pattern has no group for" for word in sorted(unknown)]
         for name, phase in self.phases.items():
-            found += [f"phases.{name}: {problem}" for problem in _phase_problems(phase)]
+            found += [f"phases.{name}: {problem}" for problem in phase.problems]
         found += [f"scoring.{problem}" for problem in self.scoring.problems]
         facts = {line.fact for line in self.readme}
         found += [
@@ -250,22 +263,6 @@ class ChallengeCard:
             if limit.figure not in facts
         ]
         return found + _date_problems(self.phases)
-
-
-def _phase_problems(phase: Phase) -> list[str]:
-    found = []
-    ways = [key for key in ("listed", "names", "names_file") if getattr(phase, key)]
-    if len(ways) > 1:
-        found.append(f"{' and '.join(ways)} both say the names; keep one")
-    if phase.images < 1:
-        found.append(f"images = {phase.images}: a phase needs images")
-    elif phase.listed and phase.images != len(phase.references) * len(phase.types):
-        found.append(f"images = {phase.images}, but it lists {len(phase.references)} references x {len(phase.types)} types")
-    elif phase.names and phase.images != len(phase.names):
-        found.append(f"images = {phase.images}, but it names {len(phase.names)}")
-    twice = [name for name, count in Counter(phase.names).items() if count > 1]
-    found += [f"names: {name} is there twice" for name in twice]
-    return found
 
 
 def moment(text: str) -> datetime.datetime:

@@ -99,9 +99,9 @@ def load_cards(kind: str, extra: Sequence[str | Path] = ()) -> dict[str, Card]:
     return dict(sorted(cards.items()))
 
 
-def readable_tables(kind: str, extra: Sequence[str | Path] = ()) -> dict[str, dict[str, Any]]:
+def readable_tables(kind: str, extra: Sequence[str | Path] = ()) -> Mapping[str, Mapping[str, Any]]:
     """The cards of a kind by name as their files say it, not checked any further; files that cannot be read are passed over."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for path in _card_files(kind, extra):
         try:
             table = _read_toml(path)
@@ -149,7 +149,10 @@ def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Pa
                 continue
             card = parse_card(card_type, table, str(path))
             if card.name == name:
-                _refuse_duplicates(kind, name, extra)
+                files = [file for file in _card_files(kind, extra) if file.stem == name]
+                twins = [file for file in files if _kind_of(_read_toml(file)) == kind]
+                if len(twins) > 1:
+                    raise UsageError(f"{twins[1]}: name = {name!r} is already taken by {twins[0]}")
                 return card
     cards = load_cards(kind, extra)
     if name in cards:
@@ -161,12 +164,6 @@ def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Pa
 def kind_of_file(path: str | Path) -> str:
     """Of which kind (`models`, `datasets`, ...) the card in the file `path` is. Raises UsageError where it cannot be read."""
     return _kind_of(_read_toml(Path(path)))
-
-
-def _refuse_duplicates(kind: str, name: str, extra: Sequence[str | Path]) -> None:
-    twins = [path for path in _card_files(kind, extra) if path.stem == name and _kind_of(_read_toml(path)) == kind]
-    if len(twins) > 1:
-        raise UsageError(f"{twins[1]}: name = {name!r} is already taken by {twins[0]}")
 
 
 def _card_files(kind: str, extra: Sequence[str | Path]) -> Iterator[Path]:
@@ -182,7 +179,7 @@ def _kind_of(table: Mapping[str, Any]) -> str:
     return "suites" if "datasets" in table else "datasets" if "reader" in table else "models"
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> Mapping[str, Any]:
     try:
         require_regular(path)
         return tomllib.loads(path.read_text(encoding="utf-8"))

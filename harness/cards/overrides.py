@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from harness.cards.schema import Cropping, ModelCard, Recipe, build_dataclass, described
+from harness.cards.schema import Cropping, ModelCard, Recipe
+from harness.cards.tables import build_dataclass, described
 from harness.runtime.errors import UsageError, listed, near
 
 _CODE = ("class", "reader", "members", "command", "program", "executable", "script", "module")
@@ -25,7 +26,7 @@ def apply_set(card: ModelCard, settings: Mapping[str, Any]) -> ModelCard:
     Text values are read as the type that the card has there; what names code cannot be set. Raises UsageError naming every bad
     path or value.
     """
-    tables: dict[str, dict[str, Any]] = {"model": dict(card.model), "protocol": dataclasses.asdict(card.protocol)}
+    tables = {"model": dict(card.model), "protocol": dataclasses.asdict(card.protocol)}
     if card.recipe is not None:
         tables["recipe"] = dataclasses.asdict(card.recipe)
     problems: list[str] = []
@@ -46,16 +47,13 @@ def apply_set(card: ModelCard, settings: Mapping[str, Any]) -> ModelCard:
             except ValueError:
                 problems.append(f"--set {path}={value}: should be {described(type(table[key]))}, like {table[key]!r}")
     if not problems:
-        where = f"{card.path} with --set"
-        changes: dict[str, Any] = {
-            "model": tables["model"],
-            "protocol": build_dataclass(Cropping, tables["protocol"], where, "protocol.", problems),
-        }
+        where, recipe = f"{card.path} with --set", None
+        protocol = build_dataclass(Cropping, tables["protocol"], where, "protocol.", problems)
         if card.recipe is not None:
-            changes["recipe"] = recipe = build_dataclass(Recipe, tables["recipe"], where, "recipe.", problems)
+            recipe = build_dataclass(Recipe, tables["recipe"], where, "recipe.", problems)
             problems += [f"{where}: recipe.{problem}" for problem in recipe.problems] if recipe is not None else []
         if not problems:
-            return dataclasses.replace(card, **changes)
+            return dataclasses.replace(card, model=tables["model"], protocol=protocol, recipe=recipe)
     raise UsageError("\n".join(problems))
 
 

@@ -111,13 +111,6 @@ def reader_function(reference: str, what: str, layout: Mapping[str, Any]) -> Cal
     return found
 
 
-def is_built_in(card: str) -> bool:
-    """Whether a card's path is that of the harness's own card, or of none (a library's metric)."""
-    if not card.endswith(".toml"):
-        return True
-    return Path(card).absolute().parent in [shipped(place).absolute() for place in FOLDERS.values()]
-
-
 @contextmanager
 def errors_of(card: str, what: str, kind: type[HarnessError] = UsageError) -> Iterator[None]:
     """Turn what a caller's card or its code raises into one line: the card, `what`, the error, and the line of that code.
@@ -130,17 +123,17 @@ def errors_of(card: str, what: str, kind: type[HarnessError] = UsageError) -> It
     except (HarnessError, MemoryError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
-        if is_built_in(card) or (isinstance(error, SystemExit) and received()):
+        # A path that is none is that of a library's metric.
+        built_in = [shipped(place).absolute() for place in FOLDERS.values()]
+        if not card.endswith(".toml") or Path(card).absolute().parent in built_in:
+            raise
+        if isinstance(error, SystemExit) and received():
             raise
         text = "it ended the process (SystemExit)" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
-        raise kind(f"{card}: {what}: {one_line(text)[:500]}{_where(error)}") from error
-
-
-def _where(error: BaseException) -> str:
-    """The last line of code outside of the harness and the standard library that the error went through."""
-    if isinstance(error, SyntaxError):
-        return ""
-    own = str(Path(__file__).parents[1]) + os.sep
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((own, "<"))]
-    frames = [f for f in frames if "site-packages" not in f.filename] or frames
-    return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+        # The last line of code outside of the harness and of libraries that the error went through.
+        own = str(Path(__file__).parents[1]) + os.sep
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((own, "<"))]
+        frames = [f for f in frames if "site-packages" not in f.filename] or frames
+        known = frames and not isinstance(error, SyntaxError)
+        where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if known else ""
+        raise kind(f"{card}: {what}: {one_line(text)[:500]}{where}") from error

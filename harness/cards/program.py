@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal
 
 CLASS = "harness.models.program:Program"
 """The class of every card with a `[program]` table."""
@@ -13,7 +13,8 @@ PLACEHOLDERS = ("reference", "distorted", "output")
 """What a command may hold in braces: the scratch files of the two images, and of the program's own output."""
 BESIDE = "beside:"
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
-_NAME = re.compile(r"[\w.+-]+", re.ASCII)
+_PROGRAM = re.compile(rf"({BESIDE})?[\w.+-]+|/.*|[A-Za-z]:[\\/].*", re.ASCII | re.DOTALL)
+"""A program; a path is absolute on either system: whether it is there is asked where the program is used."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,9 @@ class Program:
         for key, words in (("command", self.command), ("version", self.version)):
             if not words:
                 found.append(f"{key} is empty: it should name the program and its arguments")
-                continue
-            if not self._names_program(words[0]):
-                found.append(
-                    f"{key}[0] = {words[0]!r} should be a program's name on PATH, an absolute path, or '{BESIDE}FILE' "
-                    "next to the card"
-                )
+            elif not _PROGRAM.fullmatch(words[0]):
+                places = f"a program's name on PATH, an absolute path, or '{BESIDE}FILE' next to the card"
+                found.append(f"{key}[0] = {words[0]!r} should be {places}")
         if self.command and self.version and self.command[0] != self.version[0]:
             found.append(f"version[0] = {self.version[0]!r} should be the program of command, {self.command[0]!r}")
         used = [name for word in self.command[1:] for name in _PLACEHOLDER.findall(word)]
@@ -104,32 +102,16 @@ class Program:
             found += [f"{key} = {value!r} belongs to input = 'y4m'" for key, value in yuv.items() if value]
         if not 0 < self.timeout <= 86400:
             found.append(f"timeout = {self.timeout:g} should be between 0 and 86400 seconds")
-        found += [f"{key} = {value} should be at least 1" for key, value in self._counts if value < 1]
-        return found
-
-    @property
-    def _counts(self) -> Sequence[tuple[str, int]]:
-        return (("threads", self.threads), ("minimum_size", self.minimum_size))
-
-    @staticmethod
-    def _names_program(word: str) -> bool:
-        if word.startswith(BESIDE):
-            return _NAME.fullmatch(word.removeprefix(BESIDE)) is not None
-        # Absolute on either system: whether it is there is asked where the program is used.
-        return _NAME.fullmatch(word) is not None or word.startswith("/") or re.match(r"[A-Za-z]:[\\/]", word) is not None
+        counts = {"threads": self.threads, "minimum_size": self.minimum_size}
+        return found + [f"{key} = {value} should be at least 1" for key, value in counts.items() if value < 1]
 
 
-def program_table(program: Program) -> dict[str, Any]:
+def program_table(program: Program | ProgramScore) -> Mapping[str, object]:
     """The table of a card that gives this program again; what is at its default is left out."""
-    return _given(program)
-
-
-def _given(value: Any) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for f in fields(value):
-        given = getattr(value, f.name)
-        if is_dataclass(given):
-            table[f.name.rstrip("_")] = _given(given)
-        elif given != f.default:
-            table[f.name.rstrip("_")] = list(given) if isinstance(given, tuple) else given
-    return table
+    given = {f.name.rstrip("_"): getattr(program, f.name) for f in fields(program) if getattr(program, f.name) != f.default}
+    for key, value in given.items():
+        if isinstance(value, ProgramScore):
+            given[key] = program_table(value)
+        elif isinstance(value, tuple):
+            given[key] = list(value)
+    return given

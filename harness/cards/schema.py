@@ -1,11 +1,9 @@
-"""What cards hold: the frozen dataclasses of models and datasets, and how a TOML table becomes one of them."""
+"""What cards hold: the frozen dataclasses of models and datasets, and what is wrong with one."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from harness.cards.challenge import ChallengeCard
 from harness.cards.program import CLASS as PROGRAM_CLASS
 from harness.cards.program import Program
 from harness.cards.suite import SuiteCard
+from harness.cards.tables import build_dataclass, unusable
 from harness.files.names import name_problem
 from harness.runtime.errors import UsageError, listed, near
 
@@ -22,8 +21,6 @@ _CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """`package.module:name`"""
 LOSSES = ("mse", "l1")
 """The losses that a recipe names by a word."""
-_LARGEST = 1 << 63
-_DEEPEST = 64
 
 
 @dataclass(frozen=True)
@@ -101,9 +98,8 @@ class Recipe:
         """What a recipe of the right types can still get wrong."""
         found = []
         if self.loss not in LOSSES and not _CODE.fullmatch(self.loss):
-            found.append(
-                f"loss = {self.loss!r} is none of {listed(LOSSES)}{near(self.loss, LOSSES)}, nor 'package.module:function'"
-            )
+            words = f"{listed(LOSSES)}{near(self.loss, LOSSES)}"
+            found.append(f"loss = {self.loss!r} is none of {words}, nor 'package.module:function'")
         if self.crops < 1:
             found.append(f"crops = {self.crops} should be at least 1")
         if self.patience and (self.selection == "last" or not self.validate_every):
@@ -192,6 +188,20 @@ class ModelCard:
     published: tuple[Published, ...] = ()
     path: str = ""
 
+    @property
+    def problems(self) -> list[str]:
+        """What a card of the right types can still get wrong."""
+        if not _CODE.fullmatch(self.class_):
+            return [f"class = {self.class_!r} should read 'package.module:Class'"]
+        found = []
+        if self.program is not None:
+            others = {"model": self.model, "recipe": self.recipe, "weights": self.weights, "class": self.class_ != PROGRAM_CLASS}
+            found = [f"program.{problem}" for problem in self.program.problems]
+            found += [f"{key} does not belong to a model that is a program" for key, value in others.items() if value]
+        elif self.class_ == PROGRAM_CLASS:
+            found = [f"class = {self.class_!r} needs a table [program]"]
+        return found or [f"recipe.{problem}" for problem in (self.recipe.problems if self.recipe is not None else ())]
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -279,22 +289,19 @@ class DatasetCard:
     """Control rows computed from the table alone: `cell` (oracle of kind and level), `level`."""
     path: str = ""
 
+    @property
+    def problems(self) -> list[str]:
+        """What a card of the right types can still get wrong."""
+        if ":" in self.reader and not _CODE.fullmatch(self.reader):
+            return [f"reader = {self.reader!r} should read 'package.module:function'"]
+        if self.default_protocol not in self.protocols:
+            return [f"default_protocol = {self.default_protocol!r} is none of its protocols ({listed(list(self.protocols))})"]
+        return []
+
 
 Card = ModelCard | DatasetCard | ChallengeCard | SuiteCard
-
-
-KINDS: dict[str, type[Card]] = {
-    "models": ModelCard,
-    "datasets": DatasetCard,
-    "challenges": ChallengeCard,
-    "suites": SuiteCard,
-}
-
-
 C = TypeVar("C", ModelCard, DatasetCard, ChallengeCard, SuiteCard)
-
-
-T = TypeVar("T")
+KINDS: dict[str, type[Card]] = {"models": ModelCard, "datasets": DatasetCard, "challenges": ChallengeCard, "suites": SuiteCard}
 
 
 class InvalidCard(UsageError):
@@ -307,138 +314,17 @@ class InvalidCard(UsageError):
 
 def parse_card(card_type: type[C], table: Mapping[str, Any], path: str) -> C:
     """A card from its TOML table; raises UsageError naming every unknown key, wrong type and missing field."""
-    if unusable := [f"{path}: {problem}" for problem in _unusable(table)]:
-        raise UsageError("\n".join(unusable))
-    problems: list[str] = []
+    problems: list[str] = [f"{path}: {problem}" for problem in unusable(table)]
+    if problems:
+        raise UsageError("\n".join(problems))
     if card_type is ModelCard and "program" in table:
         table = {"class": PROGRAM_CLASS, **table}
     card = build_dataclass(card_type, {**table}, path, "", problems)
     if not problems and (problem := name_problem(card.name)):
         problems.append(f"{path}: name = {card.name!r} {problem}")
-    if not problems and isinstance(card, ModelCard) and not _CODE.fullmatch(card.class_):
-        problems.append(f"{path}: class = {card.class_!r} should read 'package.module:Class'")
-    if not problems and isinstance(card, ModelCard):
-        problems += [f"{path}: {problem}" for problem in _program_problems(card)]
-    if not problems and isinstance(card, ModelCard) and card.recipe is not None:
-        problems += [f"{path}: recipe.{problem}" for problem in card.recipe.problems]
-    if not problems and isinstance(card, DatasetCard) and ":" in card.reader and not _CODE.fullmatch(card.reader):
-        problems.append(f"{path}: reader = {card.reader!r} should read 'package.module:function'")
-    if not problems and isinstance(card, DatasetCard) and card.default_protocol not in card.protocols:
-        known = listed(list(card.protocols))
-        problems.append(f"{path}: default_protocol = {card.default_protocol!r} is none of its protocols ({known})")
-    if not problems and isinstance(card, ChallengeCard | SuiteCard) and card.problems:
-        raise InvalidCard("\n".join(f"{path}: {problem}" for problem in card.problems), dataclasses.replace(card, path=path))
-    if problems:
-        raise UsageError("\n".join(problems))
+    further: list[str] = [f"{path}: {problem}" for problem in ([] if problems else card.problems)]
+    if further and isinstance(card, ChallengeCard | SuiteCard):
+        raise InvalidCard("\n".join(further), dataclasses.replace(card, path=path))
+    if problems or further:
+        raise UsageError("\n".join([*problems, *further]))
     return typing.cast(C, dataclasses.replace(card, path=path))
-
-
-def _program_problems(card: ModelCard) -> list[str]:
-    """What is wrong with a card's `[program]`, or that it has none and needs it."""
-    if card.program is None:
-        return [f"class = {card.class_!r} needs a table [program]"] if card.class_ == PROGRAM_CLASS else []
-    others = {"model": card.model, "recipe": card.recipe, "weights": card.weights, "class": card.class_ != PROGRAM_CLASS}
-    found = [f"program.{problem}" for problem in card.program.problems]
-    return found + [f"{key} does not belong to a model that is a program" for key, value in others.items() if value]
-
-
-def _unusable(value: Any, key: str = "", depth: int = 0) -> list[str]:
-    """Values that TOML has and no card may hold: they cannot be hashed, written as JSON or given to a system call."""
-    if depth > _DEEPEST:
-        return [f"{key[:40]}...: tables or lists too deep in one another"]
-    if isinstance(value, Mapping):
-        return [p for k, v in value.items() for p in _unusable(v, f"{key}.{k}" if key else str(k), depth + 1)]
-    if isinstance(value, list | tuple):
-        return [p for i, v in enumerate(value) for p in _unusable(v, f"{key}[{i}]", depth + 1)]
-    if isinstance(value, float) and not math.isfinite(value):
-        return [f"{key} = {value} is not a finite number"]
-    if isinstance(value, int) and abs(value) >= _LARGEST:
-        return [f"{key} has more than 63 bits"]
-    if isinstance(value, str) and "\0" in value:
-        return [f"{key} holds a NUL character"]
-    return [] if isinstance(value, str | int | float | bool) else [f"{key} = {value} is a date; write it as text"]
-
-
-def parse_table(kind: type[T], table: Mapping[str, Any], path: str, prefix: str) -> T:
-    """A dataclass from a table of a card, such as a reader's layout; `prefix` is the table's place in the card.
-
-    Raises UsageError naming every unknown key, wrong type and missing field.
-    """
-    problems: list[str] = []
-    built = build_dataclass(kind, table, path, prefix, problems)
-    if problems:
-        raise UsageError("\n".join(problems))
-    return typing.cast(T, built)
-
-
-def _fields(kind: type[Any]) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
-    hints = typing.get_type_hints(kind)
-    return {f.name.rstrip("_"): (f, hints[f.name]) for f in dataclasses.fields(kind) if f.name != "path"}
-
-
-def build_dataclass(kind: type[Any], table: Mapping[str, Any], path: str, prefix: str, problems: list[str]) -> Any:
-    """A dataclass from a table of a card; what is wrong is appended to `problems`, and then the result is None.
-
-    Args:
-        kind: The dataclass; the types of its fields say what is accepted.
-        table: Keys and values as TOML gives them.
-        path: The card's file, for messages.
-        prefix: The table's place in the card, such as `recipe.`; empty for the card itself.
-        problems: One line for each unknown key, missing key and value of another type.
-    """
-    known = _fields(kind)
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in known:
-            problems.append(f"{path}: unknown key {prefix + key!r}{near(key, known)}")
-            continue
-        values[known[key][0].name] = _convert(known[key][1], value, path, prefix + key, problems)
-    for key, (f, _) in known.items():
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if required and key not in table:
-            problems.append(f"{path}: missing key {prefix + key!r}")
-    return kind(**values) if not problems else None
-
-
-def _convert(hint: Any, value: Any, path: str, key: str, problems: list[str]) -> Any:
-    """`value` as the type that `hint` asks for; a mismatch is appended to `problems`."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return _convert(next(a for a in arguments if a is not type(None)), value, path, key, problems)
-    if origin is Literal:
-        if value not in arguments:
-            choices = listed([repr(a) for a in arguments])
-            problems.append(f"{path}: {key} = {value!r} is none of {choices}{near(str(value), map(str, arguments))}")
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        inner = [arguments[0]] * len(value) if arguments[-1] is ... else list(arguments)
-        if len(inner) != len(value):
-            problems.append(f"{path}: {key} should hold {len(inner)} values, has {len(value)}")
-        return tuple(_convert(h, v, path, f"{key}[{i}]", problems) for i, (h, v) in enumerate(zip(inner, value, strict=False)))
-    if origin is not None and issubclass(origin, Mapping) and isinstance(value, Mapping):
-        if arguments[1] is Any:
-            return dict(value)
-        return {k: _convert(arguments[1], v, path, f"{key}.{k}", problems) for k, v in value.items()}
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        nested: list[str] = []
-        built = build_dataclass(typing.cast(type, hint), value, path, f"{key}.", nested)
-        problems.extend(nested)
-        return built
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    problems.append(f"{path}: {key} = {value!r} should be {described(hint)}, is {described(type(value))}")
-    return value
-
-
-def described(hint: Any) -> str:
-    """A type in words for messages: `a whole number`, `a list`."""
-    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a table", list: "a list"}
-    if hint in words:
-        return words[hint]
-    if typing.get_origin(hint) is tuple:
-        return "a list"
-    return "a table" if dataclasses.is_dataclass(hint) or typing.get_origin(hint) is not None else str(hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +42,11 @@ def summary(fields: Mapping[str, Any], width: int) -> str:
     """
     head = textwrap.wrap(f"{fields['name']}: {fields['title']}", width)
     head += _wrapped(str(fields.get("description") or ""), width, "", _PROSE)
-    known = {
-        key: value
-        for key, value in fields.items()
-        if key not in ("name", "title", "description") and (key in ALWAYS or _says(value))
-    }
     plain: list[str] = []
     tables: list[_Table] = []
-    for key, value in known.items():
+    for key, value in fields.items():
+        if key in ("name", "title", "description") or not (key in ALWAYS or _says(value)):
+            continue
         if isinstance(value, Mapping) and not any(isinstance(one, Mapping) for one in value.values()):
             plain += _wrapped(_settings(value), width, f"{key}: ", _PROSE)
         elif entries := _entries(key, value):
@@ -58,15 +55,11 @@ def summary(fields: Mapping[str, Any], width: int) -> str:
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             plain += _wrapped(shown, width, f"{key}: ", 2)
-    while _length(head, plain, tables) > LINES and any(table.shown > _FEWEST for table in tables):
-        longest = max(tables, key=lambda table: table.shown)
-        longest.shown -= 1
+    long = len(head) + len(plain) + 3
+    while long + sum(len(table.lines()) for table in tables) > LINES and any(table.shown > _FEWEST for table in tables):
+        max(tables, key=lambda table: table.shown).shown -= 1
     foot = f"`harness show {fields['name']} --all` shows every field in full."
     return "\n".join([*head, "", *plain, *(line for table in tables for line in table.lines()), "", foot])
-
-
-def _length(head: Sequence[str], plain: Sequence[str], tables: Sequence[_Table]) -> int:
-    return len(head) + len(plain) + sum(len(table.lines()) for table in tables) + 3
 
 
 def _says(value: Any) -> bool:
@@ -89,9 +82,9 @@ def _settings(table: Mapping[str, Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_value, value)) + "]"
-    return (
-        "{" + _settings(value) + "}" if isinstance(value, Mapping) else f"{value:g}" if isinstance(value, float) else str(value)
-    )
+    if isinstance(value, Mapping):
+        return "{" + _settings(value) + "}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _entries(key: str, value: Any) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -21,7 +20,7 @@ _PHASES = {**o.PHASE, "shell_complete": completion.keys_of("challenges", "phases
 
 
 @dataclass(frozen=True)
-class BundleOptions:
+class BundleOptions(o.CardsOutput):
     """What `harness challenge bundle` takes."""
 
     card: Annotated[str, Argument(metavar="CARD", shell_complete=completion.cards("challenges"))]
@@ -30,13 +29,10 @@ class BundleOptions:
     phases: Annotated[tuple[str, ...], Option("--phase", help="Take this phase; repeatable; default: all.", **_PHASES)]
     start: Annotated[str | None, Option(metavar="DATE", help=_START)]
     python: Annotated[str | None, Option(metavar="FILE", help=_PYTHON)]
-    cards: o.Cards
-    quiet: o.Quiet
-    as_json: o.Json
 
 
 @dataclass(frozen=True)
-class NewOptions:
+class NewOptions(o.CardsOutput):
     """What `harness challenge new` takes."""
 
     name: Annotated[str, Argument(metavar="NAME")]
@@ -44,13 +40,10 @@ class NewOptions:
     dataset: Annotated[str | None, Option(help=_DATASET, **o.DATASET)]
     protocol: Annotated[str | None, Option(help="Take the images that this protocol tests; default: the card's.", **o.PROTOCOL)]
     root: o.Root
-    cards: o.Cards
-    quiet: o.Quiet
-    as_json: o.Json
 
 
 @dataclass(frozen=True)
-class BoardOptions:
+class BoardOptions(o.CardsOutput):
     """What `harness challenge board` takes."""
 
     folder: Annotated[str, Argument(metavar="DIR")]
@@ -59,9 +52,6 @@ class BoardOptions:
     phase: Annotated[str | None, Option(help="They are of this phase; default: as their names say.", **o.PHASE)]
     draws: Annotated[int, Option(default=1000, show_default=True, type=click.IntRange(1, 100_000), metavar="N", help=_DRAWS)]
     seed: o.Seed
-    cards: o.Cards
-    quiet: o.Quiet
-    as_json: o.Json
 
 
 @click.group("challenge")
@@ -77,7 +67,7 @@ def challenge_new(chosen: NewOptions) -> None:
 
     where = {"dataset": chosen.dataset, "protocol": chosen.protocol, "root": chosen.root}
     written = [str(path) for path in new(chosen.name, chosen.out, cards=chosen.cards, **where)]
-    echo(json.dumps({"written": written}, indent=2, ensure_ascii=False) if chosen.as_json else "\n".join(written))
+    echo(o.json_text({"written": written}) if chosen.as_json else "\n".join(written))
 
 
 @challenge_.command("bundle")
@@ -89,7 +79,7 @@ def challenge_bundle(chosen: BundleOptions) -> None:
     made = bundle(
         chosen.card, chosen.labels, chosen.out, phases=chosen.phases, start=chosen.start, python=chosen.python, cards=chosen.cards
     )  # fmt: skip
-    echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))
+    echo(o.json_text(made.json()) if chosen.as_json else str(made))
 
 
 @challenge_.command("board")
@@ -100,4 +90,4 @@ def challenge_board(chosen: BoardOptions) -> None:
 
     kind = {"challenge": chosen.challenge, "phase": chosen.phase}
     made = board(chosen.folder, chosen.labels, draws=chosen.draws, seed=chosen.seed, cards=chosen.cards, **kind)
-    echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))
+    echo(o.json_text(made.json()) if chosen.as_json else str(made))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shlex
-import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import click
 
@@ -18,18 +14,21 @@ from harness.cli import options as o
 from harness.cli.options import Argument, Option, echo, options
 
 if TYPE_CHECKING:
-    from harness.engine.codecs import CodecComparison, CodecResult
+    from harness.engine.codecs import CodecComparison
     from harness.statistics.bd_rate import MeanOver
 
 _log = logging.getLogger(__package__)
 
-Table = tuple[str, list[str], list[list[object]], list[str]]
-"""Caption, header, rows, notes."""
+
+class _Table(NamedTuple):
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    notes: Sequence[str]
+
 
 _DROPS = ("left out", "need less", "images", "95 %", "from the best")
 """Columns that are left out of a narrow terminal, the first one first."""
-
-
 _RATE = "Take rates from this column; default: bits per pixel from the files' bytes and pixels."
 _BY = {"default": "codec", "show_default": True, "metavar": "COLUMN", "help": "Take the codec's name from this column."}
 _SETTING = "Take the codec's setting from this column; default: quality, qp, crf, ..."
@@ -41,7 +40,7 @@ _FORM = {"type": click.Choice(["table", "csv", "markdown", "latex"]), "default":
 
 
 @dataclass(frozen=True)
-class CodecsOptions:
+class CodecsOptions(o.TableOutput):
     """What `harness codecs` takes."""
 
     scores: Annotated[str, Argument(metavar="SCORES.csv")]
@@ -57,9 +56,6 @@ class CodecsOptions:
     report: Annotated[str | None, Option(metavar="FILE.html", help="Write a page with the curves.")]
     form: Annotated[str, Option("--format", help="Print the tables in this form.", **_FORM)]
     cards: o.Cards
-    quiet: o.Quiet
-    wide: o.Wide
-    as_json: o.Json
 
 
 @click.command("codecs")
@@ -93,97 +89,64 @@ def codecs_(chosen: CodecsOptions) -> None:
             metric: plots.rate_curves({c: [(x, y) for _, x, y in images] for c, images in by_codec.items()}, table.rate, metric)
             for metric, by_codec in codecs.curves(found).items()
         }
-        shown = [
-            {
-                "caption": caption,
-                "header": header,
-                "rows": [["" if v is None else str(v) for v in row] for row in rows],
-                "notes": notes,
-            }
-            for caption, header, rows, notes in [*tables, _by_image(found)]
+        by_image = [
+            [r.metric, r.codec, i.image, _percent(i.percent), f"{i.overlap:.0%}" if i.percent is not None else "", i.reason]
+            for r in found.results
+            for i in r.images
         ]
-        command = shlex.join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("harness", "__main__.py") else ""
+        heading = ["metric", "codec", "image", "rate", "overlap of the curves", "left out because"]
+        shown = [
+            one._replace(rows=[["" if v is None else str(v) for v in row] for row in one.rows])._asdict()
+            for one in [*tables, _Table("By image", heading, by_image, [])]
+        ]
         title = f"{', '.join(table.codecs)}: rate against {chosen.anchor}"
-        score_report.write_codec_page(chosen.report, title, shown, drawn, command)
+        score_report.write_codec_page(chosen.report, title, shown, drawn, o.own_command())
         _log.info(f"report written to {chosen.report}")
     if chosen.as_json:
-        echo(json.dumps(found.json(), indent=2, ensure_ascii=False))
+        echo(o.json_text(found.json()))
         return
     width = o.table_width(chosen.wide)
     for number, (caption, header, rows, notes) in enumerate(tables):
         text = score_report.formatted(header, rows, chosen.form, width, _DROPS)
-        echo(
-            text
-            if chosen.form == "csv"
-            else "\n".join([*([""] if number else []), f"{caption}", "", text, *([""] if notes else []), *notes])
-        )
+        if chosen.form != "csv":
+            text = "\n".join([*([""] if number else []), caption, "", text, *([""] if notes else []), *notes])
+        echo(text)
 
 
-def _tables(found: CodecComparison) -> list[Table]:
-    header = ["metric", "codec", "rate", "95 %", "images", "need less", "left out"]
-    rows: list[list[object]] = [
-        [
-            r.metric,
-            r.codec,
-            _percent(r.rate.mean),
-            _interval(r.rate, "{:+.2f}"),
-            f"{r.rate.n} of {len(r.images)}",
-            f"{r.gaining} of {r.rate.n}",
-            len(r.left_out),
-        ]
-        for r in found.results
-    ]
-    notes = [line for result in found.results for line in _left_out(result)]
+def _tables(found: CodecComparison) -> list[_Table]:
+    rows: list[list[object]] = []
+    notes = []
+    for r in found.results:
+        counts = [f"{r.rate.n} of {len(r.images)}", f"{r.gaining} of {r.rate.n}", len(r.left_out)]
+        rows.append([r.metric, r.codec, _percent(r.rate.mean), _interval(r.rate, "{:+.2f}"), *counts])
+        # A line for each reason why images are not in the mean.
+        for reason, count in Counter(image.reason.partition(":")[0] for image in r.left_out).items():
+            images = [f"{i.image} ({i.reason})" for i in r.left_out if i.reason.partition(":")[0] == reason]
+            shown = "; ".join(images[:5]) + (f"; and {count - 5} more" if count > 5 else "")
+            notes.append(f"{r.metric}, {r.codec}: left out of the mean: {shown}")
     turned = [m.name for m in found.table.metrics if not m.higher_is_better]
     notes += [f"lower is better, with the sign changed for the curves: {', '.join(turned)}"] if turned else []
     name = {"akima": "Akima", "pchip": "PCHIP"}[found.method]
     caption = f"Bjontegaard's rate difference from {found.anchor} ({found.table.rate}, {name}); negative: needs less rate"
-    tables: list[Table] = [(caption, header, rows, notes)]
+    tables = [_Table(caption, ["metric", "codec", "rate", "95 %", "images", "need less", "left out"], rows, notes)]
     at = [
-        [
-            r.metric,
-            r.codec,
-            s.setting,
-            _number(s.quality.mean),
-            _interval(s.quality, "{:+.4f}"),
-            _percent(s.rate_percent.mean),
-            s.quality.n,
-        ]
+        [r.metric, r.codec, s.setting, *_difference(s.quality), _percent(s.rate_percent.mean), s.quality.n]
         for r in found.results
         for s in r.at_settings
     ]
     if at:
         setting = found.table.setting or "setting"
         text = f"Differences from {found.anchor} at equal {setting}, paired by image"
-        tables.append((text, ["metric", "codec", setting, "difference", "95 %", "rate", "images"], at, []))
+        tables.append(_Table(text, ["metric", "codec", setting, "difference", "95 %", "rate", "images"], at, []))
     return tables
-
-
-def _by_image(found: CodecComparison) -> Table:
-    rows: list[list[object]] = [
-        [r.metric, r.codec, i.image, _percent(i.percent), f"{i.overlap:.0%}" if i.percent is not None else "", i.reason]
-        for r in found.results
-        for i in r.images
-    ]
-    return "By image", ["metric", "codec", "image", "rate", "overlap of the curves", "left out because"], rows, []
-
-
-def _left_out(result: CodecResult) -> list[str]:
-    """A line for each reason why images are not in the mean."""
-    lines = []
-    for reason, count in Counter(image.reason.partition(":")[0] for image in result.left_out).items():
-        images = [i for i in result.left_out if i.reason.partition(":")[0] == reason]
-        shown = "; ".join(f"{i.image} ({i.reason})" for i in images[:5]) + (f"; and {count - 5} more" if count > 5 else "")
-        lines.append(f"{result.metric}, {result.codec}: left out of the mean: {shown}")
-    return lines
 
 
 def _percent(value: float | None) -> str:
     return "not defined" if value is None else f"{value:+.2f} %"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:+.4f}"
+def _difference(mean: MeanOver) -> list[str]:
+    return ["" if mean.mean is None else f"{mean.mean:+.4f}", _interval(mean, "{:+.4f}")]
 
 
 def _interval(mean: MeanOver, form: str) -> str:
@@ -199,20 +162,14 @@ def compare_by(path: str, by: str, how: Mapping[str, Any], as_json: bool, width:
 
     rankings = codecs.rank(codecs.read_score_table(path, by=by, rates=False, **how))
     if as_json:
-        echo(json.dumps([asdict(ranking) for ranking in rankings], indent=2, ensure_ascii=False))
+        echo(o.json_text([asdict(ranking) for ranking in rankings]))
         return
     for number, ranking in enumerate(rankings):
-        rows: list[list[object]] = [
-            [
-                p.name,
-                f"{p.mean:.4f}",
-                "" if p.difference is None else _number(p.difference.mean),
-                "" if p.difference is None else _interval(p.difference, "{:+.4f}"),
-                probability(p.p_adjusted),
-                "best group" if p.best and ranking.images >= FEWEST_REFERENCES else "",
-            ]
-            for p in ranking.places
-        ]
+        rows: list[list[object]] = []
+        for p in ranking.places:
+            best = "best group" if p.best and ranking.images >= FEWEST_REFERENCES else ""
+            away = ["", ""] if p.difference is None else _difference(p.difference)
+            rows.append([p.name, f"{p.mean:.4f}", *away, probability(p.p_adjusted), best])
         polarity = "higher" if ranking.higher_is_better else "lower"
         echo(
             ("\n" if number else "")

@@ -36,7 +36,7 @@ class AgreementOptions:
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(o.TableOutput):
     """What `harness compare` takes."""
 
     a: Annotated[str, Argument(shell_complete=completion.cards("models"))]
@@ -53,9 +53,6 @@ class CompareOptions:
     cards: o.Cards
     runs: o.Runs
     seed: o.Seed
-    quiet: o.Quiet
-    wide: o.Wide
-    as_json: o.Json
 
 
 @click.command("agreement")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ PasswordFile = Annotated[str | None, Option(metavar="FILE", help="Read the passw
 
 
 @dataclass(frozen=True)
-class CheckOptions:
+class CheckOptions(o.Output):
     """What `harness data check` takes."""
 
     name: o.DatasetName
@@ -30,8 +29,6 @@ class CheckOptions:
     root: o.Root
     cards: o.Cards
     workers: o.Threads
-    quiet: o.Quiet
-    as_json: o.Json
 
 
 @dataclass(frozen=True)
@@ -85,14 +82,9 @@ def data_check(chosen: CheckOptions) -> None:
     card = datasets.dataset_card(chosen.name, chosen.cards)
     searched = chosen.root or not datasets.is_table(chosen.name)
     place = datasets.data_root(card.folder or card.name, chosen.root) if searched else None
-    report = check(
-        card,
-        place,
-        full=chosen.full,
-        allow_incomplete=chosen.allow_incomplete,
-        workers=chosen.workers or None,
-    )
-    echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if chosen.as_json else report.text())
+    workers = chosen.workers or None
+    report = check(card, place, full=chosen.full, allow_incomplete=chosen.allow_incomplete, workers=workers)
+    echo(o.json_text(report.json()) if chosen.as_json else report.text())
     if not report.ok or (chosen.strict and any(p.severity != "information" for p in report.problems)):
         raise SystemExit(1)
 
@@ -104,13 +96,10 @@ def data_get(chosen: GetOptions) -> None:
     from harness.datasets import dataset_card, download
     from harness.runtime.progress import counted
 
+    card, password = dataset_card(chosen.name, chosen.cards), _password(chosen.password_file)
     with counted(f"downloading {chosen.name}", unit="bytes") as step:
         lines = download.get(
-            dataset_card(chosen.name, chosen.cards),
-            chosen.root,
-            progress=lambda file, done, total: step(done, total),
-            offline=chosen.offline,
-            password=_password(chosen.password_file),
+            card, chosen.root, progress=lambda file, done, total: step(done, total), offline=chosen.offline, password=password
         )
     echo("\n".join(lines))
 
@@ -122,13 +111,10 @@ def data_unpack(chosen: UnpackOptions) -> None:
     from harness.datasets import dataset_card, download
     from harness.runtime.progress import counted
 
+    card, password = dataset_card(chosen.name, chosen.cards), _password(chosen.password_file)
     with counted(f"unpacking {chosen.name}", unit="bytes") as step:
         lines = download.unpack_archives(
-            dataset_card(chosen.name, chosen.cards),
-            chosen.root,
-            chosen.archives,
-            progress=lambda file, done, total: step(done, total),
-            password=_password(chosen.password_file),
+            card, chosen.root, chosen.archives, progress=lambda file, done, total: step(done, total), password=password
         )
     echo("\n".join(lines))
 

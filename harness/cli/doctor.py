@@ -7,11 +7,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -37,38 +35,39 @@ class DoctorOptions:
 def doctor(chosen: DoctorOptions) -> None:
     """Say what is installed, which device there is, and where things are kept."""
     found = facts(chosen.runs)
-    echo(json.dumps(found, indent=2) if chosen.as_json else as_text(found))
-    if any(not ok for ok in found["ok"].values()):
+    echo(json.dumps(asdict(found), indent=2) if chosen.as_json else as_text(found))
+    if not all(found.ok.values()):
         raise SystemExit(1)
 
 
-REQUIRED = (
-    "torch",
-    "torchvision",
-    "timm",
-    "pandas",
-    "scipy",
-    "ray",
-    "mlflow",
-    "PIL",
-    "tabulate",
-    "click",
-    "rich",
-    "safetensors",
-    "cv2",
-    "openpyxl",
-)
-
-
+REQUIRED = tuple("torch torchvision timm pandas scipy ray mlflow PIL tabulate click rich safetensors cv2 openpyxl".split())
 EXTRAS = ("pyiqa", "piq", "lpips", "stlpips_pytorch")
 
 
-def facts(runs_folder: str) -> dict[str, Any]:
-    """Everything that is checked; `ok` says which parts would stop work."""
+@dataclass(frozen=True)
+class Facts:
+    """Everything that is checked."""
+
+    versions: dict[str, str]
+    missing: list[str]
+    extras: list[str]
+    processor: str
+    cores: int | None
+    device: list[str]
+    cards: dict[str, int]
+    card_problem: str
+    folders: dict[str, str]
+    free_gb: float
+    ok: dict[str, bool]
+    """Which parts would stop work: those that are not."""
+
+
+def facts(runs_folder: str) -> Facts:
+    """Look at what is installed, and at the folders."""
     from harness.datasets import data_folder
     from harness.models.weights import weights_folder
 
-    cards: dict[str, Any] = {}
+    cards: dict[str, int] = {}
     try:
         cards = {kind: len(load_cards(kind)) for kind in KINDS}
         card_problem = ""
@@ -78,24 +77,20 @@ def facts(runs_folder: str) -> dict[str, Any]:
     place = Path(runs_folder)
     nearest = next(p for p in (place, *place.absolute().parents) if p.exists())
     free = shutil.disk_usage(nearest).free
-    return {
-        "versions": {**libraries(), "ray": _version("ray"), "mlflow": _version("mlflow")},
-        "missing": missing,
-        "extras": [name for name in EXTRAS if importlib.util.find_spec(name)],
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "device": _devices() if "torch" not in missing else [],
-        "cards": cards,
-        "card_problem": card_problem,
-        "folders": {"runs": str(place.absolute()), "weights": str(weights_folder()), "data": str(data_folder().absolute())},
-        "free_gb": round(free / 1e9, 1),
-        "ok": {
-            "dependencies": not missing,
-            "cards": not card_problem,
-            "runs folder writable": os.access(nearest, os.W_OK),
-            "free space": free > 1e9,
-        },
-    }
+    writable = os.access(nearest, os.W_OK)
+    return Facts(
+        versions={**libraries(), "ray": _version("ray"), "mlflow": _version("mlflow")},
+        missing=missing,
+        extras=[name for name in EXTRAS if importlib.util.find_spec(name)],
+        processor=processor(),
+        cores=os.cpu_count(),
+        device=_devices() if "torch" not in missing else [],
+        cards=cards,
+        card_problem=card_problem,
+        folders={"runs": str(place.absolute()), "weights": str(weights_folder()), "data": str(data_folder().absolute())},
+        free_gb=round(free / 1e9, 1),
+        ok={"dependencies": not missing, "cards": not card_problem, "runs folder writable": writable, "free space": free > 1e9},
+    )
 
 
 def _version(package: str) -> str:
@@ -116,12 +111,12 @@ def _devices() -> list[str]:
     return [*names, f"cpu, {threads if threads.isdecimal() else os.cpu_count()} threads"]
 
 
-def as_text(facts: Mapping[str, Any]) -> str:
+def as_text(facts: Facts) -> str:
     """The facts for a person, faults marked."""
-    lines = [f"{name:16} {version}" for name, version in facts["versions"].items()]
-    lines += [f"{'extras':16} {', '.join(facts['extras']) or 'none'}"]
-    lines += [f"{'processor':16} {facts['processor']}, {facts['cores']} cores", f"{'devices':16} {'; '.join(facts['device'])}"]
-    lines += [f"{'cards':16} " + ", ".join(f"{count} {kind}" for kind, count in facts["cards"].items()) + facts["card_problem"]]
-    lines += [f"{name:16} {path}" for name, path in facts["folders"].items()] + [f"{'free space':16} {facts['free_gb']} GB"]
-    lines += [f"{'ok' if ok else 'FAULT':16} {name}" for name, ok in facts["ok"].items()]
+    lines = [f"{name:16} {version}" for name, version in facts.versions.items()]
+    lines += [f"{'extras':16} {', '.join(facts.extras) or 'none'}"]
+    lines += [f"{'processor':16} {facts.processor}, {facts.cores} cores", f"{'devices':16} {'; '.join(facts.device)}"]
+    lines += [f"{'cards':16} " + ", ".join(f"{count} {kind}" for kind, count in facts.cards.items()) + facts.card_problem]
+    lines += [f"{name:16} {path}" for name, path in facts.folders.items()] + [f"{'free space':16} {facts.free_gb} GB"]
+    lines += [f"{'ok' if ok else 'FAULT':16} {name}" for name, ok in facts.ok.items()]
     return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -10,7 +9,7 @@ import click
 
 from harness.cli import completion
 from harness.cli import options as o
-from harness.cli.options import WORDS, Argument, Option, echo, options, request_of
+from harness.cli.options import WORDS, Argument, Option, echo, filled, options, request_of
 
 _DATASET = "Fit on the validation part of this dataset, else on all of it."
 _TRIALS = {"default": 1000, "show_default": True, "type": click.IntRange(1), "help": "Try N weightings."}
@@ -24,7 +23,7 @@ _CONCURRENCY = "Search N chains side by side; default: --workers, or one for eac
 
 
 @dataclass(frozen=True)
-class EnsembleOptions:
+class EnsembleOptions(o.Work):
     """What `harness ensemble` takes."""
 
     members: Annotated[tuple[str, ...], Argument(required=True, metavar="MEMBER...", shell_complete=completion.cards("models"))]
@@ -41,17 +40,6 @@ class EnsembleOptions:
     lower: Annotated[tuple[str, ...], Option("--lower-is-better", metavar="MEMBER", help=_LOWER)]
     concurrency: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help=_CONCURRENCY)]
     out: Annotated[str, Option(required=True, metavar="CARD.toml", help="Write the ensemble's card there.")]
-    runs: o.Runs
-    cards: o.Cards
-    device: o.Device
-    seed: o.Seed
-    offline: o.Offline
-    workers: o.Workers
-    ray: o.Ray
-    batch: o.Batch
-    mlflow_uri: o.Mlflow
-    quiet: o.Quiet
-    as_json: o.Json
 
 
 @click.command()
@@ -61,18 +49,5 @@ def ensemble(chosen: EnsembleOptions) -> None:
     from harness.ensembles.build import EnsembleRequest
     from harness.ensembles.build import ensemble as make
 
-    request = request_of(chosen, model="")
-    wanted = EnsembleRequest(
-        chosen.out,
-        test_on=chosen.test_on,
-        trials=chosen.trials,
-        objective=chosen.objective,
-        method=chosen.method,
-        scalings=chosen.scalings,
-        crops=chosen.crops,
-        lower=chosen.lower,
-        concurrency=chosen.concurrency,
-        one_scaling=chosen.one_scaling,
-    )
-    made = make(chosen.members, request, wanted)
-    echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))
+    made = make(chosen.members, request_of(chosen, model=""), filled(EnsembleRequest, chosen))
+    echo(o.json_text(made.json()) if chosen.as_json else str(made))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import click
 
@@ -127,11 +125,11 @@ def show(chosen: ShowOptions) -> None:
         name = dataset_card(name, chosen.cards).name
     if name is not None and not chosen.latex and chosen.html is None and standings.is_challenge(name, chosen.cards):
         rows = standings.numbers(name, chosen.runs, chosen.cards) if chosen.as_json else None
-        echo(_json(rows) if chosen.as_json else standings.show(name, chosen.runs, chosen.cards, width))
+        echo(o.json_text(rows) if chosen.as_json else standings.show(name, chosen.runs, chosen.cards, width))
     elif chosen.html is not None:
         echo(str(leaderboard.write_page(chosen.html or None, chosen.runs, chosen.boards, name)))
     elif chosen.as_json:
-        echo(_json(leaderboard.numbers(name, chosen.runs, chosen.boards)))
+        echo(o.json_text(leaderboard.numbers(name, chosen.runs, chosen.boards)))
     else:
         columns = chosen_columns(chosen.columns, FIGURES | OTHERS)
         how = leaderboard.Latex(columns, chosen.intervals, chosen.standalone) if chosen.latex else None
@@ -151,7 +149,7 @@ def _suite(suite: str, chosen: ShowOptions) -> str:
     for line in unreadable:
         echo(f"left out: {line}", err=True)
     if chosen.as_json:
-        return _json(facts(shown))
+        return o.json_text(facts(shown))
     if chosen.as_csv:
         return matrix_text.csv(shown).rstrip("\n")
     if chosen.as_markdown:
@@ -169,7 +167,8 @@ def add(chosen: AddOptions) -> None:
     from harness import leaderboard
 
     leaderboard.add(chosen.folders, chosen.boards)
-    _written(leaderboard.write(chosen.boards))
+    for path in leaderboard.write(chosen.boards):
+        echo(str(path), err=True)
 
 
 @leaderboard_.command("write")
@@ -184,7 +183,8 @@ def write(chosen: WriteOptions) -> None:
         folders = leaderboard.committed(chosen.name, chosen.boards)
         for folder, changed in verify.measure_all_again(folders, cards=chosen.cards):
             echo("\n".join(f"{folder}: {line}" for line in changed or ["figures as before"]), err=True)
-    _written(leaderboard.write(chosen.boards))
+    for path in leaderboard.write(chosen.boards):
+        echo(str(path), err=True)
 
 
 @leaderboard_.command("check")
@@ -196,12 +196,3 @@ def check(chosen: CheckOptions) -> None:
     differences = leaderboard.check(chosen.boards)
     echo("\n".join(differences) or f"{chosen.boards}: every table is what its records give")
     raise SystemExit(1 if differences else 0)
-
-
-def _written(paths: Sequence[Any]) -> None:
-    for path in paths:
-        echo(str(path), err=True)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)

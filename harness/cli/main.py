@@ -47,36 +47,31 @@ for _command in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 done, 1 failed, 2 a bad request, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     with streams.guarded() as out:
-        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a name that is not text is shown by its bytes, in JSON as an escape
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            with signals.heard(), logs.handled(show_message):
+                done = cli.main(words, prog_name="harness", standalone_mode=False)
+                status = done if isinstance(done, int) else 0
+        except BaseException as error:
+            # On its way a stop may have been turned into an error of some library's.
+            stopped = signals.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt | click.Abort) else None)
+            if ("--debug" in words and not isinstance(error, click.ClickException)) or (
+                stopped is None and isinstance(error, SystemExit)
+            ):
+                raise
+            if stopped:
+                echo("harness: stopped; the same command goes on from here", err=True)
+            status = 128 + stopped if stopped else _failed(error)
         if out is not None and (refused := out.refusal()) is not None:
             status = status or 1
             # A reader who has seen enough (`| head`) is told nothing.
             if not isinstance(refused, BrokenPipeError):
                 click.echo(f"harness: standard output cannot be written: {refused.strerror}", err=True)
     sys.exit(status)
-
-
-def _run(words: Sequence[str]) -> int:
-    debug = "--debug" in words
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that is not text is shown by its bytes, in JSON as an escape
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        with signals.heard(), logs.handled(show_message):
-            status = cli.main(words, prog_name="harness", standalone_mode=False)
-    except BaseException as error:
-        # On its way a stop may have been turned into an error of some library's.
-        stopped = signals.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt | click.Abort) else None)
-        if (debug and not isinstance(error, click.ClickException)) or (stopped is None and isinstance(error, SystemExit)):
-            raise
-        return _stopped(stopped) if stopped else _failed(error)
-    return status if isinstance(status, int) else 0
-
-
-def _stopped(number: int) -> int:
-    echo("harness: stopped; the same command goes on from here", err=True)
-    return 128 + number
 
 
 def _failed(error: BaseException) -> int:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import click
@@ -42,9 +46,10 @@ class Option:
 
     def decorator(self, name: str, kind: Any) -> Callable[[F], F]:
         """The click decorator of the field `name`, of type `kind`."""
-        implied: dict[str, Any] = {"is_flag": True} if kind is bool else {"multiple": True} if get_origin(kind) is tuple else {}
-        implied["shell_complete"] = completion.for_metavar(self.attributes.get("metavar") or "")
-        return click.option(self.flag or f"--{name.replace('_', '-')}", name, **(implied | self.attributes))
+        implied = {"is_flag": True} if kind is bool else {"multiple": True} if get_origin(kind) is tuple else {}
+        completer = completion.for_metavar(self.attributes.get("metavar") or "")
+        attributes = {"shell_complete": completer, **implied, **self.attributes}
+        return click.option(self.flag or f"--{name.replace('_', '-')}", name, **attributes)
 
 
 class Argument(Option):
@@ -52,37 +57,32 @@ class Argument(Option):
 
     def decorator(self, name: str, kind: Any) -> Callable[[F], F]:
         """The click decorator of the field `name`, of type `kind`."""
-        implied: dict[str, Any] = {"nargs": -1} if get_origin(kind) is tuple else {"required": type(None) not in get_args(kind)}
-        return click.argument(name, **(implied | self.attributes))
-
-
-def parse_settings(pairs: Sequence[str]) -> dict[str, str]:
-    """`["a.b=1"]` as `{"a.b": "1"}`."""
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--set {pair}: expected KEY=VALUE, such as protocol.crops=five")
-        settings[key.strip()] = value.strip()
-    return settings
-
-
-def parse_words(text: str | None) -> tuple[str, ...]:
-    """`"a, b"` as `("a", "b")`."""
-    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
-
-
-WORDS: Mapping[str, Any] = {
-    "multiple": False,
-    "metavar": "A,B,...",
-    "callback": lambda context, parameter, value: parse_words(value),
-}
-"""Attributes of an option whose value is a list of words with commas between them."""
+        implied = {"nargs": -1} if get_origin(kind) is tuple else {"required": type(None) not in get_args(kind)}
+        return click.argument(name, **{**implied, **self.attributes})
 
 
 def _set_quiet(context: click.Context, parameter: click.Parameter, value: bool) -> bool:
     logs.set_level(quiet=value)
     return value
+
+
+def _words(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (value or "").split(",") if word.strip())
+
+
+def _settings(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    settings = {}
+    for pair in value:
+        key, equals, given = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {pair}: expected KEY=VALUE, such as protocol.crops=five")
+        settings[key.strip()] = given.strip()
+    return settings
+
+
+WORDS: Mapping[str, Any] = {"multiple": False, "metavar": "A,B,...", "callback": _words}
+"""Attributes of an option whose value is a list of words with commas between them."""
+SETTINGS: Mapping[str, Any] = {"multiple": True, "metavar": "KEY=VALUE", "callback": _settings}
 
 
 _MODELS = completion.cards("models")
@@ -94,11 +94,6 @@ _WORKERS = "Share the work among N processes; 0 or 1: this one works, with a thr
 _QUIET = "Show warnings and errors only: no progress, no remarks."
 _CARDS = "Look for cards in this folder too; repeatable."
 _ROOT = "The dataset lies in this folder; default: $HARNESS_DATA/<name>, data/<name>."
-SETTINGS: Mapping[str, Any] = {
-    "multiple": True,
-    "metavar": "KEY=VALUE",
-    "callback": lambda context, parameter, value: parse_settings(value),
-}
 
 DATASET: Mapping[str, Any] = {"metavar": "NAME|TABLE.csv", "shell_complete": completion.cards("datasets")}
 PROTOCOL: Mapping[str, Any] = {"metavar": "NAME", "shell_complete": completion.keys_of("datasets", "protocols", "dataset")}
@@ -113,10 +108,7 @@ Model = Annotated[str, Argument(metavar="NAME", shell_complete=_MODELS)]
 Models = Annotated[tuple[str, ...], Argument(shell_complete=_MODELS)]
 DatasetName = Annotated[str, Argument(metavar="NAME", shell_complete=completion.cards("datasets"))]
 Cards = Annotated[tuple[str, ...], Option(metavar="DIR", help=_CARDS)]
-Device = Annotated[
-    str | None,
-    Option(help="Compute on cpu, cuda, cuda:1, ...; default: a GPU if there is one.", **_DEVICE),
-]
+Device = Annotated[str | None, Option(help="Compute on cpu, cuda, cuda:1, ...; default: a GPU if there is one.", **_DEVICE)]
 Seed = Annotated[int, Option(default=0, show_default=True, type=_AT_LEAST_0, help="Start all random choices from this number.")]
 Offline = Annotated[bool, Option(help="Never use the network.")]
 Limit = Annotated[int | None, Option(type=_AT_LEAST_1, metavar="N", help="Score at most N pairs of each part (marked).")]
@@ -138,11 +130,63 @@ Protocol = Annotated[str | None, Option(help="Train, validate and test on the im
 _DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks of errors.")
 
 
+@dataclass(frozen=True)
+class Output:
+    """Options of commands whose result may be a JSON document."""
+
+    quiet: Quiet
+    as_json: Json
+
+
+@dataclass(frozen=True)
+class CardsOutput(Output):
+    """Options of commands that look up cards, too."""
+
+    cards: Cards
+
+
+@dataclass(frozen=True)
+class TableOutput:
+    """Options of commands that print tables."""
+
+    quiet: Quiet
+    wide: Wide
+    as_json: Json
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How models are loaded, and where they score."""
+
+    cards: Cards
+    device: Device
+    seed: Seed
+    offline: Offline
+    workers: Workers
+    ray: Ray
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Where runs are shown besides."""
+
+    mlflow_uri: Mlflow
+
+
+@dataclass(frozen=True)
+class Work(Scoring, Mirror, Output):
+    """Options of commands that make runs."""
+
+    runs: Runs
+
+
 def options(group: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
     """Give a command the options that a dataclass declares, and `--debug`; the command is called with one instance of it.
 
     Args:
-        group: A dataclass whose fields are annotated with Option or Argument. Their order is that of `--help`.
+        group: A dataclass whose fields are annotated with Option or Argument. Their order is that of `--help`; those of its bases
+            follow its own.
     """
 
     def decorate(function: Callable[[T], None]) -> Callable[..., None]:
@@ -152,28 +196,35 @@ def options(group: type[T]) -> Callable[[Callable[[T], None]], Callable[..., Non
 
         hints = get_type_hints(group, include_extras=True)
         command = _DEBUG(command)
-        for field in reversed(fields(group)):  # type: ignore[arg-type]
-            kind, *declared = get_args(hints[field.name])
-            command = declared[-1].decorator(field.name, kind)(command)
+        for name in reversed(dict.fromkeys(name for one in group.__mro__ for name in inspect.get_annotations(one))):
+            kind, *declared = get_args(hints[name])
+            command = declared[-1].decorator(name, kind)(command)
         return command
 
     return decorate
 
 
-def request_of(chosen: Any, **others: Any) -> Request:
-    """The engine's request, from the options that have the names of its fields, and `others`."""
+def filled(kind: type[T], chosen: object, **others: Any) -> T:
+    """The dataclass `kind`, from the options that have the names of its fields, and `others`."""
+    names = {one.name for one in fields(kind)}  # type: ignore[arg-type]
+    return kind(**({name: value for name, value in vars(chosen).items() if name in names} | others))
+
+
+def request_of(chosen: object, **others: Any) -> Request:
+    """The engine's request, filled by `filled`."""
     from harness.engine.request import Request
 
-    names = {one.name for one in fields(Request)}
-    return Request(**({name: value for name, value in vars(chosen).items() if name in names} | others))
+    return filled(Request, chosen, **others)
 
 
-def parse_seeds(text: str, seed: int) -> list[int]:
-    """`"0,1"` as `[0, 1]`; refused next to a `seed` of its own."""
-    words = [word.strip() for word in text.split(",")]
-    if seed or not all(word.isdecimal() for word in words):
-        raise UsageError(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2, and no --seed")
-    return [int(word) for word in words]
+def own_command() -> str:
+    """The command that is running, as one types it; empty where another program called the harness."""
+    return shlex.join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("harness", "__main__.py") else ""
+
+
+def json_text(document: object) -> str:
+    """What `--json` prints."""
+    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def table_width(wide: bool) -> int | None:
@@ -189,27 +240,18 @@ def echo(text: str, *, err: bool = False) -> None:
     """
     text = visible_document(text)
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    click.echo(text if plain or not (sys.stderr if err else sys.stdout).isatty() else _emphasised(text), err=err)
-
-
-def _emphasised(text: str) -> str:
-    """`text` with headers of tables and figures of the best group in bold, rules dim, warnings yellow and errors red."""
-    lines = text.split("\n")
-    for rule in [n for n, line in enumerate(lines) if _RULE.fullmatch(line)]:
-        lines[rule] = click.style(lines[rule], dim=True)
-        above = rule - 1
-        while above >= 0 and lines[above].strip():
-            lines[above] = click.style(lines[above], bold=True)
-            above -= 1
-    text = _BEST.sub(lambda found: click.style(found[0], bold=True), "\n".join(lines))
-    return _PREFIX.sub(lambda found: click.style(found[0], fg="red" if found[0] == "harness:" else "yellow", bold=True), text)
-
-
-_RULE, _BEST, _PREFIX = (
-    re.compile(r"-+(?:  -+)+"),
-    re.compile(r"(?<![\w.])-?\d*\.\d+\*"),
-    re.compile(r"\A(?:harness|warning):"),
-)
+    if not plain and (sys.stderr if err else sys.stdout).isatty():
+        lines = text.split("\n")
+        for rule in [n for n, line in enumerate(lines) if re.fullmatch(r"-+(?:  -+)+", line)]:
+            lines[rule] = click.style(lines[rule], dim=True)
+            above = rule - 1
+            while above >= 0 and lines[above].strip():
+                lines[above] = click.style(lines[above], bold=True)
+                above -= 1
+        best, prefix = r"(?<![\w.])-?\d*\.\d+\*", r"\A(?:harness|warning):"
+        text = re.sub(best, lambda found: click.style(found[0], bold=True), "\n".join(lines))
+        text = re.sub(prefix, lambda it: click.style(it[0], fg="red" if it[0] == "harness:" else "yellow", bold=True), text)
+    click.echo(text, err=err)
 
 
 def show_message(level: int, text: str) -> None:

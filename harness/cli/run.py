@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from harness.cli.options import Option, echo, options
 from harness.runtime.errors import HarnessError, UsageError
 
 if TYPE_CHECKING:
-    from harness.datasets.suites import Suite
     from harness.engine.run import Outcome
 
 _log = logging.getLogger(__package__)
@@ -25,7 +23,7 @@ _SPLITS = "Make only the first N of the protocol's repeated splits; such a recor
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(o.TableOutput):
     """What `harness run` takes."""
 
     models: o.Models
@@ -56,9 +54,6 @@ class RunOptions:
     ray: o.Ray
     batch: o.Batch
     mlflow_uri: o.Mlflow
-    quiet: o.Quiet
-    wide: o.Wide
-    as_json: o.Json
 
 
 @click.command()
@@ -80,7 +75,10 @@ def run(chosen: RunOptions) -> None:
     names = dict.fromkeys([chosen.name] if chosen.name else chosen.models)
     requests = [o.request_of(chosen, model=model, dataset=chosen.dataset or "") for model in names]
     if chosen.seeds is not None:
-        requests = [one for request in requests for one in of_seeds(request, o.parse_seeds(chosen.seeds, chosen.seed))]
+        words = [word.strip() for word in chosen.seeds.split(",")]
+        if chosen.seed or not all(word.isdecimal() for word in words):
+            raise UsageError(f"--seeds {chosen.seeds}: expected whole numbers with commas, such as 0,1,2, and no --seed")
+        requests = [one for request in requests for one in of_seeds(request, [int(word) for word in words])]
     outcomes: Sequence[Outcome]
     faults: Sequence[HarnessError]
     if chosen.suite:
@@ -98,12 +96,17 @@ def run(chosen: RunOptions) -> None:
         for outcome, found in zip(outcomes, compared, strict=True)
     ]
     if chosen.as_json:
-        echo(json.dumps(results, indent=2, ensure_ascii=False))
+        echo(o.json_text(results))
     elif results:
         width = o.table_width(chosen.wide)
         echo(tables.run_table(results, width))
         if chosen.suite:
-            echo(f"\n{_matrix(suite, outcomes, width)}")
+            from harness.leaderboard.matrix import build_matrix
+            from harness.leaderboard.matrix_text import terminal
+
+            wanted = [(entry.name, entry.protocol) for entry in suite.datasets]
+            ran = [(one.folder, one.record) for one in outcomes]
+            echo(f"\n{terminal(build_matrix(suite.card.name, suite.card.title, wanted, ran), width=width)}")
         if published := published_table((one for found in compared for one in found), width):
             echo(f"\n{published}")
         for outcome in outcomes:
@@ -112,13 +115,3 @@ def run(chosen: RunOptions) -> None:
                 _log.info(f"{outcome.record.model}: report {outcome.folder / PAGE}")
     if faults:
         raise faults[0] if len(faults) == 1 else HarnessError("\n".join(map(str, faults)))
-
-
-def _matrix(suite: Suite, outcomes: Sequence[Outcome], width: int | None) -> str:
-    """What this command ran, as one table of models by datasets."""
-    from harness.leaderboard.matrix import build_matrix
-    from harness.leaderboard.matrix_text import terminal
-
-    wanted = [(entry.name, entry.protocol) for entry in suite.datasets]
-    shown = build_matrix(suite.card.name, suite.card.title, wanted, [(one.folder, one.record) for one in outcomes])
-    return terminal(shown, width=width)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,14 +19,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.datasets.folders import ImagePair
-    from harness.engine.unlabelled import ScoredPair
 
 _log = logging.getLogger(__package__)
 
 FORMS = ("table", "csv", "markdown", "latex", "json")
 _BY_SUFFIX = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json", ".txt": "table"}
-
-
+_MODELS: Mapping[str, Any] = {"metavar": "MODEL... [REFERENCE DISTORTED]", "shell_complete": completion.cards("models")}
 _PATTERN = (
     "Read paths below --distorted so, such as {codec}/{quality}/{name}.png: {name} is the reference's stem, other fields become "
     "columns. Without an extension it fits images of any kind. Default: equal relative paths, else equal stems."
@@ -42,12 +37,10 @@ _REPORT = "Write a page: distributions, means, worst pairs, where metrics disagr
 
 
 @dataclass(frozen=True)
-class ScoreOptions:
+class ScoreOptions(o.Scoring, o.TableOutput):
     """What `harness score` takes."""
 
-    words: Annotated[
-        tuple[str, ...], Argument(metavar="MODEL... [REFERENCE DISTORTED]", shell_complete=completion.cards("models"))
-    ]
+    words: Annotated[tuple[str, ...], Argument(**_MODELS)]
     reference: Annotated[str | None, Option(metavar="DIR|FILE", help=_REFERENCE)]
     distorted: Annotated[tuple[str, ...], Option(metavar="DIR|FILE", help=_DISTORTED)]
     pattern: Annotated[str | None, Option(metavar="P", help=_PATTERN)]
@@ -59,16 +52,6 @@ class ScoreOptions:
     root: o.Root
     weights: o.Weights
     settings: o.Settings
-    cards: o.Cards
-    device: o.Device
-    seed: o.Seed
-    offline: o.Offline
-    workers: o.Workers
-    ray: o.Ray
-    batch: o.Batch
-    quiet: o.Quiet
-    wide: o.Wide
-    as_json: o.Json
 
     @property
     def several(self) -> bool:
@@ -80,10 +63,9 @@ class ScoreOptions:
         """The words that name models."""
         return list(self.words if self.several else self.words[:-2])
 
-    def loading(self) -> dict[str, Any]:
+    def loading(self) -> Mapping[str, Any]:
         """How the models are loaded and called: what engine.unlabelled takes by name."""
-        names = ("weights", "settings", "cards", "device", "seed", "offline", "batch")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in "weights settings cards device seed offline batch".split()}
 
     def require_whole(self) -> None:
         """Raise UsageError for what does not go together."""
@@ -140,21 +122,25 @@ def score(chosen: ScoreOptions) -> None:
             journal.unlink(missing_ok=True)
         _log.info(f"{len(results)} scores written to {out}")
     if chosen.as_json:
-        echo(json.dumps([unlabelled.as_json(pair, scored) for pair, scored in results], indent=2, ensure_ascii=False))
+        echo(o.json_text([unlabelled.as_json(pair, scored) for pair, scored in results]))
     elif not out:
         cells = [[pair.name, repr(scored.score)] if pairs else [repr(scored.score)] for pair, scored in results]
         echo(csv_text(cells).removesuffix("\n"))
 
 
 def _score_several(chosen: ScoreOptions) -> None:
+    import pandas as pd
+
     from harness.engine import unlabelled
     from harness.engine.scorer import Pair
     from harness.imaging import remarks
     from harness.results import score_report
 
     how = chosen.loading()
-    out, form = chosen.out, "json" if chosen.as_json else chosen.form
-    written, width = _form_of(out), o.table_width(chosen.wide)
+    out, form, width = chosen.out, "json" if chosen.as_json else chosen.form, o.table_width(chosen.wide)
+    suffix = Path(out).suffix.lower() if out else ".csv"
+    if suffix not in _BY_SUFFIX:
+        raise UsageError(f"--out {out}: the ending says the form, one of {', '.join(_BY_SUFFIX)}")
     images, columns = _image_pairs(chosen)
     table = [Pair(i.name, i.distorted, i.reference, i.reference_id) for i in images]
     ready = unlabelled.several(chosen.models, table, **how)
@@ -176,33 +162,30 @@ def _score_several(chosen: ScoreOptions) -> None:
     for number, one in enumerate(ready):
         if same := sum(row.results[number].identical for row in results):
             _log.info(f"{one.name}: {same} pairs are identical and have the card's score for that")
-    rows = _frame(images, columns, names, results)
+    rows = pd.DataFrame(
+        {fact: [getattr(i, fact) for i in images] for fact in ("name", "reference", "distorted", "reference_id")}
+        | {c: [i.columns[c] for i in images] for c in columns}
+        | {fact: [getattr(i, fact) for i in images] for fact in ("bytes", "pixels")}
+        | {name: [row.results[n].score for row in results] for n, name in enumerate(names)}
+    )
     better = {one.name: one.higher_is_better for one in ready}
     if out:
         from harness.files.atomic import write_text
 
-        write_text(out, _text(rows, names, columns, written) + "\n")
+        write_text(out, _text(rows, names, columns, _BY_SUFFIX[suffix]) + "\n")
         if journal is not None:
             journal.unlink(missing_ok=True)
         _log.info(f"{len(results)} pairs under {len(names)} models written to {out}")
     if chosen.report:
         title = f"{', '.join(names)} on {len(results)} pairs"
-        command = shlex.join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("harness", "__main__.py") else ""
         loaded = {one.name: one.scorer.model for one in ready}
-        score_report.write_page(chosen.report, title, rows, better, columns, command, loaded)
+        score_report.write_page(chosen.report, title, rows, better, columns, o.own_command(), loaded)
         _log.info(f"report written to {chosen.report}")
     if form or not out:
         echo(_text(rows, names, columns, form or "table", width))
     if form is None:
         found = score_report.means(rows, names, columns)
         echo(("" if out else "\n") + score_report.formatted(*score_report.means_rows(found, names), "table", width))
-
-
-def _form_of(out: str | None) -> str:
-    suffix = Path(out).suffix.lower() if out else ".csv"
-    if suffix not in _BY_SUFFIX:
-        raise UsageError(f"--out {out}: the ending says the form, one of {', '.join(_BY_SUFFIX)}")
-    return _BY_SUFFIX[suffix]
 
 
 def _image_pairs(chosen: ScoreOptions) -> tuple[list[ImagePair], tuple[str, ...]]:
@@ -219,9 +202,8 @@ def _image_pairs(chosen: ScoreOptions) -> tuple[list[ImagePair], tuple[str, ...]
         pairs, others = unlabelled.one_pair(*chosen.words[-2:]), {}
     else:
         pairs, others = unlabelled.read_pairs(chosen.pairs, chosen.root), unlabelled.other_columns(chosen.pairs)
-    others = {name: values for name, values in others.items() if name not in ("reference", "distorted", "reference_id")}
-    others.pop("bytes", None)
-    others.pop("pixels", None)
+    known = ("reference", "distorted", "reference_id", "bytes", "pixels")
+    others = {name: values for name, values in others.items() if name not in known}
     images = [
         ImagePair(p.name, p.distorted, p.reference, p.reference_id, {name: values[i] for name, values in others.items()})
         for i, p in enumerate(pairs)
@@ -229,33 +211,12 @@ def _image_pairs(chosen: ScoreOptions) -> tuple[list[ImagePair], tuple[str, ...]
     return measure_files(images), tuple(others)
 
 
-def _frame(
-    images: Sequence[ImagePair], columns: Sequence[str], models: Sequence[str], results: Sequence[ScoredPair]
-) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(
-        {
-            "name": [i.name for i in images],
-            "reference": [i.reference for i in images],
-            "distorted": [i.distorted for i in images],
-            "reference_id": [i.reference_id for i in images],
-            **{c: [i.columns[c] for i in images] for c in columns},
-            "bytes": [i.bytes for i in images],
-            "pixels": [i.pixels for i in images],
-            **{m: [row.results[n].score for row in results] for n, m in enumerate(models)},
-        }
-    )
-
-
 def _text(rows: pd.DataFrame, models: Sequence[str], columns: Sequence[str], form: str, width: int | None = None) -> str:
     from harness.results.score_report import formatted
 
     if form == "json":
         given = [c for c in rows.columns if c not in models]
-        documents = [
-            {**{c: row[c] for c in given}, "scores": {m: row[m] for m in models}} for row in rows.to_dict(orient="records")
-        ]
-        return json.dumps(documents, indent=2, ensure_ascii=False)
+        records = rows.to_dict(orient="records")
+        return o.json_text([{**{c: row[c] for c in given}, "scores": {m: row[m] for m in models}} for row in records])
     shown = list(rows.columns) if form == "csv" else ["name", *columns, *models]
     return formatted(shown, rows[shown].to_numpy(dtype=object).tolist(), form, width)

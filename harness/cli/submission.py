@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from typing import Annotated
@@ -30,7 +29,7 @@ _INPUT = "Work as a server's scoring program instead: DIR/ref has the labels, DI
 
 
 @dataclass(frozen=True)
-class SubmitOptions:
+class SubmitOptions(o.Work):
     """What `harness submit` takes."""
 
     model: Annotated[str, Argument(metavar="MODEL|RUN", shell_complete=completion.cards("models"))]
@@ -47,21 +46,10 @@ class SubmitOptions:
     rehash: o.Rehash
     limit: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help=_LIMIT)]
     strict: Strict
-    runs: o.Runs
-    cards: o.Cards
-    device: o.Device
-    seed: o.Seed
-    offline: o.Offline
-    workers: o.Workers
-    ray: o.Ray
-    batch: o.Batch
-    mlflow_uri: o.Mlflow
-    quiet: o.Quiet
-    as_json: o.Json
 
 
 @dataclass(frozen=True)
-class CheckOptions:
+class CheckOptions(o.CardsOutput):
     """What `harness submission check` takes."""
 
     file: Annotated[str, Argument(metavar="FILE.zip")]
@@ -72,9 +60,6 @@ class CheckOptions:
     fixed: Annotated[str | None, Option("--fix", metavar="OUT.zip", help=_FIX)]
     strict: Strict
     runs: o.Runs
-    cards: o.Cards
-    quiet: o.Quiet
-    as_json: o.Json
 
 
 @dataclass(frozen=True)
@@ -107,7 +92,7 @@ def submit(chosen: SubmitOptions) -> None:
 
         sheet.write(chosen.factsheet, made, team=chosen.team, cards=chosen.cards)
         _log.info(f"fact sheet written to {chosen.factsheet}")
-    echo(json.dumps(made.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(made))
+    echo(o.json_text(made.json()) if chosen.as_json else str(made))
     if chosen.strict and made.warnings:
         raise SystemExit(1)
 
@@ -129,7 +114,7 @@ def submission_check(chosen: CheckOptions) -> None:
         if not chosen.as_json:
             echo(str(report))
         report = fix(report, chosen.fixed, cards=chosen.cards, runs=chosen.runs, **how)
-    echo(json.dumps(report.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(report))
+    echo(o.json_text(report.json()) if chosen.as_json else str(report))
     if not report.ok or (chosen.strict and report.warned):
         raise SystemExit(1)
 
@@ -152,4 +137,4 @@ def submission_score(chosen: ScoreOptions) -> None:
         assert labels is not None
         scored = score(file, labels, root=chosen.root, cards=chosen.cards, **kind)
         standings.remember(chosen.runs, standings.scored_entry(scored, chosen.name))
-    echo(json.dumps(scored.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(scored))
+    echo(o.json_text(scored.json()) if chosen.as_json else str(scored))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -18,7 +17,7 @@ _WORKERS = "Train N side by side; 0: one, with --ray one for each device. Only o
 
 
 @dataclass(frozen=True)
-class TuneOptions:
+class TuneOptions(o.Work):
     """What `harness tune` takes."""
 
     model: o.Model
@@ -33,16 +32,6 @@ class TuneOptions:
     settings: o.Settings
     workers: Annotated[int, Option("--workers", default=0, type=click.IntRange(0), metavar="N", help=_WORKERS)]
     out: Annotated[str, Option(required=True, metavar="CARD.toml", help="Write the card with the best settings there.")]
-    runs: o.Runs
-    cards: o.Cards
-    device: o.Device
-    seed: o.Seed
-    offline: o.Offline
-    ray: o.Ray
-    batch: o.Batch
-    mlflow_uri: o.Mlflow
-    quiet: o.Quiet
-    as_json: o.Json
 
 
 @click.command()
@@ -55,4 +44,4 @@ def tune(chosen: TuneOptions) -> None:
     from harness.ensembles.tune import tune as search
 
     tuned = search(chosen.model, request_of(chosen), chosen.out, trials=chosen.trials, objective=chosen.objective)
-    echo(json.dumps(tuned.json(), indent=2, ensure_ascii=False) if chosen.as_json else str(tuned))
+    echo(o.json_text(tuned.json()) if chosen.as_json else str(tuned))

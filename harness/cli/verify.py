@@ -14,7 +14,7 @@ from harness.cli.options import Argument, Option, echo, options
 
 
 @dataclass(frozen=True)
-class VerifyOptions:
+class VerifyOptions(o.Output):
     """What `harness verify` takes."""
 
     run_folder: Annotated[str, Argument(metavar="RUN", shell_complete=completion.paths("dir"))]
@@ -31,8 +31,6 @@ class VerifyOptions:
     offline: o.Offline
     workers: o.Workers
     ray: o.Ray
-    quiet: o.Quiet
-    as_json: o.Json
 
 
 @click.command()

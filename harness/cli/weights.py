@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
@@ -13,7 +14,11 @@ from harness.cli import completion
 from harness.cli import options as o
 from harness.cli.options import Option, echo, options
 
+if TYPE_CHECKING:
+    from harness.models.weights import CheckedFile
+
 _log = logging.getLogger(__package__)
+_USE: Mapping[str, Any] = {"metavar": "WORD", "shell_complete": completion.words("released")}
 
 
 @dataclass(frozen=True)
@@ -21,14 +26,7 @@ class GetOptions:
     """What `harness weights get` takes."""
 
     name: o.Model
-    use: Annotated[
-        str | None,
-        Option(
-            metavar="WORD",
-            shell_complete=completion.words("released"),
-            help="Get the weights of this word too, such as released.",
-        ),
-    ]
+    use: Annotated[str | None, Option(help="Get the weights of this word too, such as released.", **_USE)]
     cards: o.Cards
     offline: o.Offline
     quiet: o.Quiet
@@ -68,9 +66,52 @@ def weights_get(chosen: GetOptions) -> None:
 @options(CheckOptions)
 def weights_check(chosen: CheckOptions) -> None:
     """Say where the weights of model NAME are, and whether they are the right ones."""
-    from harness.cli import listing
+    from harness.models import find_model, weights
 
-    rows = listing.weights_listing(chosen.name, chosen.cards)
-    echo(json.dumps(rows, indent=2) if chosen.as_json else listing.weights_text(rows))
-    if any(row["stops"] for row in rows):
+    rows = weights.check(find_model(chosen.name, chosen.cards))
+    echo(json.dumps(_json(rows), indent=2) if chosen.as_json else _text(rows))
+    if any(row.stops for row in rows):
         raise SystemExit(1)
+
+
+def _json(rows: Sequence[CheckedFile]) -> list[object]:
+    """One row a file of weights of a model: part, use, file, where it is, sha256, status, and whether it is ready."""
+    from harness.models import weights
+
+    return [
+        {
+            "part": row.entry.name,
+            "use": row.entry.use,
+            "file": weights.file_name(row.entry),
+            "tag": row.entry.tag,
+            "path": str(row.path) if row.path else None,
+            "sha256": row.sha256,
+            "status": row.status,
+            "ok": row.path is not None,
+            "stops": row.stops,
+            "bytes": row.entry.bytes or None,
+            "licence": row.entry.licence or None,
+            "revision": row.entry.revision or None,
+            "sources": weights.ordered(row.entry.sources),
+            "looked": list(row.looked),
+        }
+        for row in rows
+    ]
+
+
+def _text(rows: Sequence[CheckedFile]) -> str:
+    """The files of weights for a person."""
+    from harness.models import weights
+
+    lines: list[str] = []
+    for row in rows:
+        entry = row.entry
+        size = f"{entry.bytes / 1e6:,.1f} MB" if entry.bytes else "size not known"
+        optional = "" if entry.use == "always" or row.path else f" (optional: only --weights {entry.use} needs it)"
+        lines += [
+            f"{entry.name} ({entry.use}): {row.status}{optional}",
+            f"  file: {row.path or weights.file_name(entry)}, {size}, licence {entry.licence or 'not known'}",
+            *(f"  source: {source}" for source in weights.ordered(entry.sources)),
+            *(f"  looked for: {place}" for place in row.looked),
+        ]
+    return "\n".join(lines) or "this model needs no weights"

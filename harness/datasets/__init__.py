@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,8 +83,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
     card = dataset_card(name, cards)
     if is_table(name):
         return of_table(name, root)
-    reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
-    read = reader_function(reader, card.path, card.layout)
+    read = reader_of(card)
     failed = errors_of(card.path, f"reader = {card.reader!r} failed")
     with failed, counted(f"preparing {card.name}", unit="images") as step:
         progress = {"progress": step} if "progress" in inspect.signature(read).parameters else {}
@@ -97,6 +96,12 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
             lying = unopened(card, data_root(card.folder or card.name, root), options)
             raise BrokenTree(card.name, [*lying, *error.problems], error.frame, options) from None
         return Dataset(card, complete(frame, card.name), frame.attrs.get("images"))
+
+
+def reader_of(card: DatasetCard) -> Callable[..., pd.DataFrame]:
+    """The function that lists a dataset's pairs. Raises UsageError where there is none."""
+    reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
+    return reader_function(reader, card.path, card.layout)
 
 
 def is_table(word: str) -> bool:
@@ -156,15 +161,10 @@ def _table_card(path: Path) -> DatasetCard:
         higher_is_better=True,
         default_protocol="full",
         protocols={
-            "full": Protocol(split="full", description="every row is tested"),
-            "parts": Protocol(split="parts", description="the table's own part column"),
+            "full": Protocol("full", "every row is tested"),
+            "parts": Protocol("parts", "the table's own part column"),
             "by-reference": Protocol(
-                split="random",
-                train=0.6,
-                validation=0.2,
-                test=0.2,
-                repeats=10,
-                description="60/20/20 by reference, ten seeded repeats",
+                "random", "60/20/20 by reference, ten seeded repeats", train=0.6, validation=0.2, test=0.2, repeats=10
             ),
         },
         label="score",

@@ -20,11 +20,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from harness.datasets import rar
 from harness.files.atomic import writing
 from harness.files.leftovers import is_leftover
+from harness.files.lock import alone
 from harness.files.regular import require_regular
 from harness.runtime.errors import RunError
 
@@ -81,25 +82,13 @@ def working_in(folder: Path) -> Iterator[None]:
 
     What unpacking processes left there that were killed is removed. Raises Unwritable.
     """
-    from filelock import FileLock, Timeout
-
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".unpacking.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _log.info(f"another process works in {folder}: waiting for it")
-            lock.acquire()
-    try:
+    with alone(folder / ".unpacking.lock", f"another process works in {folder}: waiting for it"):
         for left in sorted(folder.glob(f"{_STAGING}*")):
             if left.is_dir() and not left.is_symlink():
                 size = sum(file.lstat().st_size for file in left.rglob("*"))
                 shutil.rmtree(left, ignore_errors=True)
                 _log.info(f"{folder}: removed {size:,} bytes that an unpacking left which was stopped")
         yield
-    finally:
-        lock.release()
 
 
 def unpack(archive: Path, folder: Path, progress: Progress | None = None, password: Password | None = None) -> Unpacked:
@@ -124,14 +113,22 @@ def unpack(archive: Path, folder: Path, progress: Progress | None = None, passwo
     raise RunError(f"{archive}: cannot be unpacked: {'; '.join(problems)}; is it whole? If so, {rar.INSTALL}")
 
 
-def _unpack_from(
-    members: Iterator[tuple[str, int, int, Stream]], archive: Path, folder: Path, progress: Progress | None
-) -> Unpacked:
+class _Entry(NamedTuple):
+    """A file of an archive."""
+
+    name: str
+    size: int
+    announced: int
+    """Bytes of all files of the archive; 0: unknown."""
+    content: Stream
+
+
+def _unpack_from(entries: Iterator[_Entry], archive: Path, folder: Path, progress: Progress | None) -> Unpacked:
     staging = folder / f"{_STAGING}{uuid.uuid4().hex[:8]}"
     try:
         with writing(staging):
             staging.mkdir(parents=True)
-        folders = _unpack_into(members, archive, staging, progress)
+        folders = _unpack_into(entries, archive, staging, progress)
         with writing(folder):
             _move(staging, folder)
         return Unpacked(sum(folders.values()), dict(folders))
@@ -139,25 +136,21 @@ def _unpack_from(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _unpack_into(
-    members: Iterator[tuple[str, int, int, Stream]], archive: Path, staging: Path, progress: Progress | None
-) -> Counter[str]:
+def _unpack_into(entries: Iterator[_Entry], archive: Path, staging: Path, progress: Progress | None) -> Counter[str]:
     free = shutil.disk_usage(staging).free - _SPARE
     count = done = 0
     folders: Counter[str] = Counter()
     seen: set[Path] = set()
     try:
         swelling = max(_SMALL, MOST_SWELLING * archive.stat().st_size)
-        with contextlib.closing(members):  # type: ignore[type-var]
-            for name, size, announced, stream in members:
+        with contextlib.closing(entries):  # type: ignore[type-var]
+            for name, size, announced, stream in entries:
                 count += 1
                 if count > MOST_ENTRIES:
                     raise RunError(f"{archive}: more than {MOST_ENTRIES:,} files; not unpacked")
                 if free < announced <= swelling:
-                    raise RunError(
-                        f"{archive}: not enough free space in {staging.parent} to unpack it: {announced:,} bytes are needed, "
-                        f"{max(free, 0):,} are free"
-                    )
+                    needed = f"{announced:,} bytes are needed, {max(free, 0):,} are free"
+                    raise RunError(f"{archive}: not enough free space in {staging.parent} to unpack it: {needed}")
                 target = staging / _safe(name, archive)
                 if target in seen:
                     raise RunError(f"{archive}: holds {name!r} twice; not unpacked")
@@ -187,7 +180,7 @@ def _unpack_into(
     return folders
 
 
-def _zipped(path: Path, ask: Password | None) -> Iterator[tuple[str, int, int, Stream]]:
+def _zipped(path: Path, ask: Password | None) -> Iterator[_Entry]:
     require_regular(path)
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
@@ -200,36 +193,31 @@ def _zipped(path: Path, ask: Password | None) -> Iterator[tuple[str, int, int, S
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise RunError(f"{path}: {info.filename} is a link; not unpacked")
             with archive.open(info, pwd=password) as stream:
-                yield info.filename, info.file_size, announced, stream
+                yield _Entry(info.filename, info.file_size, announced, stream)
 
 
 def _password(archive: zipfile.ZipFile, encrypted: list[zipfile.ZipInfo], path: Path, ask: Password | None) -> bytes:
     """The password that opens the smallest encrypted member, read to its end: the format itself notices 255 of 256 wrong ones."""
     if any(info.compress_type == _AES for info in encrypted):
-        raise RunError(
-            f"{path}: encrypted with AES, which is not read here; unpack it in {path.parent} by hand (7z x {path.name})"
-        )
+        how = f"unpack it in {path.parent} by hand (7z x {path.name})"
+        raise RunError(f"{path}: encrypted with AES, which is not read here; {how}")
     smallest = min(encrypted, key=lambda info: (info.file_size == 0, info.file_size))
-    for trial in range(_TRIALS):
-        word = ask(path.name, trial) if ask is not None else None
-        if word is None:
-            break
+    tried = 0
+    while tried < _TRIALS and ask is not None and (word := ask(path.name, tried)) is not None:
+        tried += 1
         with contextlib.suppress(RuntimeError, zipfile.BadZipFile, zlib.error), archive.open(smallest, pwd=word) as stream:
             left = smallest.file_size
             while left >= 0 and (block := stream.read(_BLOCK)):
                 left -= len(block)
             if left >= 0:
                 return word
-    else:
-        trial = _TRIALS
-    if trial:
+    if tried:
         raise RunError(f"{path}: the password does not open it; nothing was unpacked")
-    raise RunError(
-        f"{path}: encrypted; `harness data unpack` asks for its password on a terminal, and reads it from --password-file FILE"
-    )
+    how = "`harness data unpack` asks for its password on a terminal, and reads it from --password-file FILE"
+    raise RunError(f"{path}: encrypted; {how}")
 
 
-def _rarred(path: Path, tool: rar.Tool) -> Iterator[tuple[str, int, int, Stream]]:
+def _rarred(path: Path, tool: rar.Tool) -> Iterator[_Entry]:
     require_regular(path)
     listed = rar.members(path)
     for member in listed:
@@ -240,7 +228,7 @@ def _rarred(path: Path, tool: rar.Tool) -> Iterator[tuple[str, int, int, Stream]
             while content.read():
                 pass
         else:
-            yield member.name, member.size, announced, content
+            yield _Entry(member.name, member.size, announced, content)
 
 
 class _Member(tarfile.TarInfo):
@@ -254,7 +242,7 @@ class _Member(tarfile.TarInfo):
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
-def _tarred(path: Path) -> Iterator[tuple[str, int, int, Stream]]:
+def _tarred(path: Path) -> Iterator[_Entry]:
     require_regular(path)
     with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
         skipped = passed = 0
@@ -268,7 +256,7 @@ def _tarred(path: Path) -> Iterator[tuple[str, int, int, Stream]]:
                 raise RunError(f"{path}: {member.name} is a link or no ordinary file; not unpacked")
             stream = archive.extractfile(member)
             assert stream is not None
-            yield member.name, member.size, 0, stream
+            yield _Entry(member.name, member.size, 0, stream)
 
 
 def _shadow(name: str) -> bool:

@@ -30,7 +30,8 @@ def counts(card: DatasetCard, frame: pd.DataFrame, protocol: str | None = None) 
     The card's own numbers are those of its default protocol's parts; further parts have theirs in the layout. A part that is
     absent altogether is not counted: a protocol that needs it cannot be used.
     """
-    needed = set() if protocol is None else _parts(card, protocol)
+    about = card.protocols[protocol] if protocol is not None else None
+    needed = {*about.parts, *about.roles} if about is not None else set()
     usual = card.protocols[card.default_protocol].parts
     found: list[Count] = []
     if not needed or not usual or needed & set(usual):
@@ -45,11 +46,6 @@ def counts(card: DatasetCard, frame: pd.DataFrame, protocol: str | None = None) 
         if here and expected and name not in usual and (not needed or name in needed):
             found.append(Count(f"pairs of part {name}", int(expected), here))
     return found
-
-
-def _parts(card: DatasetCard, protocol: str) -> set[str]:
-    about = card.protocols[protocol]
-    return {*about.parts, *about.roles}
 
 
 def missing(card: DatasetCard, frame: pd.DataFrame, protocol: str) -> str:

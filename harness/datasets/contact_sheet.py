@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from harness.datasets import Dataset
@@ -38,10 +37,15 @@ def contact_sheet(data: Dataset, out: str | Path, reference: str | None = None, 
     if reference not in ids:
         raise UsageError(f"{data.name} has no reference {reference!r}{near(reference, ids)} ({len(ids)} references)")
     rows = data.table[data.table["reference_id"] == reference]
-    ordered = rows.sort_values(["score", "name"], ascending=[not data.higher_is_better, True])
-    shown = _spread(ordered, limit)
+    shown = rows.sort_values(["score", "name"], ascending=[not data.higher_is_better, True])
+    if len(shown) > limit:
+        shown = shown.iloc[np.unique(np.linspace(0, len(rows) - 1, limit).round().astype(int))]
     cells = [(str(rows["reference"].iloc[0]), ["reference", reference])]
-    cells += [(str(row.distorted), _caption(row)) for row in shown.itertuples()]
+    columns = [shown[column] for column in ("distorted", "name", "score", "distortion", "level")]
+    for path, name, score, kind, level in zip(*columns, strict=True):
+        label = "label withheld" if math.isnan(score) else f"{score:.4g}"
+        what = kind + ("" if math.isnan(level) else f" {level:g}")
+        cells.append((str(path), [label + (f"  {what}" if what else ""), str(name)]))
     direction = "higher" if data.higher_is_better else "lower"
     count = f"{len(shown)} of {len(rows)} images" if len(shown) < len(rows) else f"{len(rows)} images"
     title = f"{data.name}, reference {reference}: {count}, best first by {data.card.label} ({direction} is better)"
@@ -53,22 +57,14 @@ def contact_sheet(data: Dataset, out: str | Path, reference: str | None = None, 
     return Path(out)
 
 
-def _spread(rows: pd.DataFrame, limit: int) -> pd.DataFrame:
-    if len(rows) <= limit:
-        return rows
-    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, limit).round().astype(int))]
-
-
-def _caption(row: object) -> list[str]:
-    score, level = getattr(row, "score", math.nan), getattr(row, "level", math.nan)
-    told = "label withheld" if math.isnan(score) else f"{score:.4g}"
-    kind = str(getattr(row, "distortion", ""))
-    kind += "" if math.isnan(level) else f" {level:g}"
-    return [told + (f"  {kind}" if kind else ""), str(getattr(row, "name", ""))]
-
-
 def _draw(title: str, cells: list[tuple[str, list[str]]]) -> Image.Image:
-    thumbnails = [_thumbnail(path) for path, _ in cells]
+    thumbnails = []
+    for path, _ in cells:
+        image = Image.fromarray(decode.read(path))
+        scale = _CELL / max(image.size)
+        # Enlarging must not smooth: blur would look like the distortion that a person came to see.
+        how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+        thumbnails.append(image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), how))
     columns = min(_COLUMNS, len(cells))
     tallest = max(thumbnail.height for thumbnail in thumbnails)
     height = tallest + 2 * _LINE + _MARGIN
@@ -83,27 +79,14 @@ def _draw(title: str, cells: list[tuple[str, list[str]]]) -> Image.Image:
         sheet.paste(thumbnail, (x, y))
         if place == 0:
             pen.rectangle((x - 2, y - 2, x + thumbnail.width + 1, y + thumbnail.height + 1), outline=_FRAME, width=2)
-        for line, words in enumerate(caption):
-            pen.text((x, y + tallest + 1 + line * _LINE), _fitting(words, font), _INK, font)
+        for line, text in enumerate(map(_latin, caption)):
+            # Cut in its middle to a cell's width: the ends of file names tell them apart.
+            words, kept = text, len(text)
+            while font.getlength(words) > _CELL and kept > 2:
+                kept -= 1
+                words = text[: kept - kept // 2] + ".." + text[len(text) - kept // 2 :]
+            pen.text((x, y + tallest + 1 + line * _LINE), words, _INK, font)
     return sheet
-
-
-def _thumbnail(path: str) -> Image.Image:
-    image = Image.fromarray(decode.read(path))
-    scale = _CELL / max(image.size)
-    # Enlarging must not smooth: blur would look like the distortion that a person came to see.
-    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), how)
-
-
-def _fitting(words: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """Text cut in its middle to a cell's width: the ends of file names tell them apart."""
-    words = whole = _latin(words)
-    kept = len(words)
-    while font.getlength(words) > _CELL and kept > 2:
-        kept -= 1
-        words = whole[: kept - kept // 2] + ".." + whole[len(whole) - kept // 2 :]
-    return words
 
 
 def _latin(words: str) -> str:

@@ -58,7 +58,10 @@ class _Ledger:
     def unpacked(self, name: str) -> bool:
         """Whether an archive was unpacked and its files are there still."""
         folders = self.files.get(name, _Fetched()).folders
-        return bool(folders) and all(_count(self.folder, place) >= count for place, count in folders.items())
+        with suppress(OSError):
+            here = {place: sum(1 for entry in (self.folder / place).iterdir() if entry.is_file()) for place in folders}
+            return bool(folders) and all(here[place] >= count for place, count in folders.items())
+        return False
 
 
 def get(
@@ -84,22 +87,31 @@ def get(
         ledger = _Ledger(folder)
         if folder.is_dir() and (all(_done(entry, ledger) for entry in card.downloads) or _whole(card, folder)):
             return [f"{card.name} is in {folder} already; nothing was downloaded."]
-        raise RunError(
-            f"{card.name}: not downloaded: the network is not to be used (--offline or $HF_HUB_OFFLINE).\n{steps(card, folder)}"
-        )
-    lines: list[str] = []
+        why = "the network is not to be used (--offline or $HF_HUB_OFFLINE)"
+        raise RunError(f"{card.name}: not downloaded: {why}.\n{steps(card, folder)}")
     problems: list[str] = []
     unreachable: set[str] = set()
     notice: list[str] = []
     with working_in(folder):
         ledger = _Ledger(folder)
         wanted = [entry for entry in card.downloads if not _done(entry, ledger)]
-        lines += [f"{entry.file}: fetched before" for entry in card.downloads if entry not in wanted]
+        lines = [f"{entry.file}: fetched before" for entry in card.downloads if entry not in wanted]
         if wanted and _whole(card, folder):
             return [f"{card.name} is in {folder} already, whole; nothing was downloaded."]
-        notice = _notice(card, folder)
+        if card.notice:
+            # The owners' notice is kept, word for word, next to their files.
+            place = Path(card.path).absolute().parent / card.notice
+            try:
+                text = place.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"{card.path}: notice = {card.notice!r} cannot be read ({error})") from None
+            atomic.write_text(folder / place.name, text)
+            notice = [*text.strip().splitlines(), f"This notice is kept in {folder / place.name}; it stays with every copy."]
         if wanted:
-            _log.info(_announced(card, wanted, folder))
+            sizes = [f"{entry.bytes:,} bytes" if entry.bytes else entry.about or "size unknown" for entry in wanted]
+            files = ", ".join(f"{entry.file} ({size})" for entry, size in zip(wanted, sizes, strict=True))
+            free = shutil.disk_usage(folder).free
+            _log.info(f"{card.name}: downloading {files} to {folder}; {free:,} bytes are free there")
         for entry in wanted:
             try:
                 lines.append(_one(entry, folder, ledger, progress, unreachable, password))
@@ -114,21 +126,6 @@ def get(
         raise RunError("\n".join([*problems, *done, "The same command goes on. By hand:", steps(card, folder)]))
     told = command(card, root, "check")
     return [*lines, *notice, f"{card.name} is in {folder}; `{told}` looks at it. Licence: {card.licence or 'unknown'}"]
-
-
-def _notice(card: DatasetCard, folder: Path) -> list[str]:
-    """Keep the owners' notice, word for word, next to their files; returns it as lines to show."""
-    if not card.notice:
-        return []
-    place = Path(card.path).absolute().parent / card.notice
-    try:
-        text = place.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{card.path}: notice = {card.notice!r} cannot be read ({error})") from None
-    with atomic.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(folder / place.name, text)
-    return [*text.strip().splitlines(), f"This notice is kept in {folder / place.name}; it stays with every copy."]
 
 
 def unpack_archives(
@@ -191,12 +188,6 @@ def steps(card: DatasetCard, folder: Path) -> str:
     return "\n".join([f"How to get {card.name}:", *(f"  {line}" for line in lines)])
 
 
-def _announced(card: DatasetCard, wanted: Sequence[Download], folder: Path) -> str:
-    files = [f"{entry.file} ({f'{entry.bytes:,} bytes' if entry.bytes else entry.about or 'size unknown'})" for entry in wanted]
-    free = shutil.disk_usage(folder).free
-    return f"{card.name}: downloading {', '.join(files)} to {folder}; {free:,} bytes are free there"
-
-
 def _done(entry: Download, ledger: _Ledger) -> bool:
     """Whether a file was fetched before, and what came of it is there."""
     known = ledger.files.get(entry.file)
@@ -219,20 +210,14 @@ def _one(
         raise UsageError(f"file = {entry.file!r} is not a file name")
     target = folder / entry.file
     before = ledger.files.get(entry.file, _Fetched())
+    url, sha256, md5 = entry.url, entry.sha256, entry.md5
     found = download(
-        entry.url,
-        target,
-        sha256=entry.sha256,
-        md5=entry.md5,
-        size=entry.bytes,
-        largest=_LARGEST,
-        progress=progress,
-        unreachable=unreachable,
+        url, target, sha256=sha256, md5=md5, size=entry.bytes, largest=_LARGEST, progress=progress, unreachable=unreachable
     )
     ours = found.fresh or (before.downloaded and before.sha256 == found.sha256)
-    facts = _Fetched(url=entry.url, sha256=found.sha256, bytes=found.bytes, downloaded=ours)
+    facts = _Fetched(url=url, sha256=found.sha256, bytes=found.bytes, downloaded=ours)
     ledger.note(entry.file, facts)
-    told = "as the card says" if entry.sha256 or entry.md5 else "the card gives none to compare; recorded"
+    told = "as the card says" if sha256 or md5 else "the card gives none to compare; recorded"
     line = f"{entry.file}: {found.bytes:,} bytes, sha256 {found.sha256} ({told})"
     if not is_archive(entry.file):
         return line
@@ -265,13 +250,6 @@ def _opened(path: Path, folder: Path, ledger: _Ledger, progress: Progress | None
 def _lying(folder: Path) -> list[Path]:
     tree = Tree(folder)
     return [Path(tree.path(file)) for file in tree.archives]
-
-
-def _count(folder: Path, place: str) -> int:
-    try:
-        return sum(1 for entry in (folder / place).iterdir() if entry.is_file())
-    except OSError:
-        return 0
 
 
 def _whole(card: DatasetCard, folder: Path) -> bool:

@@ -6,13 +6,14 @@ or one in another; file names are what all of them keep. So a root is walked onc
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from harness.cards.loading import cards_option
 from harness.cards.schema import DatasetCard
@@ -31,10 +32,15 @@ class Tree:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        found = sorted(_walk(self.root))
-        self.files: list[str] = [file for file in found if _is_text(file)]
-        self.not_text: list[str] = [file for file in found if not _is_text(file)]
+        self.files: list[str] = []
+        self.not_text: list[str] = []
         """Files whose path is not UTF-8 text: no table can name them."""
+        for file in sorted(_walk(self.root)):
+            try:
+                file.encode("utf-8")
+                self.files.append(file)
+            except UnicodeEncodeError:
+                self.not_text.append(file)
 
     def path(self, relative: str) -> str:
         """The file as one opens it."""
@@ -75,14 +81,21 @@ class Tree:
         found = self.candidates(name)
         if len(found) <= 1:
             return found[0] if found else None
-        return min(found, key=lambda file: (-_shared_folders(file, near), file.rpartition("/")[2] != name, file.count("/"), file))
+
+        def order(file: str) -> tuple[int, bool, int, str]:
+            folders = zip(file.split("/")[:-1], near.split("/")[:-1], strict=False)
+            shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], folders))
+            return -shared, file.rpartition("/")[2] != name, file.count("/"), file
+
+        return min(found, key=order)
 
     def doubtful(self, name: str) -> list[str]:
         """Files of one folder whose names differ from `name`, and from each other, in letter case or Unicode form alone."""
         by_folder: dict[str, list[str]] = {}
         for file in self.candidates(name):
             by_folder.setdefault(file.rpartition("/")[0], []).append(file)
-        return next((files for files in by_folder.values() if len(files) > 1 and not any(_called(f, name) for f in files)), [])
+        exact = {folder: f"{folder}/{name}".removeprefix("/") for folder in by_folder}
+        return next((files for folder, files in by_folder.items() if len(files) > 1 and exact[folder] not in files), [])
 
     def findings(self) -> Findings:
         """What is to be said about the folder, whatever is read from it."""
@@ -97,22 +110,13 @@ class Tree:
 
         Patterns are shell wildcards over the end of the path, in any letter case: `mos.txt`, `Train_Label/*.txt`.
         """
-        for pattern in patterns:
-            match = wildcard(pattern)
-            found = [file for file in self.files if match.search(file)]
-            if found:
-                return found
-        return []
+        found = (list(filter(wildcard(pattern).search, self.files)) for pattern in patterns)
+        return next(filter(None, found), [])
 
     def full_match(self, pattern: re.Pattern[str], within: re.Pattern[str] | None = None) -> list[str]:
         """Files whose name the pattern fits, of those whose folders `within` is found in."""
-        return [
-            file
-            for name, files in self.by_name.items()
-            if pattern.fullmatch(name)
-            for file in files
-            if within is None or within.search(file.rpartition("/")[0])
-        ]
+        files = [file for name, files in self.by_name.items() if pattern.fullmatch(name) for file in files]
+        return [file for file in files if within is None or within.search(file.rpartition("/")[0])]
 
 
 def open_tree(card: DatasetCard, root: Path | None) -> Tree:
@@ -161,18 +165,6 @@ def name_key(name: str) -> str:
     return (name if name.isascii() else unicodedata.normalize("NFC", name)).lower()
 
 
-def _called(file: str, name: str) -> bool:
-    return file.rpartition("/")[2] == name
-
-
-def _is_text(file: str) -> bool:
-    try:
-        file.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _walk(root: Path) -> Iterator[str]:
     """Relative paths of all files; links to folders are followed, each real folder once."""
     seen: set[tuple[int, int]] = set()
@@ -195,12 +187,3 @@ def _walk(root: Path) -> Iterator[str]:
                         yield prefix + entry.name
         except OSError as error:
             raise UsageError(f"{folder}: cannot be read: {error.strerror}") from None
-
-
-def _shared_folders(file: str, near: str) -> int:
-    shared = 0
-    for a, b in zip(PurePosixPath(file).parts[:-1], PurePosixPath(near).parts[:-1], strict=False):
-        if a != b:
-            break
-        shared += 1
-    return shared

@@ -14,7 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from harness.files.table_paths import require_utf8
@@ -68,15 +68,22 @@ class _File:
     @property
     def key(self) -> str:
         """The relative path without extension, in one Unicode form."""
-        return _key(self.relative)
+        return unicodedata.normalize("NFC", str(PurePosixPath(self.relative).with_suffix("")))
 
     @property
     def stem(self) -> str:
         return PurePosixPath(self.key).name
 
 
-def _key(relative: str) -> str:
-    return unicodedata.normalize("NFC", str(PurePosixPath(relative).with_suffix("")))
+@dataclass
+class _Found:
+    """What the files were paired to."""
+
+    pairs: list[ImagePair] = field(default_factory=list)
+    alone: list[_File] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    note: list[str] = field(default_factory=list)
+    """Files that the pattern does not fit."""
 
 
 def pair_images(reference: str, distorted: Sequence[str], pattern: str | None = None, *, inner: bool = False) -> Pairing:
@@ -108,39 +115,35 @@ def pair_images(reference: str, distorted: Sequence[str], pattern: str | None = 
     fields = _fields(pattern, single, problems) if pattern else ()
     if problems:
         raise UsageError("\n".join(problems))
-    references = [
-        f for f in references if os.path.realpath(f.path) not in {os.path.realpath(d.path) for d in files}
-    ] or references
+    places = {os.path.realpath(d.path) for d in files}
+    references = [f for f in references if os.path.realpath(f.path) not in places] or references
     known = _Known(references)
-    found: list[ImagePair] = []
-    alone: list[str] = []
-    note: list[str] = []
-    if pattern:
-        found, alone, problems, note = _by_pattern(known, files, pattern, fields, single)
-    else:
-        for file in files:
-            key = known.of(file) if not single else next(iter(known.by_id))
-            if key is None:
-                alone.append(file.path)
-            else:
-                found.append(ImagePair(file.relative, file.path, known.by_id[key].path, key, {}))
-        problems = known.ambiguous(alone)
-    problems += _doubles(found, fields, pattern, single)
-    used = {pair.reference for pair in found}
+    found = _by_pattern(known, files, pattern, fields, single) if pattern else _by_name(known, files, single)
+    problems, hint = found.problems, "a --pattern such as {codec}/{quality}/{name}"
+    if not single or pattern:
+        # Distorted images that nothing but their file names tells apart.
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for pair in found.pairs:
+            groups.setdefault((pair.reference_id, *(pair.columns[f] for f in fields)), []).append(pair.distorted)
+        one, how = "reference and setting" if fields else "stem", "" if pattern else f"; {hint} tells them apart"
+        problems += [
+            f"{key[0]}: {len(paths)} distorted files for one {one}: {listed(paths, 5)}{how}"
+            for key, paths in list(groups.items())[:50]
+            if len(paths) > 1
+        ][:20]
+    used = {pair.reference for pair in found.pairs}
     idle = [f.path for f in references if f.path not in used]
+    alone = [f.path for f in found.alone]
     sides = [f"{len(alone)} distorted images without a reference: {listed(alone)}"] if alone else []
     sides += [f"{len(idle)} references without a distorted image: {listed(idle)}"] if idle and not single else []
     if sides and not inner:
-        problems += [*sides, *note, "--inner leaves out what is unpaired"]
-    if not found:
+        problems += [*sides, *found.note, "--inner leaves out what is unpaired"]
+    if not found.pairs:
         problems = problems or sides
-        problems.append(
-            "no distorted image has a reference"
-            + ("" if pattern else "; a --pattern such as {codec}/{quality}/{name} says where its name stands")
-        )
+        problems.append(f"no distorted image has a reference{'' if pattern else f'; {hint} says where its name stands'}")
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
-    order = sorted(found, key=lambda pair: (pair.reference_id, pair.name))
+    order = sorted(found.pairs, key=lambda pair: (pair.reference_id, pair.name))
     return Pairing(tuple(order), fields, tuple(sides))
 
 
@@ -185,17 +188,22 @@ class _Known:
             self.by_key[file.key] = ident
             self.by_stem.setdefault(file.stem, []).append(ident)
 
-    def of(self, file: _File) -> str | None:
-        """The reference of the same relative path, else the only one of the same stem."""
-        same = self.by_stem.get(file.stem, [])
-        return self.by_key.get(file.key) or (same[0] if len(same) == 1 else None)
 
-    def ambiguous(self, alone: Sequence[str]) -> list[str]:
-        """Why files could not be given one reference, where that is more than a missing one."""
-        several = [
-            (p, self.by_stem[s]) for p in alone if len(self.by_stem.get(s := PurePosixPath(_key(Path(p).name)).name, [])) > 1
-        ]
-        return self.doubles + [f"{path}: several references have its stem: {listed(sorted(ids))}" for path, ids in several[:20]]
+def _by_name(known: _Known, files: Sequence[_File], single: bool) -> _Found:
+    """Each file with the reference of the same relative path, else the only one of the same stem."""
+    found = _Found(problems=known.doubles)
+    several: list[str] = []
+    for file in files:
+        same = known.by_stem.get(file.stem, [])
+        key = next(iter(known.by_id)) if single else known.by_key.get(file.key) or (same[0] if len(same) == 1 else None)
+        if key is not None:
+            found.pairs.append(ImagePair(file.relative, file.path, known.by_id[key].path, key, {}))
+            continue
+        found.alone.append(file)
+        if len(same) > 1:
+            several.append(f"{file.path}: several references have its stem: {listed(sorted(same))}")
+    found.problems += several[:20]
+    return found
 
 
 def _fields(pattern: str, single: bool, problems: list[str]) -> tuple[str, ...]:
@@ -207,15 +215,13 @@ def _fields(pattern: str, single: bool, problems: list[str]) -> tuple[str, ...]:
     bad = [name for name in names if not re.fullmatch(r"[A-Za-z_]\w*", name)]
     bad += [name for name in names if name in RESERVED and name != "name"]
     if bad:
-        problems.append(
-            f"--pattern {pattern}: not names of columns: {listed(sorted(set(bad)))}; fields are words such as {{codec}}"
-        )
+        shown = f"{listed(sorted(set(bad)))}; fields are words such as {{codec}}"
+        problems.append(f"--pattern {pattern}: not names of columns: {shown}")
     if re.search(r"\}\{", pattern):
         problems.append(f"--pattern {pattern}: two fields without text between them cannot be told apart")
     if "name" not in names and not single:
-        problems.append(
-            f"--pattern {pattern}: it needs {{name}}, the reference's stem, such as {{codec}}/{{quality}}/{{name}}.png"
-        )
+        example = "{codec}/{quality}/{name}.png"
+        problems.append(f"--pattern {pattern}: it needs {{name}}, the reference's stem, such as {example}")
     if pattern.startswith("/") or "\\" in pattern:
         problems.append(f"--pattern {pattern}: paths below the folder, with slashes")
     return tuple(dict.fromkeys(name.lower() for name in names if name != "name"))
@@ -239,20 +245,22 @@ def _regex(pattern: str, name: str | None, greedy: bool) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-def _by_pattern(
-    known: _Known, files: Sequence[_File], pattern: str, fields: Sequence[str], single: bool
-) -> tuple[list[ImagePair], list[str], list[str], list[str]]:
-    """Pairs, files without a reference, problems, and which files the pattern does not fit."""
+def _by_pattern(known: _Known, files: Sequence[_File], pattern: str, fields: Sequence[str], single: bool) -> _Found:
     with_extension = PurePosixPath(pattern).suffix.lower() in EXTENSIONS or (pattern.endswith("}") and ".{" in pattern)
-    found, alone, problems = [], [], list(known.doubles)
+    found = _Found(problems=known.doubles)
     misses: list[tuple[_File, str]] = []
-    note: list[str] = []
     for file in files:
         text = unicodedata.normalize("NFC", file.relative) if with_extension else file.key
         if _regex(pattern, None, True).fullmatch(text) is None:
             misses.append((file, text))
             continue
-        names = [next(iter(known.by_id))] if single else _parts_of(text, known.by_id)
+        if single:
+            names = [next(iter(known.by_id))]
+        elif len(known.by_id) < len(text) ** 2 // 2:
+            names = [name for name in known.by_id if name in text]
+        else:
+            parts = {text[i:j] for i in range(len(text)) for j in range(i + 1, len(text) + 1)}
+            names = sorted(parts & known.by_id.keys())
         readings: dict[str, dict[str, str]] = {}
         for name in names:
             matches = [_regex(pattern, None if single else name, greedy).fullmatch(text) for greedy in (True, False)]
@@ -261,32 +269,24 @@ def _by_pattern(
                 readings[repr((name, values))] = {**values, "name": name}
         if len(readings) > 1:
             shown = " or ".join(", ".join(f"{k} = {v}" for k, v in values.items()) for values in readings.values())
-            problems.append(f"{file.path}: the pattern fits it in two ways: {shown}")
+            found.problems.append(f"{file.path}: the pattern fits it in two ways: {shown}")
         elif readings:
             values = next(iter(readings.values()))
-            name = values.pop("name")
-            found.append(ImagePair(file.relative, file.path, known.by_id[name].path, name, {f: values[f] for f in fields}))
+            name, path = values["name"], known.by_id[values["name"]].path
+            found.pairs.append(ImagePair(file.relative, file.path, path, name, {f: values[f] for f in fields}))
         else:
-            alone.append(file.path)
+            found.alone.append(file)
     if misses:
         nearest = sorted(misses, key=lambda miss: -_fits(pattern, miss[1])[0])[:_NEAREST]
         lines = [f"  {file.path}: {_fits(pattern, text)[1]}" for file, text in nearest]
         what = "nothing" if len(misses) == len(files) else f"not {len(misses)} of {len(files)} files"
         text = "\n".join([f"--pattern {pattern} fits {what}; the nearest misses:", *lines])
         if len(misses) == len(files):
-            problems.append(text)
+            found.problems.append(text)
         else:
-            alone += [file.path for file, _ in misses]
-            note = [text]
-    return found, alone, problems, note
-
-
-def _parts_of(text: str, known: Mapping[str, _File]) -> list[str]:
-    """The reference names that stand somewhere in the text."""
-    size = len(text)
-    if len(known) < size * size // 2:
-        return [name for name in known if name in text]
-    return sorted({text[i:j] for i in range(size) for j in range(i + 1, size + 1)} & known.keys())
+            found.alone += [file for file, _ in misses]
+            found.note = [text]
+    return found
 
 
 def _fits(pattern: str, text: str) -> tuple[int, str]:
@@ -307,28 +307,11 @@ def _fits(pattern: str, text: str) -> tuple[int, str]:
     return 0, f"does not begin as {pattern!r} does"
 
 
-def _doubles(found: Sequence[ImagePair], fields: Sequence[str], pattern: str | None, single: bool) -> list[str]:
-    """Distorted images that nothing but their file names tells apart."""
-    if single and not pattern:
-        return []
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for pair in found:
-        groups.setdefault((pair.reference_id, *(pair.columns[f] for f in fields)), []).append(pair.distorted)
-    how = "" if pattern else "; a --pattern such as {codec}/{quality}/{name} tells them apart"
-    return [
-        f"{key[0]}: {len(paths)} distorted files for one {'reference and setting' if fields else 'stem'}: {listed(paths, 5)}{how}"
-        for key, paths in list(groups.items())[:50]
-        if len(paths) > 1
-    ][:20]
-
-
-def measure_files(pairs: Iterable[ImagePair], threads: int = 0) -> list[ImagePair]:
+def measure_files(pairs: Iterable[ImagePair]) -> list[ImagePair]:
     """The pairs with their bytes and pixels, from the files' headers.
 
     Raises UsageError listing every file that cannot be read and every pair whose images differ in size.
     """
-    from dataclasses import replace
-
     pairs = list(pairs)
     paths = list(dict.fromkeys(path for pair in pairs for path in (pair.reference, pair.distorted)))
 
@@ -339,7 +322,7 @@ def measure_files(pairs: Iterable[ImagePair], threads: int = 0) -> list[ImagePai
             return f"{path}: {error}"
         return header.height, header.width
 
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         sizes = dict(zip(paths, pool.map(size, paths), strict=True))
     problems = [found for found in sizes.values() if isinstance(found, str)]
     mixed, measured = [], []

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from harness.files.spreadsheet import is_spreadsheet, read_sheet
 from harness.files.table_numbers import parse_number, parse_numbers
 from harness.files.text_table import DELIMITERS, Row, read_text, split_rows, text_lines, without_sep_line
-from harness.runtime.errors import UsageError, listed, near
+from harness.runtime.errors import UsageError, listed
 
 LARGEST = 64 << 20
 """Bytes: the largest real label file has 2 MB."""
@@ -94,16 +94,33 @@ def read_labels(
         readings = [_Reading(path, None, [Row(*row) for row in read_sheet(path)], columns, names or {}, compose, sheet=True)]
     else:
         text, named = without_sep_line(read_text(path, largest=LARGEST, replace=True))
-        delimiters = [named] if named else _delimiters(text)
+        # What most lines hold may separate the cells, so that one bad line does not decide for all. A semicolon or a tab
+        # between all cells leaves commas and blanks to what is in them.
+        bare = [re.sub(r'"[^"]*"', "", line) for line in text_lines(text) if line.strip()]
+        held: list[str | None] = [d for d in DELIMITERS if d and 2 * sum(d in line for line in bare) > len(bare)]
+        delimiters = [named] if named else [d for d in held if d != ","][:1] or [*held, None]
         readings = [_Reading(path, d, _rows(text, d), columns, names or {}, compose) for d in delimiters]
     # A header says by itself what separates the columns.
     readings = [r for r in readings if r.start] or readings
-    if all(not r.places for r in readings):
+    if not any(r.places for r in readings):
         raise UsageError(f"{path}: no header with columns for name and score")
-    if all(not r.usable for r in readings):
+    if not any(r.usable for r in readings):
         raise UsageError(f"{path}: its columns give no name or no score (the card's columns or compose)")
     parsed = [r.labels(spellings or {}, part) for r in readings if r.usable]
-    return parsed[0] if len(parsed) == 1 else _decided(path, parsed, known)
+    # Of several ways to split a file the one that most lines fit, and whose names are images'.
+    called = [[*(row.name for row in one.rows), *one.unclear] for one in parsed]
+    best = [(one, names) for one, names in zip(parsed, called, strict=True) if len(names) == max(map(len, called))]
+    for is_image in (known, lambda name: name.lower().endswith(_IMAGES) and " " not in name):
+        if len(best) > 1 and is_image is not None:
+            counts = [sum(map(is_image, names)) for _, names in best]
+            best = [one for one, count in zip(best, counts, strict=True) if count == max(counts)]
+    if len(best) > 1 and all(one.rows for one, _ in best):
+        a, b = (one.rows[0] for one, _ in best[:2])
+        raise UsageError(
+            f"{path}: can be read in two ways: line {a.line} is {a.name!r} with {a.score!r}, or {b.name!r} with {b.score!r}; "
+            "write decimal points, or separate the columns by semicolons"
+        )
+    return best[0][0]
 
 
 def read_numbers(path: str | Path) -> list[float]:
@@ -114,16 +131,6 @@ def read_numbers(path: str | Path) -> list[float]:
     if unclear:
         raise UsageError(f"{path}: numbers that can be read in two ways: {listed(unclear, 3)}")
     return values
-
-
-def _delimiters(text: str) -> list[str | None]:
-    """What may separate the cells: whatever most lines hold, by majority, so that one bad line does not decide for all."""
-    lines = [line for line in text_lines(text) if line.strip()]
-    bare = [re.sub(r'"[^"]*"', "", line) for line in lines]
-    held: list[str | None] = [d for d in DELIMITERS if d and 2 * sum(d in line for line in bare) > len(lines)]
-    # A semicolon or a tab between all cells leaves commas and blanks to what is in them.
-    strong = [d for d in held if d != ","]
-    return strong[:1] or [*held, None]
 
 
 def _rows(text: str, delimiter: str | None) -> list[Row]:
@@ -152,10 +159,20 @@ class _Reading:
     places: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        names, composed = self.names, [piece.split("}")[0] for piece in self.compose.split("{")[1:]]
+        wanted = {key: (names[key], *words) if key in names else words for key, words in HEADERS.items()}
         # Spreadsheets carry titles above their header; in a text file only the first line can be one.
-        self.start, places = _header(self.rows[: 10 if self.sheet else 1], self.names, self.compose)
-        self.places = places or {column: i for i, column in enumerate(self.columns) if column != "-"}
-        self.parts = _composed(self.compose) if "name" not in self.places else []
+        for skip, row in enumerate(self.rows[: 10 if self.sheet else 1], 1):
+            words = [cell.strip().lower() for cell in row.cells]
+            hits = {key: next((word for word in known if word in words), None) for key, known in wanted.items()}
+            places = {key: words.index(hit) for key, hit in hits.items() if hit}
+            whole = bool(self.compose) and set(composed) <= set(words)
+            if "score" in places and ("name" in places or whole):
+                keys = ("score", "std") if whole else places
+                self.start, self.places = skip, {key: places[key] for key in keys if key in places}
+                break
+        self.places = self.places or {column: i for i, column in enumerate(self.columns) if column != "-"}
+        self.parts = composed if "name" not in self.places else []
 
     @property
     def usable(self) -> bool:
@@ -190,8 +207,10 @@ class _Reading:
             if self.parts:
                 name = self.compose
                 for part, i in sources.items():
+                    cell = cells[i].strip()
                     # A spreadsheet's plain numbers may come as 1600.0; names hold 1600.
-                    name = name.replace(f"{{{part}}}", spelt.get(cells[i].strip().lower(), _whole(cells[i].strip())))
+                    plain = cell[:-2] if cell.endswith(".0") and cell[:-2].isdigit() else cell
+                    name = name.replace(f"{{{part}}}", spelt.get(cell.lower(), plain))
             else:
                 name = cells[places["name"]]
             file = PurePosixPath(name.replace("\\", "/"))
@@ -226,51 +245,3 @@ class _Reading:
         if self.start or (self.delimiter is None and last != self.places["score"]):
             return f"{len(cells)} columns of {columns or last + 1}; quote a cell that holds what separates columns"
         return ""
-
-
-def _decided(path: Path, parsed: Sequence[Labels], known: Callable[[str], bool] | None) -> Labels:
-    """Of several ways to split a file the one that most lines fit, and whose names are images'; raises UsageError where two are
-    as good."""
-    named = [[*(row.name for row in one.rows), *one.unclear] for one in parsed]
-    most = max(map(len, named))
-    best = [(one, names) for one, names in zip(parsed, named, strict=True) if len(names) == most]
-    for is_image in (known, lambda name: name.lower().endswith(_IMAGES) and " " not in name):
-        if len(best) > 1 and is_image is not None:
-            counts = [sum(map(is_image, names)) for _, names in best]
-            best = [one for one, count in zip(best, counts, strict=True) if count == max(counts)]
-    if len(best) > 1 and all(one.rows for one, _ in best):
-        a, b = (one.rows[0] for one, _ in best[:2])
-        raise UsageError(
-            f"{path}: can be read in two ways: line {a.line} is {a.name!r} with {a.score!r}, or {b.name!r} with {b.score!r}; "
-            "write decimal points, or separate the columns by semicolons"
-        )
-    return best[0][0]
-
-
-def _composed(compose: str) -> list[str]:
-    return [piece.split("}")[0] for piece in compose.split("{")[1:]]
-
-
-def _header(rows: Sequence[Row], names: Mapping[str, str], compose: str) -> tuple[int, dict[str, int] | None]:
-    """How many of `rows` end with the header, and where its columns are; None where there is none among them."""
-    wanted = {key: (names[key], *words) if key in names else words for key, words in HEADERS.items()}
-    for skip, row in enumerate(rows, 1):
-        words = [cell.strip().lower() for cell in row.cells]
-        places = {key: words.index(hit) for key, known in wanted.items() if (hit := next((w for w in known if w in words), None))}
-        if compose and "score" in places and all(part in words for part in _composed(compose)):
-            return skip, {"score": places["score"]} | ({"std": places["std"]} if "std" in places else {})
-        if "name" in places and "score" in places:
-            return skip, places
-    return 0, None
-
-
-def _whole(text: str) -> str:
-    return text[:-2] if text.endswith(".0") and text[:-2].isdigit() else text
-
-
-def unknown_columns(columns: Sequence[str], where: str) -> None:
-    """Refuse a card's columns that mean nothing."""
-    known = (*HEADERS, "-")
-    wrong = [c for c in columns if c not in known]
-    if wrong:
-        raise UsageError(f"{where}: unknown columns {listed(wrong)}{near(wrong[0], known)} (known: {', '.join(known)})")

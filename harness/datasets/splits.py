@@ -24,23 +24,20 @@ def split(table: pd.DataFrame, protocol: Protocol, *, seed: int = 0, repeat: int
         raise UsageError(f"no rows of part {listed(list(protocol.parts))} in this dataset")
     if protocol.split == "full":
         return pd.Series(np.where(rows, "test", ""), index=table.index)
-    if protocol.split == "parts" and protocol.roles:
-        wrong = sorted(set(protocol.roles.values()) - set(PARTS))
-        if wrong:
-            raise UsageError(f"roles should be train, validation or test, not {listed(wrong)}")
-        parts = table["part"].map(protocol.roles).fillna("").astype(str)
-        absent = [part for part, role in protocol.roles.items() if not (table["part"] == part).any()]
-        if absent:
-            raise UsageError(f"no rows of part {listed(absent)} in this dataset, which this protocol needs")
-        _refuse_overlap(table, parts)
-        return parts
     if protocol.split == "parts":
-        unknown = sorted(set(table["part"]) - {*PARTS, ""})
-        if unknown or not (table["part"] == "test").any():
-            found = listed(sorted(set(table["part"])))
-            raise UsageError(f"the table's part column should hold train, validation, test; it holds {found}")
-        parts = table["part"].copy()
-        _refuse_overlap(table, parts)
+        there, parts = set(table["part"]), table["part"].copy()
+        if protocol.roles:
+            wrong = sorted(set(protocol.roles.values()) - set(PARTS))
+            if wrong:
+                raise UsageError(f"roles should be train, validation or test, not {listed(wrong)}")
+            parts = table["part"].map(protocol.roles).fillna("").astype(str)
+            if absent := [part for part in protocol.roles if part not in there]:
+                raise UsageError(f"no rows of part {listed(absent)} in this dataset, which this protocol needs")
+        elif there - {*PARTS, ""} or "test" not in there:
+            raise UsageError(f"the table's part column should hold train, validation, test; it holds {listed(sorted(there))}")
+        seen = parts[parts != ""].groupby(table["reference_id"]).nunique()
+        if shared := [str(r) for r in seen.index[seen > 1]]:
+            raise UsageError(f"references in more than one part (train, validation, test): {listed(shared)}")
         return parts
     part_of = _parts_of_references(sorted(set(table["reference_id"][rows])), protocol, seed, repeat)
     parts = table["reference_id"].map(part_of).where(rows, "")
@@ -58,9 +55,8 @@ def _parts_of_references(references: list[str], protocol: Protocol, seed: int, r
         order = sorted(references, key=lambda r: hashlib.sha256((protocol.salt + r).encode()).hexdigest())
         counts = [int(protocol.train), int(protocol.validation), int(protocol.test)]
         if sum(counts) != len(order):
-            raise UsageError(
-                f"the protocol splits {sum(counts)} references, this dataset has {len(order)}: is part of it missing?"
-            )
+            here = f"this dataset has {len(order)}"
+            raise UsageError(f"the protocol splits {sum(counts)} references, {here}: is part of it missing?")
     else:
         digest = hashlib.sha256(f"{seed}|split|{repeat}".encode()).digest()
         generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
@@ -71,14 +67,6 @@ def _parts_of_references(references: list[str], protocol: Protocol, seed: int, r
             raise UsageError(f"{len(order)} references are too few for this protocol's split")
     labels = [part for part, count in zip(PARTS, counts, strict=True) for _ in range(count)]
     return dict(zip(order, labels, strict=True))
-
-
-def _refuse_overlap(table: pd.DataFrame, parts: pd.Series) -> None:
-    """A reference may not be in two parts."""
-    seen = parts[parts != ""].groupby(table["reference_id"]).nunique()
-    shared = [str(r) for r in seen.index[seen > 1]]
-    if shared:
-        raise UsageError(f"references in more than one part (train, validation, test): {listed(shared)}")
 
 
 def split_hash(table: pd.DataFrame, parts: pd.Series) -> str:

@@ -12,20 +12,15 @@ from __future__ import annotations
 import os
 import unicodedata
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from harness.files.atomic import sha256_json
 from harness.files.table_paths import TablePaths, explained, file_name, short_names
-from harness.files.text_table import convert_numbers, read_text_columns
-from harness.runtime.errors import UsageError, listed, near
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from harness.files.text_table import convert_numbers, read_text_columns, require_columns
+from harness.runtime.errors import UsageError, listed
 
 COLUMNS = ("name", "distorted", "reference", "reference_id", "distortion", "level", "score", "part", "std", "raters", "pair")
-_REQUIRED = ("distorted", "reference", "score")
 
 
 def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
@@ -39,14 +34,7 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
     frame = read_text_columns(path, ("score",))
     problems: list[str] = []
     pictures = "distorted" in frame or "reference" in frame
-    required = _REQUIRED if pictures else ("name", "score")
-    absent = [c for c in required if c not in frame]
-    if absent:
-        hints = "".join(near(c, frame.columns) for c in absent)
-        raise UsageError(f"{path}: missing columns {', '.join(absent)}{hints} (it has {', '.join(frame.columns)})")
-    if frame.empty:
-        raise UsageError(f"{path}: no rows")
-    folder = Path(root) if root is not None else path.parent
+    require_columns(frame, ("distorted", "reference", "score") if pictures else ("name", "score"), path)
     if pictures:
         for column in ("distorted", "reference"):
             blank = frame.index[frame[column] == ""]
@@ -56,8 +44,10 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
             frame["name"] = short_names(list(frame["distorted"]))
         if "reference_id" not in frame:
             frame["reference_id"] = [PurePosixPath(file_name(r)).stem for r in frame["reference"]]
-            problems += _ambiguous_references(frame, path)
-        paths = TablePaths(folder)
+            by_id = frame.groupby("reference_id")["reference"].unique()
+            if clashes := [f"{i} ({listed(list(v), 3)})" for i, v in by_id.items() if len(v) > 1]:
+                problems.append(f"{path}: references of one stem; add a reference_id column: {listed(clashes)}")
+        paths = TablePaths(root if root is not None else path.parent)
         for column in ("distorted", "reference"):
             place_of = {value: paths.find(value) for value in dict.fromkeys(frame[column])}
             frame[column] = [place_of[value] for value in frame[column]]
@@ -66,12 +56,6 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
     if problems:
         raise UsageError("\n".join(problems))
     return complete(frame, str(path))
-
-
-def _ambiguous_references(frame: pd.DataFrame, path: Path) -> list[str]:
-    by_id = frame.groupby("reference_id")["reference"].unique()
-    clashes = [f"{i} ({listed(list(v), 3)})" for i, v in by_id.items() if len(v) > 1]
-    return [f"{path}: references of one stem; add a reference_id column: {listed(clashes)}"] if clashes else []
 
 
 def complete(frame: pd.DataFrame, what: str) -> pd.DataFrame:
@@ -113,7 +97,7 @@ def has_images(frame: pd.DataFrame) -> bool:
 
 def require_files(frame: pd.DataFrame, what: str) -> None:
     """Refuse a table some of whose images are not there, naming up to 20 of them and the count."""
-    paths: Sequence[str] = [*dict.fromkeys(frame["reference"]), *frame["distorted"]]
+    paths: list[str] = [*dict.fromkeys(frame["reference"]), *frame["distorted"]]
     absent = [p for p in paths if not os.path.isfile(p)]
     if absent:
         shown = [explained(path) for path in absent[:20]] + absent[20:]
@@ -123,11 +107,9 @@ def require_files(frame: pd.DataFrame, what: str) -> None:
 def table_hash(frame: pd.DataFrame) -> str:
     """sha256 of names, pairing and labels; independent of the rows' order and of where the files lie."""
     # Mirrors of one dataset spell file names in other letter cases; the table is the same.
-    references = frame["reference"].map(_file_key) if has_images(frame) else [""] * len(frame)
+    references = [""] * len(frame)
+    if has_images(frame):
+        references = [unicodedata.normalize("NFC", Path(path).name).casefold() for path in frame["reference"]]
     labels = [None if pd.isna(s) else float(s) for s in frame["score"]]
     rows = sorted(zip(frame["name"], references, frame["reference_id"], labels, strict=True), key=lambda row: row[0])
     return sha256_json(rows)
-
-
-def _file_key(path: str) -> str:
-    return unicodedata.normalize("NFC", Path(path).name).casefold()

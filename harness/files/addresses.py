@@ -11,8 +11,6 @@ from pathlib import PurePosixPath
 
 from harness.runtime.errors import UsageError
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
 
 @dataclass(frozen=True)
 class Address:
@@ -58,11 +56,6 @@ def is_inside(name: str) -> bool:
     return bool(parts) and ".." not in parts and not PurePosixPath(name).is_absolute()
 
 
-def is_commit(revision: str) -> bool:
-    """Whether a revision names one commit for ever, as a branch or a short number does not."""
-    return bool(_COMMIT.fullmatch(revision))
-
-
 def address(source: str) -> Address:
     """The https address of a source.
 
@@ -75,7 +68,18 @@ def address(source: str) -> Address:
     if source.startswith("https://"):
         return Address(source)
     if source.startswith("hf://"):
-        return _hub_address(hub_file(source))
+        # The library knows the hub's address, a mirror ($HF_ENDPOINT) and the user's token. The bytes are not fetched by it:
+        # its downloads go through a second program (hf_xet) that knows no https only, cannot be taken up again when killed
+        # and leaves files of its own in the folder.
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        file = hub_file(source)
+        kind = "dataset" if file.dataset else None
+        url = str(hf_hub_url(file.repository, file.path, repo_type=kind, revision=file.revision or None))
+        if not url.startswith("https://"):
+            raise UsageError(f"{url}: only https is used ($HF_ENDPOINT)")
+        return Address(url, {str(name): str(value) for name, value in build_hf_headers().items()}, hub=True)
     if source.startswith("gdrive:"):
         number = source.removeprefix("gdrive:").strip("/")
         if re.fullmatch(r"[A-Za-z0-9_-]+", number):
@@ -92,20 +96,6 @@ def page(source: str) -> str:
         place = f"{'datasets/' if file.dataset else ''}{file.repository}/resolve/{file.revision or 'main'}/{file.path}"
         return f"https://huggingface.co/{urllib.parse.quote(place)}"
     return source
-
-
-def _hub_address(file: HubFile) -> Address:
-    # The library knows the hub's address, a mirror ($HF_ENDPOINT) and the user's token. The bytes are not fetched by it:
-    # its downloads go through a second program (hf_xet) that knows no https only, cannot be taken up again when killed
-    # and leaves files of its own in the folder.
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
-    kind = "dataset" if file.dataset else None
-    url = str(hf_hub_url(file.repository, file.path, repo_type=kind, revision=file.revision or None))
-    if not url.startswith("https://"):
-        raise UsageError(f"{url}: only https is used ($HF_ENDPOINT)")
-    return Address(url, {str(name): str(value) for name, value in build_hf_headers().items()}, hub=True)
 
 
 def offline(asked: bool = False) -> bool:

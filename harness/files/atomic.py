@@ -52,7 +52,7 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     with writing(target):
         require_regular(target)  # else a device would be replaced by a file
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep_once(str(target.parent.absolute()))
+        _sweep(str(target.parent.absolute()))
         name = target.parent / f".{target.name}.{_place()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
         try:
             text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
@@ -61,32 +61,30 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(name, target)
-            _sync_folder(target.parent)
+            # A rename survives a power cut only once its folder is on disk; Windows cannot open a folder.
+            if os.name == "posix":
+                descriptor = os.open(target.parent, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
         except BaseException:
             name.unlink(missing_ok=True)
             raise
 
 
-def sweep(folder: str | Path) -> None:
-    """Remove the temporary files in `folder` whose writers are dead: processes of this machine, and any a day old."""
+@functools.lru_cache(maxsize=1024)
+def _sweep(folder: str) -> None:
+    """Remove, once, the temporary files in `folder` whose writers are dead: processes of this machine, and any a day old."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if match := _LEFT_OVER.fullmatch(entry.name):
+                import psutil
+
                 with suppress(OSError):
                     here, old = match[1] == _place(), entry.stat().st_mtime < time.time() - _STALE
-                    if old or (here and not _alive(int(match[2]))):
+                    if old or (here and not psutil.pid_exists(int(match[2]))):
                         os.unlink(entry)
-
-
-@functools.lru_cache(maxsize=1024)
-def _sweep_once(folder: str) -> None:
-    sweep(folder)
-
-
-def _alive(process: int) -> bool:
-    import psutil
-
-    return bool(psutil.pid_exists(process))
 
 
 @functools.cache
@@ -96,16 +94,6 @@ def _place() -> str:
     with suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")
     return hashlib.sha256(f"{socket.gethostname()}|{space}".encode()).hexdigest()[:8]
-
-
-def _sync_folder(folder: Path) -> None:
-    # A rename survives a power cut only once its folder is on disk; Windows cannot open a folder.
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def write_text(path: str | Path, text: str) -> None:

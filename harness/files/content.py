@@ -5,6 +5,7 @@ Looks at a file's first bytes and, where the format tells its own length, at its
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import html
 import json
@@ -75,15 +76,23 @@ def content_problem(path: Path, name: str) -> str:
             return problem
         if start.startswith(b"version https://git-lfs"):
             return "a git-lfs pointer came, not the file"
-        if kind != ".json" and start.lstrip()[:1] == b"{" and (problem := _error_document(path, start, size)):
-            return problem
+        if kind != ".json" and start.lstrip()[:1] == b"{" and size <= len(start):
+            with contextlib.suppress(ValueError, RecursionError):  # the server's refusal, in its own words where it has some
+                document = json.loads(start)
+                words = [document[key] for key in ("error", "message", "detail") if isinstance(document.get(key), str)]
+                return f"a JSON document came, not the file{f': {words[0][:100]!r}' if words else ''}"
         if kind in _MAGIC and not start.startswith(_MAGIC[kind]):
             packed = " (it is compressed with gzip)" if start.startswith(b"\x1f\x8b") else ""
             return f"it does not begin as a {kind} file does{packed}"
         if kind in _TEXTS:
             return _text_problem(path, start, kind, size)
         if kind in (".zip", ".xlsx", ".npz"):
-            return _zip_problem(path, kind)
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    sheets = any(name.startswith("xl/") for name in archive.namelist())
+            except Exception:  # zipfile has no closed set of errors for made-up archives
+                return "it is damaged or cut short: the table at the end of a zip file is missing"
+            return "a zip archive, but not a spreadsheet" if kind == ".xlsx" and not sheets else ""
         if kind in (".gz", ".tgz"):
             return _gzip_problem(path, size)
         if kind == ".tar":
@@ -96,18 +105,6 @@ def content_problem(path: Path, name: str) -> str:
     return ""
 
 
-def _error_document(path: Path, start: bytes, size: int) -> str:
-    """A JSON object where something else was asked for: the server's refusal, in its own words where it has some."""
-    if size > len(start):
-        return ""
-    try:
-        document = json.loads(start)
-    except (ValueError, RecursionError):
-        return ""
-    words = [document[key] for key in ("error", "message", "detail") if isinstance(document.get(key), str)]
-    return f"a JSON document came, not the file{f': {words[0][:100]!r}' if words else ''}"
-
-
 def _text_problem(path: Path, start: bytes, kind: str, size: int) -> str:
     if start.startswith(b"\x1f\x8b"):
         return "it is compressed with gzip, not a text"
@@ -118,16 +115,6 @@ def _text_problem(path: Path, start: bytes, kind: str, size: int) -> str:
             json.loads(path.read_bytes())
         except (ValueError, RecursionError):
             return "it is damaged or cut short: not JSON"
-    return ""
-
-
-def _zip_problem(path: Path, kind: str) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if kind == ".xlsx" and not any(name.startswith("xl/") for name in archive.namelist()):
-                return "a zip archive, but not a spreadsheet"
-    except Exception:  # zipfile has no closed set of errors for made-up archives
-        return "it is damaged or cut short: the table at the end of a zip file is missing"
     return ""
 
 

@@ -21,20 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.files import atomic
+from harness.files import atomic, responses
 from harness.files.addresses import address, offline
 from harness.files.content import content_problem, page_problem
+from harness.files.lock import alone
 from harness.files.part import Origin, forget, read_origin, write_origin
-from harness.files.responses import (
-    Refused,
-    TryAgain,
-    expected_length,
-    next_address,
-    open_response,
-    raise_passing,
-    status_text,
-    told,
-)
+from harness.files.responses import Refused, TryAgain, told
 from harness.runtime.errors import RunError, Unwritable, UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +55,6 @@ _wait = time.sleep
 
 Progress = Callable[[str, int, int], None]
 """Called with the file's name, the bytes there, and the bytes in all (0: unknown)."""
-"""Told in one line why nothing happens for a while."""
 
 
 class DownloadFailed(RunError):
@@ -139,20 +130,11 @@ def download(
     host = urllib.parse.urlsplit(place.url).netloc
     if unreachable is not None and host in unreachable:
         raise DownloadFailed(f"{host} did not answer before")
-    part = target.with_name(f"{target.name}.part")
-    wanted = _Wanted(
-        source,
-        target,
-        part,
-        sha256.lower(),
-        md5.lower(),
-        size,
-        largest,
-        {**place.headers, **(headers or {})},
-        accept,
-        progress,
-    )
-    with _alone(target):
+    part, sent = target.with_name(f"{target.name}.part"), {**place.headers, **(headers or {})}
+    wanted = _Wanted(source, target, part, sha256.lower(), md5.lower(), size, largest, sent, accept, progress)
+    # A second process waits, and finds the file.
+    waiting = f"{target.name}: another process is fetching it; waiting for it"
+    with alone(target.with_name(f".{target.name}.lock"), waiting, patience=0.2, removed=True):
         if target.is_file():
             return replace(_checked(target, wanted, Origin(source)), fresh=False)
         for last in (False, True):
@@ -178,30 +160,7 @@ def copy(path: Path, target: Path) -> None:
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     with original, atomic.atomic(target) as stream:
-        while block := original.read(_BLOCK):
-            stream.write(block)
-
-
-@contextlib.contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Hold the file's lock, which dies with its holder; a second process waits and finds the file."""
-    import filelock
-
-    with atomic.writing(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
-        try:
-            lock.acquire(timeout=0.2)
-        except filelock.Timeout:
-            _log.info(f"{target.name}: another process is fetching it; waiting for it")
-            lock.acquire()
-    try:
-        yield
-    finally:
-        if os.name == "posix":  # elsewhere the lock's file goes by itself; who waits for a removed one notices (filelock 3.24)
-            with contextlib.suppress(OSError):
-                os.unlink(lock.lock_file)
-        lock.release()
+        shutil.copyfileobj(original, stream, _BLOCK)
 
 
 def _received(wanted: _Wanted, url: str, hub: bool, host: str, unreachable: set[str] | None) -> Origin:
@@ -244,13 +203,13 @@ def _receive(wanted: _Wanted, url: str, hub: bool) -> Origin:
             ask["If-Range"] = before.validator
     with _answer(url, {**wanted.headers, **ask}, wanted, hub) as (answer, origin):
         if answer.status_code == 416 and before is not None and have:
-            if have == expected_length(answer):
+            if have == responses.expected_length(answer):
                 return replace(before, total=have, resumed=True)
             forget(wanted.part)
             raise TryAgain("the earlier part no longer fits")
-        raise_passing(answer)
+        responses.raise_passing(answer)
         if answer.status_code not in (200, 206):
-            raise Refused(status_text(answer.status_code))
+            raise Refused(responses.status_text(answer.status_code))
         origin = _judged(answer, origin, before, have, wanted)
         have = have if origin.resumed else 0
         if not wanted.size and origin.total and not have:
@@ -268,14 +227,16 @@ def _receive(wanted: _Wanted, url: str, hub: bool) -> Origin:
 @contextlib.contextmanager
 def _answer(url: str, headers: Mapping[str, str], wanted: _Wanted, hub: bool) -> Iterator[tuple[requests.Response, Origin]]:
     """The answer at the end of the redirects, and what the hub said on the way."""
-    origin = Origin(wanted.source)
+    origin, within = Origin(wanted.source), ANSWER_WITHIN
+    with contextlib.suppress(ValueError):
+        within = max(1.0, float(os.environ.get("HARNESS_DOWNLOAD_TIMEOUT", "")))
     with contextlib.ExitStack() as stack:
         for _ in range(_REDIRECTS):
-            answer = stack.enter_context(open_response(url, headers, (CONNECT_WITHIN, _answer_within())))
+            answer = stack.enter_context(responses.open_response(url, headers, (CONNECT_WITHIN, within)))
             if hub:
                 origin = origin.with_hub(answer.headers)
                 hub = False  # later hosts only store
-            onward = next_address(answer, url)
+            onward = responses.next_address(answer, url)
             if not onward:
                 yield answer, origin
                 return
@@ -284,13 +245,6 @@ def _answer(url: str, headers: Mapping[str, str], wanted: _Wanted, hub: bool) ->
                 headers = {name: value for name, value in headers.items() if name not in wanted.headers}
             url = onward
     raise Refused(f"more than {_REDIRECTS} redirects")
-
-
-def _answer_within() -> float:
-    try:
-        return max(1.0, float(os.environ.get("HARNESS_DOWNLOAD_TIMEOUT", "")))
-    except ValueError:
-        return ANSWER_WITHIN
 
 
 def _judged(answer: requests.Response, origin: Origin, before: Origin | None, have: int, wanted: _Wanted) -> Origin:
@@ -304,7 +258,7 @@ def _judged(answer: requests.Response, origin: Origin, before: Origin | None, ha
         if not origin.continues(before):
             forget(wanted.part)
             raise TryAgain("the file changed on the server")
-    length = expected_length(answer)
+    length, begun = responses.expected_length(answer), have if resumed else 0
     if origin.encoding not in ("", "identity", "gzip", "x-gzip"):
         raise Refused(f"it came compressed ({origin.encoding}), which was not asked for")
     if wanted.size and length and length != wanted.size and not origin.encoding:
@@ -313,11 +267,9 @@ def _judged(answer: requests.Response, origin: Origin, before: Origin | None, ha
         raise Refused(f"the hub's file has the sha256 {origin.sha256}, but should have {wanted.sha256}")
     if length > wanted.largest:
         raise Refused(f"{length:,} bytes are more than such a file has")
-    begun = have if resumed else 0
     with contextlib.suppress(OSError):
-        free = shutil.disk_usage(wanted.part.parent).free + (
-            0 if resumed or not wanted.part.exists() else wanted.part.stat().st_size
-        )
+        freed = 0 if resumed or not wanted.part.exists() else wanted.part.stat().st_size
+        free = shutil.disk_usage(wanted.part.parent).free + freed
         if free < length - begun:
             raise Unwritable(
                 f"{wanted.target}: cannot be written: {length - begun:,} bytes are to come and {free:,} are free: "
@@ -381,7 +333,15 @@ def _decoded(wanted: _Wanted, origin: Origin) -> Path:
     try:
         with atomic.writing(plain), open(plain, "wb", buffering=0) as stream, gzip.open(wanted.part) as packed:
             size = 0
-            while block := _next_block(packed):
+            while True:
+                try:
+                    block = packed.read(_BLOCK)
+                except Exception as error:  # EOFError, zlib.error, and gzip's own, an OSError without a number
+                    if isinstance(error, OSError) and error.errno is not None:
+                        raise
+                    raise DownloadFailed(f"it came compressed, and damaged ({told(error)})") from error
+                if not block:
+                    break
                 size += len(block)
                 if size > wanted.largest:
                     raise DownloadFailed("it unpacks to more than such a file has")
@@ -393,17 +353,6 @@ def _decoded(wanted: _Wanted, origin: Origin) -> Path:
         os.replace(plain, wanted.part)
     write_origin(wanted.part, replace(origin, encoding="", total=size))
     return wanted.part
-
-
-def _next_block(packed: gzip.GzipFile) -> bytes:
-    try:
-        return packed.read(_BLOCK)
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise DownloadFailed(f"it came compressed, and damaged ({told(error)})") from error
-    except Exception as error:  # EOFError, zlib.error
-        raise DownloadFailed(f"it came compressed, and damaged ({told(error)})") from error
 
 
 def _hash_problem(path: Path, wanted: _Wanted, origin: Origin) -> tuple[str, str]:

@@ -38,7 +38,6 @@ _TABLE = (
     "device INTEGER, hashed INTEGER, sha256 TEXT, checksum TEXT)"
 )
 _AT_ONCE = 500
-_SHA256 = "sha256"
 
 
 class _Facts(NamedTuple):
@@ -49,6 +48,21 @@ class _Facts(NamedTuple):
     ctime: int
     inode: int
     device: int
+
+
+class _Row(NamedTuple):
+    """What the index says of a file."""
+
+    path: str
+    facts: _Facts
+    hashed: int
+    """When, in nanoseconds."""
+    sha256: str
+
+    @property
+    def checksum(self) -> str:
+        text = "|".join(map(str, (platform.node(), self.path, *self.facts, self.hashed, self.sha256)))
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def hash_files(
@@ -77,12 +91,12 @@ def hash_files(
     found: dict[str, str] = {}
     for path in wanted:
         row = known.get(absolute[path])
-        if row is not None and row[0] == facts[path] and not _racy(facts[path], row[1]):
-            found[path] = row[2]
+        if row is not None and row.facts == facts[path] and max(row.facts.mtime, row.facts.ctime) <= row.hashed - _RACY:
+            found[path] = row.sha256
     unread = [path for path in wanted if path not in found]
     if not unread:
         return found
-    clocks = {device: _clock(os.path.dirname(absolute[path])) for path in unread for device in (facts[path].device,)}
+    clocks = {facts[path].device: _clock(os.path.dirname(absolute[path])) for path in unread}
     rows = []
     for done, (path, result) in enumerate(_read(unread), 1):
         if isinstance(result, OSError):
@@ -90,7 +104,7 @@ def hash_files(
         else:
             before, digest = result
             found[path] = digest
-            rows.append((absolute[path], before, clocks.get(before.device, time.time_ns()), digest))
+            rows.append(_Row(absolute[path], before, clocks.get(before.device, time.time_ns()), digest))
         if progress is not None:
             progress(done, len(unread))
     _refuse(problems)
@@ -108,13 +122,12 @@ def derived(sha256: str, what: str, compute: Callable[[], str]) -> str:
 
     `what` names the kind of value and its version.
     """
-    name = f"{what}:{sha256}"
-    nothing = _Facts(0, 0, 0, 0, 0)
+    name, nothing = f"{what}:{sha256}", _Facts(0, 0, 0, 0, 0)
     row = _known([name]).get(name)
-    if row is not None and row[0] == nothing:
-        return row[2]
+    if row is not None and row.facts == nothing:
+        return row.sha256
     value = compute()
-    _keep([(name, nothing, 0, value)])
+    _keep([_Row(name, nothing, 0, value)])
     return value
 
 
@@ -125,10 +138,6 @@ def _refuse(problems: Sequence[str]) -> None:
 
 def _facts(status: os.stat_result) -> _Facts:
     return _Facts(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
-
-
-def _racy(facts: _Facts, hashed: int) -> bool:
-    return max(facts.mtime, facts.ctime) > hashed - _RACY
 
 
 def _clock(folder: str) -> int:
@@ -145,7 +154,7 @@ def _read(paths: Sequence[str]) -> Iterator[tuple[str, tuple[_Facts, str] | OSEr
         try:
             with open(path, "rb") as stream:
                 before = _facts(os.fstat(stream.fileno()))
-                digest = hashlib.file_digest(stream, _SHA256).hexdigest()
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
                 after = _facts(os.fstat(stream.fileno()))
         except OSError as error:
             return error
@@ -160,38 +169,28 @@ def _place() -> Path:
     return cache_folder() / "hashes.sqlite"
 
 
-def _checksum(path: str, facts: _Facts, hashed: int, digest: str) -> str:
-    text = "|".join(map(str, (platform.node(), path, *facts, hashed, digest)))
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _opened(mode: str) -> Iterator[sqlite3.Connection]:
+def _opened(mode: str) -> contextlib.closing[sqlite3.Connection]:
     address = "file:" + _place().as_posix().replace("%", "%25").replace("?", "%3f").replace("#", "%23") + f"?mode={mode}"
-    connection = sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None)
-    try:
-        yield connection
-    finally:
-        connection.close()
+    return contextlib.closing(sqlite3.connect(address, uri=True, timeout=5.0, isolation_level=None))
 
 
-def _known(paths: Sequence[str]) -> dict[str, tuple[_Facts, int, str]]:
-    """What the index says of these files: facts, when they were hashed, sha256. Nothing where the index cannot be used."""
-    rows: dict[str, tuple[_Facts, int, str]] = {}
+def _known(paths: Sequence[str]) -> dict[str, _Row]:
+    """What the index says of these files. Nothing where the index cannot be used."""
+    rows: dict[str, _Row] = {}
     with contextlib.suppress(sqlite3.Error, OSError, UnicodeError), _opened("ro") as index:
         for i in range(0, len(paths), _AT_ONCE):
             some = paths[i : i + _AT_ONCE]
             query = f"SELECT * FROM files_1 WHERE path IN ({','.join('?' * len(some))})"
             for path, *numbers, hashed, digest, checksum in index.execute(query, some):
-                facts = _Facts(*numbers)
-                if checksum == _checksum(path, facts, hashed, digest):
-                    rows[path] = (facts, hashed, digest)
+                row = _Row(path, _Facts(*numbers), hashed, digest)
+                if checksum == row.checksum:
+                    rows[path] = row
     return rows
 
 
-def _keep(rows: Sequence[tuple[str, _Facts, int, str]]) -> None:
+def _keep(rows: Sequence[_Row]) -> None:
     """Add rows to the index; an index that is not one is replaced, and one that cannot be written is left alone."""
-    whole = [(path, *facts, hashed, digest, _checksum(path, facts, hashed, digest)) for path, facts, hashed, digest in rows]
+    whole = [(row.path, *row.facts, row.hashed, row.sha256, row.checksum) for row in rows]
     for _ in range(2):
         try:
             _place().parent.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from harness.files.atomic import writing
+
+_log = logging.getLogger(__package__)
 
 
 @contextlib.contextmanager
@@ -15,19 +20,44 @@ def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
     A link is not followed. On Windows there is no lock that dies with its holder: nothing is held there. Raises OSError.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+    ours = True
     try:
-        yield _flock(descriptor, wait=wait)
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                ours = False
+        yield ours
     finally:
         os.close(descriptor)
 
 
-def _flock(descriptor: int, *, wait: bool) -> bool:
+@contextlib.contextmanager
+def alone(path: Path, message: str, *, patience: float = 0.0, removed: bool = False) -> Iterator[None]:
+    """Hold the lock file at `path` inside, on every system; its folder is made. Raises Unwritable.
+
+    Args:
+        path: The lock file.
+        message: Logged where another process has it, before this one waits.
+        patience: Seconds to wait before that.
+        removed: Take the file away afterwards.
+    """
+    import filelock
+
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path)
+        try:
+            lock.acquire(timeout=patience)
+        except filelock.Timeout:
+            _log.info(message)
+            lock.acquire()
     try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
+        yield
+    finally:
+        if removed and os.name == "posix":  # elsewhere it goes by itself; who waits for a removed one notices (filelock 3.24)
+            with contextlib.suppress(OSError):
+                os.unlink(lock.lock_file)
+        lock.release()

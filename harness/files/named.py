@@ -29,13 +29,7 @@ def remembered(path: str | Path) -> bool:
 
 
 def _mark(path: str | Path) -> Path:
-    digest = hashlib.sha256(os.path.abspath(path).encode("utf-8", "surrogatepass")).hexdigest()
-    return _folder() / "named-files" / digest
-
-
-def _folder() -> Path:
     # Not in the cache: a cache may be shared or come with an image of a machine, and what a user named is the user's.
-    for variable in ("XDG_STATE_HOME", "LOCALAPPDATA"):
-        if place := os.environ.get(variable):
-            return Path(place).expanduser() / "harness"
-    return Path(os.path.expanduser("~")) / ".local" / "state" / "harness"
+    state = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA") or os.path.join("~", ".local", "state")
+    digest = hashlib.sha256(os.path.abspath(path).encode("utf-8", "surrogatepass")).hexdigest()
+    return Path(os.path.expanduser(state)) / "harness" / "named-files" / digest

@@ -48,7 +48,15 @@ class Origin:
     def with_answer(self, headers: Mapping[str, str]) -> Origin:
         """With what the answer that carries the bytes says of them."""
         encoding = str(headers.get("Content-Encoding", "")).strip().lower()
-        return replace(self, etag=str(headers.get("ETag", "")), modified=_telling_time(headers), encoding=encoding)
+        modified = str(headers.get("Last-Modified", ""))
+        try:
+            changed = email.utils.parsedate_to_datetime(modified)
+            asked = email.utils.parsedate_to_datetime(str(headers.get("Date", "")))
+            # A file that changed within the second before the answer may change again within it.
+            modified = modified if changed + datetime.timedelta(seconds=1) <= asked else ""
+        except (ValueError, TypeError):
+            modified = ""
+        return replace(self, etag=str(headers.get("ETag", "")), modified=modified, encoding=encoding)
 
     def continues(self, before: Origin) -> bool:
         """Whether this answer is of the same version as the part, as far as the servers say."""
@@ -58,17 +66,6 @@ class Origin:
             (self.encoding, before.encoding),
         )
         return all(now == then for now, then in pairs if now and then)
-
-
-def _telling_time(headers: Mapping[str, str]) -> str:
-    """Last-Modified where it is a second older than the answer: a file that changed just now may change again within it."""
-    modified = str(headers.get("Last-Modified", ""))
-    try:
-        changed = email.utils.parsedate_to_datetime(modified)
-        asked = email.utils.parsedate_to_datetime(str(headers.get("Date", "")))
-        return modified if changed + datetime.timedelta(seconds=1) <= asked else ""
-    except (ValueError, TypeError):
-        return ""
 
 
 def origin_path(part: Path) -> Path:

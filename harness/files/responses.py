@@ -62,7 +62,7 @@ def open_response(url: str, headers: Mapping[str, str], timeout: tuple[float, fl
     with requests.Session() as session:
         session.mount("https://", _adapter())
         # Without this, requests would send whatever ~/.netrc has for the host in place of a token.
-        session.auth = _as_it_is
+        session.auth = lambda request: request
         try:
             answer = session.get(url, headers=dict(headers), stream=True, timeout=timeout, allow_redirects=False)
         except requests.exceptions.ReadTimeout as error:
@@ -79,32 +79,26 @@ def open_response(url: str, headers: Mapping[str, str], timeout: tuple[float, fl
             yield answer
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
-
-
 def _adapter() -> Any:
     import requests.adapters
+
+    context = _context(*(os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")))
 
     class Adapter(requests.adapters.HTTPAdapter):
         """Trusts what the system trusts besides the list that requests carries."""
 
         def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-            super().init_poolmanager(*arguments, ssl_context=_context(), **options)
+            super().init_poolmanager(*arguments, ssl_context=context, **options)
 
         def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
-            return super().proxy_manager_for(*arguments, ssl_context=_context(), **options)
+            return super().proxy_manager_for(*arguments, ssl_context=context, **options)
 
     return Adapter()
 
 
 @functools.cache
-def _context_of(bundles: tuple[str, ...]) -> ssl.SSLContext:
+def _context(*bundles: str) -> ssl.SSLContext:
     return ssl.create_default_context()
-
-
-def _context() -> ssl.SSLContext:
-    return _context_of(tuple(os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")))
 
 
 def next_address(answer: requests.Response, url: str) -> str:

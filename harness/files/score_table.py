@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from harness.files.atomic import sha256_json
 from harness.files.table_paths import file_name
-from harness.files.text_table import convert_numbers, read_text_columns
-from harness.runtime.errors import UsageError, listed, near
+from harness.files.text_table import convert_numbers, read_text_columns, require_columns
+from harness.runtime.errors import UsageError, listed
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
@@ -20,12 +20,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     Raises UsageError listing every problem.
     """
     frame = read_text_columns(Path(path), ("name", "score"))
-    absent = [c for c in ("name", "score") if c not in frame]
-    if absent:
-        hints = "".join(near(c, frame.columns) for c in absent)
-        raise UsageError(f"{path}: missing columns {', '.join(absent)}{hints} (it has {', '.join(frame.columns)})")
-    if frame.empty:
-        raise UsageError(f"{path}: no rows")
+    require_columns(frame, ("name", "score"), path)
     problems = convert_numbers(frame, "score", path)
     twice = list(frame["name"][frame["name"].duplicated()].unique())
     problems += [f"{path}: {len(twice)} names occur more than once: {listed(twice)}"] if twice else []
@@ -54,25 +49,21 @@ def refuse_unmatched(given: pd.Series, wanted: pd.Series, known: pd.Series, what
     extra, absent = sorted(set(given) - set(known)), sorted(set(wanted) - set(given))
     lines = [f"{what[0]}: {len(extra)} names that {what[1]} has not: {listed(extra)}"] if extra else []
     lines += [f"{what[1]}: {len(absent)} names that {what[0]} has not: {listed(absent)}"] if absent else []
-    if lines:
-        raise UsageError(
-            "\n".join([*lines, *_alike(extra, absent), "names are joined exactly; --inner uses those that both have"])
-        )
-
-
-def _alike(extra: Sequence[str], absent: Sequence[str]) -> list[str]:
-    """In what the names of both sides differ, where it is only in how they are spelt."""
+    if not lines:
+        return
+    # In what the names of both sides differ, where it is only in how they are spelt.
     spellings: dict[str, Callable[[str], str]] = {
         "how accents are composed (Unicode NFC and NFD); they print the same": lambda name: name,
         "letter case": str.casefold,
         "folders": lambda name: file_name(name).casefold(),
         "extensions": lambda name: PurePosixPath(file_name(name)).stem.casefold(),
     }
-    for what, spelt in spellings.items():
+    for differ, spelt in spellings.items():
         forms = [{spelt(unicodedata.normalize("NFC", name)) for name in side} for side in (extra, absent)]
         if same := sorted(forms[0] & forms[1]):
-            return [f"{len(same)} names of both differ only in {what}: {listed(same, 3)}"]
-    return []
+            lines.append(f"{len(same)} names of both differ only in {differ}: {listed(same, 3)}")
+            break
+    raise UsageError("\n".join([*lines, "names are joined exactly; --inner uses those that both have"]))
 
 
 def scores_hash(frame: pd.DataFrame) -> str:

@@ -42,11 +42,29 @@ def read_sheet(path: str | Path, sheet: str = "all_by_image") -> list[tuple[int,
     Texts come without their phonetic guides, formulas as the values that were stored with them. Raises UsageError when it is
     not a readable spreadsheet.
     """
+    import openpyxl
+
     try:
         with open(path, "rb") as stream:
             if stream.read(4) == b"\xd0\xcf\x11\xe0":
                 raise UsageError(f"{path}: an old Excel file (.xls), or one with a password: save it as .xlsx or .csv")
-        return _rows(path, sheet)
+        parts = _parts(path)
+        with warnings.catch_warnings(), open(path, "rb") as stream:
+            warnings.simplefilter("ignore")  # of styles and extensions that are not read here
+            source = stream if _TYPES in parts else _completed(parts)
+            book = openpyxl.load_workbook(source, read_only=True, data_only=True, keep_links=False)
+            if not book.worksheets:
+                raise ValueError("it has no sheets")
+            page = next((one for one in book.worksheets if one.title == sheet), book.worksheets[0])
+            page.reset_dimensions()  # some programs write wrong ones
+            rows = []
+            for number, row in enumerate(page.iter_rows(max_col=_MOST_COLUMNS), 1):
+                cells = [_text(cell) for cell in row]
+                while cells and not cells[-1].strip():
+                    cells.pop()
+                if cells:
+                    rows.append((number, cells))
+            return rows
     except UsageError:
         raise
     except FileNotFoundError:
@@ -73,29 +91,6 @@ def _parts(path: str | Path) -> dict[str, bytes]:
                 raise ValueError(f"{name} holds a document type, which spreadsheets do not")
             parts[name] = data
     return parts
-
-
-def _rows(path: str | Path, wanted: str) -> list[tuple[int, list[str]]]:
-    import openpyxl
-
-    parts = _parts(path)
-    with warnings.catch_warnings(), open(path, "rb") as stream:
-        warnings.simplefilter("ignore")  # of styles and extensions that are not read here
-        source = stream if _TYPES in parts else _completed(parts)
-        book = openpyxl.load_workbook(source, read_only=True, data_only=True, keep_links=False)
-        sheets = book.worksheets
-        if not sheets:
-            raise ValueError("it has no sheets")
-        sheet = next((one for one in sheets if one.title == wanted), sheets[0])
-        sheet.reset_dimensions()  # some programs write wrong ones
-        rows = []
-        for number, row in enumerate(sheet.iter_rows(max_col=_MOST_COLUMNS), 1):
-            cells = [_text(cell) for cell in row]
-            while cells and not cells[-1].strip():
-                cells.pop()
-            if cells:
-                rows.append((number, cells))
-        return rows
 
 
 def _completed(parts: dict[str, bytes]) -> io.BytesIO:

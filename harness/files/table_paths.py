@@ -52,20 +52,17 @@ class TablePaths:
         """The one file whose path differs in Unicode composition alone."""
         place = path.anchor or "."
         for part in path.parts[1:] if path.anchor else path.parts:
-            exact = os.path.join(place, part)
-            found = [exact] if os.path.exists(exact) else self._listing(place).get(unicodedata.normalize("NFC", part), [])
+            found = [os.path.join(place, part)]
+            if not os.path.exists(found[0]):
+                if place not in self._listings:
+                    entries = self._listings.setdefault(place, {})
+                    for name in _entries(place):
+                        entries.setdefault(unicodedata.normalize("NFC", name), []).append(os.path.join(place, name))
+                found = self._listings[place].get(unicodedata.normalize("NFC", part), [])
             if len(found) != 1:
                 return None
             place = found[0]
         return place if os.path.isfile(place) else None
-
-    def _listing(self, folder: str) -> dict[str, list[str]]:
-        if folder not in self._listings:
-            entries: dict[str, list[str]] = {}
-            for name in _entries(folder):
-                entries.setdefault(unicodedata.normalize("NFC", name), []).append(os.path.join(folder, name))
-            self._listings[folder] = entries
-        return self._listings[folder]
 
 
 def explained(path: str) -> str:
@@ -74,7 +71,12 @@ def explained(path: str) -> str:
         return f"{path} (a path of a Windows machine, {path[match.start() : match.end()]}: write paths relative to the table)"
     plain = Path(path.replace("\\", "/"))
     said = " (its backslashes were taken as slashes too)" if "\\" in path else ""
-    same = [name for name in _entries(str(plain.parent)) if _same(name, plain.name)]
+    form, same = unicodedata.normalize("NFC", plain.name).casefold(), []
+    for name in _entries(str(plain.parent)):
+        raw = os.fsencode(name)
+        readings = {name, *(raw.decode(encoding, errors="replace") for encoding in ("cp1252", "latin-1") if not raw.isascii())}
+        if any(unicodedata.normalize("NFC", reading).casefold() == form for reading in readings):
+            same.append(name)
     if not same:
         return path + said
     if len(same) > 1:
@@ -96,10 +98,3 @@ def _entries(folder: str) -> list[str]:
         return os.listdir(folder)
     except OSError:
         return []
-
-
-def _same(entry: str, wanted: str) -> bool:
-    raw = os.fsencode(entry)
-    readings = {entry, *(raw.decode(encoding, errors="replace") for encoding in ("cp1252", "latin-1") if not raw.isascii())}
-    form = unicodedata.normalize("NFC", wanted).casefold()
-    return any(unicodedata.normalize("NFC", reading).casefold() == form for reading in readings)

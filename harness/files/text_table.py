@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from harness.files.regular import require_regular
 from harness.files.spreadsheet import is_spreadsheet, read_sheet
 from harness.files.table_numbers import parse_numbers
-from harness.runtime.errors import UsageError, listed
-
-if TYPE_CHECKING:
-    import pandas as pd
+from harness.runtime.errors import UsageError, listed, near
 
 LARGEST = 1 << 30
 """Bytes of a text table."""
@@ -63,7 +60,13 @@ def read_text(path: str | Path, *, largest: int = LARGEST, replace: bool = False
         raise UsageError(f"{path}: no such file") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None) or _unmarked(data)
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "")
+    start = data[:4096]
+    # UTF-16 without a mark shows by a NUL in every other byte of Latin letters and digits.
+    for other, zeros, letters in (("utf-16-le", start[1::2], start[::2]), ("utf-16-be", start[::2], start[1::2])):
+        if not encoding and len(start) >= 4 and zeros.count(0) > 0.7 * len(zeros) and letters.count(0) < 0.1 * len(letters):
+            encoding = other
+    encoding = encoding or "utf-8"
     try:
         text = data.decode(encoding, errors="replace" if replace else "strict")
     except UnicodeDecodeError as error:
@@ -73,15 +76,6 @@ def read_text(path: str | Path, *, largest: int = LARGEST, replace: bool = False
     if "\0" in text:
         raise UsageError(f"{path}: not a text file (it holds NUL bytes)")
     return text
-
-
-def _unmarked(data: bytes) -> str:
-    """UTF-16 without a mark shows by a NUL in every other byte of Latin letters and digits."""
-    start = data[:4096]
-    for encoding, zeros, others in (("utf-16-le", start[1::2], start[::2]), ("utf-16-be", start[::2], start[1::2])):
-        if len(start) >= 4 and zeros.count(0) > 0.7 * len(zeros) and others.count(0) < 0.1 * len(others):
-            return encoding
-    return "utf-8"
 
 
 def text_lines(text: str) -> list[str]:
@@ -107,10 +101,6 @@ def split_rows(text: str, delimiter: str | None) -> tuple[list[Row], list[str]]:
                  enumerate(text_lines(text), 1)]  # fmt: skip
         rows = [Row(number, [cell.strip(" \t") for cell in cells]) for number, cells in split]
         return [row for row in rows if any(map(str.strip, row.cells))], []
-    return _quoted_rows(text, delimiter)
-
-
-def _quoted_rows(text: str, delimiter: str | None) -> tuple[list[Row], list[str]]:
     between = re.escape(delimiter) if delimiter else "[ \\t]"
     blanks = " *" if delimiter == "\t" else "[ \\t]*"
     quoted = re.compile(
@@ -120,7 +110,7 @@ def _quoted_rows(text: str, delimiter: str | None) -> tuple[list[Row], list[str]
     plain = re.compile(rf"(?:(?!{between})[^\r\n])*")
     gap = re.compile(between if delimiter else r"[ \t]+(?=[^ \t\r\n])")
     start = re.compile("" if delimiter else r"[ \t]*")
-    rows: list[Row] = []
+    rows = []
     problems: list[str] = []
     place, line = 0, 1
     while place < len(text):
@@ -153,14 +143,24 @@ def read_text_columns(path: Path, wanted: Collection[str] = ()) -> pd.DataFrame:
     Where the first line could be split in two ways, the one that has the `wanted` columns is taken. Raises UsageError listing
     every line that does not fit the header.
     """
-    import pandas as pd
-
     if is_spreadsheet(path):
         readings = [_Reading(path, "row", "", [Row(*row) for row in read_sheet(path)], [])]
     else:
         text, named = without_sep_line(read_text(path))
-        readings = [_Reading(path, "line", d, *split_rows(text, d)) for d in ([named] if named else _header_delimiters(text))]
-    reading = _chosen(path, readings, wanted)
+        # Of semicolon, tab and comma whatever the header holds outside of quotes may separate its cells, else blanks do.
+        header = next((line for line in text_lines(text) if line.strip(" \t;,")), "")
+        bare = re.sub(r'"[^"]*"', "", header)
+        held: list[str | None] = [d for d in DELIMITERS if d and d in bare]
+        readings = [_Reading(path, "line", d, *split_rows(text, d)) for d in ([named] if named else held or [None])]
+    if len(readings) > 1:
+        readings = [r for r in readings if set(wanted) <= set(r.header)] or readings
+        readings = [r for r in readings if not r.problems()] or readings[:1]
+    if len(readings) > 1:
+        shown = "; or ".join(f"by {_WORDS[r.delimiter]}: {', '.join(map(repr, r.header))}" for r in readings)
+        raise UsageError(
+            f"{path}: its columns can be read in two ways, {shown}. Name the separator in a first line such as sep=;"
+        )
+    reading = readings[0]
     if not reading.rows:
         raise UsageError(f"{path}: an empty file")
     if problems := reading.problems():
@@ -169,14 +169,6 @@ def read_text_columns(path: Path, wanted: Collection[str] = ()) -> pd.DataFrame:
     cells = [[row.cells[i] if i < len(row.cells) else "" for i, _ in columns] for row in reading.rows[1:]]
     index = pd.Index([row.line for row in reading.rows[1:]], name=reading.unit)
     return pd.DataFrame(cells, columns=[name for _, name in columns], index=index, dtype=object)
-
-
-def _header_delimiters(text: str) -> list[str | None]:
-    """What may separate the header's cells: whatever of semicolon, tab and comma it holds, else blanks."""
-    header = next((line for line in text_lines(text) if line.strip(" \t;,")), "")
-    bare = re.sub(r'"[^"]*"', "", header)
-    found: list[str | None] = [d for d in DELIMITERS if d and d in bare]
-    return found or [None]
 
 
 class _Reading(NamedTuple):
@@ -213,28 +205,24 @@ class _Reading(NamedTuple):
         if loose:
             row, i = loose[0]
             before = row.cells[i - 1]
-            half = self.delimiter == "," and before.lstrip("+-").isdecimal() and row.cells[i][:1].isdecimal()
-            both = f"{before!r} and a value {row.cells[i]!r} without a column" + (
-                f", or the decimal comma of {before}.{row.cells[i]}: separate the columns by semicolons, or write decimal points"
-                if half
-                else ": name the column, or quote the cell"
-            )
+            both = f"{before!r} and a value {row.cells[i]!r} without a column"
+            if self.delimiter == "," and before.lstrip("+-").isdecimal() and row.cells[i][:1].isdecimal():
+                both += f", or the decimal comma of {before}.{row.cells[i]}: separate the columns by semicolons, or write "
+                both += "decimal points"
+            else:
+                both += ": name the column, or quote the cell"
             found.append(f"{path}: another number of cells than columns in {unit}s {listed([r.line for r, _ in loose])}; "
                          f"{unit} {row.line} holds {both}")  # fmt: skip
         return found
 
 
-def _chosen(path: Path, readings: Sequence[_Reading], wanted: Collection[str]) -> _Reading:
-    if len(readings) == 1:
-        return readings[0]
-    holding = [r for r in readings if set(wanted) <= set(r.header)] or list(readings)
-    fitting = [r for r in holding if not r.problems()] or holding[:1]
-    if len(fitting) > 1:
-        shown = "; or ".join(f"by {_WORDS[r.delimiter]}: {', '.join(map(repr, r.header))}" for r in fitting)
-        raise UsageError(
-            f"{path}: its columns can be read in two ways, {shown}. Name the separator in a first line such as sep=;"
-        )
-    return fitting[0]
+def require_columns(frame: pd.DataFrame, names: Collection[str], path: object) -> None:
+    """Refuse a table of `path` that lacks one of these columns, or has no rows. Raises UsageError."""
+    if absent := [c for c in names if c not in frame]:
+        hints = "".join(near(c, frame.columns) for c in absent)
+        raise UsageError(f"{path}: missing columns {', '.join(absent)}{hints} (it has {', '.join(frame.columns)})")
+    if frame.empty:
+        raise UsageError(f"{path}: no rows")
 
 
 def convert_numbers(frame: pd.DataFrame, column: str, path: object) -> list[str]:

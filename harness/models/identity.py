@@ -25,7 +25,8 @@ from typing import Any
 
 from harness.cards.plugins import current_path, model_class, resolve
 from harness.cards.program import Program
-from harness.cards.schema import ModelCard, parse_table
+from harness.cards.schema import ModelCard
+from harness.cards.tables import parse_table
 from harness.files.hash_index import derived, hash_file
 from harness.models.program import program_identity
 from harness.models.weights import ResolvedWeights

@@ -71,7 +71,11 @@ def text_table(
 
 def shortened(line: str, width: int) -> str:
     """`line` in at most `width` columns of the terminal, ended by an ellipsis where it is cut."""
-    return line if _cells(line) <= width else _head(line, width - 1).rstrip() + "…"
+    if _cells(line) <= width:
+        return line
+    while _cells(line) > width - 1:
+        line = line[: min(len(line) - 1, width - 1)]
+    return line.rstrip() + "…"
 
 
 def _total(widths: Sequence[int], kept: Sequence[int]) -> int:
@@ -92,22 +96,11 @@ def _lines(cells: Sequence[str], kept: Sequence[int], widths: Sequence[int], ali
     split = [[shortened(line, widths[i]) for line in cell.split("\n")] for cell, i in zip(cells, kept, strict=True)]
     height = max(map(len, split))
     columns = [[""] * (height - len(lines)) + lines for lines in split]
-    return [
-        (" " * _GAP).join(_padded(column[n], widths[i], align[i]) for column, i in zip(columns, kept, strict=True)).rstrip()
-        for n in range(height)
-    ]
-
-
-def _padded(text: str, width: int, side: str) -> str:
-    space = " " * (width - _cells(text))
-    return space + text if side == "right" else text + space
-
-
-def _head(line: str, width: int) -> str:
-    """The beginning of a line that takes at most `width` columns of the terminal."""
-    while _cells(line) > width:
-        line = line[: min(len(line) - 1, width)]
-    return line
+    for column, i in zip(columns, kept, strict=True):
+        spaces = [" " * (widths[i] - _cells(text)) for text in column]
+        right = align[i] == "right"
+        column[:] = [space + text if right else text + space for space, text in zip(spaces, column, strict=True)]
+    return [(" " * _GAP).join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def _cells(text: str) -> int:

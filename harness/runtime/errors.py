@@ -21,8 +21,6 @@ class HarnessError(Exception):
 class RunError(HarnessError):
     """The command ran and met a fault: a failed run, a broken tree, a record that does not verify."""
 
-    exit_status = 1
-
 
 class UsageError(HarnessError):
     """The request could not be understood, or its input not read."""
@@ -33,15 +31,11 @@ class UsageError(HarnessError):
 class Unwritable(UsageError, RunError):
     """A place that cannot be written: no permission, no space left. Both a fault met and a request to be changed: status 2."""
 
-    exit_status = 2
-
 
 def near(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x' or 'y'?`, or nothing when no known word is near."""
     matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
-    if not matches:
-        return ""
-    return "; did you mean " + " or ".join(repr(m) for m in matches) + "?"
+    return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else ""
 
 
 def listed(items: Sequence[object], limit: int = 20) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.runtime.errors import UsageError, listed
 from harness.runtime.python37 import Literal
@@ -36,7 +36,7 @@ class Finding:
     lines: tuple[int, ...] = ()
     """The first twenty lines concerned."""
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> Mapping[str, object]:
         """Plain values for JSON."""
         facts = ("severity", "kind", "where", "line", "what", "fix", "mechanical", "count")
         return {**{name: getattr(self, name) for name in facts}, "lines": list(self.lines)}
@@ -49,9 +49,8 @@ class Finding:
         place = self.where + (f" line {self.line}" if self.line else "")
         more = f" (lines {listed(self.lines, 8)}{f', {self.count} in all' if self.count > 8 else ''})" if self.count > 1 else ""
         fix = f"\n         fix: {self.fix}" if self.fix else ""
-        return f"{self.severity:8} {place}: {self.what}{more if self.lines else ''}{fix}" + (
-            " (--fix does it)" if self.mechanical else ""
-        )
+        fix += " (--fix does it)" if self.mechanical else ""
+        return f"{self.severity:8} {place}: {self.what}{more if self.lines else ''}{fix}"
 
 
 def advice_once(findings: Sequence[Finding], told: str = "") -> list[Finding]:
@@ -82,9 +81,8 @@ class BrokenTree(UsageError):
         self, what: str, problems: Sequence[Finding], frame: pd.DataFrame | None = None, options: Sequence[str] = ()
     ) -> None:
         told = shlex.join(["harness", "data", "check", what, *options])
-        super().__init__(
-            "\n".join([f"{what} cannot be used as it is; `{told}` tells more", *map(str, advice_once(errors(problems)))])
-        )
+        lines = [f"{what} cannot be used as it is; `{told}` tells more", *map(str, advice_once(errors(problems)))]
+        super().__init__("\n".join(lines))
         self.problems = list(problems)
         self.frame = frame
 

@@ -23,10 +23,16 @@ _SECONDS_BETWEEN_LINES = 10.0
 def progress(what: str, total: int, *, done: int = 0, unit: str = "") -> Iterator[Step]:
     """Show how far `what` is; `done` units were finished before."""
     if total <= done or not logging.getLogger(LOGGER).isEnabledFor(logging.INFO):
-        yield _nothing
+        yield lambda count, text="": None
     elif sys.stderr.isatty():
-        with _bar(what, total, done) as step:
-            yield step
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        far = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        columns = *far, TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[text]}")
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=total, completed=done, text="")
+            yield lambda count, text="": bar.update(task, completed=count, text=text)
     else:
         yield _Lines(what, total, done, unit)
 
@@ -65,32 +71,6 @@ def downloads() -> Iterator[Callable[[str, int, int], None]]:
             opened[0](done)
 
         yield step
-
-
-@contextmanager
-def _bar(what: str, total: int, done: int) -> Iterator[Step]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total, completed=done, text="")
-
-        def step(count: int, text: str = "") -> None:
-            bar.update(task, completed=count, text=text)
-
-        yield step
-
-
-def _nothing(count: int, text: str = "") -> None: ...
 
 
 class _Lines:

@@ -40,7 +40,10 @@ class _Stream:
             yield
         except OSError as error:
             self.refused = self.refused or error
-            _to_nowhere(self._stream)
+            # What the stream still holds, and all that follows, goes nowhere: else Python fails again when it ends.
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+                self._stream.flush()
             if self._raises:
                 raise
         except ValueError:  # closed by somebody
@@ -68,14 +71,3 @@ def guarded() -> Iterator[_Stream | None]:
             yield out
         finally:
             sys.stdout, sys.stderr = before
-
-
-def _to_nowhere(stream: TextIO) -> None:
-    """What the stream still holds, and all that follows, goes nowhere: else Python fails again when it ends."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, stream.fileno())
-        finally:
-            os.close(nowhere)
-        stream.flush()

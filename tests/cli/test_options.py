@@ -76,6 +76,17 @@ def test_a_dataclass_of_options_is_filled_from_the_command_line():
     assert _called("--batch", "3") == _Some((), False, (), (), {}, 3)
 
 
+@dataclass(frozen=True)
+class _More(o.CardsOutput):
+    quiet: o.Quiet
+    first: Annotated[str, o.Option(help="First.")]
+
+
+def test_options_of_a_base_follow_those_of_the_class_each_once():
+    command = click.command()(o.options(_More)(lambda chosen: None))
+    assert [one.name for one in command.params] == ["quiet", "first", "cards", "as_json", "debug"]
+
+
 def test_a_setting_without_a_value_is_refused():
     with pytest.raises(UsageError, match="--set k: expected KEY=VALUE"):
         _called("--set", "k")

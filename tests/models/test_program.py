@@ -26,7 +26,8 @@ from harness.cards.loading import load_cards
 from harness.cards.overrides import apply_set
 from harness.cards.program import Program as Table
 from harness.cards.program import ProgramScore, program_table
-from harness.cards.schema import ModelCard, parse_card, parse_table
+from harness.cards.schema import ModelCard, parse_card
+from harness.cards.tables import parse_table
 from harness.engine.request import Request
 from harness.engine.run import run
 from harness.engine.scorer import Pair, Scorer

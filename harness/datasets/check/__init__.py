@@ -7,18 +7,18 @@ direction with a crude distance (PSNR within references), looks for wrongly pair
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
-from harness.cards.plugins import errors_of, reader_function
+from harness.cards.plugins import errors_of
 from harness.cards.schema import DatasetCard
-from harness.datasets import Dataset, splits
+from harness.datasets import reader_of, splits
 from harness.datasets.check import manifest, pixels
 from harness.datasets.completeness import Count, counts
 from harness.datasets.file_index import how_to_get, unopened
@@ -71,7 +71,7 @@ class Report:
         """Whether pairs or references are missing."""
         return any(p.kind == INCOMPLETE for p in self.problems)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> Mapping[str, object]:
         """The object that `data check --json` prints."""
         return {
             "dataset": self.card.name,
@@ -129,7 +129,13 @@ def check(
     if frame is not None:
         _counts(card, frame, found, report)
         _labels(card, frame, found)
-        _protocols(card, frame, report)
+        for name, protocol in card.protocols.items():
+            try:
+                parts = splits.split(frame, protocol)
+                sizes = ", ".join(f"{int((parts == p).sum()):,} {p}" for p in splits.PARTS if (parts == p).any())
+                report.protocols[name] = f"{sizes}; split {splits.split_hash(frame, parts)[:16]}"
+            except UsageError as error:
+                report.protocols[name] = f"not possible here: {error}"
         if has_images(frame):
             _pictures(card, root, frame, found, report, workers or min(16, 4 * (os.cpu_count() or 1)))
         elif root is not None and not found.failed:
@@ -142,8 +148,7 @@ def check(
 
 
 def _read(card: DatasetCard, root: Path | None, found: Findings, report: Report) -> pd.DataFrame | None:
-    reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
-    read = reader_function(reader, card.path, card.layout)
+    read = reader_of(card)
     try:
         with errors_of(card.path, f"reader = {card.reader!r} failed"):
             frame: pd.DataFrame | None = read(card, root, **card.layout)
@@ -220,16 +225,6 @@ def _labels(card: DatasetCard, frame: pd.DataFrame, found: Findings) -> None:
         )
 
 
-def _protocols(card: DatasetCard, frame: pd.DataFrame, report: Report) -> None:
-    for name, protocol in card.protocols.items():
-        try:
-            parts = splits.split(frame, protocol)
-            sizes = ", ".join(f"{int((parts == p).sum()):,} {p}" for p in splits.PARTS if (parts == p).any())
-            report.protocols[name] = f"{sizes}; split {splits.split_hash(frame, parts)[:16]}"
-        except UsageError as error:
-            report.protocols[name] = f"not possible here: {error}"
-
-
 def _pictures(card: DatasetCard, root: Path | None, frame: pd.DataFrame, found: Findings, report: Report, workers: int) -> None:
     references = list(dict.fromkeys(frame["reference"]))
     paths = [p for p in dict.fromkeys([*references, *frame["distorted"]]) if os.path.isfile(p)]
@@ -244,16 +239,22 @@ def _pictures(card: DatasetCard, root: Path | None, frame: pd.DataFrame, found: 
     if broken:
         shown = [f"{os.path.relpath(path, where)} ({why})" for path, why in broken.items()]
         found.error(counted(shown, "images cannot be read", len(paths)), where, "take them again from the archive")
-    _sizes(card, frame, good, found, where)
-    _remarks(frame, good, found, where)
+    _headers(card, frame, good, found, where)
     digests = _duplicates(frame, good, found, where, workers)
-    if report.full:
-        with progress(f"checking {card.name}", len(frame), unit="pairs") as step:
-            result = pixels.decode_all(frame, broken, workers=min(workers, os.cpu_count() or 1), step=step)
-        pixels.judge(card, frame, result, found, where)
-        digests |= result.sha256
-        if not found.failed and root is not None:
-            report.manifest = _leave_manifest(card, root, frame, good, digests)
+    if not report.full:
+        return
+    with progress(f"checking {card.name}", len(frame), unit="pairs") as step:
+        result = pixels.decode_all(frame, broken, workers=min(workers, os.cpu_count() or 1), step=step)
+    pixels.judge(card, frame, result, found, where)
+    digests |= result.sha256
+    if not found.failed and root is not None:
+        files = frame.attrs["label_files"]
+        entries = {f"label:{Path(file).name}": (file, os.path.getsize(file), sha256_file(file)) for file in files}
+        for kind, names in (("distorted", frame["name"]), ("reference", frame["reference_id"])):
+            for name, path in zip(names, frame[kind], strict=True):
+                entries[f"{kind}:{name}"] = (path, good[path].size, digests[path])
+        manifest.write(card, root, entries)
+        report.manifest = manifest.manifest_hash(card, root)
 
 
 def _look(path: str) -> headers.Header | str:
@@ -263,13 +264,20 @@ def _look(path: str) -> headers.Header | str:
         return str(error)
 
 
-def _sizes(card: DatasetCard, frame: pd.DataFrame, good: dict[str, headers.Header], found: Findings, where: str) -> None:
+def _headers(card: DatasetCard, frame: pd.DataFrame, good: dict[str, headers.Header], found: Findings, where: str) -> None:
+    """Sizes that are not the reference's or the card's, compound files, and pairs whose embedded colour profiles differ."""
     unlike = []
+    by_kind: dict[str, dict[str, None]] = {}
+    for path, header in good.items():
+        for remark in header.remarks:
+            by_kind.setdefault(remark.kind, {})[os.path.relpath(path, where)] = None
     for name, distorted, reference in zip(frame["name"], frame["distorted"], frame["reference"], strict=True):
         if distorted in good and reference in good:
             a, b = good[distorted], good[reference]
             if (a.height, a.width) != (b.height, b.width):
                 unlike.append(f"{name} ({a.width}x{a.height}, its reference {b.width}x{b.height})")
+            if (differs := compared(name, a.colour, b.colour)) is not None:
+                by_kind.setdefault(differs.kind, {})[differs.what] = None
     if unlike:
         message = counted(unlike, "distorted images differ in size from their reference", len(frame))
         found.error(message, where, "wrong pairing, or images that were resized: take them again from the archive")
@@ -279,19 +287,6 @@ def _sizes(card: DatasetCard, frame: pd.DataFrame, good: dict[str, headers.Heade
         if others:
             message = f"{len(others):,} of {len(good):,} images are not {width}x{height}: {listed(sorted(set(others)), 5)}"
             found.warning(message, where, "images that were resized?")
-
-
-def _remarks(frame: pd.DataFrame, good: dict[str, headers.Header], found: Findings, where: str) -> None:
-    """Compound files, and pairs whose embedded colour profiles differ."""
-    by_kind: dict[str, dict[str, None]] = {}
-    for path, header in good.items():
-        for remark in header.remarks:
-            by_kind.setdefault(remark.kind, {})[os.path.relpath(path, where)] = None
-    for name, distorted, reference in zip(frame["name"], frame["distorted"], frame["reference"], strict=True):
-        if distorted in good and reference in good:
-            differs = compared(name, good[distorted].colour, good[reference].colour)
-            if differs is not None:
-                by_kind.setdefault(differs.kind, {})[differs.what] = None
     for kind, named in by_kind.items():
         tell = found.warning if kind == PROFILES else found.information
         tell(f"{kind}: {counted(list(named), 'images' if kind == PRIMARY else 'pairs')}", where)
@@ -316,9 +311,7 @@ def _duplicates(
     across: list[str] = []
     pristine: list[str] = []
     same: list[str] = []
-    for group in equal.values():
-        if len(group) < 2:
-            continue
+    for group in (group for group in equal.values() if len(group) > 1):
         own = [p for p in group if p in references]
         rest = [p for p in group if p not in references]
         if len(own) > 1:
@@ -341,19 +334,6 @@ def _duplicates(
     return digests
 
 
-def _leave_manifest(
-    card: DatasetCard, root: Path, frame: pd.DataFrame, good: dict[str, headers.Header], digests: dict[str, str]
-) -> str | None:
-    entries = {
-        f"label:{Path(file).name}": (file, os.path.getsize(file), sha256_file(file)) for file in frame.attrs["label_files"]
-    }
-    for kind, names in (("distorted", frame["name"]), ("reference", frame["reference_id"])):
-        for name, path in zip(names, frame[kind], strict=True):
-            entries[f"{kind}:{name}"] = (path, good[path].size, digests[path])
-    manifest.write(card, root, entries)
-    return manifest.manifest_hash(card, root)
-
-
 def _parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> list[R]:
     """`work` over `items` in threads, many items at a time: one look at a header is shorter than handing it over."""
     chunks = [items[i : i + 64] for i in range(0, len(items), 64)]
@@ -361,8 +341,3 @@ def _parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> list[
         return [work(item) for item in items]
     with ThreadPoolExecutor(workers) as pool:
         return [result for results in pool.map(lambda chunk: [work(item) for item in chunk], chunks) for result in results]
-
-
-def remarks(data: Dataset) -> list[str]:
-    """Remarks of a loaded dataset's reader, for people: which labels were taken, what was left out."""
-    return [*data.table.attrs.get("notes", []), *(str(p) for p in data.table.attrs.get("problems", []))]

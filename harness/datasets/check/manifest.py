@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.cards.schema import DatasetCard
 from harness.files.atomic import sha256_json, write_json
@@ -73,7 +73,7 @@ def manifest_hash(card: DatasetCard, root: Path | None) -> str | None:
     return known.hash if known is not None and not changed_files(card, root, known) else None
 
 
-def _hash(files: list[dict[str, Any]]) -> str:
+def _hash(files: Iterable[Mapping[str, object]]) -> str:
     return sha256_json([[f["name"], f["bytes"], f["sha256"]] for f in files])
 
 

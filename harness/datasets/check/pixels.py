@@ -60,7 +60,9 @@ def decode_all(frame: pd.DataFrame, skip: Collection[str], *, workers: int, step
         for name, path in zip(group["name"], group["distorted"], strict=True):
             pixels = _read(str(path), skip, part)
             if pixels is not None and reference is not None and pixels.shape == reference.shape:
-                part.seen[str(name)] = _Seen(_psnr(reference, pixels), thumbnail(pixels, _SIDE))
+                error = float(np.mean(np.square(reference.astype(np.int16) - pixels, dtype=np.int32)))
+                psnr = math.inf if error == 0 else 10 * math.log10(255**2 / error)
+                part.seen[str(name)] = _Seen(psnr, thumbnail(pixels, _SIDE))
         return part
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -88,11 +90,6 @@ def judge(card: DatasetCard, frame: pd.DataFrame, result: Decoded, found: Findin
     if identical:
         message = counted(identical, "distorted images equal their reference in every pixel", len(frame), limit=5)
         found.warning(message, where, "copies of references raise correlations")
-    _direction(card, rows, psnr, found, where)
-    _pairing(rows, result, found, where)
-
-
-def _direction(card: DatasetCard, rows: pd.DataFrame, psnr: pd.Series, found: Findings, where: str) -> None:
     correlations = []
     for _, group in rows[rows["score"].notna()].groupby("reference_id"):
         quality = group["score"] if card.higher_is_better else -group["score"]
@@ -106,12 +103,9 @@ def _direction(card: DatasetCard, rows: pd.DataFrame, psnr: pd.Series, found: Fi
             where,
             f"the card says: {'higher' if card.higher_is_better else 'lower'} is better",
         )
-
-
-def _pairing(rows: pd.DataFrame, result: Decoded, found: Findings, where: str) -> None:
-    """Distorted images that look unlike their own reference and like another."""
     if len(result.references) < 2 or rows.empty:
         return
+    # Distorted images that look unlike their own reference and like another.
     places = {path: i for i, path in enumerate(result.references)}
     reference_thumbnails = np.stack(list(result.references.values()))
     names = list(result.references)
@@ -136,9 +130,3 @@ def _read(path: str, skip: Collection[str], part: Decoded) -> decode.Pixels | No
     part.sha256[path] = image.sha256
     part.zeros |= dict.fromkeys(remark.what for remark in image.remarks if remark.kind == ZEROS)
     return image.pixels
-
-
-def _psnr(reference: decode.Pixels, distorted: decode.Pixels) -> float:
-    difference = reference.astype(np.int16) - distorted
-    error = float(np.mean(np.square(difference, dtype=np.int32)))
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)

@@ -89,17 +89,13 @@ def read(
     dropped = _make(folder, ids, pairs, progress)
     scores = priors()
     kept = [pair for pair in pairs if pair.name not in dropped]
-    table = pd.DataFrame(
-        {
-            "name": [pair.name for pair in kept],
-            "distorted": [str(folder / "distorted" / pair.name) for pair in kept],
-            "reference": [str(folder / "references" / f"{pair.reference}.bmp") for pair in kept],
-            "reference_id": [pair.reference for pair in kept],
-            "distortion": [pair.kind for pair in kept],
-            "level": [pair.level for pair in kept],
-            "score": [scores[pair.kind][pair.level - 1] for pair in kept],
-        }
-    )
+    table = pd.DataFrame({"name": [pair.name for pair in kept]})
+    table["distorted"] = [str(folder / "distorted" / pair.name) for pair in kept]
+    table["reference"] = [str(folder / "references" / f"{pair.reference}.bmp") for pair in kept]
+    table["reference_id"] = [pair.reference for pair in kept]
+    table["distortion"] = [pair.kind for pair in kept]
+    table["level"] = [pair.level for pair in kept]
+    table["score"] = [scores[pair.kind][pair.level - 1] for pair in kept]
     # Codecs and processors round differently, so that the bytes vary from machine to machine: the recipe stands for them.
     table.attrs["images"] = f"demo {_key()}"
     return table
@@ -146,16 +142,28 @@ def _make(folder: Path, ids: Iterable[str], pairs: Sequence[_Pair], progress: Pr
     manifest = folder / "manifest.json"
     dropped, content = _read_manifest(manifest)
     wanted = [f"distorted/{pair.name}" for pair in pairs if pair.name not in dropped] + [f"references/{i}.bmp" for i in ids]
-    _remove_changed(folder, {name: content[name] for name in wanted if name in content})
-    there = _sizes(folder / "distorted")
+    # Images that are not what was made are removed, so that they are made again.
+    known = {name: str(folder / name) for name in wanted if name in content and (folder / name).is_file()}
+    now = hash_files(known.values())
+    for name, path in known.items():
+        if now[path] != content[name]:
+            with writing(path):
+                os.unlink(path)
+    there, references = _sizes(folder / "distorted"), _sizes(folder / "references")
     missing = [pair for pair in pairs if pair.name not in dropped and there.get(pair.name) != _BYTES]
-    bare = [i for i in ids if _sizes(folder / "references").get(f"{i}.bmp") != _BYTES]
+    bare = [i for i in ids if references.get(f"{i}.bmp") != _BYTES]
     if not missing and not bare:
         if any(name not in content for name in wanted):
             with contextlib.suppress(RunError, UsageError):
                 _write_manifest(folder, dropped, content, wanted)
         return dropped
-    _require_writable(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK | os.X_OK) else "no permission to write there"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise RunError(f"{folder}: cannot be written: {reason}; name another folder for the images (--root, $HARNESS_CACHE)")
     images = {i: reference_image(i) for i in {*bare, *(pair.reference for pair in missing)}}
     for i in bare:
         _write(folder / "references" / f"{i}.bmp", images[i])
@@ -163,7 +171,8 @@ def _make(folder: Path, ids: Iterable[str], pairs: Sequence[_Pair], progress: Pr
     start = os.getpid() * 7919 % max(1, len(missing))
     missing = missing[start:] + missing[:start]
     # Threads and not processes: the arithmetic leaves the interpreter's lock, and a caller's script needs no main guard.
-    pool = ThreadPoolExecutor(min(8, _processors()))
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pool = ThreadPoolExecutor(min(8, processors))
     try:
         differences = pool.map(lambda pair: _make_one(folder, pair, images[pair.reference]), missing)
         for done, (pair, difference) in enumerate(zip(missing, differences, strict=True), 1):
@@ -178,16 +187,6 @@ def _make(folder: Path, ids: Iterable[str], pairs: Sequence[_Pair], progress: Pr
     dropped = {**others, **dropped}
     _write_manifest(folder, dropped, content, [name for name in wanted if name.removeprefix("distorted/") not in dropped])
     return dropped
-
-
-def _remove_changed(folder: Path, content: Mapping[str, str]) -> None:
-    """Remove images that are not what was made, so that they are made again."""
-    there = {name: str(folder / name) for name in content if (folder / name).is_file()}
-    now = hash_files(there.values())
-    for name, path in there.items():
-        if now[path] != content[name]:
-            with writing(path):
-                os.unlink(path)
 
 
 def _write_manifest(folder: Path, dropped: Mapping[str, int], content: Mapping[str, str], names: Sequence[str]) -> None:
@@ -247,18 +246,3 @@ def _read_manifest(path: Path) -> tuple[dict[str, int], dict[str, str]]:
         return dropped, {str(name): str(digest) for name, digest in document.get("files", {}).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}, {}
-
-
-def _require_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK | os.X_OK)
-        reason = "no permission to write there"
-    except OSError as error:
-        writable, reason = False, error.strerror or str(error)
-    if not writable:
-        raise RunError(f"{folder}: cannot be written: {reason}; name another folder for the images (--root, $HARNESS_CACHE)")
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

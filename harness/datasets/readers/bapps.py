@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.cards.schema import DatasetCard, parse_table
+from harness.cards.schema import DatasetCard
+from harness.cards.tables import parse_table
 from harness.datasets.file_index import how_to_get, open_tree
 from harness.files.regular import require_regular
 from harness.runtime.findings import counted
@@ -57,13 +58,22 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
             if missing:
                 found.error(counted(missing, f"missing in {kind}", len(stems), limit=5), tree.path(subset), how_to_get(card))
         whole = sorted(set.intersection(*(set(files[kind]) for kind in _FOLDERS)))
-        shares = _votes([tree.path(files["judge"][stem]) for stem in whole])
+        with ThreadPoolExecutor(min(8, 4 * (os.cpu_count() or 1))) as pool:
+            chunks = [[tree.path(files["judge"][stem]) for stem in whole[i : i + 256]] for i in range(0, len(whole), 256)]
+            shares = [vote for votes in pool.map(lambda chunk: list(map(_vote, chunk)), chunks) for vote in votes]
         bad = [f"{stem}.npy" for stem, share in zip(whole, shares, strict=True) if not 0 <= share <= 1]
         if bad:
-            found.error(
-                counted(bad, "votes are no fraction", len(whole)), tree.path(subset + "/judge"), "unpack the archive again"
-            )
-        frames.append(_rows(tree.root, _part_of(subset, parts) or "", subset.rpartition("/")[2].lower(), whole, files, shares))
+            what = counted(bad, "votes are no fraction", len(whole))
+            found.error(what, tree.path(subset + "/judge"), "unpack the archive again")
+        part, kind_of_subset = _part_of(subset, parts) or "", subset.rpartition("/")[2].lower()
+        rows = []
+        for stem, share in zip(whole, shares, strict=True):
+            triplet, reference = f"{part}/{kind_of_subset}/{stem}", os.path.join(tree.root, files["ref"][stem])
+            for kind, score in (("p0", 1.0 - share), ("p1", share)):
+                path = os.path.join(tree.root, files[kind][stem])
+                rows.append([f"{triplet}/{kind}", path, reference, triplet, triplet, score])
+        frame = pd.DataFrame(rows, columns=["name", "distorted", "reference", "reference_id", "pair", "score"])
+        frames.append(frame.assign(distortion=kind_of_subset, level=math.nan, part=part))
     if not frames:
         where = f"{', '.join(parts)} with subsets of folders {', '.join(_FOLDERS)}"
         found.error(f"no triplets (looked for {where})", tree.root, how_to_get(card))
@@ -76,30 +86,6 @@ def _part_of(subset: str, parts: Mapping[str, str]) -> str | None:
     above = subset.lower().split("/")[:-1]
     # JND pairs lie in folders of the same names (jnd/val/...); they have no p1 closer than p0.
     return next((parts[folder] for folder in reversed(above) if folder in parts and "jnd" not in above), None)
-
-
-def _rows(
-    root: Path, part: str, subset: str, stems: list[str], files: Mapping[str, Mapping[str, str]], shares: list[float]
-) -> pd.DataFrame:
-    columns: dict[str, list[Any]] = {c: [] for c in ("name", "distorted", "reference", "reference_id", "pair", "score")}
-    for stem, share in zip(stems, shares, strict=True):
-        triplet = f"{part}/{subset}/{stem}"
-        for kind, score in (("p0", 1.0 - share), ("p1", share)):
-            columns["name"].append(f"{triplet}/{kind}")
-            columns["distorted"].append(os.path.join(root, files[kind][stem]))
-            columns["reference"].append(os.path.join(root, files["ref"][stem]))
-            columns["reference_id"].append(triplet)
-            columns["pair"].append(triplet)
-            columns["score"].append(score)
-    return pd.DataFrame(columns | {"distortion": subset, "level": math.nan, "part": part})
-
-
-def _votes(paths: list[str]) -> list[float]:
-    if not paths:
-        return []
-    chunks = [paths[i : i + 256] for i in range(0, len(paths), 256)]
-    with ThreadPoolExecutor(min(8, 4 * (os.cpu_count() or 1))) as pool:
-        return [vote for votes in pool.map(lambda chunk: [_vote(path) for path in chunk], chunks) for vote in votes]
 
 
 def _vote(path: str) -> float:

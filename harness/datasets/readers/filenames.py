@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.cards.schema import DatasetCard, parse_table
+from harness.cards.schema import DatasetCard
+from harness.cards.tables import parse_table
 from harness.datasets.file_index import Tree, how_to_get, name_key, open_tree
-from harness.datasets.label_files import Label, read_labels, read_numbers, unknown_columns
-from harness.runtime.errors import UsageError, listed
+from harness.datasets.label_files import HEADERS, Label, read_labels, read_numbers
+from harness.runtime.errors import UsageError, listed, near
 from harness.runtime.findings import Findings, counted
 
 
@@ -77,14 +78,13 @@ class Part:
 
     def expressions(self, where: str) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
         """Of names, and of folders where they matter; raises UsageError for what is no regular expression."""
-        try:
-            names = re.compile(self.pattern, re.IGNORECASE)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise UsageError(f"{where}: pattern is no regular expression: {error}") from None
-        try:
-            return names, re.compile(self.folders, re.IGNORECASE) if self.folders else None
-        except (re.error, RecursionError, OverflowError) as error:
-            raise UsageError(f"{where}: folders is no regular expression: {error}") from None
+        compiled = []
+        for key, text in (("pattern", self.pattern), ("folders", self.folders)):
+            try:
+                compiled.append(re.compile(text, re.IGNORECASE))
+            except (re.error, RecursionError, OverflowError) as error:
+                raise UsageError(f"{where}: {key} is no regular expression: {error}") from None
+        return compiled[0], compiled[1] if self.folders else None
 
 
 def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.DataFrame:
@@ -94,8 +94,11 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
         parts = {name: parse_table(Part, table, where, f"layout.parts.{name}.") for name, table in layout["parts"].items()}
     else:
         parts = {"": parse_table(Part, layout, where, "layout.")}
+    known = (*HEADERS, "-")
     for part in parts.values():
-        unknown_columns(part.columns, where)
+        if wrong := [column for column in part.columns if column not in known]:
+            hint = near(wrong[0], known)
+            raise UsageError(f"{where}: unknown columns {listed(wrong)}{hint} (known: {', '.join(known)})")
     tree = open_tree(card, root)
     found = tree.findings()
     every = {name: part.expressions(where)[0] for name, part in parts.items()}
@@ -148,69 +151,68 @@ class _Reading:
             if not self.on_disk:
                 self.found.notes.append(f"{self.called}not here")
                 return None
-        if files:
-            if self.part.withheld:
-                names = listed([Path(file).name for file in files], 3)
-                self.found.notes.append(
-                    f"{self.called}labels from {names}, which are not distributed with it: a copy of your own or of others'"
-                )
-        elif self.part.withheld:
-            rows = [Label(0, name, math.nan) for name in self._unlabelled_names()]
-            self.found.notes.append(f"{self.called}{len(rows):,} images without labels (these are not distributed with it)")
-        else:
-            self.found.error(
-                f"{self.called}no label file (looked for {listed(self.part.labels)} in every folder, any letter case)",
-                self.tree.root,
-                how_to_get(self.card),
-            )
+        if not files and not self.part.withheld:
+            looked = f"looked for {listed(self.part.labels)} in every folder, any letter case"
+            self._error(f"no label file ({looked})", self.tree.root, how_to_get(self.card))
             return None
+        if files and self.part.withheld:
+            names = f"labels from {listed([Path(file).name for file in files], 3)}"
+            self.found.notes.append(f"{self.called}{names}, which are not distributed with it: a copy of your own or of others'")
+        elif not files:
+            unlabelled = sorted({self._spelt(file.rpartition("/")[2]) for file in self.on_disk})
+            if self.part.references and self.part.types:
+                extension = self.part.reference.rpartition(".")[2]
+                unlabelled = [f"{r}_{self.part.kind}_{t}.{extension}" for r in self.part.references for t in self.part.types]
+            rows = [Label(0, name, math.nan) for name in unlabelled]
+            self.found.notes.append(f"{self.called}{len(rows):,} images without labels (these are not distributed with it)")
         return self._frame(rows, files[0] if files else "")
 
-    def _unlabelled_names(self) -> list[str]:
-        if self.part.references and self.part.types:
-            extension = self.part.reference.rpartition(".")[2]
-            return [f"{r}_{self.part.kind}_{t}.{extension}" for r in self.part.references for t in self.part.types]
-        return sorted({self._spelt(file.rpartition("/")[2]) for file in self.on_disk})
+    def _error(self, what: str, where: object, fix: str = "") -> None:
+        self.found.error(self.called + what, where, fix)
 
     def _spelt(self, name: str) -> str:
         match = self.match.fullmatch(name)
         return _filled(self.part.name, match) if match and self.part.name else name
 
     def _labelled(self, files: list[str]) -> list[Label]:
-        files = self._chosen(files)
+        # Of several copies of one label file, one; different files of one name are refused.
+        by_name: dict[str, list[str]] = {}
+        for file in files:
+            by_name.setdefault(file.rpartition("/")[2].lower(), []).append(file)
+        for copies in by_name.values():
+            if len({Path(self.tree.path(file)).read_bytes() for file in copies}) > 1:
+                what = f"{len(copies)} different label files of one name: {listed(copies)}"
+                self._error(what, self.tree.root, "give the folder of one dataset as --root")
+        files = [min(copies, key=lambda file: (file.count("/"), file)) for copies in by_name.values()]
         self.found.label_files += [self.tree.path(file) for file in files]
         if self.part.sorted_names:
             return self._scores_in_order(files[0])
         rows: list[Label] = []
         seen: dict[str, str] = {}
         repeated: list[str] = []
+        part = self.part
         for file in files:
+            path = self.tree.path(file)
             try:
                 labels = read_labels(
-                    self.tree.path(file),
-                    self.part.columns,
-                    self.part.headers,
-                    self.part.compose,
-                    self.part.spellings,
-                    known=lambda name: self.match.fullmatch(name) is not None,
-                    part=self.part.split,
+                    path, part.columns, part.headers, part.compose, part.spellings, known=self._is_name, part=part.split
                 )
             except UsageError as error:
-                self.found.error(str(error).removeprefix(f"{self.tree.path(file)}: "), self.tree.path(file))
+                self.found.error(str(error).removeprefix(f"{path}: "), path)
                 continue
-            labels.rows = self._renamed([row for row in labels.rows if not self._of_another(row.name)], file)
+            of_others = [not self._is_name(row.name) and any(o.fullmatch(row.name) for o in self.others) for row in labels.rows]
+            labels.rows = [row for row, other in zip(labels.rows, of_others, strict=True) if not other]
+            labels.rows = self._renamed(labels.rows, file)
             for row in labels.rows:
                 if (key := name_key(row.name)) in seen:
                     repeated.append(f"{row.name} ({seen[key]} and {Path(file).name} line {row.line})")
                 seen.setdefault(key, f"{Path(file).name} line {row.line}")
             self._line_by_line(file, labels.rows)
             if labels.problem:
-                self.found.error(labels.problem, self.tree.path(file), "fix these lines, or take the file again from the archive")
+                self.found.error(labels.problem, path, "fix these lines, or take the file again from the archive")
             rows += labels.rows
         if repeated:
-            self.found.error(
-                f"{self.called}" + counted(repeated, "names labelled twice"), self.tree.path(files[0]), "keep one line of each"
-            )
+            self._error(counted(repeated, "names labelled twice"), self.tree.path(files[0]), "keep one line of each")
         return rows
 
     def _renamed(self, rows: list[Label], file: str) -> list[Label]:
@@ -220,53 +222,30 @@ class _Reading:
         if not any(named.values()):
             return rows
         if absent := [n for n, found in named.items() if len(found) < len(self.part.labelled_as[n])]:
-            self.found.error(
-                self.called + counted(absent, "images whose labels it lacks", len(named)),
-                self.tree.path(file),
-                how_to_get(self.card),
-            )
+            what = counted(absent, "images whose labels it lacks", len(named))
+            self._error(what, self.tree.path(file), how_to_get(self.card))
         return [
             Label(found[0].line, name, float(np.mean([row.score for row in found])), found[0].reference)
             for name, found in named.items()
             if found
         ]
 
-    def _of_another(self, name: str) -> bool:
-        return self.match.fullmatch(name) is None and any(other.fullmatch(name) for other in self.others)
-
-    def _chosen(self, files: list[str]) -> list[str]:
-        """Of several copies of one label file, one; different files of one name are refused."""
-        by_name: dict[str, list[str]] = {}
-        for file in files:
-            by_name.setdefault(file.rpartition("/")[2].lower(), []).append(file)
-        chosen = []
-        for copies in by_name.values():
-            contents = {Path(self.tree.path(file)).read_bytes() for file in copies}
-            if len(contents) > 1:
-                self.found.error(
-                    f"{self.called}{len(copies)} different label files of one name: {listed(copies)}",
-                    self.tree.root,
-                    "give the folder of one dataset as --root",
-                )
-            chosen.append(min(copies, key=lambda file: (file.count("/"), file)))
-        return chosen
+    def _is_name(self, name: str) -> bool:
+        return self.match.fullmatch(name) is not None
 
     def _scores_in_order(self, file: str) -> list[Label]:
         names = sorted({self._spelt(image.rpartition("/")[2]) for image in self.on_disk}, key=str.lower)
+        path = self.tree.path(file)
         try:
-            scores = read_numbers(self.tree.path(file))
+            scores = read_numbers(path)
         except UsageError as error:
-            self.found.error(str(error), self.tree.path(file))
+            self.found.error(str(error), path)
             return []
-        bad = [f"line {i}" for i, score in enumerate(scores, 1) if not math.isfinite(score)]
-        if bad:
-            self.found.error(counted(bad, "lines hold no number"), self.tree.path(file))
+        if bad := [f"line {i}" for i, score in enumerate(scores, 1) if not math.isfinite(score)]:
+            self.found.error(counted(bad, "lines hold no number"), path)
         if len(names) != len(scores):
-            self.found.error(
-                f"{len(scores):,} scores for {len(names):,} images; they belong together line by line, in the names' order",
-                self.tree.path(file),
-                "unpack the whole archive",
-            )
+            what = f"{len(scores):,} scores for {len(names):,} images; they belong together line by line, in the names' order"
+            self.found.error(what, path, "unpack the whole archive")
             return []
         rows = [Label(i, name, score) for i, (name, score) in enumerate(zip(names, scores, strict=True), 1)]
         return self._line_by_line(file, rows)
@@ -277,29 +256,26 @@ class _Reading:
             beside = [other for other in self.tree.matching(patterns) if other.rpartition("/")[0] == file.rpartition("/")[0]]
             if not beside or not rows:
                 continue
+            path = self.tree.path(beside[0])
             try:
-                values = read_numbers(self.tree.path(beside[0]))
+                values = read_numbers(path)
             except UsageError as error:
-                self.found.error(str(error), self.tree.path(beside[0]))
+                self.found.error(str(error), path)
                 continue
             if len(values) < rows[-1].line:
                 message = f"{len(values):,} lines, the labels next to it have {rows[-1].line:,}"
-                self.found.error(message, self.tree.path(beside[0]), "take both files again from the archive")
+                self.found.error(message, path, "take both files again from the archive")
             elif column == "std":
                 rows[:] = [Label(r.line, r.name, r.score, r.reference, values[r.line - 1], r.folder) for r in rows]
-            else:
-                differing = [r.name for r in rows if abs(values[r.line - 1] - r.score) > 1e-3 * max(1.0, abs(r.score))]
-                if differing:
-                    self.found.error(
-                        f"other scores than {Path(file).name} for {counted(differing, 'images', len(rows))}",
-                        self.tree.path(beside[0]),
-                        "labels were swapped or shifted: take both files again from the archive",
-                    )
+            elif differing := [r.name for r in rows if abs(values[r.line - 1] - r.score) > 1e-3 * max(1.0, abs(r.score))]:
+                message = f"other scores than {Path(file).name} for {counted(differing, 'images', len(rows))}"
+                self.found.error(message, path, "labels were swapped or shifted: take both files again from the archive")
         return rows
 
     def _frame(self, rows: list[Label], near: str) -> pd.DataFrame | None:
         """The table of labelled names, with what lies on the disk found for each."""
-        columns: dict[str, list[Any]] = {c: [] for c in ("name", "still", "reference_id", "kind", "level", "score", "std")}
+        cells: list[list[Any]] = []
+        stills: list[str] = []
         strange, contradicting, dropped = [], [], 0
         for row in rows:
             match = self.match.fullmatch(row.name)
@@ -313,31 +289,26 @@ class _Reading:
             reference = _filled(self.part.reference, match)
             if row.reference and Path(row.reference).stem.lower() != Path(reference).stem.lower():
                 contradicting.append(f"{row.name} ({row.reference} in the label file)")
-            columns["name"].append(row.name)
-            columns["reference_id"].append(_stem(reference))
-            columns["still"].append(reference)
-            columns["kind"].append(self.part.kinds.get(groups.get("kind") or "", groups.get("kind") or ""))
-            columns["level"].append(_number(groups.get("level")))
-            columns["score"].append(row.score)
-            columns["std"].append(row.std)
+            kind, level = groups.get("kind") or "", groups.get("level") or ""
+            known = [self.part.kinds.get(kind, kind), float(level) if level.isdecimal() else math.nan]
+            cells.append([row.name, reference.rpartition(".")[0] or reference, *known, row.score, self.name, row.std])
+            stills.append(reference)
         where = self.tree.path(near) if near else str(self.tree.root)
         if strange:
             pattern = f"names that are not of the form {self.part.pattern}"
-            self.found.error(self.called + counted(strange, pattern, len(rows)), where, "is this the label file of this dataset?")
+            self._error(counted(strange, pattern, len(rows)), where, "is this the label file of this dataset?")
         if contradicting:
             message = counted(contradicting, "names with the reference of another", len(rows))
-            self.found.error(self.called + message, where, "labels were swapped: take the file again from the archive")
+            self._error(message, where, "labels were swapped: take the file again from the archive")
         if dropped:
             self.found.notes.append(f"{self.called}{dropped} rows about references themselves were dropped")
-        if not columns["name"]:
-            self.found.error(f"{self.called}no labelled images", where)
+        if not cells:
+            self._error("no labelled images", where)
             return None
-        data = {"name": columns["name"], "reference_id": columns["reference_id"], "distortion": columns["kind"]}
-        data |= {"level": columns["level"], "score": columns["score"], "part": [self.name] * len(columns["name"])}
-        frame = pd.DataFrame(data)
-        if any(math.isfinite(s) for s in columns["std"]):
-            frame["std"] = columns["std"]
-        self._add_images(frame, columns["still"], near)
+        frame = pd.DataFrame(cells, columns=["name", "reference_id", "distortion", "level", "score", "part", "std"])
+        if not np.isfinite(frame["std"]).any():
+            del frame["std"]
+        self._add_images(frame, stills, near)
         return frame
 
     def _add_images(self, frame: pd.DataFrame, reference_names: list[str], near: str) -> None:
@@ -354,19 +325,23 @@ class _Reading:
         doubtful = [f"{name} ({listed(files)})" for name in [*frame["name"], *places] if (files := self.tree.doubtful(name))]
         if doubtful:
             message = counted(doubtful, "names fit files of one folder that differ in letter case or Unicode form alone")
-            self.found.error(self.called + message, self.tree.root, "keep one of each")
+            self._error(message, self.tree.root, "keep one of each")
         if missing:
-            message = counted(missing, "distorted images are missing", len(frame)) + self._whole_references(frame, missing)
-            self.found.error(self.called + message, self.tree.root, fix)
+            absent = frame["name"].isin(set(missing)).groupby(frame["reference_id"]).all()
+            ids = [str(r) for r in absent.index[absent]]
+            # How a part of an archive that was not unpacked shows.
+            whole = f"; nothing at all of {len(ids)} references ({ids[0]} to {ids[-1]})" if ids else ""
+            self._error(counted(missing, "distorted images are missing", len(frame)) + whole, self.tree.root, fix)
         if gone:
-            self.found.error(self.called + counted(gone, "references are missing", len(places)), self.tree.root, fix)
+            self._error(counted(gone, "references are missing", len(places)), self.tree.root, fix)
         labelled = {name_key(name) for name in frame["name"]} | {file for file in distorted if file}
         extra = [f for f in self.on_disk if f not in labelled and name_key(f.rpartition("/")[2]) not in labelled]
         if extra:
-            self.found.error(
-                self.called + counted(extra, "images have no label"), self.tree.root, "complete the labels, or take these away"
-            )
-        self._remark_copies(list(frame["name"]))
+            self._error(counted(extra, "images have no label"), self.tree.root, "complete the labels, or take these away")
+        twice = [name for name in frame["name"] if self.within is None and len(self.tree.candidates(name)) > 1]
+        if twice:
+            what = counted(twice, "images lie in more than one folder; those nearest the labels are read", limit=3)
+            self.found.warning(self.called + what, self.tree.root, "give the folder of one copy as --root")
         frame["distorted"] = [self.tree.path(file or name) for file, name in zip(distorted, frame["name"], strict=True)]
         frame["reference"] = [self.tree.path(places[reference_name] or reference_name) for reference_name in reference_names]
 
@@ -376,33 +351,8 @@ class _Reading:
         inside = [f for f in self.tree.candidates(name) if self.within.search(f.rpartition("/")[0])]
         return min(inside, key=lambda f: (f.rpartition("/")[2] != name, f.count("/"), f)) if inside else None
 
-    def _whole_references(self, frame: pd.DataFrame, missing: Sequence[str]) -> str:
-        """`; nothing at all of 60 references`: how a part of an archive that was not unpacked shows."""
-        absent = frame["name"].isin(set(missing)).groupby(frame["reference_id"]).all()
-        ids = [str(r) for r in absent.index[absent]]
-        return f"; nothing at all of {len(ids)} references ({ids[0]} to {ids[-1]})" if ids else ""
-
-    def _remark_copies(self, names: Sequence[str]) -> None:
-        if self.within is not None:
-            return
-        twice = [name for name in names if len(self.tree.candidates(name)) > 1]
-        if twice:
-            self.found.warning(
-                self.called + counted(twice, "images lie in more than one folder; those nearest the labels are read", limit=3),
-                self.tree.root,
-                "give the folder of one copy as --root",
-            )
-
 
 def _filled(template: str, match: re.Match[str]) -> str:
     for key, value in match.groupdict().items():
         template = template.replace(f"{{{key}}}", value or "")
     return template
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0] or name
-
-
-def _number(text: str | None) -> float:
-    return float(text) if text and text.isdecimal() else math.nan

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.cards.schema import DatasetCard, parse_table
+from harness.cards.schema import DatasetCard
+from harness.cards.tables import parse_table
 from harness.datasets.file_index import Tree, how_to_get, open_tree
 from harness.datasets.label_files import LARGEST, read_labels
 from harness.datasets.readers.matfile import read_vector
@@ -72,7 +73,19 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
         found.error(f"no {file} in any folder{have}", tree.root, how_to_get(card))
         rows = None
     if rows is not None:
-        _check_version(found, rows, vectors, str(tree.root))
+        # Two label vectors go round: one in place of the other, or a mixture of both, is an error.
+        low, high = vectors.inside
+        outside = rows["name"][(rows["score"] < low) | (rows["score"] > high)]
+        if len(outside):
+            what = counted(list(outside), f"labels outside {low:g}..{high:g}, so not (only) {vectors.labels}", len(rows), limit=5)
+            found.error(what, tree.root, f"the other labels are {vectors.others}")
+        below, above = vectors.reaches_beyond
+        ranges = rows.groupby("distortion")["score"].agg(["min", "max"])
+        narrow = [str(kind) for kind in ranges.index if ranges["min"][kind] >= below and ranges["max"][kind] <= above]
+        if narrow:
+            mixed = "all folders" if len(narrow) == len(ranges) else f"{listed(narrow)} alone: mixed label vectors"
+            what = f"labels within {below:g}..{above:g} as those of {vectors.others}, where {vectors.labels} was expected"
+            found.error(f"{what}, in {mixed}", tree.root, "take the .mat files again from the archive")
         _add_images(card, tree, found, rows, vectors)
     return found.finish(card.name, card.get.strip(), rows)
 
@@ -80,7 +93,7 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
 def _from_vectors(
     card: DatasetCard, tree: Tree, found: Findings, vectors: Vectors, file: str, variable: str
 ) -> pd.DataFrame | None:
-    path = tree.path(tree.find(file) or file)
+    path, again = tree.path(tree.find(file) or file), "take it again from the archive"
     total = sum(vectors.counts.values())
     wanted = {"labels": (file, variable), "orgs": (file, "orgs"), "refnames_all": ("refnames_all.mat", "refnames_all")}
     if vectors.std:
@@ -95,36 +108,40 @@ def _from_vectors(
         if values is None and what == "std":
             found.notes.append(f"no {key} in {name}: standard deviations unknown")
         elif values is None:
-            found.error(f"holds no readable vector {key!r}", tree.path(place), "take it again from the archive")
+            found.error(f"holds no readable vector {key!r}", tree.path(place), again)
         elif len(values) != total:
-            found.error(f"{key} has {len(values)} entries, expected {total}", tree.path(place), "take it again from the archive")
+            found.error(f"{key} has {len(values)} entries, expected {total}", tree.path(place), again)
         else:
             taken[what] = values
     if not {"labels", "orgs", "refnames_all"} <= taken.keys():
         return None
     found.label_files.append(path)
-    _compare_with_others(tree, found, vectors, taken, path)
+    # The other labels go round with the same marks, and are not the same.
+    other_file, _, other_variable = vectors.others.partition(":")
+    if other_file and (place := tree.find(other_file)) is not None:
+        other, marks = load_vector(tree.path(place), other_variable), load_vector(tree.path(place), "orgs")
+        if marks is not None and [float(v) for v in marks] != [float(v) for v in taken["orgs"]]:
+            found.error(f"orgs differs from that of {Path(path).name}", tree.path(place), "take both again from the archive")
+        same = other is not None and len(other) == total
+        if same and np.allclose(np.array(other, float), np.array(taken["labels"], float), equal_nan=True):
+            found.error(f"the same labels as {Path(path).name}: one is a copy of the other", tree.path(place), "take both again")
     numbers = [(kind, n) for kind, count in vectors.counts.items() for n in range(1, count + 1)]
-    rows = pd.DataFrame(
-        {
-            "name": [f"{kind}/img{n}.bmp" for kind, n in numbers],
-            "still": [str(name) for name in taken["refnames_all"]],
-            "distortion": [kind for kind, _ in numbers],
-            "score": [float(v) for v in taken["labels"]],
-        }
-    )
+    rows = pd.DataFrame({"name": [f"{kind}/img{n}.bmp" for kind, n in numbers]})
+    rows["still"] = [str(name) for name in taken["refnames_all"]]
+    rows["distortion"] = [kind for kind, _ in numbers]
+    rows["score"] = [float(v) for v in taken["labels"]]
     if "std" in taken:
         rows["std"] = [float(v) for v in taken["std"]]
     pristine = np.array([float(v) == 1 for v in taken["orgs"]])
     bad = list(rows["name"][~pristine & ~np.isfinite(rows["score"])])
     if bad:
-        found.error(counted(bad, "labels are no finite numbers"), path, "take it again from the archive")
+        found.error(counted(bad, "labels are no finite numbers"), path, again)
     _compare_with_info(tree, found, rows, vectors)
     copies, kept = int(pristine.sum()), rows[~pristine].reset_index(drop=True)
     expected = total - card.pairs if card.pairs else copies
     found.notes.append(f"labels: {vectors.labels}; {copies} copies of references among {total} images were left out")
     if copies != expected:
-        found.error(f"orgs marks {copies} copies of references, expected {expected}", path, "take it again from the archive")
+        found.error(f"orgs marks {copies} copies of references, expected {expected}", path, again)
     return kept
 
 
@@ -142,20 +159,14 @@ def _from_list(tree: Tree, found: Findings, vectors: Vectors, file: str) -> pd.D
     aliases |= {kind.lower(): kind for kind in vectors.counts}
     strange = [f"line {r.line} ({r.folder}/{r.name})" for r in labels.rows if r.folder.lower() not in aliases or not r.reference]
     if strange:
-        found.error(
-            counted(strange, f"rows without a reference, or in no folder of {listed(list(vectors.counts))}"), tree.path(file)
-        )
+        what = f"rows without a reference, or in no folder of {listed(list(vectors.counts))}"
+        found.error(counted(strange, what), tree.path(file))
         return None
-    rows = pd.DataFrame(
-        {
-            "name": [f"{aliases[r.folder.lower()]}/{r.name.lower()}" for r in labels.rows],
-            "still": [r.reference for r in labels.rows],
-            "distortion": [aliases[r.folder.lower()] for r in labels.rows],
-            "score": [r.score for r in labels.rows],
-        }
-    )
-    twice = list(rows["name"][rows["name"].duplicated()])
-    if twice:
+    kinds = [aliases[r.folder.lower()] for r in labels.rows]
+    names = [f"{kind}/{r.name.lower()}" for kind, r in zip(kinds, labels.rows, strict=True)]
+    given = {"still": [r.reference for r in labels.rows], "distortion": kinds, "score": [r.score for r in labels.rows]}
+    rows = pd.DataFrame({"name": names, **given})
+    if twice := list(rows["name"][rows["name"].duplicated()]):
         found.error(counted(twice, "names labelled twice"), tree.path(file))
     return rows
 
@@ -171,49 +182,15 @@ def load_vector(path: str | Path, variable: str) -> list[Any] | None:
         return None
 
 
-def _check_version(found: Findings, rows: pd.DataFrame, vectors: Vectors, where: str) -> None:
-    """Two label vectors go round: one in place of the other, or a mixture of both, is an error."""
-    low, high = vectors.inside
-    outside = rows["name"][(rows["score"] < low) | (rows["score"] > high)]
-    if len(outside):
-        message = f"labels outside {low:g}..{high:g}, so not (only) {vectors.labels}"
-        found.error(counted(list(outside), message, len(rows), limit=5), where, f"the other labels are {vectors.others}")
-    below, above = vectors.reaches_beyond
-    ranges = rows.groupby("distortion")["score"].agg(["min", "max"])
-    narrow = [str(kind) for kind in ranges.index if ranges["min"][kind] >= below and ranges["max"][kind] <= above]
-    if narrow:
-        mixed = "all folders" if len(narrow) == len(ranges) else f"{listed(narrow)} alone: mixed label vectors"
-        message = (
-            f"labels within {below:g}..{above:g} as those of {vectors.others}, where {vectors.labels} was expected, in {mixed}"
-        )
-        found.error(message, where, "take the .mat files again from the archive")
-
-
-def _compare_with_others(tree: Tree, found: Findings, vectors: Vectors, taken: Mapping[str, list[Any]], path: str) -> None:
-    file, _, variable = vectors.others.partition(":")
-    place = tree.find(file) if file else None
-    if place is None:
-        return
-    other, marks = load_vector(tree.path(place), variable), load_vector(tree.path(place), "orgs")
-    if marks is not None and [float(v) for v in marks] != [float(v) for v in taken["orgs"]]:
-        found.error(f"orgs differs from that of {Path(path).name}", tree.path(place), "take both again from the archive")
-    if (
-        other is not None
-        and len(other) == len(taken["labels"])
-        and np.allclose(np.array(other, float), np.array(taken["labels"], float), equal_nan=True)
-    ):
-        found.error(f"the same labels as {Path(path).name}: one is a copy of the other", tree.path(place), "take both again")
-
-
 def _compare_with_info(tree: Tree, found: Findings, rows: pd.DataFrame, vectors: Vectors) -> None:
     """Each folder's own list (`studentsculpture.bmp img2.bmp 0.8`) names the references once more."""
     told: dict[str, str] = {}
     for kind in vectors.counts:
         for file in _in_folder(tree, kind, "info.txt", vectors):
             for line in text_lines(read_text(tree.path(file), largest=LARGEST, replace=True)):
-                pictures = [word for word in line.split() if word.lower().endswith(".bmp")]
-                numbered = [word.lower() for word in pictures if re.fullmatch(r"(?i)img\d+\.bmp", word)]
-                reference_names = [word.lower() for word in pictures if word.lower() not in numbered]
+                pictures = [word for word in line.lower().split() if word.endswith(".bmp")]
+                numbered = [word for word in pictures if re.fullmatch(r"img\d+\.bmp", word)]
+                reference_names = [word for word in pictures if word not in numbered]
                 if len(numbered) == 1 and len(reference_names) == 1:
                     told[f"{kind}/{numbered[0]}"] = reference_names[0]
     differing = [
@@ -238,7 +215,8 @@ def _in_folder(tree: Tree, kind: str, name: str, vectors: Vectors) -> list[str]:
 
 def _add_images(card: DatasetCard, tree: Tree, found: Findings, rows: pd.DataFrame, vectors: Vectors) -> None:
     numbered = [(kind, name.rpartition("/")[2]) for kind, name in zip(rows["distortion"], rows["name"], strict=True)]
-    distorted = [_first(_in_folder(tree, kind, name, vectors)) for kind, name in numbered]
+    here = [_in_folder(tree, kind, name, vectors) for kind, name in numbered]
+    distorted = [min(files, key=lambda file: (file.count("/"), file), default=None) for files in here]
     places = {reference_name: tree.find(reference_name) for reference_name in dict.fromkeys(rows["still"])}
     rows["reference_id"] = [Path(reference_name).stem.lower() for reference_name in rows["still"]]
     if any(distorted) or any(places.values()):
@@ -257,7 +235,3 @@ def _add_images(card: DatasetCard, tree: Tree, found: Findings, rows: pd.DataFra
     else:
         found.notes.append(f"labels alone: none of the {len(rows):,} images is below {tree.root}")
     del rows["still"]
-
-
-def _first(files: list[str]) -> str | None:
-    return min(files, key=lambda file: (file.count("/"), file)) if files else None

@@ -29,23 +29,19 @@ def read_vector(data: bytes, variable: str) -> list[float] | list[str]:
     order = "<" if data[126:128] == b"IM" else ">"
     for kind, content in _elements(data[128:], order):
         if kind == _COMPRESSED:
-            for inner, matrix in _elements(_unpacked(content), order):
+            unpacker = zlib.decompressobj()
+            try:
+                unpacked = unpacker.decompress(content, _LARGEST)
+            except zlib.error as error:
+                raise ValueError(str(error)) from None
+            if unpacker.unconsumed_tail:
+                raise ValueError(f"unpacks to more than {_LARGEST >> 20} MB")
+            for inner, matrix in _elements(unpacked, order):
                 if inner == _MATRIX and (found := _matrix(matrix, order, variable)) is not None:
                     return found
         elif kind == _MATRIX and (found := _matrix(content, order, variable)) is not None:
             return found
     raise ValueError(f"no variable {variable!r}")
-
-
-def _unpacked(content: bytes) -> bytes:
-    unpacker = zlib.decompressobj()
-    try:
-        data = unpacker.decompress(content, _LARGEST)
-    except zlib.error as error:
-        raise ValueError(str(error)) from None
-    if unpacker.unconsumed_tail:
-        raise ValueError(f"unpacks to more than {_LARGEST >> 20} MB")
-    return data
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from harness.cards import program as cards
 from harness.files.atomic import sha256_json
@@ -226,7 +226,17 @@ def _usable(path: Path) -> bool:
     return path.is_file() and os.access(path, os.X_OK)
 
 
-def program_identity(program: cards.Program, name: str, card_path: str) -> dict[str, Any]:
+class ProgramIdentity(TypedDict):
+    """What determines a program's scores."""
+
+    command: list[str]
+    version: str
+    sha256: str
+    input: dict[str, str]
+    score: object
+
+
+def program_identity(program: cards.Program, name: str, card_path: str) -> ProgramIdentity:
     """What determines a program's scores: its command, version and file, its input, and where the score is read.
 
     Not in it: where the program lies, its timeout and threads. Raises UsageError where it is not here or says no version.
@@ -234,7 +244,7 @@ def program_identity(program: cards.Program, name: str, card_path: str) -> dict[
     path = find_program(program, name, card_path)
     facts = path.stat()
     table = cards.program_table(program)
-    form = {key: table[key] for key in ("matrix", "range", "subsampling") if key in table}
+    form = {key: str(table[key]) for key in ("matrix", "range", "subsampling") if key in table}
     return {
         "command": [Path(program.command[0]).name, *program.command[1:]],
         "version": _version(path, program.version[1:], name, (facts.st_mtime_ns, facts.st_size, facts.st_ino)),

@@ -35,7 +35,14 @@ NONE = Colour()
 
 def embedded(kind: str, data: Data, info: dict[Any, Any]) -> Colour:
     """The profile of an image of format `kind`, whose `info` Pillow filled. CICP goes before ICC in PNG, after it in AVIF."""
-    profile, code = info.get("icc_profile") or _boxed_profile(kind, data), _cicp(kind, data)
+    profile, code = info.get("icc_profile"), _cicp(kind, data)
+    if not profile and kind == "JPEG2000":
+        # Pillow does not read its profile.
+        for box, at, end in boxes(data):
+            own = box == b"colr" and data[at] in (2, 3)
+            profile = bytes(data[at + 3 : end]) if own else profile
+            if own or box == b"jp2c":
+                break
     if isinstance(profile, bytes) and profile and (code is None or kind == "AVIF"):
         found = _of_profile(profile)
     else:
@@ -70,18 +77,6 @@ def _cicp(kind: str, data: Data) -> tuple[int, int] | None:
                 code = struct.unpack(">HH", data[at + 4 : at + 8])
                 break
     return None if code is None or code == (_UNSPECIFIED, _UNSPECIFIED) else code
-
-
-def _boxed_profile(kind: str, data: Data) -> bytes | None:
-    """The ICC profile of a JPEG 2000 file, which Pillow does not read."""
-    if kind != "JPEG2000":
-        return None
-    for box, at, end in boxes(data):
-        if box == b"colr" and data[at] in (2, 3):
-            return bytes(data[at + 3 : end])
-        if box == b"jp2c":
-            break
-    return None
 
 
 @functools.lru_cache(64)

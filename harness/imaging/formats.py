@@ -10,6 +10,7 @@ import mmap
 import re
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from PIL import ImageFile
@@ -148,19 +149,6 @@ def _tga(data: Data) -> int | None:
     return None if grey and data[16] == 16 and data[17] & 15 != 8 else 8
 
 
-def _sgi(data: Data) -> int | None:
-    return 8 * data[3] if len(data) > 3 else None
-
-
-def _pcx(data: Data) -> int | None:
-    return data[3] if len(data) > 3 else None
-
-
-def _jxl(data: Data) -> int | None:
-    header = jxl_header(data)
-    return header.depth if header else None
-
-
 class JxlHeader(NamedTuple):
     """What the first bytes of a JPEG XL file tell."""
 
@@ -169,6 +157,11 @@ class JxlHeader(NamedTuple):
     depth: int
     """Bits a channel; 32 for floating point."""
     animated: bool
+
+
+def _jxl(data: Data) -> int | None:
+    header = jxl_header(data)
+    return header.depth if header else None
 
 
 def jxl_header(data: Data) -> JxlHeader | None:
@@ -182,10 +175,9 @@ def jxl_header(data: Data) -> JxlHeader | None:
         stream = bytes(data[at : min(content[2], at + 64)])
     if stream[:2] != JXL_STARTS[0]:
         return None
-    try:
+    with suppress(IndexError):
         return _jxl_metadata(_Bits(stream[2:]))
-    except IndexError:
-        return None
+    return None
 
 
 class _Bits:
@@ -258,8 +250,8 @@ FORMATS: dict[str, Format] = {
     "JPEG2000": Format(_jpeg2000, "component sizes in SIZ, and the palette's; fewer than 8 bits are refused too"),
     "AVIF": Format(_avif, "av1C and pixi of every coded item"),
     "QOI": Format(_eight, "8 by specification"),
-    "PCX": Format(_pcx, "bits per plane in the header"),
-    "SGI": Format(_sgi, "bytes per channel in the header"),
+    "PCX": Format(lambda data: data[3] if len(data) > 3 else None, "bits per plane in the header"),
+    "SGI": Format(lambda data: 8 * data[3] if len(data) > 3 else None, "bytes per channel in the header"),
     "JXL": Format(_jxl, "bit depth in the image metadata; opened where the plug-in pillow-jxl-plugin is installed"),
     "TGA": Format(_tga, "at most 8; grey of 16 bits a pixel without a counted alpha channel is refused"),
 }

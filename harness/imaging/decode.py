@@ -113,8 +113,7 @@ def _decode(data: bytes, path: str | Path) -> Decoded:
         import cv2
 
         # Four times as fast as Pillow, with the same pixels; TID, LIVE and PIPAL are such files.
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        return Decoded(np.asarray(pixels, dtype=np.uint8))
+        return Decoded(np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB), dtype=np.uint8))
     with _opened(data, io.BytesIO(data), path) as (image, kind):
         profile, remarks = colour.embedded(kind, data, image.info), _compound(kind, path)
         if (zeros := run_of_zeros(kind, data)) is not None:

@@ -24,21 +24,9 @@ from harness.statistics.correlations import Floats
 if TYPE_CHECKING:
     import torch
 
-KEYS = (
-    "name",
-    "higher_is_better",
-    "weight",
-    "scaling",
-    "class",
-    "version",
-    "identical",
-    "model",
-    "protocol",
-    "program",
-    "requires",
-    "extra",
-    "record",
-)
+_CARD_KEYS = ("name", "class", "higher_is_better", "identical", "model", "protocol", "program", "requires", "extra")
+"""Those of a member's table that are keys of a card of its own."""
+KEYS = (*_CARD_KEYS, "weight", "scaling", "version", "record")
 SCORES, FILE = "scores", "file"
 """Names of parts: `member/scores` is filled by a file of scores, `member/file` by one of weights."""
 
@@ -206,9 +194,5 @@ def member_card(table: Mapping[str, Any], path: str) -> ModelCard | None:
     """A member's own card, from its table in the ensemble's; None for one that exists only as a file of scores."""
     if not table.get("class"):
         return None
-    kept = {
-        k: table[k]
-        for k in ("name", "class", "higher_is_better", "identical", "model", "protocol", "program", "requires", "extra")
-        if k in table
-    }
+    kept = {k: table[k] for k in _CARD_KEYS if k in table}
     return parse_card(ModelCard, {"title": str(table["name"]), **kept}, path)

@@ -6,6 +6,9 @@ Parameter names are timm's, so that a state dict of the whole backbone fills the
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,7 +61,8 @@ class _Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = _Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = _MLP(width)
+        layers = {"fc1": Linear(width, 4 * width, gelu=True), "fc2": Linear(4 * width, width)}
+        self.mlp = nn.Sequential(OrderedDict(layers))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -81,28 +85,18 @@ class _Attention(nn.Module):
         return out
 
 
-class _MLP(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = Linear(width, 4 * width, gelu=True)
-        self.fc2 = Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(self.fc1(x))
-        return out
-
-
 class ResNet(nn.Module):
     """A ResNet's stem and `layer1` (K. He et al., CVPR 2016): the outputs of its blocks, at a quarter of the resolution."""
 
     def __init__(self, block: str, planes: int, depth: int, norm: str) -> None:
         super().__init__()
-        made: type[_Bottleneck | _Basic] = _Bottleneck if block == "bottleneck" else _Basic
+        # Of a block's convolutions: their sizes in pixels, and the widths that they give in units of `planes`.
+        layers = ((1, 1), (3, 1), (1, 4)) if block == "bottleneck" else ((3, 1), (3, 1))
         self.conv1 = nn.Conv2d(3, planes, 7, 2, 3, bias=False)
         self.bn1 = _norm(norm, planes)
-        self.channels = planes * made.expansion
+        self.channels = planes * layers[-1][1]
         widths = [planes, *[self.channels] * depth]
-        self.layer1 = nn.ModuleList(made(widths[i], planes, norm) for i in range(depth))
+        self.layer1 = nn.ModuleList(_Residual(width, planes, layers, norm) for width in widths[:depth])
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -158,51 +152,27 @@ class Inception(nn.Module):
         return F.interpolate(torch.cat(outputs, 1), (self.side, self.side), mode="bilinear", align_corners=False)
 
 
-class _Bottleneck(nn.Module):
-    expansion = 4
-
-    def __init__(self, width: int, planes: int, norm: str) -> None:
+class _Residual(nn.Module):
+    def __init__(self, width: int, planes: int, layers: Sequence[tuple[int, int]], norm: str) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, planes, 1, bias=False)
-        self.bn1 = _norm(norm, planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
-        self.bn2 = _norm(norm, planes)
-        self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
-        self.bn3 = _norm(norm, 4 * planes)
-        self.downsample = _projection(width, 4 * planes, norm)
+        self.names = [(f"conv{i}", f"bn{i}") for i in range(1, len(layers) + 1)]
+        inputs = width
+        for (conv, bn), (size, times) in zip(self.names, layers, strict=True):
+            setattr(self, conv, nn.Conv2d(inputs, times * planes, size, padding=size // 2, bias=False))
+            inputs = times * planes
+            setattr(self, bn, _norm(norm, inputs))
+        # The shortcut is projected where the block changes the width.
+        self.downsample: nn.ModuleList | None = None
+        if width != inputs:
+            self.downsample = nn.ModuleList([nn.Conv2d(width, inputs, 1, bias=False), _norm(norm, inputs)])
 
     def forward(self, x: Tensor) -> Tensor:
-        y = _conv_norm(self.conv1, self.bn1, x).relu_()
-        y = _conv_norm(self.conv2, self.bn2, y).relu_()
-        y = _conv_norm(self.conv3, self.bn3, y)
-        return (y + _shortcut(self.downsample, x)).relu_()
-
-
-class _Basic(nn.Module):
-    expansion = 1
-
-    def __init__(self, width: int, planes: int, norm: str) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, planes, 3, 1, 1, bias=False)
-        self.bn1 = _norm(norm, planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
-        self.bn2 = _norm(norm, planes)
-        self.downsample = _projection(width, planes, norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = _conv_norm(self.conv1, self.bn1, x).relu_()
-        y = _conv_norm(self.conv2, self.bn2, y)
-        return (y + _shortcut(self.downsample, x)).relu_()
-
-
-def _projection(width: int, channels: int, norm: str) -> nn.ModuleList | None:
-    if width == channels:
-        return None
-    return nn.ModuleList([nn.Conv2d(width, channels, 1, bias=False), _norm(norm, channels)])
-
-
-def _shortcut(projection: nn.ModuleList | None, x: Tensor) -> Tensor:
-    return x if projection is None else _conv_norm(projection[0], projection[1], x)
+        y = x
+        for conv, bn in self.names:
+            y = _conv_norm(getattr(self, conv), getattr(self, bn), y)
+            y = y if (conv, bn) == self.names[-1] else y.relu_()
+        shortcut = x if self.downsample is None else _conv_norm(self.downsample[0], self.downsample[1], x)
+        return (y + shortcut).relu_()
 
 
 class BatchNorm(nn.Module):

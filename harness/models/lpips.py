@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -129,12 +129,14 @@ class LPIPS(FeatureMetric):
     all channels alike.
     """
 
+    trunks: ClassVar = {"alex": feature_extractors.alexnet, "vgg": feature_extractors.vgg16}
+
     def __init__(self, net: Literal["alex", "vgg"] = "alex", release: str = "0.1", backbone: str = "") -> None:
         if net not in ("alex", "vgg"):
             raise UsageError(f"LPIPS: net = {net!r} is neither 'alex' nor 'vgg'")
         if release not in ("0.0", "0.1"):
             raise UsageError(f"LPIPS: release = {release!r} is neither '0.0' nor '0.1'")
-        super().__init__(self.make_trunk(net))
+        super().__init__(self.trunks[net]())
         self.net, self.release, self.backbone = net, release, backbone
         self.title = f"{type(self).__name__} ({net})"
         self.weights = nn.ParameterList(torch.full((1, c, 1, 1), 1 / c) for c in self.trunk.channels)
@@ -142,10 +144,6 @@ class LPIPS(FeatureMetric):
         self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
         self.shift: Tensor
         self.scale: Tensor
-
-    def make_trunk(self, net: str) -> feature_extractors.Trunk:
-        """The trunk that `net` names."""
-        return feature_extractors.alexnet() if net == "alex" else feature_extractors.vgg16()
 
     def features(self, images: Tensor) -> Embedding:
         """The trunk's features, of unit length at every place, of images (N, 3, H, W) in [0, 1]."""
@@ -193,12 +191,10 @@ class STLPIPS(LPIPS):
     a side (AlexNet) or 18 (VGG16).
     """
 
+    trunks: ClassVar = {"alex": feature_extractors.shift_tolerant_alexnet, "vgg": feature_extractors.shift_tolerant_vgg16}
+
     def __init__(self, net: Literal["alex", "vgg"] = "alex") -> None:
         super().__init__(net)
-
-    def make_trunk(self, net: str) -> feature_extractors.Trunk:
-        """The trunk that `net` names."""
-        return feature_extractors.shift_tolerant_alexnet() if net == "alex" else feature_extractors.shift_tolerant_vgg16()
 
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
         """Fill `network`, trunk and heads, from the authors' file; raises UsageError as `load_state` does."""

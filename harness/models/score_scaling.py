@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def weighted(scaling: Scaling) -> list[tuple[Scaling, float]]:
 
 def of_table(table: Mapping[str, Any], where: str) -> Scaling:
     """The scaling that a card keeps; `where` names its place in errors."""
-    kind, parts = table.get("kind"), table.get("parts")
+    kind, parts = table.get("kind"), cast(Any, table.get("parts"))
     if kind == "sum":
         if not isinstance(parts, list) or not parts or not all(isinstance(part, Mapping) for part in parts):
             raise UsageError(f"{where}: a scaling of kind 'sum' needs scaling.parts, a list of scalings")
@@ -88,9 +88,8 @@ def of_table(table: Mapping[str, Any], where: str) -> Scaling:
         raise UsageError(f"{where}: scaling.parameters should be numbers") from None
     if kind == "sum":
         if len(values) != len(parts) or not all(np.isfinite(v) and v >= 0 for v in values):
-            raise UsageError(
-                f"{where}: a scaling of kind 'sum' needs one weight of at least 0 for each of its {len(parts)} parts"
-            )
+            needed = f"one weight of at least 0 for each of its {len(parts)} parts"
+            raise UsageError(f"{where}: a scaling of kind 'sum' needs {needed}")
         return Scaling("sum", values, tuple(of_table(part, where) for part in parts))
     fits = len(values) % 2 == 0 and len(values) >= 4 if kind == "ecdf" else len(values) in _PARAMETERS[kind]
     if not fits or not np.isfinite(values).all() or (kind in ("z", "logistic") and values[-1] == 0):

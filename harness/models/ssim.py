@@ -89,14 +89,11 @@ def _over_scales(references: list[Reference], ys: Sequence[Rows], combine: Liter
     for reference in references:
         scales.append(mean_ssims(reference, ys))
         ys = [_halved(y) for y in ys] if reference is not references[-1] else ys
-    return [_over_means(means, combine) for means in zip(*scales, strict=True)]
-
-
-def _over_means(means: Sequence[float], combine: Literal["sum", "product"]) -> float:
+    weighted = [list(zip(means, SCALE_WEIGHTS, strict=True)) for means in zip(*scales, strict=True)]
     if combine == "product":
-        return math.prod(math.pow(max(0.0, mean), weight) for mean, weight in zip(means, SCALE_WEIGHTS, strict=True))
+        return [math.prod(math.pow(max(0.0, mean), weight) for mean, weight in pairs) for pairs in weighted]
     # Wang's weights add up to 1.0001.
-    return sum(mean * weight for mean, weight in zip(means, SCALE_WEIGHTS, strict=True)) / sum(SCALE_WEIGHTS)
+    return [sum(mean * weight for mean, weight in pairs) / sum(SCALE_WEIGHTS) for pairs in weighted]
 
 
 class _Kept(NamedTuple):
@@ -132,7 +129,7 @@ class _OverPlanes(Model):
         check_pair(reference, distorted, minimum_size=self.minimum_size)
         scores = [
             self._means([self.half(rows_tensor(x, colour), False) for colour in self.colours], rows_tensor, [y])[0]
-            for x, y in zip(self._cut(reference), self._cut(distorted), strict=True)
+            for x, y in zip(*(images[..., self.inside, self.inside] for images in (reference, distorted)), strict=True)
         ]
         return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
 
@@ -161,9 +158,6 @@ class _OverPlanes(Model):
 
     def _inside(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return image[self.inside, self.inside]
-
-    def _cut(self, images: torch.Tensor) -> torch.Tensor:
-        return images[..., self.inside, self.inside]
 
     def _means(self, halves: list[Any], rows: Callable[[Any, Part], Rows], images: Sequence[Any]) -> list[float]:
         parts = zip(halves, self.colours, strict=True)

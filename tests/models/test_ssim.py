@@ -47,7 +47,7 @@ def by_definition(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def greys(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    x, y = (rows_uint8(image, None).whole() for image in pair)
+    x, y = (rows_uint8(image, "luma").whole() for image in pair)
     return x, y
 
 

@@ -143,9 +143,6 @@ def _dtype_name(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-# What kind of file
-
-
 def _format(path: Path) -> tuple[Format, int]:
     try:
         status = os.stat(path)
@@ -186,9 +183,6 @@ def _refused(path: Path, why: str) -> str:
 
 def _damaged(path: Path, why: object) -> UsageError:
     return UsageError(f"{path}: damaged or cut short ({' '.join(str(why).split())[:300]}); fetch or copy it again")
-
-
-# Looks that run nothing
 
 
 class _Entry(TypedDict):
@@ -269,9 +263,6 @@ def _texts(content: bytes, path: Path, pickles: int) -> list[str]:
     except Exception as error:  # pickletools has no closed set of errors for made-up bytes
         raise _damaged(path, error) from None
     return texts
-
-
-# Reading tensors
 
 
 def _read_safetensors(path: Path, size: int) -> dict[str, torch.Tensor]:

@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from harness.cards.schema import Weights
 from harness.files import atomic
 from harness.files.addresses import HubFile, hub_file, is_inside
+from harness.files.hash_index import hash_file
 from harness.models.weights import checkpoint
 from harness.runtime.errors import RunError, UsageError
 
@@ -92,16 +92,14 @@ def looked_in(entry: Weights) -> list[str]:
 
 
 def _torch_home() -> Path:
-    named = os.environ.get("TORCH_HOME")
-    return Path(named).expanduser() if named else _user_cache() / "torch"
+    return Path(os.environ.get("TORCH_HOME") or _user_cache() / "torch").expanduser()
 
 
 def _hub_cache() -> Path:
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if named := os.environ.get(variable):
             return Path(named).expanduser()
-    home = os.environ.get("HF_HOME")
-    return (Path(home).expanduser() if home else _user_cache() / "huggingface") / "hub"
+    return Path(os.environ.get("HF_HOME") or _user_cache() / "huggingface").expanduser() / "hub"
 
 
 def _repository_folder(file: HubFile) -> Path:
@@ -150,9 +148,6 @@ def placed(entry: Weights, card: str) -> Weights:
     beside = [folder / file_name(entry), *(folder / s.removeprefix("beside:") for s in entry.sources if s.startswith("beside:"))]
     others = (source for source in entry.sources if not source.startswith("beside:"))
     return replace(entry, sources=(*(Path(os.path.normpath(path)).as_uri() for path in beside), *others))
-
-
-# Which file is the right one
 
 
 @dataclass(frozen=True)
@@ -252,19 +247,6 @@ def record(entry: Weights, found: Located) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, remembered by path, size and time of change. Raises OSError."""
-    status = os.stat(path)
-    key, now = str(path.absolute()), [status.st_size, status.st_mtime_ns]
-    memory_path = weights_folder() / "digests.json"
-    memory: dict[str, Any] = {}
-    # A damaged memory is only a slower one.
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = json.loads(memory_path.read_text(encoding="utf-8"))
-        memory = found if isinstance(found, dict) else {}
-    kept = memory.get(key)
-    if isinstance(kept, list) and kept[:2] == now and len(kept) == 3 and re.fullmatch("[0-9a-f]{64}", str(kept[2])):
-        return str(kept[2])
-    digest = atomic.sha256_file(path)
-    with contextlib.suppress(RunError):
-        atomic.write_json(memory_path, {k: v for k, v in memory.items() if os.path.isfile(k)} | {key: [*now, digest]})
-    return digest
+    """The sha256 of a file's bytes; one that is unchanged since it was hashed is not read again. Raises OSError."""
+    with open(path, "rb"):
+        return hash_file(path)

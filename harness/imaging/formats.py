@@ -32,8 +32,6 @@ class Format(NamedTuple):
     """How the depth is known, for people."""
 
 
-# ----- boxes: the containers of JPEG 2000, AVIF and JPEG XL
-
 _FULL = {b"meta": 4, b"stsd": 8, b"av01": 78}
 """Bytes before the inner boxes of these."""
 _CONTAINERS = (b"jp2h", b"meta", b"iprp", b"ipco", b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"av01")
@@ -54,9 +52,6 @@ def boxes(data: Data, start: int = 0, end: int | None = None) -> Iterator[tuple[
         if kind in _CONTAINERS:
             yield from boxes(data, start + head + _FULL.get(kind, 0), stop)
         start = stop
-
-
-# ----- depth by format
 
 
 def _eight(_: Data) -> int:

@@ -75,7 +75,8 @@ def composed(x: Tensor, where: Places, deform: DeformConv, conv: nn.Conv2d, prep
 
     bias = None if deform.bias is None else conv.weight[:, :, 1, 1] @ deform.bias
     bias = bias if conv.bias is None else conv.bias if bias is None else bias + conv.bias
-    alone = product("centre", _centre, bias)
+    # In float64, so that the product of the two matrices costs no digits.
+    alone = product("centre", lambda weight, after: (after[:, :, 1, 1].double() @ matrix_of(weight).double()).float(), bias)
     before = product("deformed", lambda weight, after: matrix_of(weight), deform.bias)
     after = product("taps", lambda weight, after: torch.cat([after[:, :, i, j] for i, j in _TAPS], 1), None)
     seen, others = _pixels(height, width)
@@ -105,10 +106,6 @@ def _pixels(height: int, width: int) -> tuple[Tensor, Tensor]:
     return even.flatten().nonzero().flatten(), (~even).flatten().nonzero().flatten()
 
 
-def _centre(weight: Tensor, after: Tensor) -> Tensor:
-    return (after[:, :, 1, 1].double() @ matrix_of(weight).double()).float()
-
-
 def name_of(outputs: int, channels: int) -> str:
     """What the two convolutions are called where choices are kept."""
     return f"composed {channels}x{outputs}"
@@ -128,13 +125,9 @@ def _ways(outputs: int, channels: int) -> dict[str, Callable[[], Tensor]]:
     x = torch.randn(1, channels, _TRIAL_MAP, _TRIAL_MAP, generator=generator).contiguous(memory_format=torch.channels_last)
     where = places(torch.randn(1, 18, _TRIAL_MAP, _TRIAL_MAP, generator=generator))
 
-    def plain() -> Tensor:
+    def computed(way: str) -> Tensor:
         with by_onednn(x.device):
-            out: Tensor = conv(deform(x, where))
+            out: Tensor = conv(deform(x, where)) if way == choice.PLAIN else composed(x, where, deform, conv, prepared)
             return out
 
-    def fewer() -> Tensor:
-        with by_onednn(x.device):
-            return composed(x, where, deform, conv, prepared)
-
-    return {choice.PLAIN: plain, "composed": fewer}
+    return {way: functools.partial(computed, way) for way in choice.WAYS["composed"]}

@@ -22,8 +22,8 @@ from harness.cards.schema import ModelCard, Weights
 from harness.files.addresses import offline as _offline
 from harness.files.addresses import page
 from harness.models.weights.checkpoint import names, read_metadata, read_state, save_state
-from harness.models.weights.locate import Located, file_name, locate_entry, sha256_of, weights_folder
-from harness.models.weights.provide import by_hand, check, described, first_use, get, placed_card, use_words
+from harness.models.weights.locate import Located, file_name, locate_entry, record, sha256_of, weights_folder
+from harness.models.weights.provide import by_hand, check, described, get, placed_card, use_words
 from harness.models.weights.sources import FetchFailed, Progress, fetch, ordered
 from harness.runtime.errors import HarnessError, UsageError, listed, near
 
@@ -218,7 +218,7 @@ def _provide(card: ModelCard, entries: list[Weights], offline: bool, progress: P
     if faults or missing:
         raise UsageError(_message(card, faults, missing, closed))
     for entry, found in located.items():
-        first_use(entry, found)
+        record(entry, found)
     return located
 
 

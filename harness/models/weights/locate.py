@@ -179,8 +179,8 @@ def locate_entry(entry: Weights) -> Located:
             digest = sha256_of(path)
             if not expected:
                 checkpoint.names(path)
-        except (OSError, UsageError) as error:
-            problem = str(error) if isinstance(error, UsageError) else f"{path}: cannot be read: {error.strerror}"
+        except UsageError as error:
+            problem = str(error)
         else:
             if expected in ("", digest):
                 return Located(path, digest, known=bool(expected))
@@ -193,8 +193,8 @@ def locate_entry(entry: Weights) -> Located:
         try:
             digest = sha256_of(path)
             checkpoint.names(path)
-        except (OSError, UsageError) as error:
-            note = note or (str(error) if isinstance(error, UsageError) else f"{path}: cannot be read: {error.strerror}")
+        except UsageError as error:
+            note = note or str(error)
             continue
         # As torch's hub names files: the first digits of the sha256 stand before the ending.
         named = re.search(r"-([0-9a-f]{8,64})\.\w+$", path.name)
@@ -239,14 +239,19 @@ def _ledger() -> dict[str, str]:
 
 
 def record(entry: Weights, found: Located) -> None:
-    """Write down a file's sha256 at its first use, under its name in the weights folder; an earlier record stays."""
-    name = _other_name(entry, found.path) if found.other and found.path is not None else file_name(entry)
+    """Write down the sha256 of a file of which none was known, under its name in the weights folder."""
+    if found.path is None or found.known:
+        return
+    name = _other_name(entry, found.path) if found.other else file_name(entry)
     # A folder that may only be read (an administrator's) serves as well; every run's record keeps the sha256 too.
     with contextlib.suppress(RunError):
         atomic.write_json(ledger_path(), dict(sorted({name: found.sha256, **_ledger()}.items())))
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes; one that is unchanged since it was hashed is not read again. Raises OSError."""
-    with open(path, "rb"):
-        return hash_file(path)
+    """The sha256 of a file's bytes; one that is unchanged since it was hashed is not read again. Raises UsageError."""
+    try:
+        with open(path, "rb"):
+            return hash_file(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None

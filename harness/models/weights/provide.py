@@ -88,7 +88,7 @@ def _got(entry: Weights, found: Located, offline: bool, progress: Progress | Non
             if found.path is None:
                 raise
         else:
-            first_use(entry, locate_entry(entry))
+            record(entry, locate_entry(entry))
             return target
     if found.path is None:
         raise RuntimeError("a missing file got past the search")
@@ -97,7 +97,7 @@ def _got(entry: Weights, found: Located, offline: bool, progress: Progress | Non
         target = target.with_name(found.path.name)
     if found.path != target:
         copy(found.path, target)
-    first_use(entry, found)
+    record(entry, found)
     return target
 
 
@@ -144,12 +144,6 @@ def placed_card(card: ModelCard) -> ModelCard:
 def use_words(card: ModelCard) -> list[str]:
     """The words that `--weights` may ask for."""
     return list(dict.fromkeys(entry.use for entry in card.weights if entry.use != "always"))
-
-
-def first_use(entry: Weights, found: Located) -> None:
-    """Record the sha256 of a file of which none was known."""
-    if found.path is not None and not found.known:
-        record(entry, found)
 
 
 def described(entry: Weights) -> str:

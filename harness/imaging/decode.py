@@ -96,11 +96,6 @@ def look(path: str | Path) -> Facts:
         raise UsageError(f"{path}: {_reason(error)}") from None
 
 
-def size(path: str | Path) -> tuple[int, int]:
-    """(height, width) from the header alone, as `read` gives them; raises UsageError when it is no picture."""
-    return look(path)[:2]
-
-
 def decode(data: bytes, path: str | Path) -> Pixels:
     """The image held by `data`; `path` is only named in errors."""
     return _decode(data, path).pixels

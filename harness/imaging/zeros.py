@@ -88,12 +88,4 @@ def _tables(content: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _zeros_at_end(data: Data) -> int:
-    """How many zero bytes the file ends in."""
-    at, step = len(data), 1 << 16
-    while at > 0:
-        piece = bytes(data[max(0, at - step) : at])
-        kept = len(piece.rstrip(b"\0"))
-        at -= len(piece) - kept
-        if kept:
-            break
-    return len(data) - at
+    return len(data) - len(bytes(data).rstrip(b"\0"))

@@ -37,10 +37,6 @@ class Trunk(nn.Module):
                 maps.append(x)
         return maps
 
-    def convolutions(self) -> list[str]:
-        """Names of the convolutions, in order."""
-        return [f"features.{name}" for name, layer in self.features.named_modules() if isinstance(layer, nn.Conv2d)]
-
 
 def alexnet() -> Trunk:
     """torchvision's AlexNet (A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014)."""

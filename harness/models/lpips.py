@@ -10,7 +10,7 @@ the paper and filled from the authors' weight files alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -32,18 +32,6 @@ SCALE = (0.458, 0.448, 0.450)
 def unit_length(features: Tensor) -> Tensor:
     """Features (N, C, H, W) with the vector at every place divided by its length; zeros stay zeros."""
     return features / (torch.sqrt(torch.sum(features * features, dim=1, keepdim=True)) + 1e-10)
-
-
-def distance(reference: Sequence[Tensor], distorted: Sequence[Tensor], heads: Sequence[Tensor]) -> Tensor:
-    """Distances (N,) between two lists of unit-length features (N, C, H, W), layer by layer.
-
-    A layer's is the mean over places of the squared differences, weighed by its head (1, C, 1, 1); they are added up.
-    """
-    layers = []
-    for of_reference, of_distorted, head in zip(reference, distorted, heads, strict=True):
-        difference = of_reference - of_distorted
-        layers.append(F.conv2d(difference * difference, head).mean((1, 2, 3)))
-    return torch.stack(layers).sum(0)
 
 
 class FeatureMetric(Model, nn.Module):
@@ -153,8 +141,12 @@ class LPIPS(FeatureMetric):
         return [unit_length(features) for features in self.trunk(x)]
 
     def compare(self, reference: Embedding, distorted: Embedding) -> Tensor:
-        """`distance` under this model's heads."""
-        return distance(reference, distorted, list(self.weights))
+        """Distances (N,): of each layer the mean over places of the squared differences, weighed by its head; added up."""
+        layers = []
+        for of_reference, of_distorted, head in zip(reference, distorted, self.weights, strict=True):
+            difference = of_reference - of_distorted
+            layers.append(F.conv2d(difference * difference, head).mean((1, 2, 3)))
+        return torch.stack(layers).sum(0)
 
     def heads(self) -> dict[str, Tensor]:
         """The heads by the names that the authors' files give them."""
@@ -173,7 +165,8 @@ class LPIPS(FeatureMetric):
         """The authors' names of convolutions turned into ours, one after the other: they count layers differently."""
         found = [re.fullmatch(r"net\.slice\d+\.(\d+)\.weight", key) for key in state]
         theirs = sorted((match for match in found if match), key=lambda match: int(match[1]))
-        names = {match[0].removesuffix(".weight"): own for match, own in zip(theirs, self.trunk.convolutions(), strict=False)}
+        ours = [f"features.{name}" for name, layer in self.trunk.features.named_modules() if isinstance(layer, nn.Conv2d)]
+        names = {match[0].removesuffix(".weight"): own for match, own in zip(theirs, ours, strict=False)}
         renamed = {}
         for key, tensor in state.items():
             layer, _, kind = key.rpartition(".")

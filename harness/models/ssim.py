@@ -4,7 +4,7 @@ Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment:
 similarity", IEEE Transactions on Image Processing 13(4), 2004; Z. Wang, E. P. Simoncelli, A. C. Bovik, "Multi-scale
 structural similarity for image quality assessment", Asilomar Conference on Signals, Systems and Computers, 2003.
 
-The functions take single planes in 0..255; the arithmetic is in `kernels.ssim_map`.
+Planes are single ones in 0..255; the arithmetic is in `kernels.ssim_map`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.models.base import Model, check_pair
-from harness.models.kernels.ssim_map import WINDOW, Reference, mean_ssim, mean_ssims
+from harness.models.kernels.ssim_map import WINDOW, Reference, mean_ssims
 from harness.models.planes import Colour, Part, Plane, Rows, check_colour, check_pair_uint8, rows_of, rows_tensor, rows_uint8
 from harness.runtime.errors import UsageError
 
@@ -25,22 +25,6 @@ if TYPE_CHECKING:
     import torch
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-
-
-def ssim(x: Plane, y: Plane, downsample: bool = False) -> float:
-    """SSIM of two planes (H, W), float32 in 0..255; in [-1, 1].
-
-    `downsample`: first shrink both so that the smaller side comes near 256 pixels, as Wang's ssim.m does: a mean over
-    f x f pixels at every f-th, f = round(smaller side / 256).
-    """
-    if downsample:
-        factor = _factor(*x.shape)
-        x, y = shrink(x, factor), shrink(y, factor)
-    return mean_ssim(Reference(rows_of(x)), rows_of(y))
-
-
-def _factor(height: int, width: int) -> int:
-    return max(1, int(min(height, width) / 256 + 0.5))
 
 
 def shrink(plane: Plane, factor: int, exact: bool = False) -> Plane:
@@ -57,18 +41,6 @@ def shrink(plane: Plane, factor: int, exact: bool = False) -> Plane:
     anchor = (factor - 1) // 2
     mean = cv2.blur(plane, (factor, factor), anchor=(anchor, anchor), borderType=cv2.BORDER_REFLECT)
     return np.ascontiguousarray(mean[::factor, ::factor])
-
-
-def ms_ssim(x: Plane, y: Plane, combine: Literal["sum", "product"] = "sum") -> float:
-    """MS-SSIM of two planes (H, W), float32 in 0..255, over five scales with Wang's weights.
-
-    The first four scales give their contrast-structure, the last its SSIM. `combine`: their weighted mean (msssim.m's
-    `wtd_sum`, from which the published values come; in [-1, 1]) or the paper's weighted product (in [0, 1]). In the
-    product a negative scale counts as 0, where msssim.m would go on with complex numbers.
-
-    Both sides must be at least 161, so that the window still fits the fifth scale (msssim.m itself asks for 176).
-    """
-    return _over_scales(_scales(rows_of(x)), [rows_of(y)], combine)[0]
 
 
 def _scales(rows: Rows, keep: bool = False) -> list[Reference]:
@@ -166,10 +138,11 @@ class _OverPlanes(Model):
 
 
 class SSIM(_OverPlanes):
-    """SSIM with the 11x11 Gaussian window, sigma 1.5, valid region, K = (0.01, 0.03), range 255.
+    """SSIM with the 11x11 Gaussian window, sigma 1.5, valid region, K = (0.01, 0.03), range 255; in [-1, 1].
 
     `colour`: `luma` (the rounded grey of MATLAB's rgb2gray), `ycbcr` (the rounded Y, 16..235, of its rgb2ycbcr) or `rgb` (the
-    mean of three). `border`: pixels left out at each side. `downsample`: as `ssim`.
+    mean of three). `border`: pixels left out at each side. `downsample`: first shrink both images so that the smaller side comes
+    near 256 pixels, as Wang's ssim.m does: a mean over f x f pixels at every f-th, f = round(smaller side / 256).
     Identical images give exactly 1; constant, grey and (from 11 pixels a side) tiny images are ordinary cases.
     """
 
@@ -189,14 +162,19 @@ class SSIM(_OverPlanes):
         return mean_ssims(x, [self._shrunk(y) for y in ys])
 
     def _shrunk(self, rows: Rows) -> Rows:
-        factor = _factor(rows.height, rows.width) if self.downsample else 1
+        factor = max(1, int(min(rows.height, rows.width) / 256 + 0.5)) if self.downsample else 1
         return rows if factor == 1 else rows_of(shrink(rows.whole(), factor, exact=rows.eight_bit))
 
 
 class MSSSIM(_OverPlanes):
-    """MS-SSIM over five scales; `colour` and `border` as for SSIM, `combine` as for `ms_ssim`.
+    """MS-SSIM over five scales with Wang's weights; `colour` and `border` as for SSIM.
 
-    Identical images give exactly 1; constant and grey images are ordinary cases; at least 161 pixels a side.
+    The first four scales give their contrast-structure, the last its SSIM. `combine`: their weighted mean (`sum`, msssim.m's
+    `wtd_sum`, from which the published values come; in [-1, 1]) or the paper's weighted product (`product`, in [0, 1]). In the
+    product a negative scale counts as 0, where msssim.m would go on with complex numbers.
+
+    Identical images give exactly 1; constant and grey images are ordinary cases; at least 161 pixels a side, so that the window
+    still fits the fifth scale (msssim.m itself asks for 176).
     """
 
     version = 2

@@ -143,19 +143,14 @@ def _smooth(plane: Plane, out: Plane, twice: bool = False) -> Plane:
     return out[..., _VALID, :]
 
 
-def mean_ssim(reference: Reference, y: Rows) -> float:
-    """Mean SSIM of two planes of one size over the window's valid region; of a reference without `luminance`, its
-    contrast-structure.
-
-    Both sides must be at least 11. Negative contrast-structure is kept, as in MATLAB. Identical planes, constant
-    ones among them, give exactly 1; two different constants give the luminance factor alone. In float32: within 1e-6 of
-    exact arithmetic on images, within 1e-4 where half an image is black and half is white.
-    """
-    return mean_ssims(reference, [y])[0]
-
-
 def mean_ssims(reference: Reference, ys: Sequence[Rows]) -> list[float]:
-    """`mean_ssim` of several planes, the same bits: small ones are worked on together."""
+    """Mean SSIM over the window's valid region of each of several planes and the reference, all of one size, both sides at
+    least 11; of a reference without `luminance`, the contrast-structure.
+
+    Negative contrast-structure is kept, as in MATLAB. Identical planes, constant ones among them, give exactly 1; two different
+    constants give the luminance factor alone. In float32: within 1e-6 of exact arithmetic on images, within 1e-4 where half an
+    image is black and half is white. Small planes are worked on together: the bits are those of each by itself.
+    """
     together = max(1, _STRIP_PIXELS // (reference.height * reference.width))
     if len(ys) > together:
         return [mean for i in range(0, len(ys), together) for mean in mean_ssims(reference, ys[i : i + together])]

@@ -49,7 +49,11 @@ def get(
     located = {entry: locate_entry(entry) for entry in entries}
     missing = [e for e, found in located.items() if not found.fault and (found.path is None or found.other)]
     if missing and not is_offline(offline):
-        _log.info(_announced(card, missing))
+        unknown = sum(not entry.bytes for entry in missing)
+        size = f"{_size(sum(entry.bytes for entry in missing))}{f' and {unknown} of unknown size' if unknown else ''}"
+        amount = size if unknown < len(missing) else "sizes not known"
+        names = ", ".join(file_name(entry) for entry in missing)
+        _log.info(f"{card.name}: {len(missing)} weight file{'s' * (len(missing) > 1)} to fetch ({amount}): {names}")
     problems: list[str] = []
     paths: list[Path] = []
     failed: list[Weights] = []
@@ -64,14 +68,6 @@ def get(
         head = f"{card.name}: {len(problems)} of {len(entries)} weight files could not be had:"
         raise RunError("\n  ".join([head, *problems, *by_hand(failed)]))
     return paths
-
-
-def _announced(card: ModelCard, missing: list[Weights]) -> str:
-    unknown = sum(not entry.bytes for entry in missing)
-    size = _size(sum(entry.bytes for entry in missing))
-    amount = f"{size}{f' and {unknown} of unknown size' if unknown else ''}" if unknown < len(missing) else "sizes not known"
-    names = ", ".join(file_name(entry) for entry in missing)
-    return f"{card.name}: {len(missing)} weight file{'s' * (len(missing) > 1)} to fetch ({amount}): {names}"
 
 
 def _got(entry: Weights, found: Located, offline: bool, progress: Progress | None, unreachable: set[str]) -> Path:

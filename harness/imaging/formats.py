@@ -154,13 +154,8 @@ class JxlHeader(NamedTuple):
     animated: bool
 
 
-def _jxl(data: Data) -> int | None:
-    header = jxl_header(data)
-    return header.depth if header else None
-
-
 def jxl_header(data: Data) -> JxlHeader | None:
-    """The header of a JPEG XL file; None where it cannot be read."""
+    """The header of a JPEG XL file, as ISO/IEC 18181-1 writes it; None where it cannot be read."""
     stream = bytes(data[:64])
     if data[:12] == JXL_STARTS[1]:
         content = next(((k, a, e) for k, a, e in boxes(data) if k in (b"jxlc", b"jxlp")), None)
@@ -170,8 +165,24 @@ def jxl_header(data: Data) -> JxlHeader | None:
         stream = bytes(data[at : min(content[2], at + 64)])
     if stream[:2] != JXL_STARTS[0]:
         return None
+    bits = _Bits(stream[2:])
     with suppress(IndexError):
-        return _jxl_metadata(_Bits(stream[2:]))
+        width, height = _jxl_size(bits)
+        if bits.take(1):  # all is as usual
+            return JxlHeader(width, height, 8, False)
+        if bits.take(1):
+            bits.take(3)  # orientation, which the decoder applies
+            if bits.take(1):
+                _jxl_size(bits)
+            if bits.take(1):  # a preview
+                ways = ((16, 0), (32, 0), (1, 5), (33, 9)) if bits.take(1) else ((1, 6), (65, 8), (321, 10), (1345, 12))
+                bits.choose(*ways)
+                if bits.take(3) == 0:
+                    bits.choose(*ways)
+            if bits.take(1):
+                return JxlHeader(width, height, 8, True)
+        floating = bits.take(1)
+        return JxlHeader(width, height, 32 if floating else bits.choose((8, 0), (10, 0), (12, 0), (1, 6)), False)
     return None
 
 
@@ -192,26 +203,6 @@ class _Bits:
         """A number coded in one of four ways, each an offset and a count of further bits."""
         offset, count = ways[self.take(2)]
         return offset + self.take(count)
-
-
-def _jxl_metadata(bits: _Bits) -> JxlHeader:
-    """SizeHeader and the start of ImageMetadata, as ISO/IEC 18181-1 writes them."""
-    width, height = _jxl_size(bits)
-    if bits.take(1):  # all is as usual
-        return JxlHeader(width, height, 8, False)
-    if bits.take(1):
-        bits.take(3)  # orientation, which the decoder applies
-        if bits.take(1):
-            _jxl_size(bits)
-        if bits.take(1):  # a preview
-            ways = ((16, 0), (32, 0), (1, 5), (33, 9)) if bits.take(1) else ((1, 6), (65, 8), (321, 10), (1345, 12))
-            bits.choose(*ways)
-            if bits.take(3) == 0:
-                bits.choose(*ways)
-        if bits.take(1):
-            return JxlHeader(width, height, 8, True)
-    floating = bits.take(1)
-    return JxlHeader(width, height, 32 if floating else bits.choose((8, 0), (10, 0), (12, 0), (1, 6)), False)
 
 
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
@@ -247,7 +238,10 @@ FORMATS: dict[str, Format] = {
     "QOI": Format(_eight, "8 by specification"),
     "PCX": Format(lambda data: data[3] if len(data) > 3 else None, "bits per plane in the header"),
     "SGI": Format(lambda data: 8 * data[3] if len(data) > 3 else None, "bytes per channel in the header"),
-    "JXL": Format(_jxl, "bit depth in the image metadata; opened where the plug-in pillow-jxl-plugin is installed"),
+    "JXL": Format(
+        lambda data: header.depth if (header := jxl_header(data)) else None,
+        "bit depth in the image metadata; opened where the plug-in pillow-jxl-plugin is installed",
+    ),
     "TGA": Format(_tga, "at most 8; grey of 16 bits a pixel without a counted alpha channel is refused"),
 }
 """Not all that Pillow opens: its readers of PostScript and metafiles start other programs on a file's content. TGA, which has

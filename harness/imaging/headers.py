@@ -52,7 +52,11 @@ def look(path: str) -> Header:
             if not head:
                 raise UsageError("an empty file")
             facts = _facts(path, stream, head, size)
-            return Header(facts.height, facts.width, size, _probe(stream, head, size), facts.colour, facts.remarks)
+            digest = hashlib.blake2b(head + size.to_bytes(8, "little"), digest_size=16)
+            for i in range(1, _PROBES + 1):
+                stream.seek(max(0, size * i // _PROBES - _PROBE))
+                digest.update(stream.read(_PROBE))
+            return Header(facts.height, facts.width, size, digest.digest(), facts.colour, facts.remarks)
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}") from None
 
@@ -92,11 +96,3 @@ def _by(read: Callable[[str], Read], path: str) -> Read:
         return read(path)
     except UsageError as error:
         raise UsageError(str(error).removeprefix(f"{path}: ")) from None
-
-
-def _probe(stream: BinaryIO, head: bytes, size: int) -> bytes:
-    digest = hashlib.blake2b(head + size.to_bytes(8, "little"), digest_size=16)
-    for i in range(1, _PROBES + 1):
-        stream.seek(max(0, size * i // _PROBES - _PROBE))
-        digest.update(stream.read(_PROBE))
-    return digest.digest()

@@ -219,8 +219,20 @@ class Adapter(Model):
         self.metric, self.options = metric, options
         self.name = f"{self.library}:{metric}"
         self.higher_is_better = card(self.library, metric).higher_is_better
-        with reasons(self.name, "cannot be set up here"), _quiet():
-            self.module = self.make()
+        # Set-up messages stay off standard output, which is for results, and out of the log. Where the set-up fails, the last one
+        # goes into the reason: it names the address that could not be reached.
+        level, said = logging.root.manager.disable, io.StringIO()
+        logging.disable(max(level, logging.INFO))
+        try:
+            with contextlib.redirect_stdout(said), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.module = self.make()
+        except Exception as error:
+            last = said.getvalue().strip().splitlines()[-1:]
+            reason = f"{type(error).__name__}: {error}{f' ({last[0]})' if last else ''}"
+            raise UsageError(f"{self.name} cannot be set up here: {' '.join(reason.split())[:500]}") from error
+        finally:
+            logging.disable(level)
         if hasattr(self.module, "eval"):
             self.module.eval()
 
@@ -315,30 +327,6 @@ class Piq(Adapter):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep a library's set-up messages off standard output, which is for results, and out of the log.
-
-    When the set-up fails its last message goes into the reason: it names the address that could not be reached.
-    """
-    level = logging.root.manager.disable
-    logging.disable(max(level, logging.INFO))
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(said), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except Exception as error:
-        lines = said.getvalue().strip().splitlines()
-        raise _SetUpFailed(f"{type(error).__name__}: {error}{f' ({lines[-1]})' if lines else ''}") from error
-    finally:
-        logging.disable(level)
-
-
-class _SetUpFailed(Exception):
-    pass
-
-
-@contextlib.contextmanager
 def reasons(name: str, what: str) -> Iterator[None]:
     """Turn whatever a library raises into one line that gives its reason; too little memory stays what it is."""
     try:
@@ -348,5 +336,4 @@ def reasons(name: str, what: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).lower():
             raise
-        kind = "" if isinstance(error, _SetUpFailed) else f"{type(error).__name__}: "
-        raise UsageError(f"{name} {what}: {kind}{' '.join(str(error).split())[:500]}") from error
+        raise UsageError(f"{name} {what}: {type(error).__name__}: {' '.join(str(error).split())[:500]}") from error

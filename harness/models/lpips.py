@@ -29,11 +29,6 @@ SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
 
-def unit_length(features: Tensor) -> Tensor:
-    """Features (N, C, H, W) with the vector at every place divided by its length; zeros stay zeros."""
-    return features / (torch.sqrt(torch.sum(features * features, dim=1, keepdim=True)) + 1e-10)
-
-
 class FeatureMetric(Model, nn.Module):
     """A distance between a trunk's features: what LPIPS, ST-LPIPS and DISTS share.
 
@@ -42,6 +37,8 @@ class FeatureMetric(Model, nn.Module):
 
     higher_is_better = False
     title = "this metric"
+    constants: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of the authors' names of what is fixed and not filled."""
 
     def __init__(self, trunk: feature_extractors.Trunk) -> None:
         super().__init__()
@@ -106,6 +103,18 @@ class FeatureMetric(Model, nn.Module):
                 f"{self.title} has no part {part!r}{near(part, ('trunk', 'heads', 'network'))} (trunk, heads, network)"
             )
 
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Fill trunk and heads from the state dict of the authors' whole network, whose names `renamed` turns into ours.
+
+        Raises UsageError naming every missing, misshapen or foreign entry; nothing is changed then.
+        """
+        own = self.trunk.state_dict(keep_vars=True) | self.heads()
+        fill(own, self.renamed(state), f"the weights for {self.title}", ignored=self.constants)
+
+    def renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of the authors' whole network by the names of ours."""
+        raise NotImplementedError
+
 
 class LPIPS(FeatureMetric):
     """LPIPS over AlexNet (`net="alex"`) or VGG16 (`"vgg"`).
@@ -117,6 +126,7 @@ class LPIPS(FeatureMetric):
     all channels alike.
     """
 
+    constants = ("scaling_layer.", "lins.")
     trunks: ClassVar = {"alex": feature_extractors.alexnet, "vgg": feature_extractors.vgg16}
 
     def __init__(self, net: Literal["alex", "vgg"] = "alex", release: str = "0.1", backbone: str = "") -> None:
@@ -138,7 +148,8 @@ class LPIPS(FeatureMetric):
         x = 2 * images - 1
         if self.release != "0.0":
             x = (x - self.shift) / self.scale
-        return [unit_length(features) for features in self.trunk(x)]
+        # Zeros stay zeros.
+        return [f / (torch.sqrt(torch.sum(f * f, dim=1, keepdim=True)) + 1e-10) for f in self.trunk(x)]
 
     def compare(self, reference: Embedding, distorted: Embedding) -> Tensor:
         """Distances (N,): of each layer the mean over places of the squared differences, weighed by its head; added up."""
@@ -152,16 +163,7 @@ class LPIPS(FeatureMetric):
         """The heads by the names that the authors' files give them."""
         return {f"lin{i}.model.1.weight": weight for i, weight in enumerate(self.weights)}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Fill trunk and heads from the state dict of the authors' whole network (`net.slice1.0.weight`, ...).
-
-        Raises UsageError naming every missing, misshapen or foreign entry; nothing is changed then.
-        """
-        own = self.trunk.state_dict(keep_vars=True) | self.heads()
-        constants = ("scaling_layer.", "lins.")
-        fill(own, self._renamed(state), f"the weights for {self.title}", ignored=constants)
-
-    def _renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The authors' names of convolutions turned into ours, one after the other: they count layers differently."""
         found = [re.fullmatch(r"net\.slice\d+\.(\d+)\.weight", key) for key in state]
         theirs = sorted((match for match in found if match), key=lambda match: int(match[1]))

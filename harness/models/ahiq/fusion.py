@@ -79,7 +79,10 @@ def composed(x: Tensor, where: Places, deform: DeformConv, conv: nn.Conv2d, prep
     alone = product("centre", lambda weight, after: (after[:, :, 1, 1].double() @ matrix_of(weight).double()).float(), bias)
     before = product("deformed", lambda weight, after: matrix_of(weight), deform.bias)
     after = product("taps", lambda weight, after: torch.cat([after[:, :, i, j] for i, j in _TAPS], 1), None)
-    seen, others = _pixels(height, width)
+    # Pixels in even rows and columns, counted row by row, and all others.
+    even = torch.zeros(height, width, dtype=torch.bool)
+    even[::2, ::2] = True
+    seen, others = even.flatten().nonzero().flatten(), (~even).flatten().nonzero().flatten()
     # No tap sees a pixel below or to the right of the map, and none of the eight one of `seen`.
     around = x.new_empty(height + 1, width + 1, channels)
     around[0], around[:, 0] = 0, 0
@@ -97,13 +100,6 @@ def composed(x: Tensor, where: Places, deform: DeformConv, conv: nn.Conv2d, prep
         rows = torch.cat([around[i : i + height : 2, j : j + width : 2] for i, j in _TAPS], 2)
         out.append(after(rows.reshape(-1, 8 * channels)).add_(middle))
     return torch.stack(out).reshape(n, height // 2, width // 2, -1).permute(0, 3, 1, 2)
-
-
-def _pixels(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Which pixels of a map, row by row, lie in even rows and columns, and which do not."""
-    even = torch.zeros(height, width, dtype=torch.bool)
-    even[::2, ::2] = True
-    return even.flatten().nonzero().flatten(), (~even).flatten().nonzero().flatten()
 
 
 def name_of(outputs: int, channels: int) -> str:

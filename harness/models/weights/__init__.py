@@ -65,11 +65,7 @@ class ResolvedWeights:
 
 
 def find(
-    card: ModelCard,
-    weights: str | Path | None = None,
-    *,
-    offline: bool = False,
-    progress: Progress | None = None,
+    card: ModelCard, weights: str | Path | None = None, *, offline: bool = False, progress: Progress | None = None
 ) -> ResolvedWeights:
     """The files that this card and request need, located and checked; what is missing is fetched unless `offline`.
 

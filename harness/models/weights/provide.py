@@ -17,13 +17,7 @@ from harness.runtime.errors import RunError, UsageError, listed, near
 _log = logging.getLogger(__package__)
 
 
-def get(
-    card: ModelCard,
-    use: str | None = None,
-    progress: Progress | None = None,
-    *,
-    offline: bool = False,
-) -> list[Path]:
+def get(card: ModelCard, use: str | None = None, progress: Progress | None = None, *, offline: bool = False) -> list[Path]:
     """Bring a card's files into the weights folder, so that the folder can be copied to a machine without a network.
 
     What lies in another cache is copied from there.

@@ -92,7 +92,6 @@ _TOKEN = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([^\s#]+)")
 
 
 def _ppm(data: Data) -> int | None:
-    """From the largest value that the header names."""
     head = bytes(data[:4096])
     kind, place = head[:2], 2
     numbers: list[int] = []
@@ -128,7 +127,6 @@ def _jpeg2000(data: Data) -> int | None:
 
 
 def _avif(data: Data) -> int | None:
-    """From every coded item's configuration and from the pixel information."""
     depths = []
     for kind, at, end in boxes(data):
         if kind == b"av1C" and at + 3 <= end:
@@ -209,7 +207,6 @@ _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 def _jxl_size(bits: _Bits) -> tuple[int, int]:
-    """Width and height."""
     small = bits.take(1)
 
     def side() -> int:

@@ -171,7 +171,6 @@ def card(library: str, metric: str) -> ModelCard:
 
 
 def _span(best: float, worst: float) -> str:
-    """A metric's range, in words."""
     if math.isinf(best):
         return "Without an upper limit; identical images have no finite value, and are given 120."
     if math.isinf(worst):

@@ -38,25 +38,22 @@ class Trunk(nn.Module):
         return maps
 
 
-def alexnet() -> Trunk:
-    """torchvision's AlexNet (A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014)."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)]
-    layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)]
-    return Trunk([*layers, *_alexnet_end()], (1, 4, 7, 9, 11), (64, 192, 384, 256, 256), minimum_size=31)
+def alexnet(shift_tolerant: bool = False) -> Trunk:
+    """torchvision's AlexNet (A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014).
 
+    Of ST-LPIPS, `shift_tolerant`: first convolution at stride 1 and blurred before its ReLU, max-pools at stride 1 and blurred.
+    """
 
-def shift_tolerant_alexnet() -> Trunk:
-    """AlexNet of ST-LPIPS: first convolution at stride 1 and blurred before its ReLU, max-pools at stride 1 and blurred."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 11, 1, 2), Blur(), nn.ReLU(inplace=True), nn.MaxPool2d(3, 1), Blur()]
-    layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 1), Blur()]
-    return Trunk([*layers, *_alexnet_end()], (2, 6, 10, 12, 14), (64, 192, 384, 256, 256), minimum_size=21)
+    def pooled() -> list[nn.Module]:
+        return [nn.MaxPool2d(3, 1), Blur()] if shift_tolerant else [nn.MaxPool2d(3, 2)]
 
-
-def _alexnet_end() -> list[nn.Module]:
-    layers: list[nn.Module] = []
+    first = [nn.Conv2d(3, 64, 11, 1, 2), Blur()] if shift_tolerant else [nn.Conv2d(3, 64, 11, 4, 2)]
+    layers: list[nn.Module] = [*first, nn.ReLU(inplace=True), *pooled()]
+    layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True), *pooled()]
     for inputs, outputs in ((192, 384), (384, 256), (256, 256)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
-    return layers
+    taps = [number for number, layer in enumerate(layers) if isinstance(layer, nn.ReLU)]
+    return Trunk(layers, taps, (64, 192, 384, 256, 256), minimum_size=21 if shift_tolerant else 31)
 
 
 def vgg16(pool: type[nn.Module] | None = None) -> Trunk:

@@ -9,8 +9,9 @@ the paper and filled from the authors' weight files alone.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -25,6 +26,7 @@ from harness.runtime.errors import UsageError, near
 Embedding = list[Tensor]
 """Per layer the features (R, C, H', W') of R references, of length 1 at every place."""
 
+Trunks = Mapping[str, Callable[[], feature_extractors.Trunk]]
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
@@ -127,7 +129,7 @@ class LPIPS(FeatureMetric):
     """
 
     constants = ("scaling_layer.", "lins.")
-    trunks: ClassVar = {"alex": feature_extractors.alexnet, "vgg": feature_extractors.vgg16}
+    trunks: ClassVar[Trunks] = {"alex": feature_extractors.alexnet, "vgg": feature_extractors.vgg16}
 
     def __init__(self, net: Literal["alex", "vgg"] = "alex", release: str = "0.1", backbone: str = "") -> None:
         if net not in ("alex", "vgg"):
@@ -186,7 +188,10 @@ class STLPIPS(LPIPS):
     a side (AlexNet) or 18 (VGG16).
     """
 
-    trunks: ClassVar = {"alex": feature_extractors.shift_tolerant_alexnet, "vgg": feature_extractors.shift_tolerant_vgg16}
+    trunks: ClassVar[Trunks] = {
+        "alex": functools.partial(feature_extractors.alexnet, shift_tolerant=True),
+        "vgg": feature_extractors.shift_tolerant_vgg16,
+    }
 
     def __init__(self, net: Literal["alex", "vgg"] = "alex") -> None:
         super().__init__(net)

@@ -43,29 +43,9 @@ def shrink(plane: Plane, factor: int, exact: bool = False) -> Plane:
     return np.ascontiguousarray(mean[::factor, ::factor])
 
 
-def _scales(rows: Rows, keep: bool = False) -> list[Reference]:
-    """The five scales of a plane, each half of the one before; all but the last are compared without luminance."""
-    planes = [rows]
-    while len(planes) < len(SCALE_WEIGHTS):
-        planes.append(_halved(planes[-1]))
-    return [Reference(one, keep, luminance=one is planes[-1]) for one in planes]
-
-
 def _halved(rows: Rows) -> Rows:
     # Four scales down, means of 8-bit values have 16 bits, of which sums in float32 lose none.
     return rows_of(shrink(rows.whole(), 2, exact=rows.eight_bit), eight_bit=rows.eight_bit)
-
-
-def _over_scales(references: list[Reference], ys: Sequence[Rows], combine: Literal["sum", "product"]) -> list[float]:
-    scales = []
-    for reference in references:
-        scales.append(mean_ssims(reference, ys))
-        ys = [_halved(y) for y in ys] if reference is not references[-1] else ys
-    weighted = [list(zip(means, SCALE_WEIGHTS, strict=True)) for means in zip(*scales, strict=True)]
-    if combine == "product":
-        return [math.prod(math.pow(max(0.0, mean), weight) for mean, weight in pairs) for pairs in weighted]
-    # Wang's weights add up to 1.0001.
-    return [sum(mean * weight for mean, weight in pairs) / sum(SCALE_WEIGHTS) for pairs in weighted]
 
 
 class _Kept(NamedTuple):
@@ -187,9 +167,21 @@ class MSSSIM(_OverPlanes):
         self.combine = combine
 
     def half(self, x: Rows, keep: bool) -> list[Reference]:
-        """The reference at five scales."""
-        return _scales(rows_of(x.whole(), eight_bit=x.eight_bit), keep)
+        """The reference at five scales, each half of the one before; all but the last are compared without luminance."""
+        planes = [rows_of(x.whole(), eight_bit=x.eight_bit)]
+        while len(planes) < len(SCALE_WEIGHTS):
+            planes.append(_halved(planes[-1]))
+        return [Reference(one, keep, luminance=one is planes[-1]) for one in planes]
 
     def of_rows(self, x: list[Reference], ys: Sequence[Rows]) -> list[float]:
         """MS-SSIM of planes of one size."""
-        return _over_scales(x, [rows_of(y.whole(), eight_bit=y.eight_bit) for y in ys], self.combine)
+        ys = [rows_of(y.whole(), eight_bit=y.eight_bit) for y in ys]
+        scales = []
+        for reference in x:
+            scales.append(mean_ssims(reference, ys))
+            ys = [_halved(y) for y in ys] if reference is not x[-1] else ys
+        weighted = [list(zip(means, SCALE_WEIGHTS, strict=True)) for means in zip(*scales, strict=True)]
+        if self.combine == "product":
+            return [math.prod(math.pow(max(0.0, mean), weight) for mean, weight in pairs) for pairs in weighted]
+        # Wang's weights add up to 1.0001.
+        return [sum(mean * weight for mean, weight in pairs) / sum(SCALE_WEIGHTS) for pairs in weighted]

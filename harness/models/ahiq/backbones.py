@@ -23,7 +23,7 @@ class ViT(nn.Module):
         super().__init__()
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, (crop_size // patch_size) ** 2 + 1, width))
-        self.patch_embed = _PatchEmbed(patch_size, width)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, patch_size, patch_size)})
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
         nn.init.normal_(self.cls_token, std=1e-6)
         nn.init.normal_(self.pos_embed, std=0.02)
@@ -34,25 +34,19 @@ class ViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, S, S) normalised to [-1, 1] -> the patch tokens of all blocks, side by side: (N, L, depth * width)."""
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), self.patch_embed(x)], 1) + self.pos_embed
+        proj = self.patch_embed["proj"]
+        assert isinstance(proj, nn.Conv2d)
+        # Patches do not overlap: a reshape and one matrix product do what the convolution does.
+        size = proj.kernel_size[0]
+        n, c, h, w = x.shape
+        patches = x.reshape(n, c, h // size, size, w // size, size).permute(0, 2, 4, 1, 3, 5)
+        embedded = F.linear(patches.reshape(n, -1, c * size * size), proj.weight.flatten(1), proj.bias)
+        tokens = torch.cat([self.cls_token.expand(n, -1, -1), embedded], 1) + self.pos_embed
         outputs = []
         for block in self.blocks:
             tokens = block(tokens)
             outputs.append(tokens[:, 1:])
         return torch.cat(outputs, 2)
-
-
-class _PatchEmbed(nn.Module):
-    def __init__(self, patch_size: int, width: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, width, patch_size, patch_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Patches do not overlap: a reshape and one matrix product do what the convolution does.
-        size = self.proj.kernel_size[0]
-        n, c, h, w = x.shape
-        patches = x.reshape(n, c, h // size, size, w // size, size).permute(0, 2, 4, 1, 3, 5)
-        return F.linear(patches.reshape(n, -1, c * size * size), self.proj.weight.flatten(1), self.proj.bias)
 
 
 class _Block(nn.Module):

@@ -108,9 +108,8 @@ def _parts(table: Tensor, pixels: Tensor, even: bool = False) -> list[slice]:
 
 
 def _gathered(table: Tensor, pixels: Tensor, shares: Tensor) -> Tensor:
-    """The nine samples of each output pixel, side by side."""
-    rows = F.embedding_bag(pixels, table, per_sample_weights=shares, mode="sum")
-    return rows.reshape(-1, 9 * table.shape[1])
+    # The nine samples of each output pixel, side by side.
+    return F.embedding_bag(pixels, table, per_sample_weights=shares, mode="sum").reshape(-1, 9 * table.shape[1])
 
 
 def sampled(table: Tensor, pixels: Tensor, shares: Tensor, product: Callable[[Tensor], Tensor], *, even: bool = False) -> Tensor:

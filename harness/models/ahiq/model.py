@@ -268,7 +268,6 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
         return self
 
     def _held(self, parts: Sequence[str]) -> tuple[str, ...]:
-        """Those of `parts` that this configuration has."""
         return tuple(part for part in parts if hasattr(self, part))
 
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:

@@ -154,7 +154,6 @@ def fill(model: Any, found: ResolvedWeights) -> None:
 
 
 def _asked(card: ModelCard, weights: str | Path | None) -> tuple[str | None, Path | None]:
-    """The request as a `use` word or a file."""
     if weights is None:
         return None, None
     text, words = os.fspath(weights), use_words(card)

@@ -65,7 +65,6 @@ def get(card: ModelCard, use: str | None = None, progress: Progress | None = Non
 
 
 def _got(entry: Weights, found: Located, offline: bool, progress: Progress | None, unreachable: set[str]) -> Path:
-    """The entry's file in the weights folder; raises RunError."""
     target = weights_folder() / file_name(entry)
     if found.fault:
         raise RunError(found.fault)

@@ -83,28 +83,20 @@ def _cicp(kind: str, data: Data) -> tuple[int, int] | None:
 def _of_profile(profile: bytes) -> Colour:
     digest = hashlib.sha256(profile).hexdigest()[:8]
     try:
-        from PIL import ImageCms
+        import numpy as np
+        from PIL import Image, ImageCms
 
-        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        opened: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         name = str(opened.profile.profile_description or "").strip() or "without a name"
-        return Colour(f"ICC profile {name[:60]!r} {digest}", _means_srgb(opened))
+        # It means sRGB where numbers taken through it come out as sRGB numbers.
+        steps = np.array([0, 40, 90, 140, 190, 230, 255], np.uint8)
+        grey = opened.profile.xcolor_space.strip() == "GRAY"
+        patches = steps[None, :] if grey else np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
+        image, intent = Image.fromarray(np.ascontiguousarray(patches)), ImageCms.Intent.RELATIVE_COLORIMETRIC
+        target = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, opened, target, outputMode="RGB", renderingIntent=intent)
+        expected = patches[..., None].repeat(3, -1) if grey else patches
+        difference = np.asarray(converted).astype(int) - expected.astype(int)
+        return Colour(f"ICC profile {name[:60]!r} {digest}", int(np.abs(difference).max()) <= _CLOSE)
     except Exception:  # a damaged profile, or a Pillow without Little CMS
         return Colour(f"ICC profile that cannot be read {digest}", False)
-
-
-def _means_srgb(profile: Any) -> bool:
-    """Whether numbers taken through the profile come out as sRGB numbers."""
-    import numpy as np
-    from PIL import Image, ImageCms
-
-    steps = np.array([0, 40, 90, 140, 190, 230, 255], np.uint8)
-    grey = profile.profile.xcolor_space.strip() == "GRAY"
-    patches = steps[None, :] if grey else np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
-    image = Image.fromarray(np.ascontiguousarray(patches))
-    converted = ImageCms.profileToProfile(
-        image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB", renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC
-    )
-    if converted is None:
-        return False
-    expected = patches[..., None].repeat(3, -1) if grey else patches
-    return int(np.abs(np.asarray(converted).astype(int) - expected.astype(int)).max()) <= _CLOSE

@@ -202,25 +202,20 @@ def find_program(program: cards.Program, name: str, card_path: str) -> Path:
     word = program.command[0]
     how = f" ({program.install})" if program.install else ""
     if word.startswith(cards.BESIDE):
-        found = Path(card_path).absolute().parent / word.removeprefix(cards.BESIDE)
+        places = [Path(card_path).absolute().parent / word.removeprefix(cards.BESIDE)]
         where = f"which is not a program next to {card_path}"
     elif os.path.dirname(word):
-        found, where = Path(word), "which is not a program on this machine"
+        places, where = [Path(word)], "which is not a program on this machine"
     else:
-        folders = [Path(entry) for entry in os.environ.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(entry)]
+        folders = [Path(entry) for entry in os.environ.get("PATH", os.defpath).split(os.pathsep)]
         names = [word, f"{word}.exe"] if sys.platform == "win32" else [word]
-        places = [folder / file for folder in folders for file in names]
-        found = next((place for place in places if _usable(place)), Path(word))
-        where = "which is not on PATH"
-    if not found.is_absolute() or not _usable(found):
+        places, where = [folder / file for folder in folders for file in names], "which is not on PATH"
+    found = next((path for path in places if path.is_absolute() and path.is_file() and os.access(path, os.X_OK)), None)
+    if found is None:
         raise UsageError(f"{name} needs the program {word}, {where}{how}")
     if found.suffix.lower() in (".bat", ".cmd"):
         raise UsageError(f"{name}: {found.name} is a batch file, which only a shell can run")
     return found
-
-
-def _usable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
 
 
 class ProgramIdentity(TypedDict):

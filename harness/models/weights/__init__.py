@@ -22,8 +22,8 @@ from harness.cards.schema import ModelCard, Weights
 from harness.files.addresses import offline as _offline
 from harness.files.addresses import page
 from harness.models.weights.checkpoint import names, read_metadata, read_state, save_state
-from harness.models.weights.locate import Located, file_name, locate_entry, record, sha256_of, weights_folder
-from harness.models.weights.provide import by_hand, check, described, get, placed_card, use_words
+from harness.models.weights.locate import Located, file_name, locate_entry, placed_card, record, sha256_of, weights_folder
+from harness.models.weights.provide import by_hand, check, described, get, use_words
 from harness.models.weights.sources import FetchFailed, Progress, fetch, ordered
 from harness.runtime.errors import HarnessError, UsageError, listed, near
 

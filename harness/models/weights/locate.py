@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
-from harness.cards.schema import Weights
+from harness.cards.schema import ModelCard, Weights
 from harness.files import atomic
 from harness.files.addresses import HubFile, hub_file, is_inside
 from harness.files.hash_index import hash_file
@@ -140,14 +140,16 @@ def local_source(source: str) -> Path:
     return Path(package) / inside
 
 
-def placed(entry: Weights, card: str) -> Weights:
-    """The entry with each `beside:path` source as a file's, relative to the card's folder; first, the file next to it."""
-    if not any(source.startswith("beside:") for source in entry.sources):
-        return entry
-    folder = Path(card).absolute().parent
-    beside = [folder / file_name(entry), *(folder / s.removeprefix("beside:") for s in entry.sources if s.startswith("beside:"))]
-    others = (source for source in entry.sources if not source.startswith("beside:"))
-    return replace(entry, sources=(*(Path(os.path.normpath(path)).as_uri() for path in beside), *others))
+def placed_card(card: ModelCard) -> ModelCard:
+    """The card with each `beside:path` source as a file's, relative to the card's folder; before these, the file next to it."""
+    folder = Path(card.path).absolute().parent
+    entries = []
+    for entry in card.weights:
+        beside = [folder / source.removeprefix("beside:") for source in entry.sources if source.startswith("beside:")]
+        files = [Path(os.path.normpath(path)).as_uri() for path in (folder / file_name(entry), *beside)] if beside else []
+        others = [source for source in entry.sources if not source.startswith("beside:")]
+        entries.append(replace(entry, sources=(*files, *others)))
+    return replace(card, weights=tuple(entries))
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cards.schema import ModelCard, Weights
 from harness.files.addresses import offline as is_offline
 from harness.files.addresses import page
 from harness.files.download import Progress, copy
-from harness.models.weights.locate import Located, file_name, locate_entry, looked_in, placed, record, weights_folder
+from harness.models.weights.locate import Located, file_name, locate_entry, looked_in, placed_card, record, weights_folder
 from harness.models.weights.sources import FetchFailed, fetch, ordered
 from harness.runtime.errors import RunError, UsageError, listed, near
 
@@ -123,11 +123,6 @@ def check(card: ModelCard) -> list[CheckedFile]:
         looked = () if found.path else tuple(looked_in(entry))
         rows.append(CheckedFile(entry, found.path, found.sha256 or None, status, bool(found.fault), looked))
     return rows
-
-
-def placed_card(card: ModelCard) -> ModelCard:
-    """The card with `beside:` sources as files: those of an ensemble lie next to it, else where they were when it was made."""
-    return replace(card, weights=tuple(placed(entry, card.path) for entry in card.weights))
 
 
 def use_words(card: ModelCard) -> list[str]:

@@ -6,7 +6,7 @@ no metric uses, are left out. Shift-tolerant trunks have the same convolutions w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ def alexnet(shift_tolerant: bool = False) -> Trunk:
     return Trunk(layers, taps, (64, 192, 384, 256, 256), minimum_size=21 if shift_tolerant else 31)
 
 
-def vgg16(pool: type[nn.Module] | None = None) -> Trunk:
+def vgg16(pool: Callable[[], nn.Module] | None = None) -> Trunk:
     """torchvision's VGG16 (K. Simonyan, A. Zisserman, ICLR 2015), its 2x2 max-pools replaced by `pool()` where given."""
     layers: list[nn.Module] = []
     taps = []
@@ -73,7 +73,7 @@ def vgg16(pool: type[nn.Module] | None = None) -> Trunk:
 
 def shift_tolerant_vgg16() -> Trunk:
     """VGG16 of ST-LPIPS: max-pools at stride 1, each followed by a blur of stride 2."""
-    trunk = vgg16(BlurredMaxPool)
+    trunk = vgg16(lambda: nn.Sequential(nn.MaxPool2d(2, 1), Blur()))
     trunk.minimum_size = 18
     return trunk
 
@@ -92,14 +92,6 @@ class Blur(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, (H + 1) // 2 + 1, (W + 1) // 2 + 1); H and W at least 3."""
         return blurred(F.pad(x, (2, 2, 2, 2), mode="reflect"), padding=0)
-
-
-class BlurredMaxPool(nn.Module):
-    """A 2x2 maximum at every place, then `Blur`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H // 2 + 1, W // 2 + 1); H and W at least 4."""
-        return blurred(F.pad(F.max_pool2d(x, 2, 1), (2, 2, 2, 2), mode="reflect"), padding=0)
 
 
 class L2Pool(nn.Module):

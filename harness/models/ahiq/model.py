@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -348,16 +348,12 @@ class _Regressor(nn.Module):
 
     def reference_term(self, reduced: Tensor) -> Tensor:
         """The references' part of the first convolution, its bias included."""
-        first = self._first()
+        first = cast(Conv3x3, self.feat_smoothing[0])
         return first.using(reduced, "reference", lambda w: w[:, -self.width :] - w[:, : self.width], first.bias)
 
     def forward(self, reduced: Tensor, term: Tensor) -> tuple[Tensor, Tensor | None]:
         """Quality and weight maps (N, g, g); no weight where all patches count alike."""
-        own = self._first().using(reduced, "distorted", lambda w: w[:, : self.width] + w[:, self.width : -self.width], None)
+        first = cast(Conv3x3, self.feat_smoothing[0])
+        own = first.using(reduced, "distorted", lambda w: w[:, : self.width] + w[:, self.width : -self.width], None)
         x = self.conv1(self.feat_smoothing[2](F.relu(own + term)))
         return self.conv(x).squeeze(1), self.conv_attent(x).squeeze(1) if self.conv_attent is not None else None
-
-    def _first(self) -> Conv3x3:
-        first = self.feat_smoothing[0]
-        assert isinstance(first, Conv3x3)
-        return first

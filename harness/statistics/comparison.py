@@ -241,7 +241,20 @@ def figures_of(
     weights: Floats | None = None,
     order: Floats | None = None,
 ) -> Figures:
-    """A model's `statistics` on all images, without each unit, and under `weights`; ranks are those of `order`, or of `x`."""
+    """A model's figures on all images, with each cluster left out, and with clusters drawn several times.
+
+    Args:
+        x: (n,) scores.
+        labels: (n,).
+        cluster: (n,) each image's cluster (reference), from 0.
+        clusters: how many there are.
+        statistics: which of srcc, plcc, krcc and main.
+        weights: (draws, clusters) how often each cluster is taken; None: none is drawn.
+        order: (n,) scores whose order SRCC and KRCC take; None: that of `x`.
+
+    Returns:
+        The figures by name; NaN where one is not defined.
+    """
     whole = ClusteredPairs(x, labels, cluster, clusters)
     ranked, order = (whole, x) if order is None or order is x else (ClusteredPairs(order, labels, cluster, clusters), order)
     needed = {"srcc", "plcc"} if "main" in statistics else set()

@@ -27,7 +27,9 @@ class Dataset:
     """A card and its table (columns: `harness.datasets.table`)."""
 
     card: DatasetCard
+    """Protocols, polarity of the labels, where the data come from."""
     table: pd.DataFrame
+    """A row for each image."""
     images: str | None = None
     """What stands for the images' content where a recipe makes them: their bytes vary from machine to machine."""
 

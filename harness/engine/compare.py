@@ -30,10 +30,13 @@ class Comparison(NamedTuple):
     """Two members on the same images."""
 
     a: str
+    """What the first member is called; differences are a minus b."""
     b: str
+    """What the second member is called."""
     images: list[str]
     """Names, by the comparison's rows."""
     comparison: PairedComparison
+    """The figures of both and their differences, with intervals and p-values."""
     discrimination: tuple[dict[str, Any], dict[str, Any]]
     """Of a and of b (`harness.engine.measure.discrimination`)."""
     references_needed: dict[float, int | None]

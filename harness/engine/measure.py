@@ -141,9 +141,16 @@ def _pairs(found: _Labelled) -> _Pairs | None:
 
 
 def discrimination(data: Dataset, rows: pd.DataFrame, scores: Floats) -> dict[str, Any]:
-    """Figures that need more than labels, for labelled rows and their scores (n,), higher is better, as plain values.
+    """Figures that need more than labels, as plain values (`harness.statistics.discrimination` computes them).
 
-    What the dataset does not have the data for is None, and `not_defined` says why.
+    Args:
+        data: the dataset, whose card says how deviations were computed and how many raters there were.
+        rows: n labelled rows of its table.
+        scores: (n,) the rows' scores, higher is better.
+
+    Returns:
+        `pair_analysis`, `outlier_ratio` and `monotonicity`; one that the dataset does not have the data for is None, and
+        `not_defined` lists why.
     """
     labels, missing = oriented_labels(data, rows), []
     deviations, raters = rows.get("std"), rows.get("raters")

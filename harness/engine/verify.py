@@ -53,10 +53,13 @@ class VerificationResult:
     """The outcome: no findings means that the record repeats."""
 
     folder: Path
+    """The run's."""
     checked: int
     """Images that were scored again."""
     findings: tuple[Finding, ...]
+    """What does not repeat."""
     remarks: tuple[str, ...]
+    """What limits the check: other conditions, trained weights that are not here."""
 
     @property
     def ok(self) -> bool:

@@ -35,7 +35,14 @@ NONE = Colour()
 
 def embedded(kind: str, data: Data, info: dict[Any, Any]) -> Colour:
     """The profile of an image of format `kind`, whose `info` Pillow filled. CICP goes before ICC in PNG, after it in AVIF."""
-    profile, code = info.get("icc_profile") or _boxed_profile(kind, data), _cicp(kind, data)
+    profile, code = info.get("icc_profile"), _cicp(kind, data)
+    if not profile and kind == "JPEG2000":
+        # Pillow does not read its profile.
+        for box, at, end in boxes(data):
+            own = box == b"colr" and data[at] in (2, 3)
+            profile = bytes(data[at + 3 : end]) if own else profile
+            if own or box == b"jp2c":
+                break
     if isinstance(profile, bytes) and profile and (code is None or kind == "AVIF"):
         found = _of_profile(profile)
     else:
@@ -72,44 +79,24 @@ def _cicp(kind: str, data: Data) -> tuple[int, int] | None:
     return None if code is None or code == (_UNSPECIFIED, _UNSPECIFIED) else code
 
 
-def _boxed_profile(kind: str, data: Data) -> bytes | None:
-    """The ICC profile of a JPEG 2000 file, which Pillow does not read."""
-    if kind != "JPEG2000":
-        return None
-    for box, at, end in boxes(data):
-        if box == b"colr" and data[at] in (2, 3):
-            return bytes(data[at + 3 : end])
-        if box == b"jp2c":
-            break
-    return None
-
-
 @functools.lru_cache(64)
 def _of_profile(profile: bytes) -> Colour:
     digest = hashlib.sha256(profile).hexdigest()[:8]
     try:
-        from PIL import ImageCms
+        import numpy as np
+        from PIL import Image, ImageCms
 
-        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        opened: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         name = str(opened.profile.profile_description or "").strip() or "without a name"
-        return Colour(f"ICC profile {name[:60]!r} {digest}", _means_srgb(opened))
+        # It means sRGB where numbers taken through it come out as sRGB numbers.
+        steps = np.array([0, 40, 90, 140, 190, 230, 255], np.uint8)
+        grey = opened.profile.xcolor_space.strip() == "GRAY"
+        patches = steps[None, :] if grey else np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
+        image, intent = Image.fromarray(np.ascontiguousarray(patches)), ImageCms.Intent.RELATIVE_COLORIMETRIC
+        target = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, opened, target, outputMode="RGB", renderingIntent=intent)
+        expected = patches[..., None].repeat(3, -1) if grey else patches
+        difference = np.asarray(converted).astype(int) - expected.astype(int)
+        return Colour(f"ICC profile {name[:60]!r} {digest}", int(np.abs(difference).max()) <= _CLOSE)
     except Exception:  # a damaged profile, or a Pillow without Little CMS
         return Colour(f"ICC profile that cannot be read {digest}", False)
-
-
-def _means_srgb(profile: Any) -> bool:
-    """Whether numbers taken through the profile come out as sRGB numbers."""
-    import numpy as np
-    from PIL import Image, ImageCms
-
-    steps = np.array([0, 40, 90, 140, 190, 230, 255], np.uint8)
-    grey = profile.profile.xcolor_space.strip() == "GRAY"
-    patches = steps[None, :] if grey else np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
-    image = Image.fromarray(np.ascontiguousarray(patches))
-    converted = ImageCms.profileToProfile(
-        image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB", renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC
-    )
-    if converted is None:
-        return False
-    expected = patches[..., None].repeat(3, -1) if grey else patches
-    return int(np.abs(np.asarray(converted).astype(int) - expected.astype(int)).max()) <= _CLOSE

@@ -52,14 +52,9 @@ def ycbcr(pixels: Pixels, matrix: str, levels: str, subsampling: str) -> tuple[N
     luma = of_red * red + (1 - of_red - of_blue) * green + of_blue * blue
     chroma = [(blue - luma) / (2 * (1 - of_blue)), (red - luma) / (2 * (1 - of_red))]
     if subsampling == "420":
-        chroma = [_mean_of_four(plane) for plane in chroma]
+        height, width = luma.shape
+        even = (np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge") for plane in chroma)
+        chroma = [plane.reshape((height + 1) // 2, 2, (width + 1) // 2, 2).mean(axis=(1, 3)) for plane in even]
     low, high, span = (16, 219, 224) if levels == "limited" else (0, 255, 255)
     planes = [low + high * luma, *(128 + span * plane for plane in chroma)]
     return tuple(np.clip(np.rint(plane), 0, 255).astype(np.uint8) for plane in planes)
-
-
-def _mean_of_four(plane: NDArray[np.float64]) -> NDArray[np.float64]:
-    height, width = plane.shape
-    even = np.pad(plane, ((0, height % 2), (0, width % 2)), mode="edge")
-    means: NDArray[np.float64] = even.reshape((height + 1) // 2, 2, (width + 1) // 2, 2).mean(axis=(1, 3))
-    return means

@@ -10,6 +10,7 @@ import mmap
 import re
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from PIL import ImageFile
@@ -31,8 +32,6 @@ class Format(NamedTuple):
     """How the depth is known, for people."""
 
 
-# ----- boxes: the containers of JPEG 2000, AVIF and JPEG XL
-
 _FULL = {b"meta": 4, b"stsd": 8, b"av01": 78}
 """Bytes before the inner boxes of these."""
 _CONTAINERS = (b"jp2h", b"meta", b"iprp", b"ipco", b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"av01")
@@ -53,9 +52,6 @@ def boxes(data: Data, start: int = 0, end: int | None = None) -> Iterator[tuple[
         if kind in _CONTAINERS:
             yield from boxes(data, start + head + _FULL.get(kind, 0), stop)
         start = stop
-
-
-# ----- depth by format
 
 
 def _eight(_: Data) -> int:
@@ -96,7 +92,6 @@ _TOKEN = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([^\s#]+)")
 
 
 def _ppm(data: Data) -> int | None:
-    """From the largest value that the header names."""
     head = bytes(data[:4096])
     kind, place = head[:2], 2
     numbers: list[int] = []
@@ -132,7 +127,6 @@ def _jpeg2000(data: Data) -> int | None:
 
 
 def _avif(data: Data) -> int | None:
-    """From every coded item's configuration and from the pixel information."""
     depths = []
     for kind, at, end in boxes(data):
         if kind == b"av1C" and at + 3 <= end:
@@ -148,19 +142,6 @@ def _tga(data: Data) -> int | None:
     return None if grey and data[16] == 16 and data[17] & 15 != 8 else 8
 
 
-def _sgi(data: Data) -> int | None:
-    return 8 * data[3] if len(data) > 3 else None
-
-
-def _pcx(data: Data) -> int | None:
-    return data[3] if len(data) > 3 else None
-
-
-def _jxl(data: Data) -> int | None:
-    header = jxl_header(data)
-    return header.depth if header else None
-
-
 class JxlHeader(NamedTuple):
     """What the first bytes of a JPEG XL file tell."""
 
@@ -172,7 +153,7 @@ class JxlHeader(NamedTuple):
 
 
 def jxl_header(data: Data) -> JxlHeader | None:
-    """The header of a JPEG XL file; None where it cannot be read."""
+    """The header of a JPEG XL file, as ISO/IEC 18181-1 writes it; None where it cannot be read."""
     stream = bytes(data[:64])
     if data[:12] == JXL_STARTS[1]:
         content = next(((k, a, e) for k, a, e in boxes(data) if k in (b"jxlc", b"jxlp")), None)
@@ -182,10 +163,25 @@ def jxl_header(data: Data) -> JxlHeader | None:
         stream = bytes(data[at : min(content[2], at + 64)])
     if stream[:2] != JXL_STARTS[0]:
         return None
-    try:
-        return _jxl_metadata(_Bits(stream[2:]))
-    except IndexError:
-        return None
+    bits = _Bits(stream[2:])
+    with suppress(IndexError):
+        width, height = _jxl_size(bits)
+        if bits.take(1):  # all is as usual
+            return JxlHeader(width, height, 8, False)
+        if bits.take(1):
+            bits.take(3)  # orientation, which the decoder applies
+            if bits.take(1):
+                _jxl_size(bits)
+            if bits.take(1):  # a preview
+                ways = ((16, 0), (32, 0), (1, 5), (33, 9)) if bits.take(1) else ((1, 6), (65, 8), (321, 10), (1345, 12))
+                bits.choose(*ways)
+                if bits.take(3) == 0:
+                    bits.choose(*ways)
+            if bits.take(1):
+                return JxlHeader(width, height, 8, True)
+        floating = bits.take(1)
+        return JxlHeader(width, height, 32 if floating else bits.choose((8, 0), (10, 0), (12, 0), (1, 6)), False)
+    return None
 
 
 class _Bits:
@@ -207,31 +203,10 @@ class _Bits:
         return offset + self.take(count)
 
 
-def _jxl_metadata(bits: _Bits) -> JxlHeader:
-    """SizeHeader and the start of ImageMetadata, as ISO/IEC 18181-1 writes them."""
-    width, height = _jxl_size(bits)
-    if bits.take(1):  # all is as usual
-        return JxlHeader(width, height, 8, False)
-    if bits.take(1):
-        bits.take(3)  # orientation, which the decoder applies
-        if bits.take(1):
-            _jxl_size(bits)
-        if bits.take(1):  # a preview
-            ways = ((16, 0), (32, 0), (1, 5), (33, 9)) if bits.take(1) else ((1, 6), (65, 8), (321, 10), (1345, 12))
-            bits.choose(*ways)
-            if bits.take(3) == 0:
-                bits.choose(*ways)
-        if bits.take(1):
-            return JxlHeader(width, height, 8, True)
-    floating = bits.take(1)
-    return JxlHeader(width, height, 32 if floating else bits.choose((8, 0), (10, 0), (12, 0), (1, 6)), False)
-
-
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 def _jxl_size(bits: _Bits) -> tuple[int, int]:
-    """Width and height."""
     small = bits.take(1)
 
     def side() -> int:
@@ -258,9 +233,12 @@ FORMATS: dict[str, Format] = {
     "JPEG2000": Format(_jpeg2000, "component sizes in SIZ, and the palette's; fewer than 8 bits are refused too"),
     "AVIF": Format(_avif, "av1C and pixi of every coded item"),
     "QOI": Format(_eight, "8 by specification"),
-    "PCX": Format(_pcx, "bits per plane in the header"),
-    "SGI": Format(_sgi, "bytes per channel in the header"),
-    "JXL": Format(_jxl, "bit depth in the image metadata; opened where the plug-in pillow-jxl-plugin is installed"),
+    "PCX": Format(lambda data: data[3] if len(data) > 3 else None, "bits per plane in the header"),
+    "SGI": Format(lambda data: 8 * data[3] if len(data) > 3 else None, "bytes per channel in the header"),
+    "JXL": Format(
+        lambda data: header.depth if (header := jxl_header(data)) else None,
+        "bit depth in the image metadata; opened where the plug-in pillow-jxl-plugin is installed",
+    ),
     "TGA": Format(_tga, "at most 8; grey of 16 bits a pixel without a counted alpha channel is refused"),
 }
 """Not all that Pillow opens: its readers of PostScript and metafiles start other programs on a file's content. TGA, which has

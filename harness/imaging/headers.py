@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from harness.files.regular import require_regular
 from harness.imaging import colour, decode, formats
@@ -18,6 +19,7 @@ from harness.imaging.decode import Facts
 from harness.imaging.remarks import Remark
 from harness.runtime.errors import UsageError
 
+Read = TypeVar("Read")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PROBES, _PROBE = 3, 256
 _START, _END = 1 << 12, 1 << 14
@@ -50,7 +52,11 @@ def look(path: str) -> Header:
             if not head:
                 raise UsageError("an empty file")
             facts = _facts(path, stream, head, size)
-            return Header(facts.height, facts.width, size, _probe(stream, head, size), facts.colour, facts.remarks)
+            digest = hashlib.blake2b(head + size.to_bytes(8, "little"), digest_size=16)
+            for i in range(1, _PROBES + 1):
+                stream.seek(max(0, size * i // _PROBES - _PROBE))
+                digest.update(stream.read(_PROBE))
+            return Header(facts.height, facts.width, size, digest.digest(), facts.colour, facts.remarks)
     except OSError as error:
         raise UsageError(f"cannot be read: {error.strerror}") from None
 
@@ -65,10 +71,10 @@ def _facts(path: str, stream: BinaryIO, head: bytes, size: int) -> Facts:
         stream.seek(max(0, size - _END))
         tail = stream.read(_END)
         if b"IEND" not in tail[-64:]:
-            _decode(path)  # bytes after the end are harmless; only a decoder can tell
+            _by(decode.read, path)  # bytes after the end are harmless; only a decoder can tell
         # An animation says so before its pixels. Text in a small file's pixels may look like a chunk: then Pillow looks in vain.
         if any(mark in ends or mark in tail for mark in (*_FROM_PILLOW, b"acTL")):
-            return _look(path)
+            return _by(decode.look, path)
         return Facts(height, width, colour.NONE, ())
     if head.startswith(b"BM") and len(head) >= 34 and struct.unpack("<I", head[14:18])[0] >= 40:
         offset, width, height = (struct.unpack("<I", head[10:14])[0], *struct.unpack("<ii", head[18:26]))
@@ -81,26 +87,12 @@ def _facts(path: str, stream: BinaryIO, head: bytes, size: int) -> Facts:
         if compression == 0 and size < needed:
             raise UsageError(f"cut off: {size:,} bytes of at least {needed:,}")
         return Facts(abs(height), width, colour.NONE, ())
-    return _look(path)
+    return _by(decode.look, path)
 
 
-def _look(path: str) -> Facts:
+def _by(read: Callable[[str], Read], path: str) -> Read:
+    """What `read` gives of the file, its refusal without the path."""
     try:
-        return decode.look(path)
+        return read(path)
     except UsageError as error:
         raise UsageError(str(error).removeprefix(f"{path}: ")) from None
-
-
-def _decode(path: str) -> None:
-    try:
-        decode.read(path)
-    except UsageError as error:
-        raise UsageError(str(error).removeprefix(f"{path}: ")) from None
-
-
-def _probe(stream: BinaryIO, head: bytes, size: int) -> bytes:
-    digest = hashlib.blake2b(head + size.to_bytes(8, "little"), digest_size=16)
-    for i in range(1, _PROBES + 1):
-        stream.seek(max(0, size * i // _PROBES - _PROBE))
-        digest.update(stream.read(_PROBE))
-    return digest.digest()

@@ -23,15 +23,11 @@ _ZEROS = re.compile(rb"\0+")
 
 def run_of_zeros(kind: str, data: Data) -> tuple[int, int] | None:
     """Start and length of a run of zero bytes among the coded pixels that no encoder writes, or None."""
-    if kind in ("JPEG", "MPO"):
-        return _in_jpeg(data)
     if kind == "JPEG2000" or (kind == "WEBP" and data[12:16] == b"VP8 "):
         length = _zeros_at_end(data)
         return (len(data) - length, length) if length >= _RUN else None
-    return None
-
-
-def _in_jpeg(data: Data) -> tuple[int, int] | None:
+    if kind not in ("JPEG", "MPO"):
+        return None
     segments = list(jpeg_segments(data))
     if not segments or segments[-1][0] != 0xDA:
         return None
@@ -88,12 +84,4 @@ def _tables(content: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _zeros_at_end(data: Data) -> int:
-    """How many zero bytes the file ends in."""
-    at, step = len(data), 1 << 16
-    while at > 0:
-        piece = bytes(data[max(0, at - step) : at])
-        kept = len(piece.rstrip(b"\0"))
-        at -= len(piece) - kept
-        if kept:
-            break
-    return len(data) - at
+    return len(data) - len(bytes(data).rstrip(b"\0"))

@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,12 @@ def build(card: ModelCard, found: ResolvedWeights | None, seed: int = 0) -> Any:
             inspect.signature(made).bind(**card.model)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{card.path}: [model] does not fit {card.class_}: {error}") from None
-    with _seeded(seed), errors_of(card.path, f"{card.class_} cannot be made"):
+    torch = sys.modules.get("torch")
+    # Torch's generator is afterwards as it was.
+    drawing = contextlib.nullcontext() if torch is None else torch.random.fork_rng(devices=[])
+    with drawing, errors_of(card.path, f"{card.class_} cannot be made"):
+        if torch is not None:
+            torch.random.default_generator.manual_seed(seed)
         model = made.from_card(card) if hasattr(made, "from_card") else made(**card.model)
     if bool(getattr(model, "higher_is_better", card.higher_is_better)) != card.higher_is_better:
         raise UsageError(f"{card.path}: higher_is_better = {card.higher_is_better} contradicts {card.class_}")
@@ -94,15 +99,3 @@ def version_of(card: ModelCard) -> int:
     if not isinstance(version, int) or isinstance(version, bool):
         raise UsageError(f"{card.path}: {card.class_}.version is not a whole number")
     return version
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Torch's generator at `seed` inside, and as it was afterwards; nothing where torch is not in use."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
-        yield

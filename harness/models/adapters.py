@@ -15,6 +15,7 @@ import importlib.util
 import io
 import logging
 import math
+import runpy
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -65,6 +66,19 @@ _CEILING = 120.0
 """Of a pair of identical images, where the formula gives infinity: in dB, as on the card of `psnr`."""
 
 
+class Metric(NamedTuple):
+    """A metric of a library that has a module of its own: its direction and range, which the library has in its texts alone."""
+
+    title: str
+    higher_is_better: bool
+    best: float
+    """The value of a pair of identical images; inf where the formula has no limit."""
+    worst: float
+    """The other end of its range; inf or -inf where there is none."""
+    has_range: bool = True
+    """Whether the function is told the range of the images' values."""
+
+
 class PiqMetric(NamedTuple):
     """A metric of piq: what it is called there, and its direction."""
 
@@ -99,8 +113,11 @@ PIQ = {
 
 
 def available(library: str) -> list[str]:
-    """Names of the library's full-reference metrics, sorted; none where it is not installed."""
-    _check_library(library)
+    """Names of the library's full-reference metrics, sorted; none where it is not installed. Raises UsageError as `card`."""
+    if library not in LIBRARIES:
+        raise UsageError(
+            f"no library {library!r} is known{near(library, LIBRARIES)} (models may be {listed(list(LIBRARIES))}:NAME)"
+        )
     if not _installed(library):
         return []
     if library == "pyiqa":
@@ -114,24 +131,23 @@ def card(library: str, metric: str) -> ModelCard:
     Raises UsageError where the library is not known or not installed, and for a metric that it does not have or that
     takes no reference.
     """
-    _check_library(library)
+    known = available(library)
     name, facts = f"{library}:{metric}", LIBRARIES[library]
     if not _installed(library):
         raise UsageError(f"{name} needs {library}, which is not installed: pip install '.[{library}]' in the harness's checkout")
-    known = available(library)
     if metric not in known:
         why = "has no metric" if library != "pyiqa" or metric not in _pyiqa_configs() else "needs no reference for"
         raise UsageError(f"{name}: {library} {why} {metric!r}{near(metric, known)} (it has {listed(known, 50)})")
     title, identical, span = metric, None, ""
-    options: dict[str, Any] = {}
+    options: Mapping[str, object] = {}
     if library == "piq":
         higher = PIQ[metric].higher_is_better
     elif library == "pyiqa":
         entry = _pyiqa_configs()[metric]
-        higher, options = not entry.get("lower_better", False), dict(entry["metric_opts"])
-        options.pop("type", None)
+        higher = not entry.get("lower_better", False)
+        options = {key: value for key, value in entry["metric_opts"].items() if key != "type"}
     else:
-        found = _other(library).METRICS[metric]
+        found: Metric = _other(library).METRICS[metric]
         higher, title = found.higher_is_better, found.title
         span = _span(found.best, found.worst)
         identical = _CEILING if math.isinf(found.best) else None
@@ -155,7 +171,6 @@ def card(library: str, metric: str) -> ModelCard:
 
 
 def _span(best: float, worst: float) -> str:
-    """A metric's range, in words."""
     if math.isinf(best):
         return "Without an upper limit; identical images have no finite value, and are given 120."
     if math.isinf(worst):
@@ -180,42 +195,47 @@ def _other(library: str) -> Any:
     return importlib.import_module(LIBRARIES[library].class_.partition(":")[0])
 
 
-def _check_library(library: str) -> None:
-    if library not in LIBRARIES:
-        raise UsageError(
-            f"no library {library!r} is known{near(library, LIBRARIES)} (models may be {listed(list(LIBRARIES))}:NAME)"
-        )
+def file_of(library: str, inside: str) -> Path:
+    """A file inside an installed library's package, found without importing it. Raises UsageError where it is not there."""
+    spec = importlib.util.find_spec(LIBRARIES[library].module)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (path := Path(folder) / inside).is_file():
+            return path
+    raise UsageError(f"{library}: this version has no {inside}; try pip install -U {library}")
 
 
 def _pyiqa_configs() -> Mapping[str, Any]:
     """pyiqa's own table of metrics, read without importing pyiqa, which takes many seconds."""
-    spec = importlib.util.find_spec("pyiqa")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / "default_model_configs.py"
-        if path.is_file():
-            found = importlib.util.spec_from_file_location("_pyiqa_default_model_configs", path)
-            if found is not None and found.loader is not None:
-                module = importlib.util.module_from_spec(found)
-                found.loader.exec_module(module)
-                return dict(module.DEFAULT_CONFIGS)
-    raise UsageError("pyiqa: this version has no default_model_configs.py; try pip install -U pyiqa")
+    return dict(runpy.run_path(str(file_of("pyiqa", "default_model_configs.py")))["DEFAULT_CONFIGS"])
 
 
 class Adapter(Model):
-    """A library's metric; `compute` is given one pair at a time."""
+    """A library's metric; `compute` is given one pair at a time. `options` go to the library's function or class."""
 
     library: ClassVar[str]
 
-    def __init__(self, metric: str, options: Mapping[str, Any]) -> None:
-        self.metric = metric
+    def __init__(self, metric: str, **options: Any) -> None:
+        self.metric, self.options = metric, options
         self.name = f"{self.library}:{metric}"
         self.higher_is_better = card(self.library, metric).higher_is_better
-        with reasons(self.name, "cannot be set up here"), _quiet():
-            self.module = self.make(metric, dict(options))
+        # Set-up messages stay off standard output, which is for results, and out of the log. Where the set-up fails, the last one
+        # goes into the reason: it names the address that could not be reached.
+        level, said = logging.root.manager.disable, io.StringIO()
+        logging.disable(max(level, logging.INFO))
+        try:
+            with contextlib.redirect_stdout(said), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.module = self.make()
+        except Exception as error:
+            last = said.getvalue().strip().splitlines()[-1:]
+            reason = f"{type(error).__name__}: {error}{f' ({last[0]})' if last else ''}"
+            raise UsageError(f"{self.name} cannot be set up here: {' '.join(reason.split())[:500]}") from error
+        finally:
+            logging.disable(level)
         if hasattr(self.module, "eval"):
             self.module.eval()
 
-    def make(self, metric: str, options: dict[str, Any]) -> Any:
+    def make(self) -> Any:
         """The library's metric, a torch module or a function of the images."""
         raise NotImplementedError
 
@@ -243,16 +263,15 @@ class Adapter(Model):
             # Some metrics of the libraries depend on the batch or on the global generator; a pair by itself does not.
             with torch.inference_mode(), torch.random.fork_rng(devices=[]), reasons(self.name, "cannot score this pair"):
                 torch.default_generator.manual_seed(0)
-                scores.append(self._number(self.compute(reference[i : i + 1], distorted[i : i + 1])))
+                value = self.compute(reference[i : i + 1], distorted[i : i + 1])
+                if getattr(value, "numel", lambda: 0)() != 1:
+                    kind = type(value).__name__
+                    raise RunError(f"{self.name}: {self.library} gave no single number for a pair but {kind}")
+                scores.append(float(value))
         return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
 
-    def _number(self, value: Any) -> float:
-        if getattr(value, "numel", lambda: 0)() != 1:
-            raise RunError(f"{self.name}: {self.library} gave no single number for a pair but {type(value).__name__}")
-        return float(value)
-
     @property
-    def details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, str | None]:
         """For the record: library, version, licence, metric, and a sha256 over the names and values of its weights, if any."""
         import torch
 
@@ -276,15 +295,12 @@ class Pyiqa(Adapter):
 
     library = "pyiqa"
 
-    def __init__(self, metric: str, **options: Any) -> None:
-        super().__init__(metric, options)
-
-    def make(self, metric: str, options: dict[str, Any]) -> Any:
+    def make(self) -> Any:
         """pyiqa's metric on the CPU."""
         import torch
 
         pyiqa = importlib.import_module("pyiqa")
-        return pyiqa.create_metric(metric, device=torch.device("cpu"), **options)
+        return pyiqa.create_metric(self.metric, device=torch.device("cpu"), **self.options)
 
     def compute(self, reference: Any, distorted: Any) -> Any:
         """pyiqa's value of one pair."""
@@ -292,49 +308,21 @@ class Pyiqa(Adapter):
 
 
 class Piq(Adapter):
-    """A full-reference metric of piq; `options` go to its function or class."""
+    """A full-reference metric of piq."""
 
     library = "piq"
 
-    def __init__(self, metric: str, **options: Any) -> None:
-        self.options = options
-        super().__init__(metric, options)
-
-    def make(self, metric: str, options: dict[str, Any]) -> Any:
+    def make(self) -> Any:
         """piq's function, or its class's instance where there is no function."""
         piq = importlib.import_module("piq")
-        entry = PIQ[metric]
-        return getattr(piq, entry.function) if entry.function else getattr(piq, entry.loss)(reduction="none", **options)
+        entry = PIQ[self.metric]
+        return getattr(piq, entry.function) if entry.function else getattr(piq, entry.loss)(reduction="none", **self.options)
 
     def compute(self, reference: Any, distorted: Any) -> Any:
         """piq's value of one pair."""
         if not PIQ[self.metric].function:
             return self.module(distorted, reference)
         return self.module(distorted, reference, reduction="none", **self.options)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep a library's set-up messages off standard output, which is for results, and out of the log.
-
-    When the set-up fails its last message goes into the reason: it names the address that could not be reached.
-    """
-    level = logging.root.manager.disable
-    logging.disable(max(level, logging.INFO))
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(said), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except Exception as error:
-        lines = said.getvalue().strip().splitlines()
-        raise _SetUpFailed(f"{type(error).__name__}: {error}{f' ({lines[-1]})' if lines else ''}") from error
-    finally:
-        logging.disable(level)
-
-
-class _SetUpFailed(Exception):
-    pass
 
 
 @contextlib.contextmanager
@@ -347,5 +335,4 @@ def reasons(name: str, what: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).lower():
             raise
-        kind = "" if isinstance(error, _SetUpFailed) else f"{type(error).__name__}: "
-        raise UsageError(f"{name} {what}: {kind}{' '.join(str(error).split())[:500]}") from error
+        raise UsageError(f"{name} {what}: {type(error).__name__}: {' '.join(str(error).split())[:500]}") from error

@@ -55,7 +55,17 @@ class Capabilities:
 
 
 def capabilities(model: Any) -> Capabilities:
-    """What the model offers. Raises UsageError for a `crop_size` or `minimum_size` that is not a whole number of pixels."""
+    """What a model offers beyond `score`.
+
+    Args:
+        model: a model, or a `LoadedModel` around one.
+
+    Returns:
+        Its abilities and sizes; members and details where it has them.
+
+    Raises:
+        UsageError: a `crop_size` or `minimum_size` that is not a whole number of pixels.
+    """
     model = model.model if isinstance(model, LoadedModel) else model
     details = getattr(model, "details", None)
     embed_uint8 = _has(model, "embed_uint8") and _has(model, "score_embedded_uint8")

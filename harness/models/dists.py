@@ -6,6 +6,7 @@ TPAMI 44(5), 2022, arXiv 2004.07728; numerically the authors' package `DISTS-pyt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 from harness.models import feature_extractors
 from harness.models.lpips import Embedding, FeatureMetric
-from harness.models.weights.state_dict import fill
 
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
@@ -40,6 +40,7 @@ class DISTS(FeatureMetric):
     """
 
     title = "DISTS"
+    constants = ("mean", "std")
 
     def __init__(self, backbone: str = "") -> None:
         super().__init__(feature_extractors.vgg16(feature_extractors.L2Pool))
@@ -69,15 +70,7 @@ class DISTS(FeatureMetric):
         """`alpha` and `beta`, (1, 1475, 1, 1)."""
         return {"alpha": self.alpha, "beta": self.beta}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Fill trunk, `alpha` and `beta` from the state dict of the authors' whole network (`stage1.0.weight`, ...).
-
-        Raises UsageError naming every missing, misshapen or foreign entry; nothing is changed then.
-        """
-        renamed = {}
-        for key, tensor in state.items():
-            stage, _, rest = key.partition(".")
-            renamed[f"features.{rest}" if stage.startswith("stage") else key] = tensor
-        learned = {key: tensor for key, tensor in renamed.items() if not key.endswith(".filter")}
-        own = self.trunk.state_dict(keep_vars=True) | self.heads()
-        fill(own, learned, "the weights for DISTS", ignored=("mean", "std"))
+    def renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The authors' names (`stage1.0.weight`, ...) as ours; the pooling's fixed kernels are left out."""
+        learned = {key: tensor for key, tensor in state.items() if not key.endswith(".filter")}
+        return {re.sub(r"^stage[^.]*\.", "features.", key): tensor for key, tensor in learned.items()}

@@ -24,21 +24,9 @@ from harness.statistics.correlations import Floats
 if TYPE_CHECKING:
     import torch
 
-KEYS = (
-    "name",
-    "higher_is_better",
-    "weight",
-    "scaling",
-    "class",
-    "version",
-    "identical",
-    "model",
-    "protocol",
-    "program",
-    "requires",
-    "extra",
-    "record",
-)
+_CARD_KEYS = ("name", "class", "higher_is_better", "identical", "model", "protocol", "program", "requires", "extra")
+"""Those of a member's table that are keys of a card of its own."""
+KEYS = (*_CARD_KEYS, "weight", "scaling", "version", "record")
 SCORES, FILE = "scores", "file"
 """Names of parts: `member/scores` is filled by a file of scores, `member/file` by one of weights."""
 
@@ -126,8 +114,7 @@ class Ensemble(Model):
 
     def load_part(self, part: str, state: Mapping[str, torch.Tensor]) -> None:
         """Fill `member/part`, or all of a member from one file (`member/file`)."""
-        name, _, inner = part.rpartition("/")
-        model = self._named(name, part).model
+        model, inner = self._named(part).model, part.rpartition("/")[2]
         if inner == FILE:
             (getattr(model, "load_state", None) or model.load_state_dict)(state)
         else:
@@ -137,21 +124,18 @@ class Ensemble(Model):
         """Take the scores of `member/scores` from a file of name,score."""
         from harness.files.score_table import read_scores
 
-        member = self._named(part.rpartition("/")[0], part)
         frame = read_scores(path)
-        member.scores = {name: float(score) for name, score in zip(frame["name"], frame["score"], strict=True)}
+        self._named(part).scores = {name: float(score) for name, score in zip(frame["name"], frame["score"], strict=True)}
 
     def of_names(self, names: Sequence[str]) -> list[float]:
         """Scores of images by name, where every member is a file of scores. Raises UsageError for names that one lacks."""
         return [float(v) for v in self.combine(np.array([member.known(names) for member in self.members]))]
 
-    def _named(self, name: str, part: str) -> Member:
-        for member in self.members:
-            if member.name == name:
-                return member
-        raise UsageError(
-            f"[[weights]] name = {part!r}: the ensemble has no such member (it has {listed([m.name for m in self.members])})"
-        )
+    def _named(self, part: str) -> Member:
+        members = {member.name: member for member in self.members}
+        if (name := part.rpartition("/")[0]) not in members:
+            raise UsageError(f"[[weights]] name = {part!r}: the ensemble has no such member (it has {listed(list(members))})")
+        return members[name]
 
     def eval(self) -> Ensemble:
         """All members that know the difference in evaluation mode."""
@@ -206,9 +190,5 @@ def member_card(table: Mapping[str, Any], path: str) -> ModelCard | None:
     """A member's own card, from its table in the ensemble's; None for one that exists only as a file of scores."""
     if not table.get("class"):
         return None
-    kept = {
-        k: table[k]
-        for k in ("name", "class", "higher_is_better", "identical", "model", "protocol", "program", "requires", "extra")
-        if k in table
-    }
+    kept = {k: table[k] for k in _CARD_KEYS if k in table}
     return parse_card(ModelCard, {"title": str(table["name"]), **kept}, path)

@@ -6,7 +6,7 @@ no metric uses, are left out. Shift-tolerant trunks have the same convolutions w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -37,33 +37,26 @@ class Trunk(nn.Module):
                 maps.append(x)
         return maps
 
-    def convolutions(self) -> list[str]:
-        """Names of the convolutions, in order."""
-        return [f"features.{name}" for name, layer in self.features.named_modules() if isinstance(layer, nn.Conv2d)]
 
+def alexnet(shift_tolerant: bool = False) -> Trunk:
+    """torchvision's AlexNet (A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014).
 
-def alexnet() -> Trunk:
-    """torchvision's AlexNet (A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014)."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)]
-    layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)]
-    return Trunk([*layers, *_alexnet_end()], (1, 4, 7, 9, 11), (64, 192, 384, 256, 256), minimum_size=31)
+    Of ST-LPIPS, `shift_tolerant`: first convolution at stride 1 and blurred before its ReLU, max-pools at stride 1 and blurred.
+    """
 
+    def pooled() -> list[nn.Module]:
+        return [nn.MaxPool2d(3, 1), Blur()] if shift_tolerant else [nn.MaxPool2d(3, 2)]
 
-def shift_tolerant_alexnet() -> Trunk:
-    """AlexNet of ST-LPIPS: first convolution at stride 1 and blurred before its ReLU, max-pools at stride 1 and blurred."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 11, 1, 2), Blur(), nn.ReLU(inplace=True), nn.MaxPool2d(3, 1), Blur()]
-    layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 1), Blur()]
-    return Trunk([*layers, *_alexnet_end()], (2, 6, 10, 12, 14), (64, 192, 384, 256, 256), minimum_size=21)
-
-
-def _alexnet_end() -> list[nn.Module]:
-    layers: list[nn.Module] = []
+    first = [nn.Conv2d(3, 64, 11, 1, 2), Blur()] if shift_tolerant else [nn.Conv2d(3, 64, 11, 4, 2)]
+    layers: list[nn.Module] = [*first, nn.ReLU(inplace=True), *pooled()]
+    layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True), *pooled()]
     for inputs, outputs in ((192, 384), (384, 256), (256, 256)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
-    return layers
+    taps = [number for number, layer in enumerate(layers) if isinstance(layer, nn.ReLU)]
+    return Trunk(layers, taps, (64, 192, 384, 256, 256), minimum_size=21 if shift_tolerant else 31)
 
 
-def vgg16(pool: type[nn.Module] | None = None) -> Trunk:
+def vgg16(pool: Callable[[], nn.Module] | None = None) -> Trunk:
     """torchvision's VGG16 (K. Simonyan, A. Zisserman, ICLR 2015), its 2x2 max-pools replaced by `pool()` where given."""
     layers: list[nn.Module] = []
     taps = []
@@ -80,7 +73,7 @@ def vgg16(pool: type[nn.Module] | None = None) -> Trunk:
 
 def shift_tolerant_vgg16() -> Trunk:
     """VGG16 of ST-LPIPS: max-pools at stride 1, each followed by a blur of stride 2."""
-    trunk = vgg16(BlurredMaxPool)
+    trunk = vgg16(lambda: nn.Sequential(nn.MaxPool2d(2, 1), Blur()))
     trunk.minimum_size = 18
     return trunk
 
@@ -99,14 +92,6 @@ class Blur(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, (H + 1) // 2 + 1, (W + 1) // 2 + 1); H and W at least 3."""
         return blurred(F.pad(x, (2, 2, 2, 2), mode="reflect"), padding=0)
-
-
-class BlurredMaxPool(nn.Module):
-    """A 2x2 maximum at every place, then `Blur`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H // 2 + 1, W // 2 + 1); H and W at least 4."""
-        return blurred(F.pad(F.max_pool2d(x, 2, 1), (2, 2, 2, 2), mode="reflect"), padding=0)
 
 
 class L2Pool(nn.Module):

@@ -21,14 +21,14 @@ import tokenize
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from harness.cards.plugins import current_path, model_class, resolve
 from harness.cards.program import Program
 from harness.cards.schema import ModelCard
 from harness.cards.tables import parse_table
 from harness.files.hash_index import derived, hash_file
-from harness.models.program import program_identity
+from harness.models.program import ProgramIdentity, program_identity
 from harness.models.weights import ResolvedWeights
 from harness.models.weights.checkpoint import read_state
 from harness.runtime.errors import UsageError
@@ -37,7 +37,24 @@ _SKIPPED = frozenset({tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, token.NE
 _TENSORS = "tensors 1"
 
 
-def code_of(card: ModelCard, *, trained: bool = False) -> dict[str, Any]:
+CodeIdentity = TypedDict(
+    "CodeIdentity",
+    {
+        "class": str,
+        "version": int,
+        "library": str,
+        "distribution": str,
+        "source": str,
+        "program": ProgramIdentity,
+        "members": list["CodeIdentity"],
+        "loss": "CodeIdentity",
+    },
+    total=False,
+)
+"""A class, and either its version (and its library's), its distribution, or a sha256 over its source; then what belongs to it."""
+
+
+def code_of(card: ModelCard, *, trained: bool = False) -> CodeIdentity:
     """The identity of the code that a card names: its class, of a model made of others that of each member, and of one that is
     trained that of a loss of its own.
 
@@ -45,41 +62,41 @@ def code_of(card: ModelCard, *, trained: bool = False) -> dict[str, Any]:
     """
     if not card.class_:
         return {}
-    found = _named_class(card.class_, card.path)
-    if card.program is not None:
-        found["program"] = program_identity(card.program, card.name, card.path)
+    found = _named(card.class_, card.program, card.name, card.path)
     members = [m for m in card.model.get("members") or () if isinstance(m, Mapping) and m.get("class")]
     if members:
-        found["members"] = [_member(member, card.path) for member in members]
+        found["members"] = []
+    for member in members:
+        table = member.get("program")
+        program = parse_table(Program, table, card.path, "program.") if isinstance(table, Mapping) else None
+        found["members"].append(_named(str(member["class"]), program, str(member.get("name")), card.path))
     if trained and card.recipe is not None and ":" in card.recipe.loss:
         found["loss"] = class_identity(resolve(card.recipe.loss, card.path), card.recipe.loss)
     return found
 
 
-def _member(member: Mapping[str, Any], card_path: str) -> dict[str, Any]:
-    found = _named_class(str(member["class"]), card_path)
-    if isinstance(table := member.get("program"), Mapping):
-        program = parse_table(Program, table, card_path, "program.")
-        found["program"] = program_identity(program, str(member.get("name")), card_path)
+def _named(reference: str, program: Program | None, name: str, card_path: str) -> CodeIdentity:
+    """A class and a program as a card names them; a class of the harness is read, not imported: that would import torch."""
+    facts = _class_facts(*current_path(reference).partition(":")[::2])
+    if facts is None:
+        found = class_identity(model_class(reference, card_path), reference)
+    else:
+        found = _own_identity(str(facts["name"]), int(facts.get("version", 1)), facts.get("library"))
+    if program is not None:
+        found["program"] = program_identity(program, name, card_path)
     return found
 
 
-def _named_class(reference: str, card_path: str) -> dict[str, Any]:
-    """`class_identity` of a card's class; one of the harness's own is read, not imported: that would import torch."""
-    facts = _class_facts(*current_path(reference).partition(":")[::2])
-    if facts is None:
-        return class_identity(model_class(reference, card_path), reference)
-    return _own_identity(facts["name"], facts.get("version", 1), facts.get("library"))
-
-
-def _own_identity(name: str, version: int, library: str | None) -> dict[str, Any]:
+def _own_identity(name: str, version: int, library: object) -> CodeIdentity:
     """The identity of a class of the harness; an adapter's has the version of its library too."""
-    own: dict[str, Any] = {"class": name, "version": version}
-    return own | ({"library": f"{library} {metadata.version(library)}"} if isinstance(library, str) else {})
+    own: CodeIdentity = {"class": name, "version": version}
+    if isinstance(library, str):
+        own["library"] = f"{library} {metadata.version(library)}"
+    return own
 
 
 @functools.cache
-def _class_facts(module: str, name: str) -> dict[str, Any] | None:
+def _class_facts(module: str, name: str) -> dict[str, str | int] | None:
     """Name, `version` and `library` of a class of the harness, read from its source; None for any other."""
     package, *rest = module.split(".")
     if package != "harness":
@@ -98,7 +115,7 @@ def _class_facts(module: str, name: str) -> dict[str, Any] | None:
     found = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
     if found is None:
         return _class_facts(*imported[name]) if name in imported else None
-    facts: dict[str, Any] = {}
+    facts: dict[str, str | int] = {}
     for base_class in reversed(found.bases):
         inherited = base_class.id if isinstance(base_class, ast.Name) else ""
         facts |= _class_facts(*imported.get(inherited, (module, inherited))) or {}
@@ -106,32 +123,27 @@ def _class_facts(module: str, name: str) -> dict[str, Any] | None:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Constant):
             continue
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-            if isinstance(target, ast.Name) and target.id in ("version", "library"):
-                facts[target.id] = node.value.value
+            value = node.value.value
+            if isinstance(target, ast.Name) and target.id in ("version", "library") and isinstance(value, str | int):
+                facts[target.id] = value
     return facts | {"name": name}
 
 
-def class_identity(made: Any, name: str) -> dict[str, Any]:
+def class_identity(made: Any, name: str) -> CodeIdentity:
     """The identity of a class (or function) that is called `name` (`package.module:Class`)."""
     module = str(getattr(made, "__module__", ""))
     if module.partition(".")[0] == "harness":
         return _own_identity(getattr(made, "__name__", name), int(getattr(made, "version", 1)), getattr(made, "library", None))
-    path = _file_of(made, module)
-    if path is None:
+    try:
+        path = Path(inspect.getfile(made))
+    except (TypeError, OSError):
+        path = Path(getattr(sys.modules.get(module), "__file__", None) or "")
+    if not path.is_file():
         raise UsageError(f"{name}: its source file is not to be found, so a run of it could not be told from one of other code")
     if (installed := _distribution_of(path, module)) is not None:
         return {"class": f"{module}:{made.__qualname__}", "distribution": installed}
     called = name if ":" in name else f"{module}:{made.__qualname__}"
     return {"class": called, "source": source_hash(path)}
-
-
-def _file_of(made: Any, module: str) -> Path | None:
-    try:
-        found = inspect.getfile(made)
-    except (TypeError, OSError):
-        found = getattr(sys.modules.get(module), "__file__", None) or ""
-    path = Path(found)
-    return path if path.is_file() else None
 
 
 def _distribution_of(path: Path, module: str) -> str | None:
@@ -150,14 +162,6 @@ def _distribution_of(path: Path, module: str) -> str | None:
 
 def source_hash(path: Path) -> str:
     """sha256 over the tokens of a file and of what it imports from its own folder; comments and layout do not count."""
-    digest = hashlib.sha256()
-    for file in sorted(_with_neighbours(path), key=lambda f: f.relative_to(path.parent).as_posix()):
-        digest.update(file.relative_to(path.parent).as_posix().encode() + b"\0")
-        digest.update(_tokens(file))
-    return digest.hexdigest()
-
-
-def _with_neighbours(path: Path) -> set[Path]:
     folder, found, waiting = path.parent, {path}, [path]
     while waiting:
         for name in _imports(waiting.pop()):
@@ -168,7 +172,10 @@ def _with_neighbours(path: Path) -> set[Path]:
                     if candidate.is_file() and candidate not in found:
                         found.add(candidate)
                         waiting.append(candidate)
-    return found
+    digest = hashlib.sha256()
+    for place, file in sorted((file.relative_to(folder).as_posix(), file) for file in found):
+        digest.update(place.encode() + b"\0" + _tokens(file))
+    return digest.hexdigest()
 
 
 def _imports(path: Path) -> Iterator[str]:
@@ -199,33 +206,28 @@ def _tokens(path: Path) -> bytes:
         raise UsageError(f"{path}: not readable Python: {error}") from None
 
 
-def object_identity(model: Any) -> dict[str, Any] | None:
+def object_identity(model: Any) -> dict[str, object] | None:
     """The identity of a model that is an object of the caller's: what its `identity()` returns, or, of a torch module or a
     dataclass, its class's code and its state. None where its state cannot be told from another, so that nothing is reused.
     Raises UsageError for an `identity()` that returns no text."""
-    own = getattr(model, "identity", None)
-    if callable(own):
+    kind = type(model)
+    if callable(own := getattr(model, "identity", None)):
         said = own()
         if not isinstance(said, str) or not said:
-            raise UsageError(f"{type(model).__name__}.identity() returned {said!r}: should be a text that is not empty")
-        return {"object": type(model).__qualname__, "identity": said}
+            raise UsageError(f"{kind.__name__}.identity() returned {said!r}: should be a text that is not empty")
+        return {"object": kind.__qualname__, "identity": said}
     torch = sys.modules.get("torch")
     try:
         if torch is not None and isinstance(model, torch.nn.Module):
             usual = vars(torch.nn.Module())
-            plain = {
-                f"{name}.{key}": value
-                for name, module in model.named_modules()
-                for key, value in vars(module).items()
-                if key not in usual
-            }
-            kinds = sorted(f"{name}:{type(module).__qualname__}" for name, module in model.named_modules())
-            state: dict[str, Any] = {"state": state_hash(model.state_dict()), "plain": _plain(plain), "modules": kinds}
+            named = list(model.named_modules())
+            plain = {f"{name}.{key}": value for name, m in named for key, value in vars(m).items() if key not in usual}
+            kinds = sorted(f"{name}:{type(module).__qualname__}" for name, module in named)
+            state = {"state": state_hash(model.state_dict()), "plain": _plain(plain), "modules": kinds}
         elif dataclasses.is_dataclass(model) and not isinstance(model, type):
             state = {"fields": _plain(dataclasses.asdict(model))}
         else:
             return None
-        kind = type(model)
         return {**class_identity(kind, f"{kind.__module__}:{kind.__qualname__}"), **state}
     except (TypeError, ValueError, UsageError):
         return None

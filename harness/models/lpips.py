@@ -9,9 +9,10 @@ the paper and filled from the authors' weight files alone.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,25 +26,9 @@ from harness.runtime.errors import UsageError, near
 Embedding = list[Tensor]
 """Per layer the features (R, C, H', W') of R references, of length 1 at every place."""
 
+Trunks = Mapping[str, Callable[[], feature_extractors.Trunk]]
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
-
-
-def unit_length(features: Tensor) -> Tensor:
-    """Features (N, C, H, W) with the vector at every place divided by its length; zeros stay zeros."""
-    return features / (torch.sqrt(torch.sum(features * features, dim=1, keepdim=True)) + 1e-10)
-
-
-def distance(reference: Sequence[Tensor], distorted: Sequence[Tensor], heads: Sequence[Tensor]) -> Tensor:
-    """Distances (N,) between two lists of unit-length features (N, C, H, W), layer by layer.
-
-    A layer's is the mean over places of the squared differences, weighed by its head (1, C, 1, 1); they are added up.
-    """
-    layers = []
-    for of_reference, of_distorted, head in zip(reference, distorted, heads, strict=True):
-        difference = of_reference - of_distorted
-        layers.append(F.conv2d(difference * difference, head).mean((1, 2, 3)))
-    return torch.stack(layers).sum(0)
 
 
 class FeatureMetric(Model, nn.Module):
@@ -54,6 +39,8 @@ class FeatureMetric(Model, nn.Module):
 
     higher_is_better = False
     title = "this metric"
+    constants: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of the authors' names of what is fixed and not filled."""
 
     def __init__(self, trunk: feature_extractors.Trunk) -> None:
         super().__init__()
@@ -118,6 +105,18 @@ class FeatureMetric(Model, nn.Module):
                 f"{self.title} has no part {part!r}{near(part, ('trunk', 'heads', 'network'))} (trunk, heads, network)"
             )
 
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Fill trunk and heads from the state dict of the authors' whole network, whose names `renamed` turns into ours.
+
+        Raises UsageError naming every missing, misshapen or foreign entry; nothing is changed then.
+        """
+        own = self.trunk.state_dict(keep_vars=True) | self.heads()
+        fill(own, self.renamed(state), f"the weights for {self.title}", ignored=self.constants)
+
+    def renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of the authors' whole network by the names of ours."""
+        raise NotImplementedError
+
 
 class LPIPS(FeatureMetric):
     """LPIPS over AlexNet (`net="alex"`) or VGG16 (`"vgg"`).
@@ -129,12 +128,15 @@ class LPIPS(FeatureMetric):
     all channels alike.
     """
 
+    constants = ("scaling_layer.", "lins.")
+    trunks: ClassVar[Trunks] = {"alex": feature_extractors.alexnet, "vgg": feature_extractors.vgg16}
+
     def __init__(self, net: Literal["alex", "vgg"] = "alex", release: str = "0.1", backbone: str = "") -> None:
         if net not in ("alex", "vgg"):
             raise UsageError(f"LPIPS: net = {net!r} is neither 'alex' nor 'vgg'")
         if release not in ("0.0", "0.1"):
             raise UsageError(f"LPIPS: release = {release!r} is neither '0.0' nor '0.1'")
-        super().__init__(self.make_trunk(net))
+        super().__init__(self.trunks[net]())
         self.net, self.release, self.backbone = net, release, backbone
         self.title = f"{type(self).__name__} ({net})"
         self.weights = nn.ParameterList(torch.full((1, c, 1, 1), 1 / c) for c in self.trunk.channels)
@@ -143,39 +145,32 @@ class LPIPS(FeatureMetric):
         self.shift: Tensor
         self.scale: Tensor
 
-    def make_trunk(self, net: str) -> feature_extractors.Trunk:
-        """The trunk that `net` names."""
-        return feature_extractors.alexnet() if net == "alex" else feature_extractors.vgg16()
-
     def features(self, images: Tensor) -> Embedding:
         """The trunk's features, of unit length at every place, of images (N, 3, H, W) in [0, 1]."""
         x = 2 * images - 1
         if self.release != "0.0":
             x = (x - self.shift) / self.scale
-        return [unit_length(features) for features in self.trunk(x)]
+        # Zeros stay zeros.
+        return [f / (torch.sqrt(torch.sum(f * f, dim=1, keepdim=True)) + 1e-10) for f in self.trunk(x)]
 
     def compare(self, reference: Embedding, distorted: Embedding) -> Tensor:
-        """`distance` under this model's heads."""
-        return distance(reference, distorted, list(self.weights))
+        """Distances (N,): of each layer the mean over places of the squared differences, weighed by its head; added up."""
+        layers = []
+        for of_reference, of_distorted, head in zip(reference, distorted, self.weights, strict=True):
+            difference = of_reference - of_distorted
+            layers.append(F.conv2d(difference * difference, head).mean((1, 2, 3)))
+        return torch.stack(layers).sum(0)
 
     def heads(self) -> dict[str, Tensor]:
         """The heads by the names that the authors' files give them."""
         return {f"lin{i}.model.1.weight": weight for i, weight in enumerate(self.weights)}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Fill trunk and heads from the state dict of the authors' whole network (`net.slice1.0.weight`, ...).
-
-        Raises UsageError naming every missing, misshapen or foreign entry; nothing is changed then.
-        """
-        own = self.trunk.state_dict(keep_vars=True) | self.heads()
-        constants = ("scaling_layer.", "lins.")
-        fill(own, self._renamed(state), f"the weights for {self.title}", ignored=constants)
-
-    def _renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The authors' names of convolutions turned into ours, one after the other: they count layers differently."""
         found = [re.fullmatch(r"net\.slice\d+\.(\d+)\.weight", key) for key in state]
         theirs = sorted((match for match in found if match), key=lambda match: int(match[1]))
-        names = {match[0].removesuffix(".weight"): own for match, own in zip(theirs, self.trunk.convolutions(), strict=False)}
+        ours = [f"features.{name}" for name, layer in self.trunk.features.named_modules() if isinstance(layer, nn.Conv2d)]
+        names = {match[0].removesuffix(".weight"): own for match, own in zip(theirs, ours, strict=False)}
         renamed = {}
         for key, tensor in state.items():
             layer, _, kind = key.rpartition(".")
@@ -193,12 +188,13 @@ class STLPIPS(LPIPS):
     a side (AlexNet) or 18 (VGG16).
     """
 
+    trunks: ClassVar[Trunks] = {
+        "alex": functools.partial(feature_extractors.alexnet, shift_tolerant=True),
+        "vgg": feature_extractors.shift_tolerant_vgg16,
+    }
+
     def __init__(self, net: Literal["alex", "vgg"] = "alex") -> None:
         super().__init__(net)
-
-    def make_trunk(self, net: str) -> feature_extractors.Trunk:
-        """The trunk that `net` names."""
-        return feature_extractors.shift_tolerant_alexnet() if net == "alex" else feature_extractors.shift_tolerant_vgg16()
 
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
         """Fill `network`, trunk and heads, from the authors' file; raises UsageError as `load_state` does."""

@@ -92,8 +92,8 @@ def rows_of(plane: Plane, *, eight_bit: bool = False) -> Rows:
     return Rows(plane.shape[0], plane.shape[1], lambda rows, out: np.copyto(out, plane[rows]), plane, eight_bit)
 
 
-def rows_uint8(image: NDArray[np.uint8], colour: Part | None) -> Rows:
-    """One colour (0, 1, 2), the luma (also None) or the Y, of an (H, W, 3) uint8 picture."""
+def rows_uint8(image: NDArray[np.uint8], colour: Part) -> Rows:
+    """One colour (0, 1, 2), the luma or the Y, of an (H, W, 3) uint8 picture."""
 
     def fill(rows: slice, out: Plane) -> None:
         import cv2
@@ -114,20 +114,18 @@ def rows_uint8(image: NDArray[np.uint8], colour: Part | None) -> Rows:
     return Rows(image.shape[0], image.shape[1], fill, eight_bit=True)
 
 
-def rows_tensor(image: torch.Tensor, colour: Part | None) -> Rows:
-    """One colour (0, 1, 2), the luma (also None) or the Y, of a (3, H, W) tensor in [0, 1].
+def rows_tensor(image: torch.Tensor, colour: Part) -> Rows:
+    """One colour (0, 1, 2), the luma or the Y, of a (3, H, W) tensor in [0, 1].
 
     For k/255 in float32 the product with 255 is exactly k, so 8-bit images give what `rows_uint8` gives.
     """
     planes = (image.detach() * 255).cpu().numpy()
 
     def fill(rows: slice, out: Plane) -> None:
-        if colour is None or colour == "luma":
-            luma(planes[:, rows], out)
-        elif colour == "ycbcr":
-            ycbcr(planes[:, rows], out)
-        else:
+        if isinstance(colour, int):
             np.copyto(out, planes[colour, rows])
+        else:
+            (ycbcr if colour == "ycbcr" else luma)(planes[:, rows], out)
 
     return Rows(image.shape[1], image.shape[2], fill)
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from harness.cards import program as cards
 from harness.files.atomic import sha256_json
@@ -99,11 +99,22 @@ class Program(Model):
 
         check_pair_uint8(np.empty(reference.shape, np.uint8), distorted, self.minimum_size)
         with self._slots, tempfile.TemporaryDirectory(prefix="harness-program-", ignore_cleanup_errors=True) as scratch:
-            places = {"reference": f"reference.{self.program.input}", "distorted": f"distorted.{self.program.input}"}
-            Path(scratch, places["reference"]).write_bytes(reference.file)
-            Path(scratch, places["distorted"]).write_bytes(self._encode(distorted))
-            words = [_filled(word, places | {"output": "output"}) for word in self.program.command[1:]]
-            done = self._run(words, scratch)
+            first, second = (f"{which}.{self.program.input}" for which in ("reference", "distorted"))
+            Path(scratch, first).write_bytes(reference.file)
+            Path(scratch, second).write_bytes(self._encode(distorted))
+            words = list(self.program.command[1:])
+            for name, place in (("reference", first), ("distorted", second), ("output", "output")):
+                words = [word.replace(f"{{{name}}}", place) for word in words]
+            with self._lock:
+                if self._ended:
+                    raise RunError(f"{self.name}: not started, because the work was ended")
+                process = _start(self.executable, words, scratch, self.program.threads, self.name)
+                self._running.add(process)
+            try:
+                done = _finish(process, self.program.timeout, self.name)
+            finally:
+                with self._lock:
+                    self._running.discard(process)
             if done.status:
                 raise RunError(f"{self.name} ended with {_status(done.status)}{done.last_lines()}")
             return self._read(done, Path(scratch, "output"))
@@ -128,18 +139,6 @@ class Program(Model):
             form = cast(Any, (self.program.matrix, self.program.range, self.program.subsampling))
             return encode.y4m(pixels, *form)
         return encode.png(pixels) if self.program.input == "png" else encode.ppm(pixels)
-
-    def _run(self, words: Sequence[str], folder: str) -> Finished:
-        with self._lock:
-            if self._ended:
-                raise RunError(f"{self.name}: not started, because the work was ended")
-            process = _start(self.executable, words, folder, self.program.threads, self.name)
-            self._running.add(process)
-        try:
-            return _finish(process, self.program.timeout, self.name)
-        finally:
-            with self._lock:
-                self._running.discard(process)
 
     def _read(self, done: Finished, output: Path) -> float:
         rule = self.program.score
@@ -203,30 +202,33 @@ def find_program(program: cards.Program, name: str, card_path: str) -> Path:
     word = program.command[0]
     how = f" ({program.install})" if program.install else ""
     if word.startswith(cards.BESIDE):
-        found = Path(card_path).absolute().parent / word.removeprefix(cards.BESIDE)
+        places = [Path(card_path).absolute().parent / word.removeprefix(cards.BESIDE)]
         where = f"which is not a program next to {card_path}"
-        usable = _usable(found)
     elif os.path.dirname(word):
-        found, where = Path(word), "which is not a program on this machine"
-        usable = found.is_absolute() and _usable(found)
+        places, where = [Path(word)], "which is not a program on this machine"
     else:
-        folders = [Path(entry) for entry in os.environ.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(entry)]
+        folders = [Path(entry) for entry in os.environ.get("PATH", os.defpath).split(os.pathsep)]
         names = [word, f"{word}.exe"] if sys.platform == "win32" else [word]
-        places = [folder / file for folder in folders for file in names]
-        found = next((place for place in places if _usable(place)), Path(word))
-        where, usable = "which is not on PATH", found.is_absolute()
-    if not usable:
+        places, where = [folder / file for folder in folders for file in names], "which is not on PATH"
+    found = next((path for path in places if path.is_absolute() and path.is_file() and os.access(path, os.X_OK)), None)
+    if found is None:
         raise UsageError(f"{name} needs the program {word}, {where}{how}")
     if found.suffix.lower() in (".bat", ".cmd"):
         raise UsageError(f"{name}: {found.name} is a batch file, which only a shell can run")
     return found
 
 
-def _usable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+class ProgramIdentity(TypedDict):
+    """What determines a program's scores."""
+
+    command: list[str]
+    version: str
+    sha256: str
+    input: dict[str, str]
+    score: object
 
 
-def program_identity(program: cards.Program, name: str, card_path: str) -> dict[str, Any]:
+def program_identity(program: cards.Program, name: str, card_path: str) -> ProgramIdentity:
     """What determines a program's scores: its command, version and file, its input, and where the score is read.
 
     Not in it: where the program lies, its timeout and threads. Raises UsageError where it is not here or says no version.
@@ -234,7 +236,7 @@ def program_identity(program: cards.Program, name: str, card_path: str) -> dict[
     path = find_program(program, name, card_path)
     facts = path.stat()
     table = cards.program_table(program)
-    form = {key: table[key] for key in ("matrix", "range", "subsampling") if key in table}
+    form: dict[str, str] = {key: table[key] for key in ("matrix", "range", "subsampling") if key in table}
     return {
         "command": [Path(program.command[0]).name, *program.command[1:]],
         "version": _version(path, program.version[1:], name, (facts.st_mtime_ns, facts.st_size, facts.st_ino)),
@@ -278,12 +280,6 @@ class Finished:
         return "; it printed nothing"
 
 
-def _filled(word: str, places: dict[str, str]) -> str:
-    for name, place in places.items():
-        word = word.replace(f"{{{name}}}", place)
-    return word
-
-
 def _status(status: int) -> str:
     if status >= 0:
         return f"status {status}"
@@ -312,12 +308,20 @@ def _start(executable: Path, words: Sequence[str], folder: str, threads: int, na
 
 def _finish(process: subprocess.Popen[bytes], timeout: float, name: str) -> Finished:
     """Wait for a program and everything that it prints. Raises RunError for one that does not end, or prints without end."""
+
+    def collect(pipe: IO[bytes] | None, stream: bytearray) -> None:
+        assert pipe is not None
+        with pipe:
+            while chunk := os.read(pipe.fileno(), 1 << 16):
+                stream += chunk
+                if len(stream) > _LONGEST:
+                    _kill(process)
+                    return
+
     deadline = time.monotonic() + timeout
     streams = [bytearray(), bytearray()]
-    readers = [
-        threading.Thread(target=_collect, args=(pipe, stream, process), daemon=True)
-        for pipe, stream in zip((process.stdout, process.stderr), streams, strict=True)
-    ]
+    pipes = zip((process.stdout, process.stderr), streams, strict=True)
+    readers = [threading.Thread(target=collect, args=pair, daemon=True) for pair in pipes]
     for reader in readers:
         reader.start()
     try:
@@ -340,16 +344,6 @@ def _finish(process: subprocess.Popen[bytes], timeout: float, name: str) -> Fini
     if late:
         raise RunError(f"{name} had not ended after {timeout:g} s and was ended{done.last_lines()}")
     return done
-
-
-def _collect(pipe: IO[bytes] | None, stream: bytearray, process: subprocess.Popen[bytes]) -> None:
-    assert pipe is not None
-    with pipe:
-        while chunk := os.read(pipe.fileno(), 1 << 16):
-            stream += chunk
-            if len(stream) > _LONGEST:
-                _kill(process)
-                return
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -47,17 +47,15 @@ class PSNR(Model):
 
         check_pair(reference, distorted, minimum_size=self.minimum_size)
         inside = slice(self.border, -self.border or None)
-        pairs = zip(reference[..., inside, inside], distorted[..., inside, inside], strict=True)
-        return torch.tensor([self._score_one(x, y) for x, y in pairs], dtype=torch.float32, device=distorted.device)
-
-    def _score_one(self, reference: torch.Tensor, distorted: torch.Tensor) -> float:
-        import torch
-
-        if self.colour != "rgb":
-            return _of_rows(rows_tensor(reference, self.colour), rows_tensor(distorted, self.colour))
-        # One image at a time: the order in which a batched sum is taken may depend on the batch.
-        error = torch.sum(torch.square(reference.detach() * 255 - distorted.detach() * 255), dtype=torch.float64)
-        return psnr_of_error(float(error), distorted.numel())
+        scores = []
+        for x, y in zip(reference[..., inside, inside], distorted[..., inside, inside], strict=True):
+            if self.colour != "rgb":
+                scores.append(_of_rows(rows_tensor(x, self.colour), rows_tensor(y, self.colour)))
+                continue
+            # One image at a time: the order in which a batched sum is taken may depend on the batch.
+            error = torch.sum(torch.square(x.detach() * 255 - y.detach() * 255), dtype=torch.float64)
+            scores.append(psnr_of_error(float(error), y.numel()))
+        return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
 
     def score_uint8(self, reference: NDArray[np.uint8], distorted: NDArray[np.uint8]) -> float:
         """PSNR in dB of two (H, W, 3) uint8 arrays: the same bits as `score` of the same pictures."""

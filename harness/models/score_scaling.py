@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -56,9 +56,9 @@ class Scaling:
         e = np.exp(-np.abs(t))
         return np.asarray(low + (high - low) * np.where(t >= 0, 1.0, e) / (1 + e))
 
-    def table(self) -> dict[str, Any]:
+    def table(self) -> dict[str, object]:
         """As a card keeps it."""
-        own: dict[str, Any] = {"kind": self.kind, "parameters": list(self.parameters)}
+        own: dict[str, object] = {"kind": self.kind, "parameters": list(self.parameters)}
         return own | ({"parts": [part.table() for part in self.parts]} if self.parts else {})
 
 
@@ -74,34 +74,27 @@ def weighted(scaling: Scaling) -> list[tuple[Scaling, float]]:
 
 def of_table(table: Mapping[str, Any], where: str) -> Scaling:
     """The scaling that a card keeps; `where` names its place in errors."""
-    kind, parameters = table.get("kind"), table.get("parameters", ())
+    kind, parts = table.get("kind"), cast(Any, table.get("parts"))
     if kind == "sum":
-        return _sum_of_table(table, where)
-    if kind not in KINDS:
+        if not isinstance(parts, list) or not parts or not all(isinstance(part, Mapping) for part in parts):
+            raise UsageError(f"{where}: a scaling of kind 'sum' needs scaling.parts, a list of scalings")
+        if any(part.get("kind") == "sum" for part in parts):
+            raise UsageError(f"{where}: scaling.parts: a sum cannot be part of a sum")
+    elif kind not in KINDS:
         raise UsageError(f"{where}: scaling.kind = {kind!r} is none of {listed(KINDS)}{near(str(kind), KINDS)}")
     try:
-        values = tuple(float(v) for v in parameters)
+        values = tuple(float(v) for v in table.get("parameters", ()))
     except (TypeError, ValueError):
         raise UsageError(f"{where}: scaling.parameters should be numbers") from None
+    if kind == "sum":
+        if len(values) != len(parts) or not all(np.isfinite(v) and v >= 0 for v in values):
+            needed = f"one weight of at least 0 for each of its {len(parts)} parts"
+            raise UsageError(f"{where}: a scaling of kind 'sum' needs {needed}")
+        return Scaling("sum", values, tuple(of_table(part, where) for part in parts))
     fits = len(values) % 2 == 0 and len(values) >= 4 if kind == "ecdf" else len(values) in _PARAMETERS[kind]
     if not fits or not np.isfinite(values).all() or (kind in ("z", "logistic") and values[-1] == 0):
         raise UsageError(f"{where}: a scaling of kind {kind!r} cannot have the parameters {listed(values, 5)}")
     return Scaling(kind, values)
-
-
-def _sum_of_table(table: Mapping[str, Any], where: str) -> Scaling:
-    parts, weights = table.get("parts"), table.get("parameters")
-    if not isinstance(parts, list) or not parts or not all(isinstance(part, Mapping) for part in parts):
-        raise UsageError(f"{where}: a scaling of kind 'sum' needs scaling.parts, a list of scalings")
-    if any(part.get("kind") == "sum" for part in parts):
-        raise UsageError(f"{where}: scaling.parts: a sum cannot be part of a sum")
-    try:
-        values = tuple(float(v) for v in weights or ())
-    except (TypeError, ValueError):
-        raise UsageError(f"{where}: scaling.parameters should be numbers") from None
-    if len(values) != len(parts) or not all(np.isfinite(v) and v >= 0 for v in values):
-        raise UsageError(f"{where}: a scaling of kind 'sum' needs one weight of at least 0 for each of its {len(parts)} parts")
-    return Scaling("sum", values, tuple(of_table(part, where) for part in parts))
 
 
 def fit(kind: str, scores: Floats, labels: Floats) -> Scaling | None:

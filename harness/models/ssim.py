@@ -4,7 +4,7 @@ Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment:
 similarity", IEEE Transactions on Image Processing 13(4), 2004; Z. Wang, E. P. Simoncelli, A. C. Bovik, "Multi-scale
 structural similarity for image quality assessment", Asilomar Conference on Signals, Systems and Computers, 2003.
 
-The functions take single planes in 0..255; the arithmetic is in `kernels.ssim_map`.
+Planes are single ones in 0..255; the arithmetic is in `kernels.ssim_map`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.models.base import Model, check_pair
-from harness.models.kernels.ssim_map import WINDOW, Reference, mean_ssim, mean_ssims
+from harness.models.kernels.ssim_map import WINDOW, Reference, mean_ssims
 from harness.models.planes import Colour, Part, Plane, Rows, check_colour, check_pair_uint8, rows_of, rows_tensor, rows_uint8
 from harness.runtime.errors import UsageError
 
@@ -25,22 +25,6 @@ if TYPE_CHECKING:
     import torch
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-
-
-def ssim(x: Plane, y: Plane, downsample: bool = False) -> float:
-    """SSIM of two planes (H, W), float32 in 0..255; in [-1, 1].
-
-    `downsample`: first shrink both so that the smaller side comes near 256 pixels, as Wang's ssim.m does: a mean over
-    f x f pixels at every f-th, f = round(smaller side / 256).
-    """
-    if downsample:
-        factor = _factor(*x.shape)
-        x, y = shrink(x, factor), shrink(y, factor)
-    return mean_ssim(Reference(rows_of(x)), rows_of(y))
-
-
-def _factor(height: int, width: int) -> int:
-    return max(1, int(min(height, width) / 256 + 0.5))
 
 
 def shrink(plane: Plane, factor: int, exact: bool = False) -> Plane:
@@ -59,44 +43,9 @@ def shrink(plane: Plane, factor: int, exact: bool = False) -> Plane:
     return np.ascontiguousarray(mean[::factor, ::factor])
 
 
-def ms_ssim(x: Plane, y: Plane, combine: Literal["sum", "product"] = "sum") -> float:
-    """MS-SSIM of two planes (H, W), float32 in 0..255, over five scales with Wang's weights.
-
-    The first four scales give their contrast-structure, the last its SSIM. `combine`: their weighted mean (msssim.m's
-    `wtd_sum`, from which the published values come; in [-1, 1]) or the paper's weighted product (in [0, 1]). In the
-    product a negative scale counts as 0, where msssim.m would go on with complex numbers.
-
-    Both sides must be at least 161, so that the window still fits the fifth scale (msssim.m itself asks for 176).
-    """
-    return _over_scales(_scales(rows_of(x)), [rows_of(y)], combine)[0]
-
-
-def _scales(rows: Rows, keep: bool = False) -> list[Reference]:
-    """The five scales of a plane, each half of the one before; all but the last are compared without luminance."""
-    planes = [rows]
-    while len(planes) < len(SCALE_WEIGHTS):
-        planes.append(_halved(planes[-1]))
-    return [Reference(one, keep, luminance=one is planes[-1]) for one in planes]
-
-
 def _halved(rows: Rows) -> Rows:
     # Four scales down, means of 8-bit values have 16 bits, of which sums in float32 lose none.
     return rows_of(shrink(rows.whole(), 2, exact=rows.eight_bit), eight_bit=rows.eight_bit)
-
-
-def _over_scales(references: list[Reference], ys: Sequence[Rows], combine: Literal["sum", "product"]) -> list[float]:
-    scales = []
-    for reference in references:
-        scales.append(mean_ssims(reference, ys))
-        ys = [_halved(y) for y in ys] if reference is not references[-1] else ys
-    return [_over_means(means, combine) for means in zip(*scales, strict=True)]
-
-
-def _over_means(means: Sequence[float], combine: Literal["sum", "product"]) -> float:
-    if combine == "product":
-        return math.prod(math.pow(max(0.0, mean), weight) for mean, weight in zip(means, SCALE_WEIGHTS, strict=True))
-    # Wang's weights add up to 1.0001.
-    return sum(mean * weight for mean, weight in zip(means, SCALE_WEIGHTS, strict=True)) / sum(SCALE_WEIGHTS)
 
 
 class _Kept(NamedTuple):
@@ -132,7 +81,7 @@ class _OverPlanes(Model):
         check_pair(reference, distorted, minimum_size=self.minimum_size)
         scores = [
             self._means([self.half(rows_tensor(x, colour), False) for colour in self.colours], rows_tensor, [y])[0]
-            for x, y in zip(self._cut(reference), self._cut(distorted), strict=True)
+            for x, y in zip(*(images[..., self.inside, self.inside] for images in (reference, distorted)), strict=True)
         ]
         return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
 
@@ -162,9 +111,6 @@ class _OverPlanes(Model):
     def _inside(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return image[self.inside, self.inside]
 
-    def _cut(self, images: torch.Tensor) -> torch.Tensor:
-        return images[..., self.inside, self.inside]
-
     def _means(self, halves: list[Any], rows: Callable[[Any, Part], Rows], images: Sequence[Any]) -> list[float]:
         parts = zip(halves, self.colours, strict=True)
         each = [self.of_rows(x, [rows(image, colour) for image in images]) for x, colour in parts]
@@ -172,10 +118,11 @@ class _OverPlanes(Model):
 
 
 class SSIM(_OverPlanes):
-    """SSIM with the 11x11 Gaussian window, sigma 1.5, valid region, K = (0.01, 0.03), range 255.
+    """SSIM with the 11x11 Gaussian window, sigma 1.5, valid region, K = (0.01, 0.03), range 255; in [-1, 1].
 
     `colour`: `luma` (the rounded grey of MATLAB's rgb2gray), `ycbcr` (the rounded Y, 16..235, of its rgb2ycbcr) or `rgb` (the
-    mean of three). `border`: pixels left out at each side. `downsample`: as `ssim`.
+    mean of three). `border`: pixels left out at each side. `downsample`: first shrink both images so that the smaller side comes
+    near 256 pixels, as Wang's ssim.m does: a mean over f x f pixels at every f-th, f = round(smaller side / 256).
     Identical images give exactly 1; constant, grey and (from 11 pixels a side) tiny images are ordinary cases.
     """
 
@@ -195,14 +142,19 @@ class SSIM(_OverPlanes):
         return mean_ssims(x, [self._shrunk(y) for y in ys])
 
     def _shrunk(self, rows: Rows) -> Rows:
-        factor = _factor(rows.height, rows.width) if self.downsample else 1
+        factor = max(1, int(min(rows.height, rows.width) / 256 + 0.5)) if self.downsample else 1
         return rows if factor == 1 else rows_of(shrink(rows.whole(), factor, exact=rows.eight_bit))
 
 
 class MSSSIM(_OverPlanes):
-    """MS-SSIM over five scales; `colour` and `border` as for SSIM, `combine` as for `ms_ssim`.
+    """MS-SSIM over five scales with Wang's weights; `colour` and `border` as for SSIM.
 
-    Identical images give exactly 1; constant and grey images are ordinary cases; at least 161 pixels a side.
+    The first four scales give their contrast-structure, the last its SSIM. `combine`: their weighted mean (`sum`, msssim.m's
+    `wtd_sum`, from which the published values come; in [-1, 1]) or the paper's weighted product (`product`, in [0, 1]). In the
+    product a negative scale counts as 0, where msssim.m would go on with complex numbers.
+
+    Identical images give exactly 1; constant and grey images are ordinary cases; at least 161 pixels a side, so that the window
+    still fits the fifth scale (msssim.m itself asks for 176).
     """
 
     version = 2
@@ -215,9 +167,21 @@ class MSSSIM(_OverPlanes):
         self.combine = combine
 
     def half(self, x: Rows, keep: bool) -> list[Reference]:
-        """The reference at five scales."""
-        return _scales(rows_of(x.whole(), eight_bit=x.eight_bit), keep)
+        """The reference at five scales, each half of the one before; all but the last are compared without luminance."""
+        planes = [rows_of(x.whole(), eight_bit=x.eight_bit)]
+        while len(planes) < len(SCALE_WEIGHTS):
+            planes.append(_halved(planes[-1]))
+        return [Reference(one, keep, luminance=one is planes[-1]) for one in planes]
 
     def of_rows(self, x: list[Reference], ys: Sequence[Rows]) -> list[float]:
         """MS-SSIM of planes of one size."""
-        return _over_scales(x, [rows_of(y.whole(), eight_bit=y.eight_bit) for y in ys], self.combine)
+        ys = [rows_of(y.whole(), eight_bit=y.eight_bit) for y in ys]
+        scales = []
+        for reference in x:
+            scales.append(mean_ssims(reference, ys))
+            ys = [_halved(y) for y in ys] if reference is not x[-1] else ys
+        weighted = [list(zip(means, SCALE_WEIGHTS, strict=True)) for means in zip(*scales, strict=True)]
+        if self.combine == "product":
+            return [math.prod(math.pow(max(0.0, mean), weight) for mean, weight in pairs) for pairs in weighted]
+        # Wang's weights add up to 1.0001.
+        return [sum(mean * weight for mean, weight in pairs) / sum(SCALE_WEIGHTS) for pairs in weighted]

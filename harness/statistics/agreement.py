@@ -31,6 +31,7 @@ class Agreement:
     """Agreement of n scores with n labels. A figure that is not defined is None, and `notes` says why."""
 
     n: int
+    """Images."""
     references: int | None
     """Distinct references; None when they are not known."""
     srcc: float | None
@@ -48,15 +49,19 @@ class Agreement:
     ci: dict[str, Interval | None] = field(default_factory=dict)
     """Intervals of srcc, plcc, plcc_fitted, krcc and main."""
     confidence: float = 0.95
+    """The intervals' level."""
     fit: str = "logistic4"
+    """The curve of plcc_fitted and rmse."""
     fit_parameters: tuple[float, ...] | None = None
     """beta_1.. of the formula in `fit_curve`, in the units of scores and labels."""
     fit_problem: str | None = None
+    """Why there is no curve."""
     few_references: bool = False
     """Fewer than ten references: intervals are wide and rough."""
     srcc_within: float | None = None
     """Mean over references of the SRCC among a reference's own images."""
     notes: tuple[str, ...] = ()
+    """Why figures or intervals are not defined, or rough."""
     left_out: LeaveOneOut | None = None
     """srcc, plcc and krcc without each reference: what a later paired comparison needs. Not part of `json`."""
 
@@ -196,7 +201,20 @@ def checked_columns(
     confidence: float = 0.95,
     problems: Sequence[str] = (),
 ) -> Columns:
-    """Named columns (n,) of finite numbers and their reference ids ("images": each its own); all problems in one UsageError."""
+    """Named columns of numbers and their reference ids, checked.
+
+    Args:
+        columns: by name, (n,) finite numbers.
+        reference_ids: (n,) each image's reference; "images": each its own; None: not known.
+        confidence: the level of intervals, from 0.5 to below 1.
+        problems: what the caller has found already.
+
+    Returns:
+        The columns as float64, and the references numbered from 0.
+
+    Raises:
+        UsageError: all problems at once: values that are not finite numbers, lengths that differ, no rows, ids that are missing.
+    """
     found = list(problems)
     values: dict[str, Floats] = {}
     for what, given in columns.items():

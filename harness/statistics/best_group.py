@@ -77,6 +77,14 @@ def standings(figures: Mapping[str, tuple[float | None, Floats]], statistic: str
     """`best_group` from each model's figure on all images and with each reference left out, the same references for all.
 
     This is all that a record needs to keep. 2AFC scores, which are means and no correlations, are compared as they are.
+
+    Args:
+        figures: by model, its figure on all images (None: not defined) and (k,) the figure with each of k references left out.
+        statistic: the figure that is compared.
+        confidence: the chance, at least, that all truly best models are in the group.
+
+    Returns:
+        The models, best first, and those whose figure is not defined last.
     """
     defined = sorted((name for name, (v, _) in figures.items() if v is not None), key=lambda name: -(figures[name][0] or 0.0))
     tested = [name for name in defined if len(figures[name][1]) >= FEWEST_REFERENCES and np.isfinite(figures[name][1]).all()]
@@ -117,6 +125,9 @@ def p_of_being_best(pseudo: Floats, signs: Floats | None = None) -> Floats:
     Args:
         pseudo: (k, m) a value for each of k references and m models, whose mean over references is the model's figure.
         signs: (b, k) changes of signs, the first of which changes none; all of them, or a random part, by default.
+
+    Returns:
+        (m,) in (0, 1]; small where another model is better.
     """
     changed = signs_for(*pseudo.shape) if signs is None else signs
     sums = changed @ (pseudo - pseudo.mean(axis=1, keepdims=True))

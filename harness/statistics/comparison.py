@@ -241,7 +241,20 @@ def figures_of(
     weights: Floats | None = None,
     orders: Sequence[Floats] | None = None,
 ) -> list[Figures]:
-    """Each model's `statistics` on all images, without each unit, and under `weights`; ranks are of `orders`, or of `scores`."""
+    """Each model's figures on all images, with each cluster left out, and with clusters drawn several times.
+
+    Args:
+        scores: (n,) of each model.
+        labels: (n,).
+        cluster: (n,) each image's cluster (reference), from 0.
+        clusters: how many there are.
+        statistics: which of srcc, plcc, krcc and main.
+        weights: (draws, clusters) how often each cluster is taken; None: none is drawn.
+        orders: (n,) of each model, the scores whose order SRCC and KRCC take; None: those of `scores`.
+
+    Returns:
+        Of each model the figures by name; NaN where one is not defined.
+    """
     needed = {"srcc", "plcc"} if "main" in statistics else set()
     needed |= set(statistics) - {"main"}
     found = []

@@ -22,13 +22,13 @@ else:  # numpy 1.17 has no numpy.typing
 
 
 def midranks(x: Floats) -> Floats:
-    """Ranks 1..n; equal values share the mean of their ranks."""
+    """Ranks (n,) in 1..n of values (n,); equal values share the mean of their ranks."""
     _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def pearson(x: Floats, y: Floats) -> float:
-    """Pearson's correlation; NaN when either is constant or there are fewer than two values."""
+    """Pearson's correlation of x (n,) and y (n,), in [-1, 1]; NaN when either is constant or there are fewer than two values."""
     if len(x) < 2 or x.min() == x.max() or y.min() == y.max():
         return float("nan")
     u, v = standardised(x), standardised(y)
@@ -36,12 +36,22 @@ def pearson(x: Floats, y: Floats) -> float:
 
 
 def spearman(x: Floats, y: Floats) -> float:
-    """Spearman's rank correlation with mid-ranks; NaN as for `pearson`."""
+    """Spearman's rank correlation (1904) of x (n,) and y (n,), with mid-ranks, in [-1, 1]; NaN as for `pearson`."""
     return pearson(midranks(x), midranks(y))
 
 
 def spearman_within(x: Floats, y: Floats, cluster: Ints, clusters: int) -> Floats:
-    """(units,): Spearman among each unit's own images, NaN as for `pearson`."""
+    """Spearman's correlation among the images of each cluster.
+
+    Args:
+        x: (n,) scores.
+        y: (n,) labels.
+        cluster: (n,) each image's cluster (reference), from 0.
+        clusters: how many there are.
+
+    Returns:
+        (clusters,) in [-1, 1], NaN as for `pearson`.
+    """
     u, v = _centred_ranks_within(x, cluster, clusters), _centred_ranks_within(y, cluster, clusters)
     products, squares_u, squares_v = (np.bincount(cluster, w, clusters) for w in (u * v, u * u, v * v))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -63,7 +73,7 @@ def _centred_ranks_within(x: Floats, cluster: Ints, clusters: int) -> Floats:
 
 
 def kendall(x: Floats, y: Floats) -> float:
-    """Kendall's tau-b, in O(n log n); NaN as for `pearson`."""
+    """Kendall's tau-b (1945, corrected for ties) of x (n,) and y (n,), in [-1, 1], in O(n log n); NaN as for `pearson`."""
     return tau_b_of(len(x), pair_counts(codes(x), codes(y)))
 
 

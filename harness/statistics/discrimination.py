@@ -182,12 +182,27 @@ def score_2afc(distance_0: ArrayLike, distance_1: ArrayLike, judge: ArrayLike) -
 
     Returns:
         The mean over the triplets; equal distances count one half.
+
+    Raises:
+        UsageError: as `agreeing`.
     """
     return float(agreeing(distance_0, distance_1, judge).mean())
 
 
 def agreeing(distance_0: ArrayLike, distance_1: ArrayLike, judge: ArrayLike) -> Floats:
-    """(n,): the share of each triplet's raters who agree with the model; arguments as for `score_2afc`, their mean."""
+    """The share of each triplet's raters who agree with the model; `score_2afc` is their mean.
+
+    Args:
+        distance_0: (n,), the model's distance of patch 0 to the reference; higher is worse.
+        distance_1: (n,), that of patch 1.
+        judge: (n,), the share of raters who found patch 1 nearer, in [0, 1].
+
+    Returns:
+        (n,) in [0, 1]; equal distances count one half.
+
+    Raises:
+        UsageError: values that are not finite, lengths that differ, shares outside [0, 1].
+    """
     columns = checked_columns({"distance_0": distance_0, "distance_1": distance_1, "judge": judge}, None).values
     d0, d1, j = columns["distance_0"], columns["distance_1"], columns["judge"]
     if not ((j >= 0) & (j <= 1)).all():
@@ -226,6 +241,9 @@ def monotonicity(
 
     Returns:
         Shares of steps and of whole series on which the score falls, over all and by kind, each in [0, 1].
+
+    Raises:
+        UsageError: values that are not finite, lengths that differ.
     """
     columns = checked_columns({"scores": scores, "levels": levels}, reference_ids)
     x, level, cluster = columns.values["scores"], columns.values["levels"], columns.cluster

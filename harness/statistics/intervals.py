@@ -82,7 +82,16 @@ def is_perfect(figure: float, reach: float = 1.0) -> bool:
 
 
 def fisher(estimate: float, deleted: Floats, reach: float = 1.0) -> tuple[float, Floats]:
-    """`estimate` (not perfect) and `deleted` on the scale z = atanh(figure / reach)."""
+    """A figure on the scale z = atanh(figure / reach) (R. A. Fisher, 1921).
+
+    Args:
+        estimate: The figure on all units, in [-reach, reach] and at neither end.
+        deleted: (k,), the figure with each unit left out.
+        reach: The largest absolute value of the figure: 1 for a correlation, 2 for main.
+
+    Returns:
+        Both on that scale; `deleted` on its tangent where one of them is at an end.
+    """
     r, without = estimate / reach, deleted / reach
     z = float(np.arctanh(r))
     if np.abs(without).max() < 1 - PERFECT:
@@ -123,6 +132,14 @@ def pooled_clusters(cluster: Ints, clusters: int, limit: int) -> tuple[Ints, int
 
     The delete-a-group jackknife (Kott 2001): the error of a figure over very many references needs no more than some hundreds
     of groups.
+
+    Args:
+        cluster: (n,) each image's unit, from 0.
+        clusters: How many there are.
+        limit: At most so many are left.
+
+    Returns:
+        (n,) each image's new unit, and how many there are.
     """
     if clusters <= limit:
         return cluster, clusters
@@ -136,7 +153,16 @@ def generator(seed: int, name: str) -> np.random.Generator:
 
 
 def cluster_draws(clusters: int, draws: int, seed: int) -> Floats:
-    """(draws, units): how often each unit is taken when as many units as there are are drawn with replacement."""
+    """How often each unit is taken when as many units as there are are drawn with replacement.
+
+    Args:
+        clusters: How many units there are.
+        draws: How many times that many are drawn.
+        seed: Of the draws.
+
+    Returns:
+        (draws, clusters) whole numbers; each row sums to `clusters`.
+    """
     taken = generator(seed, f"cluster bootstrap|{clusters}").integers(0, clusters, (draws, clusters))
     return np.stack([np.bincount(row, minlength=clusters) for row in taken]).astype(np.float64)
 

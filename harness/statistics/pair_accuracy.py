@@ -48,8 +48,11 @@ def ordered_pairs(
         y: (n,) labels.
         cluster: (n,) each image's cluster (reference), from 0.
         clusters: how many there are.
-        squared_error: of each label: the squared deviation of its opinions over their number.
+        squared_error: (n,) of each label: the squared deviation of its opinions over their number.
         ties: what equal scores count; "first": as if the earlier image had the higher score.
+
+    Returns:
+        Right pairs and all pairs, by the clusters of their two images.
     """
     right, total = np.zeros((clusters, clusters)), np.zeros((clusters, clusters))
     for i in range(len(x) - 1):
@@ -76,6 +79,9 @@ def listed_pairs(
         cluster: (n,) each image's cluster (reference), from 0.
         clusters: how many there are.
         ties: what equal scores count.
+
+    Returns:
+        Right pairs and all pairs, by the clusters of their two images.
     """
     difference = x[first] - x[second]
     agreeing = np.where(difference > 0, share, np.where(difference < 0, 1 - share, _tie(ties, share)))

@@ -23,6 +23,9 @@ def references_needed(observed: Difference, difference: float, *, power: float =
 
     Returns:
         The number of references; None when the observed comparison has no such error, or `difference` is 0.
+
+    Raises:
+        UsageError: a difference that the figure cannot have, or a power outside [0.5, 1).
     """
     if observed.error is None or observed.a is None or observed.b is None or difference == 0:
         return None

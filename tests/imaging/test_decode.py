@@ -34,7 +34,7 @@ def test_a_lossless_picture_comes_back_as_it_was(tmp_path: Path, ending: str):
     path = saved(tmp_path / f"a b é.{ending}", Image.fromarray(pixels), **({"lossless": True} if ending == "webp" else {}))
     assert np.array_equal(decode.read(path), pixels)
     assert decode.read_hashed(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert decode.size(path) == pixels.shape[:2]
+    assert decode.look(path)[:2] == pixels.shape[:2]
 
 
 def by_pillow(data: bytes) -> np.ndarray:
@@ -158,4 +158,4 @@ def test_a_postscript_file_called_png_starts_no_program(tmp_path: Path, monkeypa
     with pytest.raises(UsageError, match="not an image"):
         decode.read(path)
     with pytest.raises(UsageError, match="not an image"):
-        decode.size(path)
+        decode.look(path)

@@ -79,11 +79,11 @@ def test_images_of_equal_luma_are_identical_to_psnr_y_alone():
 
 def test_luma_is_rounded_and_keeps_grey_images():
     greys = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
-    assert (rows_uint8(greys, None).whole()[:, 0] == np.arange(256)).all()
-    ours = rows_uint8(PAIR[0], None).whole()
+    assert (rows_uint8(greys, "luma").whole()[:, 0] == np.arange(256)).all()
+    ours = rows_uint8(PAIR[0], "luma").whole()
     exact = PAIR[0] @ np.array([0.298936021293775, 0.587043074451121, 0.114020904255103])
     assert np.abs(ours - exact).max() <= 0.5 + 1e-4
-    assert (rows_tensor(tensor(PAIR[0])[0], None).whole() == ours).all()
+    assert (rows_tensor(tensor(PAIR[0])[0], "luma").whole() == ours).all()
 
 
 @pytest.mark.parametrize(

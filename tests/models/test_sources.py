@@ -189,7 +189,7 @@ def test_weights_get_and_check_from_empty_folders(harness: Commands, web: Server
     rows = json.loads(harness("weights", "check", "ahiq", "--json").stdout)
     assert [row["ok"] for row in rows] == [True] * 3
     assert [row["status"] for row in rows] == ["ok"] * 3
-    kept = {path.name for path in (tmp_path / "harness_weights").iterdir()} - {"sha256.json", "digests.json"}
+    kept = {path.name for path in (tmp_path / "harness_weights").iterdir()} - {"sha256.json"}
     assert len(kept) == 3
 
 

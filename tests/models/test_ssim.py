@@ -10,9 +10,9 @@ import torch
 from scipy.ndimage import correlate1d
 from small import distorted, picture
 
-from harness.models.kernels.ssim_map import C1, C2, Reference, mean_ssim
+from harness.models.kernels.ssim_map import C1, C2, Reference, mean_ssims
 from harness.models.planes import rows_of, rows_uint8
-from harness.models.ssim import MSSSIM, SCALE_WEIGHTS, SSIM, ms_ssim, shrink, ssim
+from harness.models.ssim import MSSSIM, SCALE_WEIGHTS, SSIM, shrink
 from harness.runtime.errors import UsageError
 
 SMALL = picture(1), distorted(picture(1), "noise", 2, 1)
@@ -47,7 +47,7 @@ def by_definition(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def greys(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    x, y = (rows_uint8(image, None).whole() for image in pair)
+    x, y = (rows_uint8(image, "luma").whole() for image in pair)
     return x, y
 
 
@@ -95,25 +95,26 @@ def test_shrinking_is_matlabs_imfilter_with_symmetric_borders(factor):
 @pytest.mark.parametrize(("side", "factor"), [(383, 1), (384, 2), (639, 2), (640, 3)])
 def test_ssim_256_shrinks_by_the_rounded_share_of_256(side, factor):
     image = picture(7, side, side + 3)
-    x, y = greys((image, distorted(image, "noise", 1, 7)))
+    other = distorted(image, "noise", 1, 7)
+    x, y = greys((image, other))
     want = by_definition(shrink(x, factor), shrink(y, factor))[0].mean()
-    assert ssim(x, y, downsample=True) == pytest.approx(want, abs=1e-6)
+    assert SSIM(downsample=True).score_uint8(image, other) == pytest.approx(want, abs=1e-6)
 
 
 @pytest.mark.parametrize("combine", ["sum", "product"])
 @pytest.mark.parametrize("size", [(161, 161), (176, 250)])
 def test_ms_ssim_combines_four_contrasts_and_the_last_ssim(combine, size):
     image = picture(8, *size)
-    x, y = greys((image, distorted(image, "noise", 3, 8)))
+    other = distorted(image, "noise", 3, 8)
     means = []
-    a, b = x, y
+    a, b = greys((image, other))
     for scale in range(5):
         full, contrast = by_definition(a, b)
         means.append((full if scale == 4 else contrast).mean())
         a, b = shrink(a, 2), shrink(b, 2)
     weights = np.array(SCALE_WEIGHTS)
     want = np.prod(np.array(means) ** weights) if combine == "product" else np.dot(means, weights) / weights.sum()
-    assert ms_ssim(x, y, combine) == pytest.approx(want, abs=2e-6)
+    assert MSSSIM(combine=combine).score_uint8(image, other) == pytest.approx(want, abs=2e-6)
 
 
 def test_a_negative_scale_makes_the_product_zero_and_the_sum_negative():
@@ -178,7 +179,7 @@ def test_strips_and_stacks_of_every_size_give_the_same_bits(name, pixels, monkey
 def test_bands_of_a_large_picture_join_without_a_seam(keep, monkeypatch):
     monkeypatch.setattr("harness.models.planes._BAND_PIXELS", 1 << 12)
     x, y = greys(LARGE)
-    assert mean_ssim(Reference(rows_of(x), keep), rows_of(y)) == pytest.approx(by_definition(x, y)[0].mean(), abs=1e-6)
+    assert mean_ssims(Reference(rows_of(x), keep), [rows_of(y)])[0] == pytest.approx(by_definition(x, y)[0].mean(), abs=1e-6)
 
 
 @pytest.mark.slow
@@ -239,7 +240,7 @@ def test_images_smaller_than_the_window_are_refused(name):
 def test_planes_that_are_compared_stay_as_they_were():
     x, y = greys(SMALL)
     before = x.copy(), y.copy()
-    mean_ssim(Reference(rows_of(x)), rows_of(y))
+    mean_ssims(Reference(rows_of(x)), [rows_of(y)])
     assert (x == before[0]).all()
     assert (y == before[1]).all()
 

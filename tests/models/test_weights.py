@@ -350,11 +350,12 @@ def test_a_defective_file_is_refused_and_its_sum_is_not_recorded(folder: Path) -
 
 
 def test_a_file_is_hashed_once_until_it_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.files import atomic
+    from harness.files import hash_index
 
     hashed: list[str] = []
-    real = atomic.sha256_file
-    monkeypatch.setattr(atomic, "sha256_file", lambda path: (hashed.append(Path(path).name), real(path))[1])
+    real = hash_index._read
+    monkeypatch.setattr(hash_index, "_RACY", 0)
+    monkeypatch.setattr(hash_index, "_read", lambda paths: (hashed.extend(Path(path).name for path in paths), real(paths))[1])
     stock(folder)
     find(card(), offline=True)
     find(card(), offline=True)
@@ -362,7 +363,8 @@ def test_a_file_is_hashed_once_until_it_changes(folder: Path, monkeypatch: pytes
     os.utime(folder / "vit.safetensors", ns=(1, 1))
     find(card(), offline=True)
     assert sorted(hashed) == ["resnet50.safetensors", "vit.safetensors", "vit.safetensors"]
-    (folder / "digests.json").write_text('{"broken"')
+    assert hash_index._place().is_file()
+    hash_index._place().write_text("broken")
     assert find(card(), offline=True).sha256["vit"] == sha(data(VIT))
 
 

@@ -629,7 +629,7 @@ def pictures(draw: random.Random, folder: Path) -> None:
     path = folder / f"x.{draw.choice(('png', 'bmp', 'jpg', 'tif', 'gif', 'txt', 'eps'))}"
     path.write_bytes(data)
     with contextlib.suppress(decode.UsageError):
-        decode.size(path)
+        decode.look(path)
     with contextlib.suppress(decode.UsageError):
         headers.look(str(path))
     decode.read_hashed(path)

@@ -6,6 +6,9 @@ Parameter names are timm's, so that a state dict of the whole backbone fills the
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +23,7 @@ class ViT(nn.Module):
         super().__init__()
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, (crop_size // patch_size) ** 2 + 1, width))
-        self.patch_embed = _PatchEmbed(patch_size, width)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, patch_size, patch_size)})
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
         nn.init.normal_(self.cls_token, std=1e-6)
         nn.init.normal_(self.pos_embed, std=0.02)
@@ -31,25 +34,19 @@ class ViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, S, S) normalised to [-1, 1] -> the patch tokens of all blocks, side by side: (N, L, depth * width)."""
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), self.patch_embed(x)], 1) + self.pos_embed
+        proj = self.patch_embed["proj"]
+        assert isinstance(proj, nn.Conv2d)
+        # Patches do not overlap: a reshape and one matrix product do what the convolution does.
+        size = proj.kernel_size[0]
+        n, c, h, w = x.shape
+        patches = x.reshape(n, c, h // size, size, w // size, size).permute(0, 2, 4, 1, 3, 5)
+        embedded = F.linear(patches.reshape(n, -1, c * size * size), proj.weight.flatten(1), proj.bias)
+        tokens = torch.cat([self.cls_token.expand(n, -1, -1), embedded], 1) + self.pos_embed
         outputs = []
         for block in self.blocks:
             tokens = block(tokens)
             outputs.append(tokens[:, 1:])
         return torch.cat(outputs, 2)
-
-
-class _PatchEmbed(nn.Module):
-    def __init__(self, patch_size: int, width: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, width, patch_size, patch_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Patches do not overlap: a reshape and one matrix product do what the convolution does.
-        size = self.proj.kernel_size[0]
-        n, c, h, w = x.shape
-        patches = x.reshape(n, c, h // size, size, w // size, size).permute(0, 2, 4, 1, 3, 5)
-        return F.linear(patches.reshape(n, -1, c * size * size), self.proj.weight.flatten(1), self.proj.bias)
 
 
 class _Block(nn.Module):
@@ -58,7 +55,8 @@ class _Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = _Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = _MLP(width)
+        layers = {"fc1": Linear(width, 4 * width, gelu=True), "fc2": Linear(4 * width, width)}
+        self.mlp = nn.Sequential(OrderedDict(layers))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -81,28 +79,18 @@ class _Attention(nn.Module):
         return out
 
 
-class _MLP(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = Linear(width, 4 * width, gelu=True)
-        self.fc2 = Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(self.fc1(x))
-        return out
-
-
 class ResNet(nn.Module):
     """A ResNet's stem and `layer1` (K. He et al., CVPR 2016): the outputs of its blocks, at a quarter of the resolution."""
 
     def __init__(self, block: str, planes: int, depth: int, norm: str) -> None:
         super().__init__()
-        made: type[_Bottleneck | _Basic] = _Bottleneck if block == "bottleneck" else _Basic
+        # Of a block's convolutions: their sizes in pixels, and the widths that they give in units of `planes`.
+        layers = ((1, 1), (3, 1), (1, 4)) if block == "bottleneck" else ((3, 1), (3, 1))
         self.conv1 = nn.Conv2d(3, planes, 7, 2, 3, bias=False)
         self.bn1 = _norm(norm, planes)
-        self.channels = planes * made.expansion
+        self.channels = planes * layers[-1][1]
         widths = [planes, *[self.channels] * depth]
-        self.layer1 = nn.ModuleList(made(widths[i], planes, norm) for i in range(depth))
+        self.layer1 = nn.ModuleList(_Residual(width, planes, layers, norm) for width in widths[:depth])
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -158,51 +146,27 @@ class Inception(nn.Module):
         return F.interpolate(torch.cat(outputs, 1), (self.side, self.side), mode="bilinear", align_corners=False)
 
 
-class _Bottleneck(nn.Module):
-    expansion = 4
-
-    def __init__(self, width: int, planes: int, norm: str) -> None:
+class _Residual(nn.Module):
+    def __init__(self, width: int, planes: int, layers: Sequence[tuple[int, int]], norm: str) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, planes, 1, bias=False)
-        self.bn1 = _norm(norm, planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
-        self.bn2 = _norm(norm, planes)
-        self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
-        self.bn3 = _norm(norm, 4 * planes)
-        self.downsample = _projection(width, 4 * planes, norm)
+        self.names = [(f"conv{i}", f"bn{i}") for i in range(1, len(layers) + 1)]
+        inputs = width
+        for (conv, bn), (size, times) in zip(self.names, layers, strict=True):
+            setattr(self, conv, nn.Conv2d(inputs, times * planes, size, padding=size // 2, bias=False))
+            inputs = times * planes
+            setattr(self, bn, _norm(norm, inputs))
+        # The shortcut is projected where the block changes the width.
+        self.downsample: nn.ModuleList | None = None
+        if width != inputs:
+            self.downsample = nn.ModuleList([nn.Conv2d(width, inputs, 1, bias=False), _norm(norm, inputs)])
 
     def forward(self, x: Tensor) -> Tensor:
-        y = _conv_norm(self.conv1, self.bn1, x).relu_()
-        y = _conv_norm(self.conv2, self.bn2, y).relu_()
-        y = _conv_norm(self.conv3, self.bn3, y)
-        return (y + _shortcut(self.downsample, x)).relu_()
-
-
-class _Basic(nn.Module):
-    expansion = 1
-
-    def __init__(self, width: int, planes: int, norm: str) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, planes, 3, 1, 1, bias=False)
-        self.bn1 = _norm(norm, planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
-        self.bn2 = _norm(norm, planes)
-        self.downsample = _projection(width, planes, norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = _conv_norm(self.conv1, self.bn1, x).relu_()
-        y = _conv_norm(self.conv2, self.bn2, y)
-        return (y + _shortcut(self.downsample, x)).relu_()
-
-
-def _projection(width: int, channels: int, norm: str) -> nn.ModuleList | None:
-    if width == channels:
-        return None
-    return nn.ModuleList([nn.Conv2d(width, channels, 1, bias=False), _norm(norm, channels)])
-
-
-def _shortcut(projection: nn.ModuleList | None, x: Tensor) -> Tensor:
-    return x if projection is None else _conv_norm(projection[0], projection[1], x)
+        y = x
+        for conv, bn in self.names:
+            y = _conv_norm(getattr(self, conv), getattr(self, bn), y)
+            y = y if (conv, bn) == self.names[-1] else y.relu_()
+        shortcut = x if self.downsample is None else _conv_norm(self.downsample[0], self.downsample[1], x)
+        return (y + shortcut).relu_()
 
 
 class BatchNorm(nn.Module):

@@ -108,9 +108,8 @@ def _parts(table: Tensor, pixels: Tensor, even: bool = False) -> list[slice]:
 
 
 def _gathered(table: Tensor, pixels: Tensor, shares: Tensor) -> Tensor:
-    """The nine samples of each output pixel, side by side."""
-    rows = F.embedding_bag(pixels, table, per_sample_weights=shares, mode="sum")
-    return rows.reshape(-1, 9 * table.shape[1])
+    # The nine samples of each output pixel, side by side.
+    return F.embedding_bag(pixels, table, per_sample_weights=shares, mode="sum").reshape(-1, 9 * table.shape[1])
 
 
 def sampled(table: Tensor, pixels: Tensor, shares: Tensor, product: Callable[[Tensor], Tensor], *, even: bool = False) -> Tensor:
@@ -120,14 +119,9 @@ def sampled(table: Tensor, pixels: Tensor, shares: Tensor, product: Callable[[Te
         some = product(_gathered(table, pixels[part], shares[part]))
         if out is None:
             out = some.new_empty(len(pixels) // 9, some.shape[1])
-        out[_rows(part)] = some
+        out[part.start // 9 : part.stop // 9] = some
     assert out is not None
     return out
-
-
-def _rows(part: slice) -> slice:
-    """The output pixels of a part of the samples."""
-    return slice(part.start // 9, part.stop // 9)
 
 
 def matrix_of(weight: Tensor) -> Tensor:
@@ -178,7 +172,7 @@ class _Deformed(torch.autograd.Function):
         of_shares: list[Tensor] = []
         of_weight: Tensor | None = None
         for part in _parts(table, pixels):
-            rows = gradient[_rows(part)]
+            rows = gradient[part.start // 9 : part.stop // 9]
             with torch.enable_grad():
                 own = shares[part].detach().requires_grad_(for_shares)
                 samples = _gathered(table.detach(), pixels[part], own)

@@ -75,10 +75,14 @@ def composed(x: Tensor, where: Places, deform: DeformConv, conv: nn.Conv2d, prep
 
     bias = None if deform.bias is None else conv.weight[:, :, 1, 1] @ deform.bias
     bias = bias if conv.bias is None else conv.bias if bias is None else bias + conv.bias
-    alone = product("centre", _centre, bias)
+    # In float64, so that the product of the two matrices costs no digits.
+    alone = product("centre", lambda weight, after: (after[:, :, 1, 1].double() @ matrix_of(weight).double()).float(), bias)
     before = product("deformed", lambda weight, after: matrix_of(weight), deform.bias)
     after = product("taps", lambda weight, after: torch.cat([after[:, :, i, j] for i, j in _TAPS], 1), None)
-    seen, others = _pixels(height, width)
+    # Pixels in even rows and columns, counted row by row, and all others.
+    even = torch.zeros(height, width, dtype=torch.bool)
+    even[::2, ::2] = True
+    seen, others = even.flatten().nonzero().flatten(), (~even).flatten().nonzero().flatten()
     # No tap sees a pixel below or to the right of the map, and none of the eight one of `seen`.
     around = x.new_empty(height + 1, width + 1, channels)
     around[0], around[:, 0] = 0, 0
@@ -96,17 +100,6 @@ def composed(x: Tensor, where: Places, deform: DeformConv, conv: nn.Conv2d, prep
         rows = torch.cat([around[i : i + height : 2, j : j + width : 2] for i, j in _TAPS], 2)
         out.append(after(rows.reshape(-1, 8 * channels)).add_(middle))
     return torch.stack(out).reshape(n, height // 2, width // 2, -1).permute(0, 3, 1, 2)
-
-
-def _pixels(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Which pixels of a map, row by row, lie in even rows and columns, and which do not."""
-    even = torch.zeros(height, width, dtype=torch.bool)
-    even[::2, ::2] = True
-    return even.flatten().nonzero().flatten(), (~even).flatten().nonzero().flatten()
-
-
-def _centre(weight: Tensor, after: Tensor) -> Tensor:
-    return (after[:, :, 1, 1].double() @ matrix_of(weight).double()).float()
 
 
 def name_of(outputs: int, channels: int) -> str:
@@ -128,13 +121,9 @@ def _ways(outputs: int, channels: int) -> dict[str, Callable[[], Tensor]]:
     x = torch.randn(1, channels, _TRIAL_MAP, _TRIAL_MAP, generator=generator).contiguous(memory_format=torch.channels_last)
     where = places(torch.randn(1, 18, _TRIAL_MAP, _TRIAL_MAP, generator=generator))
 
-    def plain() -> Tensor:
+    def computed(way: str) -> Tensor:
         with by_onednn(x.device):
-            out: Tensor = conv(deform(x, where))
+            out: Tensor = conv(deform(x, where)) if way == choice.PLAIN else composed(x, where, deform, conv, prepared)
             return out
 
-    def fewer() -> Tensor:
-        with by_onednn(x.device):
-            return composed(x, where, deform, conv, prepared)
-
-    return {choice.PLAIN: plain, "composed": fewer}
+    return {way: functools.partial(computed, way) for way in choice.WAYS["composed"]}

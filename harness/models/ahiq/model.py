@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -146,8 +146,6 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
             nn.init.zeros_(self.deform_net.conv_offset.weight)
             nn.init.zeros_(self.deform_net.conv_offset.bias)  # type: ignore[arg-type]
 
-    # -- scoring ---------------------------------------------------------------------------------------------------
-
     def score(self, reference: Tensor, distorted: Tensor) -> Tensor:
         """Scores (N,) of `distorted` against `reference`, row by row; both (N, 3, crop_size, crop_size) in [0, 1]."""
         check_pair(reference, distorted, self.crop_size)
@@ -260,8 +258,6 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
         """Whether products go to oneDNN; the layers have choices of their own."""
         return {onednn.NAME: onednn.way_of()}
 
-    # -- training --------------------------------------------------------------------------------------------------
-
     def train(self, mode: bool = True) -> AHIQ:
         """Training mode, except for the parts whose parameters are all frozen (`requires_grad` False)."""
         super().train(mode)
@@ -271,10 +267,7 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
                 module.eval()
         return self
 
-    # -- weights ---------------------------------------------------------------------------------------------------
-
     def _held(self, parts: Sequence[str]) -> tuple[str, ...]:
-        """Those of `parts` that this configuration has."""
         return tuple(part for part in parts if hasattr(self, part))
 
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
@@ -331,7 +324,7 @@ class _Regressor(nn.Module):
     def __init__(self, tokens: int, channels: int, widths: Sequence[int], *, weighted: bool) -> None:
         super().__init__()
         reduced, wide, narrow, last = widths
-        self.tokens = tokens
+        self.tokens, self.width = tokens, reduced
         self.down_channel = nn.Conv2d(tokens + channels, reduced, 1)
         self.feat_smoothing = nn.Sequential(Conv3x3(3 * reduced, wide, parts=3), nn.ReLU(), Conv3x3(wide, narrow))
         self.conv1 = nn.Sequential(Conv3x3(narrow, last), nn.ReLU())
@@ -355,26 +348,12 @@ class _Regressor(nn.Module):
 
     def reference_term(self, reduced: Tensor) -> Tensor:
         """The references' part of the first convolution, its bias included."""
-        first = self._first()
-        return first.using(reduced, "reference", _reference_kernel, first.bias)
+        first = cast(Conv3x3, self.feat_smoothing[0])
+        return first.using(reduced, "reference", lambda w: w[:, -self.width :] - w[:, : self.width], first.bias)
 
     def forward(self, reduced: Tensor, term: Tensor) -> tuple[Tensor, Tensor | None]:
         """Quality and weight maps (N, g, g); no weight where all patches count alike."""
-        x = F.relu(self._first().using(reduced, "distorted", _distorted_kernel, None) + term)
-        x = self.conv1(self.feat_smoothing[2](x))
+        first = cast(Conv3x3, self.feat_smoothing[0])
+        own = first.using(reduced, "distorted", lambda w: w[:, : self.width] + w[:, self.width : -self.width], None)
+        x = self.conv1(self.feat_smoothing[2](F.relu(own + term)))
         return self.conv(x).squeeze(1), self.conv_attent(x).squeeze(1) if self.conv_attent is not None else None
-
-    def _first(self) -> Conv3x3:
-        first = self.feat_smoothing[0]
-        assert isinstance(first, Conv3x3)
-        return first
-
-
-def _reference_kernel(weight: Tensor) -> Tensor:
-    minus, _, plus = weight.chunk(3, 1)
-    return plus - minus
-
-
-def _distorted_kernel(weight: Tensor) -> Tensor:
-    one, two, _ = weight.chunk(3, 1)
-    return one + two

@@ -8,7 +8,6 @@ the same numbers, `auto` (the default) what the trials found.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
@@ -157,7 +156,7 @@ def chosen(models: Sequence[Any], threads: int) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, object]:
     """What a choice is kept for: it may be another one where any of this differs."""
     import torch
 
@@ -174,12 +173,7 @@ def machine() -> dict[str, Any]:
 
 def kept_in() -> Path:
     """The file of this machine's choices, a line each."""
-    return cache_folder() / "kernels" / f"{_identity(json.dumps(machine()))}.jsonl"
-
-
-@functools.lru_cache
-def _identity(facts: str) -> str:
-    return sha256_json(json.loads(facts))[:16]
+    return cache_folder() / "kernels" / f"{sha256_json(machine())[:16]}.jsonl"
 
 
 def _decided(kernel: str, ways: Callable[[], Mapping[str, Callable[[], Tensor]]]) -> str:

@@ -63,11 +63,8 @@ def _ways() -> dict[str, Callable[[], Tensor]]:
         finally:
             _permission(before)
 
-    ways: dict[str, Callable[[], Tensor]] = {
-        choice.PLAIN: functools.partial(product, "none"),
-        "onednn": functools.partial(product, "bf16"),
-    }
-    return ways if worthwhile() else {choice.PLAIN: ways[choice.PLAIN]}
+    permissions = {choice.PLAIN: "none", "onednn": "bf16"} if worthwhile() else {choice.PLAIN: "none"}
+    return {way: functools.partial(product, permission) for way, permission in permissions.items()}
 
 
 @functools.cache

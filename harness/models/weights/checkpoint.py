@@ -18,9 +18,9 @@ import struct
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from harness.files import atomic
 from harness.runtime.errors import UsageError, listed
@@ -67,16 +67,18 @@ def names(path: str | Path) -> tuple[str, ...]:
     path = Path(path)
     kind, size = _format(path)
     if kind == "safetensors":
-        return tuple(key for key in _header(path, size) if key != "__metadata__")
-    return tuple(_zip_texts(path, size) if kind == "zip" else _legacy_texts(path))
+        return tuple(_header(path, size).entries)
+    if kind == "zip":
+        return tuple(_texts(_zip_table(path, size), path, 1))
+    with open(path, "rb") as stream:
+        return tuple(_texts(stream.read(_HEADER_LIMIT), path, _LEGACY_PICKLES))
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
     """The text that a safetensors file carries next to its tensors; empty for torch files."""
     path = Path(path)
     kind, size = _format(path)
-    found = _header(path, size).get("__metadata__", {}) if kind == "safetensors" else {}
-    return {str(key): str(value) for key, value in found.items()}
+    return _header(path, size).metadata if kind == "safetensors" else {}
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
@@ -102,17 +104,20 @@ def save_state(path: str | Path, state: Mapping[str, torch.Tensor], metadata: Ma
     Tensors may share memory, be strided or lie on a device: each is written on its own. `metadata` is text, kept in
     the file's header. Raises ValueError for a kind of tensor that safetensors or `read_state` do not take.
     """
+    import torch
+
     # The library writes its metadata in random order, needs copies of tensors that share memory, and builds the file in memory.
     size_of = {name: tensor.numel() * tensor.element_size() for name, tensor in state.items()}
-    header: dict[str, Any] = {"__metadata__": dict(sorted((metadata or {}).items()))}
-    if not all(isinstance(text, str) for pair in header["__metadata__"].items() for text in pair):
+    texts = dict(sorted((metadata or {}).items()))
+    if not all(isinstance(text, str) for pair in texts.items() for text in pair):
         raise ValueError("a safetensors file's metadata are texts")
+    header: dict[str, _Entry | dict[str, str]] = {"__metadata__": texts}
     # Widest elements first keeps every tensor aligned to its own element.
     order = sorted(state, key=lambda name: (-state[name].element_size(), name))
     place = 0
     for name in order:
         dtype = _SAFETENSORS_DTYPES.get(_dtype_name(state[name]))
-        if dtype is None or state[name].layout is not _torch().strided or name == "__metadata__":
+        if dtype is None or state[name].layout is not torch.strided or name == "__metadata__":
             raise ValueError(f"{name}: {state[name].dtype}, {state[name].layout} cannot be written")
         header[name] = {"dtype": dtype, "shape": list(state[name].shape), "data_offsets": [place, place + size_of[name]]}
         place += size_of[name]
@@ -124,25 +129,18 @@ def save_state(path: str | Path, state: Mapping[str, torch.Tensor], metadata: Ma
             stream.write(_bytes(state[name]))
 
 
-def _torch() -> Any:
-    import torch
-
-    return torch
-
-
 def _bytes(tensor: torch.Tensor) -> Any:
     """The tensor's bytes in order: its own memory where it is plain and on the CPU, else a copy's."""
+    import torch
+
     if sys.byteorder != "little":
         raise ValueError("safetensors files are little-endian; this machine is not")
     plain = tensor.detach().resolve_neg().to("cpu").contiguous().reshape(-1)
-    return plain.view(_torch().uint8).numpy().data
+    return plain.view(torch.uint8).numpy().data
 
 
 def _dtype_name(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-# What kind of file
 
 
 def _format(path: Path) -> tuple[Format, int]:
@@ -187,10 +185,21 @@ def _damaged(path: Path, why: object) -> UsageError:
     return UsageError(f"{path}: damaged or cut short ({' '.join(str(why).split())[:300]}); fetch or copy it again")
 
 
-# Looks that run nothing
+class _Entry(TypedDict):
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
 
 
-def _header(path: Path, size: int) -> dict[str, Any]:
+class _Header(NamedTuple):
+    """What a safetensors file says before its tensors' bytes, which begin at `start`."""
+
+    entries: dict[str, _Entry]
+    metadata: dict[str, str]
+    start: int
+
+
+def _header(path: Path, size: int) -> _Header:
     with open(path, "rb") as stream:
         start = stream.read(8)
         length = int.from_bytes(start, "little")
@@ -204,17 +213,17 @@ def _header(path: Path, size: int) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"the safetensors header is no JSON: {error}") from None
     try:
-        end = max((int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"), default=0)
-        if not isinstance(header.get("__metadata__", {}), dict):
-            raise TypeError
+        metadata = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
+        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
     except (AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError):
         raise _damaged(path, "the safetensors header does not describe tensors") from None
     if end != size - 8 - length:
         raise _damaged(path, f"its tensors need {end} bytes, it has {size - 8 - length}")
-    return dict(header)
+    return _Header(header, metadata, 8 + length)
 
 
-def _zip_texts(path: Path, size: int) -> Iterator[str]:
+def _zip_table(path: Path, size: int) -> bytes:
+    """The pickle in which a file of `torch.save` keeps its table of contents."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -230,23 +239,17 @@ def _zip_texts(path: Path, size: int) -> Iterator[str]:
                 raise UsageError(
                     f"{path}: a table of contents of {pickles[0].file_size} bytes is refused (at most {_HEADER_LIMIT})"
                 )
-            content = archive.read(pickles[0])
+            return archive.read(pickles[0])
     except UsageError:
         raise
     except Exception as error:  # zipfile has no closed set of errors for made-up archives
         raise _damaged(path, error) from None
-    yield from _texts(io.BytesIO(content), path, 1)
 
 
-def _legacy_texts(path: Path) -> Iterator[str]:
-    with open(path, "rb") as stream:
-        yield from _texts(io.BytesIO(stream.read(_HEADER_LIMIT)), path, _LEGACY_PICKLES)
-
-
-def _texts(stream: io.BytesIO, path: Path, pickles: int) -> list[str]:
-    """Every text in the next `pickles` pickles, which are read as a listing and never carried out."""
+def _texts(content: bytes, path: Path, pickles: int) -> list[str]:
+    """Every text in the first `pickles` pickles, which are read as a listing and never carried out."""
     texts: list[str] = []
-    count = 0
+    count, stream = 0, io.BytesIO(content)
     try:
         for _ in range(pickles):
             for opcode, argument, _ in pickletools.genops(stream):
@@ -262,9 +265,6 @@ def _texts(stream: io.BytesIO, path: Path, pickles: int) -> list[str]:
     return texts
 
 
-# Reading tensors
-
-
 def _read_safetensors(path: Path, size: int) -> dict[str, torch.Tensor]:
     import safetensors
     import torch
@@ -275,9 +275,8 @@ def _read_safetensors(path: Path, size: int) -> dict[str, torch.Tensor]:
         # The library judges the header. The bytes are read here: its tensors are windows into the mapped file, which
         # doubles the memory while they are copied, and ends the process when the file is cut meanwhile.
         with safetensors.safe_open(path, framework="pt", device="cpu"), open(path, "rb") as stream:
-            data = 8 + int.from_bytes(stream.read(8), "little")
-            for name, entry in header.items():
-                if name == "__metadata__" or name.startswith(_NOT_WEIGHTS):
+            for name, entry in header.entries.items():
+                if name.startswith(_NOT_WEIGHTS):
                     continue
                 if entry["dtype"] not in _DTYPES:
                     raise UsageError(f"{path}: not plain weights: {name} ({entry['dtype']}; convert to float32)")
@@ -286,7 +285,7 @@ def _read_safetensors(path: Path, size: int) -> dict[str, torch.Tensor]:
                 if math.prod(entry["shape"]) * dtype.itemsize != end - begin:
                     raise ValueError(f"{name}: {end - begin} bytes for {entry['shape']}")
                 state[name] = torch.empty(entry["shape"], dtype=dtype)
-                stream.seek(data + begin)
+                stream.seek(header.start + begin)
                 if stream.readinto(_bytes(state[name])) != end - begin:
                     raise ValueError(f"{name}: its bytes are not all there")
     except UsageError:
@@ -368,7 +367,8 @@ def _check_tensors(state: Mapping[str, torch.Tensor], path: Path, size: int) -> 
     stretched = [n for n, t in state.items() if t.numel() * t.element_size() > t.untyped_storage().nbytes()]
     if sum(storages.values()) > size or stretched:
         raise UsageError(f"{path}: claims more numbers than the file holds{': ' if stretched else ''}{listed(stretched, 5)}")
-    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and tensor.numel() and not _finite(tensor)]
+    real = {name: tensor for name, tensor in state.items() if tensor.is_floating_point() and tensor.numel()}
+    bad = [name for name, tensor in real.items() if not all(map(math.isfinite, tensor.aminmax()))]
     if bad:
         raise UsageError(f"{path}: NaN or infinite weights in {listed(bad, 5)}: the training that wrote them went wrong")
 
@@ -385,8 +385,3 @@ def _oddity(name: str, tensor: torch.Tensor) -> str:
     if name.endswith((".weight", ".bias")) and not tensor.is_floating_point():
         return f"{_dtype_name(tensor)}, where real numbers belong"
     return ""
-
-
-def _finite(tensor: torch.Tensor) -> bool:
-    smallest, largest = tensor.aminmax()
-    return math.isfinite(smallest) and math.isfinite(largest)

@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from harness.cards.schema import Weights
+from harness.cards.schema import ModelCard, Weights
 from harness.files import atomic
 from harness.files.addresses import HubFile, hub_file, is_inside
+from harness.files.hash_index import hash_file
 from harness.models.weights import checkpoint
 from harness.runtime.errors import RunError, UsageError
 
@@ -92,16 +92,14 @@ def looked_in(entry: Weights) -> list[str]:
 
 
 def _torch_home() -> Path:
-    named = os.environ.get("TORCH_HOME")
-    return Path(named).expanduser() if named else _user_cache() / "torch"
+    return Path(os.environ.get("TORCH_HOME") or _user_cache() / "torch").expanduser()
 
 
 def _hub_cache() -> Path:
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if named := os.environ.get(variable):
             return Path(named).expanduser()
-    home = os.environ.get("HF_HOME")
-    return (Path(home).expanduser() if home else _user_cache() / "huggingface") / "hub"
+    return Path(os.environ.get("HF_HOME") or _user_cache() / "huggingface").expanduser() / "hub"
 
 
 def _repository_folder(file: HubFile) -> Path:
@@ -142,17 +140,16 @@ def local_source(source: str) -> Path:
     return Path(package) / inside
 
 
-def placed(entry: Weights, card: str) -> Weights:
-    """The entry with each `beside:path` source as a file's, relative to the card's folder; first, the file next to it."""
-    if not any(source.startswith("beside:") for source in entry.sources):
-        return entry
-    folder = Path(card).absolute().parent
-    beside = [folder / file_name(entry), *(folder / s.removeprefix("beside:") for s in entry.sources if s.startswith("beside:"))]
-    others = (source for source in entry.sources if not source.startswith("beside:"))
-    return replace(entry, sources=(*(Path(os.path.normpath(path)).as_uri() for path in beside), *others))
-
-
-# Which file is the right one
+def placed_card(card: ModelCard) -> ModelCard:
+    """The card with each `beside:path` source as a file's, relative to the card's folder; before these, the file next to it."""
+    folder = Path(card.path).absolute().parent
+    entries = []
+    for entry in card.weights:
+        beside = [folder / source.removeprefix("beside:") for source in entry.sources if source.startswith("beside:")]
+        files = [Path(os.path.normpath(path)).as_uri() for path in (folder / file_name(entry), *beside)] if beside else []
+        others = [source for source in entry.sources if not source.startswith("beside:")]
+        entries.append(replace(entry, sources=(*files, *others)))
+    return replace(card, weights=tuple(entries))
 
 
 @dataclass(frozen=True)
@@ -184,8 +181,8 @@ def locate_entry(entry: Weights) -> Located:
             digest = sha256_of(path)
             if not expected:
                 checkpoint.names(path)
-        except (OSError, UsageError) as error:
-            problem = str(error) if isinstance(error, UsageError) else f"{path}: cannot be read: {error.strerror}"
+        except UsageError as error:
+            problem = str(error)
         else:
             if expected in ("", digest):
                 return Located(path, digest, known=bool(expected))
@@ -198,8 +195,8 @@ def locate_entry(entry: Weights) -> Located:
         try:
             digest = sha256_of(path)
             checkpoint.names(path)
-        except (OSError, UsageError) as error:
-            note = note or (str(error) if isinstance(error, UsageError) else f"{path}: cannot be read: {error.strerror}")
+        except UsageError as error:
+            note = note or str(error)
             continue
         # As torch's hub names files: the first digits of the sha256 stand before the ending.
         named = re.search(r"-([0-9a-f]{8,64})\.\w+$", path.name)
@@ -244,27 +241,19 @@ def _ledger() -> dict[str, str]:
 
 
 def record(entry: Weights, found: Located) -> None:
-    """Write down a file's sha256 at its first use, under its name in the weights folder; an earlier record stays."""
-    name = _other_name(entry, found.path) if found.other and found.path is not None else file_name(entry)
+    """Write down the sha256 of a file of which none was known, under its name in the weights folder."""
+    if found.path is None or found.known:
+        return
+    name = _other_name(entry, found.path) if found.other else file_name(entry)
     # A folder that may only be read (an administrator's) serves as well; every run's record keeps the sha256 too.
     with contextlib.suppress(RunError):
         atomic.write_json(ledger_path(), dict(sorted({name: found.sha256, **_ledger()}.items())))
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, remembered by path, size and time of change. Raises OSError."""
-    status = os.stat(path)
-    key, now = str(path.absolute()), [status.st_size, status.st_mtime_ns]
-    memory_path = weights_folder() / "digests.json"
-    memory: dict[str, Any] = {}
-    # A damaged memory is only a slower one.
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = json.loads(memory_path.read_text(encoding="utf-8"))
-        memory = found if isinstance(found, dict) else {}
-    kept = memory.get(key)
-    if isinstance(kept, list) and kept[:2] == now and len(kept) == 3 and re.fullmatch("[0-9a-f]{64}", str(kept[2])):
-        return str(kept[2])
-    digest = atomic.sha256_file(path)
-    with contextlib.suppress(RunError):
-        atomic.write_json(memory_path, {k: v for k, v in memory.items() if os.path.isfile(k)} | {key: [*now, digest]})
-    return digest
+    """The sha256 of a file's bytes; one that is unchanged since it was hashed is not read again. Raises UsageError."""
+    try:
+        with open(path, "rb"):
+            return hash_file(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cards.schema import ModelCard, Weights
 from harness.files.addresses import offline as is_offline
 from harness.files.addresses import page
 from harness.files.download import Progress, copy
-from harness.models.weights.locate import Located, file_name, locate_entry, looked_in, placed, record, weights_folder
+from harness.models.weights.locate import Located, file_name, locate_entry, looked_in, placed_card, record, weights_folder
 from harness.models.weights.sources import FetchFailed, fetch, ordered
 from harness.runtime.errors import RunError, UsageError, listed, near
 
 _log = logging.getLogger(__package__)
 
 
-def get(
-    card: ModelCard,
-    use: str | None = None,
-    progress: Progress | None = None,
-    *,
-    offline: bool = False,
-) -> list[Path]:
+def get(card: ModelCard, use: str | None = None, progress: Progress | None = None, *, offline: bool = False) -> list[Path]:
     """Bring a card's files into the weights folder, so that the folder can be copied to a machine without a network.
 
     What lies in another cache is copied from there.
@@ -49,7 +43,11 @@ def get(
     located = {entry: locate_entry(entry) for entry in entries}
     missing = [e for e, found in located.items() if not found.fault and (found.path is None or found.other)]
     if missing and not is_offline(offline):
-        _log.info(_announced(card, missing))
+        unknown = sum(not entry.bytes for entry in missing)
+        size = f"{_size(sum(entry.bytes for entry in missing))}{f' and {unknown} of unknown size' if unknown else ''}"
+        amount = size if unknown < len(missing) else "sizes not known"
+        names = ", ".join(file_name(entry) for entry in missing)
+        _log.info(f"{card.name}: {len(missing)} weight file{'s' * (len(missing) > 1)} to fetch ({amount}): {names}")
     problems: list[str] = []
     paths: list[Path] = []
     failed: list[Weights] = []
@@ -66,16 +64,7 @@ def get(
     return paths
 
 
-def _announced(card: ModelCard, missing: list[Weights]) -> str:
-    unknown = sum(not entry.bytes for entry in missing)
-    size = _size(sum(entry.bytes for entry in missing))
-    amount = f"{size}{f' and {unknown} of unknown size' if unknown else ''}" if unknown < len(missing) else "sizes not known"
-    names = ", ".join(file_name(entry) for entry in missing)
-    return f"{card.name}: {len(missing)} weight file{'s' * (len(missing) > 1)} to fetch ({amount}): {names}"
-
-
 def _got(entry: Weights, found: Located, offline: bool, progress: Progress | None, unreachable: set[str]) -> Path:
-    """The entry's file in the weights folder; raises RunError."""
     target = weights_folder() / file_name(entry)
     if found.fault:
         raise RunError(found.fault)
@@ -88,7 +77,7 @@ def _got(entry: Weights, found: Located, offline: bool, progress: Progress | Non
             if found.path is None:
                 raise
         else:
-            first_use(entry, locate_entry(entry))
+            record(entry, locate_entry(entry))
             return target
     if found.path is None:
         raise RuntimeError("a missing file got past the search")
@@ -97,7 +86,7 @@ def _got(entry: Weights, found: Located, offline: bool, progress: Progress | Non
         target = target.with_name(found.path.name)
     if found.path != target:
         copy(found.path, target)
-    first_use(entry, found)
+    record(entry, found)
     return target
 
 
@@ -136,20 +125,9 @@ def check(card: ModelCard) -> list[CheckedFile]:
     return rows
 
 
-def placed_card(card: ModelCard) -> ModelCard:
-    """The card with `beside:` sources as files: those of an ensemble lie next to it, else where they were when it was made."""
-    return replace(card, weights=tuple(placed(entry, card.path) for entry in card.weights))
-
-
 def use_words(card: ModelCard) -> list[str]:
     """The words that `--weights` may ask for."""
     return list(dict.fromkeys(entry.use for entry in card.weights if entry.use != "always"))
-
-
-def first_use(entry: Weights, found: Located) -> None:
-    """Record the sha256 of a file of which none was known."""
-    if found.path is not None and not found.known:
-        record(entry, found)
 
 
 def described(entry: Weights) -> str:

@@ -30,12 +30,7 @@ def ordered(sources: tuple[str, ...]) -> list[str]:
     return sorted(sources, key=lambda source: next(n for n, start in enumerate(kinds) if source.startswith(start)))
 
 
-def fetch(
-    entry: Weights,
-    *,
-    progress: Progress | None = None,
-    unreachable: set[str] | None = None,
-) -> Path:
+def fetch(entry: Weights, *, progress: Progress | None = None, unreachable: set[str] | None = None) -> Path:
     """Bring an entry's file into the weights folder from the first of its sources that has it whole.
 
     `unreachable` collects the hosts that took no connection, so that several files of one host wait for it once. Raises

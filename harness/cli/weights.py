@@ -15,7 +15,7 @@ from harness.cli import options as o
 from harness.cli.options import Option, echo, options
 
 if TYPE_CHECKING:
-    from harness.models.weights import CheckedFile
+    from harness.models.weights.provide import CheckedFile
 
 _log = logging.getLogger(__package__)
 _USE: Mapping[str, Any] = {"metavar": "WORD", "shell_complete": completion.words("released")}

@@ -236,7 +236,7 @@ def program_identity(program: cards.Program, name: str, card_path: str) -> Progr
     path = find_program(program, name, card_path)
     facts = path.stat()
     table = cards.program_table(program)
-    form: dict[str, str] = {key: table[key] for key in ("matrix", "range", "subsampling") if key in table}
+    form = {key: str(table[key]) for key in ("matrix", "range", "subsampling") if key in table}
     return {
         "command": [Path(program.command[0]).name, *program.command[1:]],
         "version": _version(path, program.version[1:], name, (facts.st_mtime_ns, facts.st_size, facts.st_ino)),

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.statistics.agreement import checked_columns
-from harness.statistics.comparison import MOST_CLUSTERS, Statistic, clusters_of, figures_of
+from harness.statistics.clustered import figures_of
+from harness.statistics.comparison import MOST_CLUSTERS, Statistic, clusters_of
 from harness.statistics.correlations import Floats
 from harness.statistics.intervals import cluster_limit, generator, pooled_clusters
 

@@ -6,12 +6,14 @@ images) is NaN, as in `harness.statistics.correlations`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.runtime.python37 import cached_property
-from harness.statistics.correlations import codes, pair_counts, pearson, standardised, tau_b, tau_b_of
+from harness.statistics.correlations import codes, pair_counts, pearson, spearman, standardised, tau_b, tau_b_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _MOST_CLUSTERS = 256
 """Up to here, sums over units are made once for many rows of weights: units^3 / 2 numbers."""
+LARGEST_CLUSTER = 1500
+"""Images per reference up to which tau-b is bootstrapped; its tables grow with the square."""
 
 
 class ClusteredValues:
@@ -233,6 +237,68 @@ def _codes_by_cluster(x: Floats, cluster: Ints) -> Ints:
     result = np.zeros(len(x), np.int64)
     result[order[1:]] = np.cumsum(new)
     return result
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A model's figures: on all images, with each unit left out, and under resampling (empty when not drawn)."""
+
+    estimate: dict[str, float]
+    deleted: dict[str, Floats]
+    drawn: dict[str, Floats]
+
+
+def figures_of(
+    scores: Sequence[Floats],
+    labels: Floats,
+    cluster: Ints,
+    clusters: int,
+    statistics: Sequence[str],
+    weights: Floats | None = None,
+    orders: Sequence[Floats] | None = None,
+) -> list[Figures]:
+    """Each model's figures on all images, with each cluster left out, and with clusters drawn several times.
+
+    Args:
+        scores: (n,) of each model.
+        labels: (n,).
+        cluster: (n,) each image's cluster (reference), from 0.
+        clusters: how many there are.
+        statistics: which of srcc, plcc, krcc and main.
+        weights: (draws, clusters) how often each cluster is taken; None: none is drawn.
+        orders: (n,) of each model, the scores whose order SRCC and KRCC take; None: those of `scores`.
+
+    Returns:
+        Of each model the figures by name; NaN where one is not defined.
+    """
+    needed = {"srcc", "plcc"} if "main" in statistics else set()
+    needed |= set(statistics) - {"main"}
+    found = []
+    whole: ClusteredPairs | None = None
+    for x, order in zip(scores, scores if orders is None else orders):
+        whole = ClusteredPairs(x, labels, cluster, clusters, whole)
+        ranked = whole if order is x else ClusteredPairs(order, labels, cluster, clusters, whole)
+        estimate: dict[str, float] = {}
+        deleted: dict[str, Floats] = {}
+        drawn: dict[str, Floats] = {}
+        # What many draws are made from serves those without each unit, too.
+        if weights is not None:
+            drawn = {s: getattr(w, s)(weights) for s, w in (("srcc", ranked), ("plcc", whole)) if s in needed}
+            if "krcc" in needed and whole.size.max() <= LARGEST_CLUSTER:
+                drawn["krcc"] = ranked.krcc_resampled(weights)
+        if "srcc" in needed:
+            estimate["srcc"], deleted["srcc"] = spearman(order, labels), ranked.srcc_without_each()
+        if "plcc" in needed:
+            estimate["plcc"], deleted["plcc"] = pearson(x, labels), whole.plcc_without_each()
+        if "krcc" in needed:
+            estimate["krcc"], deleted["krcc"] = ranked.krcc(), ranked.krcc_without_each()
+        if "main" in statistics:
+            estimate["main"] = estimate["srcc"] + estimate["plcc"]
+            deleted["main"] = deleted["srcc"] + deleted["plcc"]
+            if drawn:
+                drawn["main"] = drawn["srcc"] + drawn["plcc"]
+        found.append(Figures(estimate, deleted, drawn))
+    return found
 
 
 def _rank_products(one: ClusteredValues, other: ClusteredValues) -> Floats:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from harness.runtime.errors import UsageError
 from harness.statistics.agreement import FEW_REFERENCES, Columns, checked_columns
-from harness.statistics.clustered import ClusteredPairs
+from harness.statistics.clustered import LARGEST_CLUSTER, Figures, figures_of
 from harness.statistics.correlations import (
     Floats,
     Ints,
@@ -23,7 +23,6 @@ from harness.statistics.correlations import (
     midranks,
     numbered,
     pearson,
-    spearman,
     spearman_within,
 )
 from harness.statistics.intervals import (
@@ -49,8 +48,6 @@ BOOTSTRAP_FROM = 100
 MOST_CLUSTERS = 1000
 _ROUNDING = 1e-12
 """Figures closer than this, with whatever is left out, are the same: their difference is the arithmetic's."""
-_LARGEST_CLUSTER = 1500
-"""Images per reference up to which tau-b is bootstrapped; its tables grow with the square."""
 
 
 @dataclass(frozen=True)
@@ -130,15 +127,6 @@ class PairedComparison:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Figures:
-    """A model's figures: on all images, with each unit left out, and under resampling (empty when not drawn)."""
-
-    estimate: dict[str, float]
-    deleted: dict[str, Floats]
-    drawn: dict[str, Floats]
-
-
 def compare(
     a: ArrayLike,
     b: ArrayLike,
@@ -201,7 +189,7 @@ def compare(
     within_a, within_b = (spearman_within(v, z, cluster, clusters) for v in (x, y))
     differences["srcc_within"] = _difference_within(within_a, within_b, confidence)
     if bootstrap and "krcc" in differences and differences["krcc"].method == "jackknife":
-        notes.append(f"krcc: by the jackknife, because a reference has more than {_LARGEST_CLUSTER} images")
+        notes.append(f"krcc: by the jackknife, because a reference has more than {LARGEST_CLUSTER} images")
     return PairedComparison(
         n=len(x),
         references=clusters,
@@ -230,59 +218,6 @@ def clusters_of(columns: Columns) -> tuple[Ints, int]:
     if columns.cluster is None:
         raise UsageError("a comparison needs the reference of every image (reference_id); 'images' if all are independent")
     return columns.cluster, columns.clusters
-
-
-def figures_of(
-    scores: Sequence[Floats],
-    labels: Floats,
-    cluster: Ints,
-    clusters: int,
-    statistics: Sequence[str],
-    weights: Floats | None = None,
-    orders: Sequence[Floats] | None = None,
-) -> list[Figures]:
-    """Each model's figures on all images, with each cluster left out, and with clusters drawn several times.
-
-    Args:
-        scores: (n,) of each model.
-        labels: (n,).
-        cluster: (n,) each image's cluster (reference), from 0.
-        clusters: how many there are.
-        statistics: which of srcc, plcc, krcc and main.
-        weights: (draws, clusters) how often each cluster is taken; None: none is drawn.
-        orders: (n,) of each model, the scores whose order SRCC and KRCC take; None: those of `scores`.
-
-    Returns:
-        Of each model the figures by name; NaN where one is not defined.
-    """
-    needed = {"srcc", "plcc"} if "main" in statistics else set()
-    needed |= set(statistics) - {"main"}
-    found = []
-    whole: ClusteredPairs | None = None
-    for x, order in zip(scores, scores if orders is None else orders, strict=True):
-        whole = ClusteredPairs(x, labels, cluster, clusters, whole)
-        ranked = whole if order is x else ClusteredPairs(order, labels, cluster, clusters, whole)
-        estimate: dict[str, float] = {}
-        deleted: dict[str, Floats] = {}
-        drawn: dict[str, Floats] = {}
-        # What many draws are made from serves those without each unit, too.
-        if weights is not None:
-            drawn = {s: getattr(w, s)(weights) for s, w in (("srcc", ranked), ("plcc", whole)) if s in needed}
-            if "krcc" in needed and whole.size.max() <= _LARGEST_CLUSTER:
-                drawn["krcc"] = ranked.krcc_resampled(weights)
-        if "srcc" in needed:
-            estimate["srcc"], deleted["srcc"] = spearman(order, labels), ranked.srcc_without_each()
-        if "plcc" in needed:
-            estimate["plcc"], deleted["plcc"] = pearson(x, labels), whole.plcc_without_each()
-        if "krcc" in needed:
-            estimate["krcc"], deleted["krcc"] = ranked.krcc(), ranked.krcc_without_each()
-        if "main" in statistics:
-            estimate["main"] = estimate["srcc"] + estimate["plcc"]
-            deleted["main"] = deleted["srcc"] + deleted["plcc"]
-            if drawn:
-                drawn["main"] = drawn["srcc"] + drawn["plcc"]
-        found.append(Figures(estimate, deleted, drawn))
-    return found
 
 
 def _difference(statistic: str, a: Figures, b: Figures, confidence: float, references: int) -> Difference:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,9 +28,9 @@ from harness.ensembles.assess import (
     scored,
 )  # fmt: skip
 from harness.ensembles.blends import Blend
+from harness.ensembles.chains import Sample, folds, planned, sample
 from harness.ensembles.members import Gathered, fitting_hash, gather
 from harness.ensembles.objective import Objective
-from harness.ensembles.search import Sample, SearchResult, folds, planned, sample, search
 from harness.ensembles.tune_session import meanwhile
 from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
@@ -41,6 +41,9 @@ from harness.results.run_folder import folder_of, locked
 from harness.runtime.errors import UsageError, listed
 from harness.statistics.comparison import compare
 from harness.statistics.correlations import Floats, Ints
+
+if TYPE_CHECKING:
+    from harness.ensembles.search import SearchResult
 
 _log = logging.getLogger(__package__)
 
@@ -291,6 +294,8 @@ def _search(
     wanted: EnsembleRequest,
 ) -> tuple[SearchResult, Path]:
     """The search's outcome, found finished or taken up in the folder that its content names."""
+    from harness.ensembles.search import search  # with Ray Tune, which takes a second
+
     identity = {
         "fitting": fitting_hash(gathered),
         "member_of": gathered.member_of,

@@ -1,12 +1,4 @@
-"""The search: candidates in batches, chains of batches, and Ray Tune that runs the chains.
-
-A candidate is a non-negative share of every column (a member's source under one scaling). Chain 0 starts from what needs no
-search: non-negative least squares over all members and scalings, the same improved by Powell's method (Powell 1964) in the
-objective itself, greedy selection and the mean. The other chains start from random blends. Each further batch varies the
-chain's best blend so far, by less in each step. Chains know nothing of each other, so that what comes out is a function of
-the seed alone, however many of them run side by side. The same is done on every resampling of the fitting images, for the
-estimate of what was really gained; there the chains take turns in having that start, because Powell's method takes longer
-than the rest of a chain.
+"""The search for a blend: Ray Tune runs the chains of candidates (`harness.ensembles.chains`).
 
 Tune runs one trial for each chain, an actor takes chain after chain, the arrays are put into Ray's store once. Killed and asked
 again, the search goes on from the last step of every chain, which the harness keeps itself: Tune's own state is not written
@@ -20,252 +12,25 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+import msgspec
+from ray import tune
 
 from harness.engine.distributed.session import Session, cores, session
-from harness.ensembles import blends
-from harness.ensembles.blends import Blend, Columns
-from harness.ensembles.objective import Objective, objective_values
+from harness.ensembles.blends import Blend
+from harness.ensembles.chains import Chain, ChainState, Plan, Sample, as_blend
+from harness.ensembles.objective import Objective
 from harness.ensembles.tune_session import environment, silence
 from harness.files.atomic import write_json
-from harness.models.score_scaling import Scaling, weighted
 from harness.runtime.errors import RunError
-from harness.runtime.progress import progress
-from harness.statistics.correlations import Floats, Ints, midranks
-from harness.statistics.intervals import generator
+from harness.runtime.progress import Step, progress
 
 _log = logging.getLogger(__package__)
 
 NAME, DONE, CHAINS = "tune", "search.json", "chains"
-FOLDS = 5
-_AT_ONCE = 1 << 20
-"""Blended scores that are held at once."""
-_STEPS = 4
-_POWELL_EVALUATIONS = 1000
-"""Of the objective, by Powell's method, for each sample."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How many candidates are judged in which chain and step."""
-
-    sizes: tuple[tuple[int, ...], ...]
-    """sizes[chain][step]"""
-
-    @property
-    def total(self) -> int:
-        """Candidates in all."""
-        return sum(map(sum, self.sizes))
-
-
-def planned(trials: int, chains: int = 4) -> Plan:
-    """`trials` candidates spread over chains and steps as evenly as they go."""
-    chains = max(1, min(chains, trials // 50))
-    cells = chains * _STEPS
-    each = [trials // cells + (i < trials % cells) for i in range(cells)]
-    return Plan(tuple(tuple(each[c::chains]) for c in range(chains)))
-
-
-def first(seed: int, chain: int, size: int, columns: Columns, given: Sequence[Blend] = ()) -> Floats:
-    """A chain's first batch (size, columns): `given` blends, then random subsets of the members with one column each."""
-    draw = generator(seed, f"ensemble|{chain}|0")
-    usable = np.array([bool(own) for own in columns.by_member])
-    members = len(usable)
-    count = 1 + draw.integers(0, usable.sum(), size)
-    order = np.argsort(np.where(usable, draw.random((size, members)), 2.0), axis=1)
-    inside = np.zeros((size, members), dtype=bool)
-    np.put_along_axis(inside, order, np.arange(members) < count[:, None], axis=1)
-    drawn = np.where(inside, draw.exponential(size=(size, members)), 0.0)
-    shares = np.zeros((size, len(columns.spread)))
-    shares[np.arange(size)[:, None], _columns_drawn(draw, size, columns)] += drawn
-    for row, blend in enumerate(given[:size]):
-        if (found := shares_of(blend, columns)) is not None:
-            shares[row] = found
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
-
-
-def varied(seed: int, chain: int, step: int, size: int, columns: Columns, best: Floats) -> Floats:
-    """A later batch (size, columns): `best` (columns,) with shares, columns and membership varied, by less in each step."""
-    draw = generator(seed, f"ensemble|{chain}|{step}")
-    members = len(columns.by_member)
-    shares = best * np.exp(draw.normal(0, 2.0**-step, (size, len(best))))
-    leaves_or_joins = draw.random((size, members)) < 0.5 / members
-    moves = draw.random((size, members)) < 1 / members
-    joined = draw.exponential(0.2, (size, members))
-    others = _columns_drawn(draw, size, columns)
-    for member, own in enumerate(columns.by_member):
-        if not own:
-            continue
-        each = list(own)
-        held = shares[:, each].sum(axis=1)
-        takes_part = bool(best[each].sum() > 0)
-        # A member that moves to another column keeps its share; one that was left out joins with a random one.
-        new = np.where(takes_part, held, joined[:, member])
-        rows = leaves_or_joins[:, member] | (moves[:, member] & takes_part)
-        shares[np.ix_(rows, np.array(each))] = 0.0
-        stays = rows & ~(leaves_or_joins[:, member] & takes_part)
-        shares[stays, others[stays, member]] = new[stays]
-    shares[shares.sum(axis=1) == 0] = best
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
-
-
-def judge(shares: Floats, columns: Columns, labels: Floats, name: Objective) -> Floats:
-    """The objective (candidates,) of each candidate (candidates, columns) on the images that the columns hold."""
-    figures = np.empty(len(shares))
-    size = max(1, _AT_ONCE // columns.values.shape[1])
-    for start in range(0, len(figures), size):
-        rows = slice(start, start + size)
-        figures[rows] = objective_values(name, (shares[rows] / columns.spread) @ columns.values, labels)
-    return figures
-
-
-def powell(start: Blend, columns: Columns, labels: Floats, name: Objective) -> Blend:
-    """`start` improved by Powell's method in the objective itself, with weights of at least 0; `start` if nothing is gained."""
-    from scipy.optimize import minimize
-
-    begun = shares_of(start, columns)
-    if begun is None:
-        return start
-    inside = np.flatnonzero(begun)
-    values, ranked = columns.values[inside] / columns.spread[inside, None], midranks(labels)
-
-    def loss(shares: Floats) -> float:
-        figure = float(objective_values(name, (np.abs(shares) @ values)[None], labels, ranked)[0])
-        return -figure if np.isfinite(figure) else 1e9
-
-    found = minimize(loss, begun[inside], method="Powell", options={"maxfev": _POWELL_EVALUATIONS, "xtol": 1e-5, "ftol": 1e-9})
-    if not found.fun < loss(begun[inside]):
-        return start
-    better = np.zeros(len(begun))
-    better[inside] = np.abs(np.atleast_1d(found.x))
-    return as_blend(better / better.sum(), columns)
-
-
-def as_blend(shares: Floats, columns: Columns) -> Blend:
-    """A candidate (columns,) as a blend: a member with several scalings takes part with their weighted sum."""
-    parts: dict[int, list[tuple[Scaling, float]]] = {}
-    for column in np.flatnonzero(shares > 0):
-        weight = float(shares[column] / columns.spread[column])
-        parts.setdefault(int(columns.source[column]), []).append((columns.scalings[column], weight))
-    return blends.of_parts(parts)
-
-
-def shares_of(blend: Blend, columns: Columns) -> Floats | None:
-    """The candidate (columns,) that is `blend`, summing to one; None where its scalings are not among the columns."""
-    place = {(int(s), scale): c for c, (s, scale) in enumerate(zip(columns.source, columns.scalings, strict=True))}
-    shares = np.zeros(len(columns.spread))
-    for source, scaling, weight in zip(blend.sources, blend.scalings, blend.weights, strict=True):
-        for part, own in weighted(scaling):
-            column = place.get((source, part))
-            if column is None:
-                return None
-            shares[column] += weight * own * columns.spread[column]
-    return np.asarray(shares / shares.sum())
-
-
-def _columns_drawn(draw: np.random.Generator, size: int, columns: Columns) -> Ints:
-    """(size, members): for each member one of its columns, 0 where it has none."""
-    drawn = draw.random((size, len(columns.by_member)))
-    picked = [np.array(own or (0,))[(drawn[:, m] * max(1, len(own))).astype(np.int64)] for m, own in enumerate(columns.by_member)]
-    return np.stack(picked, axis=1)
-
-
-class Sample(NamedTuple):
-    """What is fitted to: all fitting images, or those outside a fold. `simple` are the blends that need no search."""
-
-    columns: Columns
-    labels: Floats
-    simple: Mapping[str, Blend]
-
-
-def folds(reference_ids: Sequence[str], seed: int) -> list[Ints]:
-    """Positions held out by each fold: whole references, at most `FOLDS` groups of them; none where there is one reference."""
-    known = sorted(set(reference_ids))
-    if len(known) < 2:
-        return []
-    count = min(FOLDS, len(known))
-    order = generator(seed, "ensemble folds").permutation(len(known))
-    fold_of = {known[i]: place % count for place, i in enumerate(order)}
-    each = np.array([fold_of[r] for r in reference_ids])
-    return [np.flatnonzero(each == fold) for fold in range(count)]
-
-
-def sample(
-    scores: Floats, labels: Floats, member_of: Sequence[int], kinds: Sequence[str], name: Objective, *, one_scaling: bool = False
-) -> Sample:
-    """What a search over `scores` (sources, n) and `labels` (n,) starts from."""
-    own = [list(member_of).index(m) for m in range(max(member_of) + 1)]
-    fits = blends.Fits(scores, labels)
-    simple = {
-        "mean": blends.mean(fits, own),
-        "greedy": blends.greedy(fits, own, name),
-        "least-squares": blends.least_squares(fits, own, ("logistic",) if one_scaling else tuple(kinds)),
-    }
-    return Sample(blends.columns(fits, member_of, kinds), labels, simple)
-
-
-@dataclass
-class Chain:
-    """One chain on all samples. `best` and `figures` hold its best candidate on each, `trace` every figure on the first."""
-
-    seed: int
-    number: int
-    plan: Plan
-    samples: Sequence[Sample]
-    objective: Objective
-    step: int = 0
-    best: list[Floats] = field(default_factory=list)
-    figures: list[float] = field(default_factory=list)
-    trace: list[list[float]] = field(default_factory=list)
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """How many candidates each step has."""
-        return self.plan.sizes[self.number]
-
-    @property
-    def done(self) -> bool:
-        """Whether all steps were made."""
-        return self.step == len(self.sizes)
-
-    def advance(self) -> None:
-        """Judge the next batch of each sample."""
-        size = self.sizes[self.step]
-        for place, (columns, labels, _) in enumerate(self.samples):
-            if self.step == 0:
-                batch = first(self.seed, self.number, size, columns, self._start(place) if size else ())
-                self.best.append(batch[0] if size else first(self.seed, self.number, 1, columns)[0])
-                self.figures.append(-np.inf)
-            else:
-                batch = varied(self.seed, self.number, self.step, size, columns, self.best[place])
-            figures = judge(batch, columns, labels, self.objective)
-            top = int(figures.argmax()) if len(figures) else 0
-            if len(figures) and figures[top] > self.figures[place]:
-                self.best[place], self.figures[place] = batch[top], float(figures[top])
-            if place == 0:
-                self.trace.append([float(f) for f in figures])
-        self.step += 1
-
-    def _start(self, place: int) -> list[Blend]:
-        """What one chain of each sample starts from, the strongest first; the others find their own way."""
-        if self.number != place % len(self.plan.sizes):
-            return []
-        columns, labels, simple = self.samples[place]
-        return [powell(simple["least-squares"], columns, labels, self.objective), *reversed(list(simple.values()))]
-
-    def state(self) -> dict[str, Any]:
-        """Where it stands, as plain values."""
-        best = [shares.tolist() for shares in self.best]
-        return {"step": self.step, "best": best, "figures": list(self.figures), "trace": self.trace}
-
-    def take_up(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
-        self.step, self.figures, self.trace = state["step"], list(state["figures"]), [list(t) for t in state["trace"]]
-        self.best = [np.array(shares) for shares in state["best"]]
 
 
 class SearchResult(NamedTuple):
@@ -273,6 +38,61 @@ class SearchResult(NamedTuple):
 
     blends: list[Blend]
     trace: list[list[list[float]]]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What every chain works with, and where those stand that were begun before."""
+
+    samples: Sequence[Sample]
+    plan: Plan
+    seed: int
+    objective: Objective
+    begun: Mapping[int, ChainState]
+
+    def chain(self, number: int, state: ChainState | None = None) -> Chain:
+        """The chain of this number, at `state`, or where it stood."""
+        chain = Chain(self.seed, number, self.plan, self.samples, self.objective)
+        if state := state or self.begun.get(number):
+            chain.take_up(state)
+        return chain
+
+
+class _Batches(tune.Trainable):
+    """A chain as Tune sees it: a step judges a batch."""
+
+    def setup(self, config: Mapping[str, Any], given: _Given | None = None) -> None:
+        if given is not None:
+            self.given = given
+        self.chain = self.given.chain(config["chain"])
+
+    def reset_config(self, new_config: Mapping[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, object]:
+        self.chain.advance()
+        # Tune's own state is JSON; text keeps it from flattening a thousand numbers into columns.
+        return {"state": json.dumps(asdict(self.chain.state())), "best": self.chain.figures[0], "done": self.chain.done}
+
+
+class _Keeper(tune.Callback):
+    """Writes down where each chain stands, and shows it."""
+
+    def __init__(self, folder: Path, found: Session, states: dict[int, ChainState], objective: Objective, shown: Step) -> None:
+        self.folder, self.found, self.states, self.objective, self.shown = folder, found, states, objective, shown
+        self.recorded: set[int] = set()
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **_: Any) -> None:
+        number = trial.config["chain"]
+        self.states[number] = msgspec.convert(json.loads(result["state"]), ChainState)
+        write_json(self.folder / CHAINS / f"{number}.json", asdict(self.states[number]))
+        if number not in self.recorded:
+            # The chain's worker is there now: what a kill leaves is ended at the next start.
+            self.recorded.add(number)
+            self.found.record()
+        best = max(figure for state in self.states.values() for figure in state.figures[:1])
+        self.shown(_judged(self.states), f"best {self.objective} {best:.5f}")
 
 
 def search(
@@ -300,20 +120,19 @@ def search(
         RunError: A chain failed.
         UsageError: The cluster has fewer CPUs than `concurrency`.
     """
-    states = _finished(folder / DONE)
+    states: list[ChainState] | None = None
+    with contextlib.suppress(OSError, ValueError):
+        states = msgspec.convert(json.loads((folder / DONE).read_text(encoding="utf-8")), list[ChainState])
     if states is None:
         most = len(plan.sizes) if concurrency is None else min(len(plan.sizes), concurrency)
         with session(address, cpus=min(most, cores()) if address is None else 1, folder=folder) as found, environment():
             there = cores() if address is None else sum(node.cpus for node in found.nodes())
-            states = _run(given(), plan, seed, name, folder, found, min(most, there))
-        write_json(folder / DONE, states)
+            states = _run(_Given(given(), plan, seed, name, _kept(folder, plan)), folder, found, min(most, there))
+        write_json(folder / DONE, [asdict(state) for state in states])
         shutil.rmtree(folder / CHAINS, ignore_errors=True)
     samples = given()
-    walked = []
-    for number, state in enumerate(states):
-        chain = Chain(seed, number, plan, samples, name)
-        chain.take_up(state)
-        walked.append(chain)
+    known = _Given(samples, plan, seed, name, {})
+    walked = [known.chain(number, state) for number, state in enumerate(states)]
     best = []
     for place, sample in enumerate(samples):
         top = max(walked, key=lambda chain: chain.figures[place])  # of equal ones the first
@@ -321,87 +140,34 @@ def search(
     return SearchResult(best, [chain.trace for chain in walked])
 
 
-def _finished(path: Path) -> list[dict[str, Any]] | None:
-    with contextlib.suppress(OSError, ValueError):
-        states: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return states
-    return None
-
-
-def _kept(folder: Path, plan: Plan) -> dict[int, dict[str, Any]]:
+def _kept(folder: Path, plan: Plan) -> dict[int, ChainState]:
     """Where each chain stood when the search was cut off, by number."""
     kept = {}
     for number in range(len(plan.sizes)):
         with contextlib.suppress(OSError, ValueError):
-            kept[number] = json.loads((folder / CHAINS / f"{number}.json").read_text(encoding="utf-8"))
+            text = (folder / CHAINS / f"{number}.json").read_text(encoding="utf-8")
+            kept[number] = msgspec.convert(json.loads(text), ChainState)
     return kept
 
 
-def _run(
-    samples: Sequence[Sample],
-    plan: Plan,
-    seed: int,
-    name: Objective,
-    folder: Path,
-    found: Session,
-    side_by_side: int,
-) -> list[dict[str, Any]]:
-    """Each chain's last state, by number."""
-    from ray import tune
+def _judged(states: Mapping[int, ChainState]) -> int:
+    """How many candidates were judged."""
+    return sum(len(figures) for state in states.values() for figures in state.trace)
 
-    states = _kept(folder, plan)
+
+def _run(given: _Given, folder: Path, found: Session, side_by_side: int) -> list[ChainState]:
+    """Each chain's last state, by number."""
+    states = dict(given.begun)
     if states:
         _log.info("the search goes on where it was cut off")
-    left = [number for number, sizes in enumerate(plan.sizes) if states.get(number, {}).get("step") != len(sizes)]
-
-    shown: list[Callable[..., None]] = []
-    written_down: set[int] = set()
-
-    def judged() -> int:
-        return sum(len(figures) for state in states.values() for figures in state["trace"])
-
-    class Batches(tune.Trainable):
-        """A chain as Tune sees it: a step judges a batch."""
-
-        def setup(self, config: dict[str, Any], given: Any = None) -> None:
-            if given is not None:
-                self.samples, self.begun = given
-            number = config["chain"]
-            self.chain = Chain(seed, number, plan, self.samples, name)
-            if number in self.begun:
-                self.chain.take_up(self.begun[number])
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.setup(new_config)
-            return True
-
-        def step(self) -> dict[str, Any]:
-            self.chain.advance()
-            # Tune's own state is JSON; text keeps it from flattening a thousand numbers into columns.
-            return {"state": json.dumps(self.chain.state()), "best": self.chain.figures[0], "done": self.chain.done}
-
-    class Keeper(tune.Callback):
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-            number = trial.config["chain"]
-            states[number] = json.loads(result["state"])
-            write_json(folder / CHAINS / f"{number}.json", states[number])
-            if number not in written_down:
-                # The chain's worker is there now: what a kill leaves is ended at the next start.
-                written_down.add(number)
-                found.record()
-            best = max(figure for state in states.values() for figure in state["figures"][:1])
-            for show in shown:
-                show(judged(), f"best {name} {best:.5f}")
-
+    left = [n for n, sizes in enumerate(given.plan.sizes) if n not in states or states[n].step != len(sizes)]
     place = folder.absolute() / NAME  # Ray takes a relative path for an address without a scheme
     (folder / CHAINS).mkdir(parents=True, exist_ok=True)
     shutil.rmtree(place, ignore_errors=True)
     if left:
-        with silence(), progress("search", plan.total, done=judged(), unit="candidates") as step:
-            shown.append(step)
-            trainable = tune.with_parameters(Batches, given=(list(samples), dict(states)))
+        with silence(), progress("search", given.plan.total, done=_judged(states), unit="candidates") as step:
             tuner = tune.Tuner(
-                tune.with_resources(trainable, {"cpu": 1}),
+                tune.with_resources(tune.with_parameters(_Batches, given=given), {"cpu": 1}),
                 param_space={"chain": tune.grid_search(left)},
                 tune_config=tune.TuneConfig(metric="best", mode="max", reuse_actors=True, max_concurrent_trials=side_by_side),
                 run_config=tune.RunConfig(
@@ -409,7 +175,7 @@ def _run(
                     storage_path=str(place.parent),
                     verbose=0,
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                    callbacks=[Keeper()],
+                    callbacks=[_Keeper(folder, found, states, given.objective, step)],
                 ),
             )
             results = tuner.fit()

@@ -14,23 +14,28 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import optuna
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
 
 from harness.cards.schema import Tunable
 from harness.engine.distributed.worker import share_threads
-from harness.engine.request import Plan, Request, make_plan
+from harness.engine.request import Plan
 from harness.engine.run import execute, train
-from harness.ensembles.objective import Objective
+from harness.ensembles.trial import Failure, Task, Trial, planned
 from harness.ensembles.tune_session import environment, silence
 from harness.runtime import logs
 from harness.runtime.errors import HarnessError, RunError, UsageError
-from harness.runtime.progress import progress
+from harness.runtime.progress import Step, progress
 from harness.runtime.text import one_line
 
 if TYPE_CHECKING:
-    from harness.datasets import Dataset
     from harness.engine.distributed.workers import Workers
 
 _log = logging.getLogger(__package__)
@@ -42,44 +47,71 @@ _WORST = -2.0
 NAME = "tune"
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One setting's training: how far it went, and how it stood on the validation part there."""
+class _Keeper(tune.Callback):
+    """Keeps what became of every trial, and shows it; `fatal` is what all trials will meet."""
 
-    settings: Mapping[str, Any]
-    epochs: int
-    figure: float | None
-    stopped: bool
-    folder: str
-    problem: str = ""
-    """Why it failed; empty where it did not."""
+    def __init__(
+        self,
+        task: Task,
+        own: Mapping[str, Any],
+        count: int,
+        team: Workers,
+        keep: Callable[[Sequence[Trial]], None],
+        shown: Step,
+    ) -> None:
+        self.task, self.own, self.count, self.team, self.keep, self.shown = task, own, count, team, keep, shown
+        self.known: list[Any] = []
+        self.died: dict[str, str] = {}
+        self.fatal: Failure | None = None
+
+    def so_far(self) -> list[Trial]:
+        """Every trial as it stands."""
+        rows = []
+        for trial in self.known:
+            settings, result = dict(trial.config), trial.last_result or {}
+            epochs, problem = int(result.get("epoch", 0)), str(self.died.get(trial.trial_id) or result.get("problem", ""))
+            figure = None if problem or "figure" not in result else float(result["figure"])
+            stopped = trial.is_finished() and not problem and epochs < self.task.epochs
+            rows.append(Trial(settings, epochs, figure, stopped, str(result.get("folder", "")), problem))
+        return rows
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        # The trial's worker is there now: what a kill leaves is ended at the next start.
+        self.team.session.record()
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **_: Any) -> None:
+        self.known = list(trials)
+        if result.get("problem") and _shared(result, trial.config, self.own):
+            self.fatal = self.fatal or Failure(result["problem"], usage=bool(result["usage"]))
+        ended = [t for t in trials if t.is_finished()]
+        epochs = sum(self.task.epochs if t in ended else int((t.last_result or {}).get("epoch", 0)) for t in trials)
+        figures = [f for t in trials if (f := (t.last_result or {}).get("figure")) is not None and f > _WORST]
+        best = f", best {self.task.objective} {max(figures):.4f}" if figures else ""
+        self.shown(epochs, f"{len(ended)} of {self.count} trials{best}")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self.known = list(trials)
+        self.keep(self.so_far())
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self.known = list(trials)
+        self.died[trial.trial_id] = _death(trial.get_pickled_error())
+        if dict(trial.config) == dict(self.own):
+            self.fatal = self.fatal or Failure(self.died[trial.trial_id], usage=False)
+        self.keep(self.so_far())
 
 
-@dataclass(frozen=True)
-class Task:
-    """What every trial is told besides its settings."""
+class _EndAll(tune.Stopper):
+    """Ends all trials once one met what all will meet."""
 
-    request: Request
-    """Of one training in one process."""
-    objective: Objective
-    epochs: int
-    here: str
-    """The folder that relative paths start from."""
-    threads: int
+    def __init__(self, keeper: _Keeper) -> None:
+        self.keeper = keeper
 
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        return False
 
-@dataclass(frozen=True)
-class Failure:
-    """What all trials will meet."""
-
-    text: str
-    usage: bool
-    """Whether the request cannot be served, so that the command's exit status is 2."""
-
-
-def planned(request: Request, settings: Mapping[str, Any], data: Dataset | None = None) -> Plan:
-    """The plan of the request under a trial's settings."""
-    return make_plan(replace(request, settings={**request.settings, **settings}), data)
+    def stop_all(self) -> bool:
+        return self.keeper.fatal is not None
 
 
 def run_trials(
@@ -110,67 +142,15 @@ def run_trials(
     Raises:
         UsageError, RunError: The first trial failed other than by its own settings, or a later one met what all will meet.
     """
-    import optuna
-    from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
-    from ray.tune.search.optuna import OptunaSearch
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     recipe, length = first.card.recipe, task.epochs
     assert recipe is not None
-    known: list[Any] = []
-    """Tune's own trials, as its callbacks hand them over."""
-    died: dict[str, str] = {}
-    fatal: list[Failure] = []
-
-    def so_far() -> list[Trial]:
-        rows = []
-        for trial in known:
-            settings, result = dict(trial.config), trial.last_result or {}
-            epochs, problem = int(result.get("epoch", 0)), str(died.get(trial.trial_id) or result.get("problem", ""))
-            figure = None if problem or "figure" not in result else float(result["figure"])
-            stopped = trial.is_finished() and not problem and epochs < length
-            rows.append(Trial(settings, epochs, figure, stopped, str(result.get("folder", "")), problem))
-        return rows
-
-    class Keeper(tune.Callback):
-        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            # The trial's worker is there now: what a kill leaves is ended at the next start.
-            team.session.record()
-
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-            known[:] = trials
-            if result.get("problem") and _shared(result, trial.config, own):
-                fatal.append(Failure(result["problem"], usage=bool(result["usage"])))
-            ended = [t for t in trials if t.is_finished()]
-            epochs = sum(length if t in ended else int((t.last_result or {}).get("epoch", 0)) for t in trials)
-            figures = [f for t in trials if (f := (t.last_result or {}).get("figure")) is not None and f > _WORST]
-            best = f", best {task.objective} {max(figures):.4f}" if figures else ""
-            step(epochs, f"{len(ended)} of {count} trials{best}")
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            known[:] = trials
-            keep(so_far())
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            known[:] = trials
-            died[trial.trial_id] = _death(trial.get_pickled_error())
-            if dict(trial.config) == dict(own):
-                fatal.append(Failure(died[trial.trial_id], usage=False))
-            keep(so_far())
-
-    class EndAll(tune.Stopper):
-        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-            return False
-
-        def stop_all(self) -> bool:
-            return bool(fatal)
-
-    needs: dict[str, Any] = {"cpu": team.share.threads, **({"gpu": team.share.gpus} if team.share.gpus else {})}
+    needs: dict[str, float] = {"cpu": team.share.threads, **({"gpu": team.share.gpus} if team.share.gpus else {})}
     what, total = f"tuning {first.card.name}", count * length
     shutil.rmtree(folder / NAME, ignore_errors=True)
     try:
         with environment(), silence(), progress(what, total, unit="epochs") as step:
+            keeper = _Keeper(task, own, count, team, keep, step)
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(_trial, task=task), needs),
                 param_space={name: _domain(values, own[name]) for name, values in space.items()},
@@ -189,17 +169,17 @@ def run_trials(
                     ),
                 ),
                 run_config=tune.RunConfig(
-                    name=NAME, storage_path=str(folder.absolute()), verbose=0, callbacks=[Keeper()], stop=EndAll()
+                    name=NAME, storage_path=str(folder.absolute()), verbose=0, callbacks=[keeper], stop=_EndAll(keeper)
                 ),
             )
             tuner.fit()
     finally:
         shutil.rmtree(folder / NAME, ignore_errors=True)
-    tried = so_far()
+    tried = keeper.so_far()
     keep(tried)
-    if fatal:
-        kind = UsageError if fatal[0].usage else RunError
-        raise kind(f"{first.card.name}: {fatal[0].text} (no further trial was begun; what is trained is kept)")
+    if keeper.fatal:
+        kind = UsageError if keeper.fatal.usage else RunError
+        raise kind(f"{first.card.name}: {keeper.fatal.text} (no further trial was begun; what is trained is kept)")
     return tried
 
 
@@ -220,10 +200,8 @@ def _death(error: Exception | None) -> str:
     return "its process is gone (perhaps too little memory)"
 
 
-def _trial(config: dict[str, Any], task: Task) -> None:
+def _trial(config: Mapping[str, Any], task: Task) -> None:
     """One training, in a worker of Tune's; what it meets is reported, not raised."""
-    from ray import tune
-
     os.chdir(task.here)
     importlib.import_module("torch")  # before its threads are set
     share_threads(task.threads)
@@ -245,22 +223,33 @@ def _trial(config: dict[str, Any], task: Task) -> None:
         if reported < task.epochs:
             train(plan, report)
     except Exception as error:
-        tune.report({"epoch": reported, "figure": _WORST, "folder": place} | _facts(error, begun=begun))
+        tune.report({"epoch": reported, "figure": _WORST, "folder": place} | _fault(error, begun=begun)._asdict())
 
 
-def _facts(error: Exception, *, begun: bool) -> dict[str, Any]:
-    """A trial's failure as plain values. `begun`: whether its training had begun, so that its settings fit together."""
+class _Fault(NamedTuple):
+    """A trial's failure as plain values."""
+
+    problem: str
+    own: bool
+    """Whether other settings may do better: it diverged, or wanted too much memory."""
+    usage: bool
+    input: bool
+    """Whether an image or a disk could not be read or written."""
+
+
+def _fault(error: Exception, *, begun: bool) -> _Fault:
+    """`begun`: whether its training had begun, so that its settings fit together."""
     from harness.engine.trainer import Diverged
 
     text = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
     causes = [e for e in (error, error.__cause__) if e is not None]
     memory = any(isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError" for e in causes)
-    return {
-        "problem": one_line(text)[:1000],
-        "own": memory or isinstance(error, Diverged),
-        "usage": isinstance(error, UsageError),
-        "input": (begun and isinstance(error, UsageError)) or any(isinstance(e, OSError) for e in causes),
-    }
+    return _Fault(
+        one_line(text)[:1000],
+        own=memory or isinstance(error, Diverged),
+        usage=isinstance(error, UsageError),
+        input=(begun and isinstance(error, UsageError)) or any(isinstance(e, OSError) for e in causes),
+    )
 
 
 def finish_best(task: Task, settings: Mapping[str, Any], team: Workers) -> None:
@@ -268,8 +257,6 @@ def finish_best(task: Task, settings: Mapping[str, Any], team: Workers) -> None:
 
     The record lies in the run's folder afterwards.
     """
-    import ray
-
     options = {"num_cpus": team.share.threads, "num_gpus": team.share.gpus, "max_retries": 0}
     try:
         messages: list[tuple[int, str]] = ray.get(ray.remote(_test).options(**options).remote(task, dict(settings)))
@@ -296,8 +283,6 @@ def _test(task: Task, settings: Mapping[str, Any]) -> list[tuple[int, str]]:
 
 def _domain(values: Tunable, now: Any) -> Any:
     """The setting's values as Tune knows them; whole numbers where the card has one."""
-    from ray import tune
-
     if values.choices:
         return tune.choice(list(values.choices))
     assert values.low is not None
@@ -308,7 +293,7 @@ def _domain(values: Tunable, now: Any) -> Any:
     return tune.loguniform(values.low, values.high) if values.log else tune.uniform(values.low, values.high)
 
 
-def _epochs(folder: Path) -> list[dict[str, Any]]:
+def _epochs(folder: Path) -> list[Mapping[str, Any]]:
     """The epochs that an earlier call has trained."""
     try:
         return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]

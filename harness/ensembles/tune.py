@@ -31,7 +31,7 @@ from harness.engine.run import Outcome, execute
 from harness.ensembles import card as cards
 from harness.ensembles import tables
 from harness.ensembles.objective import Objective
-from harness.ensembles.trials import Task, Trial, finish_best, planned, run_trials
+from harness.ensembles.trial import Task, Trial, planned
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.models import find_model
 from harness.results import processes
@@ -61,20 +61,23 @@ class Tuned:
     best: Trial
     outcome: Outcome
 
-    def json(self) -> dict[str, Any]:
+    def results(self) -> list[Mapping[str, Any]]:
+        """The figures of the validation and the test part."""
+        rows = [result(self.outcome.folder, self.outcome.record, part) for part in PARTS]
+        kept = ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "main", "ci")
+        return [
+            {"dataset": row["dataset"], "part": part, "member": self.card.stem, **{k: row[k] for k in kept}}
+            for part, row in zip(PARTS, rows, strict=True)
+        ]
+
+    def json(self) -> dict[str, object]:
         """The document of `harness tune --json`."""
-        results = []
-        for part in PARTS:
-            row = result(self.outcome.folder, self.outcome.record, part)
-            results.append({"dataset": row["dataset"], "part": part, "member": self.card.stem} | {
-                k: row[k] for k in ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "main", "ci")
-            })  # fmt: skip
         return {
             "card": str(self.card),
             "folder": str(self.folder),
             "trials": [asdict(t) for t in self.trials],
             "best": asdict(self.best),
-            "results": results,
+            "results": self.results(),
         }
 
     def __str__(self) -> str:
@@ -87,7 +90,7 @@ class Tuned:
         figures = [
             [row["part"], *(with_interval(row[f], (row["ci"] or {}).get(f)) for f in ("srcc", "plcc")),
              *(number(row[f]) for f in ("plcc_fitted", "krcc", "main"))]
-            for row in self.json()["results"]
+            for row in self.results()
         ]  # fmt: skip
         tested = tables.table((self.card.stem, "SRCC [95 %]", "PLCC [95 %]", "fitted", "KRCC", "main"), figures)
         notes = [
@@ -178,6 +181,8 @@ def _tried(
     folder: Path,
 ) -> list[Trial]:
     """All trials, the best of them tested; on this machine's Ray or on the cluster's."""
+    from harness.ensembles.trials import finish_best, run_trials  # with Ray Tune, which takes a second
+
     recipe = first.card.recipe
     assert recipe is not None
     own = {name: _settings(first.card)[name] for name in space}
@@ -271,7 +276,7 @@ def _refuse_values(model: ModelCard, space: Mapping[str, Tunable]) -> None:
         raise UsageError("\n".join(problems))
 
 
-def _settings(model: ModelCard) -> dict[str, Any]:
+def _settings(model: ModelCard) -> dict[str, object]:
     groups = {
         "model": dict(model.model),
         "protocol": asdict(model.protocol),
@@ -323,7 +328,7 @@ def _plot(path: Path, tried: Sequence[Trial], objective: Objective) -> None:
         axes.step(known, [best[i] for i in known], where="post", label="best so far")
 
 
-def _table(path: Path, outcome: Outcome, model: ModelCard) -> dict[str, Any]:
+def _table(path: Path, outcome: Outcome, model: ModelCard) -> dict[str, object]:
     """The model's card with the run's settings, as the table that its TOML holds; what others published is not of these."""
     card: dict[str, Any] = json.loads(json.dumps(asdict(outcome.record.cards.model)))
     card |= {"name": path.stem, "title": f"{model.title}, tuned on {outcome.record.dataset}", "class": card.pop("class_")}
@@ -340,7 +345,7 @@ def _without_empty(value: Any) -> Any:
 
 def _mirror(tuned: Tuned, request: Request) -> None:
     """MLflow: a run for the tuning with the best's figures, and one below it for each trial."""
-    rows = {row["part"]: row for row in tuned.json()["results"]}
+    rows = {row["part"]: row for row in tuned.results()}
     facts = {"model": tuned.model, "objective": tuned.objective, "trials": len(tuned.trials), "seed": request.seed}
     facts |= {f"best.{name}": value for name, value in tuned.best.settings.items()}
     children = [

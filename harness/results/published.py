@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from harness.cards.schema import Published
 from harness.results.record import Figures, Record, RepeatsRecord
@@ -66,7 +65,7 @@ class PublishedComparison:
         """Where theirs was read."""
         return source_of(self.entry)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Plain values, for JSON."""
         return {
             "source": self.source,

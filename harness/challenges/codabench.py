@@ -120,12 +120,12 @@ def competition(
     return head + str(yaml.safe_dump(table, sort_keys=False, allow_unicode=True, width=120))
 
 
-def columns(card: ChallengeCard) -> list[Mapping[str, str | int | Sequence[int]]]:
+def columns(card: ChallengeCard) -> list[dict[str, object]]:
     """The leaderboard's columns; the first ranks, and their keys are those of scores.json."""
     terms = card.scoring.terms
     digits = 4 if card.ranking.decimals < 0 else card.ranking.decimals
 
-    def column(name: str, key: str, index: int, sorting: str) -> Mapping[str, str | int]:
+    def column(name: str, key: str, index: int, sorting: str) -> dict[str, object]:
         return {"title": name, "key": key, "index": index, "sorting": sorting, "precision": digits, "hidden": False}
 
     each = [column(term.name, term.name, i, "desc" if rises(term) else "asc") for i, term in enumerate(terms, 1)]

@@ -142,10 +142,10 @@ def _flop(model: Any, height: int, width: int) -> float:
         return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
     def deformable(_: Any, weight: Any, *__: Any, out_shape: Any = None, **___: Any) -> int:
-        return 2 * math.prod(out_shape) * math.prod(weight[1:])
+        return int(2 * math.prod(out_shape) * math.prod(weight[1:]))
 
     def gathered(weight: Any, indices: Any, *_: Any, **__: Any) -> int:
-        return 2 * math.prod(indices) * int(weight[1])
+        return int(2 * math.prod(indices) * weight[1])
 
     missed: dict[Any, Any] = {
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -53,7 +52,7 @@ class Audit:
         """The ids whose shift is constant over references, the largest first."""
         return tuple(shift for shift in self.shifts if shift.flagged)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {"slope": self.slope, "constant": self.constant, "shifts": [asdict(shift) for shift in self.shifts]}
 
@@ -83,22 +82,12 @@ def audit(card: ChallengeCard, submitted: Sequence[float], own: Sequence[float],
         # Step down: without the ids that are flagged already, whose shifts would hide smaller ones.
         left = ~flagged
         rows, place = left[kind], np.cumsum(left) - 1
-        p_values[left] = _permuted(
-            np.abs(means[left]), residual[rows], reference[rows], place[kind[rows]], len(references), int(left.sum())
-        )
+        kinds, observed = place[kind[rows]], np.abs(means[left])
+        p_values[left] = _permuted(observed, residual[rows], reference[rows], kinds, len(references), int(left.sum()))
         found = left & constant_enough & (p_values <= LEVEL)
         flagged |= found
-    shifts = [
-        Shift(
-            str(ids[i]),
-            float(means[i]),
-            float(spreads[i]),
-            int(counts[i]),
-            float(p_values[i]),
-            bool(flagged[i]),
-        )
-        for i in range(len(ids))
-    ]
+    columns = zip(map(str, ids), *(c.tolist() for c in (means, spreads, counts.astype(int), p_values, flagged)), strict=True)
+    shifts = [Shift(*row) for row in columns]
     return Audit(slope, constant, tuple(sorted(shifts, key=lambda s: (not s.flagged, -abs(s.mean), s.type))))
 
 
@@ -129,17 +118,13 @@ def _affine(x: Floats, y: Floats) -> tuple[float, float]:
     slope = constant = 0.0
     scale = float(y.std()) or 1.0
     for _ in range(50):
-        slope, constant = _weighted_line(x, y, weights)
+        total = weights.sum()
+        mx, my = float(weights @ x / total), float(weights @ y / total)
+        spread = float(weights @ (x - mx) ** 2)
+        slope = float(weights @ ((x - mx) * (y - my))) / spread if spread > 0 else 0.0
+        constant = my - slope * mx
         weights = 1 / np.maximum(np.abs(y - slope * x - constant), 1e-9 * scale)
     return slope, constant
-
-
-def _weighted_line(x: Floats, y: Floats, w: Floats) -> tuple[float, float]:
-    total = w.sum()
-    mx, my = float(w @ x / total), float(w @ y / total)
-    spread = float(w @ (x - mx) ** 2)
-    slope = float(w @ ((x - mx) * (y - my))) / spread if spread > 0 else 0.0
-    return slope, my - slope * mx
 
 
 def _by_id(values: Floats, reference: Ints, kind: Ints, references: int, ids: int) -> tuple[Floats, Floats, Floats]:

@@ -165,7 +165,7 @@ class Record(Struct, kw_only=True, dict=True):
     """The part that the figures are headed by."""
     seed: int
     """The run's seed."""
-    request: dict[str, Any] = field(default_factory=dict)
+    request: Mapping[str, Any] = field(default_factory=dict)
     """What the user asked for, as far as it can be asked again."""
     created: str = ""
     """When the run finished, UTC."""
@@ -207,17 +207,17 @@ class Record(Struct, kw_only=True, dict=True):
     """Seconds an image, warm, one after the other."""
     conditions: dict[str, Plain | dict[str, Plain]]
     """Under which bits repeat: machine, python, device, threads, batch, libraries, the ways of computing (`kernels`)."""
-    details: dict[str, Any] | None = None
+    details: Mapping[str, Any] | None = None
     """What the model says of itself."""
     note: str = ""
     """Shown next to the result."""
-    identity: dict[str, Any]
+    identity: Mapping[str, Any]
     """What determines the scores (`harness.results.key.RunIdentity`)."""
     hashes: Hashes
     """sha256 of what the run worked with."""
     cards: Cards
     """The cards as they were resolved."""
-    measured_again: dict[str, Any] | UnsetType = UNSET
+    measured_again: Mapping[str, Any] | UnsetType = UNSET
     """When figures were computed again, and by which libraries."""
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -74,20 +75,21 @@ def audit(card: ChallengeCard, submitted: Sequence[float], own: Sequence[float],
     y, x = np.asarray(submitted, dtype=np.float64), np.asarray(own, dtype=np.float64)
     slope, constant = _affine(x, y)
     residual = y - (slope * x + constant)
-    means, spreads, counts = _by_id(residual, reference, kind, len(references), len(ids))
-    constant_enough = (counts >= 3) & (np.abs(means) > SMALLEST * y.std()) & (spreads * CONSTANT < np.abs(means))
+    by_id = _by_id(residual, reference, kind, len(references), len(ids))
+    size = np.abs(by_id.mean)
+    constant_enough = (by_id.references >= 3) & (size > SMALLEST * y.std()) & (by_id.spread * CONSTANT < size)
     p_values, flagged = np.ones(len(ids)), np.zeros(len(ids), dtype=bool)
     found = constant_enough
     while found.any() and not flagged.all():
         # Step down: without the ids that are flagged already, whose shifts would hide smaller ones.
         left = ~flagged
         rows, place = left[kind], np.cumsum(left) - 1
-        kinds, observed = place[kind[rows]], np.abs(means[left])
-        p_values[left] = _permuted(observed, residual[rows], reference[rows], kinds, len(references), int(left.sum()))
+        kinds = place[kind[rows]]
+        p_values[left] = _permuted(size[left], residual[rows], reference[rows], kinds, len(references), int(left.sum()))
         found = left & constant_enough & (p_values <= LEVEL)
         flagged |= found
-    columns = zip(map(str, ids), *(c.tolist() for c in (means, spreads, counts.astype(int), p_values, flagged)), strict=True)
-    shifts = [Shift(*row) for row in columns]
+    columns = (by_id.mean, by_id.spread, by_id.references.astype(int), p_values, flagged)
+    shifts = [Shift(*row) for row in zip(map(str, ids), *(column.tolist() for column in columns), strict=True)]
     return Audit(slope, constant, tuple(sorted(shifts, key=lambda s: (not s.flagged, -abs(s.mean), s.type))))
 
 
@@ -127,8 +129,16 @@ def _affine(x: Floats, y: Floats) -> tuple[float, float]:
     return slope, constant
 
 
-def _by_id(values: Floats, reference: Ints, kind: Ints, references: int, ids: int) -> tuple[Floats, Floats, Floats]:
-    """Mean and spread over references of each id's value, and over how many references; an id may recur within one."""
+class _ById(NamedTuple):
+    """Of each id's value, (ids,) each: mean and spread over references, and over how many."""
+
+    mean: Floats
+    spread: Floats
+    references: Floats
+
+
+def _by_id(values: Floats, reference: Ints, kind: Ints, references: int, ids: int) -> _ById:
+    """What each id's value is over references; an id may recur within one."""
     cell = kind * references + reference
     count = np.bincount(cell, minlength=ids * references).reshape(ids, references)
     total = np.bincount(cell, values, ids * references).reshape(ids, references)
@@ -137,7 +147,7 @@ def _by_id(values: Floats, reference: Ints, kind: Ints, references: int, ids: in
     n = there.sum(1).astype(np.float64)
     mean = value.sum(1) / n
     squares = np.where(there, (value - mean[:, None]) ** 2, 0.0).sum(1)
-    return mean, np.sqrt(squares / np.maximum(n - 1, 1)), n
+    return _ById(mean, np.sqrt(squares / np.maximum(n - 1, 1)), n)
 
 
 def _permuted(observed: Floats, residual: Floats, reference: Ints, kind: Ints, references: int, ids: int) -> Floats:
@@ -149,5 +159,5 @@ def _permuted(observed: Floats, residual: Floats, reference: Ints, kind: Ints, r
         shuffled = np.empty_like(residual)
         # Sorted by reference and, within it, at random.
         shuffled[by_reference] = residual[np.argsort(reference + draw.random(len(residual)))]
-        largest[i] = np.abs(_by_id(shuffled, reference, kind, references, ids)[0]).max()
+        largest[i] = np.abs(_by_id(shuffled, reference, kind, references, ids).mean).max()
     return np.asarray((1 + (largest[:, None] >= observed).sum(0)) / (PERMUTATIONS + 1), dtype=np.float64)

@@ -10,6 +10,7 @@ from harness.results.marks import NOT_COMPARED
 
 if TYPE_CHECKING:
     from harness.leaderboard.board import Row
+    from harness.statistics.best_group import Standing
     from harness.statistics.correlations import Floats
 
 
@@ -33,10 +34,11 @@ def with_best(rows: Sequence[Row], headline: str, confidence: float) -> list[Row
     best: dict[int, list[str]] = {}
     p_best: dict[int, float | None] = {}
     for figure in COMPARED:
-        for i, p_value, in_group in _standings(ranked, figure, confidence):
-            best.setdefault(i, []).extend([figure] if in_group else [])
+        for found in _standings(ranked, figure, confidence):
+            i = int(found.name)
+            best.setdefault(i, []).extend([figure] if found.best else [])
             if figure == headline:
-                p_best[i] = p_value
+                p_best[i] = found.p_adjusted
     return [
         replace(
             row,
@@ -56,8 +58,8 @@ def too_few_references(rows: Sequence[Row]) -> bool:
     return top is not None and top.left_out is not None and len(top.left_out.references) < FEWEST_REFERENCES
 
 
-def _standings(ranked: dict[int, Row], figure: str, confidence: float) -> list[tuple[int, float | None, bool]]:
-    """Row, adjusted p-value, and whether it is in the group, for all that can be compared."""
+def _standings(ranked: dict[int, Row], figure: str, confidence: float) -> list[Standing]:
+    """The standing of each row that can be compared, called by the row's number."""
     values = {i: value for i, row in ranked.items() if (value := row.figures.get(figure)) is not None}
     if not values:
         return []
@@ -74,7 +76,7 @@ def _standings(ranked: dict[int, Row], figure: str, confidence: float) -> list[t
         same = [i for i in values if ranked[i].images[:2] == top.images[:2] and ranked[i].repeats == top.repeats]
         same = [i for i in same if len({ranked[i].images[2], top.images[2]} - {None}) <= 1 and figure in ranked[i].splits]
         splits = {str(i): ranked[i].splits[figure] for i in same}
-        return [(int(s.name), s.p_adjusted, s.best) for s in standings_over_splits(splits, top.test_share, confidence=confidence)]
+        return standings_over_splits(splits, top.test_share, confidence=confidence)
     if top.without(figure) is None:
         return []
     import numpy as np
@@ -87,4 +89,4 @@ def _standings(ranked: dict[int, Row], figure: str, confidence: float) -> list[t
         same_images = (row.images, row.n) == (top.images, top.n)
         if without is not None and same_images and row.left_out and top.left_out:
             figures |= {str(i): (value, np.array(without))} if row.left_out.references == top.left_out.references else {}
-    return [(int(s.name), s.p_adjusted, s.best) for s in standings(figures, figure, confidence=confidence)]
+    return standings(figures, figure, confidence=confidence)

@@ -30,6 +30,7 @@ class Agreement:
     """Agreement of n scores with n labels. A figure that is not defined is None, and `notes` says why."""
 
     n: int
+    """Images."""
     references: int | None
     """Distinct references; None when they are not known."""
     srcc: float | None
@@ -47,15 +48,19 @@ class Agreement:
     ci: dict[str, Interval | None] = field(default_factory=dict)
     """Intervals of srcc, plcc, plcc_fitted, krcc and main."""
     confidence: float = 0.95
+    """The intervals' level."""
     srcc_within: float | None = None
     """Mean over references of the SRCC among a reference's own images."""
     few_references: bool = False
     """Fewer than ten references: intervals are wide and rough."""
     fit: str = "logistic4"
+    """The curve of plcc_fitted and rmse."""
     fit_parameters: tuple[float, ...] | None = None
     """beta_1.. of the formula in `fit_curve`, in the units of scores and labels."""
     fit_problem: str | None = None
+    """Why there is no curve."""
     notes: tuple[str, ...] = ()
+    """Why figures or intervals are not defined, or rough."""
     left_out: LeaveOneOut | None = None
     """srcc, plcc and krcc without each reference: what a later paired comparison needs. Not part of `json`."""
 

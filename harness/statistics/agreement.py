@@ -49,16 +49,16 @@ class Agreement:
     """Intervals of srcc, plcc, plcc_fitted, krcc and main."""
     confidence: float = 0.95
     """The intervals' level."""
-    srcc_within: float | None = None
-    """Mean over references of the SRCC among a reference's own images."""
-    few_references: bool = False
-    """Fewer than ten references: intervals are wide and rough."""
     fit: str = "logistic4"
     """The curve of plcc_fitted and rmse."""
     fit_parameters: tuple[float, ...] | None = None
     """beta_1.. of the formula in `fit_curve`, in the units of scores and labels."""
     fit_problem: str | None = None
     """Why there is no curve."""
+    few_references: bool = False
+    """Fewer than ten references: intervals are wide and rough."""
+    srcc_within: float | None = None
+    """Mean over references of the SRCC among a reference's own images."""
     notes: tuple[str, ...] = ()
     """Why figures or intervals are not defined, or rough."""
     left_out: LeaveOneOut | None = None
@@ -67,7 +67,8 @@ class Agreement:
     def json(self) -> dict[str, Any]:
         """Plain values for JSON: numbers, text, lists, null; never NaN."""
         plain = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(self).items() if name != "left_out"}
-        return {**plain, "ci": {name: None if ends is None else list(ends) for name, ends in self.ci.items()}}
+        last = {name: plain.pop(name) for name in ("few_references", "fit", "fit_parameters", "fit_problem", "notes")}
+        return {**plain, "ci": {name: None if ends is None else list(ends) for name, ends in self.ci.items()}, **last}
 
 
 def agreement(

@@ -99,10 +99,10 @@ def submit(
     rehearsal: marked, and incomplete. Raises UsageError for what cannot be asked, RunError where the scores make no valid
     submission; then nothing is written.
     """
-    card = find_challenge(challenge, wanted.cards)
-    phase = image_names.phase_named(card, phase)
     from harness.results.mlflow_mirror import Tracker
 
+    card = find_challenge(challenge, wanted.cards)
+    phase = image_names.phase_named(card, phase)
     outcome = _record(word, card, phase, wanted)
     record, rehearsal, scores = outcome.record, outcome.record.partial, _scores(outcome.folder, outcome.record)
     mark = f"rehearsal, {len(scores):,} of {card.phases[phase].images:,} images" if rehearsal else ""

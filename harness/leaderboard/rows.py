@@ -97,15 +97,14 @@ def _group(
     rows += [_mean(same) for same in alike.values() if len(same) > 1 and len({row.seeds for row in same}) == len(same)]
     for _, run in found:
         if isinstance(run, Begun):
-            unknown = dict.fromkeys(FIGURES)
-            row = Row("measured", run.model, run.dataset, run.protocol, unknown, seeds=(run.seed,), marks=(UNFINISHED,))
-            rows.append(replace(row, key=run.key))
+            named = (run.model, run.dataset, run.protocol, dict.fromkeys(FIGURES))
+            rows.append(Row("measured", *named, seeds=(run.seed,), marks=(UNFINISHED,), key=run.key))
     # The controls of the newest whole record: they are the same for all that are measured on the same.
     controlled = [r for r in records if r.controls and _whole_run(r) and not _differs(r, usual)]
     for name, figures in (max(controlled, key=_age).controls or {}).items() if controlled else ():
-        marks = (FEW,) if figures.few_references else ()
-        row = Row("control", CONTROLS.get(name, name), dataset, protocol, _known(figures), ci=figures.ci, marks=marks)
-        rows.append(replace(row, n=_whole(figures.n), references=_whole(figures.references)))
+        n, references, marks = _whole(figures.n), _whole(figures.references), (FEW,) if figures.few_references else ()
+        known = (CONTROLS.get(name, name), dataset, protocol, _known(figures))
+        rows.append(Row("control", *known, ci=figures.ci, n=n, references=references, marks=marks))
     confidence = next((r.test.confidence for r in records if r.test and r.test.confidence), 0.95)
     headline = "score_2afc" if any(row.figures.get("score_2afc") is not None for row in rows if row.ranked) else "main"
     rows = with_best(_in_order(rows, headline), headline, confidence)

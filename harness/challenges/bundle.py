@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge
@@ -70,7 +69,7 @@ class Bundle:
     left_out: tuple[str, ...] = ()
     """Phases that no labels were given for."""
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """One object of `harness challenge bundle --json`."""
         return {
             "file": str(self.file),
@@ -87,9 +86,8 @@ class Bundle:
         lines = [f"{self.file}: {self.card.name}, {self.size:,} bytes, sha256 {self.sha256}"]
         lines += [f"phase {name}: {count:,} images" for name, count in self.images.items()]
         lines += [str(trial) for trial in self.trials]
-        lines += [
-            f"phase {name} is left out: the card does not list its images, and no label is theirs" for name in self.left_out
-        ]
+        why = "is left out: the card does not list its images, and no label is theirs"
+        lines += [f"phase {name} {why}" for name in self.left_out]
         return "\n".join([*lines, f"next: upload {self.file.name} to Codabench (Benchmarks, Management, Upload)"])
 
 
@@ -119,7 +117,14 @@ def bundle(
         UsageError: naming everything in card and labels that no competition can be made from.
         RunError: where the finished program does not do what it should; nothing is written then.
     """
-    card, problems = _card(name, cards)
+    # What is wrong with the card is told together with what is wrong with the labels.
+    problems: list[str] = []
+    try:
+        card = find_challenge(name, cards)
+    except InvalidCard as error:
+        if not isinstance(error.card, ChallengeCard) or not image_names.usable(error.card):
+            raise
+        card, problems = error.card, str(error).splitlines()
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: exists already; name a folder that does not, or an empty one")
@@ -134,7 +139,9 @@ def bundle(
         raise UsageError("\n".join(problems))
     dates = codabench.schedule(card, list(names), start)
     files = contents(card, truth, names, dates)
-    refuse_labels_in_public(files, truth)
+    public = [name for name in files if not name.startswith("reference_data_")]
+    if leaking := [name for name in public if server_run.holds_labels(name, files[name], truth)]:
+        raise RunError(f"labels would lie in public files: {listed(leaking)}; this is a defect of the harness")
     packed = zip_file.zipped(files)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=out.parent) as place:
@@ -152,16 +159,6 @@ def bundle(
         shutil.move(made, out)
     done = out / "competition.zip"
     return Bundle(done, card, {n: len(i) for n, i in names.items()}, sha256_file(done), len(packed), trials, tuple(left_out))
-
-
-def _card(name: str, cards: Sequence[str]) -> tuple[ChallengeCard, list[str]]:
-    """A challenge's card, and what is wrong with it: told together with what is wrong with the labels."""
-    try:
-        return find_challenge(name, cards), []
-    except InvalidCard as error:
-        if not isinstance(error.card, ChallengeCard) or not image_names.usable(error.card):
-            raise
-        return error.card, str(error).splitlines()
 
 
 def images_of(
@@ -255,15 +252,10 @@ def program_files(card: ChallengeCard, names: Mapping[str, Sequence[str]]) -> di
 
 def reference_files(card: ChallengeCard, phase: str, truth: Truth, images: Sequence[str]) -> dict[str, bytes]:
     """A phase's labels as the scoring program reads them; the only files of a bundle that hold labels."""
-    rows = [
-        (
-            n,
-            repr(truth.scores[n]),
-            *(repr(v[n]) if n in v else "" for v in (truth.deviations, truth.raters)),
-            truth.references.get(n, ""),
-        )
-        for n in images
-    ]
+    rows = []
+    for n in images:
+        known = [repr(values[n]) if n in values else "" for values in (truth.deviations, truth.raters)]
+        rows.append((n, repr(truth.scores[n]), *known, truth.references.get(n, "")))
     files = {
         scoring_program.PHASE: (json.dumps({"phase": phase}) + "\n").encode(),
         scoring_program.LABELS: _table(("name", "score", "std", "raters", "reference"), rows),
@@ -291,16 +283,7 @@ def sample(card: ChallengeCard, images: Sequence[str], above: float) -> dict[str
     files = {card.lines.file: score_lines.written(scores, card.lines).encode("ascii", "backslashreplace")}
     if card.readme:
         within = {limit.figure: limit.most / 2 for limit in card.ranking.limits}
-        facts = readme.Facts(
-            within.get("runtime", 0.1), False, False, "a sample: scores by chance", within.get("operations", 1.0)
-        )
+        runtime, operations = within.get("runtime", 0.1), within.get("operations", 1.0)
+        facts = readme.Facts(runtime, False, False, "a sample: scores by chance", operations)
         files[card.readme_file] = readme.written(facts, card.readme).encode("ascii")
     return files
-
-
-def refuse_labels_in_public(files: Mapping[str, bytes], truth: Truth) -> None:
-    """Raise RunError where a file that entrants can see has a line with an image's name and its label."""
-    references = {name for name in files if name.startswith("reference_data_")}
-    leaking = [name for name in files if name not in references and server_run.holds_labels(name, files[name], truth)]
-    if leaking:
-        raise RunError(f"labels would lie in public files: {listed(leaking)}; this is a defect of the harness")

@@ -7,20 +7,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge, load_cards
 from harness.challenges import image_names, zip_file
+from harness.challenges.leak_audit import Audit, audit, explained_by_type
 from harness.challenges.reading import read_content, wanted_files
 from harness.challenges.text import decoded
 from harness.files.atomic import atomic, sha256_file
 from harness.models import find_model
 from harness.runtime.errors import UsageError, listed, near
 from harness.runtime.findings import Finding, errors, warnings
-
-if TYPE_CHECKING:
-    from harness.challenges.leak_audit import Audit
 
 _log = logging.getLogger(__package__)
 
@@ -53,7 +50,7 @@ class Report:
         """Whether there is anything that a person should look at."""
         return bool(warnings(self.findings))
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """One object of `harness submission check --json`."""
         return {
             "file": self.file,
@@ -93,26 +90,37 @@ def check(
     lists and a comparison with PSNR. `against`: a run (or score file) with the model's own scores of the same images, for the
     leak audit. Raises UsageError for a zip, a folder or a run that cannot be read.
     """
-    known = candidates(challenge, phase, cards)
+    # Challenges that ask for files of the same names are tried together, those of most challenges first.
+    groups: dict[tuple[str, ...], list[ChallengeCard]] = {}
+    for card in candidates(challenge, phase, cards):
+        groups.setdefault(tuple(wanted_files(card)), []).append(card)
     tried = []
-    for limits, alike in _by_files(known):
-        files, found = zip_file.read(path, limits)
+    for names, alike in sorted(groups.items(), key=lambda group: len(group[1]), reverse=True):
+        files, found = zip_file.read(path, {name: max(wanted_files(card)[name] for card in alike) for name in names})
         tried.append(inspect(files, found, alike, phase, str(path), lambda card, p: _folder_names(card, p, root, cards)))
-    # Challenges may ask for other files: the zip is for the one whose names it holds, or whose files, or the nearest.
-    # A challenge that asks for fewer files is not nearer for that.
-    report = min(tried, key=_distance)
+
+    def distance(report: Report) -> tuple[bool, bool, int]:
+        # A challenge that asks for fewer files is not nearer for that.
+        defects = sum(finding.kind != "no-file" for finding in errors(report.findings))
+        return report.phase is None or not report.scores, not report.fixed, defects
+
+    # The zip is for the challenge whose names it holds, or whose files, or the nearest.
+    report = min(tried, key=distance)
     data = Path(path)
     report = replace(report, sha256=sha256_file(data), size=data.stat().st_size)
     if against is not None:
         report = _compared(report, against, runs)
     elif root is not None and report.scores and report.phase is not None:
         report = _with_inversion(report, _psnr(report, root, cards), "psnr")
-    return report if against is not None or not report.ok else _remarked(report)
-
-
-def _distance(report: Report) -> tuple[bool, bool, int]:
-    defects = sum(finding.kind != "no-file" for finding in errors(report.findings))
-    return report.phase is None or not report.scores, not report.fixed, defects
+    share = explained_by_type(report.card, report.scores) if against is None and report.ok else None
+    if share is None:
+        return report
+    # Without a record: how much of the scores the type id explains, which alone proves nothing.
+    text = (
+        f"the type id explains {share:.0%} of the scores' variance within references. Real quality depends on the type too, so "
+        "this alone says nothing; --against RUN audits it with the model's own scores"
+    )
+    return replace(report, findings=(*report.findings, Finding("information", "types", report.card.lines.file, text)))
 
 
 def inspect(
@@ -133,10 +141,8 @@ def inspect(
     guess = image_names.inferred(_tokens(lines), known, (len(lines), len(lines) - 1))
     card = guess[0] if guess else known[-1]
     if phase is not None and guess is not None and guess[1] != phase and card.phases[guess[1]].lists_names:
-        text, advice = (
-            f"these are images of phase {guess[1]}, not of {phase}",
-            f"score the images of {phase}, or --phase {guess[1]}",
-        )
+        text = f"these are images of phase {guess[1]}, not of {phase}"
+        advice = f"score the images of {phase}, or --phase {guess[1]}"
         all_found.append(Finding("error", "phase", card.lines.file, text, advice, 1))
     chosen = phase or (guess[1] if guess else None)
     if card.lines.file in files and chosen is None:
@@ -189,30 +195,16 @@ def candidates(challenge: str | None, phase: str | None, cards: Sequence[str]) -
     return fit
 
 
-def _by_files(known: Sequence[ChallengeCard]) -> list[tuple[dict[str, int], list[ChallengeCard]]]:
-    """Challenges that ask for files of the same names, and the most bytes of each; those of most challenges first."""
-    groups: dict[tuple[str, ...], list[ChallengeCard]] = {}
-    for card in known:
-        groups.setdefault(tuple(wanted_files(card)), []).append(card)
-    alike = sorted(groups.values(), key=len, reverse=True)
-    return [
-        ({name: max(wanted_files(card)[name] for card in cards) for name in wanted_files(cards[0])}, cards) for cards in alike
-    ]
-
-
 def _tokens(text_lines: Sequence[str]) -> set[str]:
-    """What may be names in the lines: words with a letter that are no numbers. Some hundred lines tell enough."""
-    some = text_lines[:: max(1, len(text_lines) // 500)]
-    words = (word for line in some for word in re.split(r"[\s,;\"']+", line, maxsplit=3)[:3])
-    return {word for word in words if re.search(r"[A-Za-z]", word) and re.search(r"\d", word) and not _is_number(word)}
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
+    """What may be names in the lines: words with a letter and a digit that are no numbers. Some hundred lines tell enough."""
+    found: set[str] = set()
+    for line in text_lines[:: max(1, len(text_lines) // 500)]:
+        for word in re.split(r"[\s,;\"']+", line, maxsplit=3)[:3]:
+            try:
+                float(word)
+            except ValueError:
+                found |= {word} if re.search(r"[A-Za-z]", word) and re.search(r"\d", word) else set()
+    return found
 
 
 def _folder_names(card: ChallengeCard, phase: str, root: str | None, cards: Sequence[str]) -> list[str] | None:
@@ -229,7 +221,6 @@ def _folder_names(card: ChallengeCard, phase: str, root: str | None, cards: Sequ
 
 def _compared(report: Report, against: str, runs: str) -> Report:
     """With a look at the model's own scores: are these turned round, and do they leak ids?"""
-    from harness.challenges.leak_audit import audit
     from harness.engine.score_source import member
 
     about = report.card.phases[report.phase or report.card.default_phase]
@@ -288,17 +279,3 @@ def _psnr(report: Report, root: str, cards: Sequence[str]) -> dict[str, float]:
     card = find_model("psnr")
     scorer = Scorer(models.build(card, None), card.protocol, card.identical)
     return {r.name: r.score for results in scorer.score(scorer.chunks(pairs)) for r in results}
-
-
-def _remarked(report: Report) -> Report:
-    """Without a record: how much of the scores the type id explains, which alone proves nothing."""
-    from harness.challenges.leak_audit import explained_by_type
-
-    share = explained_by_type(report.card, report.scores)
-    if share is None:
-        return report
-    text = (
-        f"the type id explains {share:.0%} of the scores' variance within references. Real quality depends on the type too, so "
-        "this alone says nothing; --against RUN audits it with the model's own scores"
-    )
-    return replace(report, findings=(*report.findings, Finding("information", "types", report.card.lines.file, text)))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import datetime
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from harness.cards.challenge import ChallengeCard, Term, moment
 from harness.challenges.figures import FIT_WORDS
@@ -77,7 +76,7 @@ def competition(
     """competition.yaml."""
     import yaml
 
-    table: dict[str, Any] = {
+    table: dict[str, object] = {
         "version": 2,
         "title": card.title,
         "description": " ".join(card.description.split()) or card.title,
@@ -95,62 +94,46 @@ def competition(
     if card.contact:
         table["contact_email"] = card.contact
     table["pages"] = [{"title": title, "file": file} for file, title in pages.items()]
-    table["phases"] = [_phase(card, name, i, *dates[name]) for i, name in enumerate(phases)]
-    table["tasks"] = [
-        {
-            "index": i,
-            "name": f"{card.name}, {name}",
-            "description": f"Scores of {card.phases[name].images:,} images",
-            "scoring_program": PROGRAM,
-            "reference_data": reference_file(name),
-        }
-        for i, name in enumerate(phases)
-    ]
+    each, tasks = [], []
+    for i, name in enumerate(phases):
+        about, (start, end) = card.phases[name], dates[name]
+        limits = {"max_submissions_per_day": about.submissions_per_day, "max_submissions": about.submissions}
+        each.append(
+            {
+                "index": i,
+                "name": name,
+                "description": f"{about.images:,} images",
+                "start": start,
+                **{key: value for key, value in {"end": end, **limits}.items() if value},
+                "execution_time_limit": _SECONDS,
+                "accepts_only_result_submissions": True,
+                "starting_kit": KIT,
+                "tasks": [i],
+            }
+        )
+        named = {"index": i, "name": f"{card.name}, {name}", "description": f"Scores of {about.images:,} images"}
+        tasks.append({**named, "scoring_program": PROGRAM, "reference_data": reference_file(name)})
+    table |= {"phases": each, "tasks": tasks}
     table["solutions"] = [{"index": i, "path": sample_file(name), "tasks": [i]} for i, name in enumerate(phases)]
     table["leaderboards"] = [{"title": "Results", "key": "main", "submission_rule": "Force_Best", "columns": columns(card)}]
     head = "# Made by `harness challenge bundle`; upload the zip that holds this file. Dates are UTC.\n"
     return head + str(yaml.safe_dump(table, sort_keys=False, allow_unicode=True, width=120))
 
 
-def _phase(card: ChallengeCard, name: str, index: int, start: str, end: str) -> dict[str, Any]:
-    about = card.phases[name]
-    optional = {
-        "end": end,
-        "max_submissions_per_day": about.submissions_per_day,
-        "max_submissions": about.submissions,
-    }
-    return {
-        "index": index,
-        "name": name,
-        "description": f"{about.images:,} images",
-        "start": start,
-        **{key: value for key, value in optional.items() if value},
-        "execution_time_limit": _SECONDS,
-        "accepts_only_result_submissions": True,
-        "starting_kit": KIT,
-        "tasks": [index],
-    }
-
-
-def columns(card: ChallengeCard) -> list[dict[str, Any]]:
+def columns(card: ChallengeCard) -> list[dict[str, object]]:
     """The leaderboard's columns; the first ranks, and their keys are those of scores.json."""
     terms = card.scoring.terms
     digits = 4 if card.ranking.decimals < 0 else card.ranking.decimals
-    found: list[dict[str, Any]] = []
-    if card.ranking.by == "mean-rank":
-        places = list(range(1, len(terms) + 1))
-        found.append({"title": "Mean rank", "key": "mean_rank", "index": 0, "sorting": "asc", "computation": "avg_rank"})
-        found[0] |= {"computation_indexes": places, "precision": 2, "hidden": False}
-    else:
-        found.append(_column("Main score", card.scoring.main_key, 0, "desc", digits))
-    found += [_column(term.name, term.name, i, "desc" if rises(term) else "asc", digits) for i, term in enumerate(terms, 1)]
-    if card.ranking.by == "mean-rank":
-        found.append(_column("Weighted sum", card.scoring.main_key, len(terms) + 1, "desc", digits))
-    return found
 
+    def column(name: str, key: str, index: int, sorting: str) -> dict[str, object]:
+        return {"title": name, "key": key, "index": index, "sorting": sorting, "precision": digits, "hidden": False}
 
-def _column(name: str, key: str, index: int, sorting: str, digits: int) -> dict[str, Any]:
-    return {"title": name, "key": key, "index": index, "sorting": sorting, "precision": digits, "hidden": False}
+    each = [column(term.name, term.name, i, "desc" if rises(term) else "asc") for i, term in enumerate(terms, 1)]
+    if card.ranking.by != "mean-rank":
+        return [column("Main score", card.scoring.main_key, 0, "desc"), *each]
+    first = {"title": "Mean rank", "key": "mean_rank", "index": 0, "sorting": "asc", "computation": "avg_rank"}
+    ranks = {"computation_indexes": list(range(1, len(terms) + 1)), "precision": 2, "hidden": False}
+    return [{**first, **ranks}, *each, column("Weighted sum", card.scoring.main_key, len(terms) + 1, "desc")]
 
 
 def rises(term: Term) -> bool:
@@ -161,9 +144,8 @@ def rises(term: Term) -> bool:
 def pages(card: ChallengeCard, phases: Sequence[str], example: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """The pages by file: title and text. `example`: the beginning of each file of a submission."""
     about = [f"# {card.title}", "", card.description.strip() or "(say here what the challenge is about)", ""]
-    about += [
-        f"- {name}: {value}" for name, value in (("Paper", card.paper), ("Home", card.home), ("Contact", card.contact)) if value
-    ]
+    links = {"Paper": card.paper, "Home": card.home, "Contact": card.contact}
+    about += [f"- {name}: {value}" for name, value in links.items() if value]
     about += ["", "| phase | images |", "|---|---|", *(f"| {name} | {card.phases[name].images:,} |" for name in phases)]
     return {
         "pages/overview.md": ("Overview", _text(about)),
@@ -184,9 +166,8 @@ def _evaluation(card: ChallengeCard) -> str:
         notes += {"different": ["pairs that people could tell apart"], "listed": ["pairs of a list"]}.get(term.pairs, [])
         notes += [{"wrong": "equal scores are wrong", "first": "equal scores count as the first"}.get(term.ties, "")]
         lines.append(f"| {term.name} | {_FIGURES[term.figure]} | {term.weight:g} | {', '.join(filter(None, notes))} |")
-    ranked = (
-        "the mean of the ranks by these figures" if card.ranking.by == "mean-rank" else f"{card.scoring.main_key}, highest first"
-    )
+    by_rank = card.ranking.by == "mean-rank"
+    ranked = "the mean of the ranks by these figures" if by_rank else f"{card.scoring.main_key}, highest first"
     lines += ["", f"Submissions are ranked by {ranked}."]
     lines += [f"A submission whose {limit.figure} is above {limit.most:g} gets no score." for limit in card.ranking.limits]
     return _text([*lines, "", "Higher scores have to mean better images."])
@@ -200,18 +181,15 @@ def _submission(card: ChallengeCard, example: Mapping[str, str]) -> str:
     digits = "any number of decimals" if form.any_decimals else f"{form.decimals} decimals"
     head = f"the first line is `{form.header}`" if form.header else "no header"
     order = "sorted by name" if form.sorted else "in any order"
-    lines += [
-        f"`{form.file}`: one line an image, {names}, {separator}, score with {digits}; {head}; {order}; line ends `\\n`.",
-        "",
-    ]
+    lines += [f"`{form.file}`: one line an image, {names}, {separator}, score with {digits}; {head}; {order}; line ends `\\n`."]
+    lines += [""]
     if card.readme:
         lines += [f"`{card.readme_file}`: these lines, `label : value`:", "", "| label | value |", "|---|---|"]
         lines += [f"| {line.label} | {_FACTS.get(line.fact, line.value)} |" for line in card.readme]
     for name, text in example.items():
         lines += ["", f"`{name}` begins:", "", "```", *text.splitlines(), "```"]
-    return _text(
-        [*lines, "", "The starting kit has a submission that is scored. Defects are told in a submission's detailed results."]
-    )
+    last = "The starting kit has a submission that is scored. Defects are told in a submission's detailed results."
+    return _text([*lines, "", last])
 
 
 def _text(lines: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -57,16 +56,11 @@ class Place:
     places: tuple[float, float] | None = None
     """The places that it has in 95 % of them."""
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Plain values for JSON."""
-        own = {
-            "name": self.name,
-            "place": self.place,
-            **self.figures.json(),
-            "mean_rank": self.mean_rank,
-            "best_group": self.best,
-        }
-        return {**own, "p": self.p_adjusted, "kept": self.kept, "places": None if self.places is None else list(self.places)}
+        own = {"name": self.name, "place": self.place, **self.figures.json(), "mean_rank": self.mean_rank}
+        firm = {"kept": self.kept, "places": None if self.places is None else list(self.places)}
+        return {**own, "best_group": self.best, "p": self.p_adjusted, **firm}
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ class Board:
         """What the challenge published of this phase."""
         return [entry for entry in self.card.board if entry.phase == self.phase]
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """One object of `harness challenge board --json`."""
         return {
             "challenge": self.card.name,
@@ -125,12 +119,9 @@ class Board:
         if self.refused:
             parts.append("without a score:\n" + "\n".join(f"{name}: {why}" for name, why in self.refused.items()))
         if self.reported:
-            shown_rows = [
-                [entry.team, number(entry.main), number(entry.plcc), number(entry.srcc), entry.source] for entry in self.reported
-            ]
-            table = tabulate(
-                shown_rows, headers=["reported", "main", "PLCC", "SRCC", "source"], tablefmt="simple", disable_numparse=True
-            )
+            lines = [[each.team, *map(number, (each.main, each.plcc, each.srcc)), each.source] for each in self.reported]
+            heads = ["reported", "main", "PLCC", "SRCC", "source"]
+            table = tabulate(lines, headers=heads, tablefmt="simple", disable_numparse=True)
             parts.append(f"{table}\n\nReported figures are comparable only where these labels are the challenge's own.")
         return "\n\n".join([*parts, "\n".join(self.notes)]).rstrip()
 
@@ -188,10 +179,8 @@ def board(
     if not measured:
         raise RunError("\n".join([f"{folder}: no submission has a score", *(f"{n}: {why}" for n, why in refused.items())]))
     clusters = len(ids) if known else 0
-    rows = _placed(card, measured, shown, clusters, draws, seed)
-    return Board(
-        card, chosen, len(names), clusters or None, draws if clusters > 1 else 0, rows, refused, _notes(card, clusters, draws)
-    )
+    rows, notes = _placed(card, measured, shown, clusters, draws, seed), _notes(card, clusters, draws)
+    return Board(card, chosen, len(names), clusters or None, draws if clusters > 1 else 0, rows, refused, notes)
 
 
 def _checked(
@@ -227,8 +216,6 @@ def _placed(
     draws: int,
     seed: int,
 ) -> tuple[Place, ...]:
-    names = list(measured)
-    ones = np.ones((1, max(clusters, 1)))
     place, mean_rank = _places(card, [np.array([[each.value for each in found]]) for found in measured.values()])
     best: dict[str, tuple[bool, float | None]] = {}
     kept = low = high = None
@@ -236,7 +223,7 @@ def _placed(
         groups = {name: (main_score(found), main_without_each(found)) for name, found in measured.items()}
         best = {entry.name: (entry.best, entry.p_adjusted) for entry in standings(groups, "main")}
     if clusters > 1:
-        weights = cluster_draws(clusters, draws, seed) if draws else ones
+        weights = cluster_draws(clusters, draws, seed) if draws else np.ones((1, clusters))
         drawn = [np.stack([each.under(weights) for each in found], axis=1) for found in measured.values()]
         resampled, _ = _places(card, drawn)
         kept = (resampled == place[0]).mean(axis=0)
@@ -252,7 +239,7 @@ def _placed(
             kept=None if kept is None else float(kept[i]),
             places=None if low is None or high is None else (float(low[i]), float(high[i])),
         )
-        for i, name in enumerate(names)
+        for i, name in enumerate(measured)
     ]
     return tuple(sorted(rows, key=lambda row: (row.place, row.name)))
 
@@ -292,9 +279,8 @@ def ranked(values: Floats, ranking: Ranking) -> Floats:
 
 def _notes(card: ChallengeCard, clusters: int, draws: int) -> tuple[str, ...]:
     if not clusters:
-        return (
-            "no intervals, groups or firmness of places: they need each image's reference (a column `reference` of the labels)",
-        )
+        why = "they need each image's reference (a column `reference` of the labels)"
+        return (f"no intervals, groups or firmness of places: {why}",)
     notes = ["intervals: 95 %, leaving out one reference at a time"]
     if clusters >= FEWEST_REFERENCES:
         notes.append("best: the references do not show it to be below a better one (5 % for all submissions together)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,12 +46,23 @@ def write(path: str | Path, made: Submission, *, team: str | None = None, cards:
 def text(made: Submission, *, team: str | None = None, cards: Sequence[str] = ()) -> str:
     """The fact sheet of a submission; what only people know is left to be filled in."""
     record, card = made.record, made.card
-    model = record.cards.model
+    model, protocol, where = record.cards.model, record.cards.model.protocol, record.conditions
+    submission = {
+        "Challenge": f"{card.name}, phase {made.phase}",
+        "File": f"`{made.file.name}`, {made.size:,} bytes, sha256 `{made.sha256}`",
+        "Images": f"{made.images:,}",
+        "Record": f"`{record.key}`, {record.created}",
+    }
+    size = f", {protocol.crop_size}x{protocol.crop_size}" if protocol.crop_size else ""
+    crops = "the whole image" if protocol.crops == "whole" else f"mean over the crops of `{protocol.crops}`{size}"
+    environment = {name: str(where.get(name.lower(), "")) for name in ("Machine", "Device", "Python")}
+    if isinstance(libraries := where.get("libraries"), dict):
+        environment["Libraries"] = ", ".join(f"{name} {version}" for name, version in libraries.items())
     lines = [
         f"# Fact sheet: {card.title}",
         "",
         *_section("Team", {"Team": team or "(fill in)", "Members and affiliations": "(fill in)"}),
-        *_section("Submission", _submission_facts(made)),
+        *_section("Submission", submission),
         "## Method",
         "",
         f"**{plain.markdown(model.title)}**"
@@ -60,9 +72,9 @@ def text(made: Submission, *, team: str | None = None, cards: Sequence[str] = ()
         "",
         *_section("", {"Paper": model.paper, "Code": model.code, "Licence": model.licence}),
         *_section("Training", _training_facts(card, record)),
-        *_section("Test", {"Crops": _crops(record), "Ensemble": _ensemble(model)}),
+        *_section("Test", {"Crops": crops, "Ensemble": _ensemble(model)}),
         *_section("Cost", _cost_facts(made, cost_of(record, cards))),
-        *_section("Environment", _environment(record)),
+        *_section("Environment", environment),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -130,10 +142,10 @@ def _flop(model: Any, height: int, width: int) -> float:
         return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
     def deformable(_: Any, weight: Any, *__: Any, out_shape: Any = None, **___: Any) -> int:
-        return 2 * _product(out_shape) * _product(weight[1:])
+        return int(2 * math.prod(out_shape) * math.prod(weight[1:]))
 
     def gathered(weight: Any, indices: Any, *_: Any, **__: Any) -> int:
-        return 2 * _product(indices) * int(weight[1])
+        return int(2 * math.prod(indices) * weight[1])
 
     missed: dict[Any, Any] = {
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
@@ -154,25 +166,9 @@ def _flop(model: Any, height: int, width: int) -> float:
     return float(counter.get_total_flops())
 
 
-def _product(shape: Any) -> int:
-    result = 1
-    for length in shape:
-        result *= int(length)
-    return result
-
-
 def _section(title: str, facts: Mapping[str, str]) -> list[str]:
     lines = [f"- {name}: {plain.markdown(value)}" for name, value in facts.items() if value]
     return [*([f"## {title}", ""] if title else []), *lines, ""] if lines else []
-
-
-def _submission_facts(made: Submission) -> dict[str, str]:
-    return {
-        "Challenge": f"{made.card.name}, phase {made.phase}",
-        "File": f"`{made.file.name}`, {made.size:,} bytes, sha256 `{made.sha256}`",
-        "Images": f"{made.images:,}",
-        "Record": f"`{made.record.key}`, {made.record.created}",
-    }
 
 
 def _training_facts(card: ChallengeCard, record: Record) -> dict[str, str]:
@@ -192,12 +188,6 @@ def _training_facts(card: ChallengeCard, record: Record) -> dict[str, str]:
         "Random parts": "some parts keep random weights" if record.random_weights else "",
         "Seed": str(record.seed),
     }
-
-
-def _crops(record: Record) -> str:
-    protocol = record.cards.model.protocol
-    size = f", {protocol.crop_size}x{protocol.crop_size}" if protocol.crop_size else ""
-    return "the whole image" if protocol.crops == "whole" else f"mean over the crops of `{protocol.crops}`{size}"
 
 
 def _ensemble(model: ModelCard) -> str:
@@ -222,10 +212,3 @@ def _cost_facts(made: Submission, cost: Cost) -> dict[str, str]:
         f"warm, decoding included ({where['threads']} threads, {where['batch']} images at once)"
     )
     return facts | ({"Note": cost.note} if cost.note else {})
-
-
-def _environment(record: Record) -> dict[str, str]:
-    where = record.conditions
-    found = where.get("libraries")
-    libraries = ", ".join(f"{name} {version}" for name, version in found.items()) if isinstance(found, dict) else ""
-    return {name: str(where.get(name.lower(), "")) for name in ("Machine", "Device", "Python")} | {"Libraries": libraries}

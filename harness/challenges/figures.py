@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -23,12 +22,8 @@ from harness.statistics.intervals import Interval, fisher_interval, jackknife
 from harness.statistics.pair_accuracy import listed_pairs, ordered_pairs
 
 CONFIDENCE = 0.95
-FIT_WORDS = {
-    "raw": "raw",
-    "poly3": "after a third-order polynomial",
-    "logistic4": "after a logistic4",
-    "logistic5": "after a logistic5",
-}
+FIT_WORDS = {"raw": "raw", "poly3": "after a third-order polynomial"}
+FIT_WORDS.update({fit: f"after a {fit}" for fit in ("logistic4", "logistic5")})
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ class Figures:
         """The PLCC as the score takes it, where it is a term."""
         return self.terms.get("plcc")
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Plain values for JSON."""
         ci = {name: None if ends is None else list(ends) for name, ends in self.ci.items()}
         figures = {"n": self.n, "main": self.main, "plcc": self.plcc, "srcc": self.srcc}
@@ -119,16 +114,13 @@ def unmet(scoring: Scoring, truth: Truth, names: Sequence[str]) -> list[str]:
             for what, values in (("std", truth.deviations), ("raters", truth.raters)):
                 absent = [name for name in names if name not in values]
                 if absent:
-                    found.append(
-                        f"{term.name}: pairs that people could tell apart need a column {what}; "
-                        f"{len(absent):,} of {len(names):,} images have none: {listed(absent, 3)}"
-                    )
+                    lacking = f"{len(absent):,} of {len(names):,} images have none: {listed(absent, 3)}"
+                    found.append(f"{term.name}: pairs that people could tell apart need a column {what}; {lacking}")
         if term.pair_list:
             pairs = truth.pairs.get(term.pair_list)
             if pairs is None:
-                found.append(
-                    f"{term.name}: no list of pairs {term.pair_list!r}: give a folder of labels with pairs-{term.pair_list}.csv"
-                )
+                give = f"give a folder of labels with pairs-{term.pair_list}.csv"
+                found.append(f"{term.name}: no list of pairs {term.pair_list!r}: {give}")
             elif not _of(pairs, set(names)):
                 found.append(f"{term.name}: none of the {len(pairs):,} pairs of {term.pair_list!r} is between these images")
     return found
@@ -222,18 +214,6 @@ def main_without_each(measured: Sequence[Measured]) -> Floats:
     return np.asarray(sum(each.term.weight * each.without_each() for each in measured))
 
 
-def main_under(measured: Sequence[Measured], weights: Floats) -> Floats:
-    """(k,): the main score under each row of `weights` (k, units)."""
-    return np.asarray(sum(each.term.weight * each.under(weights) for each in measured))
-
-
-def reach_of(scoring: Scoring) -> float | None:
-    """The largest main score there can be, or None where a term has no bound."""
-    if any(term.figure == "rmse" for term in scoring.terms):
-        return None
-    return float(sum(abs(term.weight) for term in scoring.terms))
-
-
 def figures(
     scoring: Scoring, scores: Floats, truth: Truth, names: Sequence[str], references: Sequence[str], intervals: bool = True
 ) -> Figures:
@@ -256,8 +236,11 @@ def figures(
     main = main_score(measured)
     if intervals and all(references) and len(ids) >= 2:
         ci = {name: each.interval() for name, each in zip(called, measured)}
-        reach, deleted = reach_of(scoring), main_without_each(measured)
-        ci["main"] = fisher_interval(main, deleted, CONFIDENCE, reach) if reach else _plain_interval(main, deleted)
+        # The largest main score there can be; a term without a bound leaves it without one.
+        bounded, reach = all(term.figure != "rmse" for term in scoring.terms), sum(abs(term.weight) for term in scoring.terms)
+        deleted = main_without_each(measured)
+        fisher = bounded and reach
+        ci["main"] = fisher_interval(main, deleted, CONFIDENCE, float(reach)) if fisher else _plain_interval(main, deleted)
     note = ""
     for each in measured:
         if each.term.figure == "srcc" and each.natural < 0:

@@ -84,23 +84,23 @@ def fits(card: ChallengeCard, name: str) -> bool:
 
 
 def all_names(card: ChallengeCard, phase: str) -> tuple[str, ...] | None:
-    """Every name of a phase in order, or None where the card does not list them."""
+    """Every name of a phase in order, or None where the card does not list them.
+
+    Raises UsageError where its file of names cannot be read, or does not have as many as there should be.
+    """
     about = card.phases[phase]
-    if about.names_file:
-        return _names_in(Path(card.path).parent / about.names_file, f"{card.name}, phase {phase}", about.images)
-    return tuple(sorted(about.names)) or (_filled_in(about.listed, about.references, about.types) if about.listed else None)
-
-
-def _names_in(path: Path, what: str, count: int) -> tuple[str, ...]:
-    """The names in a card's file of names; raises UsageError where there are not as many as there should be."""
+    if not about.names_file:
+        return tuple(sorted(about.names)) or (_filled_in(about.listed, about.references, about.types) if about.listed else None)
+    path, what = Path(card.path).parent / about.names_file, f"{card.name}, phase {phase}"
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST:
             raise UsageError(f"{path}: not a file of names of at most {_LARGEST:,} bytes ({what}: names_file)")
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read: {error} ({what}: names_file)") from None
-    if len(set(names)) != len(names) or len(names) != count:
-        raise UsageError(f"{path}: {len(set(names)):,} different names in {len(names):,} lines, {what} has {count:,} images")
+    count = len(set(names))
+    if count != len(names) or count != about.images:
+        raise UsageError(f"{path}: {count:,} different names in {len(names):,} lines, {what} has {about.images:,} images")
     return tuple(sorted(names))
 
 
@@ -143,9 +143,8 @@ def inferred(
         return candidates[best]
     for card, p in sorted(candidates, key=lambda each: each[0].phases[each[1]].images not in counts):
         pattern, extension = _pattern(card.pattern), PurePosixPath(card.image).suffix
-        if not card.phases[p].lists_names and 2 * sum(bool(pattern.fullmatch(s + extension)) for s in stems) >= max(
-            len(stems), 1
-        ):
+        fitting = sum(bool(pattern.fullmatch(stem + extension)) for stem in stems)
+        if not card.phases[p].lists_names and 2 * fitting >= max(len(stems), 1):
             return card, p
     return None
 

@@ -59,12 +59,6 @@ def read_truth(place: Path, images: Collection[str] = ()) -> tuple[Truth, str]:
     return Truth(scores, deviations, raters, references, pairs), hashes[0] if len(hashes) == 1 else sha256_json(hashes)
 
 
-def read_labels(place: Path, images: Collection[str] = ()) -> tuple[dict[str, float], str]:
-    """`read_truth`, the labels alone."""
-    truth, digest = read_truth(place, images)
-    return dict(truth.scores), digest
-
-
 def _read_pairs(file: Path, problems: list[str]) -> list[tuple[str, str, float]]:
     """A list of pairs: first,second,verdict. 1 and 2 say which is better; a number in [0, 1] is the share who chose the first."""
     rows: list[tuple[int, str, str, float]] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class Audit:
         """The ids whose shift is constant over references, the largest first."""
         return tuple(shift for shift in self.shifts if shift.flagged)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {"slope": self.slope, "constant": self.constant, "shifts": [asdict(shift) for shift in self.shifts]}
 
@@ -75,30 +75,21 @@ def audit(card: ChallengeCard, submitted: Sequence[float], own: Sequence[float],
     y, x = np.asarray(submitted, dtype=np.float64), np.asarray(own, dtype=np.float64)
     slope, constant = _affine(x, y)
     residual = y - (slope * x + constant)
-    means, spreads, counts = _by_id(residual, reference, kind, len(references), len(ids))
-    constant_enough = (counts >= 3) & (np.abs(means) > SMALLEST * y.std()) & (spreads * CONSTANT < np.abs(means))
+    by_id = _by_id(residual, reference, kind, len(references), len(ids))
+    size = np.abs(by_id.mean)
+    constant_enough = (by_id.references >= 3) & (size > SMALLEST * y.std()) & (by_id.spread * CONSTANT < size)
     p_values, flagged = np.ones(len(ids)), np.zeros(len(ids), dtype=bool)
     found = constant_enough
     while found.any() and not flagged.all():
         # Step down: without the ids that are flagged already, whose shifts would hide smaller ones.
         left = ~flagged
         rows, place = left[kind], np.cumsum(left) - 1
-        p_values[left] = _permuted(
-            np.abs(means[left]), residual[rows], reference[rows], place[kind[rows]], len(references), int(left.sum())
-        )
+        kinds = place[kind[rows]]
+        p_values[left] = _permuted(size[left], residual[rows], reference[rows], kinds, len(references), int(left.sum()))
         found = left & constant_enough & (p_values <= LEVEL)
         flagged |= found
-    shifts = [
-        Shift(
-            str(ids[i]),
-            float(means[i]),
-            float(spreads[i]),
-            int(counts[i]),
-            float(p_values[i]),
-            bool(flagged[i]),
-        )
-        for i in range(len(ids))
-    ]
+    columns = (by_id.mean, by_id.spread, by_id.references.astype(int), p_values, flagged)
+    shifts = [Shift(*row) for row in zip(map(str, ids), *(column.tolist() for column in columns), strict=True)]
     return Audit(slope, constant, tuple(sorted(shifts, key=lambda s: (not s.flagged, -abs(s.mean), s.type))))
 
 
@@ -129,21 +120,25 @@ def _affine(x: Floats, y: Floats) -> tuple[float, float]:
     slope = constant = 0.0
     scale = float(y.std()) or 1.0
     for _ in range(50):
-        slope, constant = _weighted_line(x, y, weights)
+        total = weights.sum()
+        mx, my = float(weights @ x / total), float(weights @ y / total)
+        spread = float(weights @ (x - mx) ** 2)
+        slope = float(weights @ ((x - mx) * (y - my))) / spread if spread > 0 else 0.0
+        constant = my - slope * mx
         weights = 1 / np.maximum(np.abs(y - slope * x - constant), 1e-9 * scale)
     return slope, constant
 
 
-def _weighted_line(x: Floats, y: Floats, w: Floats) -> tuple[float, float]:
-    total = w.sum()
-    mx, my = float(w @ x / total), float(w @ y / total)
-    spread = float(w @ (x - mx) ** 2)
-    slope = float(w @ ((x - mx) * (y - my))) / spread if spread > 0 else 0.0
-    return slope, my - slope * mx
+class _ById(NamedTuple):
+    """Of each id's value, (ids,) each: mean and spread over references, and over how many."""
+
+    mean: Floats
+    spread: Floats
+    references: Floats
 
 
-def _by_id(values: Floats, reference: Ints, kind: Ints, references: int, ids: int) -> tuple[Floats, Floats, Floats]:
-    """Mean and spread over references of each id's value, and over how many references; an id may recur within one."""
+def _by_id(values: Floats, reference: Ints, kind: Ints, references: int, ids: int) -> _ById:
+    """What each id's value is over references; an id may recur within one."""
     cell = kind * references + reference
     count = np.bincount(cell, minlength=ids * references).reshape(ids, references)
     total = np.bincount(cell, values, ids * references).reshape(ids, references)
@@ -152,7 +147,7 @@ def _by_id(values: Floats, reference: Ints, kind: Ints, references: int, ids: in
     n = there.sum(1).astype(np.float64)
     mean = value.sum(1) / n
     squares = np.where(there, (value - mean[:, None]) ** 2, 0.0).sum(1)
-    return mean, np.sqrt(squares / np.maximum(n - 1, 1)), n
+    return _ById(mean, np.sqrt(squares / np.maximum(n - 1, 1)), n)
 
 
 def _permuted(observed: Floats, residual: Floats, reference: Ints, kind: Ints, references: int, ids: int) -> Floats:
@@ -164,5 +159,5 @@ def _permuted(observed: Floats, residual: Floats, reference: Ints, kind: Ints, r
         shuffled = np.empty_like(residual)
         # Sorted by reference and, within it, at random.
         shuffled[by_reference] = residual[np.argsort(reference + draw.random(len(residual)))]
-        largest[i] = np.abs(_by_id(shuffled, reference, kind, references, ids)[0]).max()
+        largest[i] = np.abs(_by_id(shuffled, reference, kind, references, ids).mean).max()
     return np.asarray((1 + (largest[:, None] >= observed).sum(0)) / (PERMUTATIONS + 1), dtype=np.float64)

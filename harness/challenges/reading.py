@@ -62,19 +62,14 @@ def read_content(card: ChallengeCard, files: Mapping[str, bytes], names: Names) 
         found += [*text_found, *about.findings]
         fixed[card.readme_file] = about.fixed.encode("utf-8")
         costs = readme.costs(about.values, card.readme)
-        found += _over(card, costs)
+        # The ranking's limits that a submission is above.
+        for limit in card.ranking.limits:
+            value = costs.get(limit.figure)
+            if value is not None and value > limit.most:
+                text = f"{limit.figure} is {value:g} {UNITS[limit.figure]}, the challenge allows {limit.most:g}"
+                fix = "a submission above the limit is not ranked"
+                found.append(Finding("error", "over-limit", card.readme_file, text, fix))
     return Content(scores, line_of, tuple(found), fixed, costs)
-
-
-def _over(card: ChallengeCard, costs: Mapping[str, float]) -> list[Finding]:
-    """The ranking's limits that a submission is above."""
-    found = []
-    for limit in card.ranking.limits:
-        value = costs.get(limit.figure)
-        if value is not None and value > limit.most:
-            text = f"{limit.figure} is {value:g} {UNITS[limit.figure]}, the challenge allows {limit.most:g}"
-            found.append(Finding("error", "over-limit", card.readme_file, text, "a submission above the limit is not ranked"))
-    return found
 
 
 def _values(reading: score_lines.Reading, card: ChallengeCard) -> list[Finding]:

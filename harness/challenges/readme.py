@@ -80,12 +80,8 @@ def written(facts: Facts, fields: Sequence[ReadmeField]) -> str:
 
 def costs(values: Mapping[str, str], fields: Sequence[ReadmeField]) -> dict[str, float]:
     """Runtime and operations, as far as a readme's values tell them."""
-    found: dict[str, float] = {}
-    for field in fields:
-        text = values.get(field.label, "")
-        if field.fact in ("runtime", "operations") and _is_number(text):
-            found[field.fact] = float(text)
-    return found
+    texts = [(field.fact, values.get(field.label, "")) for field in fields if field.fact in ("runtime", "operations")]
+    return {fact: float(text) for fact, text in texts if _is_number(text)}
 
 
 def seconds(value: float) -> str:
@@ -126,9 +122,9 @@ def read(lines: Sequence[str], fields: Sequence[ReadmeField], where: str) -> Rea
             tally.add("readme-label", number, f"{line.strip()[:60]!r} is not exactly '{field.label}{_SEPARATOR}...'")
         values[field.label] = _checked(field, value, number, tally)
         last = field
-    absent = [field.label for field in fields if field.label not in values]
-    for label in absent:
-        tally.add("readme-missing", [f.label for f in fields].index(label) + 1, repr(label))
+    for place, label in enumerate([field.label for field in fields], 1):
+        if label not in values:
+            tally.add("readme-missing", place, repr(label))
     kept = [f"{f.label}{_SEPARATOR}{values[f.label]}" for f in fields if f.label in values]
     return Reading(values, tuple(tally.findings(_KINDS)), "".join(f"{line}\n" for line in [*kept, *rest]))
 

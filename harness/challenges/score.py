@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,7 +33,7 @@ class Scored:
     whole: Figures
     classes: Mapping[str, Figures]
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """One object of `harness submission score --json`."""
         card = self.report.card
         return {
@@ -101,20 +100,20 @@ def score_folder(
         for name, limit in wanted_files(card).items():
             path = source / "res" / name
             if path.is_file() and not path.is_symlink():
-                files[name] = _bounded(path, limit)
+                with open(path, "rb") as stream:
+                    files[name] = stream.read(limit + 1)
+                if len(files[name]) > limit:
+                    raise RunError(f"{path}: larger than the {limit:,} bytes that a submission's file can have")
     report = inspect(files, [], known, phase, str(source / "res"))
     absent = [name for name in wanted_files(report.card) if name not in files]
     if absent:
         both = listed(list(wanted_files(report.card)))
         raise RunError(f"{source / 'res'}: no {listed(absent)} there: the zip has to hold {both} at its root")
     scored = _scored(report, source / "ref")
-    write_text(target / "scores.txt", scores_text(scored))
+    # What a server reads: `key: value` lines.
+    shown = server_scores(scored.report.card, scored.whole)
+    write_text(target / "scores.txt", "".join(f"{key}: {value!r}\n" for key, value in shown.items()))
     return scored
-
-
-def scores_text(scored: Scored) -> str:
-    """What a server reads: `key: value` lines."""
-    return "".join(f"{key}: {value!r}\n" for key, value in server_scores(scored.report.card, scored.whole).items())
 
 
 def described(term: Term) -> str:
@@ -124,7 +123,9 @@ def described(term: Term) -> str:
 
 
 def _scored(report: Report, place: Path) -> Scored:
-    refuse_defective(report)
+    if defects := errors(report.findings):
+        lines = [f"{report.file}: a server would not take it, so it has no score:", *(defect.text() for defect in defects)]
+        raise RunError("\n".join([*lines, "(harness submission check --fix OUT.zip fixes some of it)"]))
     truth, digest = read_truth(place, report.scores)
     names = sorted(report.scores)
     require_labels(report.card.scoring, truth, names, str(place))
@@ -139,13 +140,6 @@ def _scored(report: Report, place: Path) -> Scored:
     return Scored(report, str(place), digest, figures(scoring, scores, truth, names, references), classes)
 
 
-def refuse_defective(report: Report) -> None:
-    """Raise RunError naming every defect of a submission that a server would not take."""
-    if defects := errors(report.findings):
-        lines = [f"{report.file}: a server would not take it, so it has no score:", *(defect.text() for defect in defects)]
-        raise RunError("\n".join([*lines, "(harness submission check --fix OUT.zip fixes some of it)"]))
-
-
 def require_labels(scoring: Scoring, truth: Truth, names: Sequence[str], place: str) -> None:
     """Raise UsageError naming all that is missing to score the images `names`."""
     problems = []
@@ -154,11 +148,3 @@ def require_labels(scoring: Scoring, truth: Truth, names: Sequence[str], place: 
     problems += [f"{place}: {problem}" for problem in unmet(scoring, truth, names)]
     if problems:
         raise UsageError("\n".join(problems))
-
-
-def _bounded(path: Path, limit: int) -> bytes:
-    with open(path, "rb") as stream:
-        data = stream.read(limit + 1)
-    if len(data) > limit:
-        raise RunError(f"{path}: larger than the {limit:,} bytes that a submission's file can have")
-    return data

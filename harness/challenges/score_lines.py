@@ -89,19 +89,15 @@ def scale_of(values: Sequence[float], decimals: int) -> int:
         return power
     enough, best, most = 0.99 * len(set(values)), 0, 0
     for power in range(300):
-        if power and largest * 10.0**power >= _LARGEST:
+        factor = 10.0**power
+        if power and largest * factor >= _LARGEST:
             break
-        distinct = _distinct(values, power, decimals)
+        distinct = len({float(f"{value * factor:.{decimals}f}") for value in values})
         if distinct > most:
             best, most = power, distinct
         if most >= enough:
             break
     return best
-
-
-def _distinct(values: Sequence[float], power: int, decimals: int) -> int:
-    factor = 10.0**power
-    return len({float(f"{value * factor:.{decimals}f}") for value in values})
 
 
 def _shown(name: str, form: Lines) -> str:
@@ -120,7 +116,9 @@ def read(lines: Sequence[str], form: Lines, names: Names) -> Reading:
     line_of: dict[str, int] = {}
     order: list[tuple[int, str]] = []
     rest: list[str] = []
-    exact = _exact(form)
+    # A line as it should be: nearly all are, and need no closer look.
+    decimals = r"(?:\.\d+)?" if form.any_decimals else rf"\.\d{{{form.decimals}}}" if form.decimals else ""
+    exact = re.compile(rf"([^\s\"',;]+){re.escape(form.separator)}(-?\d{{1,300}}{decimals})", re.ASCII)
     for number, line in enumerate(lines, 1):
         if number == 1 and form.header and _is_asked_header(line, form, names, tally):
             continue
@@ -133,29 +131,29 @@ def read(lines: Sequence[str], form: Lines, names: Names) -> Reading:
         if name is not None:
             order.append((number, name))
         if name is None or score is None:
-            if line.strip() and not _is_header(tally, number):
+            if line.strip() and not (number == 1 and "header" in tally.found):
                 rest.append(line)
         elif name in scores:
-            if scores[name] == score:
-                tally.add("duplicate", number, name)
-            else:
-                tally.add("contradiction", number, f"{name} (first in line {line_of[name]})")
-                rest.append(line)
+            same = scores[name] == score
+            detail = name if same else f"{name} (first in line {line_of[name]})"
+            tally.add("duplicate" if same else "contradiction", number, detail)
+            rest += [] if same else [line]
         else:
             scores[name], line_of[name] = score, number
     if form.header and not lines:
         tally.add("header-missing", 1, repr(form.header))
-    if form.sorted:
-        _check_order(order, tally)
-    _check_complete({name for _, name in order}, line_of, len(lines), names, tally)
+    for (_, before), (number, name) in zip(order, order[1:]) if form.sorted else ():
+        if name < before:
+            tally.add("order", number, name)
+    # Whether there are as many as there should be, and those that there should be.
+    present = {name for _, name in order}
+    if (names.known is None or len(names.known) != names.count) and len(present) != names.count:
+        tally.add("count", max(len(lines), 1), f"{len(present):,} images, phase {names.phase} has {names.count:,}")
+    kept = sorted(line_of)
+    for name in sorted(set(names.known or ()) - present):
+        place = bisect.bisect(kept, name)
+        tally.add("missing", line_of[kept[place]] if place < len(kept) else len(lines) + 1, name)
     return Reading(scores, line_of, tuple(tally.findings(_KINDS)), tuple(rest))
-
-
-def _exact(form: Lines) -> re.Pattern[str]:
-    """A line as it should be: nearly all are, and need no closer look."""
-    decimals = rf"\.\d{{{form.decimals}}}" if form.decimals else ""
-    decimals = r"(?:\.\d+)?" if form.any_decimals else decimals
-    return re.compile(rf"([^\s\"',;]+){re.escape(form.separator)}(-?\d{{1,300}}{decimals})", re.ASCII)
 
 
 def _is_asked_header(line: str, form: Lines, names: Names, tally: Tally) -> bool:
@@ -168,10 +166,6 @@ def _is_asked_header(line: str, form: Lines, names: Names, tally: Tally) -> bool
         return True
     tally.add("header-missing", 1, repr(form.header))
     return False
-
-
-def _is_header(tally: Tally, number: int) -> bool:
-    return number == 1 and "header" in tally.found
 
 
 def _line(line: str, number: int, form: Lines, names: Names, tally: Tally) -> tuple[str | None, float | None]:
@@ -273,23 +267,6 @@ def _score(text: str, number: int, form: Lines, tally: Tally) -> float | None:
 
 def _finite_words(text: str) -> bool:
     return re.fullmatch(r"[+-]?(nan|inf|infinity|-?1\.#(ind|inf|qnan))", text.strip(), re.IGNORECASE) is not None
-
-
-def _check_order(order: Sequence[tuple[int, str]], tally: Tally) -> None:
-    for (_, before), (number, name) in zip(order, order[1:]):
-        if name < before:
-            tally.add("order", number, name)
-
-
-def _check_complete(present: set[str], line_of: Mapping[str, int], total: int, names: Names, tally: Tally) -> None:
-    if (names.known is None or len(names.known) != names.count) and len(present) != names.count:
-        tally.add("count", max(total, 1), f"{len(present):,} images, phase {names.phase} has {names.count:,}")
-    if names.known is None:
-        return
-    kept = sorted(name for name in line_of)
-    for name in sorted(set(names.known) - present):
-        place = bisect.bisect(kept, name)
-        tally.add("missing", line_of[kept[place]] if place < len(kept) else total + 1, name)
 
 
 def _short(text: str) -> str:

@@ -17,8 +17,8 @@ import stat
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def read_card(path: Path) -> ChallengeCard:
     """The challenge, from what `card_json` wrote."""
-    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    table = json.loads(path.read_text(encoding="utf-8"))
     ranking = table["ranking"]
     table["phases"] = {name: Phase(**{**phase, "names": tuple(phase["names"])}) for name, phase in table["phases"].items()}
     table["lines"] = Lines(**table["lines"])
@@ -89,10 +89,10 @@ def read_reference(folder: Path) -> tuple[str, Truth]:
                 values[row["name"]] = float(row[key])
         if row["reference"]:
             references[row["name"]] = row["reference"]
-    pairs = {
-        path.name[len("pairs-") : -len(".csv")]: [(row["first"], row["second"], float(row["share"])) for row in _rows(path)]
-        for path in sorted(folder.glob("pairs-*.csv"))
-    }
+    pairs = {}
+    for path in sorted(folder.glob("pairs-*.csv")):
+        name = path.name[len("pairs-") : -len(".csv")]
+        pairs[name] = [(row["first"], row["second"], float(row["share"])) for row in _rows(path)]
     return phase, Truth(scores, others["std"], others["raters"], references, pairs)
 
 
@@ -108,8 +108,7 @@ def judged(card: ChallengeCard, phase: str, truth: Truth, folder: Path) -> tuple
     found: list[Finding] = []
     for name, limit in wanted.items():
         data = _bounded(folder, name, limit, list(wanted), found)
-        if data is not None:
-            files[name] = data
+        files.update({} if data is None else {name: data})
     content = read_content(card, files, names_of(card, phase))
     found += content.findings
     if errors(found):
@@ -128,11 +127,15 @@ def _bounded(folder: Path, name: str, limit: int, wanted: Sequence[str], found: 
     try:
         kind = os.lstat(path).st_mode
     except OSError:
-        elsewhere = _elsewhere(folder, name)
         there = sorted(entry for entry in os.listdir(str(folder)) if entry != "metadata")[:_MOST_SHOWN]
         text = "not at the zip's root; the zip holds: {}".format(", ".join(there) or "nothing")
-        if elsewhere:
-            text = f"in the folder {elsewhere}; it has to lie at the zip's root"
+        # A folder that has it: few are looked at, and no link is followed.
+        for count, (place, folders, files) in enumerate(os.walk(str(folder))):
+            folders.sort()
+            if name in files:
+                text = f"in the folder {os.path.relpath(place, str(folder))}; it has to lie at the zip's root"
+            if name in files or count > _MOST_ENTRIES:
+                break
         found.append(Finding("error", "no-file", name, text, f"zip {both} themselves, not their folder"))
         return None
     if not stat.S_ISREG(kind):
@@ -145,17 +148,6 @@ def _bounded(folder: Path, name: str, limit: int, wanted: Sequence[str], found: 
         found.append(Finding("error", "too-large", name, text, "is this the right file?"))
         return None
     return data
-
-
-def _elsewhere(folder: Path, name: str) -> str:
-    """The folder below `folder` that has a file called `name`, or nothing; few folders are looked at, and no link followed."""
-    for count, (place, folders, files) in enumerate(os.walk(str(folder))):
-        folders.sort()
-        if name in files:
-            return os.path.relpath(place, str(folder))
-        if count > _MOST_ENTRIES:
-            break
-    return ""
 
 
 def page(found: Sequence[Finding]) -> str:
@@ -177,24 +169,11 @@ def page(found: Sequence[Finding]) -> str:
     )
 
 
-def card_json(card: ChallengeCard, names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def card_json(card: ChallengeCard, names: Mapping[str, Sequence[str]]) -> dict[str, object]:
     """A card as `read_card` takes it: the phases in `names` with all their images' names; no board, no prose."""
-    from dataclasses import asdict
-
     table = asdict(card)
-    for key in (
-        "board",
-        "inferred",
-        "description",
-        "paper",
-        "home",
-        "next_step",
-        "note",
-        "conditions",
-        "contact",
-        "path",
-        "training",
-    ):
+    prose = ("description", "paper", "home", "next_step", "note", "conditions", "contact")
+    for key in (*prose, "board", "inferred", "path", "training"):
         del table[key]
     table["phases"] = {name: {"images": len(listed), "names": list(listed)} for name, listed in names.items()}
     if table["default_phase"] not in names:

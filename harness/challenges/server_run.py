@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.cards.challenge import ChallengeCard
 from harness.challenges import codabench
@@ -65,15 +64,10 @@ class Trial:
     refused: int
     """Defective submissions that got an error and no score."""
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Plain values for JSON."""
-        return {
-            "phase": self.phase,
-            "python": self.python,
-            "scores": dict(self.scores),
-            "difference": self.difference,
-            "defective_refused": self.refused,
-        }
+        about = {"phase": self.phase, "python": self.python, "scores": dict(self.scores), "difference": self.difference}
+        return {**about, "defective_refused": self.refused}
 
     def __str__(self) -> str:
         same = "to the last digit" if self.difference == 0 else f"to {self.difference:.1e}"
@@ -91,55 +85,55 @@ def rehearse(
     With this interpreter, and with `python` or the one that the card's image has, where it is found with numpy and scipy.
     """
     _require_syntax(card, packed)
-    other = _found(python) if python else _of_image(card)
+    other = shutil.which(python) if python else _of_image(card)
+    if python and other is None:
+        raise UsageError(f"--python {python}: no such program")
+    # A program that the user names runs in any folder.
+    other = os.path.abspath(other) if python and other else other
     truth, _ = read_truth(labels)
     trials = []
     for phase in phases:
         with _unpacked(packed, phase) as app:
-            expected = _expected(card, packed, phase, labels, cards)
+            # What `harness submission score` says of the sample.
+            sample = app.parent / codabench.sample_file(phase)
+            sample.write_bytes(_members(packed.read_bytes())[sample.name])
+            whole = score(sample, labels, challenge=card.path or card.name, phase=phase, cards=cards).whole
+            expected = server_scores(card, whole)
             for interpreter in [None, *([other] if other else [])]:
                 _log.info(f"phase {phase}: running the scoring program as the server would, with {interpreter or 'this Python'}")
                 trials.append(_trial(card, app, phase, truth, expected, interpreter))
     return trials
 
 
-def _expected(card: ChallengeCard, packed: Path, phase: str, labels: Path, cards: Sequence[str]) -> dict[str, float | None]:
-    """What `harness submission score` says of the sample."""
-    name = codabench.sample_file(phase)
-    with tempfile.TemporaryDirectory(prefix="harness-sample-") as place:
-        path = Path(place) / name
-        path.write_bytes(_members(packed.read_bytes())[name])
-        whole = score(path, labels, challenge=card.path or card.name, phase=phase, cards=cards).whole
-    return server_scores(card, whole)
-
-
 def _trial(
     card: ChallengeCard, app: Path, phase: str, truth: Truth, expected: Mapping[str, float | None], interpreter: str | None
 ) -> Trial:
     version = _version(interpreter)
+    if version is None:
+        raise RunError(f"{interpreter}: no Python that has numpy and scipy")
     done = _run(app, interpreter)
     what = f"{card.name}, phase {phase}, {version}"
     if done.returncode or not (app / "output" / SCORES).is_file():
         raise RunError(f"{what}: the scoring program gave the sample submission no score:\n{done.stderr.strip()[-2000:]}")
     scores = json.loads((app / "output" / SCORES).read_text(encoding="utf-8"))
-    board = {column["key"] for column in codabench.columns(card) if "computation" not in column}
+    board = {str(column["key"]) for column in codabench.columns(card) if "computation" not in column}
     if set(scores) != board:
         raise RunError(f"{what}: {SCORES} has the keys {listed(sorted(scores))}, the leaderboard {listed(sorted(board))}")
     gaps = [abs(scores[key] - (value if value is not None else float("nan"))) for key, value in expected.items()]
     difference = max(gaps)
-    if not difference <= (0.0 if interpreter is None else _CLOSE * max(1.0, *(abs(v) for v in scores.values()))):
+    close = 0.0 if interpreter is None else _CLOSE * max(1.0, *(abs(v) for v in scores.values()))
+    if not difference <= close:
         raise RunError(f"{what}: the sample's scores are {scores}, harness submission score says {dict(expected)}")
     _refuse_leak(app, truth, what, done)
-    refused = 0
-    for name, change in defects(card).items():
+    spoilt = defects(card)
+    for name, change in spoilt.items():
         done = _run(app, interpreter, change)
         if not done.returncode or (app / "output" / SCORES).exists():
             raise RunError(f"{what}: a defective submission ({name}) got a score")
         if "Traceback" in done.stderr or not done.stderr.strip() or not (app / "output" / DETAILS).is_file():
             raise RunError(f"{what}: a defective submission ({name}) got no readable error:\n{done.stderr.strip()[-2000:]}")
         _refuse_leak(app, truth, f"{what}, {name}", done)
-        refused += 1
-    return Trial(phase, version, scores, difference, refused)
+    return Trial(phase, version, scores, difference, len(spoilt))
 
 
 def _refuse_leak(app: Path, truth: Truth, what: str, done: subprocess.CompletedProcess[str]) -> None:
@@ -211,11 +205,9 @@ def _unpacked(packed: Path, phase: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="harness-server-") as place:
         app = Path(place) / "app"
         members = _members(packed.read_bytes())
-        for folder, name in (
-            ("program", codabench.PROGRAM),
-            ("input/ref", codabench.reference_file(phase)),
-            ("sample", codabench.sample_file(phase)),
-        ):
+        zips = {"program": codabench.PROGRAM, "sample": codabench.sample_file(phase)}
+        zips["input/ref"] = codabench.reference_file(phase)
+        for folder, name in zips.items():
             for inner, data in _members(members[name]).items():
                 path = app / folder / inner
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -276,28 +268,13 @@ def _libraries(place: Path) -> str:
     return str(folder if (folder / "numpy").exists() else installed)
 
 
-def _found(python: str) -> str:
-    """An interpreter that the user names, as a program that runs in any folder."""
-    found = shutil.which(python)
-    if found is None:
-        raise UsageError(f"--python {python}: no such program")
-    return os.path.abspath(found)
-
-
-def _version(interpreter: str | None) -> str:
+def _version(interpreter: str | None) -> str | None:
+    """The versions of an interpreter, numpy and scipy; None where one of them is not there."""
     if interpreter is None:
         import numpy
         import scipy
 
         return f"Python {sys.version.split()[0]} with numpy {numpy.__version__} and scipy {scipy.__version__}"
-    found = _ask(interpreter)
-    if found is None:
-        raise RunError(f"{interpreter}: no Python that has numpy and scipy")
-    return found
-
-
-def _ask(interpreter: str) -> str | None:
-    """An interpreter's versions, or None where it, or numpy, or scipy is not there."""
     code = (
         "import sys, numpy, scipy; "
         "print('Python', sys.version.split()[0], 'with numpy', numpy.__version__, 'and scipy', scipy.__version__)"
@@ -322,7 +299,7 @@ def _of_image(card: ChallengeCard) -> str | None:
         return None
     name = f"python{version[0]}.{version[1]}"
     found = shutil.which(name)
-    if found and _ask(found):
+    if found and _version(found):
         return found
     _log.info(f"{card.docker_image}: no {name} with numpy and scipy here; its syntax was checked, and --python FILE names one")
     return None

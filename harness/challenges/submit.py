@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -56,7 +55,7 @@ class Submission:
     rehearsal: bool = False
     """Only some images were scored (`--limit`); the zip says so, and a check calls it incomplete."""
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """One object of `harness submit --json`."""
         return {
             "file": str(self.file),
@@ -100,23 +99,18 @@ def submit(
     rehearsal: marked, and incomplete. Raises UsageError for what cannot be asked, RunError where the scores make no valid
     submission; then nothing is written.
     """
+    from harness.results.mlflow_mirror import Tracker
+
     card = find_challenge(challenge, wanted.cards)
     phase = image_names.phase_named(card, phase)
     outcome = _record(word, card, phase, wanted)
-    rehearsal = outcome.record.partial
-    known = list(_scores(outcome.folder, outcome.record))
-    mark = f"rehearsal, {len(known):,} of {card.phases[phase].images:,} images" if rehearsal else ""
-    files = contents(card, outcome.folder, outcome.record, description, mark)
-    report = inspect(files, [], [card], phase, str(out), lambda card, phase: known)
+    record, rehearsal, scores = outcome.record, outcome.record.partial, _scores(outcome.folder, outcome.record)
+    mark = f"rehearsal, {len(scores):,} of {card.phases[phase].images:,} images" if rehearsal else ""
+    files = contents(card, outcome.folder, record, description, mark)
+    report = inspect(files, [], [card], phase, str(out), lambda card, phase: list(scores))
     if defects := [d for d in errors(report.findings) if not (rehearsal and d.kind in ("missing", "count"))]:
-        raise RunError(
-            "\n".join(
-                [
-                    f"{outcome.folder}: its scores make no valid submission; {out} was not written",
-                    *(defect.text() for defect in defects),
-                ]
-            )
-        )
+        head = f"{outcome.folder}: its scores make no valid submission; {out} was not written"
+        raise RunError("\n".join([head, *(defect.text() for defect in defects)]))
     data = zip_file.zipped(files, mark)
     with atomic(out) as stream:
         stream.write(data)
@@ -124,21 +118,23 @@ def submit(
     back = check(out, challenge=card.path, phase=phase, cards=wanted.cards)
     if digest != hashlib.sha256(data).hexdigest() or back.scores.keys() != report.scores.keys():
         raise RunError(f"{out}: what was written is not what is read back; is the disk sound?")
-    _log_what_was_changed(card, description, outcome)
-    made = Submission(
-        Path(out),
-        card,
-        phase,
-        outcome.folder,
-        outcome.record,
-        len(report.scores),
-        len(data),
-        digest,
-        tuple(warnings(report.findings)),
-        rehearsal,
-    )
+    # What was changed on the way from the model's scores to the zip.
+    power = score_lines.scale_of(list(scores.values()), card.lines.decimals)
+    if not record.higher_is_better:
+        _log.info("scores were multiplied by -1: the model's are lower-is-better")
+    if power:
+        _log.info(f"scores were multiplied by 1e{power}, to stay different at {card.lines.decimals} decimals")
+    if description is not None and ascii_line(description) != description:
+        _log.info(f"the description was written in ASCII on one line: {ascii_line(description)}")
+    if record.random_weights:
+        _log.warning("parts of this model keep random weights")
+    found = tuple(warnings(report.findings))
+    count = len(report.scores)
+    made = Submission(Path(out), card, phase, outcome.folder, record, count, len(data), digest, found, rehearsal)
     standings.remember(wanted.runs, standings.entry_of(made))
-    _mirror(made, wanted)
+    with Tracker(wanted.mlflow_uri, wanted.runs, made.folder) as tracker:
+        tags = {f"submission.{card.name}.{phase}": made.sha256}
+        tracker.attach(f"{record.model} on {record.dataset}", record.dataset, [made.file], tags)
     return made
 
 
@@ -164,31 +160,32 @@ def _scores(folder: Path, record: Record) -> dict[str, float]:
 
 
 def facts(card: ChallengeCard, folder: Path, record: Record, description: str | None = None) -> readme.Facts:
-    """What the readme says, each taken from the record."""
+    """What the readme says, each taken from the record; operations (GFLOP per image) are counted.
+
+    Raises UsageError for what the record does not tell, and operations that cannot be counted.
+    """
     runtime = record.runtime_per_image
     if runtime is None:
         why = "its scores came from a file" if record.request.get("scores") else "an older version made it"
         raise UsageError(
             f"{folder}: no runtime per image was measured ({why}); let the harness score the images (harness run --force)"
         )
+    operations = 0.0
+    if any(line.fact == "operations" for line in card.readme):
+        from harness.challenges.factsheet import cost_of
+
+        cost = cost_of(record)
+        if cost.flop_per_crop is None or cost.crops is None:
+            raise UsageError(f"{record.model}: the readme asks for operations, and they cannot be counted: {cost.note}")
+        operations = cost.flop_per_crop * cost.crops / 1e9
     model = record.cards.model
     return readme.Facts(
         runtime=runtime,
         cpu=str(record.conditions.get("device")).startswith("cpu"),
         extra_data=bool(model.extra_data or used_data(card, record)),
         description=description if description is not None else described(model),
-        operations=_operations(record) if any(line.fact == "operations" for line in card.readme) else 0.0,
+        operations=operations,
     )
-
-
-def _operations(record: Record) -> float:
-    """GFLOP per image, counted; raises UsageError where they cannot be."""
-    from harness.challenges.factsheet import cost_of
-
-    cost = cost_of(record)
-    if cost.flop_per_crop is None or cost.crops is None:
-        raise UsageError(f"{record.model}: the readme asks for operations, and they cannot be counted: {cost.note}")
-    return cost.flop_per_crop * cost.crops / 1e9
 
 
 def used_data(card: ChallengeCard, record: Record) -> list[str]:
@@ -225,9 +222,8 @@ def _record(word: str, card: ChallengeCard, phase: str, wanted: Request) -> Outc
     assert record is not None
     if isinstance(record, RepeatsRecord):
         raise UsageError(f"{folder}: a record of repeats; name one of its runs: {listed([r.run for r in record.repeats])}")
-    passed = [
-        f"--{name}" for name, value in (("weights", wanted.weights), ("set", wanted.settings), ("seed", wanted.seed)) if value
-    ]
+    own = {"--weights": wanted.weights, "--set": wanted.settings, "--seed": wanted.seed}
+    passed = [option for option, value in own.items() if value]
     passed += ["--limit"] if wanted.limit is not None and not record.partial else []
     found = (record.dataset, record.protocol) == (about.dataset, about.protocol)
     if passed and (found or wanted.seed):
@@ -236,9 +232,8 @@ def _record(word: str, card: ChallengeCard, phase: str, wanted: Request) -> Outc
         _refuse_stale(folder, record, wanted)
         return _checked(Outcome(folder, record, found=True), card, phase, wanted)
     if asked_again.checked(folder, record).get("scores"):
-        raise UsageError(
-            f"{folder}: its scores came from a file, of other images than {card.name}'s {phase}; there is no model to run"
-        )
+        where = f"of other images than {card.name}'s {phase}"
+        raise UsageError(f"{folder}: its scores came from a file, {where}; there is no model to run")
     # A trained model's weights lie in the run's folder: what its training began from is not needed again.
     known = msgspec.structs.replace(record, request={**record.request, "init": None})
     again = Repeated(dataset=about.dataset, weights=wanted.weights, settings=wanted.settings)
@@ -270,9 +265,8 @@ def _refuse_stale(folder: Path, record: Record, wanted: Request) -> None:
 
 def _checked(outcome: Outcome, card: ChallengeCard, phase: str, wanted: Request) -> Outcome:
     if outcome.record.partial and wanted.limit is None:
-        raise UsageError(
-            f"{outcome.folder}: only some images were scored (--limit); {card.name}, phase {phase}, needs all of them"
-        )
+        needs = f"{card.name}, phase {phase}, needs all of them"
+        raise UsageError(f"{outcome.folder}: only some images were scored (--limit); {needs}")
     return outcome
 
 
@@ -298,30 +292,6 @@ def _with_training(request: Request) -> Request:
             "submit that run's folder, or the model's name with --weights FILE|released"
         )
     _, folder, record = max(trained, key=lambda entry: entry[:2])
-    _log.info(f"{model.name}: with the weights that {folder} trained on {record.dataset}" + _newest(len(trained)))
+    newest = f" (the newest of {len(trained)} such runs; name a run's folder to choose another)" if len(trained) > 1 else ""
+    _log.info(f"{model.name}: with the weights that {folder} trained on {record.dataset}{newest}")
     return replace(request, weights=str(folder / _WEIGHTS))
-
-
-def _newest(count: int) -> str:
-    return f" (the newest of {count} such runs; name a run's folder to choose another)" if count > 1 else ""
-
-
-def _log_what_was_changed(card: ChallengeCard, description: str | None, outcome: Outcome) -> None:
-    sign = 1.0 if outcome.record.higher_is_better else -1.0
-    power = score_lines.scale_of(list(_scores(outcome.folder, outcome.record).values()), card.lines.decimals)
-    if sign < 0:
-        _log.info("scores were multiplied by -1: the model's are lower-is-better")
-    if power:
-        _log.info(f"scores were multiplied by 1e{power}, to stay different at {card.lines.decimals} decimals")
-    if description is not None and ascii_line(description) != description:
-        _log.info(f"the description was written in ASCII on one line: {ascii_line(description)}")
-    if outcome.record.random_weights:
-        _log.warning("parts of this model keep random weights")
-
-
-def _mirror(made: Submission, wanted: Request) -> None:
-    from harness.results.mlflow_mirror import Tracker
-
-    tags = {f"submission.{made.card.name}.{made.phase}": made.sha256}
-    with Tracker(wanted.mlflow_uri, wanted.runs, made.folder) as tracker:
-        tracker.attach(f"{made.record.model} on {made.record.dataset}", made.record.dataset, [made.file], tags)

@@ -31,19 +31,8 @@ class Tally:
             if not places:
                 continue
             line, detail = places[0]
-            result.append(
-                Finding(
-                    kind.severity,
-                    name,
-                    self.where,
-                    kind.what.replace("{}", detail),
-                    kind.fix,
-                    line,
-                    kind.mechanical,
-                    len(places),
-                    tuple(dict.fromkeys(number for number, _ in places[:20])),
-                )
-            )
+            what, lines = kind.what.replace("{}", detail), tuple(dict.fromkeys(number for number, _ in places[:20]))
+            result.append(Finding(kind.severity, name, self.where, what, kind.fix, line, kind.mechanical, len(places), lines))
         return result
 
 

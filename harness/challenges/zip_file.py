@@ -13,7 +13,6 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError
@@ -89,7 +88,7 @@ def _read(path: Path, stream: io.FileIO, limits: Mapping[str, int]) -> tuple[dic
         archive = zipfile.ZipFile(_Capped(stream))
     except _TooLarge:
         what = f"its table of contents is larger than {_LARGEST_CONTENTS >> 20} MB; nothing of it was read"
-        return {}, [Finding("error", "entries", "the zip", what, f"zip {_both(limits)} and nothing else")]
+        return {}, [Finding("error", "entries", "the zip", what, f"zip {' and '.join(limits)} and nothing else")]
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
         kind = next((words for magic, words in _OTHERS.items() if head.startswith(magic)), None)
         if not head:
@@ -103,24 +102,24 @@ def _read(path: Path, stream: io.FileIO, limits: Mapping[str, int]) -> tuple[dic
 
 def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> tuple[dict[str, bytes], list[Finding]]:
     found: list[Finding] = []
+    # By wanted file: how far an entry's name is from what it should be, and the entry.
     candidates: dict[str, list[tuple[int, zipfile.ZipInfo]]] = {name: [] for name in limits}
-    infos = archive.infolist()
+    infos, alone = archive.infolist(), f"zip {' and '.join(limits)} and nothing else"
     if archive.comment.startswith(_REHEARSAL):
         what = f"incomplete: a {_shown(archive.comment.decode('ascii', 'replace'))}"
         found.append(Finding("error", "rehearsal", "the zip", what, "submit without --limit"))
     if len(infos) > _MOST_ENTRIES:
         what = f"{len(infos):,} entries; only the first {_MOST_ENTRIES:,} were looked at"
-        found.append(Finding("error", "entries", "the zip", what, f"zip {_both(limits)} and nothing else", mechanical=True))
+        found.append(Finding("error", "entries", "the zip", what, alone, mechanical=True))
     for info in infos[:_MOST_ENTRIES]:
         name = info.orig_filename
-        shown = _shown(name)
-        wanted = _wanted(name, limits)
+        shown, wanted, distance = _shown(name), _wanted(name, limits), None
         if _JUNK.search(name.replace("\\", "/")):
             what = "a leftover of the computer that made the zip"
             found.append(Finding("error", "leftover", shown, what, "leave it out (on macOS: zip -X)", mechanical=True))
         elif problem := _trick(name):
             found.append(Finding("error", "path", shown, problem, "zip the files from inside their folder", mechanical=True))
-            _consider(candidates, wanted, 3, info)
+            distance = 3
         elif stat.S_ISLNK(info.external_attr >> 16):
             what = "a symbolic link instead of a file"
             found.append(Finding("error", "link", shown, what, "zip the file that it points to", mechanical=wanted is None))
@@ -130,17 +129,19 @@ def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> tuple[dict[
         elif wanted is None:
             hint = ": a zip within the zip?" if name.lower().endswith(".zip") else ""
             what = f"a file that does not belong here{hint}"
-            found.append(Finding("error", "stray", shown, what, f"zip {_both(limits)} and nothing else", mechanical=True))
+            found.append(Finding("error", "stray", shown, what, alone, mechanical=True))
         elif "/" in name:
             what = f"in a folder; {wanted} has to lie at the zip's root"
             found.append(Finding("error", "folder", shown, what, "zip the files from inside the folder", mechanical=True))
-            _consider(candidates, wanted, 2, info)
+            distance = 2
         elif name != wanted:
             what = f"the file has to be called {wanted}, exactly so"
             found.append(Finding("error", "file-name", shown, what, "rename it", mechanical=True))
-            _consider(candidates, wanted, 1, info)
+            distance = 1
         else:
-            _consider(candidates, wanted, 0, info)
+            distance = 0
+        if wanted is not None and distance is not None:
+            candidates[wanted].append((distance, info))
     files = {}
     for wanted, entries in candidates.items():
         data = _chosen(archive, wanted, entries, limits[wanted], found)
@@ -153,13 +154,6 @@ def _shown(name: str) -> str:
     """A name from a zip, fit for a terminal."""
     text = name if name.isprintable() else repr(name)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _consider(
-    candidates: Mapping[str, list[tuple[int, zipfile.ZipInfo]]], wanted: str | None, distance: int, info: zipfile.ZipInfo
-) -> None:
-    if wanted is not None:
-        candidates[wanted].append((distance, info))
 
 
 def _wanted(name: str, limits: Mapping[str, int]) -> str | None:
@@ -183,10 +177,6 @@ def _trick(name: str) -> str | None:
     if ".." in name.split("/"):
         return "a path that leads out of the zip's folder"
     return None
-
-
-def _both(limits: Mapping[str, int]) -> str:
-    return " and ".join(limits)
 
 
 def _chosen(
@@ -221,18 +211,11 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int, found:
         return None
     try:
         with archive.open(info) as stream:
-            data = _read_all(stream, limit)
-    except _TooLarge:
-        found.append(Finding("error", "too-large", name, largest))
+            data = stream.read(limit + 1)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         found.append(Finding("error", "damaged", name, f"damaged: {error}", "zip the files again"))
-    else:
-        return data
-    return None
-
-
-def _read_all(stream: IO[bytes], limit: int) -> bytes:
-    data = stream.read(limit + 1)
+        return None
     if len(data) > limit:
-        raise _TooLarge
+        found.append(Finding("error", "too-large", name, largest))
+        return None
     return data

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.datasets.suites import Suite
 from harness.files.atomic import atomic, sha256_json, write_text, writing
@@ -109,15 +109,12 @@ def show(
     unreadable: list[str] = []
     chosen = _chosen(name, runs_folder, boards, unreadable)
     if latex is None:
-        return _with_left_out("\n\n\n".join(terminal(one, width) for one in chosen), unreadable, "")
-    tables = [table for b in chosen for table in board_tables(b, latex.columns, intervals=latex.intervals)]
-    return _with_left_out(document(tables) if latex.standalone else "\n\n".join(tables) + "\n", unreadable, "% ")
-
-
-def _with_left_out(shown: str, unreadable: Sequence[str], sign: str) -> str:
-    """What is shown, and below it the records that cannot be read, as comments where `sign` begins one."""
+        shown, sign = "\n\n\n".join(terminal(one, width) for one in chosen), ""
+    else:
+        tables = [table for b in chosen for table in board_tables(b, latex.columns, intervals=latex.intervals)]
+        shown, sign = document(tables) if latex.standalone else "\n\n".join(tables) + "\n", "% "
+    # Records that cannot be read, below. A line of an error is a line of the output, so each gets the sign.
     lines = [f"{len(unreadable)} records cannot be read and are left out:", *unreadable] if unreadable else []
-    # A line of an error is a line of the output, so each gets the sign.
     told = [f"{sign}{part}" for line in lines for part in line.splitlines()]
     return "\n\n\n".join([shown, *(["\n".join(told)] if told else [])])
 
@@ -142,7 +139,7 @@ def suite_matrix(
     return shown, unreadable
 
 
-def numbers(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards") -> list[dict[str, Any]]:
+def numbers(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards") -> list[dict[str, object]]:
     """The rows that `show` shows as plain values with all digits, for JSON."""
     return [cells(row) for b in _chosen(name, runs_folder, boards) for group in b.groups for row in group.rows]
 
@@ -203,13 +200,10 @@ def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> l
 def _is_older(folder: Path, record: Record) -> bool:
     """Whether the record in `folder` is what an older version of the same class gave to the same request."""
     other = read_record(folder)
-    if other is None:
-        return False
-    now, before = record.identity, other.identity
+    now, before = record.identity, other.identity if other is not None else {}
     newer, older = ((entry.get("code") or {}).get("version") for entry in (now, before))
-    if not isinstance(newer, int) or not isinstance(older, int):
-        return False
-    return older < newer and all({**now, "code": None}[k] == {**before, "code": None}.get(k) for k in now)
+    same = all(before.get(name) == value for name, value in now.items() if name != "code")
+    return isinstance(newer, int) and isinstance(older, int) and older < newer and same
 
 
 def write(boards: str | Path = "leaderboards") -> list[Path]:
@@ -237,7 +231,7 @@ def write_page(
         return Path(boards) / PAGE
     folder = Path(runs_folder if folder is None else folder)
     chosen = _chosen(name, runs_folder, boards)
-    write_text(folder / PAGE, page(chosen, _link_from(folder, kept)))
+    write_text(folder / PAGE, page(chosen, Path(os.path.relpath(kept.absolute(), folder.absolute())).as_posix()))
     return folder / PAGE
 
 
@@ -251,12 +245,9 @@ def check(boards: str | Path = "leaderboards") -> list[str]:
     themselves, their scores or their place. Empty when all is well."""
     root = Path(boards)
     found = collect([root / RECORDS])
-    problems = [
-        f"{folder}: {problem}"
-        for folder, record in found
-        if isinstance(record, Record)
-        for problem in contradictions(folder, record)
-    ]
+    problems: list[str] = []
+    for folder, record in found:
+        problems += [f"{folder}: {problem}" for problem in contradictions(folder, record)] if isinstance(record, Record) else []
     wanted = _files(root)
     for path, content in wanted.items():
         try:
@@ -301,11 +292,10 @@ def _own_contradictions(record: Record, rows: Sequence[tuple[str, float, str]]) 
 def _files(root: Path) -> dict[Path, str]:
     """Every generated file under `root` with its content."""
     boards = boards_of(collect([root / RECORDS]), root / RECORDS)
-    files = {}
+    files: dict[Path, str] = {}
     for b in boards:
         stem = folder_of("", b.dataset, "", "").parts[0]
-        files[root / f"{stem}.md"] = markdown(b)
-        files[root / f"{stem}.csv"] = csv(b)
+        files |= {root / f"{stem}.md": markdown(b), root / f"{stem}.csv": csv(b)}
     return files | ({root / PAGE: page(boards, RECORDS)} if boards else {})
 
 
@@ -313,9 +303,3 @@ def _left_over(root: Path, wanted: Iterable[Path]) -> list[Path]:
     """Tables of our own making that no record is behind any more."""
     tables = [path for path in without_leftovers(sorted(root.glob("*.md"))) if GENERATED in path.read_text(encoding="utf-8")]
     return [path for table in tables for path in (table, table.with_suffix(".csv")) if path not in wanted and path.is_file()]
-
-
-def _link_from(folder: Path, records: Path) -> str:
-    import os
-
-    return Path(os.path.relpath(records.absolute(), folder.absolute())).as_posix()

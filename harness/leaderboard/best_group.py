@@ -10,6 +10,8 @@ from harness.results.marks import NOT_COMPARED
 
 if TYPE_CHECKING:
     from harness.leaderboard.board import Row
+    from harness.statistics.best_group import Standing
+    from harness.statistics.correlations import Floats
 
 
 FEWEST_REFERENCES = 6
@@ -32,10 +34,11 @@ def with_best(rows: Sequence[Row], headline: str, confidence: float) -> list[Row
     best: dict[int, list[str]] = {}
     p_best: dict[int, float | None] = {}
     for figure in COMPARED:
-        for i, p_value, in_group in _standings(ranked, figure, confidence):
-            best.setdefault(i, []).extend([figure] if in_group else [])
+        for found in _standings(ranked, figure, confidence):
+            i = int(found.name)
+            best.setdefault(i, []).extend([figure] if found.best else [])
             if figure == headline:
-                p_best[i] = p_value
+                p_best[i] = found.p_adjusted
     return [
         replace(
             row,
@@ -55,44 +58,35 @@ def too_few_references(rows: Sequence[Row]) -> bool:
     return top is not None and top.left_out is not None and len(top.left_out.references) < FEWEST_REFERENCES
 
 
-def _standings(ranked: dict[int, Row], figure: str, confidence: float) -> list[tuple[int, float | None, bool]]:
-    """Row, adjusted p-value, and whether it is in the group, for all that can be compared."""
+def _standings(ranked: dict[int, Row], figure: str, confidence: float) -> list[Standing]:
+    """The standing of each row that can be compared, called by the row's number."""
     values = {i: value for i, row in ranked.items() if (value := row.figures.get(figure)) is not None}
     if not values:
         return []
     top = ranked[max(values, key=lambda i: (values[i], -i))]
+    if None in top.images[:2]:
+        return []
+    # scipy stays out of tables that have nothing to compare: its importers are imported where there is something.
     if top.repeats:
-        return _standings_over_splits(ranked, values, figure, top, confidence)
+        if figure not in top.splits or top.test_share is None:
+            return []
+        from harness.statistics.resampled import standings_over_splits
+
+        # Rows of the same test parts; scores from a file do not know the content of their images.
+        same = [i for i in values if ranked[i].images[:2] == top.images[:2] and ranked[i].repeats == top.repeats]
+        same = [i for i in same if len({ranked[i].images[2], top.images[2]} - {None}) <= 1 and figure in ranked[i].splits]
+        splits = {str(i): ranked[i].splits[figure] for i in same}
+        return standings_over_splits(splits, top.test_share, confidence=confidence)
     if top.without(figure) is None:
         return []
-    # scipy stays out of tables that have nothing to compare.
     import numpy as np
 
     from harness.statistics.best_group import standings
 
-    known = {i: without for i in values if _same_images(ranked[i], top) and (without := ranked[i].without(figure)) is not None}
-    figures = {str(i): (values[i], np.array(without)) for i, without in known.items()}
-    return [(int(s.name), s.p_adjusted, s.best) for s in standings(figures, figure, confidence=confidence)]
-
-
-def _standings_over_splits(
-    ranked: dict[int, Row], values: dict[int, float], figure: str, top: Row, confidence: float
-) -> list[tuple[int, float | None, bool]]:
-    """As `_standings`, of the rows over the same splits as the best one."""
-    if figure not in top.splits or top.test_share is None or None in top.images[:2]:
-        return []
-    from harness.statistics.resampled import standings_over_splits
-
-    known = {str(i): ranked[i].splits[figure] for i in values if _same_splits(ranked[i], top) and figure in ranked[i].splits}
-    return [(int(s.name), s.p_adjusted, s.best) for s in standings_over_splits(known, top.test_share, confidence=confidence)]
-
-
-def _same_splits(row: Row, other: Row) -> bool:
-    """Whether two rows are of the same test parts; scores from a file do not know the content of their images."""
-    contents = {row.images[2], other.images[2]} - {None}
-    return row.images[:2] == other.images[:2] and len(contents) <= 1 and row.repeats == other.repeats
-
-
-def _same_images(row: Row, other: Row) -> bool:
-    references = [found.left_out.references if found.left_out else None for found in (row, other)]
-    return None not in row.images[:2] and row.images == other.images and row.n == other.n and references[0] == references[1]
+    figures: dict[str, tuple[float, Floats]] = {}
+    for i, value in values.items():
+        row, without = ranked[i], ranked[i].without(figure)
+        same_images = (row.images, row.n) == (top.images, top.n)
+        if without is not None and same_images and row.left_out and top.left_out:
+            figures |= {str(i): (value, np.array(without))} if row.left_out.references == top.left_out.references else {}
+    return standings(figures, figure, confidence=confidence)

@@ -6,20 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from harness.results.marks import (
-    CONTAMINATED,
-    INCOMPLETE,
-    LEGEND,
-    NO_LABELS,
-    NOT_REBUILDABLE,
-    ONE_SPLIT,
-    OTHER_IMAGES,
-    OTHER_SPLIT,
-    OTHER_TABLE,
-    PARTIAL,
-    SEEN,
-    UNFINISHED,
-)
+from harness.results.marks import LEGEND, UNRANKED
 from harness.statistics.leave_one_out import LeaveOneOut
 
 
@@ -34,12 +21,6 @@ class Begun(NamedTuple):
 
 
 FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
-_UNRANKED = frozenset(
-    {
-        *(SEEN, CONTAMINATED, PARTIAL, INCOMPLETE, UNFINISHED, NO_LABELS, OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES, ONE_SPLIT),
-        NOT_REBUILDABLE,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -97,16 +78,14 @@ class Row:
     @property
     def ranked(self) -> bool:
         """Whether the row can be compared with the others of its group."""
-        return self.kind != "control" and self.figures.get("main") is not None and not _UNRANKED.intersection(self.marks)
+        return self.kind != "control" and self.figures.get("main") is not None and not UNRANKED.intersection(self.marks)
 
     def without(self, figure: str) -> tuple[float, ...] | None:
         """`figure` with each reference left out."""
-        if self.left_out is None:
-            return None
-        if figure == "main":
-            srcc, plcc = (self.left_out.figures.get(part) for part in ("srcc", "plcc"))
-            return None if srcc is None or plcc is None else tuple(a + b for a, b in zip(srcc, plcc, strict=True))
-        return self.left_out.figures.get(figure)
+        known = self.left_out.figures if self.left_out else {}
+        if figure == "main" and "srcc" in known and "plcc" in known:
+            return tuple(a + b for a, b in zip(known["srcc"], known["plcc"], strict=True))
+        return known.get(figure)
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,15 @@ from collections.abc import Mapping, Sequence
 from harness.leaderboard.best_group import FEWEST_REFERENCES
 from harness.leaderboard.board import Board, Group, Row
 from harness.leaderboard.formats import GENERATED, against_best, best_explained, best_meaning, row_name, seeds, speed
-from harness.leaderboard.matrix import Matrix
+from harness.leaderboard.matrix import Matrix, letters_of
 from harness.results.marks import LEGEND, sentences
 from harness.results.tables import figure as shown_figure
 from harness.results.tables import number
 from harness.runtime import text as plain
 from harness.runtime.errors import UsageError, listed, near
 
-FIGURES = {
-    "score_2afc": "2AFC",
-    "srcc": "SRCC",
-    "plcc": "PLCC",
-    "plcc_fitted": "PLCC fitted",
-    "krcc": "KRCC",
-    "rmse": "RMSE",
-    "main": "Main",
-    "srcc_within": "SRCC within refs",
-}
+FIGURES = {"score_2afc": "2AFC", "srcc": "SRCC", "plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "rmse": "RMSE"}
+FIGURES |= {"main": "Main", "srcc_within": "SRCC within refs"}
 OTHERS = {"rank": "Rank", "p": "p", "n": "Images", "references": "References", "speed": "Pairs/s", "seeds": "Seeds"}
 DEFAULT = ("srcc", "plcc", "krcc", "main", "n")
 _BEST = r"\textbf{{{}}}"
@@ -59,8 +51,14 @@ def _group_table(board: Board, group: Group, columns: Sequence[str], *, interval
     chosen = tuple(columns) or (*(("score_2afc",) if afc else ()), *DEFAULT)
     first = next((name for name in chosen if name in FIGURES), None)
     behind = {key for row in group.rows for key in row.members}
-    letters = _letters([row.marks for row in group.rows])
-    heads, cells = [r"Model"], [[_model(row, behind, letters)] for row in group.rows]
+    # A letter for each mark that occurs.
+    letters = letters_of([row.marks for row in group.rows])
+    heads, cells = ["Model"], list[list[str]]()
+    for row in group.rows:
+        about = f", {seeds(row)}" if row.kind == "seeds" else f", seed {seeds(row)}" if row.key in behind else ""
+        model = plain.latex(row_name(row) + about)
+        model = rf"\textit{{{model}}}" if row.kind == "control" else model
+        cells.append([model + _superscript(row.marks, letters)])
     for name in chosen:
         heads.append(plain.latex(FIGURES.get(name) or OTHERS[name]))
         for row, line in zip(group.rows, cells, strict=True):
@@ -82,8 +80,8 @@ def _group_table(board: Board, group: Group, columns: Sequence[str], *, interval
                     whole = row.whole_ci.get(name)
                     line.append(_signs(shown_figure(name, row.whole.get(name))) or "--")
                     line.append(_signs("[{}, {}]".format(*map(number, whole))) if whole else "--")
-    about = [f"{board.title}: agreement with {board.label or 'people' + chr(39) + 's scores'}", f"protocol {group.protocol}"]
-    caption = sentences(", ".join(about), group.description, group.note, board.note)
+    described = [f"{board.title}: agreement with {board.label or 'people' + chr(39) + 's scores'}", f"protocol {group.protocol}"]
+    caption = sentences(", ".join(described), group.description, group.note, board.note)
     caption += f" Bold: {best_explained(group)}." if any(row.best for row in group.rows) else ""
     if any(row.spread for row in group.rows):
         caption += (
@@ -96,27 +94,23 @@ def _group_table(board: Board, group: Group, columns: Sequence[str], *, interval
 
 def matrix_table(shown: Matrix, *, intervals: bool = False) -> str:
     """A matrix as one table; `intervals`: with the intervals or ranges of its figures, told apart by their brackets."""
-    names, count = shown.figures, len(shown.figures)
+    names, count, letters = shown.figures, len(shown.figures), shown.marks
     blocks = [plain.latex(column.dataset) for column in shown.columns] + ["Mean", "Weighted mean", "Mean rank"]
     top = ["", *(rf"\multicolumn{{{count}}}{{c}}{{{block}}}" for block in blocks)]
     rules = "".join(rf"\cmidrule(lr){{{2 + i * count}-{1 + (i + 1) * count}}}" for i in range(len(blocks)))
     named = [plain.latex(FIGURES[f]) for f in names]
     heads = [" & ".join(top) + r" \\", rules, " & ".join(["Model", *named * len(blocks)]) + r" \\"]
-    letters = shown.marks
     lines = []
     for row in shown.rows:
         line = [plain.latex(row.name)]
         for cell in row.cells:
             for figure in names:
-                text = "--" if cell is None else _best(cell, figure) + (_ends(cell, figure) if intervals else "")
+                text = "--" if cell is None else _best(cell, figure) + (_signs(ends(cell, figure)) if intervals else "")
                 line.append(text + _superscript(cell.marks if cell and text != "--" else (), letters))
-        line += [_signs(number(row.mean.get(f))) or "--" for f in names]
-        line += [_signs(number(row.weighted.get(f))) or "--" for f in names]
+        line += [_signs(number(values.get(f))) or "--" for values in (row.mean, row.weighted) for f in names]
         line += [rank_text(row.mean_rank.get(f)) or "--" for f in names]
         lines.append(line)
-    caption = (
-        f"{sentences(shown.title)} {' '.join(sentences(text) for text in explained(shown, intervals=intervals, bold='Bold'))}"
-    )
+    caption = " ".join(map(sentences, [shown.title, *explained(shown, intervals=intervals, bold="Bold")]))
     return _table(("suite", shown.name), caption, letters, "l" + ("r" * count) * len(blocks), heads, lines)
 
 
@@ -160,18 +154,10 @@ def document(tables: Sequence[str]) -> str:
     foreign = sorted({c for c in body if ord(c) > 127} - _PLAIN)
     # pdfTeX stops at characters that no font was named for; other engines know no such command and need none.
     declared = [rf"  \DeclareUnicodeCharacter{{{ord(c):04X}}}{{[U+{ord(c):04X}]}}%" for c in foreign]
-    lines = [
-        f"% {GENERATED}",
-        r"\documentclass{article}",
-        r"\usepackage{booktabs}",
-        r"\usepackage[a3paper,landscape,margin=15mm]{geometry}",
-        *([r"\ifdefined\DeclareUnicodeCharacter", *declared, r"\fi"] if declared else []),
-        r"\pagestyle{empty}",
-        r"\begin{document}",
-        body,
-        r"\end{document}",
-    ]
-    return "\n".join(lines) + "\n"
+    lines = [f"% {GENERATED}", r"\documentclass{article}", r"\usepackage{booktabs}"]
+    lines += [r"\usepackage[a3paper,landscape,margin=15mm]{geometry}"]
+    lines += [r"\ifdefined\DeclareUnicodeCharacter", *declared, r"\fi"] if declared else []
+    return "\n".join([*lines, r"\pagestyle{empty}", r"\begin{document}", body, r"\end{document}"]) + "\n"
 
 
 def _table(
@@ -184,31 +170,12 @@ def _table(
 ) -> str:
     meanings = "; ".join(f"{letter}: {mark} ({LEGEND[mark]})" for mark, letter in letters.items())
     name = "-".join(re.sub(r"[^A-Za-z0-9]+", "-", word).strip("-") or "x" for word in place)
-    return "\n".join(
-        [
-            f"% {GENERATED}",
-            r"\begin{table}[htbp]",
-            r"\centering\small",
-            rf"\caption{{{plain.latex(' '.join(filter(None, (caption, f'Marks: {meanings}.' if meanings else ''))))}}}",
-            rf"\label{{tab:{name}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            *heads,
-            r"\midrule",
-            # A line that began with a bracket or a star would be an option of the line break before it.
-            *(("{}" if line[0][:1] in ("[", "*") else "") + " & ".join(line) + r" \\" for line in cells),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
-    )
-
-
-def _model(row: Row, behind: set[str], letters: Mapping[str, str]) -> str:
-    about = f", {seeds(row)}" if row.kind == "seeds" else f", seed {seeds(row)}" if row.key in behind else ""
-    name = plain.latex(row_name(row) + about)
-    name = rf"\textit{{{name}}}" if row.kind == "control" else name
-    return name + _superscript(row.marks, letters)
+    about = plain.latex(" ".join(filter(None, (caption, f"Marks: {meanings}." if meanings else ""))))
+    lines = [f"% {GENERATED}", r"\begin{table}[htbp]", r"\centering\small", rf"\caption{{{about}}}", rf"\label{{tab:{name}}}"]
+    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *heads, r"\midrule"]
+    # A line that began with a bracket or a star would be an option of the line break before it.
+    lines += [("{}" if line[0][:1] in ("[", "*") else "") + " & ".join(line) + r" \\" for line in cells]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 
 def _best(row: Row, figure: str) -> str:
@@ -216,11 +183,12 @@ def _best(row: Row, figure: str) -> str:
     return "--" if not text else _BEST.format(text) if figure in row.best else text
 
 
-def _ends(row: Row, figure: str) -> str:
+def ends(row: Row, figure: str) -> str:
+    """The ends of a figure behind it: a range in parentheses, an interval in brackets."""
     if figure in row.spread:
-        return _signs(" ({} to {})".format(*map(number, row.spread[figure])))
+        return " ({} to {})".format(*map(number, row.spread[figure]))
     interval = row.ci.get(figure)
-    return _signs(" [{}, {}]".format(*map(number, interval))) if interval else ""
+    return " [{}, {}]".format(*map(number, interval)) if interval else ""
 
 
 def _other(row: Row, name: str, group: Group) -> str:
@@ -233,12 +201,6 @@ def _other(row: Row, name: str, group: Group) -> str:
         "seeds": plain.latex(seeds(row)),
     }
     return values[name] or "--"
-
-
-def _letters(marks: Sequence[Sequence[str]]) -> dict[str, str]:
-    """A letter for each mark that occurs, in the legend's order."""
-    used = {mark for each in marks for mark in each}
-    return {mark: chr(ord("a") + i) for i, mark in enumerate(mark for mark in LEGEND if mark in used)}
 
 
 def _superscript(marks: Sequence[str], letters: Mapping[str, str]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from harness.files.atomic import sha256_json
 from harness.leaderboard.best_group import too_few_references
@@ -76,8 +75,13 @@ class Matrix:
     @property
     def marks(self) -> dict[str, str]:
         """The marks that occur, each with its letter."""
-        used = {mark for row in self.rows for cell in row.cells if cell for mark in cell.marks if mark != NOT_COMPARED}
-        return {mark: chr(ord("a") + i) for i, mark in enumerate(mark for mark in LEGEND if mark in used)}
+        return letters_of([[m for m in cell.marks if m != NOT_COMPARED] for row in self.rows for cell in row.cells if cell])
+
+
+def letters_of(marks: Sequence[Sequence[str]]) -> dict[str, str]:
+    """A letter for each mark that occurs, in the legend's order."""
+    used = {mark for each in marks for mark in each}
+    return {mark: chr(ord("a") + i) for i, mark in enumerate(mark for mark in LEGEND if mark in used)}
 
 
 def build_matrix(
@@ -107,31 +111,38 @@ def build_matrix(
         group = next(iter(board(mine, dataset).groups), None) if mine else None
         if group is not None and any(_shown(row, group, records) for row in group.rows):
             groups[dataset] = group
-    columns = tuple(_column(group, _title(records, dataset)) for dataset, group in groups.items())
-    models: dict[str, list[Row | None]] = {}
-    more = 0
+    titles = {record.dataset: record.cards.dataset.title for record in reversed(records.values())}
+    columns, models, more = list[Column](), dict[str, list[Row | None]](), 0
     for i, group in enumerate(groups.values()):
+        ranked = [row for row in group.rows if row.ranked]
+        about = next((row for row in ranked or group.rows if row.kind != "control" and row.n is not None), None)
+        columns.append(
+            Column(
+                dataset=group.dataset,
+                title=titles.get(group.dataset, group.dataset),
+                protocol=group.protocol,
+                n=about.n if about else None,
+                references=about.references if about else None,
+                confidence=group.confidence,
+                compared=any(row.best for row in group.rows),
+                too_few=too_few_references(group.rows),
+                over_splits=over_splits(group.rows),
+            )
+        )
         for identity, rows in _by_model(group, records).items():
-            models.setdefault(identity, [None] * len(columns))[i] = rows[0]
+            models.setdefault(identity, [None] * len(groups))[i] = rows[0]
             more += len(rows) - 1
-    shown = [_row(tuple(cells), figures) for cells in models.values()]
-    shown = _summed(_told_apart(shown, list(models)), columns, figures)
-    notes = (
-        [f"{more} further records of a model and dataset of this table (older ones, other seeds) are not shown"] if more else []
-    )
-    return Matrix(
-        name=name,
-        title=title,
-        figures=figures,
-        columns=columns,
-        rows=tuple(sorted(shown, key=lambda row: _place(row, figures[0]))),
-        absent=tuple(dataset for dataset, _ in wanted if dataset not in groups),
-        notes=tuple(notes),
-    )
-
-
-def _title(records: Mapping[str, Record], dataset: str) -> str:
-    return next((record.cards.dataset.title for record in records.values() if record.dataset == dataset), dataset)
+    # Rows of one name that are not one model (another version, other weights) have a part of what tells them apart.
+    named = [next(row_name(cell) for cell in cells if cell) for cells in models.values()]
+    shown = []
+    for plain, (identity, cells) in zip(named, models.items(), strict=True):
+        complete = all(cell is not None and cell.ranked and None not in map(cell.figures.get, figures) for cell in cells)
+        shown.append(MatrixRow(f"{plain} #{identity[:6]}" if named.count(plain) > 1 else plain, tuple(cells), complete))
+    shown = _summed(shown, columns, figures)
+    shown.sort(key=lambda row: (not row.complete, row.mean_rank.get(figures[0], 0.0), -row.mean.get(figures[0], 0.0), row.name))
+    absent = tuple(dataset for dataset, _ in wanted if dataset not in groups)
+    note = f"{more} further records of a model and dataset of this table (older ones, other seeds) are not shown"
+    return Matrix(name, title, figures, tuple(columns), tuple(shown), absent, (note,) if more else ())
 
 
 def _shown(row: Row, group: Group, records: Mapping[str, Record]) -> bool:
@@ -159,64 +170,25 @@ def _identity(record: Record) -> str:
     return sha256_json([facts.get("card"), facts.get("code"), facts.get("weights")])
 
 
-def _column(group: Group, title: str) -> Column:
-    ranked = [row for row in group.rows if row.ranked]
-    about = next((row for row in ranked or group.rows if row.kind != "control" and row.n is not None), None)
-    return Column(
-        dataset=group.dataset,
-        title=title,
-        protocol=group.protocol,
-        n=about.n if about else None,
-        references=about.references if about else None,
-        confidence=group.confidence,
-        compared=any(row.best for row in group.rows),
-        too_few=too_few_references(group.rows),
-        over_splits=over_splits(group.rows),
-    )
-
-
-def _row(cells: tuple[Row | None, ...], figures: Sequence[str]) -> MatrixRow:
-    name = next(row_name(cell) for cell in cells if cell)
-    complete = all(cell is not None and cell.ranked and None not in map(cell.figures.get, figures) for cell in cells)
-    return MatrixRow(name, cells, complete)
-
-
-def _told_apart(rows: Sequence[MatrixRow], identities: Sequence[str]) -> list[MatrixRow]:
-    """Rows of one name that are not one model (another version, other weights) with a part of what tells them apart."""
-    names = [row.name for row in rows]
-    return [
-        replace(row, name=f"{row.name} #{identity[:6]}") if names.count(row.name) > 1 else row
-        for row, identity in zip(rows, identities, strict=True)
-    ]
-
-
 def _summed(rows: Sequence[MatrixRow], columns: Sequence[Column], figures: Sequence[str]) -> list[MatrixRow]:
     """The rows with means and mean ranks on the complete ones."""
     complete = [i for i, row in enumerate(rows) if row.complete]
-    values = {f: [[_value(rows[i], c, f) for i in complete] for c in range(len(columns))] for f in figures}
+    cells = [[rows[i].cells[c] for i in complete] for c in range(len(columns))]
+    # A complete row has no blank.
+    values = {f: [[(cell and cell.figures[f]) or 0.0 for cell in column] for column in cells] for f in figures}
     ranks = {f: [midranks(column) for column in values[f]] for f in figures}
-    weights = [column.n for column in columns]
+    known = [column.n for column in columns if column.n]
     summed = list(rows)
     for place, i in enumerate(complete):
         mine = {f: [column[place] for column in values[f]] for f in figures}
-        known = [w for w in weights if w]
-        whole = len(known) == len(columns)
+        weighed = mine if len(known) == len(columns) else {}
         summed[i] = replace(
             rows[i],
             mean={f: sum(v) / len(v) for f, v in mine.items()},
-            weighted={f: sum(a * w for a, w in zip(v, known, strict=True)) / sum(known) for f, v in mine.items()}
-            if whole
-            else {},
+            weighted={f: sum(a * w for a, w in zip(v, known, strict=True)) / sum(known) for f, v in weighed.items()},
             mean_rank={f: sum(column[place] for column in ranks[f]) / len(columns) for f in figures},
         )
     return summed
-
-
-def _value(row: MatrixRow, column: int, figure: str) -> float:
-    cell = row.cells[column]
-    value = cell.figures[figure] if cell else None
-    assert value is not None, "a complete row has no blank"
-    return value
 
 
 def midranks(values: Sequence[float]) -> list[float]:
@@ -224,42 +196,27 @@ def midranks(values: Sequence[float]) -> list[float]:
     return [1 + sum(other > value for other in values) + (sum(other == value for other in values) - 1) / 2 for value in values]
 
 
-def _place(row: MatrixRow, figure: str) -> tuple[bool, float, float, str]:
-    return (not row.complete, row.mean_rank.get(figure, 0.0), -row.mean.get(figure, 0.0), row.name)
-
-
-def facts(shown: Matrix) -> dict[str, Any]:
+def facts(shown: Matrix) -> dict[str, object]:
     """The matrix as plain values with all digits, for JSON; a figure that does not exist is None."""
-    return {
-        "suite": shown.name,
-        "title": shown.title,
-        "datasets": [{"dataset": c.dataset, "protocol": c.protocol, "n": c.n, "references": c.references} for c in shown.columns],
-        "absent": list(shown.absent),
-        "notes": list(shown.notes),
-        "rows": [
-            {
-                "model": row.name,
-                "complete": row.complete,
-                "mean": dict(row.mean) or None,
-                "weighted_mean": dict(row.weighted) or None,
-                "mean_rank": dict(row.mean_rank) or None,
-                "figures": {c.dataset: _cell(cell, shown) for c, cell in zip(shown.columns, row.cells, strict=True)},
+    rows = []
+    for row in shown.rows:
+        means = {"mean": row.mean, "weighted_mean": row.weighted, "mean_rank": row.mean_rank}
+        cells = {
+            column.dataset: cell
+            and {
+                **{f: cell.figures.get(f) for f in shown.figures},
+                "ci": {f: list(ci) for f in shown.figures if (ci := cell.ci.get(f))},
+                "range": {f: list(cell.spread[f]) for f in shown.figures if f in cell.spread},
+                "best": [f for f in shown.figures if f in cell.best],
+                "ranked": cell.ranked,
+                "marks": list(cell.marks),
+                "n": cell.n,
+                "key": cell.key or None,
             }
-            for row in shown.rows
-        ],
-    }
-
-
-def _cell(cell: Row | None, shown: Matrix) -> dict[str, Any] | None:
-    if cell is None:
-        return None
-    return {
-        **{f: cell.figures.get(f) for f in shown.figures},
-        "ci": {f: list(ci) for f in shown.figures if (ci := cell.ci.get(f))},
-        "range": {f: list(cell.spread[f]) for f in shown.figures if f in cell.spread},
-        "best": [f for f in shown.figures if f in cell.best],
-        "ranked": cell.ranked,
-        "marks": list(cell.marks),
-        "n": cell.n,
-        "key": cell.key or None,
-    }
+            for column, cell in zip(shown.columns, row.cells, strict=True)
+        }
+        known = {name: dict(values) or None for name, values in means.items()}
+        rows.append({"model": row.name, "complete": row.complete, **known, "figures": cells})
+    datasets = [{"dataset": c.dataset, "protocol": c.protocol, "n": c.n, "references": c.references} for c in shown.columns]
+    names = {"suite": shown.name, "title": shown.title}
+    return {**names, "datasets": datasets, "absent": list(shown.absent), "notes": list(shown.notes), "rows": rows}

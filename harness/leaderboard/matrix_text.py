@@ -7,8 +7,8 @@ import io
 from collections.abc import Callable
 
 from harness.leaderboard.board import Row
-from harness.leaderboard.formats import GENERATED, MARKDOWN, TERMINAL
-from harness.leaderboard.latex import FIGURES, explained, rank_text
+from harness.leaderboard.formats import GENERATED, MARKDOWN, TERMINAL, Cells, csv_value
+from harness.leaderboard.latex import FIGURES, ends, explained, rank_text
 from harness.leaderboard.matrix import Matrix
 from harness.results.marks import LEGEND, sentences
 from harness.results.tables import number
@@ -40,9 +40,8 @@ def markdown(shown: Matrix, *, intervals: bool = False) -> str:
     heads, rows, align = _cells(shown, MARKDOWN, " ", plain.markdown, intervals=intervals)
     heads, *rows = [[cell.replace("|", "&#124;") for cell in line] for line in (heads, *rows)]
     table = tabulate(rows, headers=heads, tablefmt="github", disable_numparse=True, colalign=align if rows else None)
-    notes = [
-        f"- {plain.markdown(sentences(text))}" for text in (*explained(shown, intervals=intervals, bold="Bold"), *_legend(shown))
-    ]
+    texts = [*explained(shown, intervals=intervals, bold="Bold"), *_legend(shown)]
+    notes = [f"- {plain.markdown(sentences(text))}" for text in texts]
     return "\n".join([f"# {plain.markdown(shown.title)}", "", table, "", *notes, "", GENERATED]) + "\n"
 
 
@@ -56,22 +55,19 @@ def csv(shown: Matrix) -> str:
     heads += [f"{what}_{f}" for what in ("mean", "weighted_mean", "mean_rank") for f in shown.figures]
     writer.writerow(["model", "complete", *map(plain.csv_cell, heads)])
     for row in shown.rows:
-        line = [plain.csv_cell(row.name), "yes" if row.complete else ""]
+        line: list[object] = [row.name, "yes" if row.complete else ""]
         for cell in row.cells:
             for f in shown.figures:
                 ends = [*((cell and cell.ci.get(f)) or (None, None)), *((cell and cell.spread.get(f)) or (None, None))]
-                line += [_plain(value) for value in (cell.figures.get(f) if cell else None, *ends)]
-                line.append("yes" if cell and f in cell.best else "")
-        line += [plain.csv_cell("; ".join(cell.marks)) if cell else "" for cell in row.cells]
-        line += [_plain(values.get(f)) for values in (row.mean, row.weighted, row.mean_rank) for f in shown.figures]
-        writer.writerow(line)
+                line += [cell.figures.get(f) if cell else None, *ends, "yes" if cell and f in cell.best else ""]
+        line += [list(cell.marks) if cell else None for cell in row.cells]
+        line += [values.get(f) for values in (row.mean, row.weighted, row.mean_rank) for f in shown.figures]
+        writer.writerow(map(csv_value, line))
     return out.getvalue()
 
 
-def _cells(
-    shown: Matrix, best: str, between: str, escaped: Callable[[str], str], *, intervals: bool
-) -> tuple[list[str], list[list[str]], list[str]]:
-    """Headers, rows and alignment."""
+def _cells(shown: Matrix, best: str, between: str, escaped: Callable[[str], str], *, intervals: bool) -> Cells:
+    """The table's text; `best` is how a figure in the group of the best is written, `between` what parts a head's two words."""
     blocks = [*(escaped(column.dataset) for column in shown.columns), "mean", "weighted mean", "mean rank"]
     heads = ["model", *(f"{block}{between}{FIGURES[f]}" for block in blocks for f in shown.figures)]
     rows = []
@@ -79,7 +75,7 @@ def _cells(
         cells = [_figure(cell, f, best, shown, intervals=intervals) for cell in row.cells for f in shown.figures]
         means = [number(values.get(f)) for values in (row.mean, row.weighted) for f in shown.figures]
         rows.append([escaped(row.name), *cells, *means, *(rank_text(row.mean_rank.get(f)) for f in shown.figures)])
-    return heads, rows, ["left", *["right"] * (len(heads) - 1)]
+    return Cells(heads, rows, ["left", *["right"] * (len(heads) - 1)])
 
 
 def _figure(cell: Row | None, figure: str, best: str, shown: Matrix, *, intervals: bool) -> str:
@@ -87,17 +83,10 @@ def _figure(cell: Row | None, figure: str, best: str, shown: Matrix, *, interval
     if cell is None or not text:
         return ""
     text = best.format(text) if figure in cell.best else text
-    if intervals and figure in cell.spread:
-        text += " ({} to {})".format(*map(number, cell.spread[figure]))
-    elif intervals and (interval := cell.ci.get(figure)):
-        text += " [{}, {}]".format(*map(number, interval))
+    text += ends(cell, figure) if intervals else ""
     letters = [letter for mark, letter in shown.marks.items() if mark in cell.marks]
     return text + (f" {','.join(letters)}" if letters else "")
 
 
 def _legend(shown: Matrix) -> list[str]:
     return [f"mark {letter}: {mark} ({LEGEND[mark]})" for mark, letter in shown.marks.items()]
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None else repr(value)

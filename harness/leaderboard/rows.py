@@ -32,9 +32,12 @@ from harness.results.marks import (
     marks_of,
 )
 from harness.results.published import source_of
-from harness.results.record import Figures, Record, RepeatFigures, RepeatsRecord
+from harness.results.record import Figures, Record, RepeatsRecord
 from harness.runtime.text import command
 from harness.statistics.leave_one_out import LeaveOneOut
+
+_SHARED = ("n", "references", "device", "images", "test_share", "whole")
+"""What a mean over seeds has where all of its records have the same."""
 
 
 def board(records: Sequence[tuple[Path | None, Record | Begun]], dataset: str, records_folder: Path | None = None) -> Board:
@@ -75,15 +78,36 @@ def _group(
     found = [(folder, record) for folder, record in found if record.key not in behind]
     finished = [(folder, record) for folder, record in found if isinstance(record, Record)]
     records = [record for _, record in finished]
-    over_splits = [r for r in records if isinstance(r, RepeatsRecord)]
-    usual = _usual([r for r in over_splits or records if _whole_run(r)], seeded_splits=seeded, over_splits=bool(over_splits))
-    rows = [_row(record, _relative(folder, records_folder), usual) for folder, record in finished]
-    rows = _with_means(rows, records, seeded_splits=seeded)
-    rows += [_begun_row(record) for _, record in found if isinstance(record, Begun)]
-    rows += _controls(dataset, protocol, [r for r in records if not _differs(r, usual)])
+    usual = _usual(records, seeded_splits=seeded)
+    rows = []
+    for folder, record in finished:
+        place = ""
+        if folder is not None and records_folder is not None and folder.is_relative_to(records_folder):
+            place = folder.relative_to(records_folder).as_posix()
+        rows.append(_row(record, place, usual))
+    # The mean of each set of comparable records that differ in nothing but the seed.
+    alike: dict[str, list[Row]] = {}
+    for row, record in zip(rows, records, strict=True):
+        if row.ranked:
+            # Under repeated splits the first split's identity stands for all.
+            left_out = {"seed", "split"} if seeded else {"seed"}
+            settings = [row.repeats, {k: v for k, v in record.first_identity.items() if k not in left_out}]
+            alike.setdefault(sha256_json(settings), []).append(row)
+    # Records of one seed on several splits are a repeat that has not been put together yet, not several seeds.
+    rows += [_mean(same) for same in alike.values() if len(same) > 1 and len({row.seeds for row in same}) == len(same)]
+    for _, run in found:
+        if isinstance(run, Begun):
+            named = (run.model, run.dataset, run.protocol, dict.fromkeys(FIGURES))
+            rows.append(Row("measured", *named, seeds=(run.seed,), marks=(UNFINISHED,), key=run.key))
+    # The controls of the newest whole record: they are the same for all that are measured on the same.
+    controlled = [r for r in records if r.controls and _whole_run(r) and not _differs(r, usual)]
+    for name, figures in (max(controlled, key=_age).controls or {}).items() if controlled else ():
+        n, references, marks = _whole(figures.n), _whole(figures.references), (FEW,) if figures.few_references else ()
+        known = (CONTROLS.get(name, name), dataset, protocol, _known(figures))
+        rows.append(Row("control", *known, ci=figures.ci, n=n, references=references, marks=marks))
     confidence = next((r.test.confidence for r in records if r.test and r.test.confidence), 0.95)
     headline = "score_2afc" if any(row.figures.get("score_2afc") is not None for row in rows if row.ranked) else "main"
-    rows = with_best(_ranked(rows, headline), headline, confidence)
+    rows = with_best(_in_order(rows, headline), headline, confidence)
     description, note = (about.description, about.note) if about else ("", "")
     return Group(dataset, protocol, description, note, tuple(rows), confidence, headline)
 
@@ -99,14 +123,17 @@ class _Usual(NamedTuple):
     """Whether the group's figures are medians over splits."""
 
 
-def _usual(records: Sequence[Record], *, seeded_splits: bool, over_splits: bool = False) -> _Usual:
-    table = _most_common([_hash(r, "table") for r in records])
-    here = [r for r in records if _hash(r, "table") == table]
+def _usual(records: Sequence[Record], *, seeded_splits: bool) -> _Usual:
+    over_splits = [r for r in records if isinstance(r, RepeatsRecord)]
+    whole = [r for r in over_splits or records if _whole_run(r)]
+    table = _most_common([_hash(r, "table") for r in whole])
+    here = [r for r in whole if _hash(r, "table") == table]
     # Seeded splits differ from seed to seed by design; all others are one list of images.
     split = None if seeded_splits else _most_common([_hash(r, "split") for r in here])
-    counts = [r.test.n for r in here if r.test and r.test.n is not None and _hash(r, "split") == split]
-    images = _most_common([_hash(r, "images") for r in here if _hash(r, "split") == split]) if split is not None else None
-    return _Usual(table, split, max(counts, default=None), images, over_splits)
+    same = [r for r in here if _hash(r, "split") == split]
+    images = _most_common([_hash(r, "images") for r in same]) if split is not None else None
+    counts = [r.test.n for r in same if r.test and r.test.n is not None]
+    return _Usual(table, split, max(counts, default=None), images, bool(over_splits))
 
 
 def _differs(record: Record, usual: _Usual) -> str | None:
@@ -145,23 +172,23 @@ def _most_common(values: Sequence[str | None]) -> str | None:
     return min(counts, key=lambda v: (-counts[v], v)) if counts else None
 
 
-def _relative(folder: Path | None, records_folder: Path | None) -> str:
-    if folder is None or records_folder is None or not folder.is_relative_to(records_folder):
-        return ""
-    return folder.relative_to(records_folder).as_posix()
-
-
 def _row(record: Record, folder: str, usual: _Usual) -> Row:
     figures = record.test or Figures(n=None)
     spread = {} if figures.range is UNSET else figures.range
-    repeats = record.repeats if isinstance(record, RepeatsRecord) else []
-    whole = (record.all_images if isinstance(record, RepeatsRecord) else None) or Figures(n=None)
+    over = record if isinstance(record, RepeatsRecord) else None
+    repeats, whole = over.repeats if over else [], (over and over.all_images) or Figures(n=None)
+    by_split = {name: [getattr(repeat, name) for repeat in repeats] for name in FIGURES}
+    # What tells two records of one card apart: weights, and settings of the user's.
+    passed = {name: record.request.get(name) for name in ("weights", "init")}
+    changed = record.request.get("settings")
+    settings = [f"{name}={Path(value).name}" for name, value in passed.items() if isinstance(value, str)]
+    settings += [f"{key}={value}" for key, value in changed.items()] if isinstance(changed, dict) else []
     return Row(
         kind="measured",
         name=record.model,
         dataset=record.dataset,
         protocol=record.protocol,
-        figures={name: getattr(figures, name) for name in FIGURES},
+        figures=_known(figures),
         ci=figures.ci,
         spread={name: ends for name, ends in spread.items() if ends is not None},
         title=record.cards.model.title,
@@ -171,16 +198,16 @@ def _row(record: Record, folder: str, usual: _Usual) -> Row:
         device=str(record.conditions.get("device") or ""),
         seeds=(record.seed,),
         repeats=len(repeats),
-        splits=_by_split(repeats),
-        test_share=record.test_share if isinstance(record, RepeatsRecord) else None,
-        used_references=record.used_references if isinstance(record, RepeatsRecord) else None,
-        whole={name: getattr(whole, name) for name in FIGURES},
+        splits={name: tuple(values) for name, values in by_split.items() if values and None not in values},
+        test_share=over.test_share if over else None,
+        used_references=over.used_references if over else None,
+        whole=_known(whole),
         whole_ci=whole.ci,
         marks=marks_of(record, _differs(record, usual)),
         left_out=LeaveOneOut.read(record.without_each_reference),
         images=(_hash(record, "table"), _hash(record, "split"), _hash(record, "images")),
         trained_on=tuple(record.trained_on),
-        settings=_settings(record),
+        settings=tuple(settings),
         key=record.key,
         folder=folder,
         command=command(record.command),
@@ -188,31 +215,8 @@ def _row(record: Record, folder: str, usual: _Usual) -> Row:
     )
 
 
-def _by_split(repeats: Sequence[RepeatFigures]) -> dict[str, tuple[float, ...]]:
-    """Each figure's value on every split, of figures that every split has."""
-    values = {name: [getattr(repeat, name) for repeat in repeats] for name in FIGURES}
-    return {name: tuple(found) for name, found in values.items() if found and None not in found}
-
-
-def _begun_row(run: Begun) -> Row:
-    return Row(
-        "measured",
-        run.model,
-        run.dataset,
-        run.protocol,
-        dict.fromkeys(FIGURES),
-        seeds=(run.seed,),
-        marks=(UNFINISHED,),
-        key=run.key,
-    )
-
-
-def _settings(record: Record) -> tuple[str, ...]:
-    """What tells two records of one card apart: weights, and settings of the user's."""
-    passed = [(name, record.request.get(name)) for name in ("weights", "init")]
-    settings = record.request.get("settings")
-    changed = [f"{key}={value}" for key, value in settings.items()] if isinstance(settings, dict) else []
-    return (*(f"{name}={Path(value).name}" for name, value in passed if isinstance(value, str)), *changed)
+def _known(figures: Figures) -> dict[str, float | None]:
+    return {name: getattr(figures, name) for name in FIGURES}
 
 
 def _whole(count: float | None) -> int | None:
@@ -220,103 +224,65 @@ def _whole(count: float | None) -> int | None:
     return None if count is None else round(count)
 
 
-def _with_means(rows: list[Row], records: Sequence[Record], *, seeded_splits: bool) -> list[Row]:
-    """The rows, and a row with the mean for each set of comparable records that differ in nothing but the seed."""
-    alike: dict[str, list[Row]] = {}
-    for row, record in zip(rows, records, strict=True):
-        if row.ranked:
-            # Under repeated splits the first split's identity stands for all.
-            left_out = {"seed", "split"} if seeded_splits else {"seed"}
-            settings = [row.repeats, {k: v for k, v in record.first_identity.items() if k not in left_out}]
-            alike.setdefault(sha256_json(settings), []).append(row)
-    several = [group for group in alike.values() if len(group) > 1]
-    # Records of one seed on several splits are a repeat that has not been put together yet, not several seeds.
-    return rows + [_mean(group) for group in several if len({row.seeds for row in group}) == len(group)]
-
-
 def _mean(rows: Sequence[Row]) -> Row:
+    """A row with the mean over records that differ in nothing but the seed; what they do not share has none."""
     rows = sorted(rows, key=lambda row: row.seeds)
+    first = rows[0]
+    alike = {name for name in _SHARED if all(getattr(row, name) == getattr(first, name) for row in rows)}
     known = {name: [row.figures[name] for row in rows] for name in FIGURES}
     # A figure that one of the seeds does not have has no mean.
     whole = {name: [v for v in values if v is not None] for name, values in known.items() if None not in values}
     speeds = [row.pairs_per_second for row in rows if row.pairs_per_second]
+    # Of repeated splits: the values on the splits of all seeds, and what tells whether two means are of the same parts.
+    splits = {name: tuple(v for row in rows for v in row.splits[name]) for name in FIGURES if all(name in r.splits for r in rows)}
+    images: tuple[str | None, ...] = first.images if "images" in alike else (None, None, None)
+    if "images" not in alike and all(row.splits and row.images[1] for row in rows) and len({row.images[0] for row in rows}) == 1:
+        images = (first.images[0], *(sha256_json([row.images[i] for row in rows]) for i in (1, 2)))
+    # The mean figures without each reference, where all rows have them for the same references of the same images.
+    left_out, means = [row.left_out for row in rows if row.left_out is not None], None
+    if "images" in alike and len(left_out) == len(rows) and len({found.references for found in left_out}) == 1:
+        shared = set.intersection(*(set(found.figures) for found in left_out))
+        each = {f: [sum(v) / len(v) for v in zip(*(found.figures[f] for found in left_out), strict=True)] for f in shared}
+        means = LeaveOneOut.of(left_out[0].references, each)
     return Row(
         kind="seeds",
-        name=rows[0].name,
-        dataset=rows[0].dataset,
-        protocol=rows[0].protocol,
+        name=first.name,
+        dataset=first.dataset,
+        protocol=first.protocol,
         figures={name: sum(whole[name]) / len(rows) if name in whole else None for name in FIGURES},
         spread={name: (min(values), max(values)) for name, values in whole.items()},
-        title=rows[0].title,
-        n=rows[0].n if len({row.n for row in rows}) == 1 else None,
-        references=rows[0].references if len({row.references for row in rows}) == 1 else None,
+        title=first.title,
+        n=first.n if "n" in alike else None,
+        references=first.references if "references" in alike else None,
         pairs_per_second=sum(speeds) / len(speeds) if len(speeds) == len(rows) else None,
-        device=rows[0].device if len({row.device for row in rows}) == 1 else "",
+        device=first.device if "device" in alike else "",
         seeds=tuple(seed for row in rows for seed in row.seeds),
-        repeats=rows[0].repeats,
+        repeats=first.repeats,
         marks=tuple(mark for mark in LEGEND if any(mark in row.marks for row in rows)),
-        left_out=_mean_left_out(rows),
-        images=rows[0].images if len({row.images for row in rows}) == 1 else _images_of_splits(rows),
-        splits=_joined_splits(rows),
+        left_out=means,
+        images=images,
+        splits=splits,
         used_references=min((r.used_references for r in rows if r.used_references is not None), default=None),
-        test_share=rows[0].test_share if len({row.test_share for row in rows}) == 1 else None,
-        whole=rows[0].whole if all(row.whole == rows[0].whole for row in rows) else {},
-        whole_ci=rows[0].whole_ci if all(row.whole == rows[0].whole for row in rows) else {},
-        trained_on=rows[0].trained_on,
-        settings=rows[0].settings,
+        test_share=first.test_share if "test_share" in alike else None,
+        whole=first.whole if "whole" in alike else {},
+        whole_ci=first.whole_ci if "whole" in alike else {},
+        trained_on=first.trained_on,
+        settings=first.settings,
         members=tuple(row.key for row in rows),
     )
 
 
-def _joined_splits(rows: Sequence[Row]) -> dict[str, tuple[float, ...]]:
-    """The values on the splits of all seeds, one after the other."""
-    shared = set.intersection(*(set(row.splits) for row in rows))
-    return {name: tuple(value for row in rows for value in row.splits[name]) for name in FIGURES if name in shared}
-
-
-def _images_of_splits(rows: Sequence[Row]) -> tuple[str | None, ...]:
-    """What tells whether two means over seeds of repeated splits are of the same parts of the same images."""
-    if not all(row.splits and row.images[1] for row in rows) or len({row.images[0] for row in rows}) > 1:
-        return (None, None, None)
-    return (rows[0].images[0], *(sha256_json([row.images[i] for row in rows]) for i in (1, 2)))
-
-
-def _mean_left_out(rows: Sequence[Row]) -> LeaveOneOut | None:
-    """The mean figures without each reference, where all rows have them for the same references."""
-    known = [row.left_out for row in rows if row.left_out is not None]
-    if len(known) < len(rows) or len({(row.images, found.references) for row, found in zip(rows, known, strict=True)}) > 1:
-        return None
-    shared = set.intersection(*(set(found.figures) for found in known))
-    means = {f: [sum(v) / len(v) for v in zip(*(found.figures[f] for found in known), strict=True)] for f in shared}
-    return LeaveOneOut.of(known[0].references, means)
-
-
-def _controls(dataset: str, protocol: str, records: Sequence[Record]) -> list[Row]:
-    complete = sorted((r for r in records if r.controls and _whole_run(r)), key=_age)
-    if not complete:
-        return []
-    return [
-        Row(
-            kind="control",
-            name=CONTROLS.get(name, name),
-            dataset=dataset,
-            protocol=protocol,
-            figures={f: getattr(figures, f) for f in FIGURES},
-            ci=figures.ci,
-            n=_whole(figures.n),
-            references=_whole(figures.references),
-            marks=(FEW,) if figures.few_references else (),
-        )
-        for name, figures in (complete[-1].controls or {}).items()
-    ]
-
-
-def _ranked(rows: Sequence[Row], headline: str) -> list[Row]:
+def _in_order(rows: Sequence[Row], headline: str) -> list[Row]:
     """Best headline figure first, equal ones of one rank; the records behind a mean follow it, unranked."""
+
+    def height(row: Row) -> tuple[bool, float, str, str]:
+        value = row.figures.get(headline)
+        return not (row.ranked or row.kind == "control"), -value if value is not None else float("inf"), row.name, row.key
+
     behind = {key for row in rows for key in row.members}
     ordered: list[Row] = []
     place, rank, figure = 0, 0, None
-    for row in sorted((row for row in rows if not row.key or row.key not in behind), key=lambda row: _height(row, headline)):
+    for row in sorted((row for row in rows if not row.key or row.key not in behind), key=height):
         if row.ranked:
             place += 1
             # Equal figures share a rank, and the next row's rank counts them all.
@@ -325,12 +291,6 @@ def _ranked(rows: Sequence[Row], headline: str) -> list[Row]:
         ordered.append(replace(row, rank=rank if row.ranked else None))
         ordered += sorted((r for r in rows if r.key in row.members), key=lambda r: (r.seeds, r.key))
     return ordered
-
-
-def _height(row: Row, headline: str) -> tuple[bool, float, str, str]:
-    value = row.figures.get(headline)
-    comparable = row.ranked or row.kind == "control"
-    return (not comparable, -value if value is not None else float("inf"), row.name, row.key)
 
 
 def _reported(records: Sequence[Record], dataset: str) -> tuple[Reported, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,6 +85,14 @@ def points(record: Record, rows: pd.DataFrame) -> Points | None:
         return None
     model, dataset = record.cards.model, record.cards.dataset
     signs = [1.0 if card.higher_is_better else -1.0 for card in (model, dataset)]
+    # The record's curve was fitted to scores and labels turned to higher-is-better, in their own units.
+    b = [float(p) for p in figures.fit_parameters or ()]
+    shapes: dict[str, Callable[[Floats], Floats]] = {
+        "logistic4": lambda x: b[1] + (b[0] - b[1]) * _sigmoid((x - b[2]) / b[3]),
+        "logistic5": lambda x: b[0] * (0.5 - _sigmoid(-b[1] * (x - b[2]))) + b[3] * x + b[4],
+        "poly3": lambda x: b[0] + x * (b[1] + x * (b[2] + x * b[3])),
+    }
+    shape = shapes.get(figures.fit or "") if figures.fit_parameters is not None else None
     return Points(
         name=rows["name"].to_numpy(dtype=object),
         score=rows["score"].to_numpy(dtype=float),
@@ -97,24 +105,8 @@ def points(record: Record, rows: pd.DataFrame) -> Points | None:
         score_name=f"score of {record.model}" + ("" if signs[0] > 0 else " (lower is better)"),
         label_name=(dataset.label or "label") + ("" if signs[1] > 0 else " (lower is better)"),
         fit=figures.fit or "",
-        curve=_curve(figures.fit or "", figures.fit_parameters, *signs),
+        curve=None if shape is None else lambda x: signs[1] * shape(signs[0] * x),
     )
-
-
-def _curve(
-    fit: str, parameters: Sequence[float] | None, score_sign: float, label_sign: float
-) -> Callable[[Floats], Floats] | None:
-    """The record's curve, which was fitted to scores and labels turned to higher-is-better, in their own units."""
-    if parameters is None:
-        return None
-    b = [float(p) for p in parameters]
-    shapes: dict[str, Callable[[Floats], Floats]] = {
-        "logistic4": lambda x: b[1] + (b[0] - b[1]) * _sigmoid((x - b[2]) / b[3]),
-        "logistic5": lambda x: b[0] * (0.5 - _sigmoid(-b[1] * (x - b[2]))) + b[3] * x + b[4],
-        "poly3": lambda x: b[0] + x * (b[1] + x * (b[2] + x * b[3])),
-    }
-    shape = shapes.get(fit)
-    return None if shape is None else lambda x: label_sign * shape(score_sign * x)
 
 
 def _sigmoid(t: Floats) -> Floats:
@@ -147,14 +139,12 @@ def _order(part: Part) -> tuple[float, str]:
 def _part(p: Points, name: str, mine: NDArray[np.bool_]) -> Part:
     x, y = p.score_sign * p.score[mine], p.label_sign * p.label[mine]
     unit, ids = numbered(p.reference_id[mine])
-    srcc = spearman(x, y)
+    srcc, interval = spearman(x, y), None
+    defined = bool(np.isfinite(srcc))
     residual = None if p.curve is None else float(p.misjudgement[mine].mean())
-    if not np.isfinite(srcc):
-        return Part(name, len(x), len(ids), None, None, residual)
-    interval = None
-    if len(ids) > 1:
+    if defined and len(ids) > 1:
         interval = fisher_interval(srcc, ClusteredPairs(x, y, unit, len(ids)).srcc_without_each(), 0.95)
-    return Part(name, len(x), len(ids), srcc, interval, residual)
+    return Part(name, len(x), len(ids), srcc if defined else None, interval, residual)
 
 
 def by_kind_over_splits(record: RepeatsRecord, rows: pd.DataFrame) -> list[Part]:

@@ -23,43 +23,32 @@ def libraries() -> dict[str, str]:
     return versions
 
 
-def conditions(device: str, threads: int, batch: int, kernels: Mapping[str, str] | None = None) -> dict[str, Any]:
+def conditions(device: str, threads: int, batch: int, kernels: Mapping[str, str] | None = None) -> dict[str, object]:
     """Under which conditions bits repeat.
 
     Of a GPU its name, how many there are, and CUDA's and cuDNN's versions count too. `kernels`: by which way each product of the
     network is computed (`harness.models.kernels.choice`), left out where there is none to choose. Records made before there was
     a choice lack it: they were computed by every faster way.
     """
-    return {
+    found: dict[str, object] = {
         "machine": f"{platform.system()} {platform.machine()} {processor()}",
         "python": platform.python_version(),
         "device": device,
         "threads": threads,
         "batch": batch,
         "libraries": libraries(),
-        **({"gpu": _gpu(device)} if device.startswith("cuda") else {}),
-        **({"kernels": dict(kernels)} if kernels else {}),
     }
+    if device.startswith("cuda"):
+        import torch
 
-
-def _gpu(device: str) -> dict[str, Any]:
-    import torch
-
-    return {
-        "name": torch.cuda.get_device_name(device),
-        "count": torch.cuda.device_count(),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-    }
+        gpu = {"name": torch.cuda.get_device_name(device), "count": torch.cuda.device_count(), "cuda": torch.version.cuda}
+        found["gpu"] = {**gpu, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
+    return {**found, "kernels": dict(kernels)} if kernels else found
 
 
 def difference(before: Any, wanted: Any, path: str = "") -> str:
     """`a.b was 1, is 2, ...` for every leaf that differs between two documents."""
     if isinstance(before, dict) and isinstance(wanted, dict):
-        parts = [
-            difference(before.get(k), wanted.get(k), f"{path}{k}.")
-            for k in {**before, **wanted}
-            if before.get(k) != wanted.get(k)
-        ]
-        return ", ".join(parts)
+        changed = [k for k in {**before, **wanted} if before.get(k) != wanted.get(k)]
+        return ", ".join(difference(before.get(k), wanted.get(k), f"{path}{k}.") for k in changed)
     return f"{path.rstrip('.')} was {before}, is {wanted}"

@@ -46,7 +46,7 @@ class RunIdentity:
     limit: int | None = None
     """At most so many pairs of each scored part."""
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Plain values, as records keep them."""
         return {"format": FORMAT, **asdict(self), "weights": dict(sorted(self.weights.items()))}
 
@@ -56,23 +56,19 @@ class RunIdentity:
         return key_of(self.facts())
 
 
-def card_facts(card: ModelCard, *, trained: bool) -> dict[str, Any]:
+def card_facts(card: ModelCard, *, trained: bool) -> dict[str, object]:
     """The part of a resolved model card that determines scores; the recipe only where the model is trained.
 
     A backbone that is a file counts by its tensors, which are among the weights.
     """
-    cropping = {k: v for k, v in asdict(card.protocol).items() if v != _CROPPING[k]}
-    facts: dict[str, Any] = {
-        "name": card.name,
-        "higher_is_better": card.higher_is_better,
-        "model": {k: v for k, v in card.model.items() if k != "backbone" or v in ("", "random")},
-    }
-    if members := facts["model"].get("members"):
+    model = {k: v for k, v in card.model.items() if k != "backbone" or v in ("", "random")}
+    if model.get("members"):
         # Classes and programs of members are among the code.
-        facts["model"]["members"] = [
-            {k: v for k, v in dict(member).items() if k not in ("class", "version", "program")} for member in members
-        ]
-    facts |= {"protocol": cropping} if cropping else {}
+        others = ("class", "version", "program")
+        model["members"] = [{k: v for k, v in dict(member).items() if k not in others} for member in model["members"]]
+    facts: dict[str, object] = {"name": card.name, "higher_is_better": card.higher_is_better, "model": model}
+    if cropping := {k: v for k, v in asdict(card.protocol).items() if v != _CROPPING[k]}:
+        facts["protocol"] = cropping
     facts |= {"identical": card.identical} if card.identical is not None else {}
     if trained and card.recipe is not None:
         facts["recipe"] = {k: v for k, v in asdict(card.recipe).items() if k in _REQUIRED or v != _RECIPE[k]}

@@ -43,6 +43,9 @@ LEGEND = {
     NOT_COMPARED: "not tested against the best row: one of the two has no figures without each reference (an older record), or "
     "they were tested on other splits (another seed)",
 }
+UNRANKED = frozenset({SEEN, CONTAMINATED, PARTIAL, INCOMPLETE, UNFINISHED, NO_LABELS, NOT_REBUILDABLE})
+UNRANKED |= {OTHER_TABLE, OTHER_SPLIT, OTHER_IMAGES, ONE_SPLIT}
+"""Marks of results that cannot be compared with the others of their table."""
 
 
 def marks_of(record: Record, differs: str | None = None) -> tuple[str, ...]:

@@ -11,6 +11,9 @@ import msgspec
 
 from harness.results.record import Figures, Record, RepeatsRecord
 
+SOURCE = {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
+"""The tags that say who made a run."""
+
 
 @dataclass(frozen=True)
 class FamilyRun:
@@ -43,22 +46,18 @@ def by_group(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """The numbers among groups of figures, by dotted name; an interval's ends are `_low` and `_high`, a range's
     `_smallest` and `_largest`."""
     found: dict[str, float] = {}
+    ends_of = {"ci": ("low", "high"), "range": ("smallest", "largest")}
     for group, values in groups.items():
         for name, value in values.items():
-            if name == "ci":
-                for figure, interval in value.items():
-                    if interval is not None:
-                        found[f"{group}.{figure}_low"], found[f"{group}.{figure}_high"] = map(float, interval)
-            elif name == "range":
-                for figure, ends in value.items():
-                    if ends is not None:
-                        found[f"{group}.{figure}_smallest"], found[f"{group}.{figure}_largest"] = map(float, ends)
-            elif is_number(value):
+            for figure, ends in value.items() if name in ends_of else ():
+                if ends is not None:
+                    found |= {f"{group}.{figure}_{word}": float(end) for word, end in zip(ends_of[name], ends, strict=True)}
+            if is_number(value):
                 found[f"{group}.{name}"] = float(value)
     return found
 
 
-def marks(record: Record) -> dict[str, Any]:
+def marks(record: Record) -> dict[str, object]:
     """What to filter and judge a run by: names, key, marks, conditions."""
     names = ("model", "dataset", "protocol", "key", "seed", "created", "command")
     marks = ("partial", "incomplete", "seen", "random_weights")

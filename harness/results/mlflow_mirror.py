@@ -21,9 +21,9 @@ from typing import Any
 from harness.files.atomic import write_json
 from harness.files.leftovers import without_leftovers
 from harness.files.lock import held
-from harness.results.mlflow_figures import FamilyRun, by_group, figures, is_number, key_text, marks, value_text
-from harness.results.mlflow_repeats import add_children
-from harness.results.mlflow_state import ID_FILE, kept, shown, told, wanting
+from harness.results.mlflow_figures import SOURCE, FamilyRun, by_group, figures, is_number, key_text, marks, value_text
+from harness.results.mlflow_repeats import PARENT, add_children
+from harness.results.mlflow_state import ID_FILE, Begun, State, kept, shown, wanting
 from harness.results.mlflow_store import Exchange, client
 from harness.results.record import Record, RepeatsRecord, read_record
 from harness.results.run_folder import MLFLOW_FILES
@@ -58,7 +58,7 @@ class Tracker:
         self.artifacts = (self.runs / MLFLOW_FILES).as_uri() if self.uri.startswith("sqlite:") else None
         self.working = uri != "off"
         self._warned = False
-        self._begun: dict[str, Any] = {}
+        self._begun: Begun | None = None
         """What `begin` was told, kept for a command that has to do it again."""
         self.run_id: str | None = None
         self._client: Any = None
@@ -91,8 +91,8 @@ class Tracker:
         if not self.working:
             return
         texts = {key: value_text(value) for key, value in parameters.items()}
-        self._begun = {"name": name, "parameters": texts, "dataset": dict(dataset)}
-        if "run_id" not in kept(self.folder, self.uri):
+        self._begun = Begun(name, texts, dict(dataset))
+        if not kept(self.folder, self.uri).uri:
             with contextlib.suppress(HarnessError):  # a disk that is full ends the run elsewhere, and with its own words
                 self._keep_id(finished=False)
         if meanwhile:
@@ -131,7 +131,7 @@ class Tracker:
             self._attempt(lambda: self._end(record))
         if self.run_id is not None and self.working:
             if isinstance(record, RepeatsRecord):
-                self._attempt(lambda: self._split_runs(record), "its splits")
+                self._attempt(lambda: add_children(self._client, self.run_id, record, self.folder, self.uri), "its splits")
                 self.working = True
             self._attempt(self._send_files, "its files")
             self.working = True
@@ -149,7 +149,7 @@ class Tracker:
             # Who holds the folder mirrors it; who held it may have done so meanwhile.
             if not mine or not wanting(self.folder, self.uri, begun):
                 return
-            if again := told(kept(self.folder, self.uri)) or begun:
+            if again := kept(self.folder, self.uri).begun or begun:
                 self.begin(*again)
             else:
                 self._attempt(self._take_up, self._what)
@@ -167,7 +167,7 @@ class Tracker:
                     other = Tracker(self._given, self.runs, path.parent)
                     other._what = f"the run in {path.parent}"
                     other.catch_up(record)
-                    added += bool(kept(path.parent, self.uri).get("finished"))
+                    added += kept(path.parent, self.uri).finished
                     if not other.working:
                         break
         if added:
@@ -182,7 +182,7 @@ class Tracker:
 
         A folder whose family is there already has nothing added. `what` is named in a warning, such as `this ensemble`.
         """
-        if not self.working or kept(self.folder, self.uri).get("finished"):
+        if not self.working or kept(self.folder, self.uri).finished:
             return
         self._attempt(lambda: self._family(dataset, parent, children, files), what)
 
@@ -214,9 +214,12 @@ class Tracker:
         experiment = self._experiment(f"harness/{dataset['name']}")
         known = self._continued()
         if known is None:
-            self._close_abandoned(experiment, place)
+            # Whoever held this folder before us is gone (it is locked by us), so its run is not running any more.
+            asked = f"tags.`harness.place` = '{place}' and attributes.status = 'RUNNING'"
+            for run in client.search_runs([experiment], asked, max_results=10):
+                client.set_terminated(run.info.run_id, "KILLED")
             tags = {"harness.place": place, "harness.dataset_hash": dataset["hash"], "harness.split_hash": dataset["split"]}
-            tags |= {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
+            tags |= SOURCE
             self.run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
             self._keep_id(finished=False)
             self._log_dataset(dataset)
@@ -236,11 +239,11 @@ class Tracker:
 
     def _continued(self) -> Mapping[str, str] | None:
         """The parameters of the run that `mlflow.json` names, set running again; None where there is none to go on with."""
-        state = kept(self.folder, self.uri)
-        if not state.get("run_id"):
+        run_id = kept(self.folder, self.uri).run_id
+        if not run_id:
             return None
         try:
-            run = self._client.get_run(state["run_id"])
+            run = self._client.get_run(run_id)
         except Exception as error:
             if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -262,8 +265,8 @@ class Tracker:
         """The database is new: what the folders of this runs folder say of an earlier one holds no more."""
         for path in sorted(self.runs.glob(f"*/*/*/{ID_FILE}")):
             state = kept(path.parent, self.uri)
-            if told(state) and (state.get("finished") or state.get("run_id")):
-                write_json(path, {**state, "run_id": None, "finished": False})
+            if state.begun and (state.finished or state.run_id):
+                write_json(path, state._replace(run_id=None, finished=False).document())
 
     def _take_up(self) -> None:
         self._connect()
@@ -271,15 +274,7 @@ class Tracker:
 
     def _keep_id(self, *, finished: bool) -> None:
         if self.folder.is_dir():  # else it was removed under the run, and an id alone would be litter
-            document = {"uri": shown(self.uri), "run_id": self.run_id, "finished": finished, "begun": self._begun}
-            write_json(self.folder / ID_FILE, document)
-
-    def _close_abandoned(self, experiment: str, place: str) -> None:
-        """Whoever held this folder before us is gone (it is locked by us), so its run is not running any more."""
-        asked = f"tags.`harness.place` = '{place}' and attributes.status = 'RUNNING'"
-        found = self._client.search_runs([experiment], asked, max_results=10)
-        for run in found:
-            self._client.set_terminated(run.info.run_id, "KILLED")
+            write_json(self.folder / ID_FILE, State(shown(self.uri), self.run_id, finished, self._begun).document())
 
     def _log_parameters(self, parameters: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -325,17 +320,12 @@ class Tracker:
         from mlflow.entities import RunTag
 
         now = int(time.time() * 1000)
-        self._waiting += [
-            (key_text(k), v, now, 0) for k, v in figures(record).items() if 0 not in self._logged.get(key_text(k), ())
-        ]
+        values = {key_text(name): value for name, value in figures(record).items()}
+        self._waiting += [(key, value, now, 0) for key, value in values.items() if 0 not in self._logged.get(key, ())]
         self._flush()
         tags = [RunTag(f"harness.{k}", value_text(v)) for k, v in marks(record).items()]
         note = record.note
         self._client.log_batch(self.run_id, tags=[*tags, RunTag("mlflow.note.content", note)] if note else tags)
-
-    def _split_runs(self, record: RepeatsRecord) -> None:
-        own = str(self.run_id)
-        add_children(self._client, own, record, self.folder, lambda folder: kept(folder, self.uri).get("run_id"))
 
     def _send_files(self) -> None:
         pictures = without_leftovers(path for pattern in PICTURES for path in sorted(self.folder.glob(pattern)))
@@ -345,11 +335,10 @@ class Tracker:
 
     def _attach(self, name: str, dataset: str, files: Sequence[Path], tags: Mapping[str, str]) -> None:
         client = self._connect()
-        run_id = kept(self.folder, self.uri).get("run_id")
+        run_id = kept(self.folder, self.uri).run_id
         made = run_id is None
         if made:
-            source = {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
-            run_id = client.create_run(self._experiment(f"harness/{dataset}"), run_name=name, tags=source).info.run_id
+            run_id = client.create_run(self._experiment(f"harness/{dataset}"), run_name=name, tags=SOURCE).info.run_id
         for path in files:
             client.log_artifact(run_id, str(path), "submissions")
         for key, value in tags.items():
@@ -362,12 +351,11 @@ class Tracker:
 
         client = self._connect()
         experiment = self._experiment(f"harness/{dataset}")
-        source = {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
         above: str | None = None
         for run in (parent, *children):
-            tags, name = dict(source), run.name
+            tags, name = SOURCE, run.name
             if above is not None:
-                tags, name = {**tags, "mlflow.parentRunId": above}, f"{parent.name}: {run.name}"
+                tags, name = {**SOURCE, PARENT: above}, f"{parent.name}: {run.name}"
             self.run_id = str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
             self._log_parameters(run.parameters)
             now = int(time.time() * 1000)

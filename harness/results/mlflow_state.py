@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from harness.files.regular import require_regular
+from harness.files.documents import noted
 
 ID_FILE = "mlflow.json"
 
 
-def document_of(folder: Path) -> dict[str, Any]:
-    """What the folder's `mlflow.json` holds; empty where there is none, or one that cannot be read."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        require_regular(folder / ID_FILE)
-        document = json.loads((folder / ID_FILE).read_text(encoding="utf-8"))
-        if isinstance(document, dict):
-            return document
-    return {}
+class Begun(NamedTuple):
+    """What `Tracker.begin` is told."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    dataset: Mapping[str, Any]
 
 
-def kept(folder: Path, uri: str) -> dict[str, Any]:
+class State(NamedTuple):
+    """What a folder's `mlflow.json` keeps."""
+
+    uri: str = ""
+    """Of the MLflow that is to show the run, fit to be shown; empty where nothing is kept."""
+    run_id: str | None = None
+    finished: bool = False
+    begun: Begun | None = None
+    """None where it is not kept, or is damaged."""
+
+    def document(self) -> dict[str, object]:
+        """Plain values, as the file holds them."""
+        return {**self._asdict(), "begun": self.begun._asdict() if self.begun else {}}
+
+
+def state_of(folder: Path) -> State:
+    """What the folder's `mlflow.json` keeps; nothing where there is none, or one that cannot be read."""
+    document = noted(folder / ID_FILE)
+    if document is None:
+        return State()
+    begun, told, run_id = document.get("begun"), None, document.get("run_id")
+    if isinstance(begun, dict):
+        name, parameters, dataset = (begun.get(each) for each in Begun._fields)
+        if isinstance(name, str) and isinstance(parameters, dict) and isinstance(dataset, dict):
+            told = Begun(name, parameters, dataset) if {"name", "hash", "split"} <= set(dataset) else None
+    return State(str(document.get("uri", "")), str(run_id) if run_id else None, document.get("finished") is True, told)
+
+
+def kept(folder: Path, uri: str) -> State:
     """What `mlflow.json` keeps, if it speaks of this MLflow."""
-    document = document_of(folder)
-    return document if document.get("uri") == shown(uri) else {}
-
-
-def told(kept_document: Mapping[str, Any]) -> tuple[str, Mapping[str, Any], Mapping[str, Any]] | None:
-    """What `begin` was told, as `mlflow.json` keeps it; None where it does not, or is damaged."""
-    begun = kept_document.get("begun")
-    if not isinstance(begun, dict):
-        return None
-    name, parameters, dataset = begun.get("name"), begun.get("parameters"), begun.get("dataset")
-    if isinstance(name, str) and isinstance(parameters, dict) and isinstance(dataset, dict):
-        return (name, parameters, dataset) if {"name", "hash", "split"} <= set(dataset) else None
-    return None
+    state = state_of(folder)
+    return state if state.uri == shown(uri) else State()
 
 
 def wanting(folder: Path, uri: str, begun: object) -> bool:
@@ -46,10 +59,8 @@ def wanting(folder: Path, uri: str, begun: object) -> bool:
 
     A record that another MLflow shows, and one made without a mirror, is wanting only where the caller tells what `begun` it.
     """
-    document = document_of(folder)
-    if document.get("uri") != shown(uri):
-        return begun is not None and not document.get("finished")
-    return document.get("finished") is not True
+    state = state_of(folder)
+    return not state.finished and (state.uri == shown(uri) or begun is not None)
 
 
 def shown(uri: str) -> str:

@@ -58,9 +58,8 @@ def record(folder: Path, place: str | None = None) -> None:
 
 def forget(folder: Path) -> None:
     """Nothing of ours works for the run any more."""
-    path = folder / FILE
     with contextlib.suppress(OSError):  # a folder of that name is nothing that was written here
-        path.unlink(missing_ok=True)
+        (folder / FILE).unlink(missing_ok=True)
 
 
 def end_leftovers(folder: Path) -> None:
@@ -74,34 +73,25 @@ def end_leftovers(folder: Path) -> None:
     import psutil
 
     try:
-        document = _read(path)
+        if hasattr(os, "getuid") and path.lstat().st_uid != os.getuid():
+            raise ValueError("another user's")
+        document = json.loads(read_own(path, _LARGEST))
+        if not isinstance(document, dict) or not isinstance(document.get("processes"), list):
+            raise ValueError("no list of processes in it")
         if document["host"] == socket.gethostname() and abs(document["boot"] - psutil.boot_time()) < 60:
-            _end_all(folder, document)
+            left = [process for row in document["processes"] if (process := _still(row)) is not None]
+            if left:
+                names = ", ".join(f"{process.name()} ({process.pid})" for process in left)
+                _log.info(f"{folder}: ending what an earlier run of this left behind: {names}")
+                end(left)
+            if document.get("place") and (problem := _foreign(str(document["place"]), document.get("token"))):
+                _log.warning(f"{path}: {document['place']} is left where it is: {problem}")
+            elif document.get("place"):
+                shutil.rmtree(document["place"], ignore_errors=True)
     except (HarnessError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         why = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
         _log.warning(f"{path}: not a usable list of processes ({why}); nothing was ended for it")
     forget(folder)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if hasattr(os, "getuid") and path.lstat().st_uid != os.getuid():
-        raise ValueError("another user's")
-    document = json.loads(read_own(path, _LARGEST))
-    if not isinstance(document, dict) or not isinstance(document.get("processes"), list):
-        raise ValueError("no list of processes in it")
-    return document
-
-
-def _end_all(folder: Path, document: Mapping[str, Any]) -> None:
-    left = [process for row in document["processes"] if (process := _still(row)) is not None]
-    if left:
-        names = ", ".join(f"{process.name()} ({process.pid})" for process in left)
-        _log.info(f"{folder}: ending what an earlier run of this left behind: {names}")
-        end(left)
-    if document.get("place") and (problem := _foreign(str(document["place"]), document.get("token"))):
-        _log.warning(f"{folder / FILE}: {document['place']} is left where it is: {problem}")
-    elif document.get("place"):
-        shutil.rmtree(document["place"], ignore_errors=True)
 
 
 def _foreign(place: str, token: Any) -> str:
@@ -145,8 +135,7 @@ def _still(row: Mapping[str, Any]) -> psutil.Process | None:
 
 def _command(process: psutil.Process) -> str:
     """The command line. Ray's workers rename themselves to what they do at the moment: they are all one."""
-    words = process.cmdline()
-    text = " ".join(words)
+    text = " ".join(process.cmdline())
     return "ray worker" if text.startswith("ray::") or "default_worker.py" in text else text
 
 

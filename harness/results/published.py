@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from harness.cards.schema import Published
-from harness.results.record import Figures, Record, RepeatsRecord
+from harness.results.record import Record, RepeatsRecord
 from harness.results.tables import number
 from harness.runtime.columns import text_table
 from harness.runtime.errors import listed
@@ -66,25 +65,14 @@ class PublishedComparison:
         """Where theirs was read."""
         return source_of(self.entry)
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Plain values, for JSON."""
-        return {
-            "source": self.source,
-            "status": self.entry.status,
-            "protocol": self.entry.protocol,
-            "definition": self.entry.definition,
-            "figures": [
-                {
-                    "figure": f.figure,
-                    "ours": f.ours,
-                    "theirs": f.theirs,
-                    "difference": f.difference,
-                    "inside_interval": f.inside,
-                }
-                for f in self.figures
-            ],
-            "reasons": list(self.reasons),
-        }
+        figures = [
+            {"figure": f.figure, "ours": f.ours, "theirs": f.theirs, "difference": f.difference, "inside_interval": f.inside}
+            for f in self.figures
+        ]
+        about = {"source": self.source, "status": self.entry.status, "protocol": self.entry.protocol}
+        return {**about, "definition": self.entry.definition, "figures": figures, "reasons": list(self.reasons)}
 
 
 def source_of(entry: Published) -> str:
@@ -106,69 +94,52 @@ def compare_published(record: Record) -> tuple[PublishedComparison, ...]:
     if record.test is None:
         return ()
     found = []
-    for entry in record.cards.model.published:
-        ours = _ours(record, entry)
-        figures = _figures(entry, ours) if entry.dataset == record.dataset else ()
+    for entry in (entry for entry in record.cards.model.published if entry.dataset == record.dataset):
+        ours = record.test
+        if isinstance(record, RepeatsRecord) and entry.protocol == _FULL and record.all_images:
+            ours = record.all_images
+        plcc = "plcc_fitted" if entry.plcc_kind in ("logistic", "polynomial") else "plcc"
+        theirs = {"srcc": entry.srcc, plcc: entry.plcc, "krcc": entry.krcc, "main": entry.main}
+        figures = tuple(
+            PublishedFigure(name, value, published, ours.ci.get(name))
+            for name, published in theirs.items()
+            if published is not None and (value := getattr(ours, name)) is not None
+        )
         if figures:
             reasons = () if all(f.equal for f in figures) else _reasons(record, entry)
             found.append(PublishedComparison(record.model, record.dataset, record.protocol, entry, figures, reasons))
     return tuple(found)
 
 
-def _ours(record: Record, entry: Published) -> Figures:
-    """The figures that an entry is compared with."""
-    if isinstance(record, RepeatsRecord) and entry.protocol == _FULL and record.all_images:
-        return record.all_images
-    return record.test or Figures(n=None)
-
-
-def _figures(entry: Published, ours: Figures) -> tuple[PublishedFigure, ...]:
-    fitted = entry.plcc_kind in ("logistic", "polynomial")
-    pairs = {"srcc": entry.srcc, "plcc_fitted" if fitted else "plcc": entry.plcc, "krcc": entry.krcc, "main": entry.main}
-    return tuple(
-        PublishedFigure(name, value, theirs, ours.ci.get(name))
-        for name, theirs in pairs.items()
-        if theirs is not None and (value := getattr(ours, name)) is not None
-    )
-
-
 def _reasons(record: Record, entry: Published) -> tuple[str, ...]:
     """Why a record's figures may differ from a published entry's, what weighs most first."""
-    settings = record.request.get("settings")
-    weights = record.request.get("weights")
+    settings, weights = record.request.get("settings"), record.request.get("weights")
+    changed = listed([f"{k}={v}" for k, v in settings.items()]) if isinstance(settings, Mapping) else ""
+    over = isinstance(record, RepeatsRecord)
     protocol = record.cards.dataset.protocols.get(record.protocol)
     whole = record.protocol == _FULL or (protocol is not None and protocol.split == _FULL and not protocol.parts)
+    full, elsewhere = entry.protocol == _FULL, entry.protocol not in ("", _FULL, record.protocol)
+    scored_once = isinstance(record, RepeatsRecord) and record.all_images
+    fit = entry.plcc_kind if entry.plcc is not None else ""
     holds: Mapping[str, object] = {
         "theirs is from memory, not read in its source": entry.status == "unverified",
         "what exactly was computed there is not stated": not entry.definition and not entry.variant,
         f"theirs is of {entry.variant}": entry.variant,
         "ours is of a part of the pairs or splits (--limit, --splits)": record.partial,
         "the dataset lacks pairs or references here": record.incomplete,
-        "ours is a median over splits, theirs is over all images": isinstance(record, RepeatsRecord)
-        and entry.protocol == _FULL
-        and not record.all_images,
-        "ours is of the tested part, theirs is over all images": entry.protocol == _FULL
-        and not isinstance(record, RepeatsRecord)
-        and not whole,
-        f"other images or another training: ours by protocol {record.protocol}, theirs: {entry.protocol}": entry.protocol
-        not in ("", _FULL, record.protocol),
+        "ours is a median over splits, theirs is over all images": full and over and not scored_once,
+        "ours is of the tested part, theirs is over all images": full and not over and not whole,
+        f"other images or another training: ours by protocol {record.protocol}, theirs: {entry.protocol}": elsewhere,
         "their protocol is not known": not entry.protocol,
-        f"ours has other settings than its card: {_settings(settings)}": settings,
+        f"ours has other settings than its card: {changed}": settings,
         f"ours has weights of its own: {weights}": isinstance(weights, str),
         "ours keeps random weights": record.random_weights,
-        "whether their PLCC was taken after a fit is not known": entry.plcc is not None and entry.plcc_kind == "unknown",
-        f"their PLCC was taken after another fit ({entry.plcc_kind}) than ours may be": entry.plcc is not None
-        and entry.plcc_kind in ("logistic", "polynomial"),
+        "whether their PLCC was taken after a fit is not known": fit == "unknown",
+        f"their PLCC was taken after another fit ({fit}) than ours may be": fit in ("logistic", "polynomial"),
         entry.note: entry.note,
     }
-    found = tuple(reason for reason, true in holds.items() if true)
-    return found or (
-        "no difference in definition is known: the labels' version, the decoding of images or the weights may be others",
-    )
-
-
-def _settings(settings: object) -> str:
-    return listed([f"{key}={value}" for key, value in settings.items()]) if isinstance(settings, Mapping) else ""
+    unknown = "no difference in definition is known: the labels' version, the decoding of images or the weights may be others"
+    return tuple(reason for reason, true in holds.items() if true) or (unknown,)
 
 
 def published_table(comparisons: Iterable[PublishedComparison], width: int | None = None) -> str:

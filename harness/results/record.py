@@ -7,7 +7,6 @@ field. A record of repeated splits is a type of its own, `RepeatsRecord`.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
 from harness.cards.schema import DatasetCard, ModelCard
+from harness.files.documents import strict_json
 from harness.files.names import key_problem, name_problem
 from harness.files.regular import require_regular
 from harness.results.command import command_of
@@ -165,7 +165,7 @@ class Record(Struct, kw_only=True, dict=True):
     """The part that the figures are headed by."""
     seed: int
     """The run's seed."""
-    request: dict[str, Any] = field(default_factory=dict)
+    request: Mapping[str, Any] = field(default_factory=dict)
     """What the user asked for, as far as it can be asked again."""
     created: str = ""
     """When the run finished, UTC."""
@@ -207,17 +207,17 @@ class Record(Struct, kw_only=True, dict=True):
     """Seconds an image, warm, one after the other."""
     conditions: dict[str, Plain | dict[str, Plain]]
     """Under which bits repeat: machine, python, device, threads, batch, libraries, the ways of computing (`kernels`)."""
-    details: dict[str, Any] | None = None
+    details: Mapping[str, Any] | None = None
     """What the model says of itself."""
     note: str = ""
     """Shown next to the result."""
-    identity: dict[str, Any]
+    identity: Mapping[str, Any]
     """What determines the scores (`harness.results.key.RunIdentity`)."""
     hashes: Hashes
     """sha256 of what the run worked with."""
     cards: Cards
     """The cards as they were resolved."""
-    measured_again: dict[str, Any] | UnsetType = UNSET
+    measured_again: Mapping[str, Any] | UnsetType = UNSET
     """When figures were computed again, and by which libraries."""
 
     def __post_init__(self) -> None:
@@ -234,7 +234,7 @@ class Record(Struct, kw_only=True, dict=True):
             raise ValueError("without_each_reference holds text for a number")
 
     @property
-    def first_identity(self) -> dict[str, Any]:
+    def first_identity(self) -> Mapping[str, Any]:
         """The identity; of repeated splits, that of the first."""
         first = self.identity.get("first", self.identity)
         return first if isinstance(first, dict) else {}
@@ -364,13 +364,18 @@ def read_record(folder: Path) -> Record | None:
 def parse_record(data: bytes, path: Path) -> Record:
     """The record in the bytes of a record.json; `path` is named in errors. Raises UsageError as `read_record` does."""
     try:
-        document = json.loads(data.decode("utf-8"), parse_float=_finite, parse_constant=_finite, parse_int=_bounded)
-        if b"\\ud" in data.lower():  # halves of characters cannot be hashed or written
-            json.dumps(document, ensure_ascii=False).encode("utf-8")
+        document = strict_json(data)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a readable record ({error}); move it away, or repeat with --force") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise UsageError(_other_format(document, path))
+    known = document if isinstance(document, dict) else {}
+    if (found := known.get("format")) != FORMAT:
+        again = known.get("command") if found == 1 else None
+        again = shown_command(again) if isinstance(again, str) else ""
+        how = f"make it again ({again})" if again else "choose another --runs, or repeat with --force"
+        weights = path.parent / "weights.safetensors"
+        tested = f", or test its weights: --weights {weights}" if found == 1 and known.get("training") else ""
+        text = f"written by another version of the harness (format {found}, this one reads {FORMAT}); {how}{tested}"
+        raise UsageError(f"{path}: {text}")
     try:
         record = msgspec.convert(document, RepeatsRecord if document.get("repeats") is not None else Record)
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
@@ -382,49 +387,11 @@ def parse_record(data: bytes, path: Path) -> Record:
     return record
 
 
-def _other_format(document: Any, path: Path) -> str:
-    found = document.get("format") if isinstance(document, dict) else None
-    again = document.get("command") if found == 1 else None
-    weights = path.parent / "weights.safetensors"
-    tested = f", or test its weights: --weights {weights}" if found == 1 and document.get("training") else ""
-    known = shown_command(again) if isinstance(again, str) else ""
-    how = f"make it again ({known})" if known else "choose another --runs, or repeat with --force"
-    return f"{path}: written by another version of the harness (format {found}, this one reads {FORMAT}); {how}{tested}"
-
-
 def _said(error: Exception) -> str:
-    """`metrics.test.n: expected a number or null, got text`."""
+    """`seed: expected a whole number, got text`."""
     text, _, place = str(error).partition(" - at `")
-    words = {"`str`": "text", "`int`": "a whole number", "`float`": "a number", "`bool`": "true or false", "`null`": "null"}
-    words |= {"`object`": "a table", "`array`": "a list"}
-    for word, plain in words.items():
-        text = text.replace(word, plain)
-    text = re.sub(
-        r"`([a-z|]+)`", lambda m: " or ".join({"str": "text", "int": "a whole number"}.get(w, w) for w in m[1].split("|")), text
-    )
+    words = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "object": "a table"}
+    words |= {"array": "a list"}
+    text = re.sub(r"`([a-z|]+)`", lambda m: " or ".join(words.get(word, word) for word in m[1].split("|")), text)
     where = place.removesuffix("`").removeprefix("$").removeprefix(".").replace("[...]", ".*")
     return f"{where}: {text[:1].lower()}{text[1:]}" if where else text
-
-
-def _bounded(text: str) -> int:
-    value = int(text)
-    if abs(value) >= 1 << 63:
-        raise ValueError(f"{text[:20]}... has more than 63 bits")
-    return value
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is no finite number")
-    return value
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema of record.json, of a run and of repeated splits."""
-    documents, definitions = msgspec.json.schema_components((Record, RepeatsRecord), ref_template="#/$defs/{name}")
-    for definition in definitions.values():
-        for entry in definition.get("properties", {}).values():
-            if entry.get("default") == {}:  # msgspec writes it from 0.23 on
-                del entry["default"]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "anyOf": list(documents), "$defs": definitions}

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
-from harness.cards.schema import ModelCard
 from harness.files.atomic import atomic, write_text
 from harness.results.marks import FEW, LEGEND, PARTIAL, marks_of, sentences
 from harness.results.record import Figures, Record, RepeatsRecord
@@ -26,7 +25,7 @@ from harness.runtime.errors import Unwritable
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.results.breakdown import Part, Points
+    from harness.results.breakdown import Part
 
 _log = logging.getLogger(__package__)
 
@@ -64,16 +63,25 @@ def plots(folder: Path, record: Record, rows: pd.DataFrame) -> list[Path]:
     splits.png, each where there is something to draw."""
     from harness.results import plots as drawing
     from harness.results.breakdown import points
+    from harness.results.tables import count, number
 
     drawn: dict[str, bytes] = {}
     p = points(record, rows)
     if p is not None and len(p.score) > 1:
-        drawn[SCATTER] = drawing.scatter(p, f"{record.model} on {record.dataset}, {record.protocol}: {_headline(record)}")
+        figures, whole = record.test, ""
+        if isinstance(record, RepeatsRecord) and record.all_images:
+            figures, whole = record.all_images, "all images, "
+        figures = figures or Figures(n=None)
+        headline = f"{whole}SRCC {number(figures.srcc)}, PLCC {number(figures.plcc)}, n = {count(figures.n)}"
+        drawn[SCATTER] = drawing.scatter(p, f"{record.model} on {record.dataset}, {record.protocol}: {headline}")
         kinds = sorted(set(p.distortion))
         if 1 < len(kinds) <= _MOST_KINDS:
             drawn[KINDS] = drawing.by_kind(p, kinds)
-    if isinstance(record, RepeatsRecord) and (values := _by_split(record)):
-        drawn[SPLITS] = drawing.splits(values)
+    if isinstance(record, RepeatsRecord):
+        # SRCC, PLCC and KRCC of each split, of those that every split has.
+        found = {name: [getattr(repeat, key) for repeat in record.repeats] for key, name in _DRAWN.items()}
+        if values := {name: each for name, each in found.items() if each and None not in each}:
+            drawn[SPLITS] = drawing.splits(values)
     if record.history:
         drawn[TRAINING] = drawing.training(record.history)
     for name, data in drawn.items():
@@ -87,215 +95,104 @@ def write(folder: Path, record: Record, rows: pd.DataFrame, model: Any = None) -
 
     `model`, ready to score, is asked for `score_maps` of the worst pairs if it has that ability; it may take ten seconds.
     """
-    from harness.results.breakdown import by_kind, by_kind_over_splits, by_level, by_reference, points
+    from harness.results.breakdown import by_kind, by_kind_over_splits, by_level, by_reference, points, worst
     from harness.results.html import render
-    from harness.results.thumbnails import data_uri
+    from harness.results.tables import count, figure, number
+    from harness.results.thumbnails import Shown, data_uri, show
 
     written = plots(folder, record, rows)
-    p = points(record, rows)
+    p, test, card = points(record, rows), record.test or Figures(n=None), record.cards.model
+    marks = {*marks_of(record, PARTIAL if record.partial else None)}
+    marks |= {FEW} if any(figures.few_references for figures in (record.controls or {}).values()) else set()
+    # Of repeated splits: medians with their ranges, and next to them the figures over all images with intervals.
     over = record if isinstance(record, RepeatsRecord) else None
+    whole, ends = (over and over.all_images) or None, test.ci
+    trained_parts: Sequence[Part] = []
     if over is not None:
+        ends = {} if test.range is UNSET else test.range
         trained_parts = by_kind_over_splits(over, rows) if over.training else []
         rows = rows[rows["part"] == ALL]
     parts = [] if p is None else [("kind of distortion", by_kind(p)), ("level", by_level(p)), ("reference", by_reference(p))]
-    parts += [("kind of distortion", trained_parts)] if over is not None and trained_parts else []
+    parts += [("kind of distortion", list(trained_parts))]
+    # The misjudged pairs, with their images where these are at hand.
+    chosen, places = [] if p is None else worst(p), rows.set_index("name")
+    images = [Shown(None, None)] * len(chosen)
+    if p is not None and chosen and {"reference", "distorted"} <= set(rows.columns):
+        names = [p.name[i] for i in chosen]
+        images = show([(str(places.at[name, "reference"]), str(places.at[name, "distorted"])) for name in names], model)
+    beyond, not_defined = _beyond_correlations(record)
+    settings = {"model": card.model, "protocol": asdict(card.protocol)}
+    settings |= {"recipe": asdict(card.recipe)} if record.training is not None and card.recipe else {}
+    environment = [("seed", record.seed), ("created", record.created), *_flat(record.conditions)]
+    environment += [("seconds of scoring", record.seconds), ("pairs per second", record.pairs_per_second)]
+    training = msgspec.to_builtins(record.training or {}).items()
     page = render(
         "report.html",
         record=record,
-        title=record.cards.model.title,
+        title=card.title,
         note=sentences(*record.note.split(". ")),
-        marks=_marks(record),
+        marks={mark: text for mark, text in LEGEND.items() if mark in marks},
         width=_WIDTH,
-        figures=_figures(record),
+        test=test,
+        ends=ends,
+        whole=whole,
         pictures={path.name: data_uri(path.read_bytes(), "image/png") for path in written},
-        **_further(record),
-        parts=[_part_table(what, found) for what, found in parts if found],
-        splits=_split_rows(over) if over is not None else [],
-        all_images=over is not None and bool(over.all_images),
+        further=[(name, number(value)) for name, value in beyond.items() if value is not None],
+        undefined_figures=[name for name, value in beyond.items() if value is None],
+        why_not=not_defined,
+        parts=[(what, found) for what, found in parts if found],
+        most_references=_MOST_REFERENCES,
+        splits=over.repeats if over is not None else [],
         part_ends="Range" if over is not None and p is None else "95% interval",
-        worst=[] if p is None else _worst(p, rows, model),
+        points=p,
+        worst=list(zip(chosen, images, strict=True)),
         curve=p is not None and p.curve is not None,
-        recipe=_settings(record.cards.model, trained=record.training is not None),
-        training=[(k.replace("_", " "), _short(v)) for k, v in _plain(record.training).items() if v is not None],
-        environment=_environment(record),
-        hashes=[(k, v) for k, v in _flat(_plain(record.hashes)) if v and "pictures_by_reference" not in k],
+        recipe=[(k, v if isinstance(v, str) else json.dumps(v)) for k, v in _flat(settings, depth=1)],
+        training=[(k.replace("_", " "), _short(v)) for k, v in training if v is not None],
+        environment=[(k, _short(v)) for k, v in environment if v is not None],
+        hashes=[(k, v) for k, v in _flat(msgspec.to_builtins(record.hashes)) if v and "pictures_by_reference" not in k],
+        drawn_at=_drawn_at,
+        **{each.__name__: each for each in (count, figure, number)},
     )
     write_text(folder / PAGE, page)
     return [*written, folder / PAGE]
 
 
-def _plain(part: Any) -> dict[str, Any]:
-    """A part of a record as plain values; empty for none."""
-    return {} if part is None else dict(msgspec.to_builtins(part))
-
-
-def _headline(record: Record) -> str:
-    from harness.results.tables import count, number
-
-    figures, whole = record.test, ""
-    if isinstance(record, RepeatsRecord) and record.all_images:
-        figures, whole = record.all_images, "all images, "
-    figures = figures or Figures(n=None)
-    return f"{whole}SRCC {number(figures.srcc)}, PLCC {number(figures.plcc)}, n = {count(figures.n)}"
-
-
-def _marks(record: Record) -> dict[str, str]:
-    """What a reader must know of this record, in the words of the leaderboards."""
-    own = {*marks_of(record, PARTIAL if record.partial else None)}
-    own |= {FEW} if any(figures.few_references for figures in (record.controls or {}).values()) else set()
-    return {mark: text for mark, text in LEGEND.items() if mark in own}
-
-
-def _figures(record: Record) -> list[dict[str, Any]]:
-    """Each figure with its interval, drawn from -1 (or the lowest end, in halves) to 1; main over twice that.
-
-    Of repeated splits: the medians with their ranges, and next to them the figures over all images with intervals.
-    """
-    from harness.results.tables import count, figure, number
-
-    over = isinstance(record, RepeatsRecord)
-    whole = (record.all_images if isinstance(record, RepeatsRecord) else None) or Figures(n=None)
-    test, names = (
-        record.test or Figures(n=None),
-        {"srcc": "SRCC", "plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "main": "Main"},
-    )
-    rows: list[dict[str, Any]] = []
-    for key, name in names.items():
-        value, interval = getattr(test, key), (({} if test.range is UNSET else test.range) if over else test.ci).get(key)
-        reach = 2.0 if key == "main" else 1.0
-        drawn = None if value is None else _drawn(value / reach, [end / reach for end in interval] if interval else None)
-        shown = f"{number(interval[0])} to {number(interval[1])}" if interval else ""
-        ends = whole.ci.get(key)
-        beside = {
-            "whole": number(getattr(whole, key)),
-            "whole_interval": f"{number(ends[0])} to {number(ends[1])}" if ends else "",
-        }
-        rows.append({"name": name, "value": number(value), "interval": shown, "drawn": drawn, **beside})
-    for key, name in {"rmse": "RMSE", "srcc_within": "SRCC within references", "n": "pairs", "references": "references"}.items():
-        written = [count(v) if key in ("n", "references") else figure(key, v) for v in (getattr(test, key), getattr(whole, key))]
-        rows.append({"name": name, "value": written[0], "interval": "", "drawn": None, "whole": written[1], "whole_interval": ""})
-    return rows
-
-
-def _by_split(record: RepeatsRecord) -> dict[str, list[float]]:
-    """SRCC, PLCC and KRCC of each split, of those that every split has."""
-    found = {name: [getattr(repeat, key) for repeat in record.repeats] for key, name in _DRAWN.items()}
-    return {name: values for name, values in found.items() if values and None not in values}
-
-
-def _split_rows(record: RepeatsRecord) -> list[list[str]]:
-    """Number, counts, figures and run of each split."""
-    from harness.results.tables import count, number
-
-    return [
-        [
-            *(str(repeat.repeat), count(repeat.n), count(repeat.references)),
-            *(number(getattr(repeat, key)) for key in (*_DRAWN, "main")),
-            repeat.run,
-        ]
-        for repeat in record.repeats
-    ]
-
-
-def _further(record: Record) -> dict[str, Any]:
-    """Figures beyond correlations; those that are not defined, as the dataset lacks what they need, by name, and why."""
-    from harness.results.tables import number
-
+def _beyond_correlations(record: Record) -> tuple[dict[str, float | None], Sequence[str]]:
+    """Figures beyond correlations, None where the dataset lacks what they need, and why."""
     found = record.test and record.test.discrimination
     if isinstance(record, RepeatsRecord):
         found = record.all_images.discrimination if record.all_images else None
     if not record.test or not found:
-        return {"further": [], "undefined_figures": [], "why_not": []}
+        return {}, ()
     pairs: Mapping[str, Any] = found.pair_analysis or {}
     steps: Mapping[str, Any] = found.monotonicity or {}
-    rows = {
+    afc = record.test.score_2afc
+    return {
+        **({} if afc is None else {"2AFC score": afc}),
         "different against similar pairs, AUC": pairs.get("different_similar"),
         "better against worse, AUC": pairs.get("better_worse"),
         "better image found": pairs.get("correct"),
         "outlier ratio": found.outlier_ratio,
         "steps of level on which the score falls": steps.get("steps"),
         "series of levels that fall throughout": steps.get("series"),
-    }
-    rows = {"2AFC score": record.test.score_2afc, **rows} if record.test.score_2afc is not None else rows
-    return {
-        "further": [(name, number(value)) for name, value in rows.items() if value is not None],
-        "undefined_figures": [name for name, value in rows.items() if value is None],
-        "why_not": found.not_defined,
-    }
+    }, found.not_defined
 
 
-def _drawn(value: float, interval: Sequence[float] | None, low: float = -1.0) -> tuple[float, ...]:
-    """Where a correlation and its interval lie on a line from `low` to 1, in pixels."""
-    ends = [value, *(interval or ())]
-    return tuple(round(4 + (min(max(end, low), 1.0) - low) / (1 - low) * (_WIDTH - 8), 1) for end in ends)
-
-
-def _part_table(what: str, parts: Sequence[Part]) -> dict[str, Any]:
-    from harness.results.tables import number
-
-    shown = parts[:_MOST_REFERENCES] if what == "reference" else parts
-    return {
-        "what": what,
-        "left_out": len(parts) - len(shown),
-        "rows": [
-            {
-                "name": part.name,
-                "n": part.n,
-                "references": part.references,
-                "value": number(part.srcc),
-                "residual": "" if part.residual is None else f"{part.residual:+.3g}",
-                "interval": f"{number(part.interval[0])} to {number(part.interval[1])}" if part.interval else "",
-                "drawn": None if part.srcc is None else _drawn(part.srcc, part.interval),
-            }
-            for part in shown
-        ],
-    }
-
-
-def _worst(p: Points, rows: pd.DataFrame, model: Any) -> list[dict[str, Any]]:
-    from harness.results.breakdown import worst
-    from harness.results.thumbnails import Shown, show
-
-    chosen = worst(p)
-    places = rows.set_index("name")
-    at_hand = {"reference", "distorted"} <= set(rows.columns)
-    pairs = [(str(places.at[p.name[i], "reference"]), str(places.at[p.name[i], "distorted"])) for i in chosen] if at_hand else []
-    pictures = show(pairs, model) if pairs else [Shown(None, None)] * len(chosen)
-    fitted, off = p.fitted, p.misjudgement
-    return [
-        {
-            "name": p.name[i],
-            "about": " ".join(filter(None, [p.distortion[i], "" if p.level[i] != p.level[i] else f"level {p.level[i]:g}"])),
-            "score": f"{p.score[i]:.4g}",
-            "label": f"{p.label[i]:.4g}",
-            "fitted": None if fitted is None else f"{fitted[i]:.4g}",
-            "off": f"{off[i]:+.3g}" if fitted is not None else f"{off[i]:+.0%}",
-            "better": (off[i] * p.label_sign if fitted is not None else off[i]) > 0,
-            "pictures": shown,
-        }
-        for i, shown in zip(chosen, pictures, strict=True)
-    ]
-
-
-def _settings(card: ModelCard, *, trained: bool) -> list[tuple[str, str]]:
-    groups = {"model": dict(card.model), "protocol": asdict(card.protocol)}
-    groups |= {"recipe": asdict(card.recipe)} if trained and card.recipe else {}
-    found = {f"{group}.{k}": v for group, table in groups.items() for k, v in table.items()}
-    return [(k, v if isinstance(v, str) else json.dumps(v)) for k, v in found.items()]
-
-
-def _environment(record: Record) -> list[tuple[str, str]]:
-    facts = [("seed", record.seed), ("created", record.created), *_flat(record.conditions)]
-    facts += [("seconds of scoring", record.seconds), ("pairs per second", record.pairs_per_second)]
-    return [(k, _short(v)) for k, v in facts if v is not None]
+def _drawn_at(value: float | None, ends: Sequence[float] | None, reach: float = 1.0) -> list[float]:
+    """Where a figure and its ends lie on a line from -`reach` to `reach`, in pixels; nothing for no figure."""
+    inside = [min(max(v / reach, -1.0), 1.0) for v in (value, *(ends or ())) if v is not None]
+    return [round(4 + (v + 1) / 2 * (_WIDTH - 8), 1) for v in inside] if value is not None else []
 
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def _flat(table: Mapping[str, Any], prefix: str = "", depth: int = -1) -> list[tuple[str, Any]]:
+    """The values of tables in tables by dotted name; `depth`: tables in tables that are opened, -1 for all."""
     found: list[tuple[str, Any]] = []
     for key, value in table.items():
-        found += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+        deeper = isinstance(value, Mapping) and depth
+        found += _flat(value, f"{prefix}{key}.", depth - 1) if deeper else [(prefix + key, value)]
     return found

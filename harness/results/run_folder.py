@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files.atomic import write_json, writing
-from harness.files.regular import require_regular
+from harness.files.documents import noted
 from harness.results import processes
 from harness.results.conditions import difference
 from harness.results.key import FORMAT
@@ -76,11 +76,28 @@ def locked(folder: Path) -> Iterator[None]:
         raise UsageError(
             f"{folder}: a link, not a run's folder; what it leads to is left alone: remove it, or choose another --runs"
         )
+    path = folder / "lock"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _opened(folder / "lock")
+        # The lock is written to, so that it must not be another file under this name: a link is replaced.
+        with contextlib.suppress(FileNotFoundError):
+            found = path.lstat()
+            if not (stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1)):
+                _log.warning(f"{path}: not a file of this folder's own (a link or a pipe); made again")
+                path.unlink()
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(path, flags, 0o666)
     try:
-        _lock(descriptor, folder)
+        # On Windows there is no advisory lock that dies with its holder; two processes are the user's care.
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
+                _log.info(f"{folder}: {holder} works on this run; waiting for it")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0) if hasattr(os, "pwrite") else None
         yield
@@ -88,35 +105,10 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _opened(path: Path) -> int:
-    """The lock's descriptor. It is written to, so that it must not be another file under this name: a link is replaced."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    with contextlib.suppress(FileNotFoundError):
-        found = path.lstat()
-        if not (stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1)):
-            _log.warning(f"{path}: not a file of this folder's own (a link or a pipe); made again")
-            path.unlink()
-    return os.open(path, flags, 0o666)
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory lock that dies with its holder; two processes are the user's care
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
-        _log.info(f"{folder}: {holder} works on this run; waiting for it")
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
 def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, force: bool) -> None:
     """Make `folder` ready to work in: keep what an interrupted run left if it can go on to the same bits, else start again."""
-    before = _begun(folder)
-    wanted = {"format": FORMAT, "identity": dict(facts), "conditions": dict(now)}
-    wanted = json.loads(json.dumps(wanted))
+    before = noted(folder / _STATE)
+    wanted = json.loads(json.dumps({"format": FORMAT, "identity": dict(facts), "conditions": dict(now)}))
     if force or before != wanted:
         if before is not None and not force:
             _log.info(f"{folder}: begun under other conditions ({difference(before, wanted)}); starting it again")
@@ -130,16 +122,8 @@ def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, f
 
 def begun_under(folder: Path) -> dict[str, Any] | None:
     """The conditions under which a run's folder was begun; None where there is nothing to go on from."""
-    found = (_begun(folder) or {}).get("conditions")
+    found = (noted(folder / _STATE) or {}).get("conditions")
     return found if isinstance(found, dict) else None
-
-
-def _begun(folder: Path) -> dict[str, Any] | None:
-    with contextlib.suppress(OSError, ValueError, RecursionError):  # absent, cut short or damaged: nothing to go on from
-        require_regular(folder / _STATE)
-        found = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else None
-    return None
 
 
 def require_there(folder: Path) -> None:

@@ -23,6 +23,14 @@ def split_part(number: int) -> str:
     return f"test@{number}"
 
 
+class ScoreRow(NamedTuple):
+    """A row of scores.csv."""
+
+    name: str
+    score: float
+    part: str
+
+
 class ScoreFile:
     """scores.csv (name,score,part) and pictures.csv (name and the sha256 of both files), grown by whole chunks."""
 
@@ -75,8 +83,8 @@ class ScoreFile:
         append_lines(self.pictures, csv_text([(r.name, r.distorted, r.reference) for r in results]))
         append_lines(self.path, csv_text([(r.name, repr(r.score), part) for r, part in zip(results, parts, strict=True)]))
 
-    def read(self) -> list[tuple[str, float, str]]:
-        """All rows: name, score, part. Raises RunError for a damaged file."""
+    def read(self) -> list[ScoreRow]:
+        """All rows. Raises RunError for a damaged file."""
         return _scores(_whole_rows(self.path), self.path)
 
     def picture_hashes(self) -> list[tuple[str, str, str]]:
@@ -84,14 +92,14 @@ class ScoreFile:
         return [(name, distorted, reference) for name, distorted, reference in _whole_rows(self.pictures)]
 
 
-def parse_scores(data: bytes, path: Path) -> list[tuple[str, float, str]]:
+def parse_scores(data: bytes, path: Path) -> list[ScoreRow]:
     """The rows in the bytes of a scores.csv; `path` is named in errors. Raises RunError for a damaged file."""
     return _scores(_rows(data), path)
 
 
-def _scores(rows: list[list[str]], path: Path) -> list[tuple[str, float, str]]:
+def _scores(rows: list[list[str]], path: Path) -> list[ScoreRow]:
     try:
-        return [(name, float(score), part) for name, score, part in rows]
+        return [ScoreRow(name, float(score), part) for name, score, part in rows]
     except ValueError as error:
         raise RunError(f"{path}: a damaged score file: {error}") from None
 
@@ -110,12 +118,9 @@ def _whole_rows(path: Path) -> list[list[str]]:
 def _rows(data: bytes) -> list[list[str]]:
     try:
         text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return []
-    # Not splitlines(): names may hold the other characters that it breaks lines at.
-    try:
+        # Not splitlines(): names may hold the other characters that it breaks lines at.
         rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
-    except csv.Error:  # damaged: nothing in it can be trusted
+    except (UnicodeDecodeError, csv.Error):  # damaged: nothing in it can be trusted
         return []
     return [row for row in rows[1:] if len(row) == 3]
 

@@ -13,6 +13,7 @@ import numpy as np
 from harness.files.atomic import write_text
 from harness.runtime.columns import text_table
 from harness.runtime.text import latex, markdown
+from harness.statistics.comparison import natural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,15 +44,8 @@ def means(rows: pd.DataFrame, models: Sequence[str], columns: Sequence[str]) -> 
         groups = rows.groupby(column, sort=False)
         if 2 <= len(groups) <= _MOST_VALUES and len(groups) < len(rows):
             each = [Means(column, str(v), len(g), tuple(float(g[m].mean()) for m in models)) for v, g in groups]
-            found += sorted(each, key=lambda one: _natural(one.value))
+            found += sorted(each, key=lambda one: natural(one.value))
     return found
-
-
-def _natural(value: str) -> tuple[float, str]:
-    try:
-        return float(value), value
-    except ValueError:
-        return float("inf"), value
 
 
 def formatted(
@@ -73,26 +67,16 @@ def formatted(
     if form == "csv":
         from harness.results.run_scores import csv_text
 
-        return csv_text([list(header), *([_full(v) for v in row] for row in rows)]).removesuffix("\n")
-    shown = [[_short(v) for v in row] for row in rows]
+        full = [["" if v is None else repr(v) if isinstance(v, float) else str(v) for v in row] for row in rows]
+        return csv_text([list(header), *full]).removesuffix("\n")
+    shown = [["" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
     align = ["right" if rows and isinstance(rows[0][i], int | float) else "left" for i in range(len(header))]
-    options: dict[str, Any] = {"disable_numparse": True, "colalign": align if rows else None}
-    if form == "markdown":
-        escaped = [[markdown(v).replace("|", "\\|") for v in row] for row in [list(header), *shown]]
-        return tabulate(escaped[1:], headers=escaped[0], tablefmt="pipe", **options)
-    if form == "latex":
-        escaped = [[latex(v) for v in row] for row in [list(header), *shown]]
-        return tabulate(escaped[1:], headers=escaped[0], tablefmt="latex_raw", **options)
+    if form in ("markdown", "latex"):
+        escape, kind = (latex, "latex_raw") if form == "latex" else (lambda v: markdown(v).replace("|", "\\|"), "pipe")
+        heads, *cells = [[escape(v) for v in row] for row in [list(header), *shown]]
+        return tabulate(cells, headers=heads, tablefmt=kind, disable_numparse=True, colalign=align if rows else None)
     drops = list(header[:0:-1]) if drops is None else drops
     return text_table(header, shown, align, width=width, drops=drops, shortens=header[:1]).text
-
-
-def _full(value: object) -> str:
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
-
-
-def _short(value: object) -> str:
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def means_rows(found: Sequence[Means], models: Sequence[str]) -> tuple[list[str], list[list[object]]]:
@@ -149,32 +133,32 @@ def write_page(
     from harness.results.html import render
     from harness.results.thumbnails import data_uri, difference_map, show
 
-    found = means(rows, list(better), columns)
+    def images(pairs: Sequence[tuple[str, str]], model: Any = None) -> list[list[tuple[str, str]]]:
+        """(what, data URI) of each pair's images and maps."""
+        found = []
+        for shown, pair in zip(show(pairs, model), pairs, strict=True):
+            each = {"reference": shown.reference, "distorted": shown.distorted, "difference": difference_map(*pair)}
+            each |= {"local quality": shown.quality, "weight": shown.weight}
+            found.append([(what, uri) for what, uri in each.items() if uri])
+        return found
+
     worst = []
     for name, up in better.items():
         lowest = rows.sort_values(name, ascending=up, kind="stable").head(WORST)
-        pairs = list(zip(lowest["reference"], lowest["distorted"], strict=True))
-        shown = show(pairs, models.get(name))
-        worst.append(
-            {
-                "model": name,
-                "better": "higher" if up else "lower",
-                "pairs": [
-                    {"name": n, "score": f"{s:.4f}", "images": _images(one, difference_map(*pair))}
-                    for n, s, one, pair in zip(lowest["name"], lowest[name], shown, pairs, strict=True)
-                ],
-            }
-        )
+        shown = images(list(zip(lowest["reference"], lowest["distorted"], strict=True)), models.get(name))
+        pairs = [
+            {"name": n, "score": f"{s:.4f}", "images": own} for n, s, own in zip(lowest["name"], lowest[name], shown, strict=True)
+        ]
+        worst.append({"model": name, "better": "higher" if up else "lower", "pairs": pairs})
     apart = disagreements(rows, better)
-    pairs = [(str(rows["reference"].iloc[d.row]), str(rows["distorted"].iloc[d.row])) for d in apart]
-    shown = show(pairs)
+    shown = images([(str(rows["reference"].iloc[d.row]), str(rows["distorted"].iloc[d.row])) for d in apart])
     page = render(
         "scores.html",
         title=title,
         n=len(rows),
         references=int(rows["reference"].nunique()),
         models=list(better),
-        means=[(m.column, m.value, m.n, [f"{v:.4f}" for v in m.scores]) for m in found],
+        means=[(m.column, m.value, m.n, [f"{v:.4f}" for v in m.scores]) for m in means(rows, list(better), columns)],
         histogram=data_uri(plots.histograms({m: rows[m].to_numpy(dtype=float) for m in better}), "image/png"),
         spread=[[m, *(f"{v:.4f}" for v in np.percentile(rows[m], [0, 5, 25, 50, 75, 95, 100]))] for m in better],
         worst=worst,
@@ -182,25 +166,13 @@ def write_page(
             {
                 "name": d.name, "models": d.models, "ranks": [f"{r:.2f}" for r in d.ranks],
                 "scores": [f"{rows[m].iloc[d.row]:.4f}" for m in d.models],
-                "images": _images(one, difference_map(*pair)),
+                "images": own,
             }
-            for d, one, pair in zip(apart, shown, pairs, strict=True)
+            for d, own in zip(apart, shown, strict=True)
         ],
         command=command,
     )  # fmt: skip
     write_text(path, page)
-
-
-def _images(shown: Any, difference: str | None) -> list[tuple[str, str]]:
-    """(what, data URI) of a pair's images and maps."""
-    each = [
-        ("reference", shown.reference),
-        ("distorted", shown.distorted),
-        ("difference", difference),
-        ("local quality", shown.quality),
-        ("weight", shown.weight),
-    ]
-    return [(what, uri) for what, uri in each if uri]
 
 
 def write_codec_page(

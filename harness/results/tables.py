@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from harness.results.marks import CONTROLS
 from harness.results.record import Record, RepeatsRecord
 from harness.runtime.columns import text_table
 
 if TYPE_CHECKING:
     from harness.statistics.agreement import Agreement
-
-CONTROL_NAMES = {"cell": "oracle: knows kind and level", "level": "level alone"}
 _FIGURES = {"plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "rmse": "RMSE", "main": "main"}
 _FIGURES |= {"srcc_within": "SRCC within refs"}
 _RANGE, _INTERVAL, _WHOLE = "range", "95 %", "SRCC of all\nimages [95 %]"
 _AVERAGED = ("n", "references", "srcc", *_FIGURES, "score_2afc")
 
 
-def result(folder: Path, record: Record, part: str = "test") -> dict[str, Any]:
+def result(folder: Path, record: Record, part: str = "test") -> dict[str, object]:
     """One object of `harness run --json`; figures that do not exist are None."""
-    measured = record.metrics.get(part)
-    figures = msgspec.to_builtins(measured) if measured else {}
+    figures = msgspec.to_builtins(record.metrics.get(part) or {})
     ci = figures.get("ci") or {}
+    over = record if isinstance(record, RepeatsRecord) else None
     return {
         "model": record.model,
         "dataset": record.dataset,
@@ -33,16 +32,15 @@ def result(folder: Path, record: Record, part: str = "test") -> dict[str, Any]:
         "split": part,
         "seed": record.seed,
         **{k: whole_number(figures.get(k)) for k in ("n", "references")},
-        **{k: figures.get(k) for k in ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main")},
-        **{k: figures.get(k) for k in ("srcc_within", "score_2afc", "discrimination")},
+        **{k: figures.get(k) for k in ("srcc", *_FIGURES, "score_2afc", "discrimination")},
         "ci": {k: ci.get(k) for k in ("srcc", "plcc", *(("score_2afc",) if "score_2afc" in ci else ()))},
         "range": figures.get("range"),
         "seconds": record.seconds,
         "pairs_per_second": record.pairs_per_second,
         "run": str(folder),
         "key": record.key,
-        "repeats": msgspec.to_builtins(record.repeats) if isinstance(record, RepeatsRecord) else None,
-        "all_images": msgspec.to_builtins(record.all_images) if isinstance(record, RepeatsRecord) and record.all_images else None,
+        "repeats": msgspec.to_builtins(over.repeats) if over else None,
+        "all_images": msgspec.to_builtins(over.all_images) if over and over.all_images else None,
         "seen": record.seen,
         "contaminated_by": record.contaminated_by,
         "partial": record.partial,
@@ -69,14 +67,16 @@ def run_table(results: Sequence[Mapping[str, Any]], width: int | None = None) ->
 
 
 def _group(dataset: str, protocol: str, results: Sequence[Mapping[str, Any]], width: int | None) -> str:
+    by_model: dict[str, list[Mapping[str, Any]]] = {}
+    for one in results:
+        by_model.setdefault(one["model"], []).append(one)
     rows = []
-    for same in _by_model(results):
+    for same in by_model.values():
         several = len({r["seed"] for r in same}) > 1
         rows += [_mean(same)] if several else []
-        rows += [_row(f"· seed {r['seed']}" if several else r["model"], r, _marks(r), r["pairs_per_second"]) for r in same]
+        rows += [_row(f"· seed {r['seed']}" if several else r["model"], r, r["pairs_per_second"], marked=True) for r in same]
     controls: Mapping[str, Any] = next((r["controls"] for r in results if r["controls"]), {})
-    rows += [_row(CONTROL_NAMES.get(name, name), figures, "", None) for name, figures in controls.items()]
-    over_splits = any(r["repeats"] for r in results)
+    rows += [_row(CONTROLS.get(name, name), figures) for name, figures in controls.items()]
     heads = ["model", "2AFC", "SRCC", _RANGE, _INTERVAL, _WHOLE, *_FIGURES.values(), "n", "refs", "pairs/s", "marks"]
     if not any(row[heads.index(_RANGE)] for row in rows):
         # Only where no row has a range may the interval stand under the figure's own head.
@@ -89,14 +89,16 @@ def _group(dataset: str, protocol: str, results: Sequence[Mapping[str, Any]], wi
     table = text_table(headers, rows, align, width=width, drops=_DROPS, shortens=("model",))
     seeds = list(dict.fromkeys(r["seed"] for r in results))
     named = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    lines = [f"{dataset} · {protocol} · {_tested(results)}, {named}", "", table.text]
+    counts = sorted({len(r["repeats"]) for r in results if r["repeats"]})
+    tested = f"test parts of {' or '.join(map(str, counts))} splits" if counts else f"{results[0]['split']} part"
+    lines = [f"{dataset} · {protocol} · {tested}, {named}", "", table.text]
     blind = dict.fromkeys(r["model"] for r in results if r["n"] is None)
     notes = [f"{', '.join(blind)}: no figures, because labels of the tested images are not here"] if blind else []
     if "marks" in table.dropped:
         notes += dict.fromkeys(f"{row[0]}: {row[-1]}" for row in rows if row[-1])
     # A figure without the interval that its column promises says why.
     notes += dict.fromkeys(f"{r['model']}: {note}" for r in results for note in r["notes"] if note.startswith("no interval"))
-    if over_splits:
+    if counts:
         notes.append(
             "over several splits: the median of the splits' test parts, its range from the smallest to the largest SRCC (no "
             "interval: splits share images), n and refs of one split"
@@ -105,63 +107,48 @@ def _group(dataset: str, protocol: str, results: Sequence[Mapping[str, Any]], wi
     return "\n".join([*lines, "", *notes] if notes else lines)
 
 
-def _tested(results: Sequence[Mapping[str, Any]]) -> str:
-    """`test part`, or `test parts of 10 splits`."""
-    counts = sorted({len(r["repeats"]) for r in results if r["repeats"]})
-    return f"test parts of {' or '.join(map(str, counts))} splits" if counts else f"{results[0]['split']} part"
-
-
-def _by_model(results: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in results:
-        groups.setdefault(row["model"], []).append(row)
-    return list(groups.values())
-
-
 def _mean(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The mean over seeds of the figures that all seeds have, with the smallest and largest SRCC."""
     known: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in _AVERAGED}
-    means = {name: sum(values) / len(rows) for name, values in known.items() if None not in values}
-    counts: dict[str, Any] = {
-        name: int(means[name]) for name in ("n", "references") if name in means and len(set(known[name])) == 1
-    }
-    shown = _row(f"{rows[0]['model']}, {len(rows)} seeds", {**means, "n": None, "references": None, **counts}, "", None)
+    means: dict[str, float] = {name: sum(values) / len(rows) for name, values in known.items() if None not in values}
+    for name in ("n", "references"):
+        if name in means and len(set(known[name])) == 1:
+            means[name] = int(means[name])
+        else:
+            means.pop(name, None)
+    shown = _row(f"{rows[0]['model']}, {len(rows)} seeds", means)
     if "srcc" in means:
         shown[3] = _ends((min(known["srcc"]), max(known["srcc"])), " to ")
     return shown
 
 
-def _row(name: str, figures: Mapping[str, Any], marks: str, speed: float | None) -> list[str]:
+def _row(name: str, figures: Mapping[str, Any], speed: float | None = None, *, marked: bool = False) -> list[str]:
+    """A row's cells; `marked`: `figures` are a result, with what its reader must know in the last one."""
     ci, spread, whole = (figures.get(k) or {} for k in ("ci", "range", "all_images"))
     afc = with_interval(figures.get("score_2afc"), ci.get("score_2afc"))
     everything = with_interval(whole.get("srcc"), (whole.get("ci") or {}).get("srcc"))
     srcc = [number(figures.get("srcc")), _ends(spread.get("srcc"), " to "), _ends(ci.get("srcc"), ", "), everything]
     others = [figure(k, figures.get(k)) for k in _FIGURES]
     counts = [count(figures.get(k)) for k in ("n", "references")]
-    return [name, afc, *srcc, *others, *counts, "" if speed is None else f"{speed:.1f}", marks]
+    words: list[str] = []
+    if marked:
+        known = ", ".join(figures["contaminated_by"])
+        # Of medians over splits there is no interval but that of all images.
+        references = (whole if figures["repeats"] else figures).get("references")
+        holds = {
+            "seen: its weights were trained on this dataset": figures["seen"],
+            f"contaminated: trained on {known}, which shares images or labels with this one": figures["contaminated_by"],
+            "partial": figures["partial"],
+            "incomplete: the dataset lacks pairs here": figures["incomplete"],
+            "labels withheld": figures["n"] is None,
+            "few references": references is not None and references < 10,
+        }
+        words = [word for word, true in holds.items() if true]
+    return [name, afc, *srcc, *others, *counts, "" if speed is None else f"{speed:.1f}", ", ".join(words)]
 
 
 def _ends(ends: Sequence[float] | None, between: str) -> str:
     return between.join(map(number, ends)) if ends else ""
-
-
-def _marks(row: Mapping[str, Any]) -> str:
-    words = []
-    if row["seen"]:
-        words.append("seen: its weights were trained on this dataset")
-    if row["contaminated_by"]:
-        words.append(f"contaminated: trained on {', '.join(row['contaminated_by'])}, which shares images or labels with this one")
-    if row["partial"]:
-        words.append("partial")
-    if row["incomplete"]:
-        words.append("incomplete: the dataset lacks pairs here")
-    if row["n"] is None:
-        words.append("labels withheld")
-    # Of medians over splits there is no interval but that of all images.
-    about = (row["all_images"] or {}) if row["repeats"] else row
-    if about.get("references") is not None and about["references"] < 10:
-        words.append("few references")
-    return ", ".join(words)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -43,19 +43,22 @@ def show(pairs: Sequence[tuple[str, str]], model: Any = None) -> list[Shown]:
 
     Files that are gone or cannot be read are left out: the report is about the scores.
     """
+    begun, able = time.monotonic(), callable(getattr(model, "score_maps", None))
     read = [(_read(reference), _read(distorted)) for reference, distorted in pairs]
-    mapped = _mapped(read, model) if callable(getattr(model, "score_maps", None)) else [None] * len(read)
-    known = [maps for maps in mapped if maps is not None]
+    mapped: list[Maps | None] = []
+    for reference, distorted in read:
+        maps, late = None, time.monotonic() - begun > _SECONDS_FOR_MAPS
+        if able and not late and reference is not None and distorted is not None and reference.shape == distorted.shape:
+            maps = maps_of(model, reference, distorted)
+        mapped.append(maps)
     # One scale over all pairs, so that two maps can be compared.
-    scales = [_scale([maps[i] for maps in known]) for i in (0, 1)] if known else []
-    return [
-        Shown(
-            _uri(reference),
-            _uri(distorted),
-            *(() if maps is None or distorted is None else (_uri(_over(distorted, maps[i], scales[i])) for i in (0, 1))),
-        )
-        for (reference, distorted), maps in zip(read, mapped, strict=True)
-    ]
+    known = [maps for maps in mapped if maps is not None]
+    scales = [(min(float(maps[i].min()) for maps in known), max(float(maps[i].max()) for maps in known)) for i in (0, 1) if known]
+    shown = []
+    for (reference, distorted), maps in zip(read, mapped, strict=True):
+        drawn = () if maps is None or distorted is None else (_uri(_over(distorted, maps[i], scales[i])) for i in (0, 1))
+        shown.append(Shown(_uri(reference), _uri(distorted), *drawn))
+    return shown
 
 
 def difference_map(reference: str, distorted: str) -> str | None:
@@ -77,18 +80,6 @@ def _read(path: str) -> Pixels | None:
         return None
 
 
-def _mapped(read: Sequence[tuple[Pixels | None, Pixels | None]], model: Any) -> list[Maps | None]:
-    begun = time.monotonic()
-    mapped: list[Maps | None] = []
-    for reference, distorted in read:
-        late = time.monotonic() - begun > _SECONDS_FOR_MAPS
-        usable = reference is not None and distorted is not None and reference.shape == distorted.shape and not late
-        mapped.append(
-            maps_of(model, reference, distorted) if usable and reference is not None and distorted is not None else None
-        )
-    return mapped
-
-
 def maps_of(model: Any, reference: Pixels, distorted: Pixels) -> Maps | None:
     """Quality and weight of an image (H, W, 3) from crops that cover it, averaged where crops overlap.
 
@@ -106,22 +97,14 @@ def maps_of(model: Any, reference: Pixels, distorted: Pixels) -> Maps | None:
     cut = [torch.from_numpy(np.stack([picture[w] for w in windows])).permute(0, 3, 1, 2) for picture in (reference, distorted)]
     found = model.score_maps(*(crop.float().div_(255).to(device) for crop in cut))
     total, times = np.zeros((2, height, width), np.float32), np.zeros((height, width), np.float32)
-    for number, window in enumerate(windows):
+    for number, (window, place) in enumerate(zip(windows, places, strict=True)):
         for i, grids in enumerate((found.quality, found.weight)):
-            total[i][window] += _stretched(grids[number].float().cpu().numpy(), places[number].height, places[number].width)
+            # The grid's cells as blocks of pixels: a patch has one value, and smoothing would invent others.
+            grid = grids[number].float().cpu().numpy()
+            rows, columns = (np.arange(n) * cells // n for n, cells in zip((place.height, place.width), grid.shape, strict=True))
+            total[i][window] += grid[np.ix_(rows, columns)]
         times[window] += 1
     return Maps(*(total / times))
-
-
-def _stretched(grid: Map, height: int, width: int) -> Map:
-    """The grid's cells as blocks of pixels: a patch has one value, and smoothing would invent others."""
-    rows = np.arange(height) * grid.shape[0] // height
-    columns = np.arange(width) * grid.shape[1] // width
-    return np.asarray(grid[np.ix_(rows, columns)])
-
-
-def _scale(maps: Sequence[Map]) -> tuple[float, float]:
-    return min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
 
 
 def _over(picture: Pixels, values: Map, scale: tuple[float, float]) -> Pixels:

@@ -67,24 +67,9 @@ class Agreement:
 
     def json(self) -> dict[str, Any]:
         """Plain values for JSON: numbers, text, lists, null; never NaN."""
-        return {
-            "n": self.n,
-            "references": self.references,
-            "srcc": self.srcc,
-            "plcc": self.plcc,
-            "plcc_fitted": self.plcc_fitted,
-            "krcc": self.krcc,
-            "rmse": self.rmse,
-            "main": self.main,
-            "ci": {name: None if interval is None else list(interval) for name, interval in self.ci.items()},
-            "confidence": self.confidence,
-            "srcc_within": self.srcc_within,
-            "few_references": self.few_references,
-            "fit": self.fit,
-            "fit_parameters": None if self.fit_parameters is None else list(self.fit_parameters),
-            "fit_problem": self.fit_problem,
-            "notes": list(self.notes),
-        }
+        plain = {name: list(v) if isinstance(v, tuple) else v for name, v in vars(self).items() if name != "left_out"}
+        last = {name: plain.pop(name) for name in ("few_references", "fit", "fit_parameters", "fit_problem", "notes")}
+        return {**plain, "ci": {name: None if ends is None else list(ends) for name, ends in self.ci.items()}, **last}
 
 
 def agreement(
@@ -123,12 +108,15 @@ def agreement(
     columns = checked_columns({"scores": scores, "labels": labels}, reference_ids, confidence, unknown)
     x, y, cluster, clusters = columns.values["scores"], columns.values["labels"], columns.cluster, columns.clusters
     known = reference_ids is not None and not isinstance(reference_ids, str)
-    notes = _constant_notes(x, y)
+    constant = {"scores": x.min() == x.max(), "labels": y.min() == y.max()}
+    notes = [f"{what} are constant: correlations are not defined" for what, true in constant.items() if true]
+    notes = ["correlations need at least two images"] if len(x) < 2 else notes
     srcc, plcc, krcc = spearman(x, y), pearson(x, y), kendall(x, y)
     curve = fit_curve(x, y, fit)
     fitted = plcc_fitted = rmse = None
     if not isinstance(curve, str):
-        fitted = curve.values if _rises(x, curve.values) else -curve.values
+        rises = (x - x.mean()) @ (curve.values - curve.values.mean()) >= 0
+        fitted = curve.values if rises else -curve.values
         plcc_fitted, rmse = pearson(fitted, y), float(np.sqrt(np.mean((curve.values - y) ** 2)))
         notes += [f"the best {fit} is {curve.note}"] if curve.note else []
     ci: dict[str, Interval | None] = dict.fromkeys(("srcc", "plcc", "plcc_fitted", "krcc", "main"))
@@ -143,12 +131,22 @@ def agreement(
         left, names = groups(cluster, columns.ids)
         whole = ClusteredPairs(x, y, left, len(names))
         deleted = {"srcc": whole.srcc_without_each(), "plcc": whole.plcc_without_each(), "krcc": whole.krcc_without_each()}
-        ci = _intervals(whole, fitted, (srcc, plcc, plcc_fitted, krcc), deleted, confidence)
         left_out = LeaveOneOut.of(names, deleted)
-        figures = {"srcc": srcc, "plcc": plcc, "plcc_fitted": plcc_fitted, "krcc": krcc, "main": plcc + srcc}
-        notes += _interval_notes(
-            {name: v for name, v in figures.items() if v is not None and np.isfinite(v) and ci[name] is None}
-        )
+        figures = {"srcc": srcc, "plcc": plcc, "krcc": krcc, "main": plcc + srcc}
+        without = deleted | {"main": deleted["plcc"] + deleted["srcc"]}
+        if fitted is not None and plcc_fitted is not None:
+            figures |= {"plcc_fitted": plcc_fitted}
+            without |= {"plcc_fitted": ClusteredPairs(fitted, y, left, len(names)).plcc_without_each()}
+        reach = {"main": 2.0}
+        ci |= {name: fisher_interval(v, without[name], confidence, reach.get(name, 1.0)) for name, v in figures.items()}
+        # Why defined figures have no interval.
+        missing = [name for name in ci if ci[name] is None and np.isfinite(figures.get(name, np.nan))]
+        perfect = [name for name in missing if is_perfect(figures[name], reach.get(name, 1.0))]
+        if perfect:
+            why = "agreement is perfect, and how far other references would differ is not known"
+            notes.append(f"no interval of {', '.join(perfect)}: {why}")
+        if other := [name for name in missing if name not in perfect]:
+            notes.append(f"no interval of {', '.join(other)}: without one of the references, agreement is perfect or not defined")
     within: float | None = None
     if known and cluster is not None:
         each = spearman_within(x, y, cluster, clusters)
@@ -178,10 +176,6 @@ def agreement(
 
 def _defined(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
-
-
-def _rises(x: Floats, curve: Floats) -> bool:
-    return bool((x - x.mean()) @ (curve - curve.mean()) >= 0)
 
 
 @dataclass(frozen=True)
@@ -274,44 +268,3 @@ def _refused(given: ArrayLike) -> str:
     ):
         return "complex numbers; scores and labels are real"
     return ""
-
-
-def _constant_notes(x: Floats, y: Floats) -> list[str]:
-    if len(x) < 2:
-        return ["correlations need at least two images"]
-    named = (("scores", x), ("labels", y))
-    return [f"{what} are constant: correlations are not defined" for what, v in named if v.min() == v.max()]
-
-
-def _interval_notes(without: Mapping[str, float]) -> list[str]:
-    """Why defined figures have no interval, by the figure's name."""
-    perfect = [name for name, value in without.items() if is_perfect(value, 2.0 if name == "main" else 1.0)]
-    other = [name for name in without if name not in perfect]
-    notes = []
-    if perfect:
-        names = ", ".join(perfect)
-        notes.append(f"no interval of {names}: agreement is perfect, and how far other references would differ is not known")
-    if other:
-        notes.append(f"no interval of {', '.join(other)}: without one of the references, agreement is perfect or not defined")
-    return notes
-
-
-def _intervals(
-    whole: ClusteredPairs,
-    fitted: Floats | None,
-    figures: tuple[float, float, float | None, float],
-    deleted: Mapping[str, Floats],
-    confidence: float,
-) -> dict[str, Interval | None]:
-    srcc, plcc, plcc_fitted, krcc = figures
-    fitted_interval = None
-    if fitted is not None and plcc_fitted is not None:
-        without = ClusteredPairs(fitted, whole.y, whole.cluster, whole.clusters).plcc_without_each()
-        fitted_interval = fisher_interval(plcc_fitted, without, confidence)
-    return {
-        "srcc": fisher_interval(srcc, deleted["srcc"], confidence),
-        "plcc": fisher_interval(plcc, deleted["plcc"], confidence),
-        "plcc_fitted": fitted_interval,
-        "krcc": fisher_interval(krcc, deleted["krcc"], confidence),
-        "main": fisher_interval(plcc + srcc, deleted["plcc"] + deleted["srcc"], confidence, reach=2.0),
-    }

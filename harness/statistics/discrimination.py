@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,7 +37,7 @@ class PairAnalysis:
     different: int
     note: str = ""
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return asdict(self)
 
@@ -223,7 +223,7 @@ class Monotonicity:
     by_kind: dict[str, float]
     """`steps` of each kind: contrast changes, for one, may have levels that are no order of strength."""
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Plain values for JSON."""
         return asdict(self)
 

@@ -38,7 +38,7 @@ class LeaveOneOut:
         }
         return cls(tuple(references), {name: tuple(map(float, values)) for name, values in defined.items()})
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Plain values: `references`, and a list by figure."""
         return {"references": list(self.references), **{name: list(values) for name, values in self.figures.items()}}
 

@@ -17,7 +17,7 @@ from challenge import CARD, good, made_labels, made_scores, save, write_small
 from harness.cards.challenge import Ranking, Scoring, Term
 from harness.challenges import contest
 from harness.challenges.contest import board, ranked
-from harness.challenges.figures import Truth, main_under, measure
+from harness.challenges.figures import Truth, measure
 from harness.challenges.score import score
 from harness.challenges.template import new
 from harness.files.atomic import write_text
@@ -100,7 +100,8 @@ def test_firmness_is_the_same_again_and_that_of_scoring_the_drawn_images(folder:
     for name in few:
         x = np.array([scores[name][i] for i in names])
         measured[name] = measure(CARD.scoring, x, Truth(LABELS), names, unit, len(ids))
-    ours = np.stack([main_under(measured[n], cluster_draws(len(ids), 300, 0)[:5]) for n in few], axis=1)
+    weights = cluster_draws(len(ids), 300, 0)[:5]
+    ours = np.stack([sum(each.term.weight * each.under(weights) for each in measured[n]) for n in few], axis=1)
     np.testing.assert_allclose(ours, drawn, atol=1e-9)
 
 

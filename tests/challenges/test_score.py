@@ -23,7 +23,7 @@ from harness.challenges import factsheet, image_names, standings
 from harness.challenges.check import check
 from harness.challenges.figures import Figures, Truth
 from harness.challenges.figures import figures as term_figures
-from harness.challenges.labels import read_labels
+from harness.challenges.labels import read_truth
 from harness.challenges.leak_audit import audit, explained_by_type
 from harness.challenges.score import score, score_folder
 from harness.cli.main import main
@@ -130,10 +130,10 @@ def test_labels_come_with_or_without_a_header_in_one_file_or_one_for_each_refere
         rows = [f"{name},{label!r}" for name, label in LABELS.items() if name.startswith(reference)]
         write_text(tmp_path / "each" / f"{reference}.txt", "\n".join(rows))
     for place in ("with.csv", "without.txt", "each"):
-        assert read_labels(tmp_path / place)[0] == LABELS
+        assert read_truth(tmp_path / place)[0].scores == LABELS
     write_text(tmp_path / "each" / "again.txt", "A0000_10_00.bmp,1\nA0000_10_01.bmp,x\n")
     with pytest.raises(UsageError, match=r"names labelled twice: A0000_10_00.bmp(.|\n)*") as refused:
-        read_labels(tmp_path / "each")
+        read_truth(tmp_path / "each")
     assert "line 2" in str(refused.value)
 
 

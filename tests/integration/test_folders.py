@@ -215,14 +215,14 @@ def test_leftovers_of_operating_systems_are_ignored_in_every_folder(tmp_path: Pa
 
 
 def test_labels_of_a_challenge_are_read_from_a_folder_with_leftovers(tmp_path: Path):
-    from harness.challenges.labels import read_labels
+    from harness.challenges.labels import read_truth
 
     (tmp_path / "labels.csv").write_text("name,score\nA0000_10_00.bmp,2007.419\nA0000_10_01.bmp,1971.443\n")
     leave(tmp_path, "._labels.csv", ".DS_Store", "Thumbs.db", "~$labels.xlsx")
-    plain: dict[str, Any] = read_labels(tmp_path)[0]
+    plain: dict[str, Any] = dict(read_truth(tmp_path)[0].scores)
     assert plain == {"A0000_10_00.bmp": 2007.419, "A0000_10_01.bmp": 1971.443}
     replace(tmp_path / "labels.csv", "A0000_10_00.bmp 2007,419\nA0000_10_01.bmp 1971,443\n".encode("utf-16"))
-    assert read_labels(tmp_path, set(plain))[0] == plain
+    assert read_truth(tmp_path, set(plain))[0].scores == plain
     (tmp_path / "labels.csv").unlink()
     spreadsheet(tmp_path / "labels.xlsx", {"a": [["name", "score"], *map(list, plain.items())]})
-    assert read_labels(tmp_path)[0] == plain
+    assert read_truth(tmp_path)[0].scores == plain

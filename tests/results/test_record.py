@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from record_factory import make, repeated, typed
 
-from harness.results.record import Record, RepeatsRecord, parse_record, read_record, schema
+from harness.results.record import Record, RepeatsRecord, parse_record, read_record
 from harness.runtime.errors import UsageError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+from record_schema import schema
 
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "record.schema.json"
 

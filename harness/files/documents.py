@@ -1,0 +1,44 @@
+"""JSON documents: strictly, as a stranger's record is read, and quietly, as notes of one's own are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from harness.files.regular import require_regular
+
+
+def strict_json(data: bytes) -> Any:
+    """The document in `data`; raises ValueError or RecursionError for one that cannot be written again as it is.
+
+    So it is for numbers that are not finite or have more than 63 bits, and for halves of characters, which cannot be hashed.
+    """
+
+    def finite(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(f"{text} is no finite number")
+        return value
+
+    def bounded(text: str) -> int:
+        value = int(text)
+        if abs(value) >= 1 << 63:
+            raise ValueError(f"{text[:20]}... has more than 63 bits")
+        return value
+
+    document = json.loads(data.decode("utf-8"), parse_float=finite, parse_constant=finite, parse_int=bounded)
+    if b"\\ud" in data.lower():
+        json.dumps(document, ensure_ascii=False).encode("utf-8")
+    return document
+
+
+def noted(path: Path) -> dict[str, object] | None:
+    """The table in a JSON file; None where there is none, or it is cut short, damaged, or not a regular file."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        require_regular(path)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else None
+    return None

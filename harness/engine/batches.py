@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from harness.cards.schema import Recipe
-from harness.engine.scorer import ahead as in_order
 from harness.imaging import decode
 from harness.imaging.decode import Pixels
+from harness.runtime.ahead import ahead
 from harness.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Batches:
             return step, batch.pinned() if pinned else batch
 
         with ThreadPoolExecutor(threads) as pool:
-            yield from in_order(pool, made, range(first, last), threads + 1)
+            yield from ahead(pool, made, range(first, last), threads + 1)
 
     def batch(self, step: int, groups: Sequence[Group], mine: Callable[[Sequence[Group]], Collection[int]]) -> Batch:
         """One batch, of the groups whose numbers `mine` gives."""

@@ -10,8 +10,8 @@ import datetime
 import json
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,7 @@ from harness.datasets.completeness import missing
 from harness.datasets.overlap import related
 from harness.datasets.table import has_images
 from harness.engine import devices
-from harness.engine.content import (
-    pictures_by_reference,
-    refuse_changed,
-    training_images,
-)
+from harness.engine.content import pictures_by_reference, refuse_changed, training_images
 from harness.engine.kernels import as_begun
 from harness.engine.measure import controls, figures_stamp, measured, oriented_labels
 from harness.engine.mlflow_facts import mlflow_facts
@@ -54,7 +50,6 @@ if TYPE_CHECKING:
 
     from harness.engine.distributed.workers import Workers
     from harness.engine.trainer import Trained
-    from harness.models.weights import ResolvedWeights
 
 _log = logging.getLogger(__package__)
 
@@ -141,12 +136,16 @@ def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Rec
             f"{plan.data.name}: labels of the {len(tested):,} tested images are not here: there will be scores and no "
             "figures" + (f" ({note})" if note else "")
         )
-    model = request.object if request.object is not None else _built(plan)
+    model = request.object
+    if model is None and not request.scores:
+        model = models.build(plan.card, plan.found, request.seed)
     if model is not None and has_images(plan.data.table):
         refuse_small(model, plan.card.protocol, pairs_of(plan.rows(*SCORED_PARTS)))
     with ExitStack() as stack:
-        if request.object is not None:
-            stack.enter_context(_evaluating(model))
+        if request.object is not None and getattr(model, "training", None) is True and callable(getattr(model, "train", None)):
+            # A caller's torch module works in evaluation mode, and is as it was afterwards.
+            model.eval()
+            stack.callback(model.train)
         workers = stack.enter_context(workers_of(plan, model))
         device = devices.choose("cpu" if workers else request.device, model)
         now = stack.enter_context(as_begun(plan.folder, lambda: conditions_of(plan, model, device, workers)))
@@ -159,53 +158,28 @@ def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Rec
         if model is not None:
             move(model, device)
         pictures = model is not None and has_images(plan.data.table)
-        found = _trained_weights(plan) if training else plan.found
+        found = plan.found
+        if training:
+            # What fills the trained model in a worker: its own file, after the frozen parts that the file leaves out.
+            own = plan.folder / "weights.safetensors"
+            parts = {name: found.parts[name] for name in weight_files.needed_parts(own, found.parts)}
+            found = weight_files.ResolvedWeights(parts, own, {}, (), False)
         scoring = score(plan, model, device, workers, found, together) if pictures else _take(plan, model, given)
         tracker.begun()  # what measures and draws is not imported while MLflow is
         require_there(plan.folder)
         record = _record(plan, model, now, training, scoring)
         report.of_run(plan.folder, record, plan.data.table, model)
         write_json(plan.folder / "record.json", record.to_json())
-        if training:
-            _remove_checkpoint(plan.folder)
+        if training:  # a finished run goes on from its checkpoint no more
+            from harness.engine.trainer import CHECKPOINT
+
+            with contextlib.suppress(OSError):
+                (plan.folder / CHECKPOINT).unlink(missing_ok=True)
         tracker.end(record)
     return record
 
 
-def _remove_checkpoint(folder: Path) -> None:
-    """Remove what a finished run goes on from no more: the model's weights once again, and two moments of each."""
-    from harness.engine.trainer import CHECKPOINT
-
-    with contextlib.suppress(OSError):
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-
-
-def _trained_weights(plan: Plan) -> ResolvedWeights:
-    """What fills the trained model in a worker: its own file, after the frozen parts that the file leaves out."""
-    own = plan.folder / "weights.safetensors"
-    parts = {name: plan.found.parts[name] for name in weight_files.needed_parts(own, plan.found.parts)}
-    return weight_files.ResolvedWeights(parts, own, {}, (), False)
-
-
-def _built(plan: Plan) -> Any:
-    return None if plan.request.scores else models.build(plan.card, plan.found, plan.request.seed)
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """A caller's torch module in evaluation mode inside, and as it was afterwards."""
-    training = getattr(model, "training", None)
-    if training is not True or not callable(getattr(model, "train", None)):
-        yield
-        return
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()
-
-
-def train(plan: Plan, on_epoch: Callable[[dict[str, Any]], None]) -> Trained:
+def train(plan: Plan, on_epoch: Callable[[Mapping[str, Any]], None]) -> Trained:
     """Only a plan's training, in the folder where `execute` then goes on from it under the same conditions.
 
     Of a finished run it is told by its record: its checkpoint is gone.
@@ -233,11 +207,7 @@ def workers_of(plan: Plan, model: Any) -> AbstractContextManager[Workers | None]
 
 
 def _train(
-    plan: Plan,
-    model: Any,
-    device: str,
-    workers: Workers | None,
-    on_epoch: Callable[[dict[str, Any]], None],
+    plan: Plan, model: Any, device: str, workers: Workers | None, on_epoch: Callable[[Mapping[str, Any]], None]
 ) -> Trained:
     from harness.engine.distributed.worker import Job
     from harness.engine.trainer import WEIGHTS, Trainer
@@ -245,7 +215,7 @@ def _train(
 
     request = plan.request
     rows, validation = plan.rows("train"), plan.rows("validation")
-    arguments: dict[str, Any] = {
+    arguments: Mapping[str, Any] = {
         "recipe": plan.card.recipe,
         "table": rows,
         "labels": oriented_labels(plan.data, rows),
@@ -278,19 +248,14 @@ def _train(
 
 def _take(plan: Plan, model: Any, scores: pd.Series | None) -> Scoring:
     """Put the scores of a file (`scores`), or of an ensemble of files, where scoring would have put them."""
-    rows = plan.rows(*SCORED_PARTS)
-    file = ScoreFile(plan.folder)
+    rows, file = plan.rows(*SCORED_PARTS), ScoreFile(plan.folder)
     if scores is None:
-        file.resume([])
-        names = list(rows["name"])
-        results = [Scored(name, score, False, "", "", ()) for name, score in zip(names, model.of_names(names), strict=True)]
-        file.append(results, list(plan.parts[rows.index]))
-        return Scoring(0.0, 0, None)
+        by_name = dict(zip(rows["name"], model.of_names(list(rows["name"])), strict=True))
+    else:
+        rows = rows[rows["name"].isin(scores.index)]
+        by_name = scores.to_dict()
     file.resume([])
-    kept = rows[rows["name"].isin(scores.index)]
-    by_name = scores.to_dict()
-    results = [Scored(name, float(by_name[name]), False, "", "", ()) for name in kept["name"]]
-    file.append(results, list(plan.parts[kept.index]))
+    file.append([Scored(n, float(by_name[n]), False, "", "", ()) for n in rows["name"]], list(plan.parts[rows.index]))
     return Scoring(0.0, 0, None)
 
 
@@ -309,7 +274,6 @@ def _given_scores(plan: Plan) -> pd.Series:
 def _record(plan: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: Scoring) -> Record:
     file = ScoreFile(plan.folder)
     scores = file.read()
-    computed = figures(plan, scores)
     pictures = file.picture_hashes()
     trained_on = sorted({*plan.card.trained_on, *plan.found.trained_on, *([plan.data.name] if training else [])})
     document = {
@@ -330,10 +294,7 @@ def _record(plan: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "random_weights": plan.found.random and any(entry.use == "always" for entry in plan.card.weights),
         "rebuildable": plan.rebuildable,
         "trained_on": trained_on,
-        "metrics": computed["metrics"],
-        "without_each_reference": computed["without_each_reference"],
-        "controls": computed["controls"],
-        "figures": computed["figures"],
+        **figures(plan, scores),
         "remarks": list(plan.data.table.attrs.get("notes", [])),
         "identical_pairs": scoring.identical,
         "training": {k: v for k, v in asdict(training).items() if k != "history"} if training else None,

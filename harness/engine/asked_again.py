@@ -101,8 +101,7 @@ def model_of(folder: str | Path, record: Record, cards: Sequence[str] = (), agai
         if problem := name_problem(name):
             raise UsageError(f"{folder}: its model's name {problem}")
         return str(name)
-    name = _name(asked["model"], record, "model")
-    return _known(folder, record, "model", name, lambda: find_model(name, cards))
+    return _known(folder, record, "model", record.cards.model.name, lambda name: find_model(name, cards))
 
 
 def dataset_of(folder: str | Path, record: Record, cards: Sequence[str] = (), again: Repeated | None = None) -> str:
@@ -114,25 +113,19 @@ def dataset_of(folder: str | Path, record: Record, cards: Sequence[str] = (), ag
         if remembered(asked["dataset"]):
             return str(asked["dataset"])
         raise UsageError(f"{folder}: its dataset is the table {asked['dataset']}: name it, if it is to be read: --dataset FILE")
-    name = _name(asked["dataset"], record, "dataset")
-    return _known(folder, record, "dataset", name, lambda: find_dataset(name, cards))
+    return _known(folder, record, "dataset", record.cards.dataset.name, lambda name: find_dataset(name, cards))
 
 
-def _name(asked: str, record: Record, kind: str) -> str:
-    """The card's name; of a card that was given as a file, the name that the file gave."""
-    if asked.endswith(".toml") or name_problem(asked):
-        return record.cards.model.name if kind == "model" else record.cards.dataset.name
-    return asked
-
-
-def _known(folder: str | Path, record: Record, kind: str, name: str, find: Callable[[], Any]) -> str:
+def _known(folder: str | Path, record: Record, kind: str, own: str, find: Callable[[str], object]) -> str:
+    """The card's name; of a card that was given as a file, `own`, the name that the file gave."""
+    given = record.request[kind]
+    name = own if given.endswith(".toml") or name_problem(given) else given
     try:
         if not name_problem(name) and not name.endswith(".toml"):
-            find()
-            return name
+            find(name)
+            return str(name)
     except UnknownCard:
         pass
-    given = record.request[kind]
     where = f" (the run was given {given})" if given != name else ""
     raise UsageError(
         f"{folder}: its {kind} is the card {name!r}{where}, which is neither built in nor among the cards that you name; "
@@ -153,7 +146,7 @@ def _given(name: str, value: str | None, again: str | None, words: Sequence[str]
     return None
 
 
-def _settings(asked: Mapping[str, Any], again: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+def _settings(asked: Mapping[str, Any], again: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any]:
     """The record's settings with the caller's repetitions in their places."""
     problems += [f"--set {path}: the record was made without" for path in again if path not in asked]
     for path, value in asked.items():

@@ -16,8 +16,8 @@ import torch
 from harness.cards.schema import Recipe
 from harness.imaging import decode
 from harness.imaging.decode import Pixels
-from harness.runtime.ahead import ahead
 from harness.runtime.errors import UsageError
+from harness.runtime.threads import ahead
 
 if TYPE_CHECKING:
     import pandas as pd

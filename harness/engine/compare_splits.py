@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class SplitComparison(NamedTuple):
     images: list[str]
     """Names, by the comparison's rows."""
     comparison: PairedComparison
-    discrimination: tuple[dict[str, Any], dict[str, Any]]
+    discrimination: tuple[dict[str, object], dict[str, object]]
     """Of both members: medians over the splits."""
     splits: int
 
@@ -74,7 +74,7 @@ def compared_over_splits(members: Sequence[Member], data: Dataset, *, inner: boo
         raise UsageError("the labels need a reference_id column: differences are paired by split, and splits are by reference")
     labels = oriented_labels(data, rows)
     splits: list[SplitScores] = []
-    further: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    further: tuple[list[dict[str, object]], list[dict[str, object]]] = ([], [])
     for number, names in enumerate(parts):
         a, b = (np.array([(m.splits[number] if m.splits else m.scores)[n] for n in names]) for m in members)
         places = np.array([number_of[n] for n in names])

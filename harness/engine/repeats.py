@@ -167,13 +167,13 @@ def repeats_figures(plans: Sequence[Plan], rows: Sequence[tuple[str, float, str]
     by_part: dict[str, list[tuple[str, float]]] = {}
     for name, score, part in rows:
         by_part.setdefault(part, []).append((name, score))
-    each: list[dict[str, Any]] = []
+    each: list[Mapping[str, Any]] = []
     for number, plan in enumerate(plans):
         found = measured(card, data, by_part.get(split_part(number), []))
         training = int(data.table["reference_id"][plan.parts == "train"].nunique())
         about = {"repeat": number, "run": runs[number], "split": plan.identity.split}
         each.append({**about, "training_references": training, **(found.figures if found else {"n": None})})
-    computed = {
+    computed: dict[str, object] = {
         "metrics": {"validation": None, "test": _medians(each) if any(e["n"] is not None for e in each) else None},
         "without_each_reference": None,
         "repeats": each,

@@ -32,8 +32,8 @@ from harness.imaging.decode import Pixels
 from harness.imaging.remarks import Remark
 from harness.models.capabilities import LoadedModel, capabilities
 from harness.results.run_scores import CropScore, Scored
-from harness.runtime.ahead import ahead
 from harness.runtime.errors import RunError, UsageError, listed
+from harness.runtime.threads import ahead
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -32,9 +32,9 @@ from harness.results import processes
 from harness.results.conditions import conditions
 from harness.results.run_folder import prepare
 from harness.results.run_scores import Scored, ScoreFile
-from harness.runtime.ahead import ahead
 from harness.runtime.errors import HarnessError
 from harness.runtime.progress import progress
+from harness.runtime.threads import ahead
 
 if TYPE_CHECKING:
     from harness.engine.distributed.workers import WorkerPool, Workers

@@ -33,9 +33,9 @@ from harness.models.capabilities import move
 from harness.models.identity import code_of
 from harness.models.kernels import choice
 from harness.results.run_scores import CropScore, Scored, csv_text
-from harness.runtime.ahead import ahead
 from harness.runtime.errors import HarnessError, RunError, UsageError, listed
 from harness.runtime.progress import progress
+from harness.runtime.threads import ahead
 
 if TYPE_CHECKING:
     from harness.engine.distributed.workers import WorkerPool

@@ -43,11 +43,12 @@ def means(rows: pd.DataFrame, models: Sequence[str], columns: Sequence[str]) -> 
         groups = rows.groupby(column, sort=False)
         if 2 <= len(groups) <= _MOST_VALUES and len(groups) < len(rows):
             each = [Means(column, str(v), len(g), tuple(float(g[m].mean()) for m in models)) for v, g in groups]
-            found += sorted(each, key=lambda one: _natural(one.value))
+            found += sorted(each, key=lambda one: natural(one.value))
     return found
 
 
-def _natural(value: str) -> tuple[float, str]:
+def natural(value: str) -> tuple[float, str]:
+    """What text sorts by: numbers first, by value."""
     try:
         return float(value), value
     except ValueError:

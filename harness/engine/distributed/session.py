@@ -136,8 +136,8 @@ def session(
         with _using(_open, address, cpus, gpus, folder) as found:
             yield found
         return
-    if address is None:
-        _refuse_more_than_there_is(cpus)
+    if address is None and cpus and cpus > cores():
+        raise UsageError(f"{cpus} CPUs asked for, but this machine has {cores()} CPUs")
     with contextlib.ExitStack() as own:
         outer = _keep[0] if _keep else own
         found = outer.enter_context(_opened(address, folder))
@@ -168,11 +168,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _refuse_more_than_there_is(cpus: int | None) -> None:
-    if cpus and cpus > cores():
-        raise UsageError(f"{cpus} CPUs asked for, but this machine has {cores()} CPUs")
-
-
 @contextlib.contextmanager
 def _opened(address: str | None, folder: Path | None) -> Iterator[Session]:
     """Connect, and at the end take everything away again that the connection brought.
@@ -188,7 +183,7 @@ def _opened(address: str | None, folder: Path | None) -> Iterator[Session]:
         if ray.is_initialized():
             raise UsageError("Ray is in use in this process already: shut it down first (ray.shutdown())")
         where, loopback = reached(address) if address is not None else ("", True)
-        stack.enter_context(_as_environment_says(loopback=loopback, guarded=address is None))
+        _read_environment_again(stack, loopback=loopback, guarded=address is None)
         if address is not None:
             refuse_token(where)
         found = Session(address or "", None if address else stack.enter_context(_short_folder(folder)))
@@ -275,35 +270,21 @@ def _environment(*changes: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-@contextlib.contextmanager
-def _as_environment_says(*, loopback: bool, guarded: bool) -> Iterator[None]:
-    """Ray reads some of its environment once, on import: an import that came earlier is told again."""
+def _read_environment_again(stack: contextlib.ExitStack, *, loopback: bool, guarded: bool) -> None:
+    """Ray reads some of its environment once, on import: an import that came earlier is told again, until `stack` is left."""
     constants: Any = importlib.import_module("ray._private.ray_constants")
     raylet: Any = importlib.import_module("ray._raylet")
-    before = getattr(constants, "ENABLE_RAY_CLUSTER", None)
-    if loopback and before is not None:
+    if loopback and (before := getattr(constants, "ENABLE_RAY_CLUSTER", None)) is not None:
         constants.ENABLE_RAY_CLUSTER = False
-    _read_again(raylet)
-    if guarded and _unguarded(raylet):
-        raise RunError("Ray would start without asking for a token (this version cannot): ray>=2.52 is needed")
-    try:
-        yield
-    finally:
-        if before is not None:
-            constants.ENABLE_RAY_CLUSTER = before
-
-
-def _read_again(raylet: Any) -> None:
+        stack.callback(setattr, constants, "ENABLE_RAY_CLUSTER", before)
     with contextlib.suppress(AttributeError):
         raylet.Config.initialize("")
         raylet.AuthenticationTokenLoader.instance().reset_cache()
-
-
-def _unguarded(raylet: Any) -> bool:
-    try:
-        return bool(raylet.get_authentication_mode() != raylet.AuthenticationMode.TOKEN)
-    except AttributeError:
-        return True
+    asks = False
+    with contextlib.suppress(AttributeError):
+        asks = guarded and raylet.get_authentication_mode() == raylet.AuthenticationMode.TOKEN
+    if guarded and not asks:
+        raise RunError("Ray would start without asking for a token (this version cannot): ray>=2.52 is needed")
 
 
 @contextlib.contextmanager

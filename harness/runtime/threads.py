@@ -1,7 +1,8 @@
-"""Work in threads, done ahead of whoever takes its results in order."""
+"""Work in other threads: ahead of whoever takes its results in order, or next to the caller's."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,3 +25,17 @@ def ahead(pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Itera
     finally:
         for future in waiting:
             future.cancel()
+
+
+def meanwhile(work: Callable[[], Result]) -> Future[Result]:
+    """Begin `work` in a thread of its own, which does not keep the process alive: who is stopped does not wait for it."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future

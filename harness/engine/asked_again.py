@@ -73,7 +73,12 @@ def request_of(folder: str | Path, record: Record, cards: Sequence[str] = (), ag
             problems.append(str(error).removeprefix(f"{folder}: "))
     words = [] if asked.get("scores") or problems else [w.use for w in find_model(str(fields["model"]), cards).weights]
     for name in ("weights", "init", "scores"):
-        fields[name] = _given(name, asked.get(name), getattr(again, name), words, problems)
+        value, given = asked.get(name), getattr(again, name)
+        fields[name] = value if value is None or given is None else given
+        if value is None and given is not None:
+            problems.append(f"--{name} {given}: the record was made without")
+        elif value is not None and given is None and not ((name == "weights" and value in words) or remembered(value)):
+            problems.append(f"its record names a file, {value}: repeat it, if it is to be used: --{name} FILE")
     fields["settings"] = _settings(asked.get("settings") or {}, again.settings, problems)
     if problems:
         raise UsageError("\n".join(f"{folder}: {problem}" for problem in problems))
@@ -131,19 +136,6 @@ def _known(folder: str | Path, record: Record, kind: str, own: str, find: Callab
         f"{folder}: its {kind} is the card {name!r}{where}, which is neither built in nor among the cards that you name; "
         "give the folder that holds it, if you trust it: --cards DIR (or $HARNESS_CARDS)"
     )
-
-
-def _given(name: str, value: str | None, again: str | None, words: Sequence[str], problems: list[str]) -> str | None:
-    if value is None:
-        if again is not None:
-            problems.append(f"--{name} {again}: the record was made without")
-        return None
-    if again is not None:
-        return again
-    if (name == "weights" and value in words) or remembered(value):
-        return value
-    problems.append(f"its record names a file, {value}: repeat it, if it is to be used: --{name} FILE")
-    return None
 
 
 def _settings(asked: Mapping[str, Any], again: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any]:

@@ -126,7 +126,9 @@ class Batches:
         index, target = [], []
         wanted = mine(groups)
         for number, group in enumerate(groups):
-            height, width = self._extent(group.reference)
+            if group.reference not in self.extents:
+                self.extents[group.reference] = self.decoded[group.reference].shape[:2]
+            height, width = self.extents[group.reference]
             size = self.crop_size
             if size and min(height, width) < size:
                 raise UsageError(f"{group.reference}: {width}x{height} is smaller than the {size}x{size} training crop")
@@ -152,12 +154,6 @@ class Batches:
             torch.tensor(index),
             torch.tensor(np.array(target, dtype=np.float32)),
         )
-
-    def _extent(self, reference: str) -> tuple[int, int]:
-        if reference not in self.extents:
-            height, width = self.decoded[reference].shape[:2]
-            self.extents[reference] = height, width
-        return self.extents[reference]
 
     def _flip(self, pixels: Pixels, flips: Sequence[bool]) -> Pixels:
         horizontal = self.recipe.flip in ("horizontal", "both") and flips[0]

@@ -76,7 +76,13 @@ def execute(plan: Plan, together: Together | None = None) -> Outcome:
     if not request.force and (record := finished(plan.folder)) is not None:
         from harness.results.mlflow_mirror import Tracker
 
-        record = _with_fresh_figures(plan, record)
+        if record.figures != figures_stamp(plan.data, plan.rows(*SCORED_PARTS)):
+            # The code of figures, or the columns that they use, have changed: they are measured again from its scores.
+            with locked(plan.folder):
+                record = with_figures(record, figures(plan, ScoreFile(plan.folder).read()))
+                write_json(plan.folder / "record.json", record.to_json())
+            what = "how they are computed, or what the dataset says of its images, changed"
+            _log.info(f"{plan.folder}: its figures were measured again: {what}")
         with Tracker(request.mlflow_uri, request.runs, plan.folder) as tracker:
             tracker.catch_up(record, mlflow_facts(plan))
         return Outcome(plan.folder, record, found=True)
@@ -94,19 +100,6 @@ def execute(plan: Plan, together: Together | None = None) -> Outcome:
             if error.filename and Path(error.filename).is_relative_to(plan.folder):
                 raise RunError(f"{error.filename} is gone: removed while the run worked; the same command goes on") from error
             raise
-
-
-def _with_fresh_figures(plan: Plan, record: Record) -> Record:
-    """The record, its figures measured again from its scores where their code or the columns that they use have changed."""
-    if record.figures == figures_stamp(plan.data, plan.rows(*SCORED_PARTS)):
-        return record
-    with locked(plan.folder):
-        fresh = with_figures(record, figures(plan, ScoreFile(plan.folder).read()))
-        write_json(plan.folder / "record.json", fresh.to_json())
-    _log.info(
-        f"{plan.folder}: its figures were measured again: how they are computed, or what the dataset says of its images, changed"
-    )
-    return fresh
 
 
 def figures(plan: Plan, scores: Sequence[tuple[str, float, str]]) -> dict[str, Any]:
@@ -276,6 +269,10 @@ def _record(plan: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
     scores = file.read()
     pictures = file.picture_hashes()
     trained_on = sorted({*plan.card.trained_on, *plan.found.trained_on, *([plan.data.name] if training else [])})
+    # What the model was trained on and shares images or labels with the tested dataset, which is not itself meant here.
+    known, own = load_cards("datasets", plan.request.cards), plan.data.card
+    others = [known.get(name) for name in trained_on if name != plan.data.name]
+    left_out = bool(plan.request.exclude)
     document = {
         "format": FORMAT,
         "key": plan.key,
@@ -290,7 +287,9 @@ def _record(plan: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "incomplete": bool(missing(plan.data.card, plan.data.table, plan.protocol)),
         "seen": plan.data.name in (set(plan.card.trained_on) | set(plan.found.trained_on))
         and plan.card.trained_split != plan.identity.split,
-        "contaminated_by": _contaminated_by(plan, trained_on),
+        "contaminated_by": [
+            card.name for card in others if isinstance(card, DatasetCard) and related(own, card, content_left_out=left_out)
+        ],
         "random_weights": plan.found.random and any(entry.use == "always" for entry in plan.card.weights),
         "rebuildable": plan.rebuildable,
         "trained_on": trained_on,
@@ -323,13 +322,6 @@ def _record(plan: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "cards": {"model": asdict(plan.card) | {"path": ""}, "dataset": asdict(plan.data.card) | {"path": ""}},
     }
     return of_document(document, plan.folder)
-
-
-def _contaminated_by(plan: Plan, trained_on: Sequence[str]) -> list[str]:
-    """What the model was trained on and shares images or labels with the tested dataset, which is not itself meant here."""
-    known = load_cards("datasets", plan.request.cards)
-    others = [card for name in trained_on if name != plan.data.name and isinstance(card := known.get(name), DatasetCard)]
-    return [card.name for card in others if related(plan.data.card, card, content_left_out=bool(plan.request.exclude))]
 
 
 def _log_if_only_the_code_differs(plan: Plan) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 from harness.datasets import dataset_card, is_table
@@ -105,11 +106,10 @@ def _of_run(folder: Path) -> Member:
 
 def refuse_other_images(members: Sequence[Member]) -> None:
     """Refuse members whose scores are of images of other content under the same names; raises UsageError naming them."""
-    for i, one in enumerate(members):
-        for other in members[i + 1 :]:
-            differ = [name for name, hashes in one.images.items() if other.images.get(name, hashes) != hashes]
-            if differ:
-                raise UsageError(
-                    f"{one.name} ({one.folder}) and {other.name} ({other.folder}) scored images of other content under the same "
-                    f"names: {len(differ)}: {listed(differ)}; run both again on the images as they are now"
-                )
+    for one, other in combinations(members, 2):
+        differ = [name for name, hashes in one.images.items() if other.images.get(name, hashes) != hashes]
+        if differ:
+            raise UsageError(
+                f"{one.name} ({one.folder}) and {other.name} ({other.folder}) scored images of other content under the same "
+                f"names: {len(differ)}: {listed(differ)}; run both again on the images as they are now"
+            )

@@ -24,6 +24,8 @@ from harness.engine.references import KeptReferences
 from harness.engine.scorer import DecodedChunk, Pair, Scorer, cut
 from harness.files.atomic import append_lines, sha256_json, write_text
 from harness.files.hash_index import hash_files
+from harness.files.table_paths import TablePaths, explained, file_name, short_names
+from harness.files.text_table import read_text_columns
 from harness.imaging import decode
 from harness.imaging.decode import Decoded
 from harness.imaging.remarks import Remark
@@ -56,9 +58,6 @@ def read_pairs(path: str, root: str | None = None) -> list[Pair]:
 
     Relative paths start at `root`, else at the table's folder. Raises UsageError listing every problem.
     """
-    from harness.files.table_paths import TablePaths, explained, file_name, short_names
-    from harness.files.text_table import read_text_columns
-
     frame = read_text_columns(Path(path), ("reference", "distorted"))
     absent = [c for c in ("reference", "distorted") if c not in frame]
     if absent:
@@ -372,8 +371,6 @@ def write_scores(path: str, results: Sequence[Result], others: Mapping[str, Sequ
 
 def other_columns(path: str) -> dict[str, list[str]]:
     """The columns of a table of pairs but its names, as text, by rows."""
-    from harness.files.text_table import read_text_columns
-
     frame = read_text_columns(Path(path), ("reference", "distorted"))
     return {str(name): list(frame[name]) for name in frame if name != "name"}
 

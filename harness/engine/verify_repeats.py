@@ -61,7 +61,12 @@ def verify_repeats(
         beside = folder.parent / key
         if read_record(beside) is not None:
             found = verify_run(beside)
-            others = _row_findings(mine, rows, ScoreFile(beside).read())
+            # Whether the record's rows are those of the run next to it.
+            parts = {split_part(repeat.repeat) for repeat in mine} | {ALL}
+            scores = {name: score for name, score, part in ScoreFile(beside).read() if part == "test"}
+            wrong = sorted({name for name, score, part in rows if part in parts and scores.get(name) != score})
+            text = f"{len(wrong)} scores are not those of its run: {listed(wrong, 5)}"
+            others = [Finding("scores", text)] if wrong else []
         else:
             found, others = _done_again(folder, record, mine, rows, plans[0].request, sample, train=train), []
         findings += [Finding(f.what, about + f.text) for f in (*found.findings, *others)]
@@ -95,14 +100,6 @@ def split_findings(record: RepeatsRecord, plans: Sequence[Plan]) -> list[Finding
     """Splits that are others today."""
     other = [str(r.repeat) for r, one in zip(record.repeats, plans, strict=True) if r.split != one.identity.split]
     return [Finding("split", f"the protocol gives other parts for split {listed(other)}")] if other else []
-
-
-def _row_findings(mine: Sequence[RepeatFigures], rows: Rows, kept: Rows) -> list[Finding]:
-    """Whether the record's rows are those of the run next to it."""
-    parts = {split_part(repeat.repeat) for repeat in mine} | {ALL}
-    scores = {name: score for name, score, part in kept if part == "test"}
-    wrong = sorted({name for name, score, part in rows if part in parts and scores.get(name) != score})
-    return [Finding("scores", f"{len(wrong)} scores are not those of its run: {listed(wrong, 5)}")] if wrong else []
 
 
 def _done_again(

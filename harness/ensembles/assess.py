@@ -213,6 +213,18 @@ def gains(images: Images, blended: Mapping[str, Scored], base: Baseline) -> dict
     return tests
 
 
+def simpler(blended: Mapping[str, Scored], labels: Floats, references: Sequence[str], name: Objective) -> tuple[str, str]:
+    """`searched`, or `least-squares` and why, where the search gains nothing significant beyond it out of fold."""
+    compared = compare(blended["searched"].values, blended["least-squares"].values, labels, references, top=0)
+    gain = compared.differences[name]
+    if gain.difference is not None and gain.difference > 0 and gain.p_value is not None and gain.p_value <= LEVEL:
+        return "searched", ""
+    size = "not defined" if gain.difference is None else f"{gain.difference:+.4f}"
+    p = "" if gain.p_value is None else f", p = {gain.p_value:.3f}"
+    why = f"the search gains nothing over least squares out of fold ({name} {size}{p}): the card has least squares"
+    return "least-squares", why
+
+
 def _row(
     images: Images,
     name: str,

@@ -15,18 +15,7 @@ from harness.engine.distributed.session import cores, kept, session
 from harness.engine.distributed.workers import node_facts
 from harness.engine.request import Request
 from harness.ensembles import card, sparsity, tables
-from harness.ensembles.assess import (
-    LEVEL,
-    METHODS,
-    Row,
-    Scored,
-    assess,
-    baseline,
-    best_member,
-    out_of_fold,
-    rescaled_member,
-    scored,
-)  # fmt: skip
+from harness.ensembles.assess import METHODS, Row, assess, baseline, best_member, out_of_fold, rescaled_member, scored, simpler
 from harness.ensembles.blends import Blend
 from harness.ensembles.members import Gathered, fitting_hash, gather
 from harness.ensembles.objective import Objective
@@ -39,8 +28,7 @@ from harness.results.mlflow_mirror import Tracker
 from harness.results.run_folder import folder_of, locked
 from harness.runtime.errors import UsageError, listed
 from harness.runtime.threads import meanwhile
-from harness.statistics.comparison import compare
-from harness.statistics.correlations import Floats, Ints
+from harness.statistics.correlations import Ints
 
 _log = logging.getLogger(__package__)
 
@@ -138,7 +126,7 @@ def ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) ->
 
 def _ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) -> Ensemble:
     gathered = gather(words, request, test_on=wanted.test_on, crops=wanted.crops, lower=wanted.lower)
-    card.refuse(wanted.out, gathered)
+    card.refuse_place(wanted.out, {s.name: s.facts["class"] for s in gathered.sources if "class" in s.facts})
     names = [source.name for source in gathered.sources]
     images = gathered.fitting
     held_out = folds(images.references, request.seed)
@@ -165,7 +153,7 @@ def _ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) -
         ]
         blended = {m: out_of_fold(folded[m], held_out, images.scores) for m in METHODS}
         if method == "searched":
-            method, why = _simpler(blended, images.labels, images.references, wanted.objective)
+            method, why = simpler(blended, images.labels, images.references, wanted.objective)
         rows += assess(images, names, blended, base)
     for tested in gathered.tests:
         blended = {method: scored(blends[method], tested.scores) for method in METHODS}
@@ -188,18 +176,6 @@ def _ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) -
     write_json(folder / "ensemble.json", made.json() | {"request": facts, "members": names})
     _mirror(made, {**facts, "members": ", ".join(names), "best_member": made.best}, gathered, [made.card, *files], request)
     return made
-
-
-def _simpler(blended: Mapping[str, Scored], labels: Floats, references: Sequence[str], name: Objective) -> tuple[str, str]:
-    """`searched`, or `least-squares` and why, where the search gains nothing significant beyond it out of fold."""
-    compared = compare(blended["searched"].values, blended["least-squares"].values, labels, references, top=0)
-    gain = compared.differences[name]
-    if gain.difference is not None and gain.difference > 0 and gain.p_value is not None and gain.p_value <= LEVEL:
-        return "searched", ""
-    size = "not defined" if gain.difference is None else f"{gain.difference:+.4f}"
-    p = "" if gain.p_value is None else f", p = {gain.p_value:.3f}"
-    why = f"the search gains nothing over least squares out of fold ({name} {size}{p}): the card has least squares"
-    return "least-squares", why
 
 
 def _mirror(made: Ensemble, facts: Mapping[str, Any], gathered: Gathered, files: Sequence[Path], request: Request) -> None:

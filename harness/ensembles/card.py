@@ -20,11 +20,6 @@ from harness.runtime.errors import RunError, UsageError
 CLASS = "harness.models.ensemble:Ensemble"
 
 
-def refuse(path: str | Path, gathered: Gathered) -> None:
-    """Raise UsageError for a place where the ensemble's card could not be used: before anything is searched."""
-    refuse_place(path, {s.name: s.facts["class"] for s in gathered.sources if "class" in s.facts})
-
-
 def refuse_place(path: str | Path, classes: Mapping[str, str]) -> None:
     """Raise UsageError where a card at `path` would not find the `classes` of the models that it names."""
     path = Path(path)

@@ -178,46 +178,33 @@ def member(config: Mapping[str, Any]) -> None:
     def tell(what: str) -> Callable[[Any], None]:
         return lambda content: ray.get(events.tell.remote(what, content)) if group.rank == 0 else None
 
+    @contextlib.contextmanager
+    def shown(what: str, total: int, *, done: int = 0, unit: str = "") -> Iterator[Step]:
+        """As `harness.runtime.progress.progress`, of which the driver shows what it is told."""
+        told, show = 0.0, tell("progress")
+
+        def step(count: int, text: str = "") -> None:
+            nonlocal told
+            if time.monotonic() - told > _SECONDS_BETWEEN_NEWS or count == total:
+                told = time.monotonic()
+                show((count, total, text))
+
+        show((done, total, ""))
+        yield step
+
     try:
         if not ((folder := training_job.arguments["folder"]) / "state.json").is_file():
             raise UsageError(f"{folder}: not to be seen from every node; --runs must be a folder that the nodes share")
         model = models.build(training_job.job.card, training_job.job.found, training_job.job.seed)
         choice.impose(training_job.job.kernels)
-        trainer = Trainer(
-            model,
-            **training_job.arguments,
-            device=device,
-            on_epoch=tell("epoch"),
-            group=group,
-            shown=_Shown(tell("progress")),
-        )
+        arguments = training_job.arguments
+        trainer = Trainer(model, **arguments, device=device, on_epoch=tell("epoch"), group=group, shown=shown)
         with logs.handled(lambda level, text: tell("message")((level, text))):
             trained = trainer.train()
         tell("trained")(trained)
     except HarnessError as error:
         ray.get(events.tell.remote("error", error))
         raise
-
-
-class _Shown:
-    """Stands in for `harness.runtime.progress.progress` in a member: tells the driver, which shows it."""
-
-    def __init__(self, tell: Callable[[Any], None]) -> None:
-        self.tell = tell
-
-    @contextlib.contextmanager
-    def __call__(self, what: str, total: int, *, done: int = 0, unit: str = "") -> Iterator[Step]:
-        """As `progress`."""
-        told = 0.0
-
-        def step(count: int, text: str = "") -> None:
-            nonlocal told
-            if time.monotonic() - told > _SECONDS_BETWEEN_NEWS or count == total:
-                told = time.monotonic()
-                self.tell((count, total, text))
-
-        self.tell((done, total, ""))
-        yield step
 
 
 def _listen(

@@ -22,7 +22,7 @@ import numpy as np
 from tabulate import tabulate
 
 from harness.cards.schema import Cropping
-from harness.engine.scorer import Pair, Scorer
+from harness.engine.scorer import DecodedChunk, Pair, Scorer
 from harness.imaging.decode import Decoded
 from harness.models import load_model
 from harness.results.conditions import processor
@@ -37,13 +37,14 @@ def work(name: str, side: int, threads: int) -> tuple[float, float]:
     reference = draw.integers(0, 256, (side, side, 3), dtype=np.uint8)
     moved = [np.clip(reference + draw.normal(0, 4 + i, reference.shape), 0, 255).astype(np.uint8) for i in range(8)]
     scorer = Scorer(load_model(name).model, Cropping("whole"))
-    chunk = [Pair(str(i), str(i), "r", "r") for i in range(8)]
+    pairs = [Pair(str(i), str(i), "r", "r") for i in range(8)]
+    chunk = DecodedChunk(pairs, Decoded(reference, ""), [Decoded(pixels, "") for pixels in moved])
 
     def score(until: float) -> int:
         done = 0
         while time.perf_counter() < until:
-            scorer.score_decoded(chunk, Decoded(reference, ""), [Decoded(pixels, "") for pixels in moved])
-            done += len(chunk)
+            scorer.score_decoded(chunk)
+            done += len(pairs)
         return done
 
     with ThreadPoolExecutor(threads) as pool:

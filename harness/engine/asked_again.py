@@ -73,7 +73,12 @@ def request_of(folder: str | Path, record: Record, cards: Sequence[str] = (), ag
             problems.append(str(error).removeprefix(f"{folder}: "))
     words = [] if asked.get("scores") or problems else [w.use for w in find_model(str(fields["model"]), cards).weights]
     for name in ("weights", "init", "scores"):
-        fields[name] = _given(name, asked.get(name), getattr(again, name), words, problems)
+        value, given = asked.get(name), getattr(again, name)
+        fields[name] = value if value is None or given is None else given
+        if value is None and given is not None:
+            problems.append(f"--{name} {given}: the record was made without")
+        elif value is not None and given is None and not ((name == "weights" and value in words) or remembered(value)):
+            problems.append(f"its record names a file, {value}: repeat it, if it is to be used: --{name} FILE")
     fields["settings"] = _settings(asked.get("settings") or {}, again.settings, problems)
     if problems:
         raise UsageError("\n".join(f"{folder}: {problem}" for problem in problems))
@@ -101,8 +106,7 @@ def model_of(folder: str | Path, record: Record, cards: Sequence[str] = (), agai
         if problem := name_problem(name):
             raise UsageError(f"{folder}: its model's name {problem}")
         return str(name)
-    name = _name(asked["model"], record, "model")
-    return _known(folder, record, "model", name, lambda: find_model(name, cards))
+    return _known(folder, record, "model", record.cards.model.name, lambda name: find_model(name, cards))
 
 
 def dataset_of(folder: str | Path, record: Record, cards: Sequence[str] = (), again: Repeated | None = None) -> str:
@@ -114,25 +118,19 @@ def dataset_of(folder: str | Path, record: Record, cards: Sequence[str] = (), ag
         if remembered(asked["dataset"]):
             return str(asked["dataset"])
         raise UsageError(f"{folder}: its dataset is the table {asked['dataset']}: name it, if it is to be read: --dataset FILE")
-    name = _name(asked["dataset"], record, "dataset")
-    return _known(folder, record, "dataset", name, lambda: find_dataset(name, cards))
+    return _known(folder, record, "dataset", record.cards.dataset.name, lambda name: find_dataset(name, cards))
 
 
-def _name(asked: str, record: Record, kind: str) -> str:
-    """The card's name; of a card that was given as a file, the name that the file gave."""
-    if asked.endswith(".toml") or name_problem(asked):
-        return record.cards.model.name if kind == "model" else record.cards.dataset.name
-    return asked
-
-
-def _known(folder: str | Path, record: Record, kind: str, name: str, find: Callable[[], Any]) -> str:
+def _known(folder: str | Path, record: Record, kind: str, own: str, find: Callable[[str], object]) -> str:
+    """The card's name; of a card that was given as a file, `own`, the name that the file gave."""
+    given = record.request[kind]
+    name = own if given.endswith(".toml") or name_problem(given) else given
     try:
         if not name_problem(name) and not name.endswith(".toml"):
-            find()
-            return name
+            find(name)
+            return str(name)
     except UnknownCard:
         pass
-    given = record.request[kind]
     where = f" (the run was given {given})" if given != name else ""
     raise UsageError(
         f"{folder}: its {kind} is the card {name!r}{where}, which is neither built in nor among the cards that you name; "
@@ -140,20 +138,7 @@ def _known(folder: str | Path, record: Record, kind: str, name: str, find: Calla
     )
 
 
-def _given(name: str, value: str | None, again: str | None, words: Sequence[str], problems: list[str]) -> str | None:
-    if value is None:
-        if again is not None:
-            problems.append(f"--{name} {again}: the record was made without")
-        return None
-    if again is not None:
-        return again
-    if (name == "weights" and value in words) or remembered(value):
-        return value
-    problems.append(f"its record names a file, {value}: repeat it, if it is to be used: --{name} FILE")
-    return None
-
-
-def _settings(asked: Mapping[str, Any], again: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+def _settings(asked: Mapping[str, Any], again: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any]:
     """The record's settings with the caller's repetitions in their places."""
     problems += [f"--set {path}: the record was made without" for path in again if path not in asked]
     for path, value in asked.items():

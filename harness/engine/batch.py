@@ -44,6 +44,7 @@ def run_all(
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
     plans = _without_idle_seeds(plans)
+    several = len({plan.data.name for plan in plans}) > 1
     outcomes: list[Outcome] = []
     faults: list[HarnessError] = []
     together = Together()
@@ -56,13 +57,8 @@ def run_all(
                 for name in test_on:
                     outcomes.append(execute_plan(_further(plan, first, name, keep_shared=keep_shared)))  # noqa: PERF401 -- a fault must not lose those before
             except HarnessError as error:
-                faults.append(type(error)(f"{plan.card.name}{_on(plan, plans)}: {error}"))
+                faults.append(type(error)(f"{plan.card.name}{f' on {plan.data.name}' if several else ''}: {error}"))
     return outcomes, faults
-
-
-def _on(plan: Plan, plans: Sequence[Plan]) -> str:
-    """` on NAME` where the plans are of several datasets."""
-    return f" on {plan.data.name}" if len({other.data.name for other in plans}) > 1 else ""
 
 
 def of_seeds(request: Request, seeds: Sequence[int]) -> list[Request]:
@@ -112,10 +108,8 @@ def _further(plan: Plan, first: Outcome, name: str, *, keep_shared: bool) -> Pla
     request = replace(request, protocol="full" if "full" in data.card.protocols else None)
     if plan.trained:
         independent = independent_rows(plan.data, plan.parts, data)
-        if independent.shared and not keep_shared:
-            request = replace(request, exclude=tuple(sorted(independent.shared)), remark=independent.note)
-        elif independent.shared:
-            request = replace(request, remark="not " + independent.note)
         if independent.shared:
+            left_out = request.exclude if keep_shared else tuple(sorted(independent.shared))
+            request = replace(request, exclude=left_out, remark=f"{'not ' if keep_shared else ''}{independent.note}")
             _log.info(f"{name}: {request.remark}")
     return make_plan(request, data)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from harness.cards.schema import Recipe
-from harness.engine.scorer import ahead as in_order
 from harness.imaging import decode
 from harness.imaging.decode import Pixels
 from harness.runtime.errors import UsageError
+from harness.runtime.threads import ahead
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +116,7 @@ class Batches:
             return step, batch.pinned() if pinned else batch
 
         with ThreadPoolExecutor(threads) as pool:
-            yield from in_order(pool, made, range(first, last), threads + 1)
+            yield from ahead(pool, made, range(first, last), threads + 1)
 
     def batch(self, step: int, groups: Sequence[Group], mine: Callable[[Sequence[Group]], Collection[int]]) -> Batch:
         """One batch, of the groups whose numbers `mine` gives."""
@@ -126,7 +126,9 @@ class Batches:
         index, target = [], []
         wanted = mine(groups)
         for number, group in enumerate(groups):
-            height, width = self._extent(group.reference)
+            if group.reference not in self.extents:
+                self.extents[group.reference] = self.decoded[group.reference].shape[:2]
+            height, width = self.extents[group.reference]
             size = self.crop_size
             if size and min(height, width) < size:
                 raise UsageError(f"{group.reference}: {width}x{height} is smaller than the {size}x{size} training crop")
@@ -152,12 +154,6 @@ class Batches:
             torch.tensor(index),
             torch.tensor(np.array(target, dtype=np.float32)),
         )
-
-    def _extent(self, reference: str) -> tuple[int, int]:
-        if reference not in self.extents:
-            height, width = self.decoded[reference].shape[:2]
-            self.extents[reference] = height, width
-        return self.extents[reference]
 
     def _flip(self, pixels: Pixels, flips: Sequence[bool]) -> Pixels:
         horizontal = self.recipe.flip in ("horizontal", "both") and flips[0]

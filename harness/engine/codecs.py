@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from harness.imaging import headers
 from harness.models import find_model
 from harness.runtime.errors import UsageError, listed, near
 from harness.statistics.bd_rate import Interpolation, MeanOver, Place, mean_over, places, rate_difference
+from harness.statistics.comparison import natural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,16 +102,10 @@ class CodecComparison:
     table: ScoreTable
     results: tuple[CodecResult, ...]
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Plain values; what is not defined is null."""
-        results = [asdict(result) for result in self.results]
-        return {
-            "anchor": self.anchor,
-            "method": self.method,
-            "rate": self.table.rate,
-            "setting": self.table.setting,
-            "results": results,
-        }
+        about = {"anchor": self.anchor, "method": self.method, "rate": self.table.rate, "setting": self.table.setting}
+        return {**about, "results": [asdict(result) for result in self.results]}
 
 
 @dataclass(frozen=True)
@@ -183,7 +178,8 @@ def read_score_table(
     rows = frame.assign(_image=frame[image], _codec=frame[by], _setting=frame[setting] if setting else "")
     word = ""
     if rates:
-        rows["_rate"], word, wrong = _rates(path, frame, rate)
+        word = rate or "bits per pixel"
+        rows["_rate"], wrong = _rates(path, frame, rate, word)
         problems += wrong
     codecs = tuple(dict.fromkeys(rows["_codec"]))
     if anchor is not None and anchor not in codecs:
@@ -208,10 +204,11 @@ def read_score_table(
 def _metrics(
     path: str, columns: Sequence[str], wanted: Sequence[str], lower: Sequence[str], cards: Sequence[str], others: set[str | None]
 ) -> tuple[list[Metric], list[str]]:
-    problems = [f"{path}: no column {n!r} (--metrics){near(n.lower(), columns)}" for n in wanted if n.lower() not in columns]
-    problems += [
-        f"{path}: no column {n!r} (--lower-is-better){near(n.lower(), columns)}" for n in lower if n.lower() not in columns
-    ]
+    """The columns of scores, and problems."""
+    problems = []
+    for option, words in (("--metrics", wanted), ("--lower-is-better", lower)):
+        absent = [n for n in words if n.lower() not in columns]
+        problems += [f"{path}: no column {n!r} ({option}){near(n.lower(), columns)}" for n in absent]
     found, unknown = [], []
     for column in [n.lower() for n in wanted if n.lower() in columns] or [c for c in columns if c not in others]:
         if column in [n.lower() for n in lower]:
@@ -227,46 +224,40 @@ def _metrics(
             else:
                 unknown.append(column)
     if not found and not problems:
-        problems.append(
-            f"{path}: no column is called as a model is ({listed(unknown) or 'none is left'}); name them with --metrics"
-        )
+        left = listed(unknown) or "none is left"
+        problems.append(f"{path}: no column is called as a model is ({left}); name them with --metrics")
     return found, problems
 
 
-def _rates(path: str, frame: pd.DataFrame, rate: str | None) -> tuple[list[float], str, list[str]]:
-    """Rates by rows, what they are, and problems."""
+def _rates(path: str, frame: pd.DataFrame, rate: str | None, word: str) -> tuple[list[float], list[str]]:
+    """Rates by rows, and problems; `word`: what the rates are, for people."""
     table = frame.copy()
+    problems, values = [], []
     if rate is not None:
         problems = convert_numbers(table, rate, path)
-        values, word = list(table[rate]), rate
+        values = list(table[rate])
+    elif "bytes" in table and "pixels" in table:
+        problems = [*convert_numbers(table, "bytes", path), *convert_numbers(table, "pixels", path)]
+        if not problems:
+            none = [line for line, v in zip(table.index, table["pixels"], strict=True) if v <= 0]
+            problems += [f"{path}: no pixels in {table.index.name}s {listed(none)}"] if none else []
+            values = [8 * b / p if p > 0 else float("nan") for b, p in zip(table["bytes"], table["pixels"], strict=True)]
+    elif "distorted" in table:
+        paths = TablePaths(Path(path).parent)
+        for value in table["distorted"]:
+            file = value if os.path.isfile(value) else paths.find(value)
+            try:
+                header = headers.look(file)
+                values.append(8 * header.size / (header.height * header.width))
+            except UsageError as error:
+                problems.append(f"{file}: {error}")
+        problems = problems[:20] + ([f"and {len(problems) - 20} more"] if len(problems) > 20 else [])
     else:
-        word, problems, values = "bits per pixel", [], []
-        if "bytes" in table and "pixels" in table:
-            problems = [*convert_numbers(table, "bytes", path), *convert_numbers(table, "pixels", path)]
-            if not problems:
-                none = [line for line, v in zip(table.index, table["pixels"], strict=True) if v <= 0]
-                problems += [f"{path}: no pixels in {table.index.name}s {listed(none)}"] if none else []
-                values = [8 * b / p if p > 0 else float("nan") for b, p in zip(table["bytes"], table["pixels"], strict=True)]
-        elif "distorted" in table:
-            values, problems = _rates_of_files(path, list(table["distorted"]))
-        else:
-            problems = [f"{path}: no rate: --rate COLUMN, or columns bytes and pixels, or distorted (the files)"]
+        problems = [f"{path}: no rate: --rate COLUMN, or columns bytes and pixels, or distorted (the files)"]
     if values and not problems:
         zero = [f"{table.index.name} {line}" for line, v in zip(table.index, values, strict=True) if not v > 0]
         problems += [f"{path}: a rate ({word}) that is not above 0 in {len(zero)} rows: {listed(zero)}"] if zero else []
-    return (values or [float("nan")] * len(table)), word, problems
-
-
-def _rates_of_files(path: str, files: Sequence[str]) -> tuple[list[float], list[str]]:
-    places_, values, problems = TablePaths(Path(path).parent), [], []
-    for value in files:
-        file = value if os.path.isfile(value) else places_.find(value)
-        try:
-            header = headers.look(file)
-            values.append(8 * header.size / (header.height * header.width))
-        except UsageError as error:
-            problems.append(f"{file}: {error}")
-    return values, problems[:20] + ([f"and {len(problems) - 20} more"] if len(problems) > 20 else [])
+    return values if len(values) == len(table) else [float("nan")] * len(table), problems
 
 
 def _coverage(rows: pd.DataFrame, codecs: Sequence[str], anchor: str | None) -> tuple[list[str], set[str]]:
@@ -305,11 +296,9 @@ def compare_codecs(table: ScoreTable, anchor: str, method: Interpolation = "akim
                 found = rate_difference(a["_rate"], a["_q"], b["_rate"], b["_q"], method)
                 each.append(ImageDifference(str(image), found.percent, found.reason, found.overlap))
             known = [e.percent for e in each if e.percent is not None]
-            gaining = sum(percent < 0 for percent in known)
+            mean, gaining = mean_over(known), sum(percent < 0 for percent in known)
             settings = _at_settings(table, metric, codec, anchor)
-            results.append(
-                CodecResult(codec, metric.name, metric.higher_is_better, mean_over(known), gaining, tuple(each), settings)
-            )
+            results.append(CodecResult(codec, metric.name, metric.higher_is_better, mean, gaining, tuple(each), settings))
     return CodecComparison(anchor, method, table, tuple(results))
 
 
@@ -323,15 +312,8 @@ def _at_settings(table: ScoreTable, metric: Metric, codec: str, anchor: str) -> 
     mine, theirs = (side.loc[both] for side in sides)
     quality = mine[metric.name] - theirs[metric.name]
     rate = 100 * (mine["_rate"] / theirs["_rate"] - 1)
-    names = sorted(set(both.get_level_values(0)), key=_natural)
+    names = sorted(set(both.get_level_values(0)), key=natural)
     return tuple(AtSetting(str(n), mean_over(quality.loc[[n]]), mean_over(rate.loc[[n]])) for n in names)
-
-
-def _natural(value: str) -> tuple[float, str]:
-    try:
-        return float(value), value
-    except ValueError:
-        return float("inf"), value
 
 
 def rank(table: ScoreTable) -> list[Ranking]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class SplitComparison(NamedTuple):
     images: list[str]
     """Names, by the comparison's rows."""
     comparison: PairedComparison
-    discrimination: tuple[dict[str, Any], dict[str, Any]]
+    discrimination: tuple[dict[str, object], dict[str, object]]
     """Of both members: medians over the splits."""
     splits: int
 
@@ -74,13 +74,12 @@ def compared_over_splits(members: Sequence[Member], data: Dataset, *, inner: boo
         raise UsageError("the labels need a reference_id column: differences are paired by split, and splits are by reference")
     labels = oriented_labels(data, rows)
     splits: list[SplitScores] = []
-    further: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    further = []
     for number, names in enumerate(parts):
         a, b = (np.array([(m.splits[number] if m.splits else m.scores)[n] for n in names]) for m in members)
         places = np.array([number_of[n] for n in names])
         splits.append(SplitScores(places, a, b, labels[places]))
-        for found, scores_of in zip(further, (a, b), strict=True):
-            found.append(discrimination(data, rows.iloc[places], scores_of))
+        further.append([discrimination(data, rows.iloc[places], of_one) for of_one in (a, b)])
     comparison = compare_over_splits(
         splits,
         list(rows["reference_id"]),
@@ -88,4 +87,5 @@ def compared_over_splits(members: Sequence[Member], data: Dataset, *, inner: boo
         distortions=list(rows["distortion"]) if (rows["distortion"] != "").any() else None,
         levels=list(rows["level"]) if rows["level"].notna().all() else None,
     )
-    return SplitComparison(images, comparison, (medians_of(further[0]), medians_of(further[1])), len(splits))
+    first, second = (medians_of([split[i] for split in further]) for i in (0, 1))
+    return SplitComparison(images, comparison, (first, second), len(splits))

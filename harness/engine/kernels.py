@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness.models.capabilities import LoadedModel, capabilities
 from harness.models.kernels import choice
+from harness.results.record import Plain
 from harness.results.run_folder import begun_under
+
+Conditions = Mapping[str, Plain | Mapping[str, Plain]]
+"""What `harness.results.conditions.conditions` gives."""
 
 
 def kernels_of(model: Any, device: str, threads: int) -> dict[str, str]:
@@ -22,7 +26,7 @@ def kernels_of(model: Any, device: str, threads: int) -> dict[str, str]:
 
 
 @contextmanager
-def as_begun(folder: Path, conditions: Callable[[], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def as_begun(folder: Path, conditions: Callable[[], Conditions]) -> Iterator[Conditions]:
     """The conditions of a run, whose ways of computing hold inside.
 
     Where the run in `folder` was begun under conditions that are the same but for these ways, its own hold: what goes on must

@@ -5,7 +5,7 @@ Scores and labels are turned to higher-is-better by their cards before anything 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -67,9 +67,9 @@ def _references(rows: pd.DataFrame) -> list[str] | None:
 class Measured(NamedTuple):
     """What a record says about one part, as plain values."""
 
-    figures: dict[str, Any]
+    figures: Mapping[str, Any]
     """Agreement, the 2AFC score, and `discrimination`."""
-    without_each_reference: dict[str, Any] | None
+    without_each_reference: Mapping[str, Sequence[str | float]] | None
     """`LeaveOneOut.json` of the same figures."""
 
 
@@ -82,51 +82,24 @@ def measured(card: ModelCard, data: Dataset, scores: Scores) -> Measured | None:
     figures = agreement(found.scores, found.labels, ids)
     left_out = figures.left_out
     document = figures.json() | {"score_2afc": None}
-    if ids is not None and (pairs := _pairs(found)) is not None:
+    if ids is not None and (pairs := _shares(found)) is not None:
+        first, shares = pairs
         cluster, names = groups(*numbered(ids))
-        document["score_2afc"], deleted = pairs.score, pairs.without_each(cluster, len(names))
-        document["ci"]["score_2afc"] = pairs.interval(deleted)
+        mine = cluster[first]
+        count = len(mine) - np.bincount(mine, minlength=len(names))
+        with np.errstate(invalid="ignore"):
+            deleted = np.asarray((shares.sum() - np.bincount(mine, shares, len(names))) / count)
+        score, known = float(shares.mean()), len(deleted) > 1 and np.isfinite(deleted).all()
+        document["score_2afc"] = score
+        document["ci"]["score_2afc"] = list(jackknife(score, deleted).interval(0.95)) if known else None
         left_out = LeaveOneOut.of(names, {**(left_out.figures if left_out else {}), "score_2afc": deleted})
     document["discrimination"] = discrimination(data, found.rows, found.scores)
     return Measured(document, left_out.json() if left_out else None)
 
 
-FIGURES_VERSION = 2
-"""Raised by hand whenever a figure of a record is computed in another way. They are not in a run's key."""
-
-
-def figures_stamp(data: Dataset, rows: pd.DataFrame) -> dict[str, Any]:
-    """What figures were computed with: the version of their code, and a hash of every column used next to the labels."""
-    columns = [c for c in ("name", "std", "raters", "distortion", "level", "pair") if c in rows]
-    values = [[None if v != v else v for v in row] for row in rows[columns].astype(object).to_numpy().tolist()]
-    used = {"columns": columns, "rows": sorted(values, key=lambda row: str(row[0])), "raters": data.card.raters}
-    used |= {"deviation": data.card.deviation} if "std" in columns else {}
-    return {"version": FIGURES_VERSION, "columns": sha256_json([used, list(data.card.controls)])[:16]}
-
-
-class _Pairs(NamedTuple):
-    """Pairs of distorted images that people chose between."""
-
-    first: NDArray[np.int64]
-    """(k,): the row of each pair's first image."""
-    shares: Floats
-    """(k,): of the raters who agree with the scores."""
-
-    @property
-    def score(self) -> float:
-        return float(self.shares.mean())
-
-    def without_each(self, cluster: NDArray[np.int64], clusters: int) -> Floats:
-        mine = cluster[self.first]
-        count = len(mine) - np.bincount(mine, minlength=clusters)
-        with np.errstate(invalid="ignore"):
-            return np.asarray((self.shares.sum() - np.bincount(mine, self.shares, clusters)) / count)
-
-    def interval(self, deleted: Floats) -> list[float] | None:
-        return list(jackknife(self.score, deleted).interval(0.95)) if len(deleted) > 1 and np.isfinite(deleted).all() else None
-
-
-def _pairs(found: _Labelled) -> _Pairs | None:
+def _shares(found: _Labelled) -> tuple[NDArray[np.int64], Floats] | None:
+    """Of each pair of distorted images that people chose between: its first row, and the share of raters who agree with the
+    scores. None where there are no pairs."""
     if "pair" not in found.rows:
         return None
     pair, _ = numbered(found.rows["pair"])
@@ -137,10 +110,23 @@ def _pairs(found: _Labelled) -> _Pairs | None:
     if not len(whole):
         return None
     first, second = order[whole], order[whole + 1]
-    return _Pairs(first, agreeing(-found.scores[first], -found.scores[second], found.labels[second]))
+    return first, agreeing(-found.scores[first], -found.scores[second], found.labels[second])
 
 
-def discrimination(data: Dataset, rows: pd.DataFrame, scores: Floats) -> dict[str, Any]:
+FIGURES_VERSION = 2
+"""Raised by hand whenever a figure of a record is computed in another way. They are not in a run's key."""
+
+
+def figures_stamp(data: Dataset, rows: pd.DataFrame) -> dict[str, str | int]:
+    """What figures were computed with: the version of their code, and a hash of every column used next to the labels."""
+    columns = [c for c in ("name", "std", "raters", "distortion", "level", "pair") if c in rows]
+    values = [[None if v != v else v for v in row] for row in rows[columns].astype(object).to_numpy().tolist()]
+    used = {"columns": columns, "rows": sorted(values, key=lambda row: str(row[0])), "raters": data.card.raters}
+    used |= {"deviation": data.card.deviation} if "std" in columns else {}
+    return {"version": FIGURES_VERSION, "columns": sha256_json([used, list(data.card.controls)])[:16]}
+
+
+def discrimination(data: Dataset, rows: pd.DataFrame, scores: Floats) -> dict[str, object]:
     """Figures that need more than labels, as plain values (`harness.statistics.discrimination` computes them).
 
     Args:
@@ -157,7 +143,7 @@ def discrimination(data: Dataset, rows: pd.DataFrame, scores: Floats) -> dict[st
     counts = raters if raters is not None else data.card.raters or None
     pairs = outliers = steps = None
     needed = (("each label's standard deviation over raters", deviations), ("the number of raters", counts))
-    absent = [what for what, values in needed if not _whole(values)]
+    absent = [what for what, values in needed if values is None or not (isinstance(values, int) or values.notna().all())]
     if absent:
         missing.append(f"pair analysis and outlier ratio: the dataset does not give {' and '.join(absent)}")
     else:
@@ -176,11 +162,7 @@ def discrimination(data: Dataset, rows: pd.DataFrame, scores: Floats) -> dict[st
     }
 
 
-def _whole(values: pd.Series | int | None) -> bool:
-    return isinstance(values, int) or (values is not None and bool(values.notna().all()))
-
-
-def controls(data: Dataset, rows: pd.DataFrame) -> dict[str, Any]:
+def controls(data: Dataset, rows: pd.DataFrame) -> Mapping[str, Mapping[str, Any]]:
     """What the table alone achieves on these rows: rows that show how much of the labels needs no picture.
 
     `cell`: an oracle that knows each image's kind and level and answers with that cell's mean label;

@@ -135,9 +135,8 @@ def make_plan(request: Request, data: Dataset | None = None, *, look: bool = Tru
     name, protocol = data.protocol(request.protocol)
     trained = card.recipe is not None and request.weights is None
     if request.init is not None and not trained:
-        raise UsageError(
-            f"--init: {card.name} is not trained here" + (" (--weights only tests)" if request.weights else " (it has no recipe)")
-        )
+        why = "--weights only tests" if request.weights else "it has no recipe"
+        raise UsageError(f"--init: {card.name} is not trained here ({why})")
     parts = splits.split(data.table, protocol, seed=request.seed, repeat=request.repeat)
     parts = parts.mask(data.table["reference_id"].isin(request.exclude) & parts.isin(SCORED_PARTS), "")
     if trained and not (parts == "train").any():
@@ -146,24 +145,23 @@ def make_plan(request: Request, data: Dataset | None = None, *, look: bool = Tru
             f"{card.name} is trained, but protocol {name!r} of {data.name} has no training part: "
             f"choose one that has ({listed(others)}), or give weights (--weights FILE|released)"
         )
-    recipe = card.recipe
+    recipe, validation = card.recipe, parts == "validation"
     if trained and recipe is not None and recipe.selection != "last":
-        if not (parts == "validation").any() or not recipe.validate_every:
-            lacking = (
-                "validate_every = 0"
-                if (parts == "validation").any()
-                else f"protocol {name!r} of {data.name} has no validation part"
-            )
+        if not validation.any() or not recipe.validate_every:
+            lacking = "validate_every = 0" if validation.any() else f"protocol {name!r} of {data.name} has no validation part"
+            specs = data.card.protocols.items()
+            others = [p for p, s in specs if s.validation or {"train", "validation"} <= set(s.roles.values())]
             raise UsageError(
                 f"{card.name}: its recipe keeps the epoch that validates best (selection = {recipe.selection!r}), but {lacking}: "
-                f"choose a protocol that has one{_validating(data)}, or keep the last epoch (--set recipe.selection=last)"
+                f"choose a protocol that has one{f' ({listed(others)})' if others else ''}, or keep the last epoch "
+                "(--set recipe.selection=last)"
             )
-        if data.table["score"][parts == "validation"].isna().all():
+        if data.table["score"][validation].isna().all():
             raise UsageError(
                 f"{card.name}: labels of the validation part of {data.name} ({name}) are not here, so no epoch can be selected: "
                 f"{protocol.note or 'put them next to the images'}; or keep the last epoch (--set recipe.selection=last)"
             )
-    code: dict[str, Any] | None = None
+    code: Mapping[str, Any] | None = None
     if request.object is not None:
         if request.workers > 1 or request.ray:
             raise UsageError(
@@ -189,7 +187,9 @@ def make_plan(request: Request, data: Dataset | None = None, *, look: bool = Tru
         if WEAK and not request.rehash:
             weak = "this system does not tell when a file was last changed; --rehash reads every image again"
             data.table.attrs.setdefault("notes", []).append(weak)
-        images = data.images or images_hash(rows, content)
+        # One hash over the images' content, by name; where the files lie does not count.
+        columns = zip(rows["name"], rows["distorted"], rows["reference"], strict=True)
+        images = data.images or sha256_json(sorted([n, content[image], content[reference]] for n, image, reference in columns))
     identity = RunIdentity(
         card=card_facts(card, trained=trained),
         code=code_of(card, trained=trained) if request.object is None else code or {"never the same": uuid.uuid4().hex},
@@ -207,12 +207,6 @@ def make_plan(request: Request, data: Dataset | None = None, *, look: bool = Tru
     return Plan(request, card, data, name, parts, found, trained, identity, rebuildable, content, folder)
 
 
-def _validating(data: Dataset) -> str:
-    """` (a, b)`: the dataset's protocols with a training and a validation part."""
-    found = [p for p, s in data.card.protocols.items() if s.validation or {"train", "validation"} <= set(s.roles.values())]
-    return f" ({listed(found)})" if found else ""
-
-
 def _rows(table: pd.DataFrame, split: pd.Series, limit: int | None, parts: Sequence[str]) -> pd.DataFrame:
     chosen = [table[split == part][: limit if part in SCORED_PARTS else None] for part in parts]
     if len(chosen) == 1:
@@ -222,12 +216,6 @@ def _rows(table: pd.DataFrame, split: pd.Series, limit: int | None, parts: Seque
     return pd.concat(chosen)
 
 
-def images_hash(rows: pd.DataFrame, content: Mapping[str, str]) -> str:
-    """One hash over the content of these rows' images, by name; where the files lie does not count."""
-    columns = zip(rows["name"], rows["distorted"], rows["reference"], strict=True)
-    return sha256_json(sorted([name, content[distorted], content[reference]] for name, distorted, reference in columns))
-
-
 def _scores_only(card: ModelCard) -> bool:
     """Whether the model is an ensemble of score files, which needs no pictures."""
     members = card.model.get("members") or ()
@@ -235,31 +223,21 @@ def _scores_only(card: ModelCard) -> bool:
 
 
 def _card(request: Request) -> ModelCard:
-    if request.object is not None:
-        return _card_of_object(request)
+    if (model := request.object) is not None:
+        if not callable(getattr(model, "score", None)):
+            raise UsageError(f"{request.model}: has no score(reference, distorted)")
+        higher = getattr(model, "higher_is_better", None)
+        if not isinstance(higher, bool):
+            raise UsageError(f"{request.model}: higher_is_better should be True or False, is {higher!r}")
+        card = ModelCard(request.model, request.model, "", higher, description="an object of a Python session")
+        return apply_set(card, request.settings) if request.settings else card
     if not request.scores:
         return apply_set(find_model(request.model, request.cards), request.settings)
-    return ModelCard(
-        name=request.model,
-        title=f"{request.model} (scores from a file)",
-        class_="",
-        higher_is_better=not request.lower_is_better,
-        description=f"external scores, read from {Path(request.scores).name}",
-    )
+    title, higher = f"{request.model} (scores from a file)", not request.lower_is_better
+    return ModelCard(request.model, title, "", higher, description=f"external scores, read from {Path(request.scores).name}")
 
 
-def _card_of_object(request: Request) -> ModelCard:
-    model = request.object
-    if not callable(getattr(model, "score", None)):
-        raise UsageError(f"{request.model}: has no score(reference, distorted)")
-    higher = getattr(model, "higher_is_better", None)
-    if not isinstance(higher, bool):
-        raise UsageError(f"{request.model}: higher_is_better should be True or False, is {higher!r}")
-    card = ModelCard(request.model, request.model, "", higher, description="an object of a Python session")
-    return apply_set(card, request.settings) if request.settings else card
-
-
-def request_facts(request: Request) -> dict[str, Any]:
+def request_facts(request: Request) -> dict[str, object]:
     """What the user asked for, as far as it can be asked again: no paths of this machine but those of given files."""
     facts = asdict(replace(request, object=None)) | {"object": request.object is not None}
     here = ("root", "device", "workers", "ray", "offline", "cards", "runs", "mlflow_uri", "force", "rehash", "trainings")

@@ -10,8 +10,8 @@ import datetime
 import json
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,7 @@ from harness.datasets.completeness import missing
 from harness.datasets.overlap import related
 from harness.datasets.table import has_images
 from harness.engine import devices
-from harness.engine.content import (
-    pictures_by_reference,
-    refuse_changed,
-    training_images,
-)
+from harness.engine.content import pictures_by_reference, refuse_changed, training_images
 from harness.engine.kernels import as_begun
 from harness.engine.measure import controls, figures_stamp, measured, oriented_labels
 from harness.engine.mlflow_facts import mlflow_facts
@@ -55,7 +51,6 @@ if TYPE_CHECKING:
 
     from harness.engine.distributed.workers import Workers
     from harness.engine.trainer import Trained
-    from harness.models.weights import ResolvedWeights
 
 _log = logging.getLogger(__package__)
 
@@ -82,7 +77,13 @@ def execute(plan: Plan, together: Together | None = None) -> Outcome:
     if not request.force and (record := finished(plan.folder)) is not None:
         from harness.results.mlflow_mirror import Tracker
 
-        record = _with_fresh_figures(plan, record)
+        if record.figures != figures_stamp(plan.data, plan.rows(*SCORED_PARTS)):
+            # The code of figures, or the columns that they use, have changed: they are measured again from its scores.
+            with locked(plan.folder):
+                record = with_figures(record, figures(plan, ScoreFile(plan.folder).read()))
+                write_json(plan.folder / "record.json", record.to_json())
+            what = "how they are computed, or what the dataset says of its images, changed"
+            _log.info(f"{plan.folder}: its figures were measured again: {what}")
         with Tracker(request.mlflow_uri, request.runs, plan.folder) as tracker:
             tracker.catch_up(record, mlflow_facts(plan))
         return Outcome(plan.folder, record, found=True)
@@ -100,19 +101,6 @@ def execute(plan: Plan, together: Together | None = None) -> Outcome:
             if error.filename and Path(error.filename).is_relative_to(plan.folder):
                 raise RunError(f"{error.filename} is gone: removed while the run worked; the same command goes on") from error
             raise
-
-
-def _with_fresh_figures(plan: Plan, record: Record) -> Record:
-    """The record, its figures measured again from its scores where their code or the columns that they use have changed."""
-    if record.figures == figures_stamp(plan.data, plan.rows(*SCORED_PARTS)):
-        return record
-    with locked(plan.folder):
-        fresh = with_figures(record, figures(plan, ScoreFile(plan.folder).read()))
-        write_json(plan.folder / "record.json", fresh.to_json())
-    _log.info(
-        f"{plan.folder}: its figures were measured again: how they are computed, or what the dataset says of its images, changed"
-    )
-    return fresh
 
 
 def figures(plan: Plan, scores: Sequence[tuple[str, float, str]]) -> dict[str, Any]:
@@ -142,12 +130,16 @@ def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Rec
             f"{plan.data.name}: labels of the {len(tested):,} tested images are not here: there will be scores and no "
             "figures" + (f" ({note})" if note else "")
         )
-    model = request.object if request.object is not None else _built(plan)
+    model = request.object
+    if model is None and not request.scores:
+        model = models.build(plan.card, plan.found, request.seed)
     if model is not None and has_images(plan.data.table):
         refuse_small(model, plan.card.protocol, pairs_of(plan.rows(*SCORED_PARTS)))
     with ExitStack() as stack:
-        if request.object is not None:
-            stack.enter_context(_evaluating(model))
+        if request.object is not None and getattr(model, "training", None) is True and callable(getattr(model, "train", None)):
+            # A caller's torch module works in evaluation mode, and is as it was afterwards.
+            model.eval()
+            stack.callback(model.train)
         workers = stack.enter_context(workers_of(plan, model))
         device = devices.choose("cpu" if workers else request.device, model)
         now = stack.enter_context(as_begun(plan.folder, lambda: conditions_of(plan, model, device, workers)))
@@ -160,53 +152,28 @@ def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Rec
         if model is not None:
             move(model, device)
         pictures = model is not None and has_images(plan.data.table)
-        found = _trained_weights(plan) if training else plan.found
+        found = plan.found
+        if training:
+            # What fills the trained model in a worker: its own file, after the frozen parts that the file leaves out.
+            own = plan.folder / "weights.safetensors"
+            parts = {name: found.parts[name] for name in weight_files.needed_parts(own, found.parts)}
+            found = weight_files.ResolvedWeights(parts, own, {}, (), False)
         scoring = score(plan, model, device, workers, found, together) if pictures else _take(plan, model, given)
         tracker.begun()  # what measures and draws is not imported while MLflow is
         require_there(plan.folder)
         record = _record(plan, model, now, training, scoring)
         report.of_run(plan.folder, record, plan.data.table, model)
         write_json(plan.folder / "record.json", record.to_json())
-        if training:
-            _remove_checkpoint(plan.folder)
+        if training:  # a finished run goes on from its checkpoint no more
+            from harness.engine.trainer import CHECKPOINT
+
+            with contextlib.suppress(OSError):
+                (plan.folder / CHECKPOINT).unlink(missing_ok=True)
         tracker.end(record)
     return record
 
 
-def _remove_checkpoint(folder: Path) -> None:
-    """Remove what a finished run goes on from no more: the model's weights once again, and two moments of each."""
-    from harness.engine.trainer import CHECKPOINT
-
-    with contextlib.suppress(OSError):
-        (folder / CHECKPOINT).unlink(missing_ok=True)
-
-
-def _trained_weights(plan: Plan) -> ResolvedWeights:
-    """What fills the trained model in a worker: its own file, after the frozen parts that the file leaves out."""
-    own = plan.folder / "weights.safetensors"
-    parts = {name: plan.found.parts[name] for name in weight_files.needed_parts(own, plan.found.parts)}
-    return weight_files.ResolvedWeights(parts, own, {}, (), False)
-
-
-def _built(plan: Plan) -> Any:
-    return None if plan.request.scores else models.build(plan.card, plan.found, plan.request.seed)
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """A caller's torch module in evaluation mode inside, and as it was afterwards."""
-    training = getattr(model, "training", None)
-    if training is not True or not callable(getattr(model, "train", None)):
-        yield
-        return
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()
-
-
-def train(plan: Plan, on_epoch: Callable[[dict[str, Any]], None]) -> Trained:
+def train(plan: Plan, on_epoch: Callable[[Mapping[str, Any]], None]) -> Trained:
     """Only a plan's training, in the folder where `execute` then goes on from it under the same conditions.
 
     Of a finished run it is told by its record: its checkpoint is gone.
@@ -234,11 +201,7 @@ def workers_of(plan: Plan, model: Any) -> AbstractContextManager[Workers | None]
 
 
 def _train(
-    plan: Plan,
-    model: Any,
-    device: str,
-    workers: Workers | None,
-    on_epoch: Callable[[dict[str, Any]], None],
+    plan: Plan, model: Any, device: str, workers: Workers | None, on_epoch: Callable[[Mapping[str, Any]], None]
 ) -> Trained:
     from harness.engine.distributed.worker import Job
     from harness.engine.trainer import WEIGHTS, Trainer
@@ -246,7 +209,7 @@ def _train(
 
     request = plan.request
     rows, validation = plan.rows("train"), plan.rows("validation")
-    arguments: dict[str, Any] = {
+    arguments: Mapping[str, Any] = {
         "recipe": plan.card.recipe,
         "table": rows,
         "labels": oriented_labels(plan.data, rows),
@@ -280,19 +243,14 @@ def _train(
 
 def _take(plan: Plan, model: Any, scores: pd.Series | None) -> Scoring:
     """Put the scores of a file (`scores`), or of an ensemble of files, where scoring would have put them."""
-    rows = plan.rows(*SCORED_PARTS)
-    file = ScoreFile(plan.folder)
+    rows, file = plan.rows(*SCORED_PARTS), ScoreFile(plan.folder)
     if scores is None:
-        file.resume([])
-        names = list(rows["name"])
-        results = [Scored(name, score, False, "", "", ()) for name, score in zip(names, model.of_names(names), strict=True)]
-        file.append(results, list(plan.parts[rows.index]))
-        return Scoring(0.0, 0, None)
+        by_name = dict(zip(rows["name"], model.of_names(list(rows["name"])), strict=True))
+    else:
+        rows = rows[rows["name"].isin(scores.index)]
+        by_name = scores.to_dict()
     file.resume([])
-    kept = rows[rows["name"].isin(scores.index)]
-    by_name = scores.to_dict()
-    results = [Scored(name, float(by_name[name]), False, "", "", ()) for name in kept["name"]]
-    file.append(results, list(plan.parts[kept.index]))
+    file.append([Scored(n, float(by_name[n]), False, "", "", ()) for n in rows["name"]], list(plan.parts[rows.index]))
     return Scoring(0.0, 0, None)
 
 
@@ -311,9 +269,12 @@ def _given_scores(plan: Plan) -> pd.Series:
 def _record(plan: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: Scoring) -> Record:
     file = ScoreFile(plan.folder)
     scores = file.read()
-    computed = figures(plan, scores)
     pictures = file.picture_hashes()
     trained_on = sorted({*plan.card.trained_on, *plan.found.trained_on, *([plan.data.name] if training else [])})
+    # What the model was trained on and shares images or labels with the tested dataset, which is not itself meant here.
+    known, own = load_cards("datasets", plan.request.cards), plan.data.card
+    others = [known.get(name) for name in trained_on if name != plan.data.name]
+    left_out = bool(plan.request.exclude)
     document = {
         "format": FORMAT,
         "key": plan.key,
@@ -328,14 +289,13 @@ def _record(plan: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "incomplete": bool(missing(plan.data.card, plan.data.table, plan.protocol)),
         "seen": plan.data.name in (set(plan.card.trained_on) | set(plan.found.trained_on))
         and plan.card.trained_split != plan.identity.split,
-        "contaminated_by": _contaminated_by(plan, trained_on),
+        "contaminated_by": [
+            card.name for card in others if isinstance(card, DatasetCard) and related(own, card, content_left_out=left_out)
+        ],
         "random_weights": plan.found.random and any(entry.use == "always" for entry in plan.card.weights),
         "rebuildable": plan.rebuildable,
         "trained_on": trained_on,
-        "metrics": computed["metrics"],
-        "without_each_reference": computed["without_each_reference"],
-        "controls": computed["controls"],
-        "figures": computed["figures"],
+        **figures(plan, scores),
         "remarks": list(plan.data.table.attrs.get("notes", [])),
         "identical_pairs": scoring.identical,
         "training": {k: v for k, v in asdict(training).items() if k != "history"} if training else None,
@@ -364,13 +324,6 @@ def _record(plan: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "cards": {"model": asdict(plan.card) | {"path": ""}, "dataset": asdict(plan.data.card) | {"path": ""}},
     }
     return of_document(document, plan.folder)
-
-
-def _contaminated_by(plan: Plan, trained_on: Sequence[str]) -> list[str]:
-    """What the model was trained on and shares images or labels with the tested dataset, which is not itself meant here."""
-    known = load_cards("datasets", plan.request.cards)
-    others = [card for name in trained_on if name != plan.data.name and isinstance(card := known.get(name), DatasetCard)]
-    return [card.name for card in others if related(plan.data.card, card, content_left_out=bool(plan.request.exclude))]
 
 
 def _log_if_only_the_code_differs(plan: Plan) -> None:

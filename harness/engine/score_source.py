@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 from harness.datasets import dataset_card, is_table
@@ -89,14 +90,10 @@ def _of_run(folder: Path) -> Member:
     assert record is not None
     sign = 1.0 if record.higher_is_better else -1.0
     file = ScoreFile(folder)
-    rows = file.read()
-    if isinstance(record, RepeatsRecord):
-        return _of_repeats(folder, record, [(n, sign * s, p) for n, s, p in rows])
+    rows = [(name, sign * score, part) for name, score, part in file.read()]
     images = {name: (distorted, reference) for name, distorted, reference in file.picture_hashes() if distorted}
-    return Member(record.model, {n: sign * s for n, s, _ in rows}, {n: p for n, _, p in rows}, images, folder, record)
-
-
-def _of_repeats(folder: Path, record: RepeatsRecord, rows: Sequence[tuple[str, float, str]]) -> Member:
+    if not isinstance(record, RepeatsRecord):
+        return Member(record.model, {n: s for n, s, _ in rows}, {n: p for n, _, p in rows}, images, folder, record)
     splits: dict[str, dict[str, float]] = {split_part(repeat.repeat): {} for repeat in record.repeats}
     values: dict[str, set[float]] = {}
     for name, score, part in rows:
@@ -104,18 +101,15 @@ def _of_repeats(folder: Path, record: RepeatsRecord, rows: Sequence[tuple[str, f
         if part in splits:
             splits[part][name] = score
     scores = {name: found.pop() for name, found in values.items() if len(found) == 1} if not record.training else {}
-    images = {name: (distorted, reference) for name, distorted, reference in ScoreFile(folder).picture_hashes() if distorted}
-    parts = dict.fromkeys(scores, "test")
-    return Member(record.model, scores, parts, images, folder, record, tuple(splits.values()))
+    return Member(record.model, scores, dict.fromkeys(scores, "test"), images, folder, record, tuple(splits.values()))
 
 
 def refuse_other_images(members: Sequence[Member]) -> None:
     """Refuse members whose scores are of images of other content under the same names; raises UsageError naming them."""
-    for i, one in enumerate(members):
-        for other in members[i + 1 :]:
-            differ = [name for name, hashes in one.images.items() if other.images.get(name, hashes) != hashes]
-            if differ:
-                raise UsageError(
-                    f"{one.name} ({one.folder}) and {other.name} ({other.folder}) scored images of other content under the same "
-                    f"names: {len(differ)}: {listed(differ)}; run both again on the images as they are now"
-                )
+    for one, other in combinations(members, 2):
+        differ = [name for name, hashes in one.images.items() if other.images.get(name, hashes) != hashes]
+        if differ:
+            raise UsageError(
+                f"{one.name} ({one.folder}) and {other.name} ({other.folder}) scored images of other content under the same "
+                f"names: {len(differ)}: {listed(differ)}; run both again on the images as they are now"
+            )

@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +33,7 @@ from harness.imaging.remarks import Remark
 from harness.models.capabilities import LoadedModel, capabilities
 from harness.results.run_scores import CropScore, Scored
 from harness.runtime.errors import RunError, UsageError, listed
+from harness.runtime.threads import ahead
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,10 +41,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__package__)
 
-
 BATCH = 8
-
-
 _PIXELS_AT_ONCE = 1 << 19
 """Distorted pixels that a network sees in one forward: bounds memory, and keeps small crops from being small work."""
 
@@ -56,6 +53,14 @@ class Pair(NamedTuple):
     distorted: str
     reference: str
     reference_id: str
+
+
+class DecodedChunk(NamedTuple):
+    """A chunk with its images: one reference, and a distorted image for each pair."""
+
+    pairs: Sequence[Pair]
+    reference: decode.Decoded
+    distorted: Sequence[decode.Decoded]
 
 
 def refuse_small(model: Any, protocol: Cropping, pairs: Sequence[Pair]) -> None:
@@ -136,10 +141,9 @@ class Scorer:
         """
         with ThreadPoolExecutor(self.threads) as pool, self.working():
             if self.on_uint8:
-                yield from ahead(pool, lambda chunk: self.score_decoded(*self.decoded(chunk)), chunks, self.threads + 1)
+                yield from ahead(pool, lambda chunk: self.score_decoded(self.decoded(chunk)), chunks, self.threads + 1)
             else:
-                for decoded in ahead(pool, self.decoded, chunks, self.threads + 1):
-                    yield self.score_decoded(*decoded)
+                yield from map(self.score_decoded, ahead(pool, self.decoded, chunks, self.threads + 1))
         self.forget()
 
     def forget(self) -> None:
@@ -168,66 +172,69 @@ class Scorer:
         """Of the warm model, one image after the other, from the chunks that `each` went through."""
         return self.warm.per_image(self, chunks)
 
-    def score_decoded(
-        self, chunk: Sequence[Pair], reference: decode.Decoded, distorted: Sequence[decode.Decoded]
-    ) -> list[Scored]:
-        """The results of a chunk whose images are decoded: one reference, and an image per pair."""
+    def score_decoded(self, chunk: DecodedChunk) -> list[Scored]:
+        """The results of a chunk whose images are decoded."""
         with errors_of(self.card_path, "its model cannot score", RunError), numerics(self.device, self.precision):
-            return self._score_decoded(chunk, reference, distorted)
+            results = self._combined(chunk) if self.parts else self._over_crops(chunk)
+            bad = [f"{r.name} ({r.score})" for r in results if not math.isfinite(r.score)]
+            if bad:
+                raise RunError(f"the model gave scores that are no finite numbers: {listed(bad)}; what was scored before is kept")
+            return results
 
-    def _score_decoded(
-        self, chunk: Sequence[Pair], reference: decode.Decoded, distorted: Sequence[decode.Decoded]
-    ) -> list[Scored]:
-        if self.parts:
-            return _finite(self._combined(chunk, reference, distorted))
-        places = self._places(chunk[0], reference.pixels)
-        if self.can.score_uint8:
-            values = np.array([self._uint8(chunk, reference, distorted, place) for place in places])
-        else:
-            values = self._values(chunk[0], reference, distorted, places)
-        return _finite(
-            [
-                self._scored(pair, reference, image, places, [float(v) for v in values[:, i]])
-                for i, (pair, image) in enumerate(zip(chunk, distorted, strict=True))
-            ]
-        )
-
-    def _combined(self, chunk: Sequence[Pair], reference: decode.Decoded, distorted: Sequence[decode.Decoded]) -> list[Scored]:
-        names = [pair.name for pair in chunk]
-        each = [part.score_decoded(chunk, reference, distorted) if part else None for part in self.parts]
+    def _combined(self, chunk: DecodedChunk) -> list[Scored]:
+        names = [pair.name for pair in chunk.pairs]
+        each = [part.score_decoded(chunk) if part else None for part in self.parts]
         known = [[r.score for r in rows] if rows else m.known(names) for rows, m in zip(each, self.model.members, strict=True)]
-        identical = [any(rows[i].identical for rows in each if rows) for i in range(len(chunk))]
+        identical = [any(rows[i].identical for rows in each if rows) for i in range(len(names))]
         scores = self.model.combine(np.array(known, dtype=np.float64))
         return [
-            Scored(name, float(score), same, image.sha256, reference.sha256, (), _remarks(name, reference, image))
-            for name, score, same, image in zip(names, scores, identical, distorted, strict=True)
+            Scored(name, float(score), same, image.sha256, chunk.reference.sha256, (), _remarks(name, chunk.reference, image))
+            for name, score, same, image in zip(names, scores, identical, chunk.distorted, strict=True)
         ]
 
-    def _uint8(
-        self, chunk: Sequence[Pair], reference: decode.Decoded, distorted: Sequence[decode.Decoded], place: Crop
-    ) -> list[float]:
-        reference_crops = _cut(reference.pixels, place)
-        score = partial(self.model.score_uint8, reference_crops)
-        if len(distorted) > 1 and self.can.score_several_uint8:
-            cuts = [_cut(image.pixels, place) for image in distorted]
-            return [float(v) for v in self.model.score_several_uint8(self.model.embed_uint8(reference_crops), cuts)]
-        if len(distorted) > 1 and self.can.embed_uint8:
-            score = partial(self.model.score_embedded_uint8, self.model.embed_uint8(reference_crops))
+    def _over_crops(self, chunk: DecodedChunk) -> list[Scored]:
+        reference, ceiling = chunk.reference, self.identical
+        places = self._places(chunk.pairs[0], reference.pixels)
+        weights = [place.weight for place in places]
+        if self.can.score_uint8:
+            scores = np.array([self._uint8(chunk, place) for place in places])
+        else:
+            scores = self._network(chunk, places)
+        results = []
+        for i, (pair, image) in enumerate(zip(chunk.pairs, chunk.distorted, strict=True)):
+            values = [float(v) for v in scores[:, i]]
+            identical = ceiling is not None and math.inf in values
+            if ceiling is not None:
+                values = [ceiling if v == math.inf else v for v in values]
+            mean = math.fsum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+            crops = tuple(map(CropScore, places, values))
+            remarks = _remarks(pair.name, reference, image)
+            results.append(Scored(pair.name, mean, identical, image.sha256, reference.sha256, crops, remarks))
+        return results
+
+    def _uint8(self, chunk: DecodedChunk, place: Crop) -> list[float]:
+        reference = _cut(chunk.reference.pixels, place)
+        score = partial(self.model.score_uint8, reference)
+        if len(chunk.pairs) > 1 and self.can.score_several_uint8:
+            cuts = [_cut(image.pixels, place) for image in chunk.distorted]
+            return [float(v) for v in self.model.score_several_uint8(self.model.embed_uint8(reference), cuts)]
+        if len(chunk.pairs) > 1 and self.can.embed_uint8:
+            score = partial(self.model.score_embedded_uint8, self.model.embed_uint8(reference))
         values = []
-        for pair, image in zip(chunk, distorted, strict=True):
+        for pair, image in zip(chunk.pairs, chunk.distorted, strict=True):
             try:
                 values.append(float(score(_cut(image.pixels, place))))
             except RunError as error:
                 raise RunError(f"{pair.name}: {error}") from error
         return values
 
-    def decoded(self, chunk: Sequence[Pair]) -> tuple[Sequence[Pair], decode.Decoded, list[decode.Decoded]]:
-        """A chunk with its images, what `score_decoded` takes. Raises UsageError for one that cannot be scored."""
+    def decoded(self, chunk: Sequence[Pair]) -> DecodedChunk:
+        """A chunk with its images. Raises UsageError for one that cannot be scored."""
         reference = self._references.read(chunk[0].reference)
         distorted = [decode.read_hashed(pair.distorted) for pair in chunk]
         for pair, image in zip(chunk, distorted, strict=True):
             decode.check_same_size(reference.pixels, image.pixels, pair.name)
-        return chunk, reference, distorted
+        return DecodedChunk(chunk, reference, distorted)
 
     def _places(self, pair: Pair, pixels: Pixels) -> list[Crop]:
         height, width = pixels.shape[:2]
@@ -250,16 +257,14 @@ class Scorer:
             places += [place._replace(mirrored=True) for place in places]
         return places
 
-    def _values(
-        self, pair: Pair, reference: decode.Decoded, distorted: Sequence[decode.Decoded], places: list[Crop]
-    ) -> np.ndarray[Any, Any]:
+    def _network(self, chunk: DecodedChunk, places: list[Crop]) -> np.ndarray[Any, Any]:
         """A network's scores (crops, distorted images), some crops at a time; fewer from when memory did not suffice."""
         while True:
             together = max(1, _PIXELS_AT_ONCE // (places[0].height * places[0].width * self.batch))
             together = min(together, self._crops_at_once or together)
             groups = [places[i : i + together] for i in range(0, len(places), together)]
             try:
-                return np.concatenate([self._forward(pair, reference, distorted, groups, i) for i in range(len(groups))])
+                return np.concatenate([self._forward(chunk, groups, number) for number in range(len(groups))])
             except (RuntimeError, MemoryError) as error:
                 # What distorted images need was halved before (`_halving`): here it is the reference's features.
                 if not _short_of_memory(error) or len(groups[0]) == 1:
@@ -268,43 +273,38 @@ class Scorer:
                 self._embedded = None
                 _log.info(f"not enough memory for {len(groups[0])} reference crops at once; going on with {self._crops_at_once}")
 
-    def _forward(
-        self, pair: Pair, reference: decode.Decoded, distorted: Sequence[decode.Decoded], groups: list[list[Crop]], number: int
-    ) -> np.ndarray[Any, Any]:
+    def _forward(self, chunk: DecodedChunk, groups: list[list[Crop]], number: int) -> np.ndarray[Any, Any]:
         """Scores (crops of the group, distorted images) of one group of crops."""
         import torch
 
-        group = groups[number]
+        group, count = groups[number], len(chunk.distorted)
         with torch.inference_mode():
-            distorted_crops = self._tensors([_cut(d.pixels, place) for place in group for d in distorted])
-            index = torch.arange(len(group), device=self.device).repeat_interleave(len(distorted))
+            distorted = self._tensors(chunk.distorted, group)
+            index = torch.arange(len(group), device=self.device).repeat_interleave(count)
             if self.can.score_embedded:
-                embedding = self._embedding(pair, reference, groups, number)
-                scores = self._halving(
-                    lambda rows: self.model.score_embedded(embedding, distorted_crops[rows], index[rows]), len(distorted_crops)
-                )
+                features = self._features(chunk, groups, number)
+                scores = self._halving(lambda rows: self.model.score_embedded(features, distorted[rows], index[rows]), len(index))
             else:
-                reference_crops = self._tensors([_cut(reference.pixels, place) for place in group])
-                scores = self._halving(
-                    lambda rows: self.model.score(reference_crops[index[rows]], distorted_crops[rows]), len(distorted_crops)
-                )
-        return scores.float().cpu().numpy().reshape(len(group), len(distorted))
+                reference = self._tensors([chunk.reference], group)
+                scores = self._halving(lambda rows: self.model.score(reference[index[rows]], distorted[rows]), len(index))
+        return scores.float().cpu().numpy().reshape(len(group), count)
 
-    def _embedding(self, pair: Pair, reference: decode.Decoded, groups: list[list[Crop]], number: int) -> Any:
+    def _features(self, chunk: DecodedChunk, groups: list[list[Crop]], number: int) -> Any:
         """The reference's features for a group of crops, kept until another reference, or another cut of its crops, comes."""
-        key = f"{pair.reference}|{reference.sha256}|{len(groups[0])}"
+        key = f"{chunk.pairs[0].reference}|{chunk.reference.sha256}|{len(groups[0])}"
         if self._embedded is None or self._embedded[0] != key:
             self._embedded = (key, [])
         kept = self._embedded[1]
         for group in groups[len(kept) : number + 1]:
-            kept.append(self.model.embed(self._tensors([_cut(reference.pixels, place) for place in group])))
+            kept.append(self.model.embed(self._tensors([chunk.reference], group)))
         return kept[number]
 
-    def _tensors(self, cuts: list[Pixels]) -> torch.Tensor:
+    def _tensors(self, images: Sequence[decode.Decoded], places: Sequence[Crop]) -> torch.Tensor:
+        """(places x images, 3, H, W) in [0, 1], place by place."""
         import torch
 
-        stacked = torch.from_numpy(np.stack(cuts)).to(self.device, non_blocking=True)
-        return stacked.permute(0, 3, 1, 2).float().div_(255)
+        cuts = np.stack([_cut(image.pixels, place) for place in places for image in images])
+        return torch.from_numpy(cuts).to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
 
     def _halving(self, forward: Callable[[slice], torch.Tensor], rows: int) -> torch.Tensor:
         """`forward` over all rows, in halves, quarters, ... where memory does not suffice."""
@@ -321,18 +321,6 @@ class Scorer:
                 pieces *= 2
                 _log.info(f"not enough memory for {step} crops at once; going on with {-(-rows // pieces)}")
 
-    def _scored(
-        self, pair: Pair, reference: decode.Decoded, distorted: decode.Decoded, places: list[Crop], values: list[float]
-    ) -> Scored:
-        identical = self.identical is not None and any(v == math.inf for v in values)
-        if identical:
-            values = [self.identical if v == math.inf and self.identical is not None else v for v in values]
-        weights = [place.weight for place in places]
-        mean = math.fsum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
-        each = tuple(CropScore(place, value) for place, value in zip(places, values, strict=True))
-        remarks = _remarks(pair.name, reference, distorted)
-        return Scored(pair.name, mean, identical, distorted.sha256, reference.sha256, each, remarks)
-
 
 def _short_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "memory" in str(error).lower()
@@ -341,13 +329,6 @@ def _short_of_memory(error: BaseException) -> bool:
 def _remarks(name: str, reference: decode.Decoded, distorted: decode.Decoded) -> tuple[Remark, ...]:
     profiles = compared(name, distorted.colour, reference.colour)
     return (*reference.remarks, *distorted.remarks, *((profiles,) if profiles else ()))
-
-
-def _finite(results: list[Scored]) -> list[Scored]:
-    bad = [f"{r.name} ({r.score})" for r in results if not math.isfinite(r.score)]
-    if bad:
-        raise RunError(f"the model gave scores that are no finite numbers: {listed(bad)}; what was scored before is kept")
-    return results
 
 
 def cut(pairs: Sequence[Pair], batch: int) -> list[list[Pair]]:
@@ -394,10 +375,10 @@ def score_pair(
         protocol = Cropping(crops=protocol)
     scorer = Scorer(model, protocol, identical=card.identical if card else None, seed=seed, batch=1)
     if isinstance(reference, np.ndarray) or isinstance(distorted, np.ndarray):
-        reference_crops, distorted_crops = (decode.Decoded(_as_pixels(x), "") for x in (reference, distorted))
+        first, second = (decode.Decoded(_as_pixels(x), "") for x in (reference, distorted))
         pair = Pair("the distorted image", "", "", "" if isinstance(reference, np.ndarray) else Path(reference).stem)
-        decode.check_same_size(reference_crops.pixels, distorted_crops.pixels, pair.name)
-        return scorer.score_decoded([pair], reference_crops, [distorted_crops])[0].score
+        decode.check_same_size(first.pixels, second.pixels, pair.name)
+        return scorer.score_decoded(DecodedChunk([pair], first, [second]))[0].score
     pair = Pair(str(distorted), str(distorted), str(reference), Path(reference).stem)
     return next(scorer.score([[pair]]))[0].score
 
@@ -413,19 +394,3 @@ def _as_pixels(image: Any) -> Pixels:
 def _cut(pixels: Pixels, place: Crop) -> Pixels:
     window = pixels[place.top : place.top + place.height, place.left : place.left + place.width]
     return np.ascontiguousarray(window[:, ::-1]) if place.mirrored else window
-
-
-def ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Sequence[Any], depth: int) -> Iterator[Any]:
-    """`work` over `items` in order, at most `depth` of them in the air."""
-    waiting: deque[Future[Any]] = deque()
-    coming = iter(items)
-    try:
-        for item in coming:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()

@@ -5,13 +5,12 @@ A further run is left as if it had been cut off after the chunks that it got: it
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,9 +19,9 @@ from harness import models
 from harness.datasets.table import has_images
 from harness.engine import devices
 from harness.engine.content import images_by_name, refuse_changed_images
-from harness.engine.kernels import as_begun, kernels_of
+from harness.engine.kernels import Conditions, as_begun, kernels_of
 from harness.engine.request import SCORED_PARTS, Plan, make_plan
-from harness.engine.scorer import Pair, Scorer, ahead, pairs_of, refuse_small
+from harness.engine.scorer import Pair, Scorer, pairs_of, refuse_small
 from harness.engine.training_threads import training_threads
 from harness.engine.warm_time import WarmTime
 from harness.files.atomic import writing
@@ -36,6 +35,7 @@ from harness.results.run_folder import prepare
 from harness.results.run_scores import Scored, ScoreFile
 from harness.runtime.errors import HarnessError
 from harness.runtime.progress import progress
+from harness.runtime.threads import ahead
 
 if TYPE_CHECKING:
     from harness.engine.distributed.workers import WorkerPool, Workers
@@ -78,15 +78,13 @@ class _Run:
         self.done: set[int] = set()
         self.count = 0
 
-    def resume(self) -> None:
-        """Find what is scored already."""
+    def resume(self, before: _Run | None) -> None:
+        """Find what is scored already; `before`: what the same run got in another's turn, which counts as this command's."""
         self.done = self.file.resume(self.names, self.known)
         self.count = sum(len(self.names[number]) for number in self.done)
-
-    def add(self, before: _Run) -> None:
-        """Count what the same run got in another's turn."""
-        self.fresh, self.identical, self.seconds = before.fresh, before.identical, before.seconds
-        self.remarks, self.runtime = before.remarks, before.runtime
+        if before is not None:
+            self.fresh, self.identical, self.seconds = before.fresh, before.identical, before.seconds
+            self.remarks, self.runtime = before.remarks, before.runtime
 
     def take(self, results: Sequence[Scored]) -> None:
         """Keep a chunk's results."""
@@ -112,16 +110,15 @@ class Together:
         if not isinstance(first.scorer, Scorer) or not first.scorer.on_uint8:
             return []
         opened = []
-        same = [plan for plan in self.coming if plan.data.name == first.plan.data.name and _cheap(plan)]
-        for asked in same:
+        for asked in self.coming:
             # What is wrong with a run is told in its own turn.
-            with contextlib.suppress(HarnessError, OSError):
-                plan = _scored_plan(asked)
-                if (run := _opened(plan, first, stack)) is not None:
-                    if (before := self.taken(plan)) is not None:
-                        run.add(before)
-                    self._scored[plan.folder] = run
-                    opened.append(run)
+            with suppress(HarnessError, OSError):
+                if asked.data.name == first.plan.data.name and _cheap(asked):
+                    plan = _scored_plan(asked)
+                    if (run := _opened(plan, first, stack)) is not None:
+                        run.resume(self.taken(plan))
+                        self._scored[plan.folder] = run
+                        opened.append(run)
         return opened
 
     def taken(self, plan: Plan) -> _Run | None:
@@ -159,7 +156,6 @@ def _opened(plan: Plan, first: _Run, stack: ExitStack) -> _Run | None:
     processes.end_leftovers(plan.folder)
     with as_begun(plan.folder, lambda: conditions_of(plan, model, device, None)) as now:
         prepare(plan.folder, plan.facts, now, force=False)
-    run.resume()
     return run
 
 
@@ -169,11 +165,9 @@ def score(
     """Score what scores.csv lacks."""
     with scorer_of(plan, model, device, workers, found) as scorer, ExitStack() as stack:
         run, before = _Run(plan, scorer), together.taken(plan) if together else None
-        run.resume()
+        run.resume(before)
         if run.done and before is None:
             _log.info(f"{plan.card.name}: {run.count} of {len(run.part_of)} scores are there already")
-        if before is not None:
-            run.add(before)
         left = {number: chunk for number, chunk in enumerate(run.chunks) if number not in run.done}
         others = together.open(run, stack) if together and left else []
         title = ", ".join(one.plan.card.name for one in (run, *others))
@@ -210,7 +204,7 @@ def _together(first: _Run, others: Sequence[_Run], left: Mapping[int, Sequence[P
             found: list[Scored] | None = None
             if not run.failed and number not in run.done:
                 try:
-                    found = scorer.score_decoded(*decoded)
+                    found = scorer.score_decoded(decoded)
                 except HarnessError:
                     if run is first:
                         raise
@@ -219,11 +213,20 @@ def _together(first: _Run, others: Sequence[_Run], left: Mapping[int, Sequence[P
             clock.append(time.perf_counter())
         return each, [after - before for before, after in itertools.pairwise(clock)]
 
+    def share_out() -> None:
+        seconds = time.monotonic() - begun
+        for run, scorer, own in zip(runs, scorers, spent[1:], strict=True):
+            share = (spent[0] + own) / (sum(spent) or 1.0)
+            run.seconds += seconds * share
+            if (per_image := scorer.warm.measured()) is not None:
+                run.runtime = per_image * share
+            scorer.forget()
+
     begun = time.monotonic()
     for scorer in scorers:
         scorer.warm = WarmTime(scorers[0].threads + 1)
     with ExitStack() as stack:
-        stack.callback(lambda: _share_out(runs, scorers, spent, time.monotonic() - begun))
+        stack.callback(share_out)
         pool = stack.enter_context(ThreadPoolExecutor(scorers[0].threads))
         for scorer in scorers:
             stack.enter_context(scorer.working())
@@ -242,17 +245,7 @@ def _together(first: _Run, others: Sequence[_Run], left: Mapping[int, Sequence[P
                     run.failed = True
 
 
-def _share_out(runs: Sequence[_Run], scorers: Sequence[Scorer], spent: Sequence[float], seconds: float) -> None:
-    decoding, *scoring = spent
-    for run, scorer, own in zip(runs, scorers, scoring, strict=True):
-        share = (decoding + own) / (sum(spent) or 1.0)
-        run.seconds += seconds * share
-        if (per_image := scorer.warm.measured()) is not None:
-            run.runtime = per_image * share
-        scorer.forget()
-
-
-def conditions_of(plan: Plan, model: Any, device: str, workers: Workers | None) -> dict[str, Any]:
+def conditions_of(plan: Plan, model: Any, device: str, workers: Workers | None) -> Conditions:
     """Under which conditions the request's bits repeat (`harness.results.conditions.conditions`)."""
     if workers is None:
         threads = devices.threads(model)

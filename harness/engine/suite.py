@@ -69,7 +69,11 @@ def run_suite(suite: Suite, requests: Sequence[Request]) -> SuiteOutcome:
             _log.info(reason)
     for fault in broken:
         _log.info(f"left out: {fault}")
-    wanted = [_on(request, entry) for entry in present for request in requests]
+    wanted = []
+    for entry in present:
+        for request in requests:
+            scores = request.scores and request.scores.replace("{dataset}", entry.name)
+            wanted.append(replace(request, dataset=entry.word, root=entry.root, protocol=entry.protocol, scores=scores))
     outcomes, faults = run_all(wanted, loaded=here)
     return SuiteOutcome(tuple(outcomes), (*broken, *faults), tuple(absent))
 
@@ -82,8 +86,3 @@ def _absent(entry: SuiteDataset) -> str | None:
         return None
     place = place_of(entry.card, entry.root)
     return None if place.exists() else steps(entry.card, place)
-
-
-def _on(request: Request, entry: SuiteDataset) -> Request:
-    scores = request.scores and request.scores.replace("{dataset}", entry.name)
-    return replace(request, dataset=entry.word, root=entry.root, protocol=entry.protocol, scores=scores)

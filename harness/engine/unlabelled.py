@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
+
+import msgspec
 
 from harness import models
 from harness.cards.overrides import apply_set
@@ -19,11 +21,12 @@ from harness.cards.schema import ModelCard
 from harness.engine.devices import choose, threads
 from harness.engine.kernels import kernels_of
 from harness.engine.references import KeptReferences
-from harness.engine.scorer import Pair, Scorer, ahead, cut
+from harness.engine.scorer import DecodedChunk, Pair, Scorer, cut
 from harness.files.atomic import append_lines, sha256_json, write_text
 from harness.files.hash_index import hash_files
+from harness.files.table_paths import TablePaths, explained, file_name, short_names
+from harness.files.text_table import read_text_columns
 from harness.imaging import decode
-from harness.imaging.crops import Crop
 from harness.imaging.decode import Decoded
 from harness.imaging.remarks import Remark
 from harness.models import find_model
@@ -34,6 +37,7 @@ from harness.models.kernels import choice
 from harness.results.run_scores import CropScore, Scored, csv_text
 from harness.runtime.errors import HarnessError, RunError, UsageError, listed
 from harness.runtime.progress import progress
+from harness.runtime.threads import ahead
 
 if TYPE_CHECKING:
     from harness.engine.distributed.workers import WorkerPool
@@ -54,9 +58,6 @@ def read_pairs(path: str, root: str | None = None) -> list[Pair]:
 
     Relative paths start at `root`, else at the table's folder. Raises UsageError listing every problem.
     """
-    from harness.files.table_paths import TablePaths, explained, file_name, short_names
-    from harness.files.text_table import read_text_columns
-
     frame = read_text_columns(Path(path), ("reference", "distorted"))
     absent = [c for c in ("reference", "distorted") if c not in frame]
     if absent:
@@ -84,55 +85,73 @@ def read_pairs(path: str, root: str | None = None) -> list[Pair]:
     return pairs
 
 
-@contextmanager
-def scorer(
-    model: str,
-    pairs: Sequence[Pair],
-    *,
-    weights: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    cards: Sequence[str] = (),
-    device: str | None = None,
-    seed: int = 0,
-    offline: bool = False,
-    workers: int = 0,
-    ray: str | None = None,
-    batch: int = 8,
-) -> Iterator[Scorer | WorkerPool]:
-    """A model ready to score these pairs under its card's cropping, here, or in `workers` processes or on the cluster `ray`.
+class Loading(TypedDict, total=False):
+    """How a model is loaded and called."""
 
-    Raises UsageError for a model that would have to be trained first: the released AHIQ code scores with random heads then.
-    """
-    card, found, loaded = _ready(model, weights, settings, cards, seed, offline)
-    most = max(Counter(pair.reference for pair in pairs).values())
-    if workers < 2 and not ray:
-        where = choose(device, loaded)
-        move(loaded, where)
-        yield Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), card_path=card.path)
-        return
-    from harness.engine.distributed.worker import Job
-    from harness.engine.distributed.workers import start_workers
-
-    with (
-        start_workers(loaded, ray, workers, device) as started,
-        choice.using(kernels_of(loaded, started.share.device, max(1, started.share.threads))),
-        started.pool(Job(card, found, seed, min(batch, most), choice.imposed())) as pool,
-    ):
-        yield pool
+    weights: str | None
+    """A file, or a word of the card such as `released`."""
+    settings: Mapping[str, Any] | None
+    """Dotted paths into the card."""
+    cards: Sequence[str]
+    """Folders of the caller's own cards."""
+    device: str | None
+    """`cpu`, `cuda`, ...; default: a GPU if there is one."""
+    seed: int
+    """Of random crops; default: 0."""
+    offline: bool
+    """Never touch the network."""
+    batch: int
+    """Images at once, at most; default: 8."""
 
 
-def _ready(
-    model: str, weights: str | None, settings: Mapping[str, Any] | None, cards: Sequence[str], seed: int, offline: bool
-) -> tuple[ModelCard, ResolvedWeights, Any]:
-    """A model's resolved card, its weights, and the model."""
+class _Loaded(NamedTuple):
+    card: ModelCard
+    found: ResolvedWeights
+    model: Any
+    batch: int
+
+    def scorer(self, how: Loading) -> Scorer:
+        """The model in this process."""
+        where = choose(how.get("device"), self.model)
+        move(self.model, where)
+        protocol, identical, seed = self.card.protocol, self.card.identical, how.get("seed", 0)
+        return Scorer(self.model, protocol, identical, seed, where, self.batch, card_path=self.card.path)
+
+
+def _loaded(model: str, pairs: Sequence[Pair], how: Loading) -> _Loaded:
+    weights, cards = how.get("weights"), how.get("cards", ())
     if weights is None and find_model(model, cards).recipe is not None:
         raise UsageError(
             f"{model} scores nothing before it is trained: give its weights with --weights (a run's weights.safetensors, "
             "a word such as released where the card has it), or train it with `harness run`"
         )
-    card = apply_set(find_model(model, cards), settings or {})
-    found = weight_files.find(card, weights, offline=offline)
-    return card, found, models.build(card, found, seed)
+    card = apply_set(find_model(model, cards), how.get("settings") or {})
+    found = weight_files.find(card, weights, offline=how.get("offline", False))
+    most = max(Counter(pair.reference for pair in pairs).values())
+    return _Loaded(card, found, models.build(card, found, how.get("seed", 0)), min(how.get("batch", 8), most))
+
+
+@contextmanager
+def scorer(
+    model: str, pairs: Sequence[Pair], *, workers: int = 0, ray: str | None = None, **how: Unpack[Loading]
+) -> Iterator[Scorer | WorkerPool]:
+    """A model ready to score these pairs under its card's cropping, here, or in `workers` processes or on the cluster `ray`.
+
+    Raises UsageError for a model that would have to be trained first: the released AHIQ code scores with random heads then.
+    """
+    loaded = _loaded(model, pairs, how)
+    if workers < 2 and not ray:
+        yield loaded.scorer(how)
+        return
+    from harness.engine.distributed.worker import Job
+    from harness.engine.distributed.workers import start_workers
+
+    with (
+        start_workers(loaded.model, ray, workers, how.get("device")) as started,
+        choice.using(kernels_of(loaded.model, started.share.device, max(1, started.share.threads))),
+        started.pool(Job(loaded.card, loaded.found, how.get("seed", 0), loaded.batch, choice.imposed())) as pool,
+    ):
+        yield pool
 
 
 @dataclass(frozen=True)
@@ -154,46 +173,33 @@ class ScoredPair:
     results: tuple[Scored, ...]
 
 
-def several(
-    names: Sequence[str],
-    pairs: Sequence[Pair],
-    *,
-    weights: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-    cards: Sequence[str] = (),
-    device: str | None = None,
-    seed: int = 0,
-    offline: bool = False,
-    batch: int = 8,
-) -> list[Ready]:
+def several(names: Sequence[str], pairs: Sequence[Pair], **how: Unpack[Loading]) -> list[Ready]:
     """The models `names`, ready to score `pairs` in this process.
 
     Raises UsageError listing every model that cannot be had, and names given twice.
     """
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     problems = [f"models given twice: {listed(twice)}"] if twice else []
-    if weights is not None and len(names) > 1:
+    if (weights := how.get("weights")) is not None and len(names) > 1:
         problems.append(f"--weights {weights} belongs to one model, and there are {len(names)}: score them one after the other")
-    most = max(Counter(pair.reference for pair in pairs).values())
     ready: list[Ready] = []
     for name in dict.fromkeys(names):
         try:
-            card, found, loaded = _ready(name, weights, settings, cards, seed, offline)
-            where = choose(device, loaded)
-            move(loaded, where)
-            made = Scorer(loaded, card.protocol, card.identical, seed, where, min(batch, most), card_path=card.path)
+            loaded = _loaded(name, pairs, how)
+            made = loaded.scorer(how)
+            kernels = kernels_of(loaded.model, made.device, threads(loaded.model))
             identity = sha256_json(
                 {
-                    "card": repr(replace(card, path="")),
-                    "code": code_of(card),
-                    "weights": [sorted(found.sha256.items()), found.random],
-                    "seed": seed,
-                    "device": where,
+                    "card": repr(replace(loaded.card, path="")),
+                    "code": code_of(loaded.card),
+                    "weights": [sorted(loaded.found.sha256.items()), loaded.found.random],
+                    "seed": made.seed,
+                    "device": made.device,
                     "batch": made.batch,
-                    **({"kernels": kernels} if (kernels := kernels_of(loaded, where, threads(loaded))) else {}),
+                    **({"kernels": kernels} if kernels else {}),
                 }
             )
-            ready.append(Ready(card.name, card.higher_is_better, made, identity))
+            ready.append(Ready(loaded.card.name, loaded.card.higher_is_better, made, identity))
         except UsageError as error:
             problems.append(str(error))
     same = sorted(name for name, count in Counter(r.name for r in ready).items() if count > 1)
@@ -203,12 +209,7 @@ def several(
     return ready
 
 
-def score_all(
-    ready: Sequence[Ready],
-    pairs: Sequence[Pair],
-    *,
-    journal: Path | None = None,
-) -> list[ScoredPair]:
+def score_all(ready: Sequence[Ready], pairs: Sequence[Pair], *, journal: Path | None = None) -> list[ScoredPair]:
     """Every pair under every model, in the pairs' order; each image is decoded once for all models.
 
     Metrics on uint8 work in the decoding threads; networks, one after the other, in the calling thread. With a `journal`
@@ -234,30 +235,29 @@ def score_all(
     problems: list[str] = []
     faults: list[str] = []
 
-    def work(number: int) -> tuple[int, _Images | str, dict[int, list[Scored]]]:
-        images = _decode_all(chunks[number], references)
-        first = {} if isinstance(images, str) else _scores_of(ready, chunks[number], images, on_uint8=True)
-        return number, images, first
+    def work(number: int) -> tuple[int, DecodedChunk | str, dict[int, list[Scored] | HarnessError]]:
+        decoded = _decoded(chunks[number], references)
+        return number, decoded, {} if isinstance(decoded, str) else _scores_of(ready, decoded, on_uint8=True)
 
     with ExitStack() as stack:
         step = stack.enter_context(progress("scoring", len(pairs), done=kept, unit="pairs"))
         pool = stack.enter_context(ThreadPoolExecutor(threads))
         for one in ready:
             stack.enter_context(one.scorer.working())
-        for number, images, outcome in ahead(pool, work, plan, threads + 1):
-            if isinstance(images, str):
-                problems.append(images)
+        for number, decoded, outcome in ahead(pool, work, plan, threads + 1):
+            if isinstance(decoded, str):
+                problems.append(decoded)
                 continue
-            outcome = outcome | _scores_of(ready, chunks[number], images, on_uint8=False)
-            wrong = [o for o in outcome.values() if isinstance(o, HarnessError)]
-            for error in wrong:
+            outcome |= _scores_of(ready, decoded, on_uint8=False)
+            for error in (one for one in outcome.values() if isinstance(one, HarnessError)):
                 (faults if error.exit_status == 1 else problems).append(str(error))
-            if wrong:
+            each = [one for _, one in sorted(outcome.items()) if not isinstance(one, HarnessError)]
+            if len(each) < len(ready):
                 continue
-            rows = [ScoredPair(pair, tuple(outcome[m][i] for m in range(len(ready)))) for i, pair in enumerate(chunks[number])]
+            rows = [ScoredPair(pair, results) for pair, results in zip(chunks[number], zip(*each, strict=True), strict=True)]
             done[number] = rows
             if journal is not None:
-                append_lines(journal, json.dumps({"chunk": number, "rows": [_plain(row) for row in rows]}) + "\n")
+                append_lines(journal, _line(number, rows))
             kept += len(rows)
             step(kept)
     if problems or faults:
@@ -270,11 +270,8 @@ def score_all(
     return [by_name[pair.name] for pair in pairs]
 
 
-_Images = tuple[Decoded, list[Decoded]]
-
-
-def _decode_all(chunk: Sequence[Pair], references: KeptReferences) -> _Images | str:
-    """The chunk's reference and distorted images, or every problem with them."""
+def _decoded(chunk: Sequence[Pair], references: KeptReferences) -> DecodedChunk | str:
+    """The chunk with its images, or every problem with them."""
     found: list[Decoded] = []
     problems: list[str] = []
     for number, path in enumerate((chunk[0].reference, *(pair.distorted for pair in chunk))):
@@ -282,25 +279,35 @@ def _decode_all(chunk: Sequence[Pair], references: KeptReferences) -> _Images | 
             found.append(decode.read_hashed(path) if number else references.read(path))
         except UsageError as error:
             problems.append(str(error))
-    if not problems:
-        for pair, image in zip(chunk, found[1:], strict=True):
-            try:
-                decode.check_same_size(found[0].pixels, image.pixels, pair.name)
-            except UsageError as error:
-                problems.append(str(error))
-    return "\n".join(problems) if problems else (found[0], found[1:])
+    for pair, image in zip(chunk, found[1:], strict=True) if not problems else ():
+        try:
+            decode.check_same_size(found[0].pixels, image.pixels, pair.name)
+        except UsageError as error:
+            problems.append(str(error))
+    return "\n".join(problems) if problems else DecodedChunk(chunk, found[0], found[1:])
 
 
-def _scores_of(ready: Sequence[Ready], chunk: Sequence[Pair], images: _Images, *, on_uint8: bool) -> dict[int, Any]:
+def _scores_of(ready: Sequence[Ready], chunk: DecodedChunk, *, on_uint8: bool) -> dict[int, list[Scored] | HarnessError]:
     """By model: the chunk's results, or the error that came instead."""
-    outcome: dict[int, Any] = {}
+    outcome: dict[int, list[Scored] | HarnessError] = {}
     for number, one in enumerate(ready):
         if one.scorer.on_uint8 == on_uint8:
             try:
-                outcome[number] = one.scorer.score_decoded(chunk, *images)
+                outcome[number] = one.scorer.score_decoded(chunk)
             except HarnessError as error:
                 outcome[number] = type(error)(f"{one.name}: {error}")
     return outcome
+
+
+class _JournalLine(msgspec.Struct):
+    """A finished chunk: by pair and model the result without the pair's name."""
+
+    chunk: int
+    rows: list[list[tuple[float, bool, str, str, tuple[CropScore, ...], tuple[Remark, ...]]]]
+
+
+def _line(number: int, rows: Sequence[ScoredPair]) -> str:
+    return json.dumps({"chunk": number, "rows": [[result[1:] for result in row.results] for row in rows]}) + "\n"
 
 
 def _resume(
@@ -319,49 +326,28 @@ def _resume(
     done: dict[int, list[ScoredPair]] = {}
     if lines and lines[0] == head.removesuffix("\n"):
         for line in lines[1:]:
-            with suppress(ValueError, KeyError, IndexError, TypeError):
-                entry = json.loads(line)
-                chunk = chunks[entry["chunk"]]
+            with suppress(ValueError, msgspec.MsgspecError, IndexError):
+                entry = msgspec.convert(json.loads(line), _JournalLine)
                 rows = [
-                    ScoredPair(pair, tuple(_scored(pair, *one) for one in row))
-                    for pair, row in zip(chunk, entry["rows"], strict=True)
+                    ScoredPair(pair, tuple(Scored(pair.name, *one) for one in row))
+                    for pair, row in zip(chunks[entry.chunk], entry.rows, strict=True)
                 ]
                 if all(len(row.results) == len(ready) for row in rows):
-                    done[entry["chunk"]] = rows
-    done = _unchanged(done)
-    whole = [json.dumps({"chunk": n, "rows": [_plain(row) for row in rows]}) + "\n" for n, rows in done.items()]
-    write_text(journal, head + "".join(whole))
-    return done
-
-
-def _unchanged(done: Mapping[int, list[ScoredPair]]) -> dict[int, list[ScoredPair]]:
-    """The chunks whose files still have the content that every model saw."""
-    rows = [row for chunk in done.values() for row in chunk]
-    paths = {path for row in rows for path in (row.pair.distorted, row.pair.reference) if os.path.isfile(path)}
+                    done[entry.chunk] = rows
+    # Only chunks whose files still have the content that every model saw.
+    paths = {path for rows in done.values() for row in rows for path in (row.pair.distorted, row.pair.reference)}
     try:
-        content = hash_files(paths)
+        content = hash_files({path for path in paths if os.path.isfile(path)})
     except UsageError:  # a file that cannot be read: whoever scores it says so
-        return {}
+        done = {}
 
     def same(row: ScoredPair) -> bool:
         found = content.get(row.pair.distorted), content.get(row.pair.reference)
         return all((result.distorted, result.reference) == found for result in row.results)
 
-    return {number: chunk for number, chunk in done.items() if all(map(same, chunk))}
-
-
-def _plain(row: ScoredPair) -> list[Any]:
-    return [
-        [r.score, r.identical, r.distorted, r.reference, [[list(c.crop), c.score] for c in r.crops], [list(m) for m in r.remarks]]
-        for r in row.results
-    ]
-
-
-def _scored(
-    pair: Pair, score: float, identical: bool, distorted: str, reference: str, crops: Sequence[Any], remarks: Sequence[Any]
-) -> Scored:
-    each = tuple(CropScore(Crop(*crop), float(value)) for crop, value in crops)
-    return Scored(pair.name, float(score), bool(identical), distorted, reference, each, tuple(Remark(*m) for m in remarks))
+    done = {number: rows for number, rows in done.items() if all(map(same, rows))}
+    write_text(journal, head + "".join(_line(number, rows) for number, rows in done.items()))
+    return done
 
 
 def score(scorer: Scorer | WorkerPool, pairs: Sequence[Pair]) -> list[Result]:
@@ -385,13 +371,11 @@ def write_scores(path: str, results: Sequence[Result], others: Mapping[str, Sequ
 
 def other_columns(path: str) -> dict[str, list[str]]:
     """The columns of a table of pairs but its names, as text, by rows."""
-    from harness.files.text_table import read_text_columns
-
     frame = read_text_columns(Path(path), ("reference", "distorted"))
     return {str(name): list(frame[name]) for name in frame if name != "name"}
 
 
-def as_json(pair: Pair, scored: Scored) -> dict[str, Any]:
+def as_json(pair: Pair, scored: Scored) -> dict[str, object]:
     """One object of `harness score --json`; `remarks` where there is something to know about the files."""
     crops = [
         {"top": c.crop.top, "left": c.crop.left, "score": c.score, **({"mirrored": True} if c.crop.mirrored else {})}

@@ -8,7 +8,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from harness.engine import devices
 from harness.engine.asked_again import Repeated, request_of
 from harness.engine.content import hashed_images, pictures_by_reference, training_images
 from harness.engine.measure import measure
+from harness.engine.repeats import repeats_figures
 from harness.engine.request import SCORED_PARTS, Plan, Request, make_plan
 from harness.engine.run import execute, figures, workers_of
 from harness.engine.scorer import pairs_of
@@ -38,6 +39,8 @@ _log = logging.getLogger(__package__)
 WEIGHTS = "weights.safetensors"
 TOLERANCE = 1e-5
 """Largest difference of a network's score on another device, thread count, batch or library version."""
+NOT_TRAINED = "its trained weights are not here, and it was not trained again: the scores themselves are not checked"
+_SAME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -66,16 +69,10 @@ class VerificationResult:
         """Whether the record repeats."""
         return not self.findings
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """Plain values."""
-        findings = [{"what": f.what, "text": f.text} for f in self.findings]
-        return {
-            "run": str(self.folder),
-            "ok": self.ok,
-            "checked": self.checked,
-            "findings": findings,
-            "remarks": list(self.remarks),
-        }
+        findings, remarks = [asdict(finding) for finding in self.findings], list(self.remarks)
+        return {"run": str(self.folder), "ok": self.ok, "checked": self.checked, "findings": findings, "remarks": remarks}
 
 
 def verify(
@@ -123,45 +120,68 @@ def verify(
     if record.request.get("object"):
         text = "the model was an object of a Python session: it cannot be built from its record, so nothing can be scored again"
         return VerificationResult(folder, 0, (Finding("model", text),), ())
-    options: dict[str, Any] = {"root": root, "cards": tuple(cards), "device": device, "offline": offline}
-    options |= {"workers": workers, "ray": ray}
-    if isinstance(record, RepeatsRecord):
-        from harness.engine.verify_repeats import verify_repeats
+    with tempfile.TemporaryDirectory(prefix="harness-verify-") as scratch:
+
+        def asked() -> Request:
+            return Request(
+                **request_of(folder, record, cards, again), root=root, cards=tuple(cards), device=device, offline=offline,
+                workers=workers, ray=ray, runs=scratch, mlflow_uri="off", rehash=True,
+            )  # fmt: skip
 
         def verify_run(beside: Path) -> VerificationResult:
-            return verify(beside, sample=sample, train=train, again=again, **options)
+            return verify(
+                beside, root=root, cards=cards, sample=sample, train=train, device=device, offline=offline, workers=workers,
+                ray=ray, again=again,
+            )  # fmt: skip
 
-        return verify_repeats(folder, record, options, again, sample, train=train, verify_run=verify_run)
-    fields = request_of(folder, record, cards, again)
-    with tempfile.TemporaryDirectory(prefix="harness-verify-") as scratch:
-        asked = Request(**fields, **options, runs=scratch, mlflow_uri="off", rehash=True)
-        findings = own_contradictions(folder, record)
+        if isinstance(record, RepeatsRecord):
+            from harness.engine.verify_repeats import verify_repeats
+
+            return verify_repeats(folder, record, asked, sample, train=train, verify_run=verify_run)
+        request, findings = asked(), own_contradictions(folder, record)
         try:
-            plan = make_plan(asked)
+            plan = make_plan(request)
         except HarnessError as error:
             return VerificationResult(folder, 0, (*findings, Finding("request", f"it cannot be asked again: {error}")), ())
         findings += identity_differences(record, plan, folder)
         if findings:
             return VerificationResult(folder, 0, tuple(findings), ())
         with choice.using(record.conditions.get("kernels")):
-            checked, found, remarks = _again(folder, record, plan, sample, train=train)
-        return VerificationResult(folder, checked, tuple(found), tuple(remarks))
+            return _again(folder, record, plan, sample, train=train)
 
 
 def identity_differences(record: Record, plan: Plan, folder: Path | None = None) -> list[Finding]:
     """In what the same request means something else today: card, labels, split, weights, code, and, with the run's `folder`,
-    images, which are named as far as the record knows them."""
-    before, now = dict(record.identity), plan.facts
+    images, which are named as far as the record knows them. Of repeated splits, `plan` is the first's."""
+    before, now = dict(record.first_identity), plan.facts
     if folder is None:
         before["images"] = now["images"]
-    found = [Finding(*difference) for difference in _identity_differences(before, now)]
+    found = list(_leaf_differences(before, json.loads(json.dumps(now))))
     if folder is None or before["images"] == now["images"]:
         return found
-    named = _training_findings(record, plan)
+    named = []
+    if known := record.hashes.training_pictures_by_reference:
+        changed = [reference for reference, digest in training_images(plan).items() if digest != known.get(reference)]
+        if changed:
+            named.append(Finding("pictures", f"training images of {len(changed)} references are others: {listed(changed)}"))
     named += _picture_findings(folder, record, plan, hashed_images(plan, *SCORED_PARTS)) if plan.content else []
-    return [finding for finding in found if finding.what != "pictures"] + (
-        named or [finding for finding in found if finding.what == "pictures"]
-    )
+    pictures = named or [finding for finding in found if finding.what == "pictures"]
+    return [finding for finding in found if finding.what != "pictures"] + pictures
+
+
+def _leaf_differences(before: Any, now: Any, path: str = "") -> Iterator[Finding]:
+    """What differs between a record's identity and today's, leaf by leaf."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            yield from _leaf_differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        what, text = path.split(".")[0], f"{path} was {before!r}, is {now!r}"
+        if what == "table":
+            yield Finding("labels", "names, pairing or labels of the dataset's table are others")
+        elif what == "images":
+            yield Finding("pictures", "the content of its images is another")
+        else:
+            yield Finding(what, "the protocol gives other parts" if what == "split" else text)
 
 
 def own_contradictions(folder: Path, record: Record) -> list[Finding]:
@@ -178,44 +198,23 @@ def own_contradictions(folder: Path, record: Record) -> list[Finding]:
     return findings
 
 
-def _identity_differences(before: Any, now: Any, path: str = "") -> list[tuple[str, str]]:
-    """(what, text) for each leaf that differs between a record's identity and today's."""
-    now = json.loads(json.dumps(now))
-    if isinstance(before, dict) and isinstance(now, dict):
-        return [
-            d for k in {**before, **now} for d in _identity_differences(before.get(k), now.get(k), f"{path}.{k}" if path else k)
-        ]
-    if before == now:
-        return []
-    room = path.split(".")[0]
-    words = {"table": "labels", "weights": "weights", "card": "card", "code": "code", "images": "pictures", "split": "split"}
-    texts = {"table": "names, pairing or labels of the dataset's table are others", "split": "the protocol gives other parts"}
-    texts["images"] = "the content of its images is another"
-    return [(words.get(room, room), texts.get(room, f"{path} was {before!r}, is {now!r}"))]
-
-
-def _training_findings(record: Record, plan: Plan) -> list[Finding]:
-    known = record.hashes.training_pictures_by_reference
-    if not known:
-        return []
-    now = training_images(plan)
-    changed = [reference for reference, digest in now.items() if digest != known.get(reference)]
-    return [Finding("pictures", f"training images of {len(changed)} references are others: {listed(changed)}")] if changed else []
-
-
-def _again(folder: Path, record: Record, plan: Plan, sample: int | None, *, train: bool) -> tuple[int, list[Finding], list[str]]:
+def _again(folder: Path, record: Record, plan: Plan, sample: int | None, *, train: bool) -> VerificationResult:
     scores = {n: s for n, s, _ in ScoreFile(folder).read()}
+    measured = _measured(record, plan, scores)
     if plan.request.scores or not has_images(plan.data.table):
-        return len(scores), _measured(record, plan, scores) + _files_findings(plan, scores), []
+        # Whether an ensemble of score files gives the record's scores again; those of one file are what they are.
+        names = [] if plan.request.scores else list(scores)
+        fresh = models.build(plan.card, plan.found, plan.request.seed).of_names(names) if names else []
+        changed = [name for name, now in zip(names, fresh, strict=True) if now != scores[name]]
+        text = f"{len(changed)} of {len(scores)} scores do not repeat: {listed(changed, 5)}"
+        return VerificationResult(folder, len(scores), (*measured, *([Finding("scores", text)] if changed else [])), ())
+    remarks: list[str] = []
     kept = folder / WEIGHTS
     if not record.training or kept.is_file():
-        results, now = scored_again(record, plan, kept, sample)
-        # Who trained the weights that are here changes nothing in what they score.
-        before, now = ({k: v for k, v in c.items() if k != "training"} for c in (record.conditions, now))
-        fresh, exact = {r.name: r.score for r in results}, now == before
+        results, remarks = scored_again(record, plan, kept, sample)
+        fresh = {r.name: r.score for r in results}
         pictures = [(r.name, r.distorted, r.reference) for r in results]
-        findings = score_findings(scores, fresh, exact=exact)
-        remarks = [] if exact else [f"other conditions: {conditions.difference(before, now)}"]
+        findings = score_findings(scores, fresh, exact=not remarks)
     elif train:
         _log.info(f"the record keeps no weights: training it again (it took {record.training.seconds or 0:.0f} s)")
         again = execute(plan)
@@ -225,26 +224,29 @@ def _again(folder: Path, record: Record, plan: Plan, sample: int | None, *, trai
     else:
         fresh, findings = {}, []
         pictures = hashed_images(plan, *SCORED_PARTS)
-        remarks = ["its trained weights are not here, and it was not trained again: the scores themselves are not checked"]
-    findings = _picture_findings(folder, record, plan, pictures) + findings + _measured(record, plan, scores)
-    return len(fresh), findings, remarks
+        remarks = [NOT_TRAINED]
+    findings = _picture_findings(folder, record, plan, pictures) + findings + measured
+    return VerificationResult(folder, len(fresh), tuple(findings), tuple(remarks))
 
 
-def scored_again(record: Record, plan: Plan, kept: Path, sample: int | None) -> tuple[list[Scored], dict[str, Any]]:
-    """The results of scoring with the weights at hand, and the conditions of that."""
+def scored_again(record: Record, plan: Plan, kept: Path, sample: int | None) -> tuple[list[Scored], list[str]]:
+    """The results of scoring with the weights at hand, and a remark where that was under other conditions."""
     found = ResolvedWeights({}, kept, {}, (), False) if record.training else plan.found
     model = models.build(plan.card, found, plan.request.seed)
     with ExitStack() as stack:
         workers = stack.enter_context(workers_of(plan, model))
         device = devices.choose("cpu" if workers else plan.request.device, model)
-        now = conditions_of(plan, model, device, workers)
+        # Who trained the weights that are here changes nothing in what they score.
+        each = (record.conditions, conditions_of(plan, model, device, workers))
+        before, now = ({k: v for k, v in one.items() if k != "training"} for one in each)
         move(model, device)
         scorer = stack.enter_context(scorer_of(plan, model, device, workers, found))
         chunks = scorer.chunks(pairs_of(plan.rows(*SCORED_PARTS)))
         if sample is not None:
             images = sum(map(len, chunks))
             chunks = chunks[:: max(1, images // sample)]
-        return [r for _, results in scorer.each(dict(enumerate(chunks))) for r in results], now
+        results = [r for _, results in scorer.each(dict(enumerate(chunks))) for r in results]
+        return results, [f"other conditions: {conditions.difference(before, now)}"] if now != before else []
 
 
 def trained_findings(
@@ -271,15 +273,6 @@ def trained_findings(
     return [Finding("scores", f"a new training does not give the figures: {text}") for text in outside], [remark]
 
 
-def _files_findings(plan: Plan, scores: Mapping[str, float]) -> list[Finding]:
-    """Whether an ensemble of score files gives the record's scores again."""
-    if plan.request.scores:
-        return []
-    fresh = models.build(plan.card, plan.found, plan.request.seed).of_names(list(scores))
-    changed = [name for name, now in zip(scores, fresh, strict=True) if now != scores[name]]
-    return [Finding("scores", f"{len(changed)} of {len(scores)} scores do not repeat: {listed(changed, 5)}")] if changed else []
-
-
 def _picture_findings(folder: Path, record: Record, plan: Plan, pictures: Sequence[tuple[str, str, str]]) -> list[Finding]:
     before = {row[0]: row for row in ScoreFile(folder).picture_hashes()}
     if before:
@@ -301,26 +294,25 @@ def score_findings(before: Mapping[str, float], now: Mapping[str, float], *, exa
         return []
     worst = max(gaps.values())
     limit = "bit for bit" if exact else f"within {allowed:g}"
-    return [
-        Finding(
-            "scores", f"{len(changed)} of {len(now)} scores do not repeat {limit}; by up to {worst:.3g}: {listed(changed, 5)}"
-        )
-    ]
+    text = f"{len(changed)} of {len(now)} scores do not repeat {limit}; by up to {worst:.3g}: {listed(changed, 5)}"
+    return [Finding("scores", text)]
 
 
 def _measured(record: Record, plan: Plan, scores: Mapping[str, float]) -> list[Finding]:
     """Whether the record's figures are those of its scores and the dataset's labels."""
     tested = [(name, scores[name]) for name in plan.rows("test")["name"] if name in scores]
-    figures = measure(plan.card, plan.data, tested)
-    before = record.test or Figures(n=None)
-    now = figures.json() if figures else {}
-    wrong = [k for k in ("n", "srcc", "plcc", "krcc") if not close(getattr(before, k), now.get(k))]
-    return [Finding("metrics", f"the record's {listed(wrong)} are not those of its scores and labels")] if wrong else []
+    found = measure(plan.card, plan.data, tested)
+    return figure_findings("", record.test or Figures(n=None), found.json() if found else {})
 
 
-def close(a: float | None, b: float | None) -> bool:
-    """Whether two figures are the same but for the arithmetic's last digits."""
-    return a == b or (a is not None and b is not None and abs(a - b) <= 1e-9)
+def figure_findings(place: str, before: Figures, now: Mapping[str, Any]) -> list[Finding]:
+    """Whether a record's figures, of `place`, are the computed ones but for the arithmetic's last digits."""
+    wrong = []
+    for name in ("n", "srcc", "plcc", "krcc"):
+        a, b = getattr(before, name), now.get(name)
+        if a != b and (a is None or b is None or abs(a - b) > _SAME):
+            wrong.append(name)
+    return [Finding("metrics", f"{place}the record's {listed(wrong)} are not those of its scores and labels")] if wrong else []
 
 
 def text(verdict: VerificationResult) -> str:
@@ -328,9 +320,6 @@ def text(verdict: VerificationResult) -> str:
     lines = [f"{f.what}: {f.text}" for f in verdict.findings]
     state = "repeats" if verdict.ok else "does not repeat"
     return "\n".join([*lines, *verdict.remarks, f"{verdict.folder} {state} ({verdict.checked} images scored again)"])
-
-
-_SAME = 1e-9
 
 
 def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequence[str] = ()) -> list[str]:
@@ -344,22 +333,26 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
     record = read_record(folder)
     if record is None:
         raise RunError(f"{folder}: no record.json there")
-    if isinstance(record, RepeatsRecord):
-        from harness.engine.verify_repeats import measure_repeats_again
-
-        return measure_repeats_again(folder, record, root, cards)
     fields = request_of(folder, record, cards)
     asked = Request(**fields, root=root, cards=tuple(cards), mlflow_uri="off", offline=True)
-    plan = make_plan(asked, look=False)
-    problems = [*own_contradictions(folder, record), *identity_differences(record, plan)]
+    if isinstance(record, RepeatsRecord):
+        from harness.engine.verify_repeats import plans_of, split_findings
+
+        plans = plans_of(asked, record, look=False)
+        others = split_findings(record, plans)
+    else:
+        plans, others = [make_plan(asked, look=False)], []
+    problems = [*own_contradictions(folder, record), *identity_differences(record, plans[0]), *others]
     if problems:
         raise RunError("\n".join(f"{folder}: {problem.what}: {problem.text}" for problem in problems))
     scores = ScoreFile(folder).read()
-    fresh = figures(plan, scores)
-    again = with_figures(record, fresh)
-    changed = list(changes(record.to_json()["metrics"], again.to_json()["metrics"]))
-    now = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "libraries": libraries()}
-    again.measured_again = now
+    if isinstance(record, RepeatsRecord):
+        again = with_figures(record, repeats_figures(plans, scores, [repeat.run for repeat in record.repeats]))
+    else:
+        again = with_figures(record, figures(plans[0], scores))
+    before, now = ({"repeats": d.get("repeats"), **d["metrics"]} for d in (record.to_json(), again.to_json()))
+    changed = list(changes(before, now))
+    again.measured_again = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "libraries": libraries()}
     write_json(folder / "record.json", again.to_json())
     return changed
 

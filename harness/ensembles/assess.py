@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -80,7 +79,7 @@ class Row:
             return "not significant"
         return "gain" if gain.difference > 0 else "loss"
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """One object of `harness ensemble --json`."""
         figures = self.figures.json()
         versus = {
@@ -120,11 +119,9 @@ def rescaled_member(source: int, images: Images, held_out: Sequence[Ints], outsi
     known = []
     for kind in _RESCALINGS:
         blend = _alone(kind, source, images.scores, images.labels)
-        if held_out:
-            blends = [_alone(kind, source, images.scores[:, rows], images.labels[rows]) for rows in outside]
-            known.append(RescaledMember(blend, out_of_fold(blends, held_out, images.scores)))
-        else:
-            known.append(RescaledMember(blend, scored(blend, images.scores)))
+        blends = [_alone(kind, source, images.scores[:, rows], images.labels[rows]) for rows in outside if held_out]
+        fitting = out_of_fold(blends, held_out, images.scores) if held_out else scored(blend, images.scores)
+        known.append(RescaledMember(blend, fitting))
     return max(known, key=lambda found: _or_lowest(pearson(found.fitting.values, images.labels)))
 
 
@@ -135,9 +132,10 @@ def _or_lowest(value: float) -> float:
 def _alone(kind: str, source: int, scores: Floats, labels: Floats) -> Blend:
     if kind == "sum":
         found = least_squares(Fits(scores, labels), [source], score_scaling.KINDS)
-        return found.calibrated(scores, labels)
-    fitted = score_scaling.fit(kind, scores[source], labels) or Scaling("raw")
-    return Blend((source,), (fitted,), (1.0,)).calibrated(scores, labels)
+    else:
+        fitted = score_scaling.fit(kind, scores[source], labels) or Scaling("raw")
+        found = Blend((source,), (fitted,), (1.0,))
+    return found.calibrated(scores, labels)
 
 
 def baseline(images: Images, source: int, scaled: Scored) -> Baseline:
@@ -169,22 +167,21 @@ def scored(blend: Blend, scores: Floats) -> Scored:
 
 
 def _order(blends: Sequence[Blend], values: Floats, scores: Floats) -> Floats:
+    """Of rising rescalings of one member its own scores, else `values`."""
     sources = {blend.sources for blend in blends}
     source = next(iter(sources))
-    one = len(sources) == 1 and len(source) == 1
-    return scores[source[0]] if one and all(_rises(blend) for blend in blends) else values
-
-
-def _rises(blend: Blend) -> bool:
-    (scale,), (weight,) = blend.scalings, blend.weights
-    for part, share in score_scaling.weighted(scale):
-        slope = 1.0
-        if part.kind == "logistic":
-            high, low, _, width = part.parameters
-            slope = (high - low) / width
-        if not weight * share * slope > 0:
-            return False
-    return True
+    if len(sources) > 1 or len(source) > 1:
+        return values
+    for blend in blends:
+        for part, share in score_scaling.weighted(blend.scalings[0]):
+            slope = 1.0
+            if part.kind == "logistic":
+                high, low, _, width = part.parameters
+                slope = (high - low) / width
+            if not blend.weights[0] * share * slope > 0:
+                return values
+    own: Floats = scores[source[0]]
+    return own
 
 
 def assess(images: Images, names: Sequence[str], blended: Mapping[str, Scored], base: Baseline) -> list[Row]:
@@ -205,17 +202,27 @@ def gains(images: Images, blended: Mapping[str, Scored], base: Baseline) -> dict
     """By method and figure: the gain over the baseline, paired by reference; none where there is one reference."""
     if len(set(images.references)) < 2:
         return {method: {} for method in blended}
-    tests: dict[str, dict[str, Difference]] = {}
-    for method, own in blended.items():
-        tests[method] = {}
-        for others in ({f for f in GAINS if f in base.rescaled}, {f for f in GAINS if f not in base.rescaled}):
-            if others:
-                other = base.of(next(iter(others)), images)
-                orders = (own.order, other.order)
+    tests: dict[str, dict[str, Difference]] = {method: {} for method in blended}
+    for others in ({f for f in GAINS if f in base.rescaled}, {f for f in GAINS if f not in base.rescaled}):
+        if others:
+            other = base.of(next(iter(others)), images)
+            for method, own in blended.items():
                 on = (own.values, other.values, images.labels, images.references)
-                found = compare(*on, top=0, orders=orders, statistics=GAINS).differences
+                found = compare(*on, top=0, orders=(own.order, other.order), statistics=GAINS).differences
                 tests[method] |= {figure: found[figure] for figure in others}
     return tests
+
+
+def simpler(blended: Mapping[str, Scored], labels: Floats, references: Sequence[str], name: Objective) -> tuple[str, str]:
+    """`searched`, or `least-squares` and why, where the search gains nothing significant beyond it out of fold."""
+    compared = compare(blended["searched"].values, blended["least-squares"].values, labels, references, top=0)
+    gain = compared.differences[name]
+    if gain.difference is not None and gain.difference > 0 and gain.p_value is not None and gain.p_value <= LEVEL:
+        return "searched", ""
+    size = "not defined" if gain.difference is None else f"{gain.difference:+.4f}"
+    p = "" if gain.p_value is None else f", p = {gain.p_value:.3f}"
+    why = f"the search gains nothing over least squares out of fold ({name} {size}{p}): the card has least squares"
+    return "least-squares", why
 
 
 def _row(
@@ -229,21 +236,17 @@ def _row(
 ) -> Row:
     figures = agreement(own.values, images.labels, images.references)
     if own.order is not own.values:
-        figures = _with_order(figures, agreement(own.order, images.labels, images.references))
+        # What depends on ranks alone is that of the order.
+        ordered = agreement(own.order, images.labels, images.references)
+        main = None if ordered.srcc is None or figures.plcc is None else ordered.srcc + figures.plcc
+        ci = {**figures.ci, "srcc": ordered.ci["srcc"], "krcc": ordered.ci["krcc"], "main": None}
+        ranked = ordered.left_out.figures.get("srcc") if ordered.left_out else None
+        plain = figures.left_out.figures.get("plcc") if figures.left_out else None
+        if main is not None and ranked is not None and plain is not None:
+            ci["main"] = fisher_interval(main, np.add(ranked, plain), figures.confidence, reach=2.0)
+        srcc, krcc, within = ordered.srcc, ordered.krcc, ordered.srcc_within
+        figures = replace(figures, srcc=srcc, krcc=krcc, srcc_within=within, main=main, ci=ci, left_out=None)
     return Row(images.dataset, images.part, name, kind, figures, versus or {}, p_holm or {}, rescaled)
-
-
-def _with_order(figures: Agreement, ordered: Agreement) -> Agreement:
-    """`figures` with what depends on ranks alone from `ordered`."""
-    main = None if ordered.srcc is None or figures.plcc is None else ordered.srcc + figures.plcc
-    ci = {**figures.ci, "srcc": ordered.ci["srcc"], "krcc": ordered.ci["krcc"], "main": None}
-    ranked = ordered.left_out.figures.get("srcc") if ordered.left_out else None
-    plain = figures.left_out.figures.get("plcc") if figures.left_out else None
-    if main is not None and ranked is not None and plain is not None:
-        ci["main"] = fisher_interval(main, np.add(ranked, plain), figures.confidence, reach=2.0)
-    return replace(
-        figures, srcc=ordered.srcc, krcc=ordered.krcc, srcc_within=ordered.srcc_within, main=main, ci=ci, left_out=None
-    )
 
 
 def corrected(tests: Mapping[str, Mapping[str, Difference]], method: str) -> dict[str, float]:

@@ -11,27 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.engine.distributed.allocation import divide
-from harness.engine.distributed.session import Session, cores, kept, session
+from harness.engine.distributed.session import cores, kept, session
 from harness.engine.distributed.workers import node_facts
 from harness.engine.request import Request
 from harness.ensembles import card, sparsity, tables
-from harness.ensembles.assess import (
-    LEVEL,
-    METHODS,
-    Row,
-    Scored,
-    assess,
-    baseline,
-    best_member,
-    out_of_fold,
-    rescaled_member,
-    scored,
-)  # fmt: skip
+from harness.ensembles.assess import METHODS, Row, assess, baseline, best_member, out_of_fold, rescaled_member, scored, simpler
 from harness.ensembles.blends import Blend
 from harness.ensembles.chains import Sample, folds, planned, sample
 from harness.ensembles.members import Gathered, fitting_hash, gather
 from harness.ensembles.objective import Objective
-from harness.ensembles.tune_session import meanwhile
 from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
 from harness.results import processes
@@ -39,8 +27,8 @@ from harness.results.mlflow_figures import FamilyRun
 from harness.results.mlflow_mirror import Tracker
 from harness.results.run_folder import folder_of, locked
 from harness.runtime.errors import UsageError, listed
-from harness.statistics.comparison import compare
-from harness.statistics.correlations import Floats, Ints
+from harness.runtime.threads import meanwhile
+from harness.statistics.correlations import Ints
 
 if TYPE_CHECKING:
     from harness.ensembles.search import SearchResult
@@ -87,7 +75,7 @@ class Ensemble:
     """The blend that became the card: the simpler one where the search brought nothing beyond it."""
     sizes: list[sparsity.Size]
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """The document of `harness ensemble --json`."""
         return {
             "card": str(self.card),
@@ -114,25 +102,41 @@ def ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) ->
         UsageError: What is asked cannot be served; told before any work.
         RunError: A member's run or the search failed; what was finished is kept.
     """
-    _refuse(words, request, wanted)
+    problems = []
+    if twice := [word for word in dict.fromkeys(words) if words.count(word) > 1]:
+        problems.append(f"members given twice: {listed(twice)}")
+    for option, count in (("--concurrency", wanted.concurrency or 0), ("--workers", request.workers)):
+        if count > cores() and not request.ray:
+            problems.append(f"{option} {count}: there are {cores()} cores")
+    if wanted.trials < 1:
+        problems.append("--trials: at least one")
+    if unknown := [k for k in wanted.scalings if k not in KINDS]:
+        problems.append(f"--scalings {','.join(unknown)}: there are {', '.join(KINDS)}")
+    if wanted.method not in METHODS:
+        problems.append(f"--method {wanted.method}: there are {', '.join(METHODS)}")
+    if problems:
+        raise UsageError("\n".join(problems))
     if not request.ray:
         return _ensemble(words, request, wanted)
     # One connection serves the members' runs and the search, and what the cluster cannot do is told first.
     with kept(), session(request.ray) as found:
-        _refuse_cluster(found, request, wanted)
+        divide(found.nodes(), found.described(), request.workers, request.device)
+        if wanted.concurrency is not None and wanted.concurrency > sum(node.cpus for node in found.nodes()):
+            raise UsageError(f"--concurrency {wanted.concurrency}: there is {found.described()}")
+        node_facts(found)
         return _ensemble(words, request, wanted)
 
 
 def _ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) -> Ensemble:
     gathered = gather(words, request, test_on=wanted.test_on, crops=wanted.crops, lower=wanted.lower)
-    card.refuse(wanted.out, gathered)
+    card.refuse_place(wanted.out, {s.name: s.facts["class"] for s in gathered.sources if "class" in s.facts})
     names = [source.name for source in gathered.sources]
     images = gathered.fitting
     held_out = folds(images.references, request.seed)
     _remark(gathered)
 
     # Scalings and closed forms are fitted while Ray starts.
-    given = meanwhile(lambda: _samples(gathered, held_out, wanted))
+    given = meanwhile(lambda: _samples(gathered, held_out, wanted)).result
     found, folder = _search(gathered, given, request, wanted)
     samples = given()
     blends = {**samples[0].simple, "searched": found.blends[0].calibrated(images.scores, images.labels)}
@@ -144,12 +148,15 @@ def _ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) -
     rows = []
     method, why = wanted.method, ""
     if held_out:
-        blended = {
-            method: out_of_fold(_of_folds(method, samples, found, gathered, held_out), held_out, images.scores)
-            for method in METHODS
-        }
+        # The methods' blends of each fold, in the labels' units, so that folds can be put together.
+        folded = {m: [s.simple[m] for s in samples[1:]] for m in METHODS if m != "searched"}
+        folded["searched"] = [
+            blend.calibrated(images.scores[:, rows], images.labels[rows])
+            for blend, rows in zip(found.blends[1:], _outside(held_out), strict=True)
+        ]
+        blended = {m: out_of_fold(folded[m], held_out, images.scores) for m in METHODS}
         if method == "searched":
-            method, why = _simpler(blended, images.labels, images.references, wanted.objective)
+            method, why = simpler(blended, images.labels, images.references, wanted.objective)
         rows += assess(images, names, blended, base)
     for tested in gathered.tests:
         blended = {method: scored(blends[method], tested.scores) for method in METHODS}
@@ -174,32 +181,16 @@ def _ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) -
     return made
 
 
-def _simpler(blended: Mapping[str, Scored], labels: Floats, references: Sequence[str], name: Objective) -> tuple[str, str]:
-    """`searched`, or `least-squares` and why, where the search gains nothing significant beyond it out of fold."""
-    compared = compare(blended["searched"].values, blended["least-squares"].values, labels, references, top=0)
-    gain = compared.differences[name]
-    if gain.difference is not None and gain.difference > 0 and gain.p_value is not None and gain.p_value <= LEVEL:
-        return "searched", ""
-    size = "not defined" if gain.difference is None else f"{gain.difference:+.4f}"
-    p = "" if gain.p_value is None else f", p = {gain.p_value:.3f}"
-    return (
-        "least-squares",
-        f"the search gains nothing over least squares out of fold ({name} {size}{p}): the card has least squares",
-    )
-
-
-def _mirror(
-    made: Ensemble, facts: Mapping[str, Any], gathered: Gathered, files: Sequence[Path], request: Request
-) -> None:  # fmt: skip
+def _mirror(made: Ensemble, facts: Mapping[str, Any], gathered: Gathered, files: Sequence[Path], request: Request) -> None:
     """MLflow: a run for the ensemble with the figures of the blend in its card, and one below it for each of the four."""
-    figures: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
+    figures: dict[str, dict[str, Mapping[str, Any]]] = {method: {} for method in METHODS}
     for row in made.rows:
         if row.kind == "blend":
             part = row.part if row.dataset == made.rows[0].dataset else f"{row.dataset}.{row.part}"
             figures[row.member][part] = row.figures.json()
     children = []
     for method in METHODS:
-        blend, shown = made.blends[method], dict[str, Any]()
+        blend, shown = made.blends[method], dict[str, str | float]()
         for source, scaling, weight in zip(blend.sources, blend.scalings, blend.weights, strict=True):
             name = gathered.sources[source].name
             crops = gathered.sources[source].facts.get("protocol", {}).get("crops", "")
@@ -231,31 +222,6 @@ def command(words: Sequence[str], request: Request, wanted: EnsembleRequest) -> 
     return [*line, "--out", wanted.out]
 
 
-def _refuse_cluster(found: Session, request: Request, wanted: EnsembleRequest) -> None:
-    """Raise UsageError for what is asked of a cluster that has not so much, or whose nodes have other versions."""
-    divide(found.nodes(), found.described(), request.workers, request.device)
-    if wanted.concurrency is not None and wanted.concurrency > sum(node.cpus for node in found.nodes()):
-        raise UsageError(f"--concurrency {wanted.concurrency}: there is {found.described()}")
-    node_facts(found)
-
-
-def _refuse(words: Sequence[str], request: Request, wanted: EnsembleRequest) -> None:
-    problems = []
-    if twice := [word for word in dict.fromkeys(words) if words.count(word) > 1]:
-        problems.append(f"members given twice: {listed(twice)}")
-    for option, count in (("--concurrency", wanted.concurrency or 0), ("--workers", request.workers)):
-        if count > cores() and not request.ray:
-            problems.append(f"{option} {count}: there are {cores()} cores")
-    if wanted.trials < 1:
-        problems.append("--trials: at least one")
-    if unknown := [k for k in wanted.scalings if k not in KINDS]:
-        problems.append(f"--scalings {','.join(unknown)}: there are {', '.join(KINDS)}")
-    if wanted.method not in METHODS:
-        problems.append(f"--method {wanted.method}: there are {', '.join(METHODS)}")
-    if problems:
-        raise UsageError("\n".join(problems))
-
-
 def _remark(gathered: Gathered) -> None:
     images = gathered.fitting
     if not images.names:
@@ -272,26 +238,15 @@ def _remark(gathered: Gathered) -> None:
 
 def _samples(gathered: Gathered, held_out: Sequence[Ints], wanted: EnsembleRequest) -> list[Sample]:
     """All fitting images, and for each fold those outside it."""
-    images = gathered.fitting
-    everything = np.arange(len(images.names))
+    images, members, kinds = gathered.fitting, gathered.member_of, wanted.scalings
     return [
-        sample(
-            images.scores[:, rows],
-            images.labels[rows],
-            gathered.member_of,
-            wanted.scalings,
-            wanted.objective,
-            one_scaling=wanted.one_scaling,
-        )
-        for rows in (everything, *_outside(held_out))
+        sample(images.scores[:, rows], images.labels[rows], members, kinds, wanted.objective, one_scaling=wanted.one_scaling)
+        for rows in (np.arange(len(images.names)), *_outside(held_out))
     ]
 
 
 def _search(
-    gathered: Gathered,
-    given: Callable[[], list[Sample]],
-    request: Request,
-    wanted: EnsembleRequest,
+    gathered: Gathered, given: Callable[[], list[Sample]], request: Request, wanted: EnsembleRequest
 ) -> tuple[SearchResult, Path]:
     """The search's outcome, found finished or taken up in the folder that its content names."""
     from harness.ensembles.search import search  # with Ray Tune, which takes a second
@@ -307,27 +262,11 @@ def _search(
         "one_scaling": wanted.one_scaling,
     }
     folder = folder_of(request.runs, gathered.fitting.dataset, "ensembles", sha256_json(identity)[:16])
-    plan = planned(wanted.trials)
+    plan, concurrency = planned(wanted.trials), wanted.concurrency or request.workers or None
     with locked(folder):
         processes.end_leftovers(folder)
-        found = search(
-            given, plan, request.seed, wanted.objective, folder, address=request.ray,
-            concurrency=wanted.concurrency or request.workers or None,
-        )  # fmt: skip
+        found = search(given, plan, request.seed, wanted.objective, folder, address=request.ray, concurrency=concurrency)
     return found, folder
-
-
-def _of_folds(
-    method: str, samples: Sequence[Sample], found: SearchResult, gathered: Gathered, held_out: Sequence[Ints]
-) -> list[Blend]:
-    """The method's blend of each fold, in the labels' units, so that folds can be put together."""
-    if method != "searched":
-        return [s.simple[method] for s in samples[1:]]
-    images = gathered.fitting
-    return [
-        blend.calibrated(images.scores[:, rows], images.labels[rows])
-        for blend, rows in zip(found.blends[1:], _outside(held_out), strict=True)
-    ]
 
 
 def _outside(held_out: Sequence[Ints]) -> list[Ints]:

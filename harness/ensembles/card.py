@@ -20,11 +20,6 @@ from harness.runtime.errors import RunError, UsageError
 CLASS = "harness.models.ensemble:Ensemble"
 
 
-def refuse(path: str | Path, gathered: Gathered) -> None:
-    """Raise UsageError for a place where the ensemble's card could not be used: before anything is searched."""
-    refuse_place(path, {s.name: s.facts["class"] for s in gathered.sources if "class" in s.facts})
-
-
 def refuse_place(path: str | Path, classes: Mapping[str, str]) -> None:
     """Raise UsageError where a card at `path` would not find the `classes` of the models that it names."""
     path = Path(path)
@@ -51,7 +46,7 @@ def write(path: str | Path, blend: Blend, gathered: Gathered, facts: Mapping[str
         raise RunError(f"{path}: was not written")
 
 
-def table(path: Path, blend: Blend, gathered: Gathered, facts: Mapping[str, Any]) -> dict[str, Any]:
+def table(path: Path, blend: Blend, gathered: Gathered, facts: Mapping[str, Any]) -> dict[str, object]:
     """The card as the table that its TOML holds."""
     used = [gathered.sources[s] for s in blend.sources]
     models = [source for source in used if source.card]
@@ -91,17 +86,17 @@ def table(path: Path, blend: Blend, gathered: Gathered, facts: Mapping[str, Any]
     }
 
 
-def _member(source: Source, scaling: Mapping[str, Any], weight: float) -> dict[str, Any]:
+def _member(source: Source, scaling: Mapping[str, Any], weight: float) -> dict[str, object]:
     facts = {k: v for k, v in source.facts.items() if v not in (None, "", [])}
-    nested: dict[str, Any] = {k: facts.pop(k) for k in ("model", "protocol", "program") if k in facts}
+    nested: dict[str, object] = {k: facts.pop(k) for k in ("model", "protocol", "program") if k in facts}
     own = {"name": source.name, "higher_is_better": source.higher_is_better, "weight": weight, **facts}
     return {**own, **nested, "scaling": scaling}
 
 
-def _weights(source: Source, card: Path) -> list[dict[str, Any]]:
+def _weights(source: Source, card: Path) -> list[dict[str, object]]:
     entries = []
     for part, facts, path in source.files:
-        entry: dict[str, Any] = {"name": f"{source.name}/{part}", **facts}
+        entry: dict[str, object] = {"name": f"{source.name}/{part}", **facts}
         if path is not None:
             # Relative, so that a folder of cards and runs can be moved whole and says nothing about this machine.
             entry["sources"] = [f"beside:{Path(os.path.relpath(path.resolve(), card.resolve().parent)).as_posix()}"]

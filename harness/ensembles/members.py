@@ -15,7 +15,6 @@ import numpy as np
 from harness import datasets
 from harness.cards.overrides import apply_set
 from harness.cards.program import program_table
-from harness.cards.schema import ModelCard
 from harness.datasets import Dataset, splits
 from harness.datasets.completeness import missing
 from harness.datasets.overlap import independent_rows
@@ -111,12 +110,7 @@ class Gathered:
 
 
 def gather(
-    words: Sequence[str],
-    wanted: Request,
-    *,
-    test_on: Sequence[str] = (),
-    crops: Sequence[str] = (),
-    lower: Sequence[str] = (),
+    words: Sequence[str], wanted: Request, *, test_on: Sequence[str] = (), crops: Sequence[str] = (), lower: Sequence[str] = ()
 ) -> Gathered:
     """The scores of members `words` on `wanted.dataset` and on the datasets of `test_on`.
 
@@ -129,12 +123,13 @@ def gather(
     data = datasets.load_dataset(wanted.dataset, wanted.root, cards=wanted.cards)
     name, protocol = data.protocol(wanted.protocol)
     wanted = replace(wanted, protocol=name, repeat=0)
-    first = (
-        f"{data.name}: fitted on the validation part and tested on the test part of the first of {protocol.repeats} splits of "
-        f"{name}: an ensemble is one set of weights, and the other splits test images that it was fitted on"
-    )
+    notes = []
     if protocol.repeats > 1:
-        _log.info(first)
+        notes.append(
+            f"{data.name}: fitted on the validation part and tested on the test part of the first of {protocol.repeats} splits "
+            f"of {name}: an ensemble is one set of weights, and the other splits test images that it was fitted on"
+        )
+        _log.info(notes[0])
     parts = splits.split(data.table, protocol, seed=wanted.seed)
     whole = not (parts == "validation").any()
     others = [datasets.load_dataset(other, cards=wanted.cards) for other in test_on]
@@ -144,25 +139,18 @@ def gather(
     tests = [] if whole else [_images(data, data.table[parts == "test"], "test", sources)]
     seen = parts.where(parts != "test", "train") if whole else parts
     tests += [_elsewhere(data, seen, other, sources, wanted) for other in others]
-    lacking = [(data.name, missing(data.card, data.table, name))]
-    lacking += [(other.name, missing(other.card, other.table, other.protocol()[0])) for other in others]
-    notes = tuple(f"{dataset}: incomplete: {what}" for dataset, what in lacking if what)
-    notes = (first, *notes) if protocol.repeats > 1 else notes
-    return Gathered(sources, fitting, [t for t in tests if t.names], name, splits.split_hash(data.table, parts), whole, notes)
+    for one, under in [(data, name), *((other, other.protocol()[0]) for other in others)]:
+        if what := missing(one.card, one.table, under):
+            notes.append(f"{one.name}: incomplete: {what}")
+    tests, split = [tested for tested in tests if tested.names], splits.split_hash(data.table, parts)
+    return Gathered(sources, fitting, tests, name, split, whole, tuple(notes))
 
 
 class _Members:
     """Turns words into sources on one dataset."""
 
-    def __init__(
-        self,
-        data: Dataset,
-        parts: pd.Series,
-        wanted: Request,
-        crops: Sequence[str],
-        lower: Sequence[str],
-    ) -> None:
-        self.data, self.parts, self.wanted, self.crops, self.lower = data, parts, wanted, list(crops), set(lower)
+    def __init__(self, data: Dataset, parts: pd.Series, wanted: Request, crops: Sequence[str], lower: Sequence[str]) -> None:
+        self.data, self.wanted, self.crops, self.lower = data, wanted, list(crops), set(lower)
         self.split = splits.split_hash(data.table, parts)
 
     def all(self, words: Sequence[str]) -> list[Source]:
@@ -173,10 +161,26 @@ class _Members:
                 planned.append((word, self._planned(word)))
             except UsageError as error:
                 problems.append(str(error))
-        stems = {Path(word).stem for word, plan in planned if isinstance(plan, Path)}
-        unknown = sorted(self.lower - {word for word, plan in planned if isinstance(plan, Path)} - stems)
+        files = {word for word, plan in planned if isinstance(plan, Path)}
+        unknown = sorted(self.lower - files - {Path(word).stem for word in files})
         problems += [f"--lower-is-better {listed(unknown)}: no such file of scores among the members"] if unknown else []
-        problems += self._twice(planned) + self._wrong_crops(planned)
+        # One member may be named twice, such as a model and its own run's folder.
+        first: dict[Path, str] = {}
+        for word, plan in planned:
+            place = (plan if isinstance(plan, Path) else plan.folder).resolve()
+            if place in first:
+                problems.append(f"members given twice: {first[place]} and {word} are the same")
+            first.setdefault(place, word)
+        cards = [t.card if isinstance(t, Plan) else t.record.cards.model for _, t in planned if not isinstance(t, Path)]
+        if planned and all(card.protocol.crops == "whole" for card in cards):
+            lines = [f"--crops {','.join(self.crops)}: no member takes crops: {listed([word for word, _ in planned])}"]
+            problems += lines if self.crops else []
+        elif planned:
+            for name in self.crops:
+                try:
+                    check(name)
+                except UsageError as error:
+                    problems.append(f"--crops {name}: {error}")
         if problems:
             raise UsageError("\n".join(problems))
         names: list[str] = []
@@ -189,33 +193,6 @@ class _Members:
             sources += [replace(s, name=s.name.replace(base, f"{base}-{count + 1}", 1)) if count else s for s in found]
         return sources
 
-    @staticmethod
-    def _twice(planned: Sequence[tuple[str, Plan | Outcome | Path]]) -> list[str]:
-        """What is wrong with members that are one under two names, such as a model and its own run's folder."""
-        first: dict[Path, str] = {}
-        problems = []
-        for word, plan in planned:
-            place = (plan if isinstance(plan, Path) else plan.folder).resolve()
-            if place in first:
-                problems.append(f"members given twice: {first[place]} and {word} are the same")
-            first.setdefault(place, word)
-        return problems
-
-    def _wrong_crops(self, planned: Sequence[tuple[str, Plan | Outcome | Path]]) -> list[str]:
-        """What is wrong with the asked croppings: unknown ones, and any where no member takes crops."""
-        cards = [t.card if isinstance(t, Plan) else t.record.cards.model for _, t in planned if not isinstance(t, Path)]
-        if not self.crops or not planned:
-            return []
-        if all(card.protocol.crops == "whole" for card in cards):
-            return [f"--crops {','.join(self.crops)}: no member takes crops: {listed([word for word, _ in planned])}"]
-        problems = []
-        for name in self.crops:
-            try:
-                check(name)
-            except UsageError as error:
-                problems.append(f"--crops {name}: {error}")
-        return problems
-
     def _planned(self, word: str) -> Plan | Outcome | Path:
         path = Path(word)
         if datasets.is_table(word):
@@ -225,7 +202,15 @@ class _Members:
         record = read_record(path)
         assert record is not None
         if isinstance(record, RepeatsRecord):
-            path, record = self._first_split(path, record)
+            # The run of the first split tells what is wanted here.
+            if record.dataset == self.data.name and record.training and record.seed != self.wanted.seed:
+                raise UsageError(f"{path}: its splits are those of seed {record.seed}: --seed {record.seed}")
+            repeats, run = record, path.parent / record.repeats[0].run
+            record = read_record(run)
+            if record is None:
+                made = command(repeats.command)
+                raise UsageError(f"{path}: the run of its first split is not next to it ({run}); make it again: {made}")
+            path = run
         if scores := asked_again.checked(word, record).get("scores"):
             raise UsageError(f"{word}: its scores came from a file; name that file ({scores})")
         same = record.dataset == self.data.name
@@ -238,17 +223,6 @@ class _Members:
             )
         return make_plan(_again(Outcome(path, record, found=True), self.wanted), self.data)
 
-    def _first_split(self, path: Path, record: RepeatsRecord) -> tuple[Path, Record]:
-        """The run behind a record of repeated splits that tells what is wanted here: the first split's."""
-        if record.dataset == self.data.name and record.training and record.seed != self.wanted.seed:
-            raise UsageError(f"{path}: its splits are those of seed {record.seed}: --seed {record.seed}")
-        run = path.parent / record.repeats[0].run
-        found = read_record(run)
-        if found is None:
-            again = command(record.command)
-            raise UsageError(f"{path}: the run of its first split is not next to it ({run}); make it again: {again}")
-        return run, found
-
     def _of_file(self, member: int, word: str, path: Path) -> list[Source]:
         frame = read_scores(path)
         sign = -1.0 if {word, path.stem} & self.lower else 1.0
@@ -260,14 +234,15 @@ class _Members:
         first = self._done(plan)
         own = first.record.cards.model.protocol.crops
         sources = [_source(member, first.record.model, first, self.wanted)]
-        if own == "whole" and self.crops:
-            _log.info(f"{first.record.model}: takes whole images, so other croppings are not tried")
-        for other in self.crops if own != "whole" else ():
-            if other != own:
-                again = _again(first, self.wanted)
-                again = replace(again, settings={**again.settings, "protocol.crops": other})
-                outcome = self._done(make_plan(again, self.data))
-                sources.append(_source(member, f"{first.record.model} ({other})", outcome, self.wanted))
+        if own == "whole":
+            if self.crops:
+                _log.info(f"{first.record.model}: takes whole images, so other croppings are not tried")
+            return sources
+        again = _again(first, self.wanted)
+        for other in (crops for crops in self.crops if crops != own):
+            cropped = replace(again, settings={**again.settings, "protocol.crops": other})
+            outcome = self._done(make_plan(cropped, self.data))
+            sources.append(_source(member, f"{first.record.model} ({other})", outcome, self.wanted))
         return sources
 
     def _done(self, plan: Plan | Outcome) -> Outcome:
@@ -291,7 +266,12 @@ def _again(outcome: Outcome, wanted: Request) -> Request:
 def _source(member: int, name: str, outcome: Outcome, wanted: Request) -> Source:
     record, again = outcome.record, _again(outcome, wanted)
     own = apply_set(find_model(again.model, again.cards), again.settings)
-    card = _own_card(outcome.folder, record, own)
+    # The member's card as it is here, not as a record (which may be a stranger's) says: a card names code and files.
+    card, there = json.loads(json.dumps(asdict(own))), json.loads(json.dumps(asdict(record.cards.model)))
+    same = ("class_", "higher_is_better", "identical", "model", "protocol", "program")
+    if differ := [key for key in same if card[key] != there[key]]:
+        raise UsageError(f"{outcome.folder}: its card differs from the card {own.name} here in {listed(differ)}; run it again")
+    card["path"] = ""
     sign = 1.0 if card["higher_is_better"] else -1.0
     scores = {n: sign * score for n, score, _ in ScoreFile(outcome.folder).read()}
     if record.random_weights and not record.training:
@@ -301,37 +281,14 @@ def _source(member: int, name: str, outcome: Outcome, wanted: Request) -> Source
     facts = {
         "class": card["class_"],
         "version": record.first_identity.get("code", {}).get("version", 1),
-        "identical": card["identical"],
-        "requires": card["requires"],
-        "extra": card["extra"],
+        **{key: card[key] for key in ("identical", "requires", "extra")},
         "record": record.key,
-        "model": card["model"],
-        "protocol": card["protocol"],
+        **{key: card[key] for key in ("model", "protocol")},
         "program": program_table(own.program) if own.program is not None else None,
     }
-    trained_on = [*record.trained_on, *([record.dataset] if record.training else [])]
-    return Source(
-        member,
-        name,
-        scores,
-        card["higher_is_better"],
-        facts,
-        tuple(_weight_files(name, outcome.folder, record, card, again)),
-        card,
-        tuple(dict.fromkeys(trained_on)),
-        again,
-    )
-
-
-def _own_card(folder: Path, record: Record, card: ModelCard) -> dict[str, Any]:
-    """The member's card as it is here, not as a record (which may be a stranger's) says: a card names code and files."""
-    here, there = json.loads(json.dumps(asdict(card))), json.loads(json.dumps(asdict(record.cards.model)))
-    other = [
-        key for key in ("class_", "higher_is_better", "identical", "model", "protocol", "program") if here[key] != there[key]
-    ]
-    if other:
-        raise UsageError(f"{folder}: its card differs from the card {card.name} here in {listed(other)}; run it again")
-    return {**here, "path": ""}
+    files = tuple(_weight_files(name, outcome.folder, record, card, again))
+    trained_on = tuple(dict.fromkeys([*record.trained_on, *([record.dataset] if record.training else [])]))
+    return Source(member, name, scores, card["higher_is_better"], facts, files, card, trained_on, again)
 
 
 def _weight_files(name: str, folder: Path, record: Record, card: Mapping[str, Any], again: Request) -> list[WeightFile]:
@@ -360,20 +317,17 @@ def _weight_files(name: str, folder: Path, record: Record, card: Mapping[str, An
     return files
 
 
-def _images(data: Dataset, rows: pd.DataFrame, part: str, sources: Sequence[Source], note: str = "") -> Images:
-    known = rows[rows["score"].notna()]
-    scores = [source.scores for source in sources]
-    return _joined(data, known, part, sources, scores, note)
-
-
-def _joined(
+def _images(
     data: Dataset,
     rows: pd.DataFrame,
     part: str,
     sources: Sequence[Source],
-    scores: Sequence[Mapping[str, float]],
-    note: str,
+    scores: Sequence[Mapping[str, float]] | None = None,
+    note: str = "",
 ) -> Images:
+    """The labelled ones of these rows, with `scores` by source; None: the sources' own."""
+    rows = rows[rows["score"].notna()]
+    scores = scores or [source.scores for source in sources]
     names = list(rows["name"])
     lines = []
     for source, given in zip(sources, scores, strict=True):
@@ -417,7 +371,7 @@ def _elsewhere(data: Dataset, seen: pd.Series, other: Dataset, sources: Sequence
         outcome = execute(make_plan(request, other))
         sign = 1.0 if source.higher_is_better else -1.0
         scores.append({n: sign * score for n, score, _ in ScoreFile(outcome.folder).read()})
-    return _joined(other, rows, "test", sources, scores, independent.note)
+    return _images(other, rows, "test", sources, scores, independent.note)
 
 
 def fitting_hash(gathered: Gathered) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ class Size:
     out_of_fold: float | None
     """The objective where each fold's elimination was done without it; None where there is one reference."""
 
-    def json(self, names: Sequence[str]) -> dict[str, Any]:
+    def json(self, names: Sequence[str]) -> dict[str, object]:
         """One object of `sparsity` in `harness ensemble --json`."""
         return asdict(self) | {"members": [names[m] for m in self.members]}
 

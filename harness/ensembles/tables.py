@@ -42,8 +42,7 @@ def text(rows: Sequence[Row], best: str, notes: Sequence[str]) -> str:
         fitted = part in ("validation", "fitting")
         what = "blends out of fold: fitted without the references that they score" if fitted else "nothing was fitted on these"
         few = "; few references: intervals are wide and rough" if figures.few_references else ""
-        blocks.append(f"{dataset} · {part} · {figures.n} images of {figures.references} references · {what}{few}")
-        blocks[-1] = wrapped(blocks[-1])
+        blocks.append(wrapped(f"{dataset} · {part} · {figures.n} images of {figures.references} references · {what}{few}"))
         blocks.append(table(_HEADERS, [_figures(row) for row in chosen]))
         gains = [line for row in chosen if row.versus for line in _gains(row)]
         if gains:
@@ -129,18 +128,15 @@ def write_trace(folder: Path, trace: Sequence[Sequence[Sequence[float]]], object
             for place, figure in enumerate(figures):
                 best = max(best, figure)
                 rows.append((str(chain), str(step), str(place), repr(figure), repr(best)))
-    write_text(folder / "trace.csv", csv_text(rows))
-    return [folder / "trace.csv", _plot(folder / "trace.png", trace, objective)]
-
-
-def _plot(path: Path, trace: Sequence[Sequence[Sequence[float]]], objective: Objective) -> Path:
-    with plotted(path, "candidate of the chain", f"{_NAMES[objective]} on the fitting images") as axes:
+    table, plot = folder / "trace.csv", folder / "trace.png"
+    write_text(table, csv_text(rows))
+    with plotted(plot, "candidate of the chain", f"{_NAMES[objective]} on the fitting images") as axes:
         for chain, steps in enumerate(trace):
             values = [f for step in steps for f in step]
             colour = f"C{chain % 10}"
             axes.plot(range(len(values)), values, ".", markersize=2, alpha=0.3, color=colour)
             axes.plot(range(len(values)), list(accumulate(values, max)), color=colour, label=f"chain {chain}: best so far")
-    return path
+    return [table, plot]
 
 
 @contextmanager

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import TypeVar
 
 from harness.runtime import libraries
-
-T = TypeVar("T")
 
 _ENVIRONMENT = {
     # Ctrl-C is the harness's: Tune would go on for the rest of its trials' steps.
@@ -36,20 +31,3 @@ def silence() -> Iterator[None]:
     with libraries.loggers_at(logging.CRITICAL, ("ray.tune", "ray.train", "ray.air")), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def meanwhile(work: Callable[[], T]) -> Callable[[], T]:
-    """Begin `work` in a thread of its own; the returned function waits for its result, or raises what it raised.
-
-    The thread does not keep the process alive: who is stopped does not wait for it.
-    """
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future.result

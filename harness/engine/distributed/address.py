@@ -67,10 +67,8 @@ def refuse_token(address: str) -> None:
         with _without_stderr():
             raylet.GcsClient(address=address)
     except refusal:
-        source = token_source()
-        if source is None:
-            why = f"the cluster asks for a token, and none is set here; {_WHERE}"
-        else:
+        why = f"the cluster asks for a token, and none is set here; {_WHERE}"
+        if (source := token_source()) is not None:
             why = f"the cluster does not take the token of {source}; it has another one"
         raise UsageError(f"--ray {address}: {why}") from None
     except Exception:

@@ -132,45 +132,32 @@ def session(
     folder, where the processes are written down until they are gone; `harness.results.processes.end_leftovers` ends what a kill
     left. A session inside another is the same one. Raises UsageError at once for what cannot be had, with what is there.
     """
-    if _open is not None:
-        with _using(_open, address, cpus, gpus, folder) as found:
-            yield found
-        return
-    if address is None:
-        _refuse_more_than_there_is(cpus)
     with contextlib.ExitStack() as own:
-        outer = _keep[0] if _keep else own
-        found = outer.enter_context(_opened(address, folder))
-        with _using(found, address, cpus, gpus, folder):
-            yield found
+        found = _open
+        if found is None:
+            if address is None and cpus and cpus > cores():
+                raise UsageError(f"{cpus} CPUs asked for, but this machine has {cores()} CPUs")
+            found = (_keep[0] if _keep else own).enter_context(_opened(address, folder))
+        if found.address != (address or ""):
+            raise UsageError("this process works with one Ray already: a run cannot use another one at the same time")
+        found.require(cpus or 0, gpus or 0)
+        if folder is not None and folder not in found.folders:
+            found.folders.append(folder)
+            processes.record(folder, found.place)
+            own.callback(_leave, found, folder)
+        yield found
 
 
-@contextlib.contextmanager
-def _using(found: Session, address: str | None, cpus: int | None, gpus: int | None, folder: Path | None) -> Iterator[Session]:
-    if found.address != (address or ""):
-        raise UsageError("this process works with one Ray already: a run cannot use another one at the same time")
-    found.require(cpus or 0, gpus or 0)
-    if folder is None or folder in found.folders:
-        yield found
-        return
-    found.folders.append(folder)
-    processes.record(folder, found.place)
-    try:
-        yield found
-    finally:
-        if _keep:
-            found.folders.remove(folder)
-            processes.forget(folder)
+def _leave(found: Session, folder: Path) -> None:
+    """A run's folder is done with; where Ray does not stay for others, its end forgets what worked for it."""
+    if _keep:
+        found.folders.remove(folder)
+        processes.forget(folder)
 
 
 def cores() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _refuse_more_than_there_is(cpus: int | None) -> None:
-    if cpus and cpus > cores():
-        raise UsageError(f"{cpus} CPUs asked for, but this machine has {cores()} CPUs")
 
 
 @contextlib.contextmanager
@@ -181,17 +168,18 @@ def _opened(address: str | None, folder: Path | None) -> Iterator[Session]:
     """
     global _open
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment(_QUIET | (_LOOPBACK if address is None else {}), token_environment(address)))
+        settings = _QUIET | (_LOOPBACK if address is None else {}) | token_environment(address)
+        stack.enter_context(_environment(settings))
         stack.enter_context(_limits())
         stack.enter_context(_signals())
         ray = importlib.import_module("ray")
         if ray.is_initialized():
             raise UsageError("Ray is in use in this process already: shut it down first (ray.shutdown())")
         where, loopback = reached(address) if address is not None else ("", True)
-        stack.enter_context(_as_environment_says(loopback=loopback, guarded=address is None))
+        _read_environment_again(stack, loopback=loopback, guarded=address is None)
         if address is not None:
             refuse_token(where)
-        found = Session(address or "", None if address else stack.enter_context(_short_folder(folder)))
+        found = Session(address or "", None if address else _own_folder(stack, folder))
         # Linux ends Ray's processes with the thread that started them: it is there until the shutdown.
         beside = stack.enter_context(ThreadPoolExecutor(1))
         stack.callback(_shutdown, ray, found)
@@ -258,15 +246,14 @@ def _shutdown(ray: Any, found: Session) -> None:
 
 
 @contextlib.contextmanager
-def _environment(*changes: dict[str, str]) -> Iterator[None]:
-    """Changes for Ray and its processes; afterwards every variable of Ray's is as it was, also those that it set itself."""
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Settings for Ray and its processes; afterwards every variable of Ray's is as it was, also those that it set itself."""
 
     def rays() -> dict[str, str]:
         return {k: v for k, v in os.environ.items() if k.startswith("RAY_") or k in ("PYTHONBREAKPOINT", "GLOO_SOCKET_IFNAME")}
 
     before = rays()
-    for change in changes:
-        os.environ.update(change)
+    os.environ.update(settings)
     try:
         yield
     finally:
@@ -275,51 +262,34 @@ def _environment(*changes: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-@contextlib.contextmanager
-def _as_environment_says(*, loopback: bool, guarded: bool) -> Iterator[None]:
-    """Ray reads some of its environment once, on import: an import that came earlier is told again."""
+def _read_environment_again(stack: contextlib.ExitStack, *, loopback: bool, guarded: bool) -> None:
+    """Ray reads some of its environment once, on import: an import that came earlier is told again, until `stack` is left."""
     constants: Any = importlib.import_module("ray._private.ray_constants")
     raylet: Any = importlib.import_module("ray._raylet")
-    before = getattr(constants, "ENABLE_RAY_CLUSTER", None)
-    if loopback and before is not None:
+    if loopback and (before := getattr(constants, "ENABLE_RAY_CLUSTER", None)) is not None:
         constants.ENABLE_RAY_CLUSTER = False
-    _read_again(raylet)
-    if guarded and _unguarded(raylet):
-        raise RunError("Ray would start without asking for a token (this version cannot): ray>=2.52 is needed")
-    try:
-        yield
-    finally:
-        if before is not None:
-            constants.ENABLE_RAY_CLUSTER = before
-
-
-def _read_again(raylet: Any) -> None:
+        stack.callback(setattr, constants, "ENABLE_RAY_CLUSTER", before)
     with contextlib.suppress(AttributeError):
         raylet.Config.initialize("")
         raylet.AuthenticationTokenLoader.instance().reset_cache()
+    asks = False
+    with contextlib.suppress(AttributeError):
+        asks = guarded and raylet.get_authentication_mode() == raylet.AuthenticationMode.TOKEN
+    if guarded and not asks:
+        raise RunError("Ray would start without asking for a token (this version cannot): ray>=2.52 is needed")
 
 
-def _unguarded(raylet: Any) -> bool:
-    try:
-        return bool(raylet.get_authentication_mode() != raylet.AuthenticationMode.TOKEN)
-    except AttributeError:
-        return True
-
-
-@contextlib.contextmanager
-def _short_folder(folder: Path | None) -> Iterator[str]:
-    """Ray's own files: a folder that goes with it. Unix sockets lie deep in it, and their paths may have 107 characters.
+def _own_folder(stack: contextlib.ExitStack, folder: Path | None) -> str:
+    """Ray's own files: a folder that goes with `stack`. Unix sockets lie deep in it, and their paths may have 107 characters.
 
     Ray opens the folder that it is given to everybody; this one lies above that and lets only its owner in.
     """
     root = "/tmp" if os.path.isdir("/tmp") and os.name == "posix" else None
     place = tempfile.mkdtemp(prefix="harness-ray-", dir=root)
-    try:
-        if folder is not None:
-            processes.record(folder, place)
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    stack.callback(shutil.rmtree, place, ignore_errors=True)
+    if folder is not None:
+        processes.record(folder, place)
+    return place
 
 
 @contextlib.contextmanager

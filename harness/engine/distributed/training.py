@@ -14,9 +14,9 @@ import contextlib
 import importlib
 import logging
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from harness.models.kernels import choice
 from harness.runtime import logs
 from harness.runtime.errors import HarnessError, RunError, UsageError
 from harness.runtime.progress import Step, progress
+from harness.runtime.threads import meanwhile
 
 _log = logging.getLogger(__package__)
 
@@ -119,22 +120,14 @@ class EventQueue:
 
 def group_size(model: Any, recipe_references: int, share: Share) -> int:
     """How many members can share the training of this model without changing its recipe."""
-    return 1 if _mixes_its_batch(model) else min(share.workers, recipe_references)
-
-
-def _mixes_its_batch(model: Any) -> bool:
-    """Whether an image's features depend on the others of its batch, as training BatchNorm makes them."""
-    kinds = (torch.nn.modules.batchnorm._BatchNorm,)
-    return isinstance(model, torch.nn.Module) and any(isinstance(m, kinds) for m in model.modules())
+    # Training BatchNorm makes an image's features depend on the others of its batch.
+    parts = model.modules() if isinstance(model, torch.nn.Module) else ()
+    mixes = any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in parts)
+    return 1 if mixes else min(share.workers, recipe_references)
 
 
 def train(
-    found: Session,
-    share: Share,
-    job: Job,
-    arguments: Mapping[str, Any],
-    *,
-    on_epoch: Callable[[dict[str, Any]], None],
+    found: Session, share: Share, job: Job, arguments: Mapping[str, Any], *, on_epoch: Callable[[Mapping[str, Any]], None]
 ) -> Trained:
     """Train on `share.workers` workers; the chosen weights lie in the folder afterwards, as one process leaves them.
 
@@ -145,41 +138,30 @@ def train(
     scratch = folder / _SCRATCH
     events = ray.remote(EventQueue).options(num_cpus=0).remote()
     training_job = TrainJob(portable(job), {**arguments, "folder": folder}, share.threads)
-    fitting = _Fitting(share, training_job, events, scratch)
-    fitting.start()
+    gpu = bool(share.gpus)
+
+    def fit() -> None:
+        from ray import train as ray_train
+        from ray.train import torch as kit
+
+        kit.TorchTrainer(
+            member,
+            train_loop_config={"training_job": training_job, "events": events},
+            scaling_config=ray_train.ScalingConfig(
+                num_workers=share.workers, use_gpu=gpu, resources_per_worker={"CPU": share.threads, **({"GPU": 1} if gpu else {})}
+            ),
+            torch_config=kit.TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=_HOURS_APART * 3600),
+            run_config=ray_train.RunConfig(
+                name="training", storage_path=str(scratch), failure_config=ray_train.FailureConfig(max_failures=_RESTARTS)
+            ),
+        ).fit()
+
     try:
-        return _listen(ray, found, fitting, events, on_epoch=on_epoch)
+        # In the main thread Ray Train's loop would take Ctrl-C for itself.
+        return _listen(ray, found, meanwhile(fit), events, on_epoch=on_epoch)
     finally:
         found.released = time.monotonic()
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-class _Fitting(threading.Thread):
-    """Ray Train's own loop, in a thread: in the main one it would take Ctrl-C for itself."""
-
-    def __init__(self, share: Share, training_job: TrainJob, events: Any, scratch: Path) -> None:
-        super().__init__(daemon=True)
-        self.share, self.training_job, self.events, self.scratch = share, training_job, events, scratch
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        """Fit."""
-        train: Any = importlib.import_module("ray.train")
-        kit: Any = importlib.import_module("ray.train.torch")
-        gpu = bool(self.share.gpus)
-        each = {"CPU": self.share.threads, **({"GPU": 1} if gpu else {})}
-        try:
-            kit.TorchTrainer(
-                member,
-                train_loop_config={"training_job": self.training_job, "events": self.events},
-                scaling_config=train.ScalingConfig(num_workers=self.share.workers, use_gpu=gpu, resources_per_worker=each),
-                torch_config=kit.TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=_HOURS_APART * 3600),
-                run_config=train.RunConfig(
-                    name="training", storage_path=str(self.scratch), failure_config=train.FailureConfig(max_failures=_RESTARTS)
-                ),
-            ).fit()
-        except BaseException as error:
-            self.error = error
 
 
 def member(config: Mapping[str, Any]) -> None:
@@ -196,18 +178,27 @@ def member(config: Mapping[str, Any]) -> None:
     def tell(what: str) -> Callable[[Any], None]:
         return lambda content: ray.get(events.tell.remote(what, content)) if group.rank == 0 else None
 
+    @contextlib.contextmanager
+    def shown(what: str, total: int, *, done: int = 0, unit: str = "") -> Iterator[Step]:
+        """As `harness.runtime.progress.progress`, of which the driver shows what it is told."""
+        told, show = 0.0, tell("progress")
+
+        def step(count: int, text: str = "") -> None:
+            nonlocal told
+            if time.monotonic() - told > _SECONDS_BETWEEN_NEWS or count == total:
+                told = time.monotonic()
+                show((count, total, text))
+
+        show((done, total, ""))
+        yield step
+
     try:
-        _refuse_another_folder(training_job.arguments["folder"])
+        if not ((folder := training_job.arguments["folder"]) / "state.json").is_file():
+            raise UsageError(f"{folder}: not to be seen from every node; --runs must be a folder that the nodes share")
         model = models.build(training_job.job.card, training_job.job.found, training_job.job.seed)
         choice.impose(training_job.job.kernels)
-        trainer = Trainer(
-            model,
-            **training_job.arguments,
-            device=device,
-            on_epoch=tell("epoch"),
-            group=group,
-            shown=_Shown(tell("progress")),
-        )
+        arguments = training_job.arguments
+        trainer = Trainer(model, **arguments, device=device, on_epoch=tell("epoch"), group=group, shown=shown)
         with logs.handled(lambda level, text: tell("message")((level, text))):
             trained = trainer.train()
         tell("trained")(trained)
@@ -216,39 +207,8 @@ def member(config: Mapping[str, Any]) -> None:
         raise
 
 
-def _refuse_another_folder(folder: Path) -> None:
-    if not (folder / "state.json").is_file():
-        raise UsageError(f"{folder}: not to be seen from every node; --runs must be a folder that the nodes share")
-
-
-class _Shown:
-    """Stands in for `harness.runtime.progress.progress` in a member: tells the driver, which shows it."""
-
-    def __init__(self, tell: Callable[[Any], None]) -> None:
-        self.tell = tell
-
-    @contextlib.contextmanager
-    def __call__(self, what: str, total: int, *, done: int = 0, unit: str = "") -> Iterator[Step]:
-        """As `progress`."""
-        told = 0.0
-
-        def step(count: int, text: str = "") -> None:
-            nonlocal told
-            if time.monotonic() - told > _SECONDS_BETWEEN_NEWS or count == total:
-                told = time.monotonic()
-                self.tell((count, total, text))
-
-        self.tell((done, total, ""))
-        yield step
-
-
 def _listen(
-    ray: Any,
-    found: Session,
-    fitting: _Fitting,
-    events: Any,
-    *,
-    on_epoch: Callable[[dict[str, Any]], None],
+    ray: Any, found: Session, fitting: Future[None], events: Any, *, on_epoch: Callable[[Mapping[str, Any]], None]
 ) -> Trained:
     """Show the news until the training has ended; returns what it left."""
     trained: Trained | None = None
@@ -257,8 +217,7 @@ def _listen(
         step: Step | None = None
         ended = False
         while not ended:
-            fitting.join(_SECONDS_BETWEEN_NEWS / 2)
-            ended = not fitting.is_alive()
+            ended = bool(wait([fitting], _SECONDS_BETWEEN_NEWS / 2).done)
             for what, content in ray.get(events.take.remote()):
                 if what == "message":
                     level, text = content
@@ -279,6 +238,6 @@ def _listen(
     if error is not None:
         raise error
     if trained is None:
-        why = str(fitting.error or "it ended without a word").strip().splitlines()
+        why = str(fitting.exception() or "it ended without a word").strip().splitlines()
         raise RunError(f"the training over Ray failed: {why[-1]}; the same command goes on from the last checkpoint")
     return trained

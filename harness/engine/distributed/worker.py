@@ -90,6 +90,6 @@ def share_threads(threads: int) -> None:
         cv2.setNumThreads(max(1, threads))
 
 
-def facts() -> dict[str, Any]:
+def facts() -> Mapping[str, Any]:
     """Under which conditions this node works, as far as the node decides them (`harness.results.conditions.conditions`)."""
     return conditions("", 0, 0)

@@ -10,10 +10,9 @@ from typing import Any
 
 from harness.models.capabilities import LoadedModel, capabilities
 from harness.models.kernels import choice
-from harness.results.record import Plain
 from harness.results.run_folder import begun_under
 
-Conditions = Mapping[str, Plain | Mapping[str, Plain]]
+Conditions = Mapping[str, object]
 """What `harness.results.conditions.conditions` gives."""
 
 

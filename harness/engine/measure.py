@@ -69,7 +69,7 @@ class Measured(NamedTuple):
 
     figures: Mapping[str, Any]
     """Agreement, the 2AFC score, and `discrimination`."""
-    without_each_reference: Mapping[str, Sequence[str | float]] | None
+    without_each_reference: Mapping[str, object] | None
     """`LeaveOneOut.json` of the same figures."""
 
 

@@ -182,7 +182,8 @@ def train(plan: Plan, on_epoch: Callable[[Mapping[str, Any]], None]) -> Trained:
         from harness.engine.trainer import Trained
 
         told = record.training
-        return Trained(told.steps, told.epochs, told.best_epoch, told.seconds or 0.0, list(record.history or ()))
+        history = [{k: v for k, v in epoch.items() if isinstance(v, int | float)} for epoch in record.history or ()]
+        return Trained(told.steps, told.epochs, told.best_epoch, told.seconds or 0.0, history)
     model = models.build(plan.card, plan.found, plan.request.seed)
     device = devices.choose(plan.request.device, model)
     with locked(plan.folder), as_begun(plan.folder, lambda: conditions_of(plan, model, device, None)) as now:

@@ -13,10 +13,11 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -27,11 +28,12 @@ from harness.engine.devices import numerics
 from harness.engine.loss import mean_loss
 from harness.engine.scorer import Pair, Scorer
 from harness.engine.training_threads import on_threads
+from harness.engine.training_time import TrainingTime
 from harness.files.atomic import write_text
 from harness.models.weights.checkpoint import read_metadata, read_state, save_state
 from harness.results.run_folder import require_there
 from harness.runtime.errors import RunError, UsageError
-from harness.runtime.progress import Step, duration, progress
+from harness.runtime.progress import Step, progress
 from harness.statistics.agreement import agreement
 
 if TYPE_CHECKING:
@@ -44,11 +46,14 @@ _SECONDS_BETWEEN_CHECKPOINTS = 60.0
 _DECODING_FOR_A_GPU = 8
 _STEPS_TO_ESTIMATE = 8
 _STEPS_BETWEEN_LOOKS = 50
-_LONG = 3600.0
 
 
 class Diverged(RunError):
     """The loss is not finite any more: other settings may do better."""
+
+
+Epoch = dict[str, int | float]
+"""What is told of an epoch: its number, its mean loss, the learning rate, and where it was validated srcc, plcc and main."""
 
 
 @dataclass
@@ -59,7 +64,21 @@ class Trained:
     epochs: int
     best_epoch: int | None
     seconds: float
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Epoch] = field(default_factory=list)
+
+
+@dataclass
+class _State:
+    """Where a training stands, as its checkpoint keeps it."""
+
+    step: int = 0
+    loss: float = 0.0
+    """The sum of the epoch's losses so far."""
+    seconds: float = 0.0
+    best: dict[str, float] = field(default_factory=dict)
+    """The highest of each figure of the validations."""
+    best_epoch: int | None = None
+    history: list[Epoch] = field(default_factory=list)
 
 
 Loss = float | torch.Tensor
@@ -114,7 +133,7 @@ class Trainer:
     """Parts that the card's files filled, with their sha256: where frozen, they are not written again with the weights."""
     trainings: int = 1
     """How many trainings of this kind are left, this one included; one for each of several splits."""
-    on_epoch: Callable[[dict[str, Any]], None] = lambda entry: None
+    on_epoch: Callable[[Epoch], None] = lambda entry: None
     group: SingleProcess = field(default_factory=SingleProcess)
     """Members share each batch by whole groups; the first of them writes."""
     shown: Callable[..., AbstractContextManager[Step]] = progress
@@ -151,7 +170,7 @@ class Trainer:
         optimizer = self._optimizer(trainable)
         state = self._resume(optimizer)
         self.group.broadcast(self.model)
-        begun, saved, first = time.monotonic(), time.monotonic(), state["step"]
+        begun, saved, first = time.monotonic(), time.monotonic(), state.step
         pending: list[tuple[int, Loss]] = []
         with self.shown("training", self.steps, done=first, unit="steps") as step_done:
             last = first if self._waited(state) else self.steps
@@ -168,7 +187,7 @@ class Trainer:
                 saves = epoch_ends or time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS
                 if saves or self.device == "cpu" or len(pending) == _STEPS_BETWEEN_LOOKS:
                     self._look(pending, state)
-                state["step"] = step + 1
+                state.step = step + 1
                 if step + 1 - first == min(_STEPS_TO_ESTIMATE, self.steps - first):
                     self._estimate((time.monotonic() - begun) / (step + 1 - first), step + 1)
                 if saves:
@@ -176,7 +195,7 @@ class Trainer:
                 if epoch_ends:
                     self._end_epoch(state)
                 if saves:
-                    state["seconds"] += time.monotonic() - begun
+                    state.seconds += time.monotonic() - begun
                     begun = saved = time.monotonic()
                     self._save(optimizer, state)
                 step_done(step + 1, f"loss {float(loss):.4f}" if epoch_ends else "")
@@ -185,7 +204,7 @@ class Trainer:
                     _log.info(f"no better epoch in {recipe.patience} validations: training ends after epoch {epoch}")
                     break
         self._choose(state)
-        return Trained(state["step"], len(state["history"]), state["best_epoch"], state["seconds"], state["history"])
+        return Trained(state.step, len(state.history), state.best_epoch, state.seconds, state.history)
 
     def _freeze(self) -> None:
         for name, parameter in self.model.named_parameters():
@@ -248,14 +267,14 @@ class Trainer:
         optimizer.step()
         return value
 
-    def _look(self, pending: list[tuple[int, Loss]], state: dict[str, Any]) -> None:
+    def _look(self, pending: list[tuple[int, Loss]], state: _State) -> None:
         """Add the pending losses to the epoch's; raises Diverged for one that is not finite."""
         for step, loss in pending:
             value = float(loss)
             if not math.isfinite(value):
                 lower = f"{self.recipe.rate / 3:.1g}"
                 raise Diverged(f"the loss became {value} at step {step + 1}; try a lower rate (--set recipe.rate={lower})")
-            state["loss"] += value
+            state.loss += value
         pending.clear()
 
     def _backward(self, reference: torch.Tensor, distorted: torch.Tensor, index: torch.Tensor, target: torch.Tensor) -> Loss:
@@ -272,21 +291,21 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach()) if self.device == "cpu" else loss.detach()
 
-    def _end_epoch(self, state: dict[str, Any]) -> None:
-        epoch = state["step"] // self.epoch_steps
-        entry: dict[str, Any] = {"epoch": epoch, "loss": state["loss"] / self.epoch_steps, "rate": self.rate(state["step"] - 1)}
-        state["loss"] = 0.0
+    def _end_epoch(self, state: _State) -> None:
+        epoch = state.step // self.epoch_steps
+        entry: Epoch = {"epoch": epoch, "loss": state.loss / self.epoch_steps, "rate": self.rate(state.step - 1)}
+        state.loss = 0.0
         pairs, labels = self.validation
         if pairs and self.recipe.validate_every and (epoch % self.recipe.validate_every == 0 or epoch == self.recipe.epochs):
             entry |= self._validate(pairs, labels)
-            if self._better(state["best"], entry):
-                state["best_epoch"] = epoch
+            if self._better(state.best, entry):
+                state.best_epoch = epoch
                 self._save_weights(BEST)
             for figure in ("srcc", "plcc", "main"):
-                state["best"][figure] = max(state["best"].get(figure, -math.inf), entry[figure])
-        state["history"].append(entry)
+                state.best[figure] = max(state.best.get(figure, -math.inf), entry[figure])
+        state.history.append(entry)
         if self.writes:
-            write_text(self.folder / LOG, "".join(json.dumps(e) + "\n" for e in state["history"]))
+            write_text(self.folder / LOG, "".join(json.dumps(e) + "\n" for e in state.history))
             self.on_epoch(entry)
 
     def _validate(self, pairs: Sequence[Pair], labels: np.ndarray[Any, Any]) -> dict[str, float]:
@@ -306,35 +325,26 @@ class Trainer:
         figures = {"last": (), "srcc": ("srcc",), "main": ("main",), "srcc-or-plcc": ("srcc", "plcc")}[self.recipe.selection]
         return any(entry[f] > best.get(f, -math.inf) for f in figures)
 
-    def _waited(self, state: Mapping[str, Any]) -> bool:
+    def _waited(self, state: _State) -> bool:
         """Whether as many validations as `recipe.patience` went by without a better epoch."""
-        validated = [entry["epoch"] for entry in state["history"] if "main" in entry]
-        late = [epoch for epoch in validated if epoch > (state["best_epoch"] or 0)]
+        validated = [entry["epoch"] for entry in state.history if "main" in entry]
+        late = [epoch for epoch in validated if epoch > (state.best_epoch or 0)]
         return bool(self.recipe.patience) and len(late) >= self.recipe.patience
 
     def _estimate(self, step_seconds: float, done: int) -> None:
         """Say how long the rest will take, validations included, what it leaves on the disk, and the shorter ways."""
-        recipe = self.recipe
-        validations = self._validations(done // self.epoch_steps)
-        each = self._seconds_to_validate() if validations else 0.0
-        seconds = max(1.0, step_seconds * (self.steps - done) + each * validations)
-        parts = [f"{self.steps - done:,} steps of {step_seconds:.2g} s"]
-        parts += [f"{validations} validations of {duration(max(1.0, each))}"] if validations else []
-        size = sum(v.numel() * v.element_size() for v in self.model.state_dict().values())
-        where = f"{self.device}, one thread" if self.threads == 1 else self.device
-        text = f"training will take about {duration(seconds)} on {where} ({', '.join(parts)}); its weights take {_size(size)}"
-        if self.trainings > 1:
-            all_of_them = duration(seconds + (self.trainings - 1) * (step_seconds * self.steps + each * self._validations(0)))
-            text += f"; {self.trainings} such trainings, one for each split, will take about {all_of_them}"
-        if seconds * self.trainings > _LONG or self.trainings > 1:
-            ways = ["test released weights (--weights released)", "fewer epochs (--set recipe.epochs=N)"]
-            ways += ["fewer splits (--splits 3; marked as partial)"] if self.trainings > 1 else []
-            ways += ["fewer validations (--set recipe.validate_every=5)"] if each * validations > seconds / 4 else []
-            ways += ["an end when it gets no better (--set recipe.patience=10)"] if not recipe.patience and validations else []
-            ways += ["--set recipe.precision=bf16, where the processor or GPU has it"] if recipe.precision == "fp32" else []
-            ways += ["a variant with larger patches", "a GPU (--device cuda)"]
-            text += f"; shorter: {', '.join(ways)}. It can be stopped and taken up again at any time"
-        _log.info(text)
+        left = self._validations(done // self.epoch_steps)
+        told = TrainingTime(
+            self.recipe,
+            where=f"{self.device}, one thread" if self.threads == 1 else self.device,
+            step=step_seconds,
+            steps=(self.steps - done, self.steps),
+            validation=self._seconds_to_validate() if left else 0.0,
+            validations=(left, self._validations(0)),
+            trainings=self.trainings,
+            size=sum(v.numel() * v.element_size() for v in self.model.state_dict().values()),
+        )
+        _log.info(str(told))
 
     def _validations(self, epoch: int) -> int:
         """How many validations follow after an epoch."""
@@ -351,24 +361,26 @@ class Trainer:
             pass
         return (time.monotonic() - begun) / len(chunk) * len(pairs) / self.group.size
 
-    def _save(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    def _save(self, optimizer: torch.optim.Optimizer, state: _State) -> None:
         if not self.writes:
             return
         tensors = {f"model.{k}": v for k, v in self._trained_state().items()}
         for number, entries in optimizer.state_dict()["state"].items():
             tensors |= {f"moments.{number}.{k}": torch.as_tensor(v) for k, v in entries.items()}
-        save_state(self.folder / CHECKPOINT, tensors, {"state": json.dumps(dict(state))})
+        save_state(self.folder / CHECKPOINT, tensors, {"state": json.dumps(asdict(state))})
 
     def _trained_state(self) -> dict[str, torch.Tensor]:
         frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
         return {k: v for k, v in self.model.state_dict().items() if k not in frozen}
 
-    def _resume(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    def _resume(self, optimizer: torch.optim.Optimizer) -> _State:
         path = self.folder / CHECKPOINT
-        fresh: dict[str, Any] = {"step": 0, "loss": 0.0, "seconds": 0.0, "best": {}, "best_epoch": None, "history": []}
         if not path.is_file():
-            return fresh
-        state = json.loads(read_metadata(path)["state"])
+            return _State()
+        try:
+            state = msgspec.convert(json.loads(read_metadata(path)["state"]), _State)
+        except (KeyError, ValueError) as error:
+            raise RunError(f"{path}: no checkpoint of a training ({error}); remove it to train from the start") from None
         tensors = read_state(path)
         self.model.load_state_dict(
             {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, strict=False
@@ -379,8 +391,8 @@ class Trainer:
                 _, number, key = name.split(".", 2)
                 entries.setdefault(int(number), {})[key] = tensor
         optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
-        _log.info(f"taking up the training at step {state['step']} of {self.steps}")
-        return {**fresh, **state}
+        _log.info(f"taking up the training at step {state.step} of {self.steps}")
+        return state
 
     def _save_weights(self, file: str) -> None:
         if not self.writes:
@@ -389,12 +401,8 @@ class Trainer:
         state = {k: v for k, v in self.model.state_dict().items() if k.partition(".")[0] not in without}
         save_state(self.folder / file, state, {**self.metadata, **({"without": json.dumps(without)} if without else {})})
 
-    def _choose(self, state: Mapping[str, Any]) -> None:
-        if state["best_epoch"] is not None and self.writes:
+    def _choose(self, state: _State) -> None:
+        if state.best_epoch is not None and self.writes:
             self.model.load_state_dict(read_state(self.folder / BEST), strict=False)
         self.model.eval()
         self._save_weights(WEIGHTS)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.1f} MB"

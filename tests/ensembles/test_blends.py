@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from small import picture, write_network, write_table
 
 from harness.cards.schema import Cropping, ModelCard, parse_card
 from harness.engine.scorer import Scorer, pairs_of
-from harness.ensembles import blends, card, objective, search
+from harness.ensembles import blends, card, chains, objective, search
 from harness.ensembles.assess import out_of_fold
 from harness.models import load_model, score_scaling
 from harness.models.ensemble import Ensemble
@@ -127,27 +128,27 @@ def test_a_calibrated_blend_is_in_the_labels_units_and_ranks_as_before():
 
 @given(st.integers(1, 5000))
 def test_a_plan_judges_exactly_as_many_candidates_as_were_asked_for(trials: int):
-    assert search.planned(trials).total == trials
+    assert chains.planned(trials).total == trials
 
 
-def walked(chain: search.Chain) -> search.Chain:
+def walked(chain: chains.Chain) -> chains.Chain:
     while not chain.done:
         chain.advance()
     return chain
 
 
 @functools.cache
-def samples_of(seed: int) -> list[search.Sample]:
+def samples_of(seed: int) -> list[chains.Sample]:
     scores, labels, references = members()
-    samples = [search.sample(scores, labels, [0, 1, 2], KINDS, "main")]
-    for fold in search.folds(references, seed):
+    samples = [chains.sample(scores, labels, [0, 1, 2], KINDS, "main")]
+    for fold in chains.folds(references, seed):
         rows = np.setdiff1d(np.arange(len(labels)), fold)
-        samples.append(search.sample(scores[:, rows], labels[rows], [0, 1, 2], KINDS, "main"))
+        samples.append(chains.sample(scores[:, rows], labels[rows], [0, 1, 2], KINDS, "main"))
     return samples
 
 
-def chain_of(number: int = 0, seed: int = 0) -> search.Chain:
-    return search.Chain(seed, number, search.planned(200), samples_of(0), "main")
+def chain_of(number: int = 0, seed: int = 0) -> chains.Chain:
+    return chains.Chain(seed, number, chains.planned(200), samples_of(0), "main")
 
 
 @pytest.mark.slow
@@ -165,7 +166,7 @@ def test_a_chain_is_a_function_of_the_seed_wherever_it_is_cut_off():
 def test_a_judged_candidate_is_the_blend_that_it_becomes():
     chain = walked(chain_of())
     scores, labels, _ = members()
-    blend = search.as_blend(chain.best[0], chain.samples[0].columns)
+    blend = chains.as_blend(chain.best[0], chain.samples[0].columns)
     assert objective.objective_values("main", blend(scores)[None], labels)[0] == pytest.approx(chain.figures[0], abs=1e-12)
     assert max(map(max, chain.trace)) == chain.figures[0]
 
@@ -184,24 +185,24 @@ def test_the_search_is_never_below_least_squares_nor_powell():
     closed = objective.objective_values("plcc", every[None], labels)[0]
     scores, _, _ = members()
     assert objective.objective_values("plcc", simple["least-squares"](scores)[None], labels)[0] == pytest.approx(closed, abs=1e-9)
-    better = search.powell(simple["least-squares"], columns, labels, "main")
+    better = chains.powell(simple["least-squares"], columns, labels, "main")
     figures = objective.objective_values("main", np.stack([simple["least-squares"](scores), better(scores)]), labels)
     assert figures[1] >= figures[0]
     for trials in (1, 200):
-        chain = walked(search.Chain(0, 0, search.planned(trials), samples_of(0), "main"))
+        chain = walked(chains.Chain(0, 0, chains.planned(trials), samples_of(0), "main"))
         assert chain.figures[0] >= figures[1] - 1e-12
 
 
 @pytest.mark.slow
 def test_on_every_resampling_some_chain_starts_from_powell():
-    samples, plan = samples_of(0), search.planned(200)
-    firsts = [search.Chain(0, number, plan, samples, "main") for number in range(len(plan.sizes))]
+    samples, plan = samples_of(0), chains.planned(200)
+    firsts = [chains.Chain(0, number, plan, samples, "main") for number in range(len(plan.sizes))]
     for chain in firsts:
         chain.advance()
     for place, (columns, labels, simple) in enumerate(samples):
-        better = search.shares_of(search.powell(simple["least-squares"], columns, labels, "main"), columns)
+        better = chains.shares_of(chains.powell(simple["least-squares"], columns, labels, "main"), columns)
         assert better is not None
-        reached = search.judge(better[None], columns, labels, "main")[0]
+        reached = chains.judge(better[None], columns, labels, "main")[0]
         assert max(chain.figures[place] for chain in firsts) >= reached - 1e-12
 
 
@@ -235,10 +236,10 @@ def test_a_damaged_sum_of_scalings_is_refused_with_its_place(table: dict, messag
 def test_a_member_with_several_croppings_takes_part_with_one_of_them():
     scores, labels, _ = members()
     columns = blends.columns(blends.Fits(scores, labels), [0, 1, 1], ("z", "ecdf"))
-    batch = search.first(0, 0, 500, columns)
-    batch = search.varied(0, 0, 1, 500, columns, batch[0])
+    batch = chains.first(0, 0, 500, columns)
+    batch = chains.varied(0, 0, 1, 500, columns, batch[0])
     for row in range(500):
-        blend = search.as_blend(batch[row], columns)
+        blend = chains.as_blend(batch[row], columns)
         assert not {1, 2} <= set(blend.sources)
         assert blend.sources
         assert sum(batch[row]) == pytest.approx(1)
@@ -246,26 +247,26 @@ def test_a_member_with_several_croppings_takes_part_with_one_of_them():
 
 def test_folds_hold_out_whole_references_each_once():
     references = [f"r{i % 7}" for i in range(70)]
-    held_out = search.folds(references, 0)
+    held_out = chains.folds(references, 0)
     assert sorted(int(i) for fold in held_out for i in fold) == list(range(70))
     assert len(held_out) == 5
     for fold in held_out:
         inside = {references[i] for i in fold}
         assert not inside & {references[i] for i in range(70) if i not in fold}
-    assert search.folds(["r"] * 5, 0) == []
+    assert chains.folds(["r"] * 5, 0) == []
 
 
 @pytest.mark.slow
 def test_an_images_own_label_takes_no_part_in_its_out_of_fold_score():
     scores, labels, references = members()
-    held_out = search.folds(references, 0)
+    held_out = chains.folds(references, 0)
 
     def estimated(people: np.ndarray) -> np.ndarray:
         everything = np.arange(len(people))
         outside = [np.setdiff1d(everything, fold) for fold in held_out]
-        samples = [search.sample(scores[:, rows], people[rows], [0, 1, 2], KINDS, "main") for rows in outside]
-        chain = walked(search.Chain(0, 0, search.Plan(((40, 40),)), samples, "main"))
-        found = [search.as_blend(best, s.columns) for best, s in zip(chain.best, samples, strict=True)]
+        samples = [chains.sample(scores[:, rows], people[rows], [0, 1, 2], KINDS, "main") for rows in outside]
+        chain = walked(chains.Chain(0, 0, chains.Plan(((40, 40),)), samples, "main"))
+        found = [chains.as_blend(best, s.columns) for best, s in zip(chain.best, samples, strict=True)]
         return out_of_fold(found, held_out, scores).values
 
     changed = labels.copy()
@@ -387,8 +388,10 @@ def test_only_settings_that_exist_and_no_paths_are_part_of_a_cards_key(tmp_path:
 
 
 def test_a_chain_whose_kept_state_is_damaged_begins_again_and_the_others_go_on(tmp_path: Path):
-    plan = search.planned(200, chains=3)
+    plan = chains.planned(1000, chains=5)
     (tmp_path / search.CHAINS).mkdir()
-    for number, text in enumerate(["", '{"step": 2', '{"step": 2}']):
+    whole = chains.ChainState(2, [[0.5, 0.5]], [-float("inf")], [[0.25]])
+    kinds = ("", '{"step": 2', '{"step": 2}', json.dumps(asdict(whole)).replace("2,", '"two",', 1), json.dumps(asdict(whole)))
+    for number, text in enumerate(kinds):
         (tmp_path / search.CHAINS / f"{number}.json").write_text(text, encoding="utf-8")
-    assert search._kept(tmp_path, plan) == {2: {"step": 2}}
+    assert search._kept(tmp_path, plan) == {4: whole}

@@ -1,0 +1,52 @@
+"""How long a training will take, and what would be shorter, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.cards.schema import Recipe
+from harness.runtime.progress import duration
+
+_LONG = 3600.0
+
+
+@dataclass(frozen=True)
+class TrainingTime:
+    """What an estimate follows from; `str` tells it. Times are in seconds."""
+
+    recipe: Recipe
+    where: str
+    """The device, and how many threads where they are few."""
+    step: float
+    """Of one step."""
+    steps: tuple[int, int]
+    """Those that are left, and all of one training."""
+    validation: float
+    """Of one validation."""
+    validations: tuple[int, int]
+    """Those that are left, and all of one training."""
+    trainings: int
+    """How many such trainings are left, this one included."""
+    size: int
+    """Bytes of the weights."""
+
+    def __str__(self) -> str:
+        recipe, (left, steps), (validations, every) = self.recipe, self.steps, self.validations
+        seconds = max(1.0, self.step * left + self.validation * validations)
+        parts = [f"{left:,} steps of {self.step:.2g} s"]
+        parts += [f"{validations} validations of {duration(max(1.0, self.validation))}"] if validations else []
+        size = f"{self.size / 1e9:.1f} GB" if self.size >= 1e9 else f"{max(self.size / 1e6, 0.1):.1f} MB"
+        text = f"training will take about {duration(seconds)} on {self.where} ({', '.join(parts)}); its weights take {size}"
+        if self.trainings > 1:
+            further = (self.trainings - 1) * (self.step * steps + self.validation * every)
+            text += f"; {self.trainings} such trainings, one for each split, will take about {duration(seconds + further)}"
+        if seconds * self.trainings > _LONG or self.trainings > 1:
+            ways = ["test released weights (--weights released)", "fewer epochs (--set recipe.epochs=N)"]
+            ways += ["fewer splits (--splits 3; marked as partial)"] if self.trainings > 1 else []
+            often = self.validation * validations > seconds / 4
+            ways += ["fewer validations (--set recipe.validate_every=5)"] if often else []
+            ways += ["an end when it gets no better (--set recipe.patience=10)"] if not recipe.patience and validations else []
+            ways += ["--set recipe.precision=bf16, where the processor or GPU has it"] if recipe.precision == "fp32" else []
+            ways += ["a variant with larger patches", "a GPU (--device cuda)"]
+            text += f"; shorter: {', '.join(ways)}. It can be stopped and taken up again at any time"
+        return text

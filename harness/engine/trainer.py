@@ -26,6 +26,7 @@ from harness.cards.schema import Cropping, Recipe
 from harness.engine.batches import Batch, Batches, Group, number_of
 from harness.engine.devices import numerics
 from harness.engine.loss import mean_loss
+from harness.engine.process_group import Loss, SingleProcess
 from harness.engine.scorer import Pair, Scorer
 from harness.engine.training_threads import on_threads
 from harness.engine.training_time import TrainingTime
@@ -79,31 +80,6 @@ class _State:
     """The highest of each figure of the validations."""
     best_epoch: int | None = None
     history: list[Epoch] = field(default_factory=list)
-
-
-Loss = float | torch.Tensor
-"""A step's loss: a number on a CPU; on a GPU a tensor that is looked at later, because looking waits for the GPU."""
-
-
-class SingleProcess:
-    """The process group of a trainer that works by itself; `harness.engine.distributed.training.ProcessGroup` has several."""
-
-    rank, size = 0, 1
-
-    def share(self, items: Sequence[Any]) -> Sequence[Any]:
-        """This member's part of what all have."""
-        return items
-
-    def broadcast(self, model: torch.nn.Module) -> None:
-        """Begin from the same bits."""
-
-    def reduce_gradients(self, parameters: Sequence[torch.nn.Parameter], loss: Loss, share: float) -> Loss:
-        """Turn gradients of a part of the batch into the whole batch's; `share`: of its images. Returns the whole's loss."""
-        return loss
-
-    def all_reduce(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The sum over all members."""
-        return values
 
 
 @dataclass

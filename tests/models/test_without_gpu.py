@@ -14,7 +14,8 @@ from harness import models
 from harness.cards.loading import load_cards
 from harness.cards.schema import Recipe
 from harness.engine.loss import mean_loss
-from harness.engine.trainer import SingleProcess, Trainer
+from harness.engine.process_group import SingleProcess
+from harness.engine.trainer import Trainer
 from harness.models import base
 from harness.models.capabilities import capabilities
 from harness.models.kernels import linear, onednn

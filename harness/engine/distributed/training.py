@@ -30,7 +30,8 @@ from harness.engine.distributed.allocation import Share
 from harness.engine.distributed.session import Session
 from harness.engine.distributed.worker import Job, share_threads
 from harness.engine.distributed.workers import portable
-from harness.engine.trainer import Loss, SingleProcess, Trained, Trainer
+from harness.engine.process_group import Loss, SingleProcess
+from harness.engine.trainer import Trained, Trainer
 from harness.models.kernels import choice
 from harness.runtime import logs
 from harness.runtime.errors import HarnessError, RunError, UsageError

@@ -20,8 +20,8 @@ from typing import Any
 from tabulate import tabulate
 
 from harness import leaderboard
-from harness.engine.batch import run_all
 from harness.engine.request import Request
+from harness.engine.run_all import run_all
 from harness.files.atomic import write_text
 from harness.leaderboard.board import Group
 from harness.results.run_scores import csv_text

@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge
 from harness.cards.schema import InvalidCard
-from harness.challenges import codabench, image_names, readme, score_lines, scoring_program, server_run, zip_file
+from harness.challenges import codabench, image_names, readme, score_lines, scoring_program, server_run, submission_zip
 from harness.challenges.figures import Truth, unmet
 from harness.challenges.labels import read_truth
 from harness.files.atomic import sha256_file
@@ -142,7 +142,7 @@ def bundle(
     public = [name for name in files if not name.startswith("reference_data_")]
     if leaking := [name for name in public if server_run.holds_labels(name, files[name], truth)]:
         raise RunError(f"labels would lie in public files: {listed(leaking)}; this is a defect of the harness")
-    packed = zip_file.zipped(files)
+    packed = submission_zip.zipped(files)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=out.parent) as place:
         trial = Path(place) / "competition.zip"
@@ -224,15 +224,15 @@ def contents(
     written = codabench.pages(card, list(names), example)
     shown = {file: title for file, (title, _) in written.items() if file != "pages/terms.md"}
     kit = {"README.md": written["pages/submission.md"][1].encode()}
-    kit |= {codabench.sample_file(phase): zip_file.zipped(files) for phase, files in samples.items()}
+    kit |= {codabench.sample_file(phase): submission_zip.zipped(files) for phase, files in samples.items()}
     return {
         "competition.yaml": codabench.competition(card, list(names), dates, shown).encode(),
         "logo.png": codabench.logo(),
         **{file: text.encode() for file, (_, text) in written.items()},
-        codabench.KIT: zip_file.zipped(kit),
-        **{codabench.sample_file(phase): zip_file.zipped(files) for phase, files in samples.items()},
-        codabench.PROGRAM: zip_file.zipped(program_files(card, names)),
-        **{codabench.reference_file(p): zip_file.zipped(reference_files(card, p, truth, i)) for p, i in names.items()},
+        codabench.KIT: submission_zip.zipped(kit),
+        **{codabench.sample_file(phase): submission_zip.zipped(files) for phase, files in samples.items()},
+        codabench.PROGRAM: submission_zip.zipped(program_files(card, names)),
+        **{codabench.reference_file(p): submission_zip.zipped(reference_files(card, p, truth, i)) for p, i in names.items()},
     }
 
 

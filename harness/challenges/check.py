@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge, load_cards
-from harness.challenges import image_names, zip_file
+from harness.challenges import image_names, submission_zip
 from harness.challenges.leak_audit import Audit, audit, explained_by_type
 from harness.challenges.reading import read_content, wanted_files
 from harness.challenges.text import decoded
@@ -96,7 +96,7 @@ def check(
         groups.setdefault(tuple(wanted_files(card)), []).append(card)
     tried = []
     for names, alike in sorted(groups.items(), key=lambda group: len(group[1]), reverse=True):
-        files, found = zip_file.read(path, {name: max(wanted_files(card)[name] for card in alike) for name in names})
+        files, found = submission_zip.read(path, {name: max(wanted_files(card)[name] for card in alike) for name in names})
         tried.append(inspect(files, found, alike, phase, str(path), lambda card, p: _folder_names(card, p, root, cards)))
 
     def distance(report: Report) -> tuple[bool, bool, int]:
@@ -176,7 +176,7 @@ def fix(
         raise UsageError(f"{report.file}: nothing in it that could be fixed; {out} was not written")
     wanted = [name for name in (report.card.lines.file, report.card.readme_file) if name in report.fixed]
     with atomic(out) as stream:
-        stream.write(zip_file.zipped({name: report.fixed[name] for name in wanted}))
+        stream.write(submission_zip.zipped({name: report.fixed[name] for name in wanted}))
     card = report.card.path or report.card.name
     return check(out, challenge=card, phase=report.phase, root=root, against=against, cards=cards, runs=runs)
 

@@ -16,7 +16,7 @@ from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import cards_option, find_challenge
 from harness.cards.overrides import apply_set
 from harness.cards.schema import ModelCard
-from harness.challenges import image_names, readme, score_lines, standings, zip_file
+from harness.challenges import image_names, readme, score_lines, standings, submission_zip
 from harness.challenges.check import check, inspect
 from harness.challenges.text import ascii_line
 from harness.engine import asked_again
@@ -111,7 +111,7 @@ def submit(
     if defects := [d for d in errors(report.findings) if not (rehearsal and d.kind in ("missing", "count"))]:
         head = f"{outcome.folder}: its scores make no valid submission; {out} was not written"
         raise RunError("\n".join([head, *(defect.text() for defect in defects)]))
-    data = zip_file.zipped(files, mark)
+    data = submission_zip.zipped(files, mark)
     with atomic(out) as stream:
         stream.write(data)
     digest = sha256_file(out)

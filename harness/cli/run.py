@@ -60,7 +60,7 @@ class RunOptions(o.TableOutput):
 @options(RunOptions)
 def run(chosen: RunOptions) -> None:
     """Train (where a model has a recipe), test, measure and record MODELS on a dataset, or on all datasets of a suite."""
-    from harness.engine.batch import of_seeds, run_all
+    from harness.engine.run_all import of_seeds, run_all
     from harness.results import tables
     from harness.results.published import compare_published, published_table
     from harness.results.report import PAGE

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from harness.files.table_paths import require_utf8
-from harness.imaging import headers
+from harness.imaging import file_headers
 from harness.runtime.errors import UsageError, listed
 
 EXTENSIONS = frozenset(
@@ -317,7 +317,7 @@ def measure_files(pairs: Iterable[ImagePair]) -> list[ImagePair]:
 
     def size(path: str) -> tuple[int, int] | str:
         try:
-            header = headers.look(path)
+            header = file_headers.look(path)
         except UsageError as error:
             return f"{path}: {error}"
         return header.height, header.width

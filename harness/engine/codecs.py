@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.files.table_paths import TablePaths
 from harness.files.text_table import convert_numbers, read_text_columns
-from harness.imaging import headers
+from harness.imaging import file_headers
 from harness.models import find_model
 from harness.runtime.errors import UsageError, listed, near
 from harness.statistics.bd_rate import Interpolation, MeanOver, Place, mean_over, places, rate_difference
@@ -247,7 +247,7 @@ def _rates(path: str, frame: pd.DataFrame, rate: str | None, word: str) -> tuple
         for value in table["distorted"]:
             file = value if os.path.isfile(value) else paths.find(value)
             try:
-                header = headers.look(file)
+                header = file_headers.look(file)
                 values.append(8 * header.size / (header.height * header.width))
             except UsageError as error:
                 problems.append(f"{file}: {error}")

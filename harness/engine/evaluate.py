@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import datasets
-from harness.engine import batch
 from harness.engine.request import Request, make_plan
+from harness.engine.run_all import execute_plan
 from harness.models.base import ScoringModel
 from harness.results.record import Record
 from harness.runtime.errors import UsageError
@@ -78,5 +78,5 @@ def evaluate(
         if not hasattr(dataset, "to_csv"):
             raise UsageError(f"dataset: a name, a table's path or a pandas DataFrame, not {type(dataset).__name__}")
         data = datasets.of_frame(dataset, root)
-    outcome = batch.execute_plan(make_plan(request, data))
+    outcome = execute_plan(make_plan(request, data))
     return outcome.record

@@ -49,7 +49,7 @@ from harness.runtime.errors import RunError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.engine.distributed.workers import Workers
+    from harness.engine.distributed.worker_pool import Workers
     from harness.engine.trainer import Trained
 
 _log = logging.getLogger(__package__)
@@ -196,7 +196,7 @@ def workers_of(plan: Plan, model: Any) -> AbstractContextManager[Workers | None]
     request = plan.request
     if model is None or (request.workers < 2 and not request.ray):
         return nullcontext()
-    from harness.engine.distributed.workers import start_workers
+    from harness.engine.distributed.worker_pool import start_workers
 
     return start_workers(model, request.ray, request.workers, request.device, folder=plan.folder)
 
@@ -204,7 +204,7 @@ def workers_of(plan: Plan, model: Any) -> AbstractContextManager[Workers | None]
 def _train(
     plan: Plan, model: Any, device: str, workers: Workers | None, on_epoch: Callable[[Mapping[str, Any]], None]
 ) -> Trained:
-    from harness.engine.distributed.worker import Job
+    from harness.engine.distributed.worker_process import Job
     from harness.engine.trainer import WEIGHTS, Trainer
     from harness.models.weights.checkpoint import read_state
 

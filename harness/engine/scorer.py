@@ -25,7 +25,7 @@ from harness.engine.devices import numerics
 from harness.engine.references import KeptReferences
 from harness.engine.warm_time import WarmTime
 from harness.imaging import crops as cropping
-from harness.imaging import decode, headers
+from harness.imaging import decode, file_headers
 from harness.imaging.colour import compared
 from harness.imaging.crops import Crop
 from harness.imaging.decode import Pixels
@@ -74,7 +74,7 @@ def refuse_small(model: Any, protocol: Cropping, pairs: Sequence[Pair]) -> None:
     small = []
     for path in dict.fromkeys(pair.reference for pair in pairs):
         with suppress(UsageError):
-            found = headers.look(path)
+            found = file_headers.look(path)
             if min(found.height, found.width) < smallest:
                 small.append(f"{Path(path).name} ({found.width}x{found.height})")
     if small:

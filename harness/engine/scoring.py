@@ -38,7 +38,7 @@ from harness.runtime.progress import progress
 from harness.runtime.threads import ahead
 
 if TYPE_CHECKING:
-    from harness.engine.distributed.workers import WorkerPool, Workers
+    from harness.engine.distributed.worker_pool import WorkerPool, Workers
     from harness.models.weights import ResolvedWeights
 
 _log = logging.getLogger(__package__)
@@ -264,7 +264,7 @@ def scorer_of(
     if workers is None:
         yield here
         return
-    from harness.engine.distributed.worker import Job
+    from harness.engine.distributed.worker_process import Job
 
     with workers.pool(Job(card, found, request.seed, request.batch, imposed())) as pool:
         yield pool

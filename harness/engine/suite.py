@@ -11,9 +11,9 @@ from harness import datasets
 from harness.datasets import Dataset, is_table
 from harness.datasets.download import place_of, steps
 from harness.datasets.suites import Suite, SuiteDataset
-from harness.engine.batch import run_all
 from harness.engine.request import Request
 from harness.engine.run import Outcome
+from harness.engine.run_all import run_all
 from harness.runtime.errors import HarnessError, RunError, UsageError, listed
 
 _log = logging.getLogger(__package__)

@@ -23,11 +23,11 @@ import torch
 
 from harness.cards.plugins import errors_of
 from harness.cards.schema import Cropping, Recipe
-from harness.engine.batches import Batch, Batches, Group, number_of
 from harness.engine.devices import numerics
 from harness.engine.loss import mean_loss
 from harness.engine.process_group import Loss, SingleProcess
 from harness.engine.scorer import Pair, Scorer
+from harness.engine.training_batches import Batch, Batches, Group, number_of
 from harness.engine.training_threads import on_threads
 from harness.engine.training_time import TrainingTime
 from harness.files.atomic import write_text

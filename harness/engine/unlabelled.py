@@ -40,7 +40,7 @@ from harness.runtime.progress import progress
 from harness.runtime.threads import ahead
 
 if TYPE_CHECKING:
-    from harness.engine.distributed.workers import WorkerPool
+    from harness.engine.distributed.worker_pool import WorkerPool
     from harness.models.weights import ResolvedWeights
 
 _log = logging.getLogger(__package__)
@@ -143,8 +143,8 @@ def scorer(
     if workers < 2 and not ray:
         yield loaded.scorer(how)
         return
-    from harness.engine.distributed.worker import Job
-    from harness.engine.distributed.workers import start_workers
+    from harness.engine.distributed.worker_pool import start_workers
+    from harness.engine.distributed.worker_process import Job
 
     with (
         start_workers(loaded.model, ray, workers, how.get("device")) as started,

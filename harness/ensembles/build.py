@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.engine.distributed.allocation import divide
 from harness.engine.distributed.session import cores, kept, session
-from harness.engine.distributed.workers import node_facts
+from harness.engine.distributed.worker_pool import node_facts
 from harness.engine.request import Request
 from harness.ensembles import card, sparsity, tables
 from harness.ensembles.assess import METHODS, Row, assess, baseline, best_member, out_of_fold, rescaled_member, scored, simpler
@@ -31,7 +31,7 @@ from harness.runtime.threads import meanwhile
 from harness.statistics.correlations import Ints
 
 if TYPE_CHECKING:
-    from harness.ensembles.search import SearchResult
+    from harness.ensembles.weight_search import SearchResult
 
 _log = logging.getLogger(__package__)
 
@@ -249,7 +249,7 @@ def _search(
     gathered: Gathered, given: Callable[[], list[Sample]], request: Request, wanted: EnsembleRequest
 ) -> tuple[SearchResult, Path]:
     """The search's outcome, found finished or taken up in the folder that its content names."""
-    from harness.ensembles.search import search  # with Ray Tune, which takes a second
+    from harness.ensembles.weight_search import search  # with Ray Tune, which takes a second
 
     identity = {
         "fitting": fitting_hash(gathered),

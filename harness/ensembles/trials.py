@@ -25,7 +25,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from harness.cards.schema import Tunable
-from harness.engine.distributed.worker import share_threads
+from harness.engine.distributed.worker_process import share_threads
 from harness.engine.request import Plan
 from harness.engine.run import execute, train
 from harness.ensembles.trial import Failure, Task, Trial, planned
@@ -36,7 +36,7 @@ from harness.runtime.progress import Step, progress
 from harness.runtime.text import one_line
 
 if TYPE_CHECKING:
-    from harness.engine.distributed.workers import Workers
+    from harness.engine.distributed.worker_pool import Workers
 
 _log = logging.getLogger(__package__)
 

@@ -25,7 +25,7 @@ from harness.cards.overrides import apply_set
 from harness.cards.schema import ModelCard, Tunable
 from harness.engine.distributed.allocation import divide
 from harness.engine.distributed.session import cores, kept, session
-from harness.engine.distributed.workers import start_workers
+from harness.engine.distributed.worker_pool import start_workers
 from harness.engine.request import Plan, Request, make_plan
 from harness.engine.run import Outcome, execute
 from harness.ensembles import card as cards

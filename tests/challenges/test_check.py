@@ -18,7 +18,7 @@ import pytest
 from challenge import CARD, NAMES, good, link, made_scores, output_text, raw_zip, readme_text, save
 
 from harness.challenges import check as checking
-from harness.challenges import zip_file
+from harness.challenges import submission_zip
 from harness.challenges.check import Report, check, fix
 from harness.cli.main import main
 from harness.files.atomic import write_text
@@ -366,7 +366,7 @@ def test_each_place_where_the_order_breaks_is_named():
 
 
 def test_a_zip_is_the_same_bytes_on_any_day_and_machine():
-    data = zip_file.zipped({"output.txt": b"A0000_10_00.bmp,1.000000\n", "readme.txt": b"x\n"})
+    data = submission_zip.zipped({"output.txt": b"A0000_10_00.bmp,1.000000\n", "readme.txt": b"x\n"})
     assert hashlib.sha256(data).hexdigest() == "9809e22ca5fbae718b9c0678784c0696fb2cf8c29c440b1a70d95b8657668aee"
     infos = zipfile.ZipFile(io.BytesIO(data)).infolist()
     assert {(i.date_time, i.compress_type, i.create_system) for i in infos} == {((1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED, 3)}

@@ -21,7 +21,7 @@ from harness.cli.main import cli
 from harness.datasets import load_dataset
 from harness.datasets.check import Report, check
 from harness.datasets.check.manifest import manifest_hash
-from harness.imaging import headers
+from harness.imaging import file_headers
 from harness.runtime.errors import UsageError
 
 NAMES = [name for name in miniatures.TREES if "," not in name]
@@ -540,7 +540,7 @@ def test_headers_give_the_size_that_a_decoder_gives(tmp_path, mode, kind):
     if kind == "jpg" and mode in ("P", "1"):
         picture = picture.convert("L")
     picture.save(path)
-    header = headers.look(str(path))
+    header = file_headers.look(str(path))
     assert (header.height, header.width, header.size) == (13, 17, path.stat().st_size)
 
 
@@ -552,14 +552,14 @@ def test_a_file_cut_anywhere_is_noticed_from_its_header_and_end(tmp_path, kind):
     for length in range(0, len(data) - 40, 7):
         path.write_bytes(data[:length])
         with pytest.raises(UsageError):
-            headers.look(str(path))
+            file_headers.look(str(path))
 
 
 def test_a_picture_with_bytes_after_its_end_is_whole(tmp_path):
     path = tmp_path / "x.png"
     write(path, still("tail"))
     path.write_bytes(path.read_bytes() + bytes(500))
-    assert headers.look(str(path))[:2] == (12, 16)
+    assert file_headers.look(str(path))[:2] == (12, 16)
 
 
 def test_check_says_where_an_absent_dataset_comes_from():

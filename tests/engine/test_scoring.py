@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from small import write_table
 
-from harness.engine.batch import run_all
 from harness.engine.request import Request, make_plan
 from harness.engine.run import Outcome, execute
+from harness.engine.run_all import run_all
 from harness.engine.scoring import Together
 from harness.files.lock import held
 from harness.imaging import decode

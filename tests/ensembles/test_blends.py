@@ -16,7 +16,7 @@ from small import picture, write_network, write_table
 
 from harness.cards.schema import Cropping, ModelCard, parse_card
 from harness.engine.scorer import Scorer, pairs_of
-from harness.ensembles import blends, card, chains, objective, search
+from harness.ensembles import blends, card, chains, objective, weight_search
 from harness.ensembles.assess import out_of_fold
 from harness.models import load_model, score_scaling
 from harness.models.ensemble import Ensemble
@@ -389,9 +389,9 @@ def test_only_settings_that_exist_and_no_paths_are_part_of_a_cards_key(tmp_path:
 
 def test_a_chain_whose_kept_state_is_damaged_begins_again_and_the_others_go_on(tmp_path: Path):
     plan = chains.planned(1000, chains=5)
-    (tmp_path / search.CHAINS).mkdir()
+    (tmp_path / weight_search.CHAINS).mkdir()
     whole = chains.ChainState(2, [[0.5, 0.5]], [-float("inf")], [[0.25]])
     kinds = ("", '{"step": 2', '{"step": 2}', json.dumps(asdict(whole)).replace("2,", '"two",', 1), json.dumps(asdict(whole)))
     for number, text in enumerate(kinds):
-        (tmp_path / search.CHAINS / f"{number}.json").write_text(text, encoding="utf-8")
-    assert search._kept(tmp_path, plan) == {4: whole}
+        (tmp_path / weight_search.CHAINS / f"{number}.json").write_text(text, encoding="utf-8")
+    assert weight_search._kept(tmp_path, plan) == {4: whole}

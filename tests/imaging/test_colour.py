@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image, ImageCms
 
 from harness.cli.main import cli
-from harness.imaging import decode, headers
+from harness.imaging import decode, file_headers
 from harness.imaging.colour import Colour, compared
 from harness.imaging.remarks import PROFILES, SRGB_PROFILES
 from harness.runtime.errors import UsageError
@@ -64,7 +64,7 @@ def look(tmp_path: Path, data: bytes) -> Colour:
     path.write_bytes(data)
     found = decode.look(path).colour
     assert decode.read_hashed(path).colour == found
-    assert headers.look(str(path)).colour == found
+    assert file_headers.look(str(path)).colour == found
     return found
 
 
@@ -185,7 +185,7 @@ def test_the_size_of_the_header_is_the_size_of_the_pixels_under_every_rotation(t
     pixels = decode.read(path)
     assert pixels.shape[:2] == ((16, 10) if orientation > 4 else (10, 16))
     assert decode.look(path)[:2] == pixels.shape[:2]
-    assert tuple(headers.look(str(path))[:2]) == pixels.shape[:2]
+    assert tuple(file_headers.look(str(path))[:2]) == pixels.shape[:2]
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -197,13 +197,13 @@ def test_a_rotation_that_only_text_chunks_of_a_png_hold_is_seen_by_the_check(tmp
     place = len(data) - 12 if after else 33
     path = tmp_path / "x.png"
     path.write_bytes(data[:place] + chunk + data[place:])
-    assert tuple(headers.look(str(path))[:2]) == decode.read(path).shape[:2] == (16, 10)
+    assert tuple(file_headers.look(str(path))[:2]) == decode.read(path).shape[:2] == (16, 10)
 
 
 def test_an_animated_png_is_refused_by_the_quick_check_too(tmp_path: Path):
     path = tmp_path / "x.png"
     path.write_bytes(deep.encoded(deep.eight(), "PNG", save_all=True, append_images=[Image.new("RGB", (16, 16))]))
-    for read in (headers.look, decode.read):
+    for read in (file_headers.look, decode.read):
         with pytest.raises(UsageError, match="animation"):
             read(str(path))
 

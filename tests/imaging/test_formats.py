@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from harness.cli.main import cli
-from harness.imaging import decode, formats, headers
+from harness.imaging import decode, file_headers, formats
 from harness.runtime.errors import UsageError
 
 DEEP: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -59,7 +59,7 @@ def test_a_picture_of_more_than_8_bits_is_refused_by_its_header(tmp_path: Path, 
         assert str(caught.value).startswith(f"{path}: ")
         assert str(caught.value).count(str(path)) == 1
     with pytest.raises(UsageError, match=words) as caught:
-        headers.look(str(path))
+        file_headers.look(str(path))
     assert str(path) not in str(caught.value)
 
 
@@ -81,7 +81,7 @@ def test_a_lossless_picture_of_8_bits_keeps_its_numbers(tmp_path: Path, kind: st
     path.write_bytes(SHALLOW[kind]())
     assert np.array_equal(decode.read(path), np.asarray(deep.eight()))
     assert decode.look(path)[:2] == (deep.SIDE, deep.SIDE)
-    assert tuple(headers.look(str(path))[:2]) == (deep.SIDE, deep.SIDE)
+    assert tuple(file_headers.look(str(path))[:2]) == (deep.SIDE, deep.SIDE)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "AVIF", "GIF", "WEBP"])
@@ -186,7 +186,7 @@ def test_a_large_picture_within_the_limit_brings_no_warning(tmp_path: Path, recw
     Image.fromarray(np.zeros((9500, 9500), np.uint8)).save(path, compress_level=1)
     assert decode.look(path)[:2] == (9500, 9500)
     assert decode.read(path).shape == (9500, 9500, 3)
-    assert headers.look(str(path)).height == 9500
+    assert file_headers.look(str(path)).height == 9500
     assert not recwarn.list
 
 
@@ -196,7 +196,7 @@ def test_a_picture_above_the_limit_is_refused_by_the_quick_check_too(tmp_path: P
     header[16:24] = struct.pack(">II", 12_000, 12_000)
     path.write_bytes(header)
     with pytest.raises(UsageError, match="more than 100,000,000 pixels"):
-        headers.look(str(path))
+        file_headers.look(str(path))
 
 
 CARD = """

@@ -24,10 +24,10 @@ import torch
 from PIL import Image
 from small import write_network, write_scores, write_table
 
-from harness.engine.batch import run_all
 from harness.engine.distributed.session import kept, session
 from harness.engine.request import Request
 from harness.engine.run import run
+from harness.engine.run_all import run_all
 from harness.engine.trainer import WEIGHTS
 from harness.engine.verify import verify
 from harness.ensembles.build import EnsembleRequest, ensemble

@@ -17,8 +17,8 @@ from harness.cli.main import cli
 from harness.datasets import load_dataset, splits
 from harness.datasets.completeness import missing
 from harness.datasets.overlap import related
-from harness.engine.batch import run_all
 from harness.engine.request import Request
+from harness.engine.run_all import run_all
 from harness.leaderboard.rows import board
 from harness.results import tables
 from harness.results.marks import CONTAMINATED, INCOMPLETE

@@ -15,7 +15,7 @@ from small import write_table
 
 from harness.engine.distributed.allocation import Share, divide
 from harness.engine.distributed.session import Node, cores
-from harness.engine.distributed.workers import _shards
+from harness.engine.distributed.worker_pool import _shards
 from harness.engine.scorer import Pair
 from harness.results import processes
 from harness.results.run_scores import Scored, ScoreFile

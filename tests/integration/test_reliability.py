@@ -17,9 +17,9 @@ from small import write_network, write_table
 from harness.cards.schema import Cropping
 from harness.datasets.archives import unpack
 from harness.engine import verify
-from harness.engine.batch import run_all
 from harness.engine.request import Plan, Request
 from harness.engine.run import run
+from harness.engine.run_all import run_all
 from harness.engine.scorer import Pair, Scorer
 from harness.files.download import DownloadFailed, download
 from harness.runtime.errors import RunError, Unwritable, UsageError

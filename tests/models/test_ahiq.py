@@ -22,7 +22,7 @@ from harness import models
 from harness.cards.overrides import apply_set
 from harness.cards.schema import Cropping, ModelCard
 from harness.engine import unlabelled
-from harness.engine.batches import Batches
+from harness.engine.training_batches import Batches
 from harness.models import find_model
 from harness.models.ahiq.backbones import BatchNorm
 from harness.models.ahiq.deform_conv import deform_conv, places, upsampled_conv

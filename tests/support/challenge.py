@@ -16,7 +16,7 @@ import numpy as np
 from miniatures import generator, noisy, still, write
 
 from harness.cards.loading import find_challenge
-from harness.challenges import image_names, readme, score_lines, zip_file
+from harness.challenges import image_names, readme, score_lines, submission_zip
 
 SIDE = 48
 CARD = find_challenge("ntire2022-fr")
@@ -73,7 +73,7 @@ def good(scores: Mapping[str, float] | None = None) -> dict[str, bytes]:
 
 
 def save(path: Path, files: Mapping[str, bytes]) -> Path:
-    path.write_bytes(zip_file.zipped(files))
+    path.write_bytes(submission_zip.zipped(files))
     return path
 
 

@@ -622,7 +622,7 @@ def bombs() -> list[bytes]:
 
 
 def pictures(draw: random.Random, folder: Path) -> None:
-    from harness.imaging import decode, headers
+    from harness.imaging import decode, file_headers
 
     good = draw.choice(_pictures())
     data = good if draw.random() < 0.05 else damaged(draw, good)
@@ -631,7 +631,7 @@ def pictures(draw: random.Random, folder: Path) -> None:
     with contextlib.suppress(decode.UsageError):
         decode.look(path)
     with contextlib.suppress(decode.UsageError):
-        headers.look(str(path))
+        file_headers.look(str(path))
     decode.read_hashed(path)
 
 

@@ -92,8 +92,8 @@ def warm() -> None:
     import torch
 
     import harness.cli.main
-    import harness.engine.batch
     import harness.engine.run
+    import harness.engine.run_all
     import harness.engine.trainer  # noqa: F401
 
     torch.set_num_threads(1)

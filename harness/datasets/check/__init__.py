@@ -25,7 +25,7 @@ from harness.datasets.file_index import how_to_get, unopened
 from harness.datasets.table import complete, has_images
 from harness.files.atomic import sha256_file
 from harness.files.table_paths import explained
-from harness.imaging import headers
+from harness.imaging import file_headers
 from harness.imaging.colour import compared
 from harness.imaging.remarks import PRIMARY, PROFILES
 from harness.runtime.errors import UsageError, listed
@@ -257,14 +257,14 @@ def _pictures(card: DatasetCard, root: Path | None, frame: pd.DataFrame, found: 
         report.manifest = manifest.manifest_hash(card, root)
 
 
-def _look(path: str) -> headers.Header | str:
+def _look(path: str) -> file_headers.Header | str:
     try:
-        return headers.look(path)
+        return file_headers.look(path)
     except UsageError as error:
         return str(error)
 
 
-def _headers(card: DatasetCard, frame: pd.DataFrame, good: dict[str, headers.Header], found: Findings, where: str) -> None:
+def _headers(card: DatasetCard, frame: pd.DataFrame, good: dict[str, file_headers.Header], found: Findings, where: str) -> None:
     """Sizes that are not the reference's or the card's, compound files, and pairs whose embedded colour profiles differ."""
     unlike = []
     by_kind: dict[str, dict[str, None]] = {}
@@ -293,7 +293,7 @@ def _headers(card: DatasetCard, frame: pd.DataFrame, good: dict[str, headers.Hea
 
 
 def _duplicates(
-    frame: pd.DataFrame, good: dict[str, headers.Header], found: Findings, where: str, workers: int
+    frame: pd.DataFrame, good: dict[str, file_headers.Header], found: Findings, where: str, workers: int
 ) -> dict[str, str]:
     """Files of equal content; returns the sha256 of those that were read whole for it."""
     groups: dict[bytes, list[str]] = {}

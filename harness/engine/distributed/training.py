@@ -28,8 +28,8 @@ import torch.distributed as dist
 from harness import models
 from harness.engine.distributed.allocation import Share
 from harness.engine.distributed.session import Session
-from harness.engine.distributed.worker import Job, share_threads
-from harness.engine.distributed.workers import portable
+from harness.engine.distributed.worker_pool import portable
+from harness.engine.distributed.worker_process import Job, share_threads
 from harness.engine.process_group import Loss, SingleProcess
 from harness.engine.trainer import Trained, Trainer
 from harness.models.kernels import choice

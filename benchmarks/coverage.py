@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.statistics.agreement import agreement
-from harness.statistics.clustered import ClusteredPairs
 from harness.statistics.comparison import compare
 from harness.statistics.correlations import pearson, spearman
 from harness.statistics.intervals import fisher, t_quantile
+from harness.statistics.reference_resampling import ClusteredPairs
 
 Floats = NDArray[np.float64]
 KINDS, LEVELS = 5, 4

@@ -37,8 +37,8 @@ from harness.ensembles.assess import (
     scored,
 )
 from harness.ensembles.blends import Blend
-from harness.ensembles.chains import Chain, Sample, as_blend, folds, planned, sample
 from harness.ensembles.members import Images
+from harness.ensembles.weight_candidates import Chain, Sample, as_blend, folds, planned, sample
 from harness.models.score_scaling import KINDS
 from harness.statistics.correlations import Floats, Ints
 

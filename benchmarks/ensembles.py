@@ -32,9 +32,9 @@ def main() -> None:
     from harness.ensembles import blends
     from harness.ensembles.assess import out_of_fold
     from harness.ensembles.blends import Blend, Fits
-    from harness.ensembles.chains import Chain, Sample, as_blend, folds, planned, powell
     from harness.ensembles.members import gather
     from harness.ensembles.objective import objective_values
+    from harness.ensembles.weight_candidates import Chain, Sample, as_blend, folds, planned, powell
     from harness.models.score_scaling import KINDS
 
     files = crossval.prepare(asked.source, asked.out)

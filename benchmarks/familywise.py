@@ -27,8 +27,8 @@ from scipy.special import stdtr
 from scipy.stats import studentized_range
 
 from harness.statistics.best_group import p_of_being_best, pseudo_values, signs_for
-from harness.statistics.clustered import ClusteredPairs
 from harness.statistics.correlations import spearman
+from harness.statistics.reference_resampling import ClusteredPairs
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

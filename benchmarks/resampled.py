@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from harness.statistics.resampled import corrected_resampled, standings_over_splits
+from harness.statistics.resampled_t_test import corrected_resampled, standings_over_splits
 
 Floats = NDArray[np.float64]
 IMAGES, FEATURES, SPLITS, LEVEL = 12, 5, 10, 0.05

@@ -38,7 +38,7 @@ MODULES = (
     "runtime/findings",
     "runtime/python37",
     "runtime/text",
-    "statistics/clustered",
+    "statistics/reference_resampling",
     "statistics/correlations",
     "statistics/curve_fitting",
     "statistics/intervals",

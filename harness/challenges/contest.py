@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from harness.cards.challenge import ChallengeCard, Ranking, Standing
-from harness.challenges.check import Report, check
 from harness.challenges.codabench import rises
 from harness.challenges.figures import (
     Figures,
@@ -24,6 +23,7 @@ from harness.challenges.figures import (
 )
 from harness.challenges.labels import read_truth
 from harness.challenges.score import require_labels
+from harness.challenges.submission_check import Report, check
 from harness.files.leftovers import without_leftovers
 from harness.results.tables import number, with_interval
 from harness.runtime.errors import HarnessError, RunError, UsageError

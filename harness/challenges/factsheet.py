@@ -15,7 +15,7 @@ from harness.cards.overrides import apply_set
 from harness.cards.schema import DatasetCard, ModelCard
 from harness.challenges.readme import seconds
 from harness.challenges.submit import Submission, member_names, used_data
-from harness.engine.asked_again import Repeated, request_of
+from harness.engine.request_of_record import Repeated, request_of
 from harness.files.atomic import write_text
 from harness.models import find_model
 from harness.models.capabilities import capabilities

@@ -15,11 +15,11 @@ import numpy as np
 from harness.cards.challenge import ChallengeCard, Scoring, Term
 from harness.challenges.image_names import parts_of
 from harness.runtime.errors import listed
-from harness.statistics.clustered import ClusteredPairs
 from harness.statistics.correlations import Floats, Ints, kendall, numbered, pearson, spearman
 from harness.statistics.curve_fitting import fit_curve
 from harness.statistics.intervals import Interval, fisher_interval, jackknife
 from harness.statistics.pair_accuracy import listed_pairs, ordered_pairs
+from harness.statistics.reference_resampling import ClusteredPairs
 
 CONFIDENCE = 0.95
 FIT_WORDS = {"raw": "raw", "poly3": "after a third-order polynomial"}

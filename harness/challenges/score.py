@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from harness.cards.challenge import Scoring, Term
-from harness.challenges.check import Report, candidates, check, inspect
 from harness.challenges.figures import FIT_WORDS, Figures, Truth, figures, references_of, server_scores, term_names, unmet
 from harness.challenges.image_names import parts_of
 from harness.challenges.labels import read_truth
 from harness.challenges.reading import wanted_files
+from harness.challenges.submission_check import Report, candidates, check, inspect
 from harness.files.atomic import write_text
 from harness.results.tables import number, with_interval
 from harness.runtime.errors import RunError, UsageError, listed

@@ -17,11 +17,11 @@ from harness.cards.loading import cards_option, find_challenge
 from harness.cards.overrides import apply_set
 from harness.cards.schema import ModelCard
 from harness.challenges import image_names, readme, score_lines, standings, submission_zip
-from harness.challenges.check import check, inspect
+from harness.challenges.submission_check import check, inspect
 from harness.challenges.text import ascii_line
-from harness.engine import asked_again
-from harness.engine.asked_again import Repeated
+from harness.engine import request_of_record
 from harness.engine.request import Request, make_plan
+from harness.engine.request_of_record import Repeated
 from harness.engine.run import Outcome, run
 from harness.engine.verify import identity_differences
 from harness.files.atomic import atomic, sha256_file
@@ -231,13 +231,13 @@ def _record(word: str, card: ChallengeCard, phase: str, wanted: Request) -> Outc
     if found:
         _refuse_stale(folder, record, wanted)
         return _checked(Outcome(folder, record, found=True), card, phase, wanted)
-    if asked_again.checked(folder, record).get("scores"):
+    if request_of_record.checked(folder, record).get("scores"):
         where = f"of other images than {card.name}'s {phase}"
         raise UsageError(f"{folder}: its scores came from a file, {where}; there is no model to run")
     # A trained model's weights lie in the run's folder: what its training began from is not needed again.
     known = msgspec.structs.replace(record, request={**record.request, "init": None})
     again = Repeated(dataset=about.dataset, weights=wanted.weights, settings=wanted.settings)
-    fields = asked_again.request_of(folder, known, wanted.cards, again)
+    fields = request_of_record.request_of(folder, known, wanted.cards, again)
     weights = fields["weights"]
     if record.training:
         weights = str(folder / _WEIGHTS)
@@ -252,7 +252,7 @@ def _record(word: str, card: ChallengeCard, phase: str, wanted: Request) -> Outc
 def _refuse_stale(folder: Path, record: Record, wanted: Request) -> None:
     """Refuse a finished run whose images, labels, weights or code are not what the same request means now."""
     try:
-        fields = asked_again.request_of(folder, record, wanted.cards)
+        fields = request_of_record.request_of(folder, record, wanted.cards)
         now = make_plan(replace(wanted, **fields, mlflow_uri="off"))
     except UsageError as error:
         _log.info(f"{folder}: whether its images are still what was scored is not checked: {error}".splitlines()[0])

@@ -106,7 +106,7 @@ def submission_() -> None:
 @options(CheckOptions)
 def submission_check(chosen: CheckOptions) -> None:
     """Say everything that is wrong with a submission, with its lines and how to fix them. Exit status 1 for a defective one."""
-    from harness.challenges.check import check, fix
+    from harness.challenges.submission_check import check, fix
 
     how = {"root": chosen.root, "against": chosen.against}
     report = check(chosen.file, challenge=chosen.challenge, phase=chosen.phase, cards=chosen.cards, runs=chosen.runs, **how)

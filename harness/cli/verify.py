@@ -42,7 +42,7 @@ def verify(chosen: VerifyOptions) -> None:
     yours (--cards), and files that you have not named on this machine before are named again.
     """
     from harness.engine import verify as verification
-    from harness.engine.asked_again import Repeated
+    from harness.engine.request_of_record import Repeated
 
     found = verification.verify(
         chosen.run_folder,

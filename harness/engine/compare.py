@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness import datasets
-from harness.engine.asked_again import dataset_of
-from harness.engine.compare_splits import compared_over_splits
+from harness.engine.compare_repeats import compared_over_splits
 from harness.engine.measure import discrimination, oriented_labels
+from harness.engine.request_of_record import dataset_of
 from harness.engine.score_source import Member, member, refuse_other_images
 from harness.files.score_table import join, read_scores
 from harness.results.tables import number, probability
@@ -64,7 +64,7 @@ def compare_members(
 ) -> Comparison:
     """Compare two models, runs or files of scores on the same images, paired by reference.
 
-    Records of repeated splits are compared on the same test parts (`harness.engine.compare_splits`).
+    Records of repeated splits are compared on the same test parts (`harness.engine.compare_repeats`).
 
     Args:
         a: a model's name (its newest run on `dataset` under `protocol`), a run's folder, or a CSV of name,score.

@@ -15,11 +15,11 @@ from typing import Any
 from harness import models
 from harness.datasets.table import has_images
 from harness.engine import devices
-from harness.engine.asked_again import Repeated, request_of
 from harness.engine.content import hashed_images, pictures_by_reference, training_images
 from harness.engine.measure import measure
 from harness.engine.repeats import repeats_figures
 from harness.engine.request import SCORED_PARTS, Plan, Request, make_plan
+from harness.engine.request_of_record import Repeated, request_of
 from harness.engine.run import execute, figures, workers_of
 from harness.engine.scorer import pairs_of
 from harness.engine.scoring import conditions_of, scorer_of
@@ -104,7 +104,7 @@ def verify(
         offline: never touch the network.
         workers: 2 or more: local processes that share the work.
         ray: the address of a Ray cluster that does it.
-        again: files, and settings that name files, which the record may not choose by itself (`harness.engine.asked_again`).
+        again: files, and settings that name files, which the record may not choose (`harness.engine.request_of_record`).
 
     Returns:
         `ok`, the findings (what differs, and how), remarks, and how many images were scored again.
@@ -327,7 +327,7 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
 
     Raises RunError, and changes nothing, when the scores are not the ones that were measured or the labels, the split, the card
     or the weights are others than the record's; UsageError where the dataset is not at hand, and for what the record may
-    not choose (`harness.engine.asked_again`).
+    not choose (`harness.engine.request_of_record`).
     """
     folder = Path(folder)
     record = read_record(folder)

@@ -17,9 +17,9 @@ from harness.engine.request import Request
 from harness.ensembles import card, sparsity, tables
 from harness.ensembles.assess import METHODS, Row, assess, baseline, best_member, out_of_fold, rescaled_member, scored, simpler
 from harness.ensembles.blends import Blend
-from harness.ensembles.chains import Sample, folds, planned, sample
 from harness.ensembles.members import Gathered, fitting_hash, gather
 from harness.ensembles.objective import Objective
+from harness.ensembles.weight_candidates import Sample, folds, planned, sample
 from harness.files.atomic import sha256_json, write_json
 from harness.models.score_scaling import KINDS
 from harness.results import processes

@@ -19,9 +19,9 @@ from harness.datasets import Dataset, splits
 from harness.datasets.completeness import missing
 from harness.datasets.overlap import independent_rows
 from harness.datasets.table import has_images
-from harness.engine import asked_again
-from harness.engine.asked_again import Repeated
+from harness.engine import request_of_record
 from harness.engine.request import Plan, Request, make_plan
+from harness.engine.request_of_record import Repeated
 from harness.engine.run import Outcome, execute
 from harness.files.atomic import sha256_file, sha256_json
 from harness.files.score_table import read_scores
@@ -211,7 +211,7 @@ class _Members:
                 made = command(repeats.command)
                 raise UsageError(f"{path}: the run of its first split is not next to it ({run}); make it again: {made}")
             path = run
-        if scores := asked_again.checked(word, record).get("scores"):
+        if scores := request_of_record.checked(word, record).get("scores"):
             raise UsageError(f"{word}: its scores came from a file; name that file ({scores})")
         same = record.dataset == self.data.name
         if same and record.hashes.split == self.split and not record.partial:
@@ -256,9 +256,9 @@ class _Members:
 def _again(outcome: Outcome, wanted: Request) -> Request:
     """The model of a finished run, with the weights that it was tested with, on the request's dataset."""
     # A trained model's weights lie in the run's folder: what its training began from is not needed again.
-    asked = {**asked_again.checked(outcome.folder, outcome.record), "init": None}
+    asked = {**request_of_record.checked(outcome.folder, outcome.record), "init": None}
     record = msgspec.structs.replace(outcome.record, request=asked)
-    fields = asked_again.request_of(outcome.folder, record, wanted.cards, Repeated(dataset=wanted.dataset))
+    fields = request_of_record.request_of(outcome.folder, record, wanted.cards, Repeated(dataset=wanted.dataset))
     weights = str(outcome.folder / WEIGHTS) if outcome.record.training else fields["weights"]
     return replace(wanted, model=fields["model"], weights=weights, settings=dict(fields["settings"]))
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from harness.ensembles import tables
 from harness.ensembles.blends import Columns
-from harness.ensembles.chains import Sample
 from harness.ensembles.objective import Objective, objective_values
+from harness.ensembles.weight_candidates import Sample
 from harness.statistics.correlations import Floats, Ints
 
 

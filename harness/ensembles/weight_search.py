@@ -1,4 +1,4 @@
-"""The search for a blend: Ray Tune runs the chains of candidates (`harness.ensembles.chains`).
+"""The search for a blend: Ray Tune runs the chains of candidates (`harness.ensembles.weight_candidates`).
 
 Tune runs one trial for each chain, an actor takes chain after chain, the arrays are put into Ray's store once. Killed and asked
 again, the search goes on from the last step of every chain, which the harness keeps itself: Tune's own state is not written
@@ -21,9 +21,9 @@ from ray import tune
 
 from harness.engine.distributed.session import Session, cores, session
 from harness.ensembles.blends import Blend
-from harness.ensembles.chains import Chain, ChainState, Plan, Sample, as_blend
 from harness.ensembles.objective import Objective
-from harness.ensembles.tune_session import environment, silence
+from harness.ensembles.ray_tune import environment, silence
+from harness.ensembles.weight_candidates import Chain, ChainState, Plan, Sample, as_blend
 from harness.files.atomic import write_json
 from harness.runtime.errors import RunError
 from harness.runtime.progress import Step, progress

@@ -25,7 +25,7 @@ from harness.files import atomic, responses
 from harness.files.addresses import address, offline
 from harness.files.content import content_problem, page_problem
 from harness.files.lock import alone
-from harness.files.part import Origin, forget, read_origin, write_origin
+from harness.files.partial_download import Origin, forget, read_origin, write_origin
 from harness.files.responses import Refused, TryAgain, told
 from harness.runtime.errors import RunError, Unwritable, UsageError
 

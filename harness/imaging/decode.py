@@ -25,9 +25,9 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
 from harness.files.regular import require_regular
-from harness.imaging import colour, formats
+from harness.imaging import accepted_formats, colour
+from harness.imaging.accepted_formats import Data
 from harness.imaging.colour import Colour
-from harness.imaging.formats import Data
 from harness.imaging.remarks import PRIMARY, ZEROS, Remark
 from harness.imaging.zeros import run_of_zeros
 from harness.runtime.errors import UsageError, listed
@@ -154,15 +154,15 @@ def _opened(data: Data, stream: IO[bytes], path: str | Path) -> Iterator[tuple[I
 
 
 def _open(data: Data, stream: IO[bytes]) -> tuple[ImageFile.ImageFile, str]:
-    """Open with the plugins of `formats.FORMATS` and no other.
+    """Open with the plugins of `accepted_formats.FORMATS` and no other.
 
     Not with `Image.open`, which warns of images that are large and within our limit, and can be told not to only for the
     whole process.
     """
     prefix = bytes(data[:16])
-    if not prefix.startswith((b"\x89PNG", b"BM", b"\xff\xd8")) and (other := formats.named(data)):
+    if not prefix.startswith((b"\x89PNG", b"BM", b"\xff\xd8")) and (other := accepted_formats.named(data)):
         raise UsageError(other)
-    if prefix.startswith(formats.JXL_STARTS):
+    if prefix.startswith(accepted_formats.JXL_STARTS):
         _check_jxl(data)
     wrong = ""
     for name in _plugins():
@@ -170,26 +170,26 @@ def _open(data: Data, stream: IO[bytes]) -> tuple[ImageFile.ImageFile, str]:
         accepted = accept(prefix) if accept else True
         if not accepted or isinstance(accepted, str):
             continue
-        read_depth = formats.FORMATS[name].depth
+        read_depth = accepted_formats.FORMATS[name].depth
         depth = read_depth(data) if read_depth else None
         if depth is not None and accept:  # TGA has no signature: only its plugin tells whether it is one
-            formats.refuse_depth(depth, name)
+            accepted_formats.refuse_depth(depth, name)
         stream.seek(0)
         try:
             image = factory(stream, "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
             wrong = wrong or (f" ({name}: {error})" if accept else "")
             continue
-        formats.refuse_depth(depth if read_depth else formats.opened_depth(image), name)
+        accepted_formats.refuse_depth(depth if read_depth else accepted_formats.opened_depth(image), name)
         return image, image.format or name
     raise UsageError(f"not an image that Pillow knows (damaged, or another kind of file?){wrong}")
 
 
 @functools.cache
 def _plugins() -> tuple[str, ...]:
-    """Those of `formats.FORMATS` that this Pillow was built with."""
+    """Those of `accepted_formats.FORMATS` that this Pillow was built with."""
     Image.init()
-    return tuple(name for name in formats.FORMATS if name in Image.OPEN)
+    return tuple(name for name in accepted_formats.FORMATS if name in Image.OPEN)
 
 
 def _check_jxl(data: Data) -> None:
@@ -206,7 +206,7 @@ def _check_jxl(data: Data) -> None:
                 "or convert it to 8-bit PNG first"
             ) from None
         _plugins.cache_clear()
-    header = formats.jxl_header(data)
+    header = accepted_formats.jxl_header(data)
     if header is not None:
         refuse_size(header.width, header.height)
         if header.animated:
@@ -246,7 +246,7 @@ def _refuse(image: ImageFile.ImageFile, kind: str) -> None:
     refuse_size(*image.size)
     frames = getattr(image, "n_frames", 1)
     if kind == "TIFF":
-        formats.refuse_preview(image)
+        accepted_formats.refuse_preview(image)
         if frames > 1:
             raise UsageError(f"a file of {frames} pages; give one image a file")
     elif frames > 1 and kind != "MPO":

@@ -70,7 +70,7 @@ def _standings(ranked: dict[int, Row], figure: str, confidence: float) -> list[S
     if top.repeats:
         if figure not in top.splits or top.test_share is None:
             return []
-        from harness.statistics.resampled import standings_over_splits
+        from harness.statistics.resampled_t_test import standings_over_splits
 
         # Rows of the same test parts; scores from a file do not know the content of their images.
         same = [i for i in values if ranked[i].images[:2] == top.images[:2] and ranked[i].repeats == top.repeats]

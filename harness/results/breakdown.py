@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from harness.results.record import Figures, Record, RepeatsRecord
 from harness.results.run_scores import ALL, split_part
-from harness.statistics.clustered import ClusteredPairs
 from harness.statistics.correlations import Floats, midranks, numbered, spearman
 from harness.statistics.intervals import fisher_interval
+from harness.statistics.reference_resampling import ClusteredPairs
 
 if TYPE_CHECKING:
     import pandas as pd

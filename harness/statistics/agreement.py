@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.runtime.errors import UsageError, listed, near
-from harness.statistics.clustered import ClusteredPairs
 from harness.statistics.correlations import Floats, Ints, kendall, numbered, pearson, spearman, spearman_within
 from harness.statistics.curve_fitting import FITS, Fit, fit_curve
 from harness.statistics.intervals import Interval, fisher_interval, is_perfect
 from harness.statistics.leave_one_out import LeaveOneOut, groups
+from harness.statistics.reference_resampling import ClusteredPairs
 
 FEW_REFERENCES = 10
 

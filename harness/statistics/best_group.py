@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.statistics.agreement import checked_columns
-from harness.statistics.clustered import figures_of
 from harness.statistics.comparison import MOST_CLUSTERS, Statistic, clusters_of
 from harness.statistics.correlations import Floats
 from harness.statistics.intervals import cluster_limit, generator, pooled_clusters
+from harness.statistics.reference_resampling import figures_of
 
 FEWEST_REFERENCES = 6
 """Below this, no change of signs is rare enough for the 5 % level (2 of 2**5 are 6 %): nothing can be left out of the group."""

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike
 
 from harness.runtime.errors import UsageError
 from harness.statistics.agreement import FEW_REFERENCES, Columns, checked_columns
-from harness.statistics.clustered import LARGEST_CLUSTER, Figures, figures_of
 from harness.statistics.correlations import (
     Floats,
     Ints,
@@ -37,6 +36,7 @@ from harness.statistics.intervals import (
     jackknife,
     pooled_clusters,
 )
+from harness.statistics.reference_resampling import LARGEST_CLUSTER, Figures, figures_of
 
 Statistic = Literal["srcc", "plcc", "krcc", "main"]
 Method = Literal["auto", "jackknife", "bootstrap"]

@@ -15,7 +15,7 @@ from harness.statistics.agreement import FEW_REFERENCES
 from harness.statistics.comparison import STATISTICS, Difference, Disagreement, Group, PairedComparison, natural
 from harness.statistics.correlations import Floats, Ints, kendall, midranks, numbered, pearson, spearman, spearman_within
 from harness.statistics.intervals import holm
-from harness.statistics.resampled import METHOD, corrected_resampled, median
+from harness.statistics.resampled_t_test import METHOD, corrected_resampled, median
 
 
 @dataclass(frozen=True)

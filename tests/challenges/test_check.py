@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from challenge import CARD, NAMES, good, link, made_scores, output_text, raw_zip, readme_text, save
 
-from harness.challenges import check as checking
+from harness.challenges import submission_check as checking
 from harness.challenges import submission_zip
-from harness.challenges.check import Report, check, fix
+from harness.challenges.submission_check import Report, check, fix
 from harness.cli.main import main
 from harness.files.atomic import write_text
 from harness.runtime.errors import UsageError

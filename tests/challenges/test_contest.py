@@ -79,12 +79,12 @@ def test_equal_submissions_share_a_place_and_its_firmness(made: contest.Board):
 def test_firmness_is_the_same_again_and_that_of_scoring_the_drawn_images(folder: Path, made: contest.Board):
     from scipy import stats
 
-    from harness.challenges import check, image_names
+    from harness.challenges import image_names, submission_check
     from harness.statistics.correlations import numbered
     from harness.statistics.intervals import cluster_draws
 
     few = [row.name for row in made.rows[:4]]
-    scores = {name: check.check(folder / f"{name}.zip").scores for name in few}
+    scores = {name: submission_check.check(folder / f"{name}.zip").scores for name in few}
     names = sorted(LABELS)
     unit, ids = numbered(image_names.parts_of(CARD, name).reference for name in names)
     drawn = []

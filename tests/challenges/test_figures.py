@@ -15,10 +15,10 @@ from miniatures import generator
 from harness.cards.challenge import ChallengeCard, Scoring, Term
 from harness.cards.loading import find_challenge
 from harness.cards.schema import parse_card
-from harness.challenges.check import check
 from harness.challenges.figures import Figures, Truth, figures, measure, unmet
 from harness.challenges.labels import read_truth
 from harness.challenges.score import score
+from harness.challenges.submission_check import check
 from harness.files.atomic import write_text
 from harness.runtime.errors import RunError, UsageError
 from harness.runtime.findings import errors

@@ -20,12 +20,12 @@ from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge
 from harness.cards.schema import ModelCard, parse_card
 from harness.challenges import factsheet, image_names, standings
-from harness.challenges.check import check
 from harness.challenges.figures import Figures, Truth
 from harness.challenges.figures import figures as term_figures
 from harness.challenges.labels import read_truth
 from harness.challenges.leak_audit import audit, explained_by_type
 from harness.challenges.score import score, score_folder
+from harness.challenges.submission_check import check
 from harness.cli.main import main
 from harness.files.atomic import write_text
 from harness.runtime.errors import RunError, UsageError

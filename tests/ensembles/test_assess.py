@@ -12,9 +12,9 @@ import pytest
 
 from harness.ensembles.assess import Scored, assess, baseline, out_of_fold, rescaled_member, scored
 from harness.ensembles.blends import Blend, Fits, least_squares
-from harness.ensembles.chains import folds
 from harness.ensembles.members import Images
 from harness.ensembles.tables import blend_text
+from harness.ensembles.weight_candidates import folds
 from harness.models.score_scaling import KINDS, Scaling, fit
 from harness.statistics.agreement import agreement
 from harness.statistics.comparison import compare

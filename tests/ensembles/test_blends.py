@@ -16,7 +16,7 @@ from small import picture, write_network, write_table
 
 from harness.cards.schema import Cropping, ModelCard, parse_card
 from harness.engine.scorer import Scorer, pairs_of
-from harness.ensembles import blends, card, chains, objective, weight_search
+from harness.ensembles import blends, card, objective, weight_candidates, weight_search
 from harness.ensembles.assess import out_of_fold
 from harness.models import load_model, score_scaling
 from harness.models.ensemble import Ensemble
@@ -128,27 +128,27 @@ def test_a_calibrated_blend_is_in_the_labels_units_and_ranks_as_before():
 
 @given(st.integers(1, 5000))
 def test_a_plan_judges_exactly_as_many_candidates_as_were_asked_for(trials: int):
-    assert chains.planned(trials).total == trials
+    assert weight_candidates.planned(trials).total == trials
 
 
-def walked(chain: chains.Chain) -> chains.Chain:
+def walked(chain: weight_candidates.Chain) -> weight_candidates.Chain:
     while not chain.done:
         chain.advance()
     return chain
 
 
 @functools.cache
-def samples_of(seed: int) -> list[chains.Sample]:
+def samples_of(seed: int) -> list[weight_candidates.Sample]:
     scores, labels, references = members()
-    samples = [chains.sample(scores, labels, [0, 1, 2], KINDS, "main")]
-    for fold in chains.folds(references, seed):
+    samples = [weight_candidates.sample(scores, labels, [0, 1, 2], KINDS, "main")]
+    for fold in weight_candidates.folds(references, seed):
         rows = np.setdiff1d(np.arange(len(labels)), fold)
-        samples.append(chains.sample(scores[:, rows], labels[rows], [0, 1, 2], KINDS, "main"))
+        samples.append(weight_candidates.sample(scores[:, rows], labels[rows], [0, 1, 2], KINDS, "main"))
     return samples
 
 
-def chain_of(number: int = 0, seed: int = 0) -> chains.Chain:
-    return chains.Chain(seed, number, chains.planned(200), samples_of(0), "main")
+def chain_of(number: int = 0, seed: int = 0) -> weight_candidates.Chain:
+    return weight_candidates.Chain(seed, number, weight_candidates.planned(200), samples_of(0), "main")
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_a_chain_is_a_function_of_the_seed_wherever_it_is_cut_off():
     first = chain_of(1)
     first.advance()
     second = chain_of(1)
-    second.take_up(json.loads(json.dumps(first.state())))
+    second.take_up(weight_candidates.ChainState(**json.loads(json.dumps(asdict(first.state())))))
     assert walked(second).state() == whole.state()
     assert walked(chain_of(1, seed=1)).state() != whole.state()
     assert walked(chain_of(2)).state() != whole.state()
@@ -166,7 +166,7 @@ def test_a_chain_is_a_function_of_the_seed_wherever_it_is_cut_off():
 def test_a_judged_candidate_is_the_blend_that_it_becomes():
     chain = walked(chain_of())
     scores, labels, _ = members()
-    blend = chains.as_blend(chain.best[0], chain.samples[0].columns)
+    blend = weight_candidates.as_blend(chain.best[0], chain.samples[0].columns)
     assert objective.objective_values("main", blend(scores)[None], labels)[0] == pytest.approx(chain.figures[0], abs=1e-12)
     assert max(map(max, chain.trace)) == chain.figures[0]
 
@@ -185,24 +185,24 @@ def test_the_search_is_never_below_least_squares_nor_powell():
     closed = objective.objective_values("plcc", every[None], labels)[0]
     scores, _, _ = members()
     assert objective.objective_values("plcc", simple["least-squares"](scores)[None], labels)[0] == pytest.approx(closed, abs=1e-9)
-    better = chains.powell(simple["least-squares"], columns, labels, "main")
+    better = weight_candidates.powell(simple["least-squares"], columns, labels, "main")
     figures = objective.objective_values("main", np.stack([simple["least-squares"](scores), better(scores)]), labels)
     assert figures[1] >= figures[0]
     for trials in (1, 200):
-        chain = walked(chains.Chain(0, 0, chains.planned(trials), samples_of(0), "main"))
+        chain = walked(weight_candidates.Chain(0, 0, weight_candidates.planned(trials), samples_of(0), "main"))
         assert chain.figures[0] >= figures[1] - 1e-12
 
 
 @pytest.mark.slow
 def test_on_every_resampling_some_chain_starts_from_powell():
-    samples, plan = samples_of(0), chains.planned(200)
-    firsts = [chains.Chain(0, number, plan, samples, "main") for number in range(len(plan.sizes))]
+    samples, plan = samples_of(0), weight_candidates.planned(200)
+    firsts = [weight_candidates.Chain(0, number, plan, samples, "main") for number in range(len(plan.sizes))]
     for chain in firsts:
         chain.advance()
     for place, (columns, labels, simple) in enumerate(samples):
-        better = chains.shares_of(chains.powell(simple["least-squares"], columns, labels, "main"), columns)
+        better = weight_candidates.shares_of(weight_candidates.powell(simple["least-squares"], columns, labels, "main"), columns)
         assert better is not None
-        reached = chains.judge(better[None], columns, labels, "main")[0]
+        reached = weight_candidates.judge(better[None], columns, labels, "main")[0]
         assert max(chain.figures[place] for chain in firsts) >= reached - 1e-12
 
 
@@ -236,10 +236,10 @@ def test_a_damaged_sum_of_scalings_is_refused_with_its_place(table: dict, messag
 def test_a_member_with_several_croppings_takes_part_with_one_of_them():
     scores, labels, _ = members()
     columns = blends.columns(blends.Fits(scores, labels), [0, 1, 1], ("z", "ecdf"))
-    batch = chains.first(0, 0, 500, columns)
-    batch = chains.varied(0, 0, 1, 500, columns, batch[0])
+    batch = weight_candidates.first(0, 0, 500, columns)
+    batch = weight_candidates.varied(0, 0, 1, 500, columns, batch[0])
     for row in range(500):
-        blend = chains.as_blend(batch[row], columns)
+        blend = weight_candidates.as_blend(batch[row], columns)
         assert not {1, 2} <= set(blend.sources)
         assert blend.sources
         assert sum(batch[row]) == pytest.approx(1)
@@ -247,26 +247,26 @@ def test_a_member_with_several_croppings_takes_part_with_one_of_them():
 
 def test_folds_hold_out_whole_references_each_once():
     references = [f"r{i % 7}" for i in range(70)]
-    held_out = chains.folds(references, 0)
+    held_out = weight_candidates.folds(references, 0)
     assert sorted(int(i) for fold in held_out for i in fold) == list(range(70))
     assert len(held_out) == 5
     for fold in held_out:
         inside = {references[i] for i in fold}
         assert not inside & {references[i] for i in range(70) if i not in fold}
-    assert chains.folds(["r"] * 5, 0) == []
+    assert weight_candidates.folds(["r"] * 5, 0) == []
 
 
 @pytest.mark.slow
 def test_an_images_own_label_takes_no_part_in_its_out_of_fold_score():
     scores, labels, references = members()
-    held_out = chains.folds(references, 0)
+    held_out = weight_candidates.folds(references, 0)
 
     def estimated(people: np.ndarray) -> np.ndarray:
         everything = np.arange(len(people))
         outside = [np.setdiff1d(everything, fold) for fold in held_out]
-        samples = [chains.sample(scores[:, rows], people[rows], [0, 1, 2], KINDS, "main") for rows in outside]
-        chain = walked(chains.Chain(0, 0, chains.Plan(((40, 40),)), samples, "main"))
-        found = [chains.as_blend(best, s.columns) for best, s in zip(chain.best, samples, strict=True)]
+        samples = [weight_candidates.sample(scores[:, rows], people[rows], [0, 1, 2], KINDS, "main") for rows in outside]
+        chain = walked(weight_candidates.Chain(0, 0, weight_candidates.Plan(((40, 40),)), samples, "main"))
+        found = [weight_candidates.as_blend(best, s.columns) for best, s in zip(chain.best, samples, strict=True)]
         return out_of_fold(found, held_out, scores).values
 
     changed = labels.copy()
@@ -388,9 +388,9 @@ def test_only_settings_that_exist_and_no_paths_are_part_of_a_cards_key(tmp_path:
 
 
 def test_a_chain_whose_kept_state_is_damaged_begins_again_and_the_others_go_on(tmp_path: Path):
-    plan = chains.planned(1000, chains=5)
+    plan = weight_candidates.planned(1000, chains=5)
     (tmp_path / weight_search.CHAINS).mkdir()
-    whole = chains.ChainState(2, [[0.5, 0.5]], [-float("inf")], [[0.25]])
+    whole = weight_candidates.ChainState(2, [[0.5, 0.5]], [-float("inf")], [[0.25]])
     kinds = ("", '{"step": 2', '{"step": 2}', json.dumps(asdict(whole)).replace("2,", '"two",', 1), json.dumps(asdict(whole)))
     for number, text in enumerate(kinds):
         (tmp_path / weight_search.CHAINS / f"{number}.json").write_text(text, encoding="utf-8")

@@ -26,7 +26,7 @@ from harness.files import download as fetching
 from harness.files.addresses import address, hub_file, page
 from harness.files.content import content_problem
 from harness.files.download import DownloadFailed, Fetched, download
-from harness.files.part import Origin
+from harness.files.partial_download import Origin
 from harness.runtime.errors import Unwritable, UsageError
 
 CONTENT = bytes(range(1, 200)) * 3000

@@ -19,11 +19,11 @@ from scipy import optimize, special, stats
 
 from harness.runtime.errors import UsageError
 from harness.statistics.agreement import agreement
-from harness.statistics.clustered import ClusteredPairs
 from harness.statistics.comparison import compare
 from harness.statistics.correlations import codes, kendall, midranks, pearson, spearman
 from harness.statistics.curve_fitting import fit_curve
 from harness.statistics.intervals import cluster_draws, cluster_limit, fisher, fisher_interval, jackknife, pooled_clusters
+from harness.statistics.reference_resampling import ClusteredPairs
 
 SCIPY = {"srcc": stats.spearmanr, "plcc": stats.pearsonr, "krcc": stats.kendalltau}
 

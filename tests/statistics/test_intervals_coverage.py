@@ -10,9 +10,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from harness.statistics.clustered import ClusteredPairs
 from harness.statistics.correlations import pearson, spearman
 from harness.statistics.intervals import fisher, fisher_interval, jackknife
+from harness.statistics.reference_resampling import ClusteredPairs
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "coverage.py"
 DRAWS, REFERENCES = 160, 25

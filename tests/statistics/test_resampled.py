@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.statistics.resampled import corrected_resampled, standings_over_splits
+from harness.statistics.resampled_t_test import corrected_resampled, standings_over_splits
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "resampled.py"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.statistics.resampled import corrected_resampled
+from harness.statistics.resampled_t_test import corrected_resampled
 from harness.statistics.split_comparison import SplitScores, compare_over_splits, medians_of
 
 REFERENCES, IMAGES = 10, 6

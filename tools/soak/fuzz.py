@@ -396,7 +396,7 @@ def _record() -> tuple[Path, dict[str, Any]]:
 def submissions(draw: random.Random, folder: Path) -> None:
     import challenge
 
-    from harness.challenges.check import check
+    from harness.challenges.submission_check import check
 
     path = folder / "in.zip"
     files = dict(_submission())

@@ -44,7 +44,8 @@ def test_any_usual_separator_is_read_with_and_without_a_final_newline(tmp_path, 
 def test_a_header_is_understood_in_the_authors_and_in_the_mirrors_words(tmp_path):
     authors = labels(tmp_path, "dist_img,ref_img,dmos,var\nI01_01_01.png,I01.png,4.57,0.496\n")
     mirror = labels(tmp_path, "ref_name,dist_name,dmos,std\r\nI01.png,I01_01_01.png,4.57,0.496\r\n")
-    assert authors.rows == mirror.rows
+    # repr: from Python 3.13 on, records that hold a NaN equal nothing.
+    assert repr(authors.rows) == repr(mirror.rows)
     assert (authors.rows[0].reference, authors.rows[0].std) == ("I01.png", 0.496)
     spaced = labels(tmp_path, "ref image, distorted image, score for distorted image\nref_1.png,distort_1_a_inter_0.png,1.5\n")
     assert (spaced.rows[0].name, spaced.rows[0].score) == ("distort_1_a_inter_0.png", 1.5)

@@ -16,8 +16,8 @@ from harness.files.atomic import write_json
 from harness.files.leftovers import without_leftovers
 from harness.files.regular import require_regular
 from harness.results.tables import number, with_interval
-from harness.runtime.columns import text_table
 from harness.runtime.errors import UsageError
+from harness.runtime.terminal_columns import text_table
 
 if TYPE_CHECKING:
     from harness.challenges.score import Scored

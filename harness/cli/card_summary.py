@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.runtime.columns import shortened
+from harness.runtime.terminal_columns import shortened
 
 ALWAYS = ("higher_is_better",)
 """Fields that say something where they are false, too."""

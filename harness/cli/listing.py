@@ -20,8 +20,8 @@ from harness.cli import options as o
 from harness.cli.card_summary import ALWAYS, summary
 from harness.cli.options import Argument, Option, echo, options
 from harness.models import find_model
-from harness.runtime.columns import text_table
 from harness.runtime.errors import UsageError, near
+from harness.runtime.terminal_columns import text_table
 
 _PIPED = 120
 """Characters in a line of a card's summary where standard output is no terminal."""

@@ -16,8 +16,8 @@ from harness.engine.request_of_record import dataset_of
 from harness.engine.score_source import Member, member, refuse_other_images
 from harness.files.score_table import join, read_scores
 from harness.results.tables import number, probability
-from harness.runtime.columns import text_table
 from harness.runtime.errors import UsageError, listed
+from harness.runtime.terminal_columns import text_table
 from harness.statistics.agreement import Agreement, agreement
 from harness.statistics.comparison import Difference, PairedComparison, compare
 from harness.statistics.curve_fitting import Fit

@@ -31,7 +31,7 @@ from harness.engine.run import Outcome, execute
 from harness.ensembles import card as cards
 from harness.ensembles import tables
 from harness.ensembles.objective import Objective
-from harness.ensembles.settings_trial import Task, Trial, planned
+from harness.ensembles.trial_outcome import Task, Trial, planned
 from harness.files.atomic import sha256_json, write_json, write_text
 from harness.models import find_model
 from harness.results import processes

@@ -29,7 +29,7 @@ from harness.engine.distributed.worker_process import share_threads
 from harness.engine.request import Plan
 from harness.engine.run import execute, train
 from harness.ensembles.ray_tune import environment, silence
-from harness.ensembles.settings_trial import Failure, Task, Trial, planned
+from harness.ensembles.trial_outcome import Failure, Task, Trial, planned
 from harness.runtime import logs
 from harness.runtime.errors import HarnessError, RunError, UsageError
 from harness.runtime.progress import Step, progress

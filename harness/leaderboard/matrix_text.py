@@ -6,14 +6,14 @@ import csv as csv_format
 import io
 from collections.abc import Callable
 
-from harness.leaderboard.board import Row
 from harness.leaderboard.formats import GENERATED, MARKDOWN, TERMINAL, Cells, csv_value
 from harness.leaderboard.latex import FIGURES, ends, explained, rank_text
 from harness.leaderboard.matrix import Matrix
+from harness.leaderboard.row_types import Row
 from harness.results.marks import LEGEND, sentences
 from harness.results.tables import number
 from harness.runtime import text as plain
-from harness.runtime.columns import text_table
+from harness.runtime.terminal_columns import text_table
 
 
 def terminal(shown: Matrix, *, intervals: bool = False, width: int | None = None) -> str:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from harness.cards.schema import Published
 from harness.results.record import Record, RepeatsRecord
 from harness.results.tables import number
-from harness.runtime.columns import text_table
 from harness.runtime.errors import listed
+from harness.runtime.terminal_columns import text_table
 from harness.runtime.text import one_line
 
 _FIGURES = {"srcc": "SRCC", "plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "main": "main"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.files.atomic import write_text
-from harness.runtime.columns import text_table
+from harness.runtime.terminal_columns import text_table
 from harness.runtime.text import latex, markdown
 from harness.statistics.comparison import natural
 

@@ -10,7 +10,7 @@ import msgspec
 
 from harness.results.marks import CONTROLS
 from harness.results.record import Record, RepeatsRecord
-from harness.runtime.columns import text_table
+from harness.runtime.terminal_columns import text_table
 
 if TYPE_CHECKING:
     from harness.statistics.agreement import Agreement

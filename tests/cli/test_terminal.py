@@ -11,7 +11,7 @@ import pytest
 from record_factory import make
 from terminals import ESCAPES, in_terminal
 
-from harness.runtime.columns import text_table
+from harness.runtime.terminal_columns import text_table
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from harness import leaderboard
 from harness.engine.request import Request
 from harness.engine.run_all import run_all
 from harness.files.atomic import write_text
-from harness.leaderboard.row_types import Group
+from harness.leaderboard.board_document import Group
 from harness.results.run_scores import csv_text
 from harness.results.tables import number, probability, with_interval
 

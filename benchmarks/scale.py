@@ -31,8 +31,8 @@ from tabulate import tabulate
 
 from harness import models
 from harness.engine.distributed import workers as distributed
+from harness.engine.distributed.inside_worker import Job
 from harness.engine.distributed.session import kept, session
-from harness.engine.distributed.worker_process import Job
 from harness.engine.scorer import Pair, Scorer
 from harness.models import find_model, weights
 from harness.runtime.machine import processor

@@ -204,7 +204,7 @@ def workers_of(plan: Plan, model: Any) -> AbstractContextManager[Workers | None]
 def _train(
     plan: Plan, model: Any, device: str, workers: Workers | None, on_epoch: Callable[[Mapping[str, Any]], None]
 ) -> Trained:
-    from harness.engine.distributed.worker_process import Job
+    from harness.engine.distributed.inside_worker import Job
     from harness.engine.trainer import WEIGHTS, Trainer
     from harness.models.weights.checkpoint import read_state
 

@@ -264,7 +264,7 @@ def scorer_of(
     if workers is None:
         yield here
         return
-    from harness.engine.distributed.worker_process import Job
+    from harness.engine.distributed.inside_worker import Job
 
     with workers.pool(Job(card, found, request.seed, request.batch, imposed())) as pool:
         yield pool

@@ -143,8 +143,8 @@ def scorer(
     if workers < 2 and not ray:
         yield loaded.scorer(how)
         return
+    from harness.engine.distributed.inside_worker import Job
     from harness.engine.distributed.worker_pool import start_workers
-    from harness.engine.distributed.worker_process import Job
 
     with (
         start_workers(loaded.model, ray, workers, how.get("device")) as started,

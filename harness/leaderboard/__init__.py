@@ -18,11 +18,11 @@ from harness.datasets.suites import Suite
 from harness.files.atomic import atomic, sha256_json, write_text, writing
 from harness.files.leftovers import without_leftovers
 from harness.files.names import read_own
+from harness.leaderboard.board_document import Begun, Board
 from harness.leaderboard.formats import GENERATED, cells, csv, markdown, terminal
 from harness.leaderboard.html import page
 from harness.leaderboard.latex import board_tables, document
 from harness.leaderboard.matrix import DEFAULT, Matrix, build_matrix
-from harness.leaderboard.row_types import Begun, Board
 from harness.leaderboard.rows import board
 from harness.results.key import key_of
 from harness.results.record import Figures, Record, RepeatsRecord, parse_record, read_record

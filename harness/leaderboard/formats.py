@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
+from harness.leaderboard.board_document import FIGURES, Board, Group, Reported, Row
 from harness.leaderboard.row_groups import FEWEST_REFERENCES, too_few_references
-from harness.leaderboard.row_types import FIGURES, Board, Group, Reported, Row
 from harness.results.marks import sentences
 from harness.results.tables import number, probability
 from harness.runtime import text as plain

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from harness.leaderboard.board_document import Board, Group, Reported, Row
 from harness.leaderboard.formats import GENERATED, against_best, best_explained, seeds, speed
-from harness.leaderboard.row_types import Board, Group, Reported, Row
 from harness.results.html import render
 from harness.results.marks import LEGEND, sentences
 from harness.results.tables import figure, number

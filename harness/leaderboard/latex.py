@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from harness.leaderboard.board_document import Board, Group, Row
 from harness.leaderboard.formats import GENERATED, against_best, best_explained, best_meaning, row_name, seeds, speed
 from harness.leaderboard.matrix import Matrix, letters_of
 from harness.leaderboard.row_groups import FEWEST_REFERENCES
-from harness.leaderboard.row_types import Board, Group, Row
 from harness.results.marks import LEGEND, sentences
 from harness.results.tables import figure as shown_figure
 from harness.results.tables import number

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.files.atomic import sha256_json
+from harness.leaderboard.board_document import Begun, Group, Row
 from harness.leaderboard.formats import over_splits, row_name
 from harness.leaderboard.row_groups import too_few_references
-from harness.leaderboard.row_types import Begun, Group, Row
 from harness.leaderboard.rows import board
 from harness.results.marks import LEGEND, NOT_COMPARED
 from harness.results.record import Record

@@ -6,10 +6,10 @@ import csv as csv_format
 import io
 from collections.abc import Callable
 
+from harness.leaderboard.board_document import Row
 from harness.leaderboard.formats import GENERATED, MARKDOWN, TERMINAL, Cells, csv_value
 from harness.leaderboard.latex import FIGURES, ends, explained, rank_text
 from harness.leaderboard.matrix import Matrix
-from harness.leaderboard.row_types import Row
 from harness.results.marks import LEGEND, sentences
 from harness.results.tables import number
 from harness.runtime import text as plain

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.results.marks import NOT_COMPARED
 
 if TYPE_CHECKING:
-    from harness.leaderboard.row_types import Row
+    from harness.leaderboard.board_document import Row
     from harness.statistics.best_group import Standing
     from harness.statistics.correlations import Floats
 

@@ -17,8 +17,8 @@ from msgspec import UNSET
 
 from harness.cards.schema import DatasetCard
 from harness.files.atomic import sha256_json
+from harness.leaderboard.board_document import FIGURES, Begun, Board, Group, Reported, Row
 from harness.leaderboard.row_groups import with_best
-from harness.leaderboard.row_types import FIGURES, Begun, Board, Group, Reported, Row
 from harness.results.marks import (
     CONTROLS,
     FEW,

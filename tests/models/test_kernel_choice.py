@@ -15,7 +15,7 @@ import torch
 from small import write_table
 
 from harness.challenges.factsheet import _flop
-from harness.engine.distributed.worker_process import Job, Worker
+from harness.engine.distributed.inside_worker import Job, Worker
 from harness.engine.kernels import kernels_of
 from harness.engine.request import Request
 from harness.engine.run import Outcome, run

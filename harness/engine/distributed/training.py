@@ -27,9 +27,9 @@ import torch.distributed as dist
 
 from harness import models
 from harness.engine.distributed.allocation import Share
+from harness.engine.distributed.inside_worker import Job, share_threads
 from harness.engine.distributed.session import Session
 from harness.engine.distributed.worker_pool import portable
-from harness.engine.distributed.worker_process import Job, share_threads
 from harness.engine.process_group import Loss, SingleProcess
 from harness.engine.trainer import Trained, Trainer
 from harness.models.kernels import choice

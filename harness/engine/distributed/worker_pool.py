@@ -21,8 +21,8 @@ from typing import Any
 from harness.cards.schema import Recipe
 from harness.engine.devices import on_uint8, threads
 from harness.engine.distributed.allocation import Share, divide
+from harness.engine.distributed.inside_worker import Done, Job, Worker, facts
 from harness.engine.distributed.session import Node, Session, cores, session
-from harness.engine.distributed.worker_process import Done, Job, Worker, facts
 from harness.engine.kernels import kernels_of
 from harness.engine.scorer import Pair, cut
 from harness.models.weights import ResolvedWeights

@@ -25,7 +25,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from harness.cards.schema import Tunable
-from harness.engine.distributed.worker_process import share_threads
+from harness.engine.distributed.inside_worker import share_threads
 from harness.engine.request import Plan
 from harness.engine.run import execute, train
 from harness.ensembles.ray_tune import environment, silence

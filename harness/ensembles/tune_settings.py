@@ -1,6 +1,6 @@
 """`harness tune`: a search over the settings that a model's card declares tunable, by real training, judged on validation.
 
-Everything that can be refused is refused before Ray starts. The trials are trainings (`harness.ensembles.settings_trials`),
+Everything that can be refused is refused before Ray starts. The trials are trainings (`harness.ensembles.tune_trials`),
 each in the run's folder that its settings name, and the best is tested from where its training ended. So the same command goes
 on after a kill by asking for the same trials again; with one trial at a time they are the same.
 """
@@ -181,7 +181,7 @@ def _tried(
     folder: Path,
 ) -> list[Trial]:
     """All trials, the best of them tested; on this machine's Ray or on the cluster's."""
-    from harness.ensembles.settings_trials import finish_best, run_trials  # with Ray Tune, which takes a second
+    from harness.ensembles.tune_trials import finish_best, run_trials  # with Ray Tune, which takes a second
 
     recipe = first.card.recipe
     assert recipe is not None

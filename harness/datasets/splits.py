@@ -71,4 +71,4 @@ def _parts_of_references(references: list[str], protocol: Protocol, seed: int, r
 
 def split_hash(table: pd.DataFrame, parts: pd.Series) -> str:
     """sha256 of which name is in which part; independent of the rows' order."""
-    return sha256_json(sorted([n, p] for n, p in zip(table["name"], parts, strict=True) if p))
+    return sha256_json(sorted([n, p] for n, p in zip(table["name"].tolist(), parts.tolist(), strict=True) if p))

@@ -73,7 +73,9 @@ def complete(frame: pd.DataFrame, what: str) -> pd.DataFrame:
     if len(twice):
         problems.append(f"{what}: {len(twice)} names occur more than once: {listed(list(twice))}")
     by_form: dict[str, set[str]] = {}
-    for name in frame["name"]:
+    names = frame["name"].tolist()
+    # Where all are ASCII, no two print the same.
+    for name in names if not all(map(str.isascii, names)) else ():
         by_form.setdefault(unicodedata.normalize("NFC", name), set()).add(name)
     if forms := [form for form, spellings in by_form.items() if len(spellings) > 1]:
         problems.append(f"{what}: {len(forms)} names occur in two Unicode forms that print the same: {listed(forms)}")

@@ -18,7 +18,7 @@ _NOT_RECORDED = "nothing was recorded; run the same command again when they are 
 
 def pictures_by_reference(table: pd.DataFrame, pictures: Sequence[tuple[str, str, str]]) -> dict[str, str]:
     """One hash over the images of each reference, so that a changed image can be narrowed down from the record alone."""
-    id_of = dict(zip(table["name"], table["reference_id"], strict=True))
+    id_of = dict(zip(table["name"].tolist(), table["reference_id"].tolist(), strict=True))
     groups: dict[str, list[tuple[str, str, str]]] = {}
     for row in pictures:
         groups.setdefault(id_of[row[0]], []).append(row)

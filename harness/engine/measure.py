@@ -61,7 +61,7 @@ def measure(card: ModelCard, data: Dataset, scores: Scores) -> Agreement | None:
 
 def _references(rows: pd.DataFrame) -> list[str] | None:
     """The rows' reference ids; None where a table of labels alone does not give them."""
-    return list(rows["reference_id"]) if (rows["reference_id"] != "").any() else None
+    return rows["reference_id"].tolist() if (rows["reference_id"] != "").any() else None
 
 
 class Measured(NamedTuple):
@@ -169,7 +169,7 @@ def controls(data: Dataset, rows: pd.DataFrame) -> Mapping[str, Mapping[str, Any
     `level`: the level's number alone, mildest first.
     """
     figures = {}
-    ids = list(rows["reference_id"])
+    ids = rows["reference_id"].tolist()
     for control in data.card.controls:
         if control == "cell":
             guess = data.table.groupby(["distortion", "level"])["score"].mean()

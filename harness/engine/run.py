@@ -251,7 +251,7 @@ def _take(plan: Plan, model: Any, scores: pd.Series | None) -> Scoring:
         rows = rows[rows["name"].isin(scores.index)]
         by_name = scores.to_dict()
     file.resume([])
-    file.append([Scored(n, float(by_name[n]), False, "", "", ()) for n in rows["name"]], list(plan.parts[rows.index]))
+    file.append([Scored(n, float(by_name[n]), False, "", "", ()) for n in rows["name"].tolist()], plan.parts[rows.index].tolist())
     return Scoring(0.0, 0, None)
 
 

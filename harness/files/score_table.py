@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from harness.files.atomic import sha256_json
+from harness.files.atomic import sha256_file, sha256_json
+from harness.files.regular import require_regular
 from harness.files.table_paths import file_name
 from harness.files.text_table import convert_numbers, read_text_columns, require_columns
 from harness.runtime.errors import UsageError, listed
@@ -17,8 +19,22 @@ from harness.runtime.errors import UsageError, listed
 def read_scores(path: str | Path) -> pd.DataFrame:
     """A file with columns name, score (and optionally reference_id): unique names, finite scores.
 
-    Raises UsageError listing every problem.
+    Raises UsageError listing every problem. A file whose content is that of the last call is not parsed again.
     """
+    try:
+        require_regular(Path(path))
+        digest = sha256_file(Path(path))
+    except (OSError, UsageError):
+        return _read(path)
+    return _remembered(str(path), digest).copy()
+
+
+@functools.lru_cache(maxsize=1)
+def _remembered(path: str, _: str) -> pd.DataFrame:
+    return _read(path)
+
+
+def _read(path: str | Path) -> pd.DataFrame:
     frame = read_text_columns(Path(path), ("name", "score"))
     require_columns(frame, ("name", "score"), path)
     problems = convert_numbers(frame, "score", path)
@@ -46,7 +62,8 @@ def join(scores: pd.DataFrame, labels: pd.DataFrame, what: tuple[str, str], *, i
 
 def refuse_unmatched(given: pd.Series, wanted: pd.Series, known: pd.Series, what: tuple[str, str]) -> None:
     """Refuse names of a score file that are not `known`, and `wanted` names that it lacks; both sides are listed."""
-    extra, absent = sorted(set(given) - set(known)), sorted(set(wanted) - set(given))
+    names = set(given.tolist())
+    extra, absent = sorted(names - set(known.tolist())), sorted(set(wanted.tolist()) - names)
     lines = [f"{what[0]}: {len(extra)} names that {what[1]} has not: {listed(extra)}"] if extra else []
     lines += [f"{what[1]}: {len(absent)} names that {what[0]} has not: {listed(absent)}"] if absent else []
     if not lines:

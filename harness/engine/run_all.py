@@ -46,7 +46,7 @@ def run_all(
     plans = _without_idle_seeds(plans)
     several = len({plan.data.name for plan in plans}) > 1
     outcomes: list[Outcome] = []
-    faults: list[HarnessError] = []
+    faults: dict[tuple[type[HarnessError], str], list[str]] = {}
     together = Together()
     with kept():
         for number, plan in enumerate(plans):
@@ -57,8 +57,10 @@ def run_all(
                 for name in test_on:
                     outcomes.append(execute_plan(_further(plan, first, name, keep_shared=keep_shared)))  # noqa: PERF401 -- a fault must not lose those before
             except HarnessError as error:
-                faults.append(type(error)(f"{plan.card.name}{f' on {plan.data.name}' if several else ''}: {error}"))
-    return outcomes, faults
+                name = f"{plan.card.name}{f' on {plan.data.name}' if several else ''}"
+                faults.setdefault((type(error), str(error)), []).append(name)
+    # What several of them met is said once.
+    return outcomes, [kind(f"{', '.join(dict.fromkeys(names))}: {text}") for (kind, text), names in faults.items()]
 
 
 def of_seeds(request: Request, seeds: Sequence[int]) -> list[Request]:

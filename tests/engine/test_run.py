@@ -21,6 +21,7 @@ from small import write_network, write_table
 from harness.cli.main import main
 from harness.engine.request import Request, make_plan
 from harness.engine.run import train
+from harness.engine.run_all import run_all
 from harness.results.tables import number
 
 pytestmark = pytest.mark.slow  # its tests train, or start commands
@@ -430,3 +431,13 @@ def test_the_leaderboard_ranks_the_runs_and_the_check_sees_an_edited_table(world
     assert subprocess.run(check, capture_output=True).returncode == 0
     board.write_text(board.read_text().replace(psnr["key"], "0" * 16))
     assert subprocess.run(check, capture_output=True).returncode == 1
+
+
+def test_what_several_models_meet_is_said_once(tmp_path: Path):
+    table = str(write_table(tmp_path / "data"))
+    places = {"runs": str(tmp_path / "runs"), "mlflow_uri": "off"}
+    requests = [Request(model, table, protocol="full", **places) for model in ("psnr", "ssim")]
+    outcomes, faults = run_all(requests, ["csiq"])
+    assert [outcome.record.model for outcome in outcomes] == ["psnr", "ssim"]
+    assert len(faults) == 1
+    assert str(faults[0]).startswith("psnr, ssim: csiq is not here")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.leaderboard import best_group as marked
+from harness.leaderboard import row_groups as marked
 from harness.statistics import best_group
 from harness.statistics.best_group import p_of_being_best, signs_for, standings
 

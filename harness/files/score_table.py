@@ -26,7 +26,8 @@ def read_scores(path: str | Path) -> pd.DataFrame:
         digest = sha256_file(Path(path))
     except (OSError, UsageError):
         return _read(path)
-    return _remembered(str(path), digest).copy()
+    # From pandas 3 on, what is changed is copied when it is changed.
+    return _remembered(str(path), digest).copy(deep=int(pd.__version__.split(".")[0]) < 3)
 
 
 @functools.lru_cache(maxsize=1)

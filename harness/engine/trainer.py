@@ -24,6 +24,7 @@ import torch
 from harness.cards.plugins import errors_of
 from harness.cards.schema import Cropping, Recipe
 from harness.engine.devices import numerics
+from harness.engine.frozen_parts import freeze, train_mode
 from harness.engine.loss import mean_loss
 from harness.engine.process_group import Loss, SingleProcess
 from harness.engine.scorer import Pair, Scorer
@@ -139,7 +140,7 @@ class Trainer:
     def _train(self) -> Trained:
         recipe = self.recipe
         self.model.to(self.device)
-        self._freeze()
+        freeze(self.model, self.recipe)
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         if not trainable:
             raise UsageError("recipe.frozen freezes every parameter: nothing is left to train")
@@ -155,7 +156,7 @@ class Trainer:
             threads = min(_DECODING_FOR_A_GPU, os.cpu_count() or 1) if gpu else 1
             own: Callable[[Sequence[Group]], set[int]] = lambda groups: set(self.group.share(range(len(groups))))  # noqa: E731
             for step, batch in self.batches.ahead(first, last, own, threads=threads, pinned=gpu):
-                self._train_mode()
+                train_mode(self.model, self.recipe)
                 with numerics(self.device, recipe.precision, training=True):
                     loss = self._step(optimizer, trainable, step, batch)
                 pending.append((step, loss))
@@ -181,22 +182,6 @@ class Trainer:
                     break
         self._choose(state)
         return Trained(state.step, len(state.history), state.best_epoch, state.seconds, state.history)
-
-    def _freeze(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(not any(name == f or name.startswith(f + ".") for f in self.recipe.frozen))
-        prefixes = {name.split(".")[0] for name, _ in self.model.named_parameters()}
-        unknown = [f for f in self.recipe.frozen if f.split(".")[0] not in prefixes]
-        if unknown:
-            raise UsageError(f"recipe.frozen names {unknown}, which the model has not (it has {sorted(prefixes)})")
-
-    def _train_mode(self) -> None:
-        # A frozen part's BatchNorm must not go on counting, nor its dropout drop.
-        self.model.train()
-        for name in self.recipe.frozen:
-            part = dict(self.model.named_modules()).get(name)
-            if part is not None:
-                part.eval()
 
     def _optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         recipe = self.recipe

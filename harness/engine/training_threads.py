@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__package__)
 
 KIND, ONE = "training", "one"
+_MOST_PARAMETERS = 5_000_000
+"""A larger network's step is work enough for all threads, and trying it on one would take minutes."""
 
 
 def training_threads(plan: Plan, model: Any, device: str) -> dict[str, str]:
     """By which way a plan's training is computed, under its name; empty where there is no choice.
 
-    `plain`: on all of torch's threads; `one`: on one. Without a choice are GPUs, a single thread, whole images, and records
-    from before there was one.
+    `plain`: on all of torch's threads; `one`: on one. Without a choice are GPUs, a single thread, whole images, large networks,
+    and records from before there was one.
     """
     torch = sys.modules.get("torch")
     recipe = plan.card.recipe
@@ -47,7 +49,10 @@ def training_threads(plan: Plan, model: Any, device: str) -> dict[str, str]:
         return {}
     references = recipe.batch_references * recipe.crops
     parameters = sum(p.numel() for p in model.parameters())
-    kernel = f"{KIND} {type(model).__name__} {parameters} {references}x{recipe.batch_distorted}x{size}"
+    if parameters > _MOST_PARAMETERS:
+        return {}
+    frozen = f" without {','.join(recipe.frozen)}" if recipe.frozen else ""
+    kernel = f"{KIND} {type(model).__name__} {parameters} {references}x{recipe.batch_distorted}x{size}{frozen}"
     named = choice.imposed()
     if named is None or (named and kernel not in named):
         return {}
@@ -55,9 +60,12 @@ def training_threads(plan: Plan, model: Any, device: str) -> dict[str, str]:
         return {kernel: choice.PLAIN}
 
     def ways() -> dict[str, Callable[[], Tensor]]:
+        from harness.engine.frozen_parts import freeze, train_mode
         from harness.engine.loss import mean_loss
 
-        own = copy.deepcopy(model).train()
+        own = copy.deepcopy(model)
+        freeze(own, recipe)
+        train_mode(own, recipe)
         draw = torch.Generator().manual_seed(0)
         reference, distorted = (
             torch.rand(n, 3, size, size, generator=draw) for n in (references, references * recipe.batch_distorted)

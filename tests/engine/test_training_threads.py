@@ -56,7 +56,7 @@ class World:
 
     def run(self, runs: str, **changed: object) -> Outcome:
         places = {"cards": (str(self.cards),), "runs": str(self.folder / runs), "mlflow_uri": "off"}
-        return run(Request("small", str(self.table), protocol="parts", settings={"recipe.epochs": 2}, **places, **changed))
+        return run(Request("small", str(self.table), protocol="parts", **{"settings": {"recipe.epochs": 2}, **places, **changed}))
 
 
 @pytest.fixture
@@ -130,3 +130,16 @@ def test_the_environment_may_decide_and_one_thread_has_no_choice(world: World, m
     torch.set_num_threads(1)
     assert "kernels" not in world.run("b").record.conditions
     torch.set_num_threads(2)
+
+
+@pytest.mark.slow
+def test_frozen_parts_are_tried_frozen_and_a_large_network_is_not_tried(world: World, monkeypatch: pytest.MonkeyPatch):
+    world.machine("cache", "one")
+    tried: dict[str, int] = {}
+    monkeypatch.setattr(choice, "trial", lambda ways: ("one", tried.update({n: len(way()) for n, way in ways.items()}) or {}))
+    record = world.run("frozen", settings={"recipe.epochs": 1, "recipe.frozen": ["filter"]}).record
+    assert record.conditions["kernels"] == {f"{KERNEL} without filter": "one"}
+    # The gradient is of the 13 parameters that are trained, not of the filter's 304.
+    assert tried == {"plain": 13, "one": 13}
+    monkeypatch.setattr("harness.engine.training_threads._MOST_PARAMETERS", 316)
+    assert "kernels" not in world.run("large").record.conditions

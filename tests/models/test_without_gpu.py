@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from harness import models
 from harness.cards.loading import load_cards
 from harness.cards.schema import Recipe
+from harness.engine.frozen_parts import freeze, train_mode
 from harness.engine.loss import mean_loss
 from harness.engine.process_group import SingleProcess
 from harness.engine.trainer import Trainer
@@ -117,8 +118,8 @@ def _trainer(model: Any, recipe: Recipe) -> Trainer:
     trainer = Trainer.__new__(Trainer)
     trainer.model, trainer.recipe, trainer.device, trainer.card_path = model, recipe, "cuda", ""
     trainer.group = SingleProcess()
-    trainer._freeze()
-    trainer._train_mode()
+    freeze(model, recipe)
+    train_mode(model, recipe)
     trainer.loss = mean_loss(model, recipe, "")
     return trainer
 

@@ -9,6 +9,7 @@ table without images (name, score) serves score files only.
 
 from __future__ import annotations
 
+import operator
 import os
 import unicodedata
 from pathlib import Path, PurePosixPath
@@ -112,6 +113,7 @@ def table_hash(frame: pd.DataFrame) -> str:
     references = [""] * len(frame)
     if has_images(frame):
         references = [unicodedata.normalize("NFC", Path(path).name).casefold() for path in frame["reference"]]
-    labels = [None if pd.isna(s) else float(s) for s in frame["score"]]
-    rows = sorted(zip(frame["name"], references, frame["reference_id"], labels, strict=True), key=lambda row: row[0])
+    labels = [None if score != score else score for score in frame["score"].astype(float).tolist()]
+    names, ids = frame["name"].tolist(), frame["reference_id"].tolist()
+    rows = sorted(zip(names, references, ids, labels, strict=True), key=operator.itemgetter(0))
     return sha256_json(rows)

@@ -13,7 +13,7 @@ Loss = float | torch.Tensor
 
 
 class SingleProcess:
-    """The process group of a trainer that works by itself; `harness.engine.distributed.training.ProcessGroup` has several."""
+    """The process group of a trainer that works by itself; `harness.engine.distributed.group_member.ProcessGroup` has several."""
 
     rank, size = 0, 1
 

@@ -43,7 +43,7 @@ from harness.results import processes
 from harness.results.key import FORMAT
 from harness.results.record import Record, of_document, with_figures
 from harness.results.run_folder import finished, locked, prepare, require_there, withdraw
-from harness.results.run_scores import Scored, ScoreFile
+from harness.results.run_scores import ScoreFile, ScoreRow
 from harness.runtime.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -161,8 +161,9 @@ def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Rec
         scoring = score(plan, model, device, workers, found, together) if pictures else _take(plan, model, given)
         tracker.begun()  # what measures and draws is not imported while MLflow is
         require_there(plan.folder)
-        record = _record(plan, model, now, training, scoring)
-        report.of_run(plan.folder, record, plan.data.table, model)
+        scores = ScoreFile(plan.folder).read()
+        record = _record(plan, model, now, training, scoring, scores)
+        report.of_run(plan.folder, record, plan.data.table, model, scores)
         write_json(plan.folder / "record.json", record.to_json())
         if training:  # a finished run goes on from its checkpoint no more
             from harness.engine.trainer import CHECKPOINT
@@ -233,7 +234,7 @@ def _train(
         from harness.engine.distributed import training
 
         job = Job(plan.card, plan.found, request.seed, request.batch, imposed())
-        trained = training.train(workers.session, group, job, arguments, on_epoch=on_epoch)
+        trained = training.train(workers, group.workers, job, arguments, on_epoch=on_epoch)
         # Frozen parts that came from files are not in it: the model has them.
         model.load_state_dict(read_state(plan.folder / WEIGHTS), strict=False)
         model.eval()
@@ -248,10 +249,11 @@ def _take(plan: Plan, model: Any, scores: pd.Series | None) -> Scoring:
     if scores is None:
         by_name = dict(zip(rows["name"], model.of_names(list(rows["name"])), strict=True))
     else:
-        rows = rows[rows["name"].isin(scores.index)]
         by_name = scores.to_dict()
+        rows = rows[[name in by_name for name in rows["name"].tolist()]]
     file.resume([])
-    file.append([Scored(n, float(by_name[n]), False, "", "", ()) for n in rows["name"].tolist()], plan.parts[rows.index].tolist())
+    names = rows["name"].tolist()
+    file.append_given(names, [float(by_name[name]) for name in names], plan.parts[rows.index].tolist())
     return Scoring(0.0, 0, None)
 
 
@@ -261,16 +263,23 @@ def _given_scores(plan: Plan) -> pd.Series:
     given = read_scores(path)
     if not plan.request.inner:
         refuse_unmatched(given["name"], rows["name"], plan.data.table["name"], (path, plan.data.name))
-    scores: pd.Series = given[given["name"].isin(rows["name"])].set_index("name")["score"]
+    scored = set(rows["name"].tolist())
+    scores: pd.Series = given[[name in scored for name in given["name"].tolist()]].set_index("name")["score"]
     if scores.empty:
         raise UsageError(f"{path} and the scored parts of {plan.data.name} have no name in common")
     return scores
 
 
-def _record(plan: Plan, model: Any, now: Mapping[str, Any], training: Trained | None, scoring: Scoring) -> Record:
-    file = ScoreFile(plan.folder)
-    scores = file.read()
-    pictures = file.picture_hashes()
+def _record(
+    plan: Plan,
+    model: Any,
+    now: Mapping[str, Any],
+    training: Trained | None,
+    scoring: Scoring,
+    scores: Sequence[ScoreRow],
+) -> Record:
+    measured_figures = figures(plan, scores)
+    pictures = ScoreFile(plan.folder).picture_hashes()
     trained_on = sorted({*plan.card.trained_on, *plan.found.trained_on, *([plan.data.name] if training else [])})
     # What the model was trained on and shares images or labels with the tested dataset, which is not itself meant here.
     known, own = load_cards("datasets", plan.request.cards), plan.data.card
@@ -296,7 +305,7 @@ def _record(plan: Plan, model: Any, now: Mapping[str, Any], training: Trained | 
         "random_weights": plan.found.random and any(entry.use == "always" for entry in plan.card.weights),
         "rebuildable": plan.rebuildable,
         "trained_on": trained_on,
-        **figures(plan, scores),
+        **measured_figures,
         "remarks": list(plan.data.table.attrs.get("notes", [])),
         "identical_pairs": scoring.identical,
         "training": {k: v for k, v in asdict(training).items() if k != "history"} if training else None,

@@ -151,7 +151,19 @@ def sha256_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+_ROWS_AT_ONCE = 10_000
+
+
 def sha256_json(document: Any) -> str:
     """The sha256 of a document's canonical JSON (sorted keys, no spaces)."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    digest = hashlib.sha256()
+    # A long list's text is made in parts: of 700,000 rows it would take hundreds of megabytes.
+    parts = [document]
+    if isinstance(document, list) and len(document) > _ROWS_AT_ONCE:
+        parts = [document[at : at + _ROWS_AT_ONCE] for at in range(0, len(document), _ROWS_AT_ONCE)]
+    for number, part in enumerate(parts):
+        text = json.dumps(part, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        if len(parts) > 1:
+            text = ("[" if number == 0 else ",") + text[1:-1] + ("]" if number == len(parts) - 1 else "")
+        digest.update(text.encode("utf-8"))
+    return digest.hexdigest()

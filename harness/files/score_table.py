@@ -86,4 +86,5 @@ def refuse_unmatched(given: pd.Series, wanted: pd.Series, known: pd.Series, what
 
 def scores_hash(frame: pd.DataFrame) -> str:
     """sha256 of names and scores, whatever their order."""
-    return sha256_json(sorted([name, repr(float(score))] for name, score in zip(frame["name"], frame["score"], strict=True)))
+    columns = zip(frame["name"].tolist(), map(repr, frame["score"].astype(float).tolist()), strict=True)
+    return sha256_json(sorted(columns))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Sequence
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COMMA = re.compile(r"([+-]?)(\d*),(\d+)([eE][+-]?\d+)?", re.ASCII)
+_OTHER = re.compile(r"[^0-9.eE+-]")
 _GROUPED = {sign: re.compile(rf"[+-]?[1-9]\d{{0,2}}\{sign}\d{{3}}", re.ASCII) for sign in ".,"}
 """One group of three digits behind a sign: 1,234 is 1.234 or 1234."""
 
@@ -29,6 +31,12 @@ def parse_numbers(cells: Sequence[str]) -> tuple[list[float], list[str]]:
     A column decides together what its commas mean: 1,234 is 1.234 where another cell can only be a decimal comma (0,5), and is
     refused with both readings where nothing decides; likewise 1.234 next to cells that can only be decimal commas.
     """
+    if not _OTHER.search("".join(cells)):
+        # Of these characters Python's own reading makes the same numbers, and refuses the same cells.
+        with contextlib.suppress(ValueError):
+            values = [float(cell) for cell in cells]
+            if all(map(math.isfinite, values)):
+                return values, [""] * len(values)
     values = [parse_number(cell) for cell in cells]
     reasons = ["" if value == value else _not_a_number(cell) for value, cell in zip(values, cells, strict=True)]
     plain = [cell.strip().strip('"') for cell in cells]

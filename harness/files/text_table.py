@@ -10,6 +10,8 @@ them. What could be read in two ways is refused with both.
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -151,6 +153,8 @@ def read_text_columns(path: Path, wanted: Collection[str] = ()) -> pd.DataFrame:
         header = next((line for line in text_lines(text) if line.strip(" \t;,")), "")
         bare = re.sub(r'"[^"]*"', "", header)
         held: list[str | None] = [d for d in DELIMITERS if d and d in bare]
+        if len(held) == 1 and held[0] and named is None and (frame := _uniform_table(text, held[0])) is not None:
+            return frame
         readings = [_Reading(path, "line", d, *split_rows(text, d)) for d in ([named] if named else held or [None])]
     if len(readings) > 1:
         readings = [r for r in readings if set(wanted) <= set(r.header)] or readings
@@ -169,6 +173,44 @@ def read_text_columns(path: Path, wanted: Collection[str] = ()) -> pd.DataFrame:
     cells = [[row.cells[i] if i < len(row.cells) else "" for i, _ in columns] for row in reading.rows[1:]]
     index = pd.Index([row.line for row in reading.rows[1:]], name=reading.unit)
     return pd.DataFrame(cells, columns=[name for _, name in columns], index=index, dtype=object)
+
+
+def _uniform_table(text: str, delimiter: str) -> pd.DataFrame | None:
+    """The columns of a text whose lines all have the header's cells, with nothing to unquote, strip or leave out; else None.
+
+    For such a text pandas' reader gives what `split_rows` gives, in a tenth of the time and of the memory.
+    """
+    text = text.replace("\r\n", "\n").removesuffix("\n")
+    header, _, body = text.partition("\n")
+    names = [cell.strip().lower() for cell in header.split(delimiter)]
+    ends = re.escape(delimiter) + "\n"
+    blank = " " if delimiter == "\t" else " \t"
+    if (
+        not body
+        or not all(names)
+        or len(set(names)) < len(names)
+        or text.count(delimiter) != (len(names) - 1) * (text.count("\n") + 1)
+        or re.search(rf'["\r]|\n\n|[{ends}][{blank}]|[{blank}][{ends}]', body)
+        or body[0] in blank + "\n"
+        or body[-1] in blank
+    ):
+        return None
+    try:
+        frame = pd.read_csv(
+            io.BytesIO(body.encode("utf-8")),
+            sep=delimiter,
+            header=None,
+            dtype=object,
+            na_filter=False,
+            quoting=csv.QUOTE_NONE,
+            skip_blank_lines=False,
+            low_memory=False,
+        )
+    except pd.errors.ParserError:  # a line with more cells, another with fewer
+        return None
+    if frame.shape[1] != len(names) or not all(map(str.strip, frame[0])):
+        return None
+    return frame.set_axis(names, axis=1).set_axis(pd.RangeIndex(2, len(frame) + 2, name="line"))
 
 
 class _Reading(NamedTuple):
@@ -230,9 +272,9 @@ def convert_numbers(frame: pd.DataFrame, column: str, path: object) -> list[str]
     values, reasons = parse_numbers(list(frame[column]))
     unit = frame.index.name or "row"
     bad = [
-        f"{unit} {line} ({cell!r})" + ("" if why == "not a finite number" else f": {why}")
-        for line, cell, why in zip(frame.index, frame[column], reasons, strict=True)
+        f"{unit} {frame.index[row]} ({frame[column].iat[row]!r})" + ("" if why == "not a finite number" else f": {why}")
+        for row, why in enumerate(reasons)
         if why
     ]
-    frame[column] = [float(value) for value in values]
+    frame[column] = values
     return [f"{path}: {column} is not a finite number in {len(bad)} rows: {listed(bad)}"] if bad else []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.results.record import Figures, Record, RepeatsRecord
 from harness.results.run_scores import ALL, split_part
-from harness.statistics.correlations import Floats, midranks, numbered, spearman
+from harness.statistics.correlations import Floats, Ints, midranks, numbered, spearman
 from harness.statistics.intervals import fisher_interval
 from harness.statistics.reference_resampling import ClusteredPairs
 
@@ -43,12 +44,22 @@ class Points:
     curve: Callable[[Floats], Floats] | None
     """From scores to labels; None where no curve could be fitted."""
 
-    @property
+    @cached_property
     def fitted(self) -> Floats | None:
         """(n,): what the curve makes of the scores."""
         return None if self.curve is None else self.curve(self.score)
 
-    @property
+    @cached_property
+    def kinds(self) -> tuple[Ints, list[Hashable]]:
+        """(n,): each row's kind of distortion, numbered, and the kinds' names."""
+        return numbered(self.distortion)
+
+    @cached_property
+    def references(self) -> tuple[Ints, list[Hashable]]:
+        """(n,): each row's reference, numbered, and the references' ids."""
+        return numbered(self.reference_id)
+
+    @cached_property
     def misjudgement(self) -> Floats:
         """(n,): how far each row is off: label less fitted score, or, without a curve, the difference of ranks as a share."""
         fitted = self.fitted
@@ -115,36 +126,45 @@ def _sigmoid(t: Floats) -> Floats:
 
 def by_kind(p: Points) -> list[Part]:
     """Agreement within each kind of distortion, worst first; none where fewer than two kinds are named."""
-    names = sorted(set(p.distortion))
-    parts = [_part(p, name or "(none named)", p.distortion == name) for name in names]
+    kind, names = p.kinds
+    parts = [_part(p, str(name) or "(none named)", rows) for name, rows in zip(names, _rows_of_each(kind), strict=True)]
     return sorted(parts, key=_order) if len(names) > 1 else []
 
 
 def by_level(p: Points) -> list[Part]:
     """Agreement within each level, mildest first; none where fewer than two levels are known."""
     levels = np.unique(p.level[~np.isnan(p.level)])
-    return [_part(p, f"level {level:g}", p.level == level) for level in levels] if len(levels) > 1 else []
+    return [_part(p, f"level {level:g}", np.flatnonzero(p.level == level)) for level in levels] if len(levels) > 1 else []
 
 
 def by_reference(p: Points) -> list[Part]:
     """Agreement among each reference's own images, worst first; no intervals, because one reference is one sample."""
-    parts = [_part(p, str(name), p.reference_id == name) for name in sorted(set(p.reference_id))]
+    reference, names = p.references
+    parts = [_part(p, str(name), rows) for name, rows in zip(names, _rows_of_each(reference), strict=True)]
     return sorted(parts, key=_order) if len(parts) > 1 else []
+
+
+def _rows_of_each(number: Ints) -> list[Ints]:
+    """The rows, in order, of each number from 0."""
+    return np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
 
 
 def _order(part: Part) -> tuple[float, str]:
     return (2.0 if part.srcc is None else part.srcc, part.name)
 
 
-def _part(p: Points, name: str, mine: NDArray[np.bool_]) -> Part:
-    x, y = p.score_sign * p.score[mine], p.label_sign * p.label[mine]
-    unit, ids = numbered(p.reference_id[mine])
+def _part(p: Points, name: str, rows: Ints) -> Part:
+    x, y = p.score_sign * p.score[rows], p.label_sign * p.label[rows]
+    # In order of first appearance: sums over units depend in their last bits on the units' order.
+    _, first, unit = np.unique(p.references[0][rows], return_index=True, return_inverse=True)
+    place = np.empty(len(first), np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
     srcc, interval = spearman(x, y), None
     defined = bool(np.isfinite(srcc))
-    residual = None if p.curve is None else float(p.misjudgement[mine].mean())
-    if defined and len(ids) > 1:
-        interval = fisher_interval(srcc, ClusteredPairs(x, y, unit, len(ids)).srcc_without_each(), 0.95)
-    return Part(name, len(x), len(ids), srcc if defined else None, interval, residual)
+    residual = None if p.curve is None else float(p.misjudgement[rows].mean())
+    if defined and len(first) > 1:
+        interval = fisher_interval(srcc, ClusteredPairs(x, y, place[unit], len(first)).srcc_without_each(), 0.95)
+    return Part(name, len(x), len(first), srcc if defined else None, interval, residual)
 
 
 def by_kind_over_splits(record: RepeatsRecord, rows: pd.DataFrame) -> list[Part]:

@@ -54,12 +54,13 @@ def by_kind(points: Points, kinds: Sequence[str]) -> bytes:
     figure, (axes,) = _figure(1.7 * columns, 2 * lines, 1)
     x, y = _unit(points.score), _unit(points.label)
     faint = np.arange(0, len(x), -(-len(x) // 2000))
+    kind_of_row, names = points.kinds
     for number, kind in enumerate(kinds):
         left, top = 1.15 * (number % columns), -1.35 * (number // columns)
-        mine = points.distortion == kind
+        mine = np.flatnonzero(kind_of_row == names.index(kind))
         axes.plot([left, left + 1, left + 1, left, left], [top, top, top + 1, top + 1, top], color=_FAINT, linewidth=0.8)
         axes.scatter(left + x[faint], top + y[faint], s=1.5, color=_FAINT, linewidths=0)
-        axes.scatter(left + x[mine], top + y[mine], s=_dot(int(mine.sum())) / 2, color=_DOTS, alpha=0.6, linewidths=0)
+        axes.scatter(left + x[mine], top + y[mine], s=_dot(len(mine)) / 2, color=_DOTS, alpha=0.6, linewidths=0)
         axes.text(left, top + 1.04, kind or "(none named)", fontsize=8)
     axes.set_axis_off()
     axes.set_position((0, 0, 1, 1))

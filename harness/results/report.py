@@ -19,7 +19,7 @@ from msgspec import UNSET
 from harness.files.atomic import atomic, write_text
 from harness.results.marks import FEW, LEGEND, PARTIAL, marks_of, sentences
 from harness.results.record import Figures, Record, RepeatsRecord
-from harness.results.run_scores import ALL, ScoreFile
+from harness.results.run_scores import ALL, ScoreFile, ScoreRow
 from harness.runtime.errors import Unwritable
 
 if TYPE_CHECKING:
@@ -36,13 +36,17 @@ _MOST_REFERENCES = 20
 _WIDTH = 160
 
 
-def of_run(folder: Path, record: Record, table: pd.DataFrame, model: Any = None) -> list[Path]:
+def of_run(
+    folder: Path, record: Record, table: pd.DataFrame, model: Any = None, scores: Sequence[ScoreRow] | None = None
+) -> list[Path]:
     """The report of the finished run in `folder`; `table` is the dataset's (`harness.datasets.table`).
+
+    `scores`: the rows of its scores.csv, where they are read already.
 
     A report that cannot be made costs a warning; raises Unwritable where it cannot be written, as the record then cannot either.
     """
     try:
-        return write(folder, record, frame(table, ScoreFile(folder).read()), model)
+        return write(folder, record, frame(table, ScoreFile(folder).read() if scores is None else scores), model)
     except Unwritable:
         raise
     except Exception as error:
@@ -74,7 +78,7 @@ def plots(folder: Path, record: Record, rows: pd.DataFrame) -> list[Path]:
         figures = figures or Figures(n=None)
         headline = f"{whole}SRCC {number(figures.srcc)}, PLCC {number(figures.plcc)}, n = {count(figures.n)}"
         drawn[SCATTER] = drawing.scatter(p, f"{record.model} on {record.dataset}, {record.protocol}: {headline}")
-        kinds = sorted(set(p.distortion))
+        kinds = sorted(map(str, p.kinds[1]))
         if 1 < len(kinds) <= _MOST_KINDS:
             drawn[KINDS] = drawing.by_kind(p, kinds)
     if isinstance(record, RepeatsRecord):

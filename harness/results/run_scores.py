@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,9 +85,14 @@ class ScoreFile:
         append_lines(self.pictures, csv_text([(r.name, r.distorted, r.reference) for r in results]))
         append_lines(self.path, csv_text([(r.name, repr(r.score), part) for r, part in zip(results, parts, strict=True)]))
 
+    def append_given(self, names: Sequence[str], scores: Sequence[float], parts: Sequence[str]) -> None:
+        """Rows of scores that come from elsewhere, without images."""
+        append_lines(self.pictures, csv_text([(name, "", "") for name in names]))
+        append_lines(self.path, csv_text(list(zip(names, map(repr, scores), parts, strict=True))))
+
     def read(self) -> list[ScoreRow]:
         """All rows. Raises RunError for a damaged file."""
-        return _scores(_whole_rows(self.path), self.path)
+        return parse_scores(_bytes(self.path), self.path)
 
     def picture_hashes(self) -> list[tuple[str, str, str]]:
         """All rows of pictures.csv: name, sha256 of the distorted image, sha256 of the reference."""
@@ -94,45 +101,50 @@ class ScoreFile:
 
 def parse_scores(data: bytes, path: Path) -> list[ScoreRow]:
     """The rows in the bytes of a scores.csv; `path` is named in errors. Raises RunError for a damaged file."""
-    return _scores(_rows(data), path)
-
-
-def _scores(rows: list[list[str]], path: Path) -> list[ScoreRow]:
     try:
-        return [ScoreRow(name, float(score), part) for name, score, part in rows]
+        return [ScoreRow(name, float(score), sys.intern(part)) for name, score, part in _parsed(data)]
+    except (UnicodeDecodeError, csv.Error):  # as of `_whole_rows`
+        return []
     except ValueError as error:
         raise RunError(f"{path}: a damaged score file: {error}") from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        require_regular(path)
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _whole_rows(path: Path) -> list[list[str]]:
     """The rows below the header, without a last line that a kill cut short."""
     try:
-        require_regular(path)
-        return _rows(path.read_bytes())
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _rows(data: bytes) -> list[list[str]]:
-    try:
-        text = data.decode("utf-8")
-        # Not splitlines(): names may hold the other characters that it breaks lines at.
-        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+        return list(_parsed(_bytes(path)))
     except (UnicodeDecodeError, csv.Error):  # damaged: nothing in it can be trusted
         return []
-    return [row for row in rows[1:] if len(row) == 3]
+
+
+def _parsed(data: bytes) -> Iterator[list[str]]:
+    # Not splitlines(): names may hold the other characters that it breaks lines at.
+    whole = io.TextIOWrapper(io.BytesIO(data[: data.rfind(b"\n") + 1]), encoding="utf-8", newline="")
+    return (row for row in itertools.islice(csv.reader(whole), 1, None) if len(row) == 3)
 
 
 def csv_text(rows: Sequence[Sequence[str]]) -> str:
     """Rows as CSV lines ending in a newline."""
     out = io.StringIO()
-    plain, quoted = (csv.writer(out, lineterminator="\n", quoting=q) for q in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
-    for row in rows:
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    if "\r" in (text := out.getvalue()):
         # Unquoted, a name's carriage return (which the module leaves bare before Python 3.13) would end the line.
-        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
-    return out.getvalue()
+        out = io.StringIO()
+        plain, quoted = (csv.writer(out, lineterminator="\n", quoting=q) for q in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+        for row in rows:
+            (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
+        text = out.getvalue()
+    return text
 
 
 class CropScore(NamedTuple):

@@ -111,7 +111,12 @@ def agreement(
     constant = {"scores": x.min() == x.max(), "labels": y.min() == y.max()}
     notes = [f"{what} are constant: correlations are not defined" for what, true in constant.items() if true]
     notes = ["correlations need at least two images"] if len(x) < 2 else notes
-    srcc, plcc, krcc = spearman(x, y), pearson(x, y), kendall(x, y)
+    srcc, plcc = spearman(x, y), pearson(x, y)
+    whole: ClusteredPairs | None = None
+    if intervals and cluster is not None and clusters >= 2:
+        left, names = groups(cluster, columns.ids)
+        whole = ClusteredPairs(x, y, left, len(names))
+    krcc = kendall(x, y) if whole is None else whole.krcc()
     curve = fit_curve(x, y, fit)
     fitted = plcc_fitted = rmse = None
     if not isinstance(curve, str):
@@ -125,11 +130,9 @@ def agreement(
         notes.append("no intervals: they need the reference of every image (reference_id)")
     elif intervals and clusters < 2:
         notes.append("no intervals: they need at least two references")
-    elif intervals and cluster is not None:
+    elif whole is not None:
         if not known:
             notes.append("intervals take every image as independent")
-        left, names = groups(cluster, columns.ids)
-        whole = ClusteredPairs(x, y, left, len(names))
         deleted = {"srcc": whole.srcc_without_each(), "plcc": whole.plcc_without_each(), "krcc": whole.krcc_without_each()}
         left_out = LeaveOneOut.of(names, deleted)
         figures = {"srcc": srcc, "plcc": plcc, "krcc": krcc, "main": plcc + srcc}

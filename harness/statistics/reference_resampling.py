@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _MOST_CLUSTERS = 256
 """Up to here, sums over units are made once for many rows of weights: units^3 / 2 numbers."""
+_LARGEST_EXACT = 1_500_000
+"""Images of whose ranks the products' sum fits 63 bits."""
 LARGEST_CLUSTER = 1500
 """Images per reference up to which tau-b is bootstrapped; its tables grow with the square."""
 
@@ -49,6 +51,30 @@ class ClusteredValues:
         tied = ends - starts > 1
         alone = np.bincount(self.cluster_in_order[~tied], minlength=self.clusters)
         return alone, codes(starts[tied]), self.cluster_in_order[tied]
+
+    def ranks_among(self, taken: Ints, ranks: Ints) -> int:
+        """Put into `ranks` (n,), in order, twice the mid-ranks among the images taken (1, not 0), less what all have in common.
+
+        Returns twice their mean, less the same.
+        """
+        np.cumsum(taken, out=ranks)
+        count = int(ranks[-1])
+        if self.blocks is None:
+            ranks += ranks
+            return count + 1
+        total = np.concatenate(([0], ranks))
+        np.add(total[self.blocks[0]], total[self.blocks[1]], out=ranks)
+        return count
+
+    def squares_without_each(self) -> Floats:
+        """(units,): `squares` without each unit in turn."""
+        times = np.bincount(self.codes)
+        pairs, own = np.unique(self.codes * self.clusters + self.cluster, return_counts=True)
+        value, cluster = np.divmod(pairs, self.clusters)
+        cubes = np.full(self.clusters, np.sum(times**3))
+        np.subtract.at(cubes, cluster, times[value] ** 3 - (times[value] - own) ** 3)
+        left = len(self.values) - np.bincount(self.cluster, minlength=self.clusters)
+        return np.asarray((left**3 - cubes) // 3 / 4)
 
     def squares(self, weights: Floats) -> Floats:
         """(k,): the sum of squares of centred mid-ranks under each row of `weights` (k, units).
@@ -139,7 +165,26 @@ class ClusteredPairs:
 
     def srcc_without_each(self) -> Floats:
         """(units,): Spearman without each unit in turn."""
-        return np.concatenate([self.srcc(1.0 - np.eye(self.clusters)[rows]) for rows in _batches(self.clusters)])
+        if "_products" in vars(self) or len(self.x) > _LARGEST_EXACT:
+            return np.concatenate([self.srcc(1.0 - np.eye(self.clusters)[rows]) for rows in _batches(self.clusters)])
+        # Whole numbers throughout, so that the sums do not depend on their order.
+        taken = np.ones(len(self.x), np.int64)
+        x, y, y_in_x_order = (np.empty_like(taken) for _ in range(3))
+        products = np.empty(self.clusters)
+        for unit, members in enumerate(np.split(np.argsort(self.cluster, kind="stable"), np.cumsum(self.size)[:-1])):
+            middle = len(taken) - len(members)
+            for values, ranks in ((self._scores, x), (self._labels, y)):
+                places = values.place[members]
+                taken[places] = 0
+                middle *= values.ranks_among(taken, ranks)
+                ranks[places] = 0
+                taken[places] = 1
+            np.take(y, self._y_in_x_order, out=y_in_x_order, mode="clip")
+            products[unit] = (int(x @ y_in_x_order) - middle) / 4
+        xx, yy = self._scores.squares_without_each(), self._labels.squares_without_each()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            result = np.where((xx > 0) & (yy > 0), products / np.sqrt(xx * yy), np.nan)
+        return np.asarray(np.clip(result, -1.0, 1.0))
 
     def plcc_without_each(self) -> Floats:
         """(units,): Pearson without each unit in turn."""

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.datasets.label_files import read_labels, read_numbers
+from harness.files import text_table
 from harness.files.score_table import read_scores
-from harness.files.table_numbers import parse_numbers
+from harness.files.table_numbers import parse_number, parse_numbers
 from harness.files.text_table import read_text_columns, split_rows, text_lines
 from harness.runtime.errors import UsageError
 
@@ -263,3 +264,38 @@ def test_bytes_that_are_not_utf_8_are_named_with_their_line(tmp_path: Path):
     assert [row.name for row in found.rows] == ["a.bmp"]
     assert "line 2" in found.problem
     assert "not UTF-8" in found.problem
+
+
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(
+        st.lists(st.text(st.sampled_from('ab1. "é\x1f\u00a0'), max_size=2), min_size=1, max_size=3), min_size=1, max_size=4
+    ),
+    header=st.sampled_from([["name", "score"], ["name", "score", "x"], ["", "name"], ["name", "NAME"], ["name"]]),
+    delimiter=st.sampled_from([",", ";", "\t"]),
+    ending=st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
+    last=st.booleans(),
+)
+def test_a_uniform_table_is_read_as_line_by_line(tmp_path: Path, rows, header, delimiter: str, ending: str, last: bool):
+    """The quick way for uniform texts gives the same frame, or the same refusal, as the way that looks at every cell."""
+    path = tmp_path / "table.csv"
+    path.write_text(ending.join(delimiter.join(row) for row in [header, *rows]) + ending * last, encoding="utf-8", newline="")
+
+    def read() -> object:
+        try:
+            frame = read_text_columns(path, ("name",))
+        except UsageError as error:
+            return str(error)
+        return list(frame.columns), frame.to_numpy().tolist(), list(frame.index), frame.index.name
+
+    quick = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_table, "_uniform_table", lambda text, delimiter: None)
+        assert quick == read()
+
+
+@given(cells=st.lists(st.one_of(st.floats().map(repr), st.text(st.sampled_from("0123456789.eE+-"), max_size=5)), max_size=5))
+def test_plain_numbers_are_read_together_as_one_by_one(cells: list[str]):
+    values, reasons = parse_numbers(cells)
+    assert [repr(v) for v in values] == [repr(parse_number(cell)) for cell in cells]
+    assert [bool(reason) for reason in reasons] == [v != v for v in values]

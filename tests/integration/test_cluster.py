@@ -232,6 +232,34 @@ def test_training_over_two_nodes_follows_one_process_within_the_tolerance(world:
     assert verify(there, cards=[str(world.cards)]).ok
 
 
+def test_a_killed_training_worker_costs_no_bits_and_its_group_listens_to_its_node_alone(world: World, address: str):
+    """All members begin again from the last checkpoint; they score afterwards, in the same processes."""
+    settings = {"recipe.epochs": "20", "recipe.steps_per_epoch": "1", "recipe.validate_every": "10"}
+    options = {"protocol": "parts", "settings": settings, "ray": address}
+    undisturbed, runs = world.run("ahiq-tiny", "there", **options), world.folder / "struck"
+    killed: list[int] = []
+    ports: set[str] = set()
+
+    def strike() -> None:
+        soon(lambda: list(runs.rglob("checkpoint.safetensors")))
+        members = [p for p in psutil.process_iter(["cmdline"]) if "Worker.train" in " ".join(p.info["cmdline"] or ())]
+        assert len(members) == 2
+        ports.update(c.laddr.ip for p in members for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN)
+        members[-1].kill()
+        killed.append(members[-1].pid)
+
+    striker = threading.Thread(target=strike)
+    striker.start()
+    struck = world.run("ahiq-tiny", "struck", **options)
+    striker.join(60)
+    assert len(killed) == 1
+    assert any("a training worker is lost (its process is gone)" in text for text in world.said)
+    assert any("taking up the training at step" in text for text in world.said)
+    assert same_bytes(struck, undisturbed)
+    assert (struck / WEIGHTS).read_bytes() == (undisturbed / WEIGHTS).read_bytes()
+    assert {ip.removeprefix("::ffff:") for ip in ports} == {"127.0.0.1"}
+
+
 def test_a_model_whose_images_depend_on_their_batch_is_trained_by_one_member(world: World, address: str):
     settings = {"recipe.epochs": "2", "recipe.steps_per_epoch": "2"}
     options = {"protocol": "parts", "settings": settings}

@@ -378,6 +378,6 @@ def test_where_the_environment_decides_a_run_begun_otherwise_starts_again(
 
 def test_a_worker_computes_in_its_drivers_ways(world: World):
     job = Job(find_model("wide", [str(world.cards)]), ResolvedWeights({}, None, {}, (), False), 0, 8, {NAME: "plain"})
-    Worker(job, "cpu", 1)
+    Worker("cpu", 1).build(job)
     assert choice.imposed() == {NAME: "plain"}
     assert choice.way_of(NAME, never) == "plain"

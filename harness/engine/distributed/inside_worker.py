@@ -1,4 +1,4 @@
-"""What works on the other side: one model on one device, in a process that Ray placed."""
+"""The code that runs in a worker process: one device, on which a model is trained with other workers, built and scored."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import models
 from harness.cards.schema import ModelCard
@@ -18,6 +18,9 @@ from harness.results.conditions import conditions
 from harness.results.run_scores import Scored
 from harness.runtime import logs
 from harness.runtime.errors import RunError
+
+if TYPE_CHECKING:
+    from harness.engine.distributed.group_member import Event, TrainTask
 
 
 @dataclass(frozen=True)
@@ -43,27 +46,44 @@ class Done(NamedTuple):
 
 
 class Worker:
-    """An actor: asked for its facts first, then to build its model, then to score one shard after another."""
+    """An actor. It answers `process` once Ray has placed it; then it trains with others, or builds a model and scores shards."""
 
-    def __init__(self, job: Job, device: str, threads: int) -> None:
-        self.job, self.device, self.threads = job, device, threads
+    def __init__(self, device: str, threads: int) -> None:
+        self.device, self.threads = device, threads
         self.messages: list[tuple[int, str]] = []
-        choice.impose(job.kernels)
         logs.handle(lambda level, text: self.messages.append((level, text)))
 
     def process(self) -> int:
-        """The process id: an answer means that there was a place for the worker."""
+        """The process id."""
         return os.getpid()
 
-    def build(self) -> None:
+    def open_store(self, size: int) -> tuple[str, int]:
+        """Open the store by which `size` workers form a process group; returns its host and port."""
+        from harness.engine.distributed.group_member import open_store
+
+        self.store, address = open_store(size)
+        return address
+
+    def train(self, task: TrainTask, rank: int, size: int, address: tuple[str, int]) -> Iterator[Event]:
+        """Take part in a training as member `rank` of `size`; the first member's events come as they happen.
+
+        `address`: what the first member's `open_store` returned.
+        """
+        from harness.engine.distributed.group_member import take_part
+
+        share_threads(self.threads)
+        yield from take_part(task, rank, size, address, self.device)
+        share_threads(self.threads)
+
+    def build(self, job: Job) -> None:
         """Make the model and put it on the device."""
-        model = models.build(self.job.card, self.job.found, self.job.seed)
+        choice.impose(job.kernels)
+        model = models.build(job.card, job.found, job.seed)
         share_threads(self.threads)
         move(model, self.device)
         self.scorer = Scorer(
-            model, self.job.card.protocol, self.job.card.identical, self.job.seed, self.device, self.job.batch,
-            self.threads, self.job.card.path,
-        )  # fmt: skip
+            model, job.card.protocol, job.card.identical, job.seed, self.device, job.batch, self.threads, job.card.path
+        )
 
     def score(self, chunks: Sequence[Sequence[Pair]]) -> Iterator[Done]:
         """The chunks of a shard, each as soon as it is finished."""

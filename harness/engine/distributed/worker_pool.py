@@ -47,6 +47,8 @@ class Workers:
     share: Share
     nodes: Sequence[Mapping[str, Any]]
     """What each node says of itself."""
+    members: list[Any] = field(default_factory=list)
+    """Actors that trained: the pool that scores takes them, because they have imported everything already."""
 
     def conditions(self, batch: int, model: Any, recipe: Recipe | None) -> dict[str, Any]:
         """`harness.results.conditions.conditions` of the workers; where machines differ, each is named, and no bits are promised.
@@ -71,10 +73,25 @@ class Workers:
         members = group_size(model, recipe.batch_references if recipe else 1, self.share)
         return None if members == 1 and not self.session.address else self.share.of(members)
 
+    def start_members(self, count: int) -> list[Any]:
+        """So many actors for a training, once all are placed. Raises RunError where there is no place for them in time."""
+        ray: Any = importlib.import_module("ray")
+        self.members = [start_actor(self.share) for _ in range(count)]
+        placed = [actor.process.remote() for actor in self.members]
+        if len(ray.wait(placed, num_returns=count, timeout=_SECONDS_TO_START)[0]) < count:
+            raise RunError(_not_placed(self.session, count))
+        self.session.record()
+        return self.members
+
+    def end_members(self) -> None:
+        """End the actors that trained and that no pool took."""
+        _kill(self.members)
+        self.session.released = time.monotonic()
+
     @contextlib.contextmanager
     def pool(self, job: Job) -> Iterator[WorkerPool]:
         """Workers for one model."""
-        pool = WorkerPool(self.session, self.share, portable(job))
+        pool = WorkerPool(self.session, self.share, portable(job), self.members)
         try:
             pool.start()
             yield pool
@@ -107,7 +124,12 @@ def start_workers(
         if address is not None:
             share = divide(found.nodes(), found.described(), workers, kind, most)
         found.require(share.workers * share.threads, share.workers * share.gpus)
-        yield Workers(found, share, node_facts(found) if address else [facts()])
+        started = Workers(found, share, node_facts(found) if address else [facts()])
+        try:
+            yield started
+        finally:
+            if started.members:
+                started.end_members()
 
 
 def _most_threads(*, here: bool) -> int | None:
@@ -189,8 +211,10 @@ class _WorkerHandle:
 class WorkerPool:
     """Workers for one model; scores like `harness.engine.scorer.Scorer`, chunks in the order in which they are finished."""
 
-    def __init__(self, found: Session, share: Share, job: Job) -> None:
+    def __init__(self, found: Session, share: Share, job: Job, ready: list[Any]) -> None:
         self.session, self.share, self.job = found, share, job
+        self.actors = ready
+        """Actors that are there already and are taken before others are started."""
         self.ray: Any = importlib.import_module("ray")
         self.workers: list[_WorkerHandle] = []
         self.tries: Counter[int] = Counter()
@@ -247,17 +271,13 @@ class WorkerPool:
 
     def stop(self) -> None:
         """End the workers."""
-        for worker in self.workers:
-            with contextlib.suppress(self.ray.exceptions.RayError):
-                self.ray.kill(worker.actor)
+        _kill([worker.actor for worker in self.workers])
         self.workers.clear()
         self.session.released = time.monotonic()
 
     def _start_one(self) -> None:
-        share = self.share
-        options = {"num_cpus": share.threads, "num_gpus": share.gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-        actor = self.ray.remote(Worker).options(**options).remote(self.job, share.device, share.threads)
-        self.workers.append(_WorkerHandle(actor, actor.process.remote(), actor.build.remote(), time.monotonic()))
+        actor = self.actors.pop() if self.actors else start_actor(self.share)
+        self.workers.append(_WorkerHandle(actor, actor.process.remote(), actor.build.remote(self.job), time.monotonic()))
 
     def _assign(self, waiting: deque[list[int]], chunks: Mapping[int, Sequence[Pair]]) -> None:
         for worker in self.workers:
@@ -286,7 +306,7 @@ class WorkerPool:
                     raise cause from None
                 self._lost(worker, waiting, chunks, f"{type(cause).__name__}: {cause}")
             except self.ray.exceptions.RayError as error:
-                self._lost(worker, waiting, chunks, _reason(error))
+                self._lost(worker, waiting, chunks, reason(error))
 
     def _ready(self, worker: _WorkerHandle) -> None:
         self.ray.get(worker.built)
@@ -296,8 +316,7 @@ class WorkerPool:
 
     def _lost(self, worker: _WorkerHandle, waiting: deque[list[int]], chunks: Mapping[int, Sequence[Pair]], why: str) -> None:
         """Give a lost worker's unfinished chunks to the others, and hire another one in its place."""
-        with contextlib.suppress(self.ray.exceptions.RayError):
-            self.ray.kill(worker.actor)
+        _kill([worker.actor])
         self.workers.remove(worker)
         if worker.built is not None:
             self.stillborn += 1
@@ -328,10 +347,28 @@ class WorkerPool:
         asked = max((h.asked for h in self.workers), default=0.0)
         placed = self.ray.wait([h.placed for h in self.workers], timeout=0, fetch_local=False)[0]
         if time.monotonic() - asked > _SECONDS_TO_START and not placed:
-            raise RunError(
-                f"no worker of {self.share.workers} is there after {_SECONDS_TO_START:.0f} s; there is "
-                f"{self.session.described()}; what was scored is kept, the same command goes on from here"
-            )
+            raise RunError(_not_placed(self.session, self.share.workers))
+
+
+def start_actor(share: Share) -> Any:
+    """A worker with one share of the cluster, somewhere in it."""
+    ray: Any = importlib.import_module("ray")
+    options = {"num_cpus": share.threads, "num_gpus": share.gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+    return ray.remote(Worker).options(**options).remote(share.device, share.threads)
+
+
+def _kill(actors: list[Any]) -> None:
+    ray: Any = importlib.import_module("ray")
+    while actors:
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.kill(actors.pop())
+
+
+def _not_placed(found: Session, workers: int) -> str:
+    return (
+        f"{workers} workers asked for, and not all are there after {_SECONDS_TO_START:.0f} s; there is {found.described()}; "
+        "what was done is kept, the same command goes on from here"
+    )
 
 
 def _shards(chunks: Mapping[int, Sequence[Pair]], about: int) -> list[list[int]]:
@@ -348,7 +385,8 @@ def _shards(chunks: Mapping[int, Sequence[Pair]], about: int) -> list[list[int]]
     return [shard for shard in shards if shard]
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a worker is gone, in a few words."""
     text = str(error)
     # Ray's text about any lost process speaks of memory, as one cause that there might be.
     if type(error).__name__ == "OutOfMemoryError" or "running low on memory" in text:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from harness.files.regular import require_regular
+from harness.files.regular import reading
 from harness.runtime.errors import UsageError
 from harness.runtime.findings import Finding
 
@@ -56,12 +56,8 @@ def read(path: str | Path, limits: Mapping[str, int]) -> tuple[dict[str, bytes],
     UsageError for what cannot be read or is no zip.
     """
     path = Path(path)
-    try:
-        require_regular(path)
-        with open(path, "rb", buffering=0) as stream:
-            return _read(path, stream, limits)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
+    with reading(path), open(path, "rb", buffering=0) as stream:
+        return _read(path, stream, limits)
 
 
 class _TooLarge(Exception):

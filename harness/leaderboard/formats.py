@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv as csv_format
-import io
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,6 +10,7 @@ from urllib.parse import quote
 from harness.leaderboard.board_document import FIGURES, Board, Group, Reported, Row
 from harness.leaderboard.row_groups import FEWEST_REFERENCES, too_few_references
 from harness.results.marks import sentences
+from harness.results.run_scores import csv_text
 from harness.results.tables import number, probability
 from harness.runtime import text as plain
 from harness.runtime.terminal_columns import text_table
@@ -74,11 +73,8 @@ def terminal(board: Board, width: int | None = None) -> str:
 
 def csv(board: Board) -> str:
     """Every row with all digits; what does not exist is blank."""
-    out = io.StringIO()
-    writer = csv_format.DictWriter(out, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: csv_value(v) for k, v in cells(row).items()} for group in board.groups for row in group.rows)
-    return out.getvalue()
+    rows = [cells(row).values() for group in board.groups for row in group.rows]
+    return csv_text([COLUMNS, *([csv_value(value) for value in row] for row in rows)])
 
 
 def cells(row: Row) -> dict[str, object]:

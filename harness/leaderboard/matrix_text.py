@@ -12,7 +12,7 @@ from harness.results.marks import LEGEND, sentences
 from harness.results.run_scores import csv_text
 from harness.results.tables import number
 from harness.runtime import text as plain
-from harness.runtime.terminal_columns import text_table
+from harness.runtime.terminal_columns import markdown_table, text_table
 
 
 def terminal(shown: Matrix, *, intervals: bool = False, width: int | None = None) -> str:
@@ -34,11 +34,7 @@ def terminal(shown: Matrix, *, intervals: bool = False, width: int | None = None
 
 def markdown(shown: Matrix, *, intervals: bool = False) -> str:
     """The matrix as a document."""
-    from tabulate import tabulate
-
-    heads, rows, align = _cells(shown, MARKDOWN, " ", plain.markdown, intervals=intervals)
-    heads, *rows = [[cell.replace("|", "&#124;") for cell in line] for line in (heads, *rows)]
-    table = tabulate(rows, headers=heads, tablefmt="github", disable_numparse=True, colalign=align if rows else None)
+    table = markdown_table(*_cells(shown, MARKDOWN, " ", plain.markdown, intervals=intervals))
     texts = [*explained(shown, intervals=intervals, bold="Bold"), *_legend(shown)]
     notes = [f"- {plain.markdown(sentences(text))}" for text in texts]
     return "\n".join([f"# {plain.markdown(shown.title)}", "", table, "", *notes, "", GENERATED]) + "\n"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import logging
 import math
@@ -21,6 +19,7 @@ from harness.challenges import codabench, image_names, readme, score_lines, scor
 from harness.challenges.figures import Truth, unmet
 from harness.challenges.labels import read_truth
 from harness.files.atomic import sha256_file
+from harness.results.run_scores import csv_text
 from harness.runtime.errors import RunError, UsageError, listed
 
 _log = logging.getLogger(__name__)
@@ -258,20 +257,13 @@ def reference_files(card: ChallengeCard, phase: str, truth: Truth, images: Seque
         rows.append((n, repr(truth.scores[n]), *known, truth.references.get(n, "")))
     files = {
         scoring_program.PHASE: (json.dumps({"phase": phase}) + "\n").encode(),
-        scoring_program.LABELS: _table(("name", "score", "std", "raters", "reference"), rows),
+        scoring_program.LABELS: csv_text([("name", "score", "std", "raters", "reference"), *rows]).encode(),
     }
     for key in dict.fromkeys(term.pair_list for term in card.scoring.terms if term.pair_list):
         there = set(images)
         pairs = [(a, b, repr(share)) for a, b, share in truth.pairs[key] if a in there and b in there]
-        files[f"pairs-{key}.csv"] = _table(("first", "second", "share"), pairs)
+        files[f"pairs-{key}.csv"] = csv_text([("first", "second", "share"), *pairs]).encode()
     return files
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerows([header, *rows])
-    return out.getvalue().encode()
 
 
 def sample(card: ChallengeCard, images: Sequence[str], above: float) -> dict[str, bytes]:

@@ -28,6 +28,7 @@ from harness.files.leftovers import without_leftovers
 from harness.results.tables import number, with_interval
 from harness.runtime.errors import HarnessError, RunError, UsageError
 from harness.runtime.findings import errors
+from harness.runtime.terminal_columns import text_table
 from harness.statistics.best_group import FEWEST_REFERENCES, standings
 from harness.statistics.correlations import Floats, numbered
 from harness.statistics.intervals import cluster_draws
@@ -99,8 +100,6 @@ class Board:
         }
 
     def __str__(self) -> str:
-        from tabulate import tabulate
-
         called = dict(zip(term_names(self.card.scoring), self.card.scoring.terms, strict=True))
         by_rank = self.card.ranking.by == "mean-rank"
         headers = ["place", "name", self.card.scoring.main_key, *(["mean rank"] if by_rank else [])]
@@ -115,14 +114,14 @@ class Board:
             rows.append([*cells, "" if row.places is None else "{:g} to {:g}".format(*row.places)])
         about = f"{self.card.name}, phase {self.phase}: {len(self.rows)} submissions, {self.images:,} images"
         about += f", {self.references} references" if self.references else ""
-        parts = [about, tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)]
+        parts = [about, text_table(headers, rows).text]
         if self.refused:
             parts.append("without a score:\n" + "\n".join(f"{name}: {why}" for name, why in self.refused.items()))
         if self.reported:
             lines = [[each.team, *map(number, (each.main, each.plcc, each.srcc)), each.source] for each in self.reported]
             heads = ["reported", "main", "PLCC", "SRCC", "source"]
-            table = tabulate(lines, headers=heads, tablefmt="simple", disable_numparse=True)
-            parts.append(f"{table}\n\nReported figures are comparable only where these labels are the challenge's own.")
+            parts.append(text_table(heads, lines).text)
+            parts.append("Reported figures are comparable only where these labels are the challenge's own.")
         return "\n\n".join([*parts, "\n".join(self.notes)]).rstrip()
 
 

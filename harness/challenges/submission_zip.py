@@ -14,7 +14,8 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from harness.files.regular import require_regular
+from harness.files.leftovers import in_leftovers
+from harness.files.regular import reading
 from harness.runtime.errors import UsageError
 from harness.runtime.findings import Finding
 
@@ -22,7 +23,6 @@ _LARGEST_CONTENTS = 1 << 20
 _MOST_ENTRIES = 1000
 _REHEARSAL = b"rehearsal"
 """How the comment of a zip begins that `harness submit --limit` made."""
-_JUNK = re.compile(r"(^|/)(__MACOSX/|\._|\.DS_Store$|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
 _OTHERS = {
     b"Rar!": "a RAR archive",
     b"7z\xbc\xaf": "a 7-Zip archive",
@@ -56,12 +56,8 @@ def read(path: str | Path, limits: Mapping[str, int]) -> tuple[dict[str, bytes],
     UsageError for what cannot be read or is no zip.
     """
     path = Path(path)
-    try:
-        require_regular(path)
-        with open(path, "rb", buffering=0) as stream:
-            return _read(path, stream, limits)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
+    with reading(path), open(path, "rb", buffering=0) as stream:
+        return _read(path, stream, limits)
 
 
 class _TooLarge(Exception):
@@ -114,7 +110,7 @@ def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> tuple[dict[
     for info in infos[:_MOST_ENTRIES]:
         name = info.orig_filename
         shown, wanted, distance = _shown(name), _wanted(name, limits), None
-        if _JUNK.search(name.replace("\\", "/")):
+        if in_leftovers(name.replace("\\", "/")):
             what = "a leftover of the computer that made the zip"
             found.append(Finding("error", "leftover", shown, what, "leave it out (on macOS: zip -X)", mechanical=True))
         elif problem := _trick(name):

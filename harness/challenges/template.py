@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from harness.cards.challenge import ChallengeCard
 from harness.cards.loading import find_challenge
 from harness.files.atomic import write_text
 from harness.files.names import name_problem
+from harness.results.run_scores import csv_text
 from harness.runtime.errors import UsageError
 
 _log = logging.getLogger(__name__)
@@ -81,13 +80,11 @@ def _of_dataset(
     sign = 1.0 if data.higher_is_better else -1.0
     if sign < 0:
         _log.info(f"{dataset}: labels are multiplied by -1, so that higher is better")
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     further = ["std"] if "std" in table and np.isfinite(table["std"]).all() else []
-    writer.writerow(["name", "score", "reference", *further])
+    labels = [["name", "score", "reference", *further]]
     for row in table.to_dict("records"):
         others = [repr(float(row[column])) for column in further]
-        writer.writerow([row["name"], repr(sign * float(row["score"])), row["reference_id"], *others])
+        labels.append([row["name"], repr(sign * float(row["score"])), row["reference_id"], *others])
     place = str(Path(dataset).resolve()) if dataset.endswith((".csv", ".tsv", ".xlsx")) else dataset
     lines = [f"dataset = {json.dumps(place, ensure_ascii=False)}", f"protocol = {json.dumps(chosen)}"]
     filling = {
@@ -97,4 +94,4 @@ def _of_dataset(
         "phase": "\n".join([*lines, f"names_file = {json.dumps(f'{name}-names.txt', ensure_ascii=False)}"]),
     }
     names = "".join(f"{row}\n" for row in table["name"])
-    return {folder / f"{name}-names.txt": names, folder / f"{name}-labels.csv": out.getvalue()}, filling
+    return {folder / f"{name}-names.txt": names, folder / f"{name}-labels.csv": csv_text(labels)}, filling

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -63,7 +62,7 @@ def agreement_(chosen: AgreementOptions) -> None:
     from harness.results import tables
 
     figures = agreement_of_files(chosen.scores, chosen.labels, lower=set(chosen.lower), fit=chosen.fit, inner=chosen.inner)
-    echo(json.dumps(figures.json(), indent=2) if chosen.as_json else tables.agreement_text(figures))
+    echo(o.json_text(figures.json()) if chosen.as_json else tables.agreement_text(figures))
 
 
 @click.command()
@@ -100,4 +99,4 @@ def compare(chosen: CompareOptions) -> None:
         runs=chosen.runs,
         seed=chosen.seed,
     )
-    echo(json.dumps(comparing.as_json(found), indent=2) if chosen.as_json else comparing.text(found, o.table_width(chosen.wide)))
+    echo(o.json_text(comparing.as_json(found)) if chosen.as_json else comparing.text(found, o.table_width(chosen.wide)))

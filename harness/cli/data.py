@@ -11,7 +11,7 @@ import click
 
 from harness.cli import options as o
 from harness.cli.options import Argument, Option, echo, options
-from harness.files.regular import require_regular
+from harness.files.regular import reading
 from harness.runtime.errors import UsageError
 from harness.runtime.text import visible
 
@@ -122,12 +122,8 @@ def data_unpack(chosen: UnpackOptions) -> None:
 def _password(file: str | None) -> Callable[[str, int], bytes | None]:
     """The password from a file, else asked for on the terminal; none where there is no terminal."""
     if file is not None:
-        try:
-            require_regular(file)
-            with open(file, "rb") as stream:
-                word = stream.read(1 << 16).rstrip(b"\r\n")
-        except OSError as error:
-            raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
+        with reading(file), open(file, "rb") as stream:
+            word = stream.read(1 << 16).rstrip(b"\r\n")
         if not word:
             raise UsageError(f"{file}: holds no password")
         return lambda archive, wrong: None if wrong else word

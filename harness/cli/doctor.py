@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 import sys
@@ -35,7 +34,7 @@ class DoctorOptions:
 def doctor(chosen: DoctorOptions) -> None:
     """Say what is installed, which device there is, and where things are kept."""
     found = facts(chosen.runs)
-    echo(json.dumps(asdict(found), indent=2) if chosen.as_json else as_text(found))
+    echo(o.json_text(asdict(found)) if chosen.as_json else as_text(found))
     if not all(found.ok.values()):
         raise SystemExit(1)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +55,7 @@ class ShowOptions:
 def list_(chosen: ListOptions) -> None:
     """List the models, datasets, challenges and suites."""
     rows = listing(chosen.kind, chosen.cards, everything=chosen.everything)
-    echo(json.dumps(rows, indent=2, ensure_ascii=False) if chosen.as_json else as_text(rows, o.table_width(chosen.wide)))
+    echo(o.json_text(rows) if chosen.as_json else as_text(rows, o.table_width(chosen.wide)))
 
 
 @click.command()
@@ -65,7 +64,7 @@ def show(chosen: ShowOptions) -> None:
     """Show a card: what a model, a dataset, a challenge or a suite is, its settings and published numbers, and its file."""
     found = card(chosen.name, chosen.cards)
     if chosen.as_json:
-        echo(json.dumps(card_json(found), indent=2, ensure_ascii=False))
+        echo(o.json_text(card_json(found)))
     elif chosen.everything:
         echo(card_text(found))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -56,6 +55,6 @@ def verify(chosen: VerifyOptions) -> None:
         ray=chosen.ray,
         again=Repeated(chosen.dataset, chosen.weights, chosen.init, chosen.scores, chosen.settings),
     )
-    echo(json.dumps(found.json(), indent=2) if chosen.as_json else verification.text(found))
+    echo(o.json_text(found.json()) if chosen.as_json else verification.text(found))
     if not found.ok:
         raise SystemExit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,7 +68,7 @@ def weights_check(chosen: CheckOptions) -> None:
     from harness.models import find_model, weights
 
     rows = weights.check(find_model(chosen.name, chosen.cards))
-    echo(json.dumps(_json(rows), indent=2) if chosen.as_json else _text(rows))
+    echo(o.json_text(_json(rows)) if chosen.as_json else _text(rows))
     if any(row.stops for row in rows):
         raise SystemExit(1)
 

@@ -19,12 +19,12 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from harness.datasets import rar
 from harness.files.atomic import writing
-from harness.files.leftovers import is_leftover
+from harness.files.leftovers import in_leftovers
 from harness.files.lock import alone
 from harness.files.regular import require_regular
 from harness.runtime.errors import RunError
@@ -188,7 +188,7 @@ def _zipped(path: Path, ask: Password | None) -> Iterator[_Entry]:
         encrypted = [info for info in infos if info.flag_bits & 1 and not info.is_dir()]
         password = _password(archive, encrypted, path, ask) if encrypted else None
         for info in infos:
-            if info.is_dir() or _shadow(info.filename):
+            if info.is_dir() or in_leftovers(info.filename):
                 continue
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise RunError(f"{path}: {info.filename} is a link; not unpacked")
@@ -224,7 +224,7 @@ def _rarred(path: Path, tool: rar.Tool) -> Iterator[_Entry]:
         _safe(member.name, path)
     announced = sum(member.size for member in listed)
     for member, content in rar.contents(path, listed, tool):
-        if _shadow(member.name):
+        if in_leftovers(member.name):
             while content.read():
                 pass
         else:
@@ -247,7 +247,7 @@ def _tarred(path: Path) -> Iterator[_Entry]:
     with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
         skipped = passed = 0
         for member in archive:
-            if member.isdir() or _shadow(member.name):
+            if member.isdir() or in_leftovers(member.name):
                 skipped, passed = skipped + 1, passed + member.size
                 if skipped > MOST_ENTRIES or passed > _SMALL:
                     raise RunError(f"{path}: more folders or macOS leftovers than any dataset has; not unpacked")
@@ -257,11 +257,6 @@ def _tarred(path: Path) -> Iterator[_Entry]:
             stream = archive.extractfile(member)
             assert stream is not None
             yield _Entry(member.name, member.size, 0, stream)
-
-
-def _shadow(name: str) -> bool:
-    """Entries of operating systems, which no dataset needs."""
-    return any(is_leftover(part) for part in PurePosixPath(name).parts)
 
 
 def _safe(name: str, archive: Path) -> Path:

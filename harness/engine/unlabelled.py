@@ -25,7 +25,7 @@ from harness.engine.scorer import DecodedChunk, Pair, Scorer, cut
 from harness.files.atomic import append_lines, sha256_json, write_text
 from harness.files.hash_index import hash_files
 from harness.files.table_paths import TablePaths, explained, file_name, short_names
-from harness.files.text_table import read_text_columns
+from harness.files.text_table import read_text_columns, require_columns
 from harness.imaging import decode
 from harness.imaging.decode import Decoded
 from harness.imaging.remarks import Remark
@@ -59,11 +59,7 @@ def read_pairs(path: str, root: str | None = None) -> list[Pair]:
     Relative paths start at `root`, else at the table's folder. Raises UsageError listing every problem.
     """
     frame = read_text_columns(Path(path), ("reference", "distorted"))
-    absent = [c for c in ("reference", "distorted") if c not in frame]
-    if absent:
-        raise UsageError(f"{path}: missing columns {', '.join(absent)} (it has {', '.join(frame.columns)})")
-    if frame.empty:
-        raise UsageError(f"{path}: no rows")
+    require_columns(frame, ("reference", "distorted"), path)
     folder = Path(root) if root else Path(path).parent
     names = list(frame["name"]) if "name" in frame else short_names(list(frame["distorted"]))
     twice = sorted(name for name, count in Counter(names).items() if count > 1)

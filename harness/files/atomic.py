@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from harness.files.regular import require_regular
-from harness.runtime.errors import Unwritable, UsageError
+from harness.files.regular import reading, require_regular
+from harness.runtime.errors import Unwritable
 
 _ADVICE = {
     errno.ENOSPC: "no space left: free some and run the same command again; what is finished is kept",
@@ -139,16 +139,9 @@ def sync(path: str | Path) -> None:
 
 
 def sha256_file(path: str | Path) -> str:
-    """The sha256 of a file's bytes, hexadecimal; raises UsageError for what is not a regular file."""
-    digest = hashlib.sha256()
-    try:
-        require_regular(path)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    """The sha256 of a file's bytes, hexadecimal. Raises UsageError where it cannot be read."""
+    with reading(path), open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 _ROWS_AT_ONCE = 10_000

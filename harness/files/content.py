@@ -11,6 +11,7 @@ import html
 import json
 import os
 import re
+import tarfile
 import zipfile
 from pathlib import Path, PurePath
 from typing import IO
@@ -133,24 +134,20 @@ def _gzip_problem(path: Path, size: int) -> str:
 
 
 def _tar_problem(stream: IO[bytes], size: int) -> str:
-    """Follow the headers from one to the next up to the end of the archive."""
+    """Follow the headers from one to the next up to the end of the archive; tarfile takes a damaged one for the end."""
     place = 0
     while place < size:
         stream.seek(place)
-        header = stream.read(512)
-        if len(header) < 512:
+        header = stream.read(tarfile.BLOCKSIZE)
+        if len(header) < tarfile.BLOCKSIZE:
             break
         if not header.strip(b"\x00"):
             return ""
-        field = header[124:136]
-        # The sum of the header's bytes, with the eight of the sum itself read as spaces.
-        total = sum(header[:148]) + 8 * 32 + sum(header[156:])
         try:
-            length = int.from_bytes(field[1:], "big") if field[0] & 0x80 else int(field.strip(b" \x00") or b"0", 8)
-            right = int(header[148:156].strip(b" \x00") or b"0", 8) == total
-        except ValueError:
-            right = False
-        if not right:
+            length = tarfile.TarInfo.frombuf(header, tarfile.ENCODING, "surrogateescape").size
+        except tarfile.HeaderError:
+            length = -1
+        if length < 0:
             return "it is not a tar archive" if not place else f"it is damaged at byte {place:,}"
-        place += 512 + -(-length // 512) * 512
+        place += tarfile.BLOCKSIZE * (1 + -(-length // tarfile.BLOCKSIZE))
     return "" if place == size else f"it is cut short: {size:,} bytes of at least {place:,}"

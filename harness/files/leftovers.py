@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 P = TypeVar("P", bound=Path)
@@ -15,6 +15,11 @@ def is_leftover(name: str) -> bool:
     """Whether a file or folder of this name is a leftover of macOS (`._x`, `.DS_Store`, `__MACOSX`), Windows (`Thumbs.db`,
     `desktop.ini`) or an office program (`~$x.xlsx`, `.~lock.x#`)."""
     return name.startswith(("._", "~$", ".~lock.")) or name.lower() in _NAMES
+
+
+def in_leftovers(path: str) -> bool:
+    """Whether a path inside an archive is a leftover's, or lies in one."""
+    return any(is_leftover(part) for part in PurePosixPath(path).parts)
 
 
 def without_leftovers(paths: Iterable[P]) -> list[P]:

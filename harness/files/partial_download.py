@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime
 import email.utils
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import msgspec
 
 from harness.files import atomic
 
@@ -76,10 +77,8 @@ def origin_path(part: Path) -> Path:
 def read_origin(part: Path, source: str) -> Origin | None:
     """The part's origin; None where there is none, it is damaged, or the part is another source's."""
     try:
-        document = json.loads(origin_path(part).read_text(encoding="utf-8"))
-        known = {name: document[name] for name, value in asdict(Origin("")).items() if type(document[name]) is type(value)}
-        origin = Origin(**known)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        origin = msgspec.json.decode(origin_path(part).read_bytes(), type=Origin)
+    except (OSError, ValueError, RecursionError):
         return None
     return origin if origin.source == source else None
 

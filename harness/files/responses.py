@@ -18,17 +18,10 @@ if TYPE_CHECKING:
 _PASSING = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524}
 """Statuses that another try may not meet."""
 _WORDS = {
+    **{status.value: status.phrase for status in http.HTTPStatus},
     401: "not without an account or a token ($HF_TOKEN for the hub)",
     403: "forbidden: it may need an account, or its terms accepted in a browser",
     404: "it is not there",
-    408: "the server waited too long",
-    410: "it is gone for good",
-    429: "too many requests",
-    451: "not available for legal reasons",
-    500: "the server failed",
-    502: "the server failed",
-    503: "the server is busy or down",
-    504: "the server failed",
 }
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
-from harness.files.regular import require_regular
+from harness.files.regular import reading, require_regular
 from harness.imaging import accepted_formats, colour
 from harness.imaging.accepted_formats import Data
 from harness.imaging.colour import Colour
@@ -66,11 +66,8 @@ def read(path: str | Path) -> Pixels:
 
 
 def _bytes(path: str | Path) -> bytes:
-    try:
-        require_regular(path)
+    with reading(path):
         return Path(path).read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def read_hashed(path: str | Path) -> Decoded:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv as csv_format
-import io
 from collections.abc import Callable
 
 from harness.leaderboard.board_document import Row
@@ -11,9 +9,10 @@ from harness.leaderboard.formats import GENERATED, MARKDOWN, TERMINAL, Cells, cs
 from harness.leaderboard.latex import FIGURES, ends, explained, rank_text
 from harness.leaderboard.matrix import Matrix
 from harness.results.marks import LEGEND, sentences
+from harness.results.run_scores import csv_text
 from harness.results.tables import number
 from harness.runtime import text as plain
-from harness.runtime.terminal_columns import text_table
+from harness.runtime.terminal_columns import markdown_table, text_table
 
 
 def terminal(shown: Matrix, *, intervals: bool = False, width: int | None = None) -> str:
@@ -35,11 +34,7 @@ def terminal(shown: Matrix, *, intervals: bool = False, width: int | None = None
 
 def markdown(shown: Matrix, *, intervals: bool = False) -> str:
     """The matrix as a document."""
-    from tabulate import tabulate
-
-    heads, rows, align = _cells(shown, MARKDOWN, " ", plain.markdown, intervals=intervals)
-    heads, *rows = [[cell.replace("|", "&#124;") for cell in line] for line in (heads, *rows)]
-    table = tabulate(rows, headers=heads, tablefmt="github", disable_numparse=True, colalign=align if rows else None)
+    table = markdown_table(*_cells(shown, MARKDOWN, " ", plain.markdown, intervals=intervals))
     texts = [*explained(shown, intervals=intervals, bold="Bold"), *_legend(shown)]
     notes = [f"- {plain.markdown(sentences(text))}" for text in texts]
     return "\n".join([f"# {plain.markdown(shown.title)}", "", table, "", *notes, "", GENERATED]) + "\n"
@@ -47,13 +42,11 @@ def markdown(shown: Matrix, *, intervals: bool = False) -> str:
 
 def csv(shown: Matrix) -> str:
     """A line for each model, every figure with all its digits; what does not exist is blank."""
-    out = io.StringIO()
-    writer = csv_format.writer(out, lineterminator="\n")
     parts = ("", "_low", "_high", "_smallest", "_largest", "_best")
     heads = [f"{column.dataset}_{f}{part}" for column in shown.columns for f in shown.figures for part in parts]
     heads += [f"{column.dataset}_marks" for column in shown.columns]
     heads += [f"{what}_{f}" for what in ("mean", "weighted_mean", "mean_rank") for f in shown.figures]
-    writer.writerow(["model", "complete", *map(plain.csv_cell, heads)])
+    lines = [["model", "complete", *map(plain.csv_cell, heads)]]
     for row in shown.rows:
         line: list[object] = [row.name, "yes" if row.complete else ""]
         for cell in row.cells:
@@ -62,8 +55,8 @@ def csv(shown: Matrix) -> str:
                 line += [cell.figures.get(f) if cell else None, *ends, "yes" if cell and f in cell.best else ""]
         line += [list(cell.marks) if cell else None for cell in row.cells]
         line += [values.get(f) for values in (row.mean, row.weighted, row.mean_rank) for f in shown.figures]
-        writer.writerow(map(csv_value, line))
-    return out.getvalue()
+        lines.append([csv_value(value) for value in line])
+    return csv_text(lines)
 
 
 def _cells(shown: Matrix, best: str, between: str, escaped: Callable[[str], str], *, intervals: bool) -> Cells:

@@ -39,8 +39,8 @@ _PATIENCE = 30.0
 _PATIENCE_WITH_FILES = 120.0
 """Seconds for one exchange; creating a database's tables took 10 s on a slow disk."""
 
-_METRICS_AT_ONCE, _PARAMETERS_AT_ONCE, _DIGEST_LENGTH = 1000, 100, 36
-"""MLflow's own limits."""
+_DIGEST_LENGTH = 36
+"""MLflow's own limit."""
 
 
 class Tracker:
@@ -279,9 +279,7 @@ class Tracker:
     def _log_parameters(self, parameters: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
-        entries = [Param(key_text(k), value_text(v)) for k, v in parameters.items()]
-        for some in _cut(entries, _PARAMETERS_AT_ONCE):
-            self._client.log_batch(self.run_id, params=some)
+        self._client.log_batch(self.run_id, params=[Param(key_text(k), value_text(v)) for k, v in parameters.items()])
 
     def _log_dataset(self, dataset: Mapping[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -313,8 +311,7 @@ class Tracker:
 
         waiting, self._waiting = self._waiting, []
         self._flushed = time.monotonic()
-        for some in _cut([Metric(*entry) for entry in waiting], _METRICS_AT_ONCE):
-            self._client.log_batch(self.run_id, metrics=some)
+        self._client.log_batch(self.run_id, metrics=[Metric(*entry) for entry in waiting])
 
     def _end(self, record: Record) -> None:
         from mlflow.entities import RunTag
@@ -359,8 +356,7 @@ class Tracker:
             self.run_id = str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
             self._log_parameters(run.parameters)
             now = int(time.time() * 1000)
-            for some in _cut([Metric(key_text(k), v, now, 0) for k, v in by_group(run.figures).items()], _METRICS_AT_ONCE):
-                client.log_batch(self.run_id, metrics=some)
+            client.log_batch(self.run_id, metrics=[Metric(key_text(k), v, now, 0) for k, v in by_group(run.figures).items()])
             if above is None:
                 above = self.run_id
                 for path in files:
@@ -375,7 +371,3 @@ class Tracker:
         self._flush()
         self._client.set_terminated(self.run_id, status)
         self._keep_id(finished=status == "FINISHED")
-
-
-def _cut(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [items[i : i + size] for i in range(0, len(items), size)]

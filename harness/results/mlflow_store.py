@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import sqlite3
-import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any
 
 from harness.files.lock import held
 from harness.runtime import libraries
+from harness.runtime.threads import meanwhile
 
 _log = logging.getLogger(__package__)
 
@@ -132,34 +132,31 @@ class Exchange:
     """
 
     def __init__(self, action: Callable[[], None], seconds: float) -> None:
-        self._action, self._failure = action, list[Exception]()
         self._seconds, self._until = seconds, time.monotonic() + seconds
         self._process = ExitStack()
         self._process.enter_context(warnings.catch_warnings())
         self._process.enter_context(libraries.environment(_ENVIRONMENT))
-        # A thread, because a database's driver has no timeout of its own; a daemon, so that leaving does not wait for it.
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
-        self._thread.start()
 
-    def _work(self) -> None:
-        try:
+        def work() -> None:
             import mlflow.tracking  # noqa: F401
 
             with libraries.loggers_at(logging.ERROR, _LOGGERS):
-                self._action()
-        except BaseException as error:
-            self._failure.append(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+                action()
+
+        # A thread, because a database's driver has no timeout of its own.
+        self._work = meanwhile(work)
 
     @property
     def over(self) -> bool:
         """Whether `wait` would return at once."""
-        return not self._thread.is_alive()
+        return self._work.done()
 
     def wait(self) -> None:
         """Wait for the end, until the action has had its time. Raises what the action raised, or TimeoutError."""
         with self._process:
-            self._thread.join(max(0.0, self._until - time.monotonic()))
-        if self._thread.is_alive():
-            raise TimeoutError(f"no answer in {self._seconds:g} s")
-        if self._failure:
-            raise self._failure[0]
+            try:
+                error = self._work.exception(max(0.0, self._until - time.monotonic()))
+            except TimeoutError:
+                raise TimeoutError(f"no answer in {self._seconds:g} s") from None
+        if error is not None:
+            raise error if isinstance(error, Exception) else RuntimeError(repr(error))

@@ -18,7 +18,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 from harness.cards.schema import DatasetCard, ModelCard
 from harness.files.documents import strict_json
 from harness.files.names import key_problem, name_problem
-from harness.files.regular import require_regular
+from harness.files.regular import reading
 from harness.results.command import command_of
 from harness.results.key import FORMAT, key_of
 from harness.runtime.errors import UsageError, listed
@@ -351,13 +351,11 @@ def _at(record: Record, folder: Path) -> Record:
 def read_record(folder: Path) -> Record | None:
     """The folder's finished record, or None. Raises UsageError for one that another version wrote or that is damaged."""
     path = folder / "record.json"
-    try:
-        require_regular(path)
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    with reading(path):
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
     return _at(parse_record(data, path), folder)
 
 

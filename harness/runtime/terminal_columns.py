@@ -1,7 +1,8 @@
-"""Tables as text: with all columns, or with those that fit the width of a terminal, so that no line wraps."""
+"""Tables as text: with all columns, or with those that fit the width of a terminal, so that no line wraps; as Markdown."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,6 +68,15 @@ def text_table(
     names = tuple(" ".join(headers[i].split()) for i in dropped if i not in blank)
     note = f"(no room for: {', '.join(dict.fromkeys(names))}; --wide shows all columns)"
     return TextTable(f"{text}\n{textwrap.fill(note, width)}" if names else text, names)
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str]) -> str:
+    """A table of Markdown; the bars in its cells are text."""
+    from tabulate import tabulate
+
+    # A backslash of the text's own before a bar would take back the bar's.
+    heads, *cells = [[re.sub(r"\\(?=\|)", "&#92;", cell).replace("|", r"\|") for cell in row] for row in (headers, *rows)]
+    return str(tabulate(cells, headers=heads, tablefmt="github", disable_numparse=True, colalign=align if rows else None))
 
 
 def shortened(line: str, width: int) -> str:

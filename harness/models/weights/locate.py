@@ -23,6 +23,7 @@ from harness.cards.schema import ModelCard, Weights
 from harness.files import atomic
 from harness.files.addresses import HubFile, hub_file, is_inside
 from harness.files.hash_index import hash_file
+from harness.files.regular import reading
 from harness.models.weights import checkpoint
 from harness.runtime.errors import RunError, UsageError
 
@@ -252,8 +253,5 @@ def record(entry: Weights, found: Located) -> None:
 
 def sha256_of(path: Path) -> str:
     """The sha256 of a file's bytes; one that is unchanged since it was hashed is not read again. Raises UsageError."""
-    try:
-        with open(path, "rb"):
-            return hash_file(path)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    with reading(path), open(path, "rb"):
+        return hash_file(path)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from harness.files.regular import require_regular
+from harness.files.regular import reading
 from harness.files.spreadsheet import is_spreadsheet, read_sheet
 from harness.files.table_numbers import parse_numbers
 from harness.runtime.errors import UsageError, listed, near
@@ -53,15 +53,10 @@ def read_text(path: str | Path, *, largest: int = LARGEST, replace: bool = False
     `replace`: bytes that are not text become replacement characters, so that their line can be named. Raises UsageError.
     """
     path = Path(path)
-    try:
-        require_regular(path)
+    with reading(path):
         if path.stat().st_size > largest:
             raise UsageError(f"{path}: more than {largest >> 20} MB; is this the right file?")
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "")
     start = data[:4096]
     # UTF-16 without a mark shows by a NUL in every other byte of Latin letters and digits.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from harness.results.marks import LEGEND, UNRANKED
+from harness.runtime.text import command
 from harness.statistics.leave_one_out import LeaveOneOut
 
 
@@ -72,13 +73,19 @@ class Row:
     key: str = ""
     folder: str = ""
     """The record's folder under the boards' `records/`, or empty where it lies elsewhere."""
-    command: str = ""
+    recorded_command: str = ""
+    """As the record has it; `command` is for showing."""
     created: str = ""
 
     @property
     def ranked(self) -> bool:
         """Whether the row can be compared with the others of its group."""
         return self.kind != "control" and self.figures.get("main") is not None and not UNRANKED.intersection(self.marks)
+
+    @property
+    def command(self) -> str:
+        """The command that makes the record again, quoted for a shell; empty where none is known."""
+        return command(self.recorded_command)
 
     def without(self, figure: str) -> tuple[float, ...] | None:
         """`figure` with each reference left out."""

@@ -45,7 +45,7 @@ def markdown(board: Board) -> str:
         lines += [about, ""] if about else []
         lines += [markdown_table(*_cells_of(group, _linked, MARKDOWN, plain.markdown)), ""]
         # The command behind each record, once.
-        commands = list(dict.fromkeys(row.command for row in group.rows if row.command))
+        commands = list(filter(None, dict.fromkeys(row.command for row in group.rows)))
         lines += [*(["Each row again:", "", *plain.fenced(commands, "sh")] if commands else []), ""]
     if board.reported:
         lines += ["## Reported elsewhere", "", _REPORTED, "", _reported(board.reported, "github"), ""]

@@ -33,7 +33,6 @@ from harness.results.marks import (
 )
 from harness.results.published import source_of
 from harness.results.record import Figures, Record, RepeatsRecord
-from harness.runtime.text import command
 from harness.statistics.leave_one_out import LeaveOneOut
 
 _SHARED = ("n", "references", "device", "images", "test_share", "whole")
@@ -210,7 +209,7 @@ def _row(record: Record, folder: str, usual: _Usual) -> Row:
         settings=tuple(settings),
         key=record.key,
         folder=folder,
-        command=command(record.command),
+        recorded_command=record.command,
         created=record.created,
     )
 

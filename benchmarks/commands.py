@@ -1,28 +1,31 @@
 """Whole commands, two states of the harness side by side.
 
     git worktree add /tmp/before COMMIT
-    python benchmarks/commands.py --before /tmp/before [--pairs 1000] [--rounds 3] [--only run,score,...]
+    python benchmarks/commands.py --before /tmp/before [--pairs 1000] [--rounds 3] [--only run,score,...|all]
 
 `run` (psnr ssim ms-ssim) and `score` (psnr ssim) work on PNG pairs of 512x384 over 25 references; `take` reads 700,000 rows by
---scores; `compare` compares two models on 232,000 rows of 200 references and 40 kinds; `workers` trains the demonstration's
-network for 120 steps on two workers; `small` is a run that is refused because its images are too small; `doctor` and `models`
-are what their names say.
+--scores; `compare` compares two models on 232,000 rows of 200 references and 40 kinds; `train` trains the demonstration's network
+and scores it, `workers` does so on two workers for 120 steps; `found` finds a finished run of that network; `mlflow` runs PSNR on
+50 pairs with MLflow, `plain` without; `small` is refused because its images are too small; `board` shows 2,000 records;
+`boards`, `doctor` and `models` list what there is. `two` compares two small score files.
 
-Each command runs in both states by turns, each time from nothing. A figure is the median over the rounds of the processor time
-of the whole command and the processes it waits for (start of Python, records and reports included), next to it wall time and
-the greatest memory of one process. `decoding` is the processor time of reading, hashing and decoding each image once, in as
-many threads as a run has.
+Each command runs in both states by turns. What it needs is made before, by the same state. A figure is the median over the rounds
+of the processor time of the whole command and the processes it waits for (start of Python, records and reports included), next to
+it wall time and the greatest memory of one process. `decoding` is the processor time of reading, hashing and decoding each image
+once, in as many threads as a run has.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -36,17 +39,28 @@ from harness.imaging import decode
 
 HERE = Path(__file__).parents[1]
 RUN = "--runs {out} --mlflow-uri off"
+SHORT = "--set recipe.epochs=1 --set recipe.steps_per_epoch=120"
 COMMANDS = {
     "run": f"run psnr ssim ms-ssim --dataset {{images}}/table.csv --protocol full {RUN}",
     "score": "score psnr ssim --pairs {images}/table.csv --out {out}/scores.csv",
+    "train": f"run ahiq-tiny --dataset demo {RUN}",
+    "workers": f"run ahiq-tiny --dataset demo --workers 2 {SHORT} {RUN}",
+    "found": f"run ahiq-tiny --dataset demo --set recipe.epochs=1 --set recipe.steps_per_epoch=2 {RUN}",
+    "mlflow": "run psnr --dataset {few}/table.csv --protocol full --runs {out}",
+    "plain": f"run psnr --dataset {{few}}/table.csv --protocol full {RUN}",
+    "small": f"run ms-ssim --dataset {{few}}/table.csv --protocol full {RUN}",
     "take": f"run --scores {{take}}/a.csv --name a --dataset rows --cards {{take}} {RUN}",
     "compare": "compare {compare}/a.csv {compare}/b.csv --dataset rows --cards {compare}",
-    "workers": f"run ahiq-tiny --dataset demo --workers 2 --set recipe.epochs=1 --set recipe.steps_per_epoch=120 {RUN}",
-    "small": f"run ms-ssim --dataset {{small}}/table.csv --protocol full {RUN}",
+    "two": "compare {two}/a.csv {two}/b.csv --dataset rows --cards {two}",
+    "board": "leaderboard few --runs {out} --boards {nothing}",
+    "boards": "leaderboard --runs {nothing}",
     "doctor": "doctor",
     "models": "list models",
 }
-ROWS = {"take": 700_000, "compare": 232_000}
+PREPARED = {"found": COMMANDS["found"], "board": f"run psnr ssim --dataset {{few}}/few.csv --protocol full {RUN}"}
+"""Commands that make what others then find."""
+MODELS = 2000
+ROWS = {"take": 700_000, "compare": 232_000, "two": 3_000}
 CARD = """name = "rows"
 title = "Made-up rows"
 reader = "harness.datasets:read_table"
@@ -83,7 +97,22 @@ def make_small(folder: Path) -> None:
     for number in range(51):
         cv2.imwrite(str(folder / f"{number}.png"), draw.integers(0, 256, (96, 96, 3), np.uint8))
     rows = [f"{number}.png,0.png,{number}" for number in range(1, 51)]
-    (folder / "table.csv").write_text("\n".join(["distorted,reference,score", *rows]) + "\n", encoding="utf-8")
+    for name in ("table.csv", "few.csv"):
+        (folder / name).write_text("\n".join(["distorted,reference,score", *rows]) + "\n", encoding="utf-8")
+
+
+def multiply(runs: Path) -> None:
+    """Copy the records in a folder of runs until there are MODELS of them, each of a model of its own."""
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(runs.rglob("record.json"))]
+    for number in range(len(documents), MODELS):
+        document = json.loads(json.dumps(documents[number % len(documents)]))
+        # Wherever a state of the harness keeps the model's name.
+        name = f"m{number:04d}"
+        for place in (document, document["cards"]["model"], document.get("identity", {}).get("card", {})):
+            place.update({key: name for key in ("model", "name") if isinstance(place.get(key), str)})
+        folder = runs / document["dataset"] / name / document["key"]
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text(json.dumps(document), encoding="utf-8")
 
 
 def decoding(table: Path) -> float:
@@ -98,23 +127,37 @@ def decoding(table: Path) -> float:
 
 def command(name: str, state: Path, places: dict[str, Path]) -> tuple[float, float, float]:
     """Processor seconds, wall seconds and greatest memory (MB) of a command in one state of the harness."""
-    out = places["out"]
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    words = [word.format(**places) for word in COMMANDS[name].split()]
+    out = places["out"] = places["scratch"] / f"{name}-{state.name}"
+    if name in PREPARED and not out.exists():
+        out.mkdir()
+        execute(PREPARED[name], state, places)
+        if name == "board":
+            multiply(out)
+    elif name not in PREPARED:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+    return execute(COMMANDS[name], state, places, status=2 if name == "small" else 0)
+
+
+def execute(line: str, state: Path, places: dict[str, Path], status: int = 0) -> tuple[float, float, float]:
+    """Run one command line of the harness."""
+    words = [word.format(**places) for word in line.split()]
+    # The entry point has had two names.
+    module = tomllib.loads((state / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]["harness"]
+    start = f"import sys; from {module.partition(':')[0]} import main; sys.exit(main())"
     begun = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "harness", *words, *(["--quiet"] if words[0] in ("run", "score") else [])],
+        [sys.executable, "-W", "ignore", "-c", start, *words, *(["--quiet"] if words[0] in ("run", "score") else [])],
         env={**os.environ, "PYTHONPATH": str(state), "HARNESS_CACHE": str(places["cache"] / state.name)},
-        cwd=out,
+        cwd=places["out"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
     assert process.stderr is not None
     told = process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status) != (2 if name == "small" else 0):
-        raise SystemExit(f"{' '.join(words)} ended with {os.waitstatus_to_exitcode(status)}: {told.decode()[-500:]}")
+    _, ended, used = os.wait4(process.pid, 0)
+    if os.waitstatus_to_exitcode(ended) != status:
+        raise SystemExit(f"{' '.join(words)} ended with {os.waitstatus_to_exitcode(ended)}: {told.decode()[-500:]}")
     return used.ru_utime + used.ru_stime, time.monotonic() - begun, used.ru_maxrss / 1024
 
 
@@ -126,17 +169,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="run,score")
     asked = parser.parse_args()
-    wanted = asked.only.split(",")
+    wanted = list(COMMANDS) if asked.only == "all" else asked.only.split(",")
     rows, notes = [], [f"{processor()}, {os.cpu_count()} cores, {asked.rounds} rounds"]
     with tempfile.TemporaryDirectory() as scratch:
-        places = {name: Path(scratch) / name for name in ("images", "small", "take", "compare", "out", "cache")}
+        names = ("images", "few", "cache", "nothing", "scratch", *ROWS)
+        places = {name: Path(scratch) / name for name in names}
+        for name in ("nothing", "scratch"):
+            places[name].mkdir()
         if {"run", "score"} & set(wanted):
             places["images"].mkdir()
             table = make(places["images"], "png", asked.pairs)
             alone = median(decoding(table) for _ in range(asked.rounds))
             notes.append(f"{asked.pairs:,} PNG pairs of 512x384, decoding: {alone:.1f} s")
-        if "small" in wanted:
-            make_small(places["small"])
+        if {"mlflow", "plain", "small", "board"} & set(wanted):
+            make_small(places["few"])
         for name in set(wanted) & set(ROWS):
             make_rows(places[name], ROWS[name])
         states = {"before": asked.before.absolute(), "after": HERE}

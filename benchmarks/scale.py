@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 from tabulate import tabulate
 
 from harness import models
-from harness.engine.distributed import workers as distributed
+from harness.engine.distributed import worker_pool
 from harness.engine.distributed.inside_worker import Job
 from harness.engine.distributed.session import kept, session
 from harness.engine.scorer import Pair, Scorer
@@ -84,7 +84,7 @@ def measure(name: str, folder: Path, pairs: list[Pair], workers: int, rounds: in
     with contextlib.ExitStack() as stack:
 
         def pool(count: int) -> Any:
-            found = stack.enter_context(distributed.start_workers(model, None, count, "cpu"))
+            found = stack.enter_context(worker_pool.start_workers(model, None, count, "cpu"))
             one_thread = replace(found, share=replace(found.share, threads=1))
             return stack.enter_context(one_thread.pool(job))
 
@@ -97,14 +97,14 @@ def measure(name: str, folder: Path, pairs: list[Pair], workers: int, rounds: in
         for _ in range(rounds):
             alone.append(wall(here, chunks))
             shared.append(wall(many, chunks))
-        many.dismiss()
+        many.stop()
         single = pool(1)
         wall(single, chunks)
         whole, cut = [], []
         for _ in range(rounds):
-            with mock.patch.object(distributed, "_SHARDS_PER_WORKER", 1):
+            with mock.patch.object(worker_pool, "_SHARDS_PER_WORKER", 1):
                 whole.append(wall(single, chunks))
-            with mock.patch.object(distributed, "_SHARDS_PER_WORKER", shards):
+            with mock.patch.object(worker_pool, "_SHARDS_PER_WORKER", shards):
                 cut.append(wall(single, chunks))
     efficiency = median(a / (workers * s) for a, s in zip(alone, shared, strict=True))
     overhead = median((c - w) / (shards - 1) for c, w in zip(cut, whole, strict=True))

@@ -26,7 +26,7 @@ _KINDS = {
     "readme-missing": Kind("error", "no line {}", "add it", mechanical=False),
     "readme-twice": Kind("error", "{} again, with the same value", "keep one of the lines"),
     "readme-two-values": Kind("error", "{} again, with another value", "keep the right one", mechanical=False),
-    "readme-extra": Kind("error", "{} is none of the lines asked for", "take it out", mechanical=False),
+    "readme-extra": Kind("error", "{} is not one of the lines asked for", "take it out", mechanical=False),
     "readme-wrapped": Kind("error", "the value of {} goes on in a second line", "write it on one line"),
     "readme-order": Kind("error", "{} is not in its place", "put the lines in the order asked for"),
     "readme-label": Kind("error", "{}", "write labels and ' : ' exactly as asked for"),

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if isinstance(stream, io.TextIOWrapper):  # a name that is not text is shown by its bytes, in JSON as an escape
                 stream.reconfigure(errors="backslashreplace")
         try:
-            with signals.heard(), logs.handled(show_message):
+            with signals.handled(), logs.handled(show_message):
                 done = cli.main(words, prog_name="harness", standalone_mode=False)
                 status = done if isinstance(done, int) else 0
         except BaseException as error:

@@ -50,7 +50,7 @@ def planes(images: Tensor, colour: Colour = "rgb", border: int = 0, rounded: boo
         grey = (inside * weights).sum(1, keepdim=True)
         return torch.round(grey) if rounded else grey
     if colour != "ycbcr":
-        raise UsageError(f"colour = {colour!r} is none of 'rgb', 'luma', 'ycbcr'")
+        raise UsageError(f"colour = {colour!r} is not one of 'rgb', 'luma', 'ycbcr'")
     whole = torch.tensor(YCBCR_WEIGHTS, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
     y = YCBCR_OFFSET + (inside * whole).sum(1, keepdim=True) / YCBCR_SCALE
     return torch.floor(y + 0.5) if rounded else y

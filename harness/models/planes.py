@@ -163,7 +163,7 @@ def check_colour(model: str, colour: str, border: int) -> None:
     from harness.runtime.errors import UsageError, near
 
     if colour not in COLOURS:
-        raise UsageError(f"{model}: colour = {colour!r} is none of 'rgb', 'luma', 'ycbcr'{near(colour, COLOURS)}")
+        raise UsageError(f"{model}: colour = {colour!r} is not one of 'rgb', 'luma', 'ycbcr'{near(colour, COLOURS)}")
     if not isinstance(border, int) or isinstance(border, bool) or border < 0:
         raise UsageError(f"{model}: border = {border!r} is not a number of pixels")
 

@@ -81,7 +81,7 @@ def of_table(table: Mapping[str, Any], where: str) -> Scaling:
         if any(part.get("kind") == "sum" for part in parts):
             raise UsageError(f"{where}: scaling.parts: a sum cannot be part of a sum")
     elif kind not in KINDS:
-        raise UsageError(f"{where}: scaling.kind = {kind!r} is none of {listed(KINDS)}{near(str(kind), KINDS)}")
+        raise UsageError(f"{where}: scaling.kind = {kind!r} is not one of {listed(KINDS)}{near(str(kind), KINDS)}")
     try:
         values = tuple(float(v) for v in table.get("parameters", ()))
     except (TypeError, ValueError):

@@ -242,11 +242,11 @@ def test_a_card_names_all_its_problems_at_once():
         "phases.validation ends (2027-01-01 12:00:00) before it starts (2027-02-01)",
         "phases.test.end = 'soon' should be a date",
         "phases.test starts (2026-12-01) before validation ends",
-        "scoring.terms[0]: fit = 'poly3' means nothing for srcc",
+        "scoring.terms[0]: fit = 'poly3' has no effect on srcc",
         "scoring.key 'SRCC' is used 2 times",
         "scoring.terms[2]: weight = 0",
         "scoring.terms[2]: 2afc needs pair_list",
-        "ranking.limits: operations is limited, but no line of the readme tells it",
+        "ranking.limits: operations is limited, but no line of the readme gives it",
     ):
         assert part in told
 
@@ -261,7 +261,7 @@ def test_a_phase_can_name_its_images_in_the_card_or_in_a_file(tmp_path: Path):
     with pytest.raises(UsageError, match=r"3 different names in 4 lines, n, phase p has 4 images"):
         check(zipped, challenge=str(tmp_path / "n.toml"))
     write_text(tmp_path / "n.toml", HEAD + "[phases.p]\nimages = 2\nnames = ['a1.png', 'a1.png']\n")
-    with pytest.raises(UsageError, match=r"phases.p: names: a1.png is there twice"):
+    with pytest.raises(UsageError, match=r"phases.p: names: a1.png is listed twice"):
         check(zipped, challenge=str(tmp_path / "n.toml"))
 
 

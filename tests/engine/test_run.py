@@ -146,7 +146,7 @@ def test_a_model_of_the_users_own_trains_and_is_tested_from_its_folder_of_cards(
     assert again[0]["key"] != result["key"]
 
 
-def test_the_training_of_a_finished_run_is_told_by_its_record(world: World):
+def test_the_training_of_a_finished_run_is_read_from_its_record(world: World):
     (result,) = world.run("small", "--protocol", "parts")
     request = Request(
         "small", str(world.table), protocol="parts", runs=str(world.folder / "runs"), cards=(str(world.cards),), mlflow_uri="off"

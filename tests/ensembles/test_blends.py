@@ -319,7 +319,7 @@ FILE = {"name": "file", "higher_is_better": False, "weight": 3.0, "scaling": {"k
         ({**PSNR, "wieght": 1}, "unknown keys wieght"),
         ({k: v for k, v in PSNR.items() if k != "weight"}, "missing keys weight"),
         ({**PSNR, "version": 99}, "make the ensemble again"),
-        ({**PSNR, "model": {"colour": "red"}}, "'red' is none of 'rgb', 'luma'"),
+        ({**PSNR, "model": {"colour": "red"}}, "'red' is not one of 'rgb', 'luma'"),
     ],
 )
 def test_a_members_table_that_cannot_be_followed_is_refused(member: dict, message: str):

@@ -26,11 +26,11 @@ DEEP: dict[str, tuple[Callable[[], bytes], str]] = {
     "tiff grey": (lambda: deep.tiff(channels=1), "16"),
     "tiff grey 32": (lambda: deep.tiff(32, channels=1), "32"),
     "tiff float": (lambda: deep.tiff(32, 3, 1), "32"),
-    "tiff signed": (lambda: deep.tiff(8, 2, 1), "cannot be told"),
+    "tiff signed": (lambda: deep.tiff(8, 2, 1), "is unknown"),
     "jpeg 2000": (lambda: deep.jpeg2000(16), "16"),
     "jpeg 2000 of 12 bits": (lambda: deep.jpeg2000(12), "12"),
     "jpeg 2000 codestream": (lambda: deep.jpeg2000(10, codestream=True), "10"),
-    "jpeg 2000 signed": (lambda: deep.jpeg2000(0x88), "cannot be told"),
+    "jpeg 2000 signed": (lambda: deep.jpeg2000(0x88), "is unknown"),
     "jpeg 2000 of 4 bits": (lambda: deep.jpeg2000(4), "4 bits"),
     "avif 10": (lambda: deep.avif(10), "10"),
     "avif 12": (lambda: deep.avif(12), "12"),
@@ -42,7 +42,7 @@ DEEP: dict[str, tuple[Callable[[], bytes], str]] = {
     "ppm behind a comment": (lambda: deep.ppm(4095, comment=b"# 8 8 255\n"), "12"),
     "pgm 16": (lambda: deep.pgm(65535), "16"),
     "sgi": (lambda: deep.sgi(2), "16"),
-    "tga": (lambda: deep.tga_grey_16(0), "cannot be told"),
+    "tga": (lambda: deep.tga_grey_16(0), "is unknown"),
     "pfm": (lambda: b"PF\n2 2\n-1.0\n" + bytes(48), "portable float map"),
     "pfm grey": (lambda: b"Pf\n2 2\n-1.0\n" + bytes(16), "portable float map"),
 }
@@ -103,7 +103,7 @@ def test_fewer_values_than_256_in_a_ppm_are_scaled_to_all_of_them():
 def test_every_format_is_listed_with_how_its_depth_is_known_in_the_documentation():
     text = (Path(__file__).parents[2] / "docs" / "pictures.md").read_text(encoding="utf-8")
     for name, entry in accepted_formats.FORMATS.items():
-        assert any(f"`{name}`" in line and entry.told_by in line for line in text.splitlines()), name
+        assert any(f"`{name}`" in line and entry.depth_source in line for line in text.splitlines()), name
 
 
 def test_no_format_but_the_listed_ones_is_opened(tmp_path: Path):

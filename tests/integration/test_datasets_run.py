@@ -79,7 +79,7 @@ def test_a_run_on_a_part_of_a_dataset_says_so_and_marks_its_record_and_its_table
     assert any(re.search(r"tid2013: incomplete: \d+ of 3,000 pairs", line) for line in logged)
 
 
-def test_whether_a_dataset_is_whole_is_told_by_what_the_protocol_needs():
+def test_whether_a_dataset_is_complete_depends_on_what_the_protocol_needs():
     card = find_dataset("pipal")
     frame = load_dataset("pipal", tree("pipal")).table
     validation = frame[frame["part"] == "ntire2021-validation"]

@@ -50,10 +50,10 @@ def test_a_broken_dataset_names_the_command_that_tells_more_with_all_its_options
     (tmp_path / "cards/own.toml").write_text(Path(card).read_text().replace('name = "mdid"', 'name = "own"'))
     (tmp_path / "MD ID").mkdir()
     words = said("run", "psnr", "--dataset", "own", "--cards", "cards", "--root", "MD ID", *RUN, status=2)
-    assert "`harness data check own --root 'MD ID' --cards cards` tells more" in words
+    assert "`harness data check own --root 'MD ID' --cards cards` shows more" in words
 
 
-def test_missing_pictures_of_a_table_are_told_by_data_check(tmp_path: Path, said: Said):
+def test_data_check_names_the_missing_images_of_a_table(tmp_path: Path, said: Said):
     table = write_table(tmp_path)
     (tmp_path / "r1_fade_2.png").rename(tmp_path / "R1_fade_2.PNG")
     words = said("data", "check", str(table), status=1)

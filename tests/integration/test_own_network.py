@@ -99,7 +99,7 @@ def test_an_own_loss_is_part_of_the_identity_of_what_is_trained(cards: Path):
 def test_no_setting_may_name_a_loss_that_is_code(cards: Path):
     with pytest.raises(UsageError, match=r"recipe\.loss: names code"):
         apply_set(find_model("small", [str(cards)]), {"recipe.loss": "os:system"})
-    with pytest.raises(UsageError, match=r"loss = 'mes' is none of mse, l1"):
+    with pytest.raises(UsageError, match=r"loss = 'mes' is not one of mse, l1"):
         apply_set(find_model("small", [str(cards)]), {"recipe.loss": "mes"})
 
 

@@ -91,7 +91,7 @@ def connect():
     time.sleep(0.5)
     print("connected")
 
-with signals.heard(), ThreadPoolExecutor(1) as other:
+with signals.handled(), ThreadPoolExecutor(1) as other:
     session._listening(other.submit(connect))
 """
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)

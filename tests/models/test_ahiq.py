@@ -100,7 +100,7 @@ def test_each_ablation_is_its_literal_second_writing(name: str):
 def test_ablations_refuse_what_cannot_be():
     with pytest.raises(UsageError, match="deformable = true needs both trunks"):
         AHIQ(**{**TINY, "trunks": "vit"})
-    with pytest.raises(UsageError, match=r"pooling = 'max' is none of patches, mean.*cnn_depth = 12 should be at most 11"):
+    with pytest.raises(UsageError, match=r"pooling = 'max' is not one of patches, mean.*cnn_depth = 12 should be at most 11"):
         AHIQ(**{**TINY, "pooling": "max", "cnn": "inception", "cnn_depth": 12})
     vit = AHIQ(**{**TINY, "trunks": "vit", "deformable": False})
     assert not hasattr(vit, "resnet50")

@@ -172,7 +172,7 @@ def test_the_environment_may_decide(monkeypatch: pytest.MonkeyPatch):
     with choice.using(choice.PLAINLY):
         assert choice.way_of(NAME, never) == "plain"
     monkeypatch.setenv(choice.VARIABLE, "fats")
-    with pytest.raises(UsageError, match=r"HARNESS_KERNELS = 'fats' is none of auto, plain, fast; did you mean 'fast'"):
+    with pytest.raises(UsageError, match=r"HARNESS_KERNELS = 'fats' is not one of auto, plain, fast; did you mean 'fast'"):
         choice.way_of(NAME, never)
 
 

@@ -188,7 +188,7 @@ def test_an_output_file_is_read_and_a_link_is_not(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"score": {"regex": "SSIM: [0-9.]+"}}, "program.score.regex = 'SSIM: .*' should have one group, the number's: it has 0"),
+        ({"score": {"regex": "SSIM: [0-9.]+"}}, "program.score.regex = 'SSIM: .*' should have one group, for the number"),
         ({"score": {"regex": "("}}, "is not a regular expression"),
         ({"score": {}}, "exactly one of regex, json and line"),
         ({"score": {"line": 1, "json": "a"}}, "exactly one of regex, json and line"),
@@ -202,7 +202,7 @@ def test_an_output_file_is_read_and_a_link_is_not(tmp_path):
         ({"version": None}, "missing key 'program.version'"),
         ({"input": "y4m"}, "subsampling is missing"),
         ({"range": "full"}, "range = 'full' belongs to input = 'y4m'"),
-        ({"input": "tiff"}, "program.input = 'tiff' is none of"),
+        ({"input": "tiff"}, "program.input = 'tiff' is not one of"),
         ({"timeout": 0}, "timeout = 0 should be"),
         ({"threads": 0}, "threads = 0 should be at least 1"),
         ({"shell": True}, "unknown key 'program.shell'"),
@@ -216,7 +216,7 @@ def test_a_card_that_cannot_work_is_refused_when_it_is_read(changes, said):
 
 def test_a_program_and_a_class_exclude_each_other():
     table = {"name": "tool", "title": "t", "higher_is_better": True}
-    with pytest.raises(UsageError, match="class does not belong to a model that is a program"):
+    with pytest.raises(UsageError, match="class has no effect on a model that is an external program"):
         parse_card(ModelCard, {**table, "class": "harness.models.psnr:PSNR", "program": TABLE}, "tool.toml")
     with pytest.raises(UsageError, match=r"needs a table \[program\]"):
         parse_card(ModelCard, {**table, "class": "harness.models.program:Program"}, "tool.toml")

@@ -294,7 +294,7 @@ def distort(image: Image, kind: str, level: int, seed_name: str) -> Image:
     if kind not in _KINDS:
         raise UsageError(f"no distortion called {kind!r}{near(kind, KINDS)}")
     if level not in range(1, 6):
-        raise UsageError(f"{kind}: level {level!r} is none of 1, 2, 3, 4, 5")
+        raise UsageError(f"{kind}: level {level!r} is not one of 1, 2, 3, 4, 5")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise UsageError(f"{kind}: expected an (H, W, 3) uint8 image, got {image.shape} {image.dtype}")
     if min(image.shape[:2]) < MINIMUM_SIZE:

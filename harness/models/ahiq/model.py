@@ -105,7 +105,7 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
             "cnn": (cnn, ("resnet", "inception")),
         }
         problems = [f"{key} = {value} should be at least 1" for key, value in sizes.items() if value < 1]
-        problems += [f"{k} = {v!r} is none of {', '.join(ok)}{near(v, ok)}" for k, (v, ok) in words.items() if v not in ok]
+        problems += [f"{k} = {v!r} is not one of {', '.join(ok)}{near(v, ok)}" for k, (v, ok) in words.items() if v not in ok]
         if patch_size not in (8, 16):
             problems.append(f"patch_size = {patch_size} should be 8 or 16")
         elif crop_size < patch_size or crop_size % patch_size:

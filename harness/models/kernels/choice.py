@@ -103,7 +103,7 @@ def asked() -> str:
     word = os.environ.get(VARIABLE) or "auto"
     known = ("auto", PLAIN, "fast")
     if word not in known:
-        raise UsageError(f"${VARIABLE} = {word!r} is none of {', '.join(known)}{near(word, known)}")
+        raise UsageError(f"${VARIABLE} = {word!r} is not one of {', '.join(known)}{near(word, known)}")
     return word
 
 

@@ -137,7 +137,7 @@ def test_few_references_give_no_group_and_unknown_ones_no_firmness(tmp_path: Pat
     write_text(tmp_path / "small.toml", (tmp_path / "small.toml").read_text().replace('reference = "{r}"', 'reference = ""'))
     found = board(tmp_path, labels, challenge=card)
     assert [(row.kept, row.figures.ci) for row in found.rows] == [(None, {}), (None, {})]
-    assert "no intervals, groups or firmness of places" in str(found)
+    assert "no intervals, groups or stability of ranks" in str(found)
 
 
 def test_a_folder_without_submissions_or_with_none_that_can_be_scored_is_refused(tmp_path: Path):

@@ -212,7 +212,7 @@ def test_terms_that_cannot_be_computed_from_the_labels_are_all_named(tmp_path: P
     bare = Truth(TRUTH.scores, pairs={"chosen": [("a.png", "b.png", 1.0)]})
     told = unmet(Scoring((Term("pairs", pairs="different"), Term("2afc", pair_list="chosen"))), bare, NAMES)
     assert len(told) == 3
-    assert "need a column std; 64 of 64 images have none" in told[0]
+    assert "needs a column std; 64 of 64 images have none" in told[0]
     assert "none of the 1 pairs of 'chosen'" in told[2]
 
 

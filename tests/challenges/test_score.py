@@ -139,7 +139,7 @@ def test_labels_come_with_or_without_a_header_in_one_file_or_one_for_each_refere
 
 def test_a_defective_submission_and_missing_labels_give_no_score(tmp_path: Path, files: Path):
     defective = good() | {"output.txt": good()["output.txt"].replace(b"A0000_10_00", b"A9000_10_00")}
-    with pytest.raises(RunError, match="a server would not take it"):
+    with pytest.raises(RunError, match="a server would refuse it"):
         score(save(tmp_path / "x.zip", defective), files / "labels.csv")
     few = {name: label for name, label in LABELS.items() if name != NAMES[7]}
     with pytest.raises(UsageError, match=rf"no labels for 1 of 1,650 images: {NAMES[7]}"):
@@ -174,7 +174,7 @@ def test_a_server_calls_it_with_input_and_output_folders_and_reads_scores_txt(tm
     assert "line ends are CRLF" in organisers(tmp_path, status=1).stderr
     assert not (tmp_path / "output" / "scores.txt").exists()
     path.unlink()
-    with pytest.raises(RunError, match=r"no output.txt there: the zip has to hold output.txt, readme.txt at its root"):
+    with pytest.raises(RunError, match=r"no output.txt: the zip must hold output.txt, readme.txt at its root"):
         score_folder(tmp_path / "input", tmp_path / "output")
     path.write_bytes(b"\n" * (2 << 20))
     with pytest.raises(RunError, match="larger than"):
@@ -256,7 +256,7 @@ def test_variance_explained_by_the_type_is_information_and_never_a_warning(tmp_p
     assert explained_by_type(CARD, SCORES) < 0.1
     report = check(save(tmp_path / "x.zip", good(by_type)))
     assert [(f.severity, f.kind) for f in report.findings] == [("information", "types")]
-    assert "alone says nothing" in report.findings[0].what
+    assert "alone proves nothing" in report.findings[0].what
 
 
 # -- the command line: audit, inversion, board -----------------------------------------------------------------------

@@ -265,7 +265,7 @@ def test_a_rehearsal_is_marked_and_a_check_calls_it_incomplete(world: World):
     assert again["bytes"] == data["bytes"]
     whole = world.submit("psnr", runs="rehearsed")
     assert (whole["rehearsal"], whole["images"]) == (False, 1650)
-    assert "--limit goes with a model's name" in world.refused(whole["run"], "--limit", "30")
+    assert "--limit is only for a model's name" in world.refused(whole["run"], "--limit", "30")
 
 
 COLD = """
@@ -348,7 +348,7 @@ def test_a_trained_run_of_another_dataset_scores_the_challenge_with_its_weights(
     assert (record["dataset"], record["trained_on"]) == ("pipal-ntire2022", ["table"])
     assert "Extra Data [1] / No Extra Data [0] : 1" in text_of(by_run, "readme.txt")
     assert "no settings" not in world.refused(run, "--set", "model.width=8")
-    assert "goes with a model's name" in world.refused(run, "--seed", "3")
+    assert "is only for a model's name" in world.refused(run, "--seed", "3")
 
 
 def test_records_that_cannot_be_submitted_are_refused_with_the_reason(world: World, tmp_path: Path):
@@ -468,4 +468,4 @@ def test_what_is_read_back_must_be_what_was_written(world: World, monkeypatch: p
     monkeypatch.setattr(submitting, "sha256_file", lambda path: "0" * 64)
     told = ["--challenge", "ntire2022-fr", "--root", str(world.root), "--out", str(world.folder / "x.zip")]
     _, err = world.call("submit", "psnr", *told, status=1)
-    assert "what was written is not what is read back" in err
+    assert "the file read back differs from the file written" in err

@@ -80,7 +80,7 @@ def test_a_rar_whose_names_lead_outside_unpacks_nothing(tmp_path, monkeypatch, n
     monkeypatch.setenv("PATH", archive_makers.unrar(tmp_path / "bin"))
     archive = tmp_path / "a.rar"
     archive.write_bytes(archive_makers.rar({"good.txt": b"x", name: b"y"}))
-    with pytest.raises(RunError, match="leads outside or is no file name"):
+    with pytest.raises(RunError, match="leads outside the folder or is not a file name"):
         unpack(archive, tmp_path / "deep/in")
     assert inside(tmp_path) == {"a.rar", "bin/unrar"}
 
@@ -94,7 +94,7 @@ def test_a_rar_with_a_link_or_that_swells_is_refused(tmp_path, monkeypatch):
     archive.write_bytes(archive_makers.rar({"zeros": bytes(1 << 20)}))
     monkeypatch.setattr("harness.datasets.archives._SMALL", 1 << 10)
     monkeypatch.setattr("harness.datasets.archives.MOST_SWELLING", 0.5)
-    with pytest.raises(RunError, match="swells beyond"):
+    with pytest.raises(RunError, match="unpacks to more bytes"):
         unpack(archive, tmp_path / "in")
     assert not inside(tmp_path / "in")
 
@@ -102,7 +102,7 @@ def test_a_rar_with_a_link_or_that_swells_is_refused(tmp_path, monkeypatch):
 def test_without_a_tool_a_rar_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "a.rar").write_bytes(archive_makers.rar({"x": b"x"}))
-    with pytest.raises(RunError, match=r"nothing that unpacks rar .* install one of unrar"):
+    with pytest.raises(RunError, match=r"no program that unpacks rar .* install one of unrar"):
         unpack(tmp_path / "a.rar", tmp_path / "in")
 
 
@@ -218,7 +218,7 @@ def test_every_dataset_has_a_page_that_agrees_with_its_card(name):
 
 @pytest.mark.slow
 def test_data_get_that_cannot_fetch_has_status_1_and_tells_each_step_once(tmp_path):
-    for words, cause in ((["mdid"], "no public address"), (["tid2013", "--offline"], "the network is not to be used")):
+    for words, cause in ((["mdid"], "no public address"), (["tid2013", "--offline"], "the network must not be used")):
         done = harness("data", "get", *words, HARNESS_DATA=str(tmp_path))
         assert (done.returncode, done.stdout) == (1, "")
         assert cause in done.stderr
@@ -287,6 +287,6 @@ def test_a_process_killed_while_unpacking_is_cleaned_up_after_by_the_next(tmp_pa
     assert len(list(tmp_path.glob(".unpacking-*/**/*.png"))) == 149
     again = harness("data", "unpack", "csiq", "--root", str(tmp_path))
     assert again.returncode == 0, again.stderr
-    assert "that an unpacking left" in again.stderr
+    assert "of an earlier, interrupted unpacking" in again.stderr
     assert not list(tmp_path.glob(".unpacking-*"))
     assert len(load_dataset("csiq", tmp_path).table) == 144

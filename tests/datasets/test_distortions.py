@@ -339,7 +339,7 @@ def test_bad_requests_say_what_is_wrong() -> None:
     with pytest.raises(UsageError, match="did you mean 'gaussian_blur'"):
         distort(plain(1), "gausian_blur", 1, "x")
     for level in (0, 6, 2.5):
-        with pytest.raises(UsageError, match="none of 1, 2, 3, 4, 5"):
+        with pytest.raises(UsageError, match="not one of 1, 2, 3, 4, 5"):
             distort(plain(1), "jpeg", level, "x")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"uint8 image, got \(64, 64\)"):
         distort(plain(1)[..., 0], "jpeg", 1, "x")

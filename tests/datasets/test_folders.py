@@ -122,10 +122,10 @@ def test_a_pattern_that_fits_nothing_shows_the_nearest_misses(tmp_path: Path):
     fill(tmp_path / "r", "a.png")
     fill(tmp_path / "d", "jpeg/20/a.jpg", "b.jpg")
     text = refused(tmp_path, "{codec}/{quality}/{name}.png")
-    assert "fits nothing; the nearest misses:" in text
+    assert "matches no file; the closest of the others:" in text
     first = text.splitlines()[1]
     assert "jpeg/20/a.jpg" in first
-    assert "where '.png' should" in first
+    assert "in place of '.png'" in first
 
 
 @pytest.mark.parametrize(

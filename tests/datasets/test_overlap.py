@@ -60,7 +60,7 @@ def test_only_what_was_trained_or_validated_on_counts_as_seen():
 
 def test_two_cards_over_one_datasets_pictures_share_all_of_them():
     live, first = data("live"), data("live-first")
-    with pytest.raises(UsageError, match="nothing is left to test"):
+    with pytest.raises(UsageError, match="no reference is left to test"):
         independent_rows(live, everything(live), first, thumbnails=False)
     parts = splits.split(live.table, live.card.protocols["by-reference"])
     result = independent_rows(live, parts, first, thumbnails=False)
@@ -68,7 +68,7 @@ def test_two_cards_over_one_datasets_pictures_share_all_of_them():
 
 
 def test_tid2008_and_tid2013_share_every_reference():
-    with pytest.raises(UsageError, match="every reference of tid2008 is also in what was trained on"):
+    with pytest.raises(UsageError, match="every reference of tid2008 is also in the training data"):
         independent_rows(data("tid2013"), everything(data("tid2013")), data("tid2008"))
 
 
@@ -165,7 +165,7 @@ def test_a_sheet_of_withheld_labels_is_drawn_and_an_unknown_reference_is_named(t
 
 def test_a_sheet_needs_pictures(tmp_path):
     text(tmp_path / "mos_with_names.txt", "5.0 I01_01_1.bmp\n4.0 I01_01_2.bmp\n")
-    with pytest.raises(UsageError, match="nothing to show"):
+    with pytest.raises(UsageError, match="no image to show"):
         contact_sheet(load_dataset("tid2013", tmp_path), tmp_path / "sheet.png")
 
 

@@ -58,7 +58,7 @@ def test_an_absent_dataset_says_where_it_was_looked_for_and_how_to_get_it(tmp_pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     for name in EXPECTED:
-        with pytest.raises(UsageError, match=r"not here: .*data/.*How to get it: .*home: .*licence: "):
+        with pytest.raises(UsageError, match=r"was not found: .*data/.*How to get it: .*home: .*licence: "):
             load_dataset(name)
     with pytest.raises(UsageError, match="no such folder"):
         load_dataset("tid2013", tmp_path / "nowhere")
@@ -297,7 +297,7 @@ def test_label_files_alone_are_a_table_for_score_files(tmp_path):
     data = load_dataset("tid2013", tmp_path)
     assert not has_images(data.table)
     assert len(data.table) == 100
-    assert any("labels alone" in note for note in data.table.attrs["notes"])
+    assert any("labels only" in note for note in data.table.attrs["notes"])
 
 
 def test_two_datasets_below_one_root_are_not_mixed(tmp_path):

@@ -86,7 +86,7 @@ def test_a_cards_table_is_found_below_the_root_the_card_or_the_current_folder(tm
     assert json.loads(said("run", "psnr", "--dataset", "mine", "--json", *words, *RUN))[0]["n"] == 36
     (tmp_path / {"root": "pictures", "card": "cards", "here": "."}[place] / "table.csv").unlink()
     refused = said("run", "psnr", "--dataset", "mine", *words, *RUN, status=2)
-    assert "layout.table = 'table.csv' is not there (looked for " in refused
+    assert "layout.table = 'table.csv' does not exist (looked for " in refused
 
 
 def test_a_root_of_one_dot_is_the_folder_in_which_one_stands(tmp_path: Path, said: Said):
@@ -175,7 +175,7 @@ def test_two_spellings_of_a_name_in_one_folder_are_told_unless_one_is_the_lists(
     assert Path(load_dataset("tid2013", tid).table.set_index("name").loc["I01_01_1.bmp"]["distorted"]) == picture_
     picture_.rename(picture_.with_name("i01_01_1.bmp"))
     problems = "\n".join(map(str, check(card, tid, workers=1).problems))
-    assert "names fit files of one folder that differ in letter case or Unicode form alone: I01_01_1.bmp (" in problems
+    assert "names match several files of one folder that differ in letter case or Unicode form only: I01_01_1.bmp (" in problems
 
 
 def test_files_whose_names_are_not_text_are_left_out_and_told(tid: Path, said: Said):

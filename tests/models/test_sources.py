@@ -202,7 +202,7 @@ def test_weights_get_that_finds_nothing_ends_with_1_and_addresses(harness: Comma
     ):
         closed = harness(*words, **variables)
         assert closed.returncode == 1
-        assert "the network is not to be used" in closed.stderr
+        assert "the network must not be used" in closed.stderr
     assert not web.asked
     gone = harness("weights", "get", "ahiq")
     assert gone.returncode == 1

@@ -69,7 +69,7 @@ def _got(entry: Weights, found: Located, offline: bool, progress: Progress | Non
     if found.fault:
         raise RunError(found.fault)
     if found.path is None and is_offline(offline):
-        raise RunError("not on this machine, and the network is not to be used (--offline or $HF_HUB_OFFLINE)")
+        raise RunError("not on this machine, and the network must not be used (--offline or $HF_HUB_OFFLINE)")
     if (found.path is None or found.other) and not is_offline(offline):
         try:
             fetch(entry, progress=progress, unreachable=unreachable)

@@ -159,9 +159,9 @@ def test_requests_that_do_not_go_together_are_refused_together(tmp_path: Path, s
     assert "models given twice: psnr" in text
     assert "nosuch" in text
     assert "alsonot" in text
-    assert "--out x.xyz: the ending says the form" in said("score", "psnr", *FOLDERS, "--out", "x.xyz", status=2)
+    assert "--out x.xyz: its extension gives the format" in said("score", "psnr", *FOLDERS, "--out", "x.xyz", status=2)
     text = said("score", "psnr", "--reference", "refs", "--distorted", "dist", "--pattern", "{psnr}/{quality}/{name}", status=2)
-    assert "a column and a model of one name: psnr" in text
+    assert "a column and a model have the same name: psnr" in text
 
 
 SLOW = """
@@ -207,7 +207,7 @@ def test_a_killed_command_goes_on_and_writes_the_same_bytes(tmp_path: Path):
     (tmp_path / "calls").unlink()
     again = subprocess.run([*words, "--out", "s.csv"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
-    assert f"going on: {2 * finished} of 24 pairs were scored before" in again.stderr
+    assert f"continuing: {2 * finished} of 24 pairs were scored before" in again.stderr
     assert len((tmp_path / "calls").read_text()) == 24 - 2 * finished
     assert (tmp_path / "s.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not journal.exists()

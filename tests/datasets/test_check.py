@@ -309,7 +309,7 @@ def not_finite(v: dict[str, np.ndarray]) -> None:
     [
         (
             swapped,
-            "labels within 17.9..84.5 like those of dmos.mat:dmos, where dmos_realigned.mat:dmos_new was expected, in all folders",
+            "labels within 17.9..84.5 like those of dmos.mat:dmos, where dmos_realigned.mat:dmos_new was expected, in all",
         ),
         (mixed, "in jp2k only: mixed label vectors"),
         (one_for_both, "the same labels as dmos_realigned.mat: one is a copy of the other"),

@@ -349,7 +349,7 @@ def test_seeds_give_a_run_each_and_their_spread_and_idle_ones_are_left_out(world
     (alone,) = world.run("small", "--protocol", "parts", "--seed", "1")
     assert alone["run"] == results[2]["run"]
     done = world.call("run", *words, "--dataset", str(world.table))
-    assert "psnr: seed 1 would give what seed 0 gives; left out" in done.stderr
+    assert "psnr: seed 1 would give the results of seed 0; left out" in done.stderr
     srccs = [r["srcc"] for r in results[1:]]
     (mean,) = [line for line in done.stdout.splitlines() if line.startswith("small, 3 seeds")]
     shown = [number(v) for v in (sum(srccs) / 3, min(srccs), max(srccs))]

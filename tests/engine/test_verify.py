@@ -148,7 +148,7 @@ def test_a_changed_picture_that_was_trained_on_is_named(tmp_path: Path):
     Image.fromarray(pixels).save(path)
     verdict = world.verify()
     assert [f.what for f in verdict.findings] == ["pictures"]
-    assert "training images of 1 references are others: r0" in verdict.findings[0].text
+    assert "training images of 1 references have changed: r0" in verdict.findings[0].text
 
 
 def test_a_new_training_under_other_conditions_is_judged_by_its_figures(tmp_path: Path):
@@ -159,7 +159,7 @@ def test_a_new_training_under_other_conditions_is_judged_by_its_figures(tmp_path
     (world.record / "record.json").write_text(json.dumps(record))
     verdict = world.verify()
     assert verdict.findings == ()
-    assert "where no bits are promised: scores differ by up to 0;" in verdict.remarks[0]
+    assert "where bits are not expected to repeat: scores differ by up to 0;" in verdict.remarks[0]
     record["metrics"]["test"] |= {"ci": {"srcc": [0.9999, 1.0], "plcc": None}}
     figures = record["metrics"]["test"]
     (world.record / "record.json").write_text(json.dumps(record))

@@ -211,7 +211,7 @@ def test_leftovers_of_operating_systems_are_ignored_in_every_folder(tmp_path: Pa
     said("leaderboard", "add", "--boards", str(board), str(runs))
     leave(board, "._table.md", ".DS_Store")
     leave(board / "records", ".DS_Store")
-    assert "every table is" in said("leaderboard", "check", "--boards", str(board))
+    assert "every table matches" in said("leaderboard", "check", "--boards", str(board))
 
 
 def test_labels_of_a_challenge_are_read_from_a_folder_with_leftovers(tmp_path: Path):

@@ -37,7 +37,7 @@ def ended(body: str, number: int) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-STOPPED = "harness: stopped; the same command goes on from here\n"
+STOPPED = "harness: stopped; the same command continues from here\n"
 
 
 @EACH

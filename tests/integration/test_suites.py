@@ -214,7 +214,7 @@ def test_absent_datasets_are_named_first_with_how_to_get_them(tmp_path: Path) ->
     words = ("run", "psnr", "--suite", "classic", "--mlflow-uri", "off", "--device", "cpu")
     said = harness(*words, cwd=tmp_path, data=data)
     assert said.status == 0, said.err
-    assert said.err.splitlines()[0] == "classic: not here: live, tid2013, kadid10k; the others run: csiq"
+    assert said.err.splitlines()[0] == "classic: absent: live, tid2013, kadid10k; the others run: csiq"
     assert "How to get live:" in said.err
     assert "harness data get kadid10k" in said.err
     assert "1 of the suite's 4 datasets" in said.out

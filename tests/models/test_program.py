@@ -342,7 +342,7 @@ def test_a_record_sets_no_program(tmp_path):
     path.write_text(json.dumps(document))
     with pytest.raises(UsageError, match=r"program\.command=.* names a file or a program"):
         verify(done.folder, cards=[str(world.cards)])
-    with pytest.raises(UsageError, match="neither built in nor among the cards that you name"):
+    with pytest.raises(UsageError, match="neither built in nor in your folders of cards"):
         verify(done.folder)
     assert not marker.exists()
 

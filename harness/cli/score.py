@@ -27,7 +27,7 @@ _BY_SUFFIX = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json"
 _MODELS: Mapping[str, Any] = {"metavar": "MODEL... [REFERENCE DISTORTED]", "shell_complete": completion.cards("models")}
 _PATTERN = (
     "Read paths below --distorted by this pattern, such as {codec}/{quality}/{name}.png: {name} is the reference's stem, "
-    "other fields become columns. Without an extension it matches images of any format. Default: equal relative paths, else equal stems."
+    "other fields become columns. Without an extension it matches all image formats. Default: equal relative paths or stems."
 )
 _REFERENCE = "Use the references in this folder and its subfolders, or this one image."
 _DISTORTED = "Use the distorted images in this folder, or this image; repeatable."

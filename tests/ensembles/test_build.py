@@ -203,7 +203,7 @@ def test_a_score_file_that_was_changed_afterwards_is_refused(made: tuple[Path, d
         (["--protocol", "halves"], "no protocol 'halves'"),
         (["--concurrency", "100000"], "--concurrency 100000: there are"),
         (["psnr", "psnr"], "members given twice: psnr"),
-        (["--crops", "five"], "--crops five: no member takes crops"),
+        (["--crops", "five"], "--crops five: no member uses crops"),
         (["--workers", "100000"], "--workers 100000: there are"),
     ],
 )
@@ -349,7 +349,7 @@ def test_a_members_own_module_must_be_found_from_the_card(pictures: tuple[Path, 
     folder, _ = pictures
     line = ["ensemble", "psnr", "small", "--dataset", str(folder / "data" / "table.csv"), "--protocol", "parts"]
     line += ["--cards", str(folder / "cards"), "--runs", str(folder / "runs"), "--mlflow-uri", "off"]
-    assert "lies next to its own card" in call(*line, "--out", str(tmp_path / "far" / "away.toml"), status=2)
+    assert "is next to its own card" in call(*line, "--out", str(tmp_path / "far" / "away.toml"), status=2)
 
 
 # Real processes
@@ -414,7 +414,7 @@ def test_a_killed_search_goes_on_and_an_interrupted_one_leaves_no_process(ray: N
     process = started(folder, *many)
     _, told = process.communicate(timeout=600)
     assert process.returncode == 0, told
-    assert "the search goes on where it was cut off" in told
+    assert "continuing the interrupted search" in told
     resumed = (folder / "card.toml").read_bytes()
     call(*words(folder, "card.toml", *many, "--runs", str(folder / "undisturbed")))
     assert (folder / "card.toml").read_bytes() == resumed

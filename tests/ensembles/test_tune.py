@@ -181,7 +181,7 @@ def test_what_all_trials_would_meet_ends_the_first_in_one_line(ray: None, tmp_pa
     assert "Traceback" not in told
     (fault,) = [text for text in told.splitlines() if text.startswith("harness: ")]
     assert "_1.png" in fault
-    assert "no further trial was begun" in fault
+    assert "no further trial was started" in fault
     with open(next((tmp_path / "runs").rglob("trials.csv")), newline="", encoding="utf-8") as stream:
         assert len(list(csv.DictReader(stream))) == 1
 

@@ -1,4 +1,4 @@
-"""SRCC, PLCC and KRCC again and again: with references left out, or drawn several times.
+"""SRCC, PLCC and KRCC under resampling of references: each left out (jackknife), or drawn several times (bootstrap).
 
 Everything here is numpy on float64 arrays of one length; a figure that is not defined (constant values, fewer than two
 images) is NaN, as in `harness.statistics.correlations`.
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from harness.statistics.correlations import Floats, Ints
 
 _MOST_CLUSTERS = 256
-"""Up to here, sums over units are made once for many rows of weights: units^3 / 2 numbers."""
+"""Up to this number of units, sums over units are computed once for many rows of weights: units^3 / 2 numbers."""
 LARGEST_CLUSTER = 1500
-"""Images per reference up to which tau-b is bootstrapped; its tables grow with the square."""
+"""Largest number of images per reference for a bootstrap of tau-b; its tables grow with the square."""
 
 
 class ClusteredValues:
-    """One variable (n,) whose images belong to units 0..units-1: its order, and what each unit adds to the ranks of all."""
+    """One variable (n,) whose images belong to units 0..units-1: its order, and each unit's contribution to the ranks."""
 
     def __init__(self, values: Floats, cluster: Ints, clusters: int):
         self.values, self.cluster, self.clusters = values, cluster, clusters
@@ -71,8 +71,8 @@ class ClusteredValues:
 class ClusteredPairs:
     """Scores `x` and labels `y` (n,) whose images belong to units 0..units-1 (references), under any weighting of the units.
 
-    A weight is how often a unit is taken: 0 leaves it out, 2 takes it twice. Results are those of the correlation on the
-    images so repeated, NaN where that is not defined. `same_labels`: other scores with the same labels, whose work is shared.
+    A weight is how often a unit is drawn: 0 leaves it out, 2 uses it twice. Results are those of the correlation on the
+    repeated images, NaN where that is undefined. `same_labels`: other scores with the same labels, to share their sums.
     """
 
     def __init__(self, x: Floats, y: Floats, cluster: Ints, clusters: int, same_labels: ClusteredPairs | None = None):
@@ -85,9 +85,9 @@ class ClusteredPairs:
     def srcc(self, weights: Floats) -> Floats:
         """Spearman under each row of `weights` (k, units), in O(n) a row: mid-ranks are cumulative weights.
 
-        For many rows, as a bootstrap's, from sums over units that are made once (`_rank_products`), and then for all rows.
+        For many rows, as in a bootstrap, from sums over units that are computed once (`_rank_products`).
         """
-        # A unit^3 of arithmetic costs as much as some images of sorting do.
+        # The cost of unit^3 operations is compared with that of sorting the images.
         few = self.clusters <= _MOST_CLUSTERS and self.clusters**3 < 250 * len(self.x) and self.clusters * self.size.max() < 2e6
         if "_products" in vars(self) or (few and len(weights) > 2 * self.clusters):
             return self._srcc_from_products(weights)
@@ -130,7 +130,7 @@ class ClusteredPairs:
         with np.errstate(invalid="ignore", divide="ignore"):
             vx, vy, cxy = sxx - sx * sx / n, syy - sy * sy / n, sxy - sx * sy / n
             result = cxy / np.sqrt(vx) / np.sqrt(vy)
-            # Where little variance is left the sums have cancelled; those few rows are computed from the images.
+            # Where little variance is left the sums lose precision; those few rows are computed from the images.
             lost = ~((vx > 1e-7 * sxx) & (vy > 1e-7 * syy) & (sxx > 1e-7 * len(x)) & (syy > 1e-7 * len(x)))
         for row in np.flatnonzero(lost):
             times = weights[row][self.cluster].astype(np.int64)
@@ -157,7 +157,7 @@ class ClusteredPairs:
         """tau-b under each row of `weights` (k, units), from counts of pairs between units; copies of an image are ties."""
         balance, tied_x, tied_y = self._between
         taken = weights @ self.size
-        # Each form counts ordered pairs, and an image's copy with itself, which is no pair.
+        # Each form counts ordered pairs, and an image's copies with themselves, which are not pairs.
         forms = [
             (np.einsum("ki,ij,kj->k", weights, m, weights, optimize=True) - own) / 2
             for m, own in ((balance, 0.0), (tied_x, taken), (tied_y, taken))
@@ -171,7 +171,7 @@ class ClusteredPairs:
     @cached_property
     def _between(self) -> tuple[Floats, Floats, Floats]:
         """(units, units) each: concordant less discordant ordered pairs of images, pairs tied in x, pairs tied in y."""
-        # 32 bits hold every place, and half the bytes is half the time.
+        # 32 bits are enough for every index, and halve the time.
         x, y = self._scores.codes.astype(np.int32), self._labels.codes.astype(np.int32)
         balance, tied_x, tied_y = (np.zeros((self.clusters, self.clusters)) for _ in range(3))
         order = np.argsort(self.cluster, kind="stable")
@@ -199,7 +199,7 @@ class ClusteredPairs:
 
 
 def _places(code: NDArray[np.int32], members: Ints) -> NDArray[np.int32]:
-    """(n,): where all images stand among the distinct values of some: 2 i + 1 on the i-th of them, 2 i just below it."""
+    """(n,): each image's position among the distinct values of `members`: 2 i + 1 on the i-th of them, 2 i just below it."""
     present = np.zeros(int(code.max()) + 1, np.int32)
     present[code[members]] = 1
     return (2 * np.cumsum(present, dtype=np.int32) - present)[code]
@@ -257,7 +257,7 @@ def figures_of(
     weights: Floats | None = None,
     orders: Sequence[Floats] | None = None,
 ) -> list[Figures]:
-    """Each model's figures on all images, with each cluster left out, and with clusters drawn several times.
+    """Each model's figures on all images, with each cluster left out, and under bootstrap resampling of clusters.
 
     Args:
         scores: (n,) of each model.
@@ -265,11 +265,11 @@ def figures_of(
         cluster: (n,) each image's cluster (reference), from 0.
         clusters: how many there are.
         statistics: which of srcc, plcc, krcc and main.
-        weights: (draws, clusters) how often each cluster is taken; None: none is drawn.
-        orders: (n,) of each model, the scores whose order SRCC and KRCC take; None: those of `scores`.
+        weights: (draws, clusters) how often each cluster is drawn; None: no bootstrap.
+        orders: (n,) of each model, the scores for SRCC and KRCC; None: `scores`.
 
     Returns:
-        Of each model the figures by name; NaN where one is not defined.
+        For each model the figures by name; NaN where one is undefined.
     """
     needed = {"srcc", "plcc"} if "main" in statistics else set()
     needed |= set(statistics) - {"main"}
@@ -281,7 +281,7 @@ def figures_of(
         estimate: dict[str, float] = {}
         deleted: dict[str, Floats] = {}
         drawn: dict[str, Floats] = {}
-        # What many draws are made from serves those without each unit, too.
+        # The sums for many draws are used for leaving out each unit, too.
         if weights is not None:
             drawn = {s: getattr(w, s)(weights) for s, w in (("srcc", ranked), ("plcc", whole)) if s in needed}
             if "krcc" in needed and whole.size.max() <= LARGEST_CLUSTER:
@@ -323,7 +323,7 @@ def _rank_products(one: ClusteredValues, other: ClusteredValues) -> Floats:
 
 
 def _members_before(values: ClusteredValues) -> NDArray[np.int32]:
-    """(n + 1, units): how many of each unit's images stand before a place of the order."""
+    """(n + 1, units): how many of each unit's images are before a position of the order."""
     before = np.zeros((len(values.order) + 1, values.clusters), np.int32)
     before[np.arange(1, len(before)), values.cluster_in_order] = 1
     for rows in _batches(len(before), 1 << 12):

@@ -373,7 +373,7 @@ def test_where_the_environment_decides_a_run_begun_otherwise_starts_again(
     monkeypatch.setenv(choice.VARIABLE, "plain")
     caplog.set_level("INFO", "harness")
     assert world.run("runs").record.conditions["kernels"] == {NAME: "plain"}
-    assert any("starting it again" in line and f"kernels.{NAME} was packed, is plain" in line for line in caplog.messages)
+    assert any("starting again" in line and f"kernels.{NAME} was packed, is plain" in line for line in caplog.messages)
 
 
 def test_a_worker_computes_in_its_drivers_ways(world: World):

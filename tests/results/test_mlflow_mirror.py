@@ -282,7 +282,7 @@ def test_a_half_made_database_is_replaced_by_one_of_every_finished_record(tmp_pa
         tracker.begin("tiny on demo", {}, DATASET)
         tracker.end(given)
     assert [path.name for path in sorted(tmp_path.glob("mlflow.db*"))] == ["mlflow.db", "mlflow.db.half-made-1", "mlflow.db.lock"]
-    assert "kept as mlflow.db.half-made-1, and made again" in logged[0]
+    assert "renamed to mlflow.db.half-made-1" in logged[0]
     mirror = Mirror(tmp_path)
     assert {mirror.run(place).info.status for place in (folder, other)} == {"FINISHED"}
     assert len(logged) == 2

@@ -89,7 +89,7 @@ def test_a_difference_is_ours_minus_theirs_and_equal_digits_are_none(tmp_path: P
     (same,) = compare_published(with_entry(tmp_path / "c", srcc=round(ours, 3)))
     assert same.figures[0].equal
     assert same.reasons == ()
-    assert "every digit of theirs is ours" in published_table([same])
+    assert "ours equals theirs in every digit" in published_table([same])
     off = round(ours, 3) + 0.001
     (other,) = compare_published(with_entry(tmp_path / "d", srcc=off))
     assert not other.figures[0].equal
@@ -100,11 +100,11 @@ def test_a_difference_is_ours_minus_theirs_and_equal_digits_are_none(tmp_path: P
     [
         ({"status": "unverified"}, "from memory"),
         ({"protocol": "NTIRE 2022 test set"}, "other images or another training: ours by protocol held-out"),
-        ({"protocol": "full"}, "ours is of the tested part, theirs is over all images"),
+        ({"protocol": "full"}, "ours is on the test part, theirs is over all images"),
         ({"protocol": ""}, "their protocol is not known"),
         ({"definition": ""}, "what exactly was computed there is not stated"),
         ({"note": "they crop"}, "they crop"),
-        ({"plcc": 0.9}, "whether their PLCC was taken after a fit is not known"),
+        ({"plcc": 0.9}, "it is not known whether their PLCC is after a fit"),
         ({"limit": 60}, "--limit"),
         ({"incomplete": True}, "lacks pairs or references"),
         ({"settings": {"model.x": "1"}}, "other settings than its card: model.x=1"),

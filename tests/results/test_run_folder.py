@@ -110,7 +110,7 @@ def test_a_folder_that_was_removed_under_its_run_is_an_error_that_says_so(tmp_pa
     file.path.unlink()
     with pytest.raises(RunError, match="gone"):
         file.append([scored("a")], ["test"])
-    with pytest.raises(RunError, match=r"gone.*begins it again"):
+    with pytest.raises(RunError, match=r"gone.*starts it again"):
         require_there(tmp_path / "nowhere")
 
 

@@ -325,7 +325,7 @@ FILE = {"name": "file", "higher_is_better": False, "weight": 3.0, "scaling": {"k
 def test_a_members_table_that_cannot_be_followed_is_refused(member: dict, message: str):
     with pytest.raises(UsageError, match=message):
         ensemble_of(member)
-    with pytest.raises(UsageError, match="members of one name"):
+    with pytest.raises(UsageError, match="members with the same name"):
         ensemble_of(PSNR, PSNR)
 
 

@@ -179,5 +179,5 @@ def test_trained_weights_without_their_frozen_part_score_as_the_run_did(cards: P
     # Over another part the same heads would give other scores without a word.
     save_file({"weight": torch.randn(4, 3, 5, 5, generator=draw), "bias": torch.zeros(4)}, part)
     (cards / "parted.toml").write_text(text.replace("filter.safetensors", "other.safetensors", 1), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"was trained over other weights of filter"):
+    with pytest.raises(UsageError, match=r"was trained with other weights of filter"):
         make_plan(Request("parted", str(table), protocol="parts", weights=str(own), **places))

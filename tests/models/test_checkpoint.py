@@ -243,7 +243,7 @@ def test_missing_empty_and_strange_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
 def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pth")
-    assert "no regular file" in refusal(tmp_path / "pipe.pth")
+    assert "not a regular file" in refusal(tmp_path / "pipe.pth")
 
 
 @pytest.mark.parametrize(

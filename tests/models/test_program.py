@@ -130,7 +130,7 @@ def test_no_shell_reads_the_command(tmp_path):
 @pytest.mark.parametrize(
     ("body", "changes", "said"),
     [
-        ("pass", {}, "no score on standard output: it wrote nothing there; it printed nothing"),
+        ("pass", {}, "no score on standard output: it is empty; it printed nothing"),
         ("print('hello')", {}, "'hello' is not a number; its last lines: hello"),
         ("print('nan')", {}, "it is NaN"),
         (
@@ -148,7 +148,7 @@ def test_no_shell_reads_the_command(tmp_path):
         ("print(value)", {"score": {"line": 3}}, "it has 1 lines, not a line 3"),
         ("print(value)", {"score": {"regex": "score=([0-9.]+)"}}, "nothing matches 'score="),
         ("print(value)", {"score": {"json": "a.b"}}, "its JSON has no a.b"),
-        ("print('{')", {"score": {"json": "a.b"}}, "what it wrote is not JSON"),
+        ("print('{')", {"score": {"json": "a.b"}}, "it is not JSON"),
     ],
 )
 def test_a_failing_program_is_one_line_with_its_last_words(tmp_path, body, changes, said):
@@ -286,7 +286,7 @@ def test_a_version_that_cannot_be_had_is_refused(tmp_path):
     with pytest.raises(UsageError, match="its version command ended with signal SIGABRT"):
         code_of(card_in(tmp_path))
     (tmp_path / "tool").write_text("no program", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"its version is not to be had: .*cannot be started: Exec format error"):
+    with pytest.raises(UsageError, match=r"its version cannot be read: .*cannot be started: Exec format error"):
         code_of(card_in(tmp_path))
 
 

@@ -73,8 +73,8 @@ def resolve(reference: str, what: str) -> Callable[..., Any]:
     first, dot, rest = module_name.partition(".")
     try:
         with errors_of(what, f"cannot import {module_name!r}"):
-            beside = _module_next_to(first, Path(what))
-            module = importlib.import_module(beside + dot + rest if beside else module_name)
+            local = _module_next_to(first, Path(what))
+            module = importlib.import_module(local + dot + rest if local else module_name)
     except ImportError as error:
         raise UsageError(f"{what}: cannot import {module_name!r}: {error}") from error
     try:

@@ -201,10 +201,10 @@ def logo() -> bytes:
     """A plain PNG as the competition's logo: bars of rising height."""
     from PIL import Image, ImageDraw
 
-    picture = Image.new("RGB", (256, 256), (245, 245, 240))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (256, 256), (245, 245, 240))
+    draw = ImageDraw.Draw(image)
     for i in range(5):
         draw.rectangle((28 + 42 * i, 216 - 36 * (i + 1), 28 + 42 * i + 30, 216), fill=(40, 60 + 25 * i, 110 + 20 * i))
     out = io.BytesIO()
-    picture.save(out, "PNG")
+    image.save(out, "PNG")
     return out.getvalue()

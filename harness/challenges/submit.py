@@ -253,11 +253,11 @@ def _refuse_stale(folder: Path, record: Record, wanted: Request) -> None:
     """Refuse a finished run whose images, labels, weights or code have changed since."""
     try:
         fields = request_of_record.request_of(folder, record, wanted.cards)
-        now = make_plan(replace(wanted, **fields, mlflow_uri="off"))
+        present = make_plan(replace(wanted, **fields, mlflow_uri="off"))
     except UsageError as error:
         _log.info(f"{folder}: not checked whether its images have changed since: {error}".splitlines()[0])
         return
-    differences = identity_differences(record, now, folder)
+    differences = identity_differences(record, present, folder)
     if differences:
         lines = [f"{folder} has changed inputs: {finding.what}: {finding.text}" for finding in differences]
         raise UsageError("\n".join([*lines, "name the model instead of its run to score the present images"]))

@@ -33,9 +33,9 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
     path = Path(path)
     frame = read_text_columns(path, ("score",))
     problems: list[str] = []
-    pictures = "distorted" in frame or "reference" in frame
-    require_columns(frame, ("distorted", "reference", "score") if pictures else ("name", "score"), path)
-    if pictures:
+    with_images = "distorted" in frame or "reference" in frame
+    require_columns(frame, ("distorted", "reference", "score") if with_images else ("name", "score"), path)
+    if with_images:
         for column in ("distorted", "reference"):
             blank = frame.index[frame[column] == ""]
             if len(blank):

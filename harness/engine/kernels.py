@@ -37,6 +37,6 @@ def as_begun(folder: Path, conditions: Callable[[], Conditions]) -> Iterator[Con
             if json.loads(json.dumps(conditions())) == before:
                 yield before
                 return
-    now = conditions()
-    with choice.using(now.get("kernels", choice.imposed())):
-        yield now
+    present = conditions()
+    with choice.using(present.get("kernels", choice.imposed())):
+        yield present

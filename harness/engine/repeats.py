@@ -57,22 +57,22 @@ def repeated(plan: Plan, repeats: int, together: Together | None = None) -> Outc
             tracker.catch_up(record, mlflow_facts(plan, repeated=key))
         return Outcome(folder, record, found=True)
     rows: list[tuple[str, float, str]] = []
-    pictures: dict[str, tuple[str, str, str]] = {}
+    hashed: dict[str, tuple[str, str, str]] = {}
     for number, one in enumerate(plans):
         file, tested = ScoreFile(children[0 if whole else number].folder), set(one.rows("test")["name"])
         rows += [(n, s, split_part(number)) for n, s, part in file.read() if part == "test" and n in tested]
-        pictures |= {row[0]: row for row in file.picture_hashes() if row[0] in tested}
-    images = sorted(pictures.values())
+        hashed |= {row[0]: row for row in file.picture_hashes() if row[0] in tested}
+    images = sorted(hashed.values())
     if whole:
         file = ScoreFile(children[0].folder)
         rows += [(n, s, ALL) for n, s, part in file.read() if part == "test"]
-        pictures |= {row[0]: row for row in file.picture_hashes()}
+        hashed |= {row[0]: row for row in file.picture_hashes()}
     lines = [[n, repr(s), part] for n, s, part in rows]
     first = children[0].record
     with locked(folder), Tracker(request.mlflow_uri, request.runs, folder) as tracker:
         tracker.begin(*mlflow_facts(plan, repeated=key))
         write_text(folder / "scores.csv", csv_text([ScoreFile.HEADER, *lines]))
-        write_text(folder / "pictures.csv", csv_text([ScoreFile.PICTURES, *pictures.values()]))
+        write_text(folder / "pictures.csv", csv_text([ScoreFile.PICTURES, *hashed.values()]))
         tables = list(dict.fromkeys(one.identity.table for one in plans))
         document = {
             **first.to_json(),
@@ -96,7 +96,7 @@ def repeated(plan: Plan, repeats: int, together: Together | None = None) -> Outc
                 # Where splits leave out different rows, each has its own table.
                 "table": tables[0] if len(tables) == 1 else sha256_json(tables),
                 "images": plan.data.images or (sha256_json(images) if plan.content else None),
-                "pictures": sha256_json(sorted(pictures.values())),
+                "pictures": sha256_json(sorted(hashed.values())),
                 "trained_weights": None,
             },
         }

@@ -128,9 +128,9 @@ def verify(
                 workers=workers, ray=ray, runs=scratch, mlflow_uri="off", rehash=True,
             )  # fmt: skip
 
-        def verify_run(beside: Path) -> VerificationResult:
+        def verify_run(run_folder: Path) -> VerificationResult:
             return verify(
-                beside, root=root, cards=cards, sample=sample, train=train, device=device, offline=offline, workers=workers,
+                run_folder, root=root, cards=cards, sample=sample, train=train, device=device, offline=offline, workers=workers,
                 ray=ray, again=again,
             )  # fmt: skip
 
@@ -165,8 +165,8 @@ def identity_differences(record: Record, plan: Plan, folder: Path | None = None)
         if changed:
             named.append(Finding("pictures", f"training images of {len(changed)} references have changed: {listed(changed)}"))
     named += _picture_findings(folder, record, plan, hashed_images(plan, *SCORED_PARTS)) if plan.content else []
-    pictures = named or [finding for finding in found if finding.what == "pictures"]
-    return [finding for finding in found if finding.what != "pictures"] + pictures
+    images = named or [finding for finding in found if finding.what == "pictures"]
+    return [finding for finding in found if finding.what != "pictures"] + images
 
 
 def _leaf_differences(before: Any, now: Any, path: str = "") -> Iterator[Finding]:
@@ -213,19 +213,19 @@ def _again(folder: Path, record: Record, plan: Plan, sample: int | None, *, trai
     if not record.training or kept.is_file():
         results, remarks = scored_again(record, plan, kept, sample)
         fresh = {r.name: r.score for r in results}
-        pictures = [(r.name, r.distorted, r.reference) for r in results]
+        images = [(r.name, r.distorted, r.reference) for r in results]
         findings = score_findings(scores, fresh, exact=not remarks)
     elif train:
         _log.info(f"the record keeps no weights: training it again (it took {record.training.seconds or 0:.0f} s)")
         again = execute(plan)
         fresh = {n: s for n, s, _ in ScoreFile(again.folder).read()}
-        pictures = ScoreFile(again.folder).picture_hashes()
+        images = ScoreFile(again.folder).picture_hashes()
         findings, remarks = trained_findings(record, again.record, scores, fresh)
     else:
         fresh, findings = {}, []
-        pictures = hashed_images(plan, *SCORED_PARTS)
+        images = hashed_images(plan, *SCORED_PARTS)
         remarks = [NOT_TRAINED]
-    findings = _picture_findings(folder, record, plan, pictures) + findings + measured
+    findings = _picture_findings(folder, record, plan, images) + findings + measured
     return VerificationResult(folder, len(fresh), tuple(findings), tuple(remarks))
 
 
@@ -273,14 +273,14 @@ def trained_findings(
     return [Finding("scores", f"a new training does not give the figures: {text}") for text in outside], [remark]
 
 
-def _picture_findings(folder: Path, record: Record, plan: Plan, pictures: Sequence[tuple[str, str, str]]) -> list[Finding]:
+def _picture_findings(folder: Path, record: Record, plan: Plan, images: Sequence[tuple[str, str, str]]) -> list[Finding]:
     before = {row[0]: row for row in ScoreFile(folder).picture_hashes()}
     if before:
-        changed = [row[0] for row in pictures if row != before.get(row[0])]
+        changed = [row[0] for row in images if row != before.get(row[0])]
         return [Finding("pictures", f"images of {len(changed)} pairs have changed: {listed(changed)}")] if changed else []
-    complete = set(plan.rows(*SCORED_PARTS)["name"]) == {row[0] for row in pictures}
+    complete = set(plan.rows(*SCORED_PARTS)["name"]) == {row[0] for row in images}
     known = record.hashes.pictures_by_reference
-    now = pictures_by_reference(plan.data.table, pictures) if complete else {}
+    now = pictures_by_reference(plan.data.table, images) if complete else {}
     changed = [reference for reference, digest in now.items() if digest != known.get(reference)]
     return [Finding("pictures", f"images of {len(changed)} references have changed: {listed(changed)}")] if changed else []
 

@@ -58,12 +58,12 @@ def verify_repeats(
     for key in dict.fromkeys(repeat.run for repeat in record.repeats):
         mine = [repeat for repeat in record.repeats if repeat.run == key]
         about = f"split {mine[0].repeat}: " if len(record.repeats) > 1 and len(mine) == 1 else ""
-        beside = folder.parent / key
-        if read_record(beside) is not None:
-            found = verify_run(beside)
+        run_folder = folder.parent / key
+        if read_record(run_folder) is not None:
+            found = verify_run(run_folder)
             # The record's rows must be those of the run next to it.
             parts = {split_part(repeat.repeat) for repeat in mine} | {ALL}
-            scores = {name: score for name, score, part in ScoreFile(beside).read() if part == "test"}
+            scores = {name: score for name, score, part in ScoreFile(run_folder).read() if part == "test"}
             wrong = sorted({name for name, score, part in rows if part in parts and scores.get(name) != score})
             text = f"{len(wrong)} scores are not those of its run: {listed(wrong, 5)}"
             others = [Finding("scores", text)] if wrong else []

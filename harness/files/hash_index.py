@@ -212,5 +212,5 @@ def _keep(rows: Sequence[_Row]) -> None:
 def changed(before: Mapping[str, str], *, rehash: bool = False) -> list[str]:
     """The files whose content differs from the given sha256, including deleted files."""
     there = [path for path in before if os.path.isfile(path)]
-    now = hash_files(there, rehash=rehash)
-    return [path for path, digest in before.items() if now.get(path) != digest]
+    present = hash_files(there, rehash=rehash)
+    return [path for path, digest in before.items() if present.get(path) != digest]

@@ -86,7 +86,7 @@ class _OverPlanes(Model):
         return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
 
     def score_uint8(self, reference: NDArray[np.uint8], distorted: NDArray[np.uint8]) -> float:
-        """The score of two (H, W, 3) uint8 arrays: the same bits as `score` of the same pictures."""
+        """The score of two (H, W, 3) uint8 arrays: the same bits as `score` of the same images."""
         check_pair_uint8(reference, distorted, self.minimum_size)
         halves = [self.half(rows_uint8(self._inside(reference), colour), False) for colour in self.colours]
         return self._means(halves, rows_uint8, [self._inside(distorted)])[0]

@@ -328,8 +328,8 @@ class Tracker:
         self._client.log_batch(self.run_id, tags=[*tags, RunTag("mlflow.note.content", note)] if note else tags)
 
     def _send_files(self) -> None:
-        pictures = without_leftovers(path for pattern in PICTURES for path in sorted(self.folder.glob(pattern)))
-        for path in [*(self.folder / name for name in FILES), *pictures]:
+        images = without_leftovers(path for pattern in PICTURES for path in sorted(self.folder.glob(pattern)))
+        for path in [*(self.folder / name for name in FILES), *images]:
             if path.is_file() and not path.is_symlink():
                 self._client.log_artifact(self.run_id, str(path))
 

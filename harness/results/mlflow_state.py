@@ -40,12 +40,12 @@ def state_of(folder: Path) -> State:
     document = noted(folder / ID_FILE)
     if document is None:
         return State()
-    begun, told, run_id = document.get("begun"), None, document.get("run_id")
+    begun, arguments, run_id = document.get("begun"), None, document.get("run_id")
     if isinstance(begun, dict):
         name, parameters, dataset = (begun.get(each) for each in Begun._fields)
         if isinstance(name, str) and isinstance(parameters, dict) and isinstance(dataset, dict):
-            told = Begun(name, parameters, dataset) if {"name", "hash", "split"} <= set(dataset) else None
-    return State(str(document.get("uri", "")), str(run_id) if run_id else None, document.get("finished") is True, told)
+            arguments = Begun(name, parameters, dataset) if {"name", "hash", "split"} <= set(dataset) else None
+    return State(str(document.get("uri", "")), str(run_id) if run_id else None, document.get("finished") is True, arguments)
 
 
 def kept(folder: Path, uri: str) -> State:

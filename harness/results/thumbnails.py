@@ -94,7 +94,7 @@ def maps_of(model: Any, reference: Pixels, distorted: Pixels) -> Maps | None:
     places = crops.positions("grid" if size else "whole", height, width, size, seed=0, reference_id="")
     device = next(iter(model.parameters())).device if callable(getattr(model, "parameters", None)) else torch.device("cpu")
     windows = [(slice(p.top, p.top + p.height), slice(p.left, p.left + p.width)) for p in places]
-    cut = [torch.from_numpy(np.stack([picture[w] for w in windows])).permute(0, 3, 1, 2) for picture in (reference, distorted)]
+    cut = [torch.from_numpy(np.stack([image[w] for w in windows])).permute(0, 3, 1, 2) for image in (reference, distorted)]
     found = model.score_maps(*(crop.float().div_(255).to(device) for crop in cut))
     total, times = np.zeros((2, height, width), np.float32), np.zeros((height, width), np.float32)
     for number, (window, place) in enumerate(zip(windows, places, strict=True)):
@@ -107,13 +107,13 @@ def maps_of(model: Any, reference: Pixels, distorted: Pixels) -> Maps | None:
     return Maps(*(total / times))
 
 
-def _over(picture: Pixels, values: Map, scale: tuple[float, float]) -> Pixels:
+def _over(image: Pixels, values: Map, scale: tuple[float, float]) -> Pixels:
     """The map in colours (dark blue low, yellow high) over the image in grey."""
     from matplotlib import colormaps
 
     low, high = scale
     colour = colormaps["viridis"]((values - low) / ((high - low) or 1.0))[..., :3] * 255
-    grey = picture.mean(axis=2, keepdims=True)
+    grey = image.mean(axis=2, keepdims=True)
     return np.asarray(0.6 * colour + 0.4 * grey).round().astype(np.uint8)
 
 

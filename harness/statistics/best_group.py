@@ -64,9 +64,11 @@ def best_group(
     """
     columns = checked_columns({**scores, "labels": labels}, reference_ids, confidence)
     cluster, clusters = clusters_of(columns)
-    people = columns.values.pop("labels")
-    pooled = pooled_clusters(cluster, clusters, min(cluster_limit(len(people)), MOST_CLUSTERS))
-    found = dict(zip(columns.values, figures_of(list(columns.values.values()), people, *pooled, [statistic]), strict=True))
+    checked_labels = columns.values.pop("labels")
+    pooled = pooled_clusters(cluster, clusters, min(cluster_limit(len(checked_labels)), MOST_CLUSTERS))
+    found = dict(
+        zip(columns.values, figures_of(list(columns.values.values()), checked_labels, *pooled, [statistic]), strict=True)
+    )
     figures = {
         name: (f.estimate[statistic] if np.isfinite(f.estimate[statistic]) else None, f.deleted[statistic])
         for name, f in found.items()

@@ -352,6 +352,6 @@ def _by_reference(a: Floats, b: Floats, columns: Columns) -> tuple[Group, ...]:
 
 
 def _disagreements(x: Floats, y: Floats, labels: Floats, top: int) -> tuple[Disagreement, ...]:
-    a, b, people = (midranks(v) / len(v) for v in (x, y, labels))
+    a, b, label = (midranks(v) / len(v) for v in (x, y, labels))
     order = np.argsort(-np.abs(a - b), kind="stable")[:top]
-    return tuple(Disagreement(int(i), float(a[i]), float(b[i]), float(people[i])) for i in order if a[i] != b[i])
+    return tuple(Disagreement(int(i), float(a[i]), float(b[i]), float(label[i])) for i in order if a[i] != b[i])

@@ -164,9 +164,9 @@ def _disagreements(splits: Sequence[SplitScores], count: int, top: int) -> tuple
         times[s.images] += 1
         for i, values in enumerate((s.a, s.b, s.labels)):
             sums[i, s.images] += midranks(values) / len(values)
-    a, b, people = sums / np.maximum(times, 1)
+    a, b, label = sums / np.maximum(times, 1)
     order = np.argsort(-np.abs(a - b), kind="stable")[:top]
-    return tuple(Disagreement(int(i), float(a[i]), float(b[i]), float(people[i])) for i in order if a[i] != b[i])
+    return tuple(Disagreement(int(i), float(a[i]), float(b[i]), float(label[i])) for i in order if a[i] != b[i])
 
 
 def medians_of(documents: Sequence[Mapping[str, object]]) -> dict[str, object]:

@@ -124,7 +124,7 @@ def test_a_damaged_record_is_named_and_never_a_traceback(tmp_path: Path, text: s
 @pytest.mark.parametrize("number", ["1e999", "NaN", "-Infinity"])
 def test_a_record_with_a_number_that_is_none_is_refused(tmp_path: Path, number: str):
     (tmp_path / "record.json").write_text(f'{{"format": 1, "identity": {{"rate": {number}}}}}', encoding="utf-8")
-    with pytest.raises(UsageError, match="no finite number"):
+    with pytest.raises(UsageError, match="not a finite number"):
         read_record(tmp_path)
 
 

@@ -58,7 +58,7 @@ class Report:
     """The split's hash by protocol, or why there is no split."""
     manifest: str | None = None
     """The manifest's hash, where there is a valid one."""
-    pictures: str = ""
+    image_folder: str = ""
     """The folder that holds all images."""
 
     @property
@@ -84,7 +84,7 @@ class Report:
     def text(self) -> str:
         """The report as text."""
         depth = "every image decoded" if self.full else "labels and headers read; --full decodes every image"
-        where = self.root or self.pictures or "no folder"
+        where = self.root or self.image_folder or "no folder"
         lines = [f"{self.card.name}: {self.card.title}", f"  in {where} ({depth})"]
         for count in self.counts:
             expected = f", expected {count.expected:,}" if count.expected else ""
@@ -137,7 +137,7 @@ def check(
             except UsageError as error:
                 report.protocols[name] = f"not possible here: {error}"
         if has_images(frame):
-            _pictures(card, root, frame, found, report, workers or min(16, 4 * (os.cpu_count() or 1)))
+            _images(card, root, frame, found, report, workers or min(16, 4 * (os.cpu_count() or 1)))
         elif root is not None and not found.failed:
             found.error(f"labels, but none of the {len(frame):,} images", root, how_to_get(card))
     lying = unopened(card, root) if found.failed or any(f.kind == INCOMPLETE for f in found.problems) else []
@@ -181,8 +181,8 @@ def _counts(card: DatasetCard, frame: pd.DataFrame, found: Findings, report: Rep
     rows = frame[frame["part"].isin(parts)] if parts else frame
     report.pairs, report.references = len(frame), int(frame["reference_id"].nunique())
     if has_images(frame):
-        report.pictures = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in frame["distorted"]])
-    where = str(report.root or report.pictures or card.name)
+        report.image_folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in frame["distorted"]])
+    where = str(report.root or report.image_folder or card.name)
     if rows.empty:
         found.error(f"no rows of part {', '.join(parts)}, which the default protocol needs", where, how_to_get(card))
     for count in counts(card, frame):
@@ -225,10 +225,10 @@ def _labels(card: DatasetCard, frame: pd.DataFrame, found: Findings) -> None:
         )
 
 
-def _pictures(card: DatasetCard, root: Path | None, frame: pd.DataFrame, found: Findings, report: Report, workers: int) -> None:
+def _images(card: DatasetCard, root: Path | None, frame: pd.DataFrame, found: Findings, report: Report, workers: int) -> None:
     references = list(dict.fromkeys(frame["reference"]))
     paths = [p for p in dict.fromkeys([*references, *frame["distorted"]]) if os.path.isfile(p)]
-    where = str(root or report.pictures)
+    where = str(root or report.image_folder)
     absent = [p for p in dict.fromkeys([*references, *frame["distorted"]]) if not os.path.isfile(p)]
     if absent and not found.failed:
         shown = [explained(path) for path in absent[:20]] + absent[20:]

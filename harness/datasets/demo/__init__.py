@@ -144,9 +144,9 @@ def _make(folder: Path, ids: Iterable[str], pairs: Sequence[_Pair], progress: Pr
     wanted = [f"distorted/{pair.name}" for pair in pairs if pair.name not in dropped] + [f"references/{i}.bmp" for i in ids]
     # Images that differ from the manifest are removed, so that they are made again.
     known = {name: str(folder / name) for name in wanted if name in content and (folder / name).is_file()}
-    now = hash_files(known.values())
+    hashes = hash_files(known.values())
     for name, path in known.items():
-        if now[path] != content[name]:
+        if hashes[path] != content[name]:
             with writing(path):
                 os.unlink(path)
     there, references = _sizes(folder / "distorted"), _sizes(folder / "references")
@@ -192,7 +192,7 @@ def _make(folder: Path, ids: Iterable[str], pairs: Sequence[_Pair], progress: Pr
 def _write_manifest(folder: Path, dropped: Mapping[str, int], content: Mapping[str, str], names: Sequence[str]) -> None:
     """Write the dropped pairs, and the content hashes of these images."""
     fresh = {name: str(folder / name) for name in names}
-    now = hash_files(fresh.values())
+    hashes = hash_files(fresh.values())
     write_json(
         folder / "manifest.json",
         {
@@ -200,7 +200,7 @@ def _write_manifest(folder: Path, dropped: Mapping[str, int], content: Mapping[s
             "version": distortions.VERSION,
             "levels": {kind: list(values) for kind, values in distortions.LEVELS.items()},
             "dropped": dict(sorted(dropped.items())),
-            "files": dict(sorted({**content, **{name: now[path] for name, path in fresh.items()}}.items())),
+            "files": dict(sorted({**content, **{name: hashes[path] for name, path in fresh.items()}}.items())),
         },
     )
 

@@ -255,10 +255,10 @@ class _Reading:
     def _line_by_line(self, file: str, rows: list[Label]) -> list[Label]:
         """`rows` with the same lines of further files: standard deviations, and a second copy of the scores to compare."""
         for patterns, column in ((self.part.std, "std"), (self.part.same_scores, "score")):
-            beside = [other for other in self.tree.matching(patterns) if other.rpartition("/")[0] == file.rpartition("/")[0]]
-            if not beside or not rows:
+            companions = [other for other in self.tree.matching(patterns) if other.rpartition("/")[0] == file.rpartition("/")[0]]
+            if not companions or not rows:
                 continue
-            path = self.tree.path(beside[0])
+            path = self.tree.path(companions[0])
             try:
                 values = read_numbers(path)
             except UsageError as error:

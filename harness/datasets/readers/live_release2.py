@@ -188,9 +188,9 @@ def _compare_with_info(tree: Tree, found: Findings, rows: pd.DataFrame, vectors:
     for kind in vectors.counts:
         for file in _in_folder(tree, kind, "info.txt", vectors):
             for line in text_lines(read_text(tree.path(file), largest=LARGEST, replace=True)):
-                pictures = [word for word in line.lower().split() if word.endswith(".bmp")]
-                numbered = [word for word in pictures if re.fullmatch(r"img\d+\.bmp", word)]
-                reference_names = [word for word in pictures if word not in numbered]
+                files = [word for word in line.lower().split() if word.endswith(".bmp")]
+                numbered = [word for word in files if re.fullmatch(r"img\d+\.bmp", word)]
+                reference_names = [word for word in files if word not in numbered]
                 if len(numbered) == 1 and len(reference_names) == 1:
                     listed_there[f"{kind}/{numbered[0]}"] = reference_names[0]
     differing = [

@@ -145,8 +145,8 @@ def placed_card(card: ModelCard) -> ModelCard:
     folder = Path(card.path).absolute().parent
     entries = []
     for entry in card.weights:
-        beside = [folder / source.removeprefix("beside:") for source in entry.sources if source.startswith("beside:")]
-        files = [Path(os.path.normpath(path)).as_uri() for path in (folder / file_name(entry), *beside)] if beside else []
+        local = [folder / source.removeprefix("beside:") for source in entry.sources if source.startswith("beside:")]
+        files = [Path(os.path.normpath(path)).as_uri() for path in (folder / file_name(entry), *local)] if local else []
         others = [source for source in entry.sources if not source.startswith("beside:")]
         entries.append(replace(entry, sources=(*files, *others)))
     return replace(card, weights=tuple(entries))

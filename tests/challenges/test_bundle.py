@@ -1,4 +1,4 @@
-"""Competition bundles: what lies in them, the scoring program by itself, and what no bundle is made from."""
+"""Competition bundles: their content, the scoring program in isolation, and cards and labels that are refused."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def files(made: Path) -> dict[str, bytes]:
 
 
 def test_the_command_says_what_was_run_and_how_near_the_scores_were(made: Path):
-    told = json.loads((made / "told.json").read_text())
-    assert (told["phases"], told["left_out"]) == ({"test": 1650}, ["validation"])
-    first = told["trials"][0]
+    reported = json.loads((made / "told.json").read_text())
+    assert (reported["phases"], reported["left_out"]) == ({"test": 1650}, ["validation"])
+    first = reported["trials"][0]
     assert (first["difference"], first["defective_refused"]) == (0.0, 10)
     assert set(first["scores"]) == {"MainScore", "PLCC", "SRCC"}
     assert sorted(path.name for path in (made / "out").iterdir()) == ["competition", "competition.zip"]
@@ -208,7 +208,7 @@ def test_what_an_entrant_writes_is_shown_as_text(files: dict[str, bytes], tmp_pa
     assert "\x1b" not in page + done.stderr
 
 
-def test_damaged_reference_data_is_told_as_the_organisers_fault_without_a_value(files: dict[str, bytes], tmp_path: Path):
+def test_damaged_reference_data_is_reported_as_the_organisers_fault_without_a_value(files: dict[str, bytes], tmp_path: Path):
     reference = members(files["reference_data_test.zip"])
     reference["labels.csv"] = reference["labels.csv"].replace(b",1", b",secret1", 1)
     unpack(tmp_path / "app" / "input" / "ref", reference)
@@ -263,7 +263,7 @@ def test_mean_rank_is_left_to_the_server_and_an_unknown_python_is_refused(tmp_pa
     assert [column["key"] for column in rest] == ["KRCC", "RMSE", "apart", "2AFC", "score"]
 
 
-def test_all_that_is_wrong_with_card_and_labels_is_told_at_once(tmp_path: Path):
+def test_all_that_is_wrong_with_card_and_labels_is_reported_at_once(tmp_path: Path):
     wrong = SMALL_CARD.replace('start = "2027-02-01 08:00:00"', 'start = "2027-01-15"\nend = "2027-01-10"')
     wrong += "\n[phases.none]\nimages = 0\n"
     card, labels = write_small(tmp_path, wrong)
@@ -272,7 +272,7 @@ def test_all_that_is_wrong_with_card_and_labels_is_told_at_once(tmp_path: Path):
     (labels / "pairs-chosen.csv").unlink()
     with pytest.raises(UsageError) as refused:
         bundle(card, labels, tmp_path / "out")
-    told = str(refused.value)
+    reported = str(refused.value)
     for part in (
         "phases.none: images = 0: a phase needs images",
         "phases.final ends (2027-01-10) before it starts (2027-01-15)",
@@ -284,7 +284,7 @@ def test_all_that_is_wrong_with_card_and_labels_is_told_at_once(tmp_path: Path):
         "phase open: 2AFC: no list of pairs 'chosen'",
         "phase final: 2AFC: no list of pairs 'chosen'",
     ):
-        assert part in told
+        assert part in reported
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""Every way in which a submission is known to fail, made by hand: found, named with its line, and fixed where a rule can."""
+"""Every known defect of a submission is found, named with its line, and fixed where that is mechanical."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ NAMED = ["tid2013", "tid2008", "kadid10k", "csiq", "pieapp", "mdid", "pipal"]
     [(name, b) for name in NAMED for b in (*PICTURES, *LABELS) if (name, b) != ("pieapp", out_of_range)],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_a_broken_tree_of_named_pictures_fails_with_the_right_line(name, breaking, tmp_path):
+def test_a_broken_tree_of_named_images_fails_with_the_right_line(name, breaking, tmp_path):
     root = breakable(name, tmp_path)
     expected = breaking(name, root)
     if name == "mdid" and breaking in (missing_picture, missing_part):
@@ -320,7 +320,7 @@ def not_finite(v: dict[str, np.ndarray]) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_lives_damaged_or_mixed_vectors_are_told_apart(change, expected, tmp_path):
+def test_lives_damaged_or_mixed_vectors_are_distinguished(change, expected, tmp_path):
     root = copy(tree("live"), tmp_path / "live")
     for file in root.rglob("*.mat"):
         file.unlink()
@@ -369,8 +369,8 @@ def test_a_subset_without_votes_is_named(tmp_path):
     assert "no triplets (looked for train, val" in errors(checked("bapps", root))
 
 
-def test_a_challenge_without_its_test_set_or_with_a_broken_label_file_is_told(tmp_path):
-    """The challenge without its test set or with a broken label file of one's own is told."""
+def test_a_challenge_without_its_test_set_or_with_a_broken_label_file_is_reported(tmp_path):
+    """The challenge without its test set or with a broken label file of one's own is reported."""
     root = copy(tree("pipal-ntire2022"), tmp_path / "challenge")
     text(root / "ntire2022_test_labels.txt", "A0000_10_00.bmp,1500.0\nA0000_10_01.bmp,high\n")
     found = errors(checked("pipal-ntire2022", root))
@@ -405,7 +405,7 @@ def test_kadids_swapped_references_and_tids_shifted_labels_are_found(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_missing_picture_of_a_challenge_is_named_though_it_has_no_label(tmp_path):
+def test_a_missing_image_of_a_challenge_is_named_though_it_has_no_label(tmp_path):
     root = copy(tree("pipal"), tmp_path / "pipal")
     (root / "Val_Dist/A0005_10_02.bmp").unlink()
     (root / "Val_Ref/A0240.bmp").unlink()
@@ -444,7 +444,7 @@ def test_one_report_lists_everything_that_is_wrong(tmp_path):
 # The full check
 
 
-def test_the_full_check_finds_damage_inside_a_picture_that_its_header_hides(tmp_path):
+def test_the_full_check_finds_damage_inside_a_image_that_its_header_hides(tmp_path):
     root = copy(tree("kadid10k"), tmp_path / "kadid")
     path = a_picture("kadid10k", root)
     data = bytearray(path.read_bytes())
@@ -455,7 +455,7 @@ def test_the_full_check_finds_damage_inside_a_picture_that_its_header_hides(tmp_
     assert re.search(rf"1 images cannot be used: .*{path.name} \(a damaged image", errors(checked("kadid10k", root, full=True)))
 
 
-def test_the_full_check_finds_pictures_under_the_wrong_reference(tmp_path):
+def test_the_full_check_finds_images_under_the_wrong_reference(tmp_path):
     root = copy(tree("kadid10k"), tmp_path / "kadid")
     path = root / "kadid10k/images/I01_01_03.png"
     path.unlink()
@@ -464,7 +464,7 @@ def test_the_full_check_finds_pictures_under_the_wrong_reference(tmp_path):
     assert "1 of 75 images look like another reference than their own: I01_01_03.png (looks like I02.png)" in found
 
 
-def test_copies_of_references_and_equal_pictures_are_warnings_that_name_them(tmp_path):
+def test_copies_of_references_and_equal_images_are_warnings_that_name_them(tmp_path):
     root = copy(tree("kadid10k"), tmp_path / "kadid")
     images = root / "kadid10k/images"
     replace(images / "I01_01_01.png", (images / "I01.png").read_bytes())
@@ -555,7 +555,7 @@ def test_a_file_cut_anywhere_is_noticed_from_its_header_and_end(tmp_path, kind):
             file_headers.look(str(path))
 
 
-def test_a_picture_with_bytes_after_its_end_is_whole(tmp_path):
+def test_a_image_with_bytes_after_its_end_is_whole(tmp_path):
     path = tmp_path / "x.png"
     write(path, still("tail"))
     path.write_bytes(path.read_bytes() + bytes(500))

@@ -303,7 +303,7 @@ def test_an_encrypted_archive_says_what_to_do(tmp_path):
         unpack(path, tmp_path / "inside")
 
 
-def test_a_full_disk_is_told_before_it_is_full(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_it_is_full(tmp_path, monkeypatch):
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: type("Usage", (), {"free": archives._SPARE + 5})())
     with pytest.raises(RunError, match="not enough free space"):
         unpack(make_zip(tmp_path / "a.zip", ("x", b"more than five")), tmp_path / "inside")

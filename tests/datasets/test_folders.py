@@ -144,7 +144,7 @@ def test_a_pattern_that_cannot_work_says_why(tmp_path: Path, pattern: str, said:
     assert said in refused(tmp_path, pattern)
 
 
-def test_folders_without_images_are_all_told(tmp_path: Path):
+def test_folders_without_images_are_all_reported(tmp_path: Path):
     fill(tmp_path / "r")
     (tmp_path / "r/x.txt").write_text("x")
     text = refused(tmp_path)
@@ -152,7 +152,7 @@ def test_folders_without_images_are_all_told(tmp_path: Path):
     assert "d: no such file or folder (distorted)" in text
 
 
-def test_mixed_sizes_and_broken_images_are_all_told_before_anything_is_scored(tmp_path: Path):
+def test_mixed_sizes_and_broken_images_are_all_reported_before_anything_is_scored(tmp_path: Path):
     fill(tmp_path / "r", "a.png", "b.png", "c.png")
     fill(tmp_path / "d", "a.png")
     fill(tmp_path / "d", "b.png", size=(20, 12))

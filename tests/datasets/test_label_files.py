@@ -1,4 +1,4 @@
-"""Label files: what authors write, what people break, and what nobody intended."""
+"""Label files: the authors' formats, damaged ones, and ambiguous ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The card live-excerpt: files from pinned addresses, labels of a larger dataset, a notice that is kept."""
+"""The card live-excerpt: files from pinned addresses, labels of a larger dataset, the owners' notice."""
 
 from __future__ import annotations
 

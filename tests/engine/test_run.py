@@ -241,7 +241,7 @@ def test_a_bad_request_gets_one_clear_message_and_status_2(world: World, kind: s
     assert not list(tmp_path.rglob("record.json"))
 
 
-def test_a_runs_folder_that_is_a_file_or_of_another_version_is_told_with_status_2(world: World):
+def test_a_runs_folder_that_is_a_file_or_of_another_version_has_status_2(world: World):
     (world.folder / "a file").write_text("")
     done = world.call("run", "psnr", "--dataset", str(world.table), runs="a file", status=2)
     assert "a file/table/psnr" in done.stderr
@@ -254,7 +254,7 @@ def test_a_runs_folder_that_is_a_file_or_of_another_version_is_told_with_status_
     assert '"format": 99' in record.read_text()
 
 
-def test_a_truncated_picture_stops_its_run_alone_and_keeps_what_was_scored(world: World):
+def test_a_truncated_image_stops_its_run_alone_and_keeps_what_was_scored(world: World):
     table = write_table(world.folder / "broken")
     victim = world.folder / "broken" / "r5_fade_3.png"
     victim.write_bytes(victim.read_bytes()[:100])

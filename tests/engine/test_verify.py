@@ -74,7 +74,7 @@ def test_a_sample_scores_whole_chunks_and_fewer_images(world: World):
     assert world.verify(sample=1).ok
 
 
-def test_a_changed_picture_is_named(world: World):
+def test_a_changed_image_is_named(world: World):
     path = world.data / "r3_fade_2.png"
     pixels = np.array(Image.open(path))
     pixels[5, 5, 0] ^= 1
@@ -140,7 +140,7 @@ def test_lost_weights_leave_only_the_scores_unchecked(tmp_path: Path):
     assert "pictures" in world.kinds(train=False)
 
 
-def test_a_changed_picture_that_was_trained_on_is_named(tmp_path: Path):
+def test_a_changed_image_that_was_trained_on_is_named(tmp_path: Path):
     world = World(tmp_path, "small")
     path = world.data / "r0_fade_2.png"
     pixels = np.array(Image.open(path))

@@ -366,7 +366,7 @@ def test_each_member_is_scored_under_its_own_cropping_as_if_alone(tmp_path: Path
     assert len(set(together.values())) == len(pairs)
 
 
-def test_identical_pictures_have_the_members_ceiling(tmp_path: Path):
+def test_identical_images_have_the_members_ceiling(tmp_path: Path):
     from harness.engine.scorer import score_pair
 
     model = ensemble_of({**PSNR, "weight": 1.0})

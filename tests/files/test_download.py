@@ -1,4 +1,4 @@
-"""Downloads against a server that behaves as real ones do: every case ends with the file or one true line, and goes on."""
+"""Downloads from a realistic test server: every case ends with the file or with one clear message, and can be resumed."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_server_that_fails_is_asked_again(web: Server, tmp_path: Path) -> None
     assert not (tmp_path / "w.bin").exists()
 
 
-def test_retry_after_is_waited_for_and_told(
+def test_retry_after_is_waited_for_and_reported(
     web: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     waits: list[float] = []
@@ -169,7 +169,7 @@ def test_retry_after_is_waited_for_and_told(
     ]
 
 
-def test_a_429_that_asks_for_an_hour_is_told_and_other_files_of_the_host_are_tried(web: Server, tmp_path: Path) -> None:
+def test_a_429_that_asks_for_an_hour_is_shown_and_other_files_of_the_host_are_tried(web: Server, tmp_path: Path) -> None:
     web.files["a.example/x.bin"] = CONTENT
     web.plays[PLACE] = [Play(429, headers={"Retry-After": "3600"})]
     unreachable: set[str] = set()
@@ -181,7 +181,7 @@ def test_a_429_that_asks_for_an_hour_is_told_and_other_files_of_the_host_are_tri
 
 
 @pytest.mark.parametrize(("status", "word"), [(404, "not found"), (403, "forbidden"), (401, "account"), (410, "removed")])
-def test_a_refusal_that_will_not_pass_is_told_at_once(web: Server, tmp_path: Path, status: int, word: str) -> None:
+def test_a_refusal_that_will_not_pass_is_reported_at_once(web: Server, tmp_path: Path, status: int, word: str) -> None:
     web.usual[PLACE] = Play(status)
     with pytest.raises(DownloadFailed, match=rf"^HTTP status {status} \(.*{word}"):
         fetch(tmp_path)
@@ -319,7 +319,7 @@ def test_more_or_fewer_bytes_than_announced_are_no_file(web: Server, tmp_path: P
     assert fetch(tmp_path, size=len(CONTENT)).sha256 == SHA
 
 
-def test_a_login_page_is_no_file_and_its_title_is_told(web: Server, tmp_path: Path) -> None:
+def test_a_login_page_is_no_file_and_its_title_is_reported(web: Server, tmp_path: Path) -> None:
     login = b"\n<!DOCTYPE html><html><head><title>Sign in &amp; go on</title></head></html>"
     for name in ("w.bin", "labels.xlsx", "labels.csv", "a.zip"):
         web.files[PLACE] = login
@@ -364,7 +364,7 @@ def archive(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", [".zip", ".xlsx", ".tar", ".tgz", ".gz"])
-def test_a_cut_archive_is_told_from_a_whole_one(web: Server, tmp_path: Path, kind: str) -> None:
+def test_a_cut_archive_is_distinguished_from_a_whole_one(web: Server, tmp_path: Path, kind: str) -> None:
     whole = archive(kind)
     web.files[PLACE] = whole
     assert fetch(tmp_path, name=f"a{kind}").path.read_bytes() == whole
@@ -452,7 +452,7 @@ def test_a_complete_part_of_unknown_length_is_recognised_by_the_416(web: Server,
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"source": 3}', "\udcff", '{"source": "x", "etag": []}'])
-def test_a_damaged_note_beside_a_part_starts_again(web: Server, tmp_path: Path, text: str) -> None:
+def test_a_damaged_note_next_to_a_part_starts_again(web: Server, tmp_path: Path, text: str) -> None:
     (tmp_path / "w.bin.part").write_bytes(b"half")
     (tmp_path / "w.bin.part.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     assert fetch(tmp_path).sha256 == SHA
@@ -486,7 +486,7 @@ def test_threads_that_want_one_file_fetch_it_once(web: Server, tmp_path: Path) -
     assert len(web.asked) == 1
 
 
-def test_a_full_disk_is_told_and_what_came_is_kept(web: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_what_came_is_kept(web: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, room = os.write, [300_000]
 
     def write(descriptor: int, block: Any) -> int:
@@ -514,13 +514,13 @@ def test_a_limit_of_the_system_on_a_files_size_is_one_line(web: Server, tmp_path
     assert web.ranges(PLACE) == [None, "bytes=200000-"]
 
 
-def test_a_disk_that_will_be_full_is_told_before_it_is(web: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_will_be_full_is_reported_before_it_is(web: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(Unwritable, match=f"{len(CONTENT):,} more bytes are needed and 1,000 are free"):
         fetch(tmp_path)
 
 
-def test_a_folder_that_cannot_be_made_is_told(web: Server, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(web: Server, tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     with pytest.raises(Unwritable, match="cannot be written"):
         fetch(tmp_path / "plain" / "in")

@@ -1,4 +1,4 @@
-"""Every format that is opened: its depth is known, and what is deeper or unknown is refused by all commands alike."""
+"""Every accepted format: its bit depth is known, and all commands refuse deeper or unknown files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ DEEP: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", DEEP)
-def test_a_picture_of_more_than_8_bits_is_refused_by_its_header(tmp_path: Path, kind: str):
+def test_a_image_of_more_than_8_bits_is_refused_by_its_header(tmp_path: Path, kind: str):
     make, words = DEEP[kind]
     path = tmp_path / "x.dat"
     path.write_bytes(make())
@@ -76,7 +76,7 @@ SHALLOW: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", SHALLOW)
-def test_a_lossless_picture_of_8_bits_keeps_its_numbers(tmp_path: Path, kind: str):
+def test_a_lossless_image_of_8_bits_keeps_its_numbers(tmp_path: Path, kind: str):
     path = tmp_path / "x.dat"
     path.write_bytes(SHALLOW[kind]())
     assert np.array_equal(decode.read(path), np.asarray(deep.eight()))
@@ -85,13 +85,13 @@ def test_a_lossless_picture_of_8_bits_keeps_its_numbers(tmp_path: Path, kind: st
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "AVIF", "GIF", "WEBP"])
-def test_a_lossy_picture_of_8_bits_is_read(tmp_path: Path, kind: str):
+def test_a_lossy_image_of_8_bits_is_read(tmp_path: Path, kind: str):
     path = tmp_path / "x.dat"
     path.write_bytes(deep.encoded(deep.eight(), kind))
     assert decode.read(path).shape == (deep.SIDE, deep.SIDE, 3)
 
 
-def test_grey_with_an_alpha_channel_in_a_tga_is_not_a_deep_picture():
+def test_grey_with_an_alpha_channel_in_a_tga_is_not_a_deep_image():
     assert (decode.decode(deep.tga_grey_16(8), "x.tga")[..., 0] == deep.sixteen()[..., 0] & 0xFF).all()
 
 
@@ -126,8 +126,8 @@ def test_a_damaged_header_is_read_or_refused_in_one_line(kind: str, data: st.Dat
     try:
         pixels = decode.decode(bytes(content[:cut]), "x")
     except UsageError as error:
-        pixels, told = None, str(error)
-    assert len(told.splitlines()) == 1 if pixels is None else pixels.dtype == np.uint8
+        pixels, reported = None, str(error)
+    assert len(reported.splitlines()) == 1 if pixels is None else pixels.dtype == np.uint8
 
 
 def box(kind: bytes, content: bytes) -> bytes:
@@ -168,7 +168,7 @@ def test_a_tiff_that_begins_with_a_preview_is_refused():
         decode.decode(preview, "x.nef")
 
 
-def test_of_a_compound_jpeg_the_primary_picture_is_read_and_that_is_said(tmp_path: Path):
+def test_of_a_compound_jpeg_the_primary_image_is_read_and_that_is_said(tmp_path: Path):
     path = tmp_path / "phone.jpg"
     path.write_bytes(deep.mpo(3))
     alone = deep.encoded(deep.eight(), "JPEG")
@@ -181,7 +181,7 @@ def test_of_a_compound_jpeg_the_primary_picture_is_read_and_that_is_said(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_large_picture_within_the_limit_brings_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder):
+def test_a_large_image_within_the_limit_brings_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder):
     path = tmp_path / "x.png"
     Image.fromarray(np.zeros((9500, 9500), np.uint8)).save(path, compress_level=1)
     assert decode.look(path)[:2] == (9500, 9500)
@@ -190,7 +190,7 @@ def test_a_large_picture_within_the_limit_brings_no_warning(tmp_path: Path, recw
     assert not recwarn.list
 
 
-def test_a_picture_above_the_limit_is_refused_by_the_quick_check_too(tmp_path: Path):
+def test_a_image_above_the_limit_is_refused_by_the_quick_check_too(tmp_path: Path):
     path = tmp_path / "x.png"
     header = bytearray(deep.encoded(deep.eight(), "PNG"))
     header[16:24] = struct.pack(">II", 12_000, 12_000)
@@ -213,7 +213,7 @@ split = "full"
 
 
 @pytest.mark.parametrize("kind", ["jpeg 2000", "avif 10", "ppm 10", "sgi", "tga"])
-def test_run_score_and_check_refuse_a_deep_picture_alike(tmp_path: Path, kind: str):
+def test_run_score_and_check_refuse_a_deep_image_alike(tmp_path: Path, kind: str):
     deep.eight().save(tmp_path / "ref.png")
     (tmp_path / "deep.dat").write_bytes(DEEP[kind][0]())
     (tmp_path / "p.csv").write_text("distorted,reference,score\nref.png,ref.png,1\ndeep.dat,ref.png,2\n")

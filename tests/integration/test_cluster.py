@@ -317,7 +317,7 @@ def test_a_tuning_over_two_nodes_writes_the_card_of_one_machine(world: World, ad
     assert both.best.epochs == 2
 
 
-def test_a_cluster_that_refuses_the_token_is_told_in_one_line_that_says_why(world: World, address: str):
+def test_a_cluster_that_refuses_the_token_is_reported_in_one_line_that_says_why(world: World, address: str):
     folder = write_scores(world.folder / "refused")
     wrong = command(*scores_line(folder, "runs"), "--ray", address, RAY_AUTH_TOKEN=secrets.token_hex(16))
     assert wrong.returncode == 2

@@ -1,4 +1,4 @@
-"""docs/guides/codecs.md: its script and its three commands, run as they stand, in processes of their own."""
+"""docs/guides/codecs.md: its script and its three commands, run unchanged, in separate processes."""
 
 from __future__ import annotations
 

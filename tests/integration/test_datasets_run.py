@@ -139,7 +139,7 @@ def test_a_test_part_without_labels_says_so_before_and_after(folder, logged: lis
     assert "labels withheld" in table
 
 
-def test_pipals_srcc_within_references_stands_beside_the_pooled_one(folder):
+def test_pipals_srcc_within_references_is_next_to_the_pooled_one(folder):
     request = Request("psnr", "pipal", str(root_of("pipal", "full")), "full", runs=str(folder), mlflow_uri="off")
     (outcome,), _ = run_all([request])
     figures = outcome.record.to_json()["metrics"]["test"]

@@ -1,4 +1,4 @@
-"""A record is what it was made from: changed images, labels or code never give an old number, through the command line."""
+"""Identity of runs through the command line: changed images, labels or code never give an old result."""
 
 from __future__ import annotations
 

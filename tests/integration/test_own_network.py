@@ -1,4 +1,4 @@
-"""An entrant's own network and loss: selected by validation or refused, killed, resumed to the same bits."""
+"""A user's own network and loss: selection by validation, kills, and resuming to the same bits."""
 
 from __future__ import annotations
 

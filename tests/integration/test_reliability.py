@@ -1,4 +1,4 @@
-"""Promises of docs/reliability.md that need no soak: no secrets in records, versions that changed, bits that repeat."""
+"""Claims of docs/reliability.md that need no soak: no secrets in records, changed versions, repeated bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command with records, run folders, cards and zips of strangers.
+"""Security: every command with untrusted records, run folders, cards and zips.
 
 Nothing runs that the caller did not name, nothing outside is written or read, and no command calls what it met a defect.
 """
@@ -42,7 +42,7 @@ def read(card, root, **layout):
 
 
 class World:
-    """A caller's folder with a genuine run, a stranger's folder next to it, and somebody's files that nothing may touch."""
+    """A caller's folder with a genuine run, another person's folder next to it, and somebody's files that nothing may touch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.stranger, self.victim = folder / "caller", folder / "stranger", folder / "victim"

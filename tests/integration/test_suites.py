@@ -1,4 +1,4 @@
-"""Suites through the command line: four miniatures, absent datasets, tables of one's own, real scores of nine metrics."""
+"""Suites through the command line: four miniatures, absent datasets, user's tables, real scores of nine metrics."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_leaderboards_suite_compiles(classic: tuple[Path, Said]) -> None:
         assert "Overfull \\hbox" not in (work / f"{name}.log").read_text(errors="replace")
 
 
-def test_published_numbers_stand_beside_ours_after_the_run(classic: tuple[Path, Said]) -> None:
+def test_published_numbers_are_next_to_ours_after_the_run(classic: tuple[Path, Said]) -> None:
     work, said = classic
     published = said.out[said.out.index("published figures next to ours") :]
     (record,) = (work / "runs" / "live" / "psnr").glob("*/record.json")

@@ -1,4 +1,4 @@
-"""The AHIQ network: equal to the literal one, whatever is reused, and strict about weights and settings."""
+"""The AHIQ network: equal to a literal implementation, with and without reuse, and strict about weights and settings."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def test_scores_agree_with_and_without_onednns_products(tiny: AHIQ, monkeypatch:
     assert (tiny.score(*crops(48, 2)) - expected).abs().max() < 1e-5
 
 
-def test_the_trial_tells_fp32_from_bf16():
+def test_the_trial_distinguishes_fp32_from_bf16():
     a, b = torch.randn(2, 256, 512, generator=torch.Generator().manual_seed(1))
     truth = a.double() @ b.double().T
     assert onednn.accurate(a @ b.T, truth)
@@ -408,7 +408,7 @@ def test_a_released_checkpoint_has_the_released_keys():
     assert {part: sorted(entries) for part, entries in state.items()} == expected
 
 
-def test_an_optimizers_state_beside_the_heads_is_passed_over(small: AHIQ):
+def test_an_optimizers_state_next_to_the_heads_is_passed_over(small: AHIQ):
     extra = {"optimizer_state_dict.state.0.exp_avg": torch.zeros(3), "scheduler_state_dict.x": torch.zeros(1)}
     AHIQ(**SMALL["patch 8"]).load_part("heads", released(small) | extra)
 

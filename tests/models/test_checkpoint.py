@@ -1,4 +1,4 @@
-"""Weight files: what is read, what is refused, and that nothing in them ever runs."""
+"""Weight files: accepted and refused ones, and that no code in them is executed."""
 
 from __future__ import annotations
 
@@ -358,12 +358,12 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def try_reading(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     state: Mapping[str, torch.Tensor] = {}
-    told = ""
+    reported = ""
     try:
         state = read_state(path)
     except UsageError as error:
-        told = str(error)
-    assert bool(state) != (str(path) in told)
+        reported = str(error)
+    assert bool(state) != (str(path) in reported)
     assert sum(t.numel() * t.element_size() for t in state.values()) <= 10 * len(data)
     assert all(torch.isfinite(t).all() for t in state.values())
 

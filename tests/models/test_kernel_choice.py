@@ -1,4 +1,4 @@
-"""Which way a product is computed is tried once, kept, told by a run's conditions, and the same when it is taken up again."""
+"""The kernel of a product: chosen by one trial, kept, recorded in a run's conditions, the same when resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs as models: what a card may say, what a program sees, what goes wrong with it, and real ones."""
+"""Programs as models: the card's table, the program's input and environment, failures, and real programs."""
 
 from __future__ import annotations
 
@@ -437,7 +437,7 @@ def test_ffmpeg_reads_our_y4m_back_as_the_image(tmp_path, matrix, levels, subsam
     assert np.abs(back - image).mean() < (1 if subsampling == "444" else 3)
 
 
-def test_pictures_for_programs_are_lossless_and_headers_are_plain():
+def test_images_for_programs_are_lossless_and_headers_are_plain():
     image = picture(2, 21, 33)
     assert np.array_equal(cv2.imdecode(np.frombuffer(encode.png(image), np.uint8), 1)[..., ::-1], image)
     assert np.array_equal(cv2.imdecode(np.frombuffer(encode.ppm(image), np.uint8), 1)[..., ::-1], image)

@@ -1,4 +1,4 @@
-"""Weights from their sources, and `harness weights` from an empty folder, against a server that stands for the real hosts."""
+"""Weights from their sources, and `harness weights` from an empty folder, with a test server in place of the real hosts."""
 
 from __future__ import annotations
 

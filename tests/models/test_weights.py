@@ -1,4 +1,4 @@
-"""Which weight files a request needs, where they are found, and how they get into a model."""
+"""Weight files of a request: which are needed, where they are found, and loading them into a model."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_the_hubs_own_offline_variable_counts(monkeypatch: pytest.MonkeyPatch, v
         find(card())
 
 
-def test_without_a_network_every_source_is_told_beside_the_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_every_source_is_reported_next_to_the_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "download", away)
     with pytest.raises(UsageError) as caught:
         find(card(), "released")
@@ -369,7 +369,7 @@ def test_a_file_is_hashed_once_until_it_changes(folder: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"vit.safetensors": 3}', "\xff"])
-def test_a_broken_ledger_is_told_and_not_overwritten(folder: Path, text: str) -> None:
+def test_a_broken_ledger_is_reported_and_not_overwritten(folder: Path, text: str) -> None:
     stock(folder)
     (folder / "sha256.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UsageError, match=r"sha256\.json"):

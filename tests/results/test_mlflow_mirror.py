@@ -140,7 +140,7 @@ def test_a_run_is_mirrored_with_parameters_figures_intervals_dataset_and_files(m
     assert mirror.said == []
 
 
-def test_artifacts_lie_beside_the_runs_wherever_one_stands(
+def test_artifacts_are_next_to_the_runs_wherever_one_stands(
     mirror: Mirror, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -149,7 +149,7 @@ def test_artifacts_lie_beside_the_runs_wherever_one_stands(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_artifacts_lie_beside_the_runs_for_a_database_of_ones_own_too(mirror: Mirror, folder: Path) -> None:
+def test_artifacts_are_next_to_the_runs_for_a_database_of_ones_own_too(mirror: Mirror, folder: Path) -> None:
     (folder / "record.json").write_text("{}")
     with Tracker(f"sqlite:///{mirror.runs / 'mlflow.db'}", folder / "elsewhere", folder) as tracker:
         tracker.begin("tiny on owned", {}, DATASET | {"name": "owned"})

@@ -110,7 +110,7 @@ def test_a_difference_is_ours_minus_theirs_and_equal_digits_are_none(tmp_path: P
         ({"settings": {"model.x": "1"}}, "other settings than its card: model.x=1"),
     ],
 )
-def test_why_they_may_differ_is_told_from_what_is_known(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+def test_why_they_may_differ_is_distinguished_from_what_is_known(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
     (one,) = compare_published(with_entry(tmp_path / "with", **({"srcc": 0.1} | changes)))
     assert reason in "; ".join(one.reasons)
     (plain,) = compare_published(with_entry(tmp_path / "without", srcc=0.1))
@@ -154,7 +154,7 @@ def test_medians_over_splits_are_said_to_be_that(tmp_path: Path) -> None:
     assert "ours is a median over splits, theirs is over all images" in compare_published(read)[0].reasons
 
 
-def test_beside_a_number_over_all_images_stands_ours_over_all_images(tmp_path: Path) -> None:
+def test_a_published_figure_over_all_images_is_compared_with_ours_over_all_images(tmp_path: Path) -> None:
     place, record = repeated(tmp_path, "psnr")
     entry = {"dataset": "toy", "source": "s", "status": "read", "srcc": 0.1}
     record["cards"]["model"]["published"] = [entry | {"protocol": "full"}, entry | {"protocol": "held-out"}]

@@ -1,4 +1,4 @@
-"""Disks and permissions that fail under a run: a clear error, what was there before intact, and a rerun that finishes.
+"""Soak test of failing disks and permissions: a clear error, earlier files intact, and a rerun that finishes.
 
     python tools/soak/faults.py [--trials 100] [--only NAME]...
 

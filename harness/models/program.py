@@ -340,7 +340,7 @@ def _finish(process: subprocess.Popen[bytes], timeout: float, name: str) -> Fini
             reader.join(1.0)
     done = Finished(process.returncode, bytes(streams[0]), bytes(streams[1]))
     if any(len(stream) > _LONGEST for stream in streams):
-        raise RunError(f"{name} printed more than {_LONGEST >> 20} MiB and was ended{done.last_lines()}")
+        raise RunError(f"{name} printed more than {_LONGEST >> 20} MiB and was killed{done.last_lines()}")
     if late:
         raise RunError(f"{name} had not ended after {timeout:g} s and was killed{done.last_lines()}")
     return done

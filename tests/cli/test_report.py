@@ -56,7 +56,7 @@ def test_open_without_a_browser_says_so(run_folder: Path, tmp_path: Path):
 @pytest.mark.slow
 def test_what_is_no_run_or_has_no_report_is_refused(run_folder: Path, tmp_path: Path):
     (run_folder / "report.html").unlink()
-    for folder, problem in ((run_folder, "no report.html is there"), (tmp_path, "not the folder of a finished run")):
+    for folder, problem in ((run_folder, "no report.html in it"), (tmp_path, "not the folder of a finished run")):
         done = _report(folder, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.startswith(f"harness: {folder}: {problem}")

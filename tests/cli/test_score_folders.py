@@ -260,7 +260,7 @@ def test_every_problem_of_a_table_of_codecs_is_reported_at_once(tmp_path: Path, 
     assert "psnr is not a finite number in 1 rows" in text
     assert "a rate (rate) that is not above 0 in 1 rows: line 32" in text
     assert "b has 1 images that the anchor lacks: im7" in text
-    assert "no codec 'c' (there are a, b)" in said("codecs", "s.csv", "--anchor", "c", "--rate", "rate", status=2)
+    assert "no codec 'c' (it has a, b)" in said("codecs", "s.csv", "--anchor", "c", "--rate", "rate", status=2)
     table(tmp_path / "t.csv", ("a", 1.0), ("b", 0.8), extra="im1,b,2,3,50,0.1\n")
     assert "several rows for one codec, image and quality: b im1 2" in said(
         "codecs", "t.csv", "--anchor", "a", "--rate", "rate", status=2

@@ -444,7 +444,7 @@ def test_one_report_lists_everything_that_is_wrong(tmp_path):
 # The full check
 
 
-def test_the_full_check_finds_damage_inside_a_image_that_its_header_hides(tmp_path):
+def test_the_full_check_finds_damage_inside_an_image_that_its_header_hides(tmp_path):
     root = copy(tree("kadid10k"), tmp_path / "kadid")
     path = a_picture("kadid10k", root)
     data = bytearray(path.read_bytes())
@@ -555,7 +555,7 @@ def test_a_file_cut_anywhere_is_noticed_from_its_header_and_end(tmp_path, kind):
             file_headers.look(str(path))
 
 
-def test_a_image_with_bytes_after_its_end_is_whole(tmp_path):
+def test_an_image_with_bytes_after_its_end_is_whole(tmp_path):
     path = tmp_path / "x.png"
     write(path, still("tail"))
     path.write_bytes(path.read_bytes() + bytes(500))

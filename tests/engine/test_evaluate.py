@@ -139,7 +139,7 @@ def test_a_module_is_scored_in_evaluation_mode_and_given_back_as_it_was(table: P
 def test_verify_says_that_an_object_cannot_be_built_from_a_record(table: Path):
     found = harness.verify(harness.evaluate(Named(1.0), table).path)
     assert not found.ok
-    assert "object of a Python session" in found.findings[0].text
+    assert "was a Python object" in found.findings[0].text
 
 
 @pytest.mark.parametrize(

@@ -440,4 +440,4 @@ def test_what_several_models_meet_is_said_once(tmp_path: Path):
     outcomes, faults = run_all(requests, ["csiq"])
     assert [outcome.record.model for outcome in outcomes] == ["psnr", "ssim"]
     assert len(faults) == 1
-    assert str(faults[0]).startswith("psnr, ssim: csiq is not here")
+    assert str(faults[0]).startswith("psnr, ssim: csiq was not found")

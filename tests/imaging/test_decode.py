@@ -109,7 +109,7 @@ def refused() -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("kind", refused())
-def test_a_image_whose_conversion_would_be_a_choice_is_refused_by_name(tmp_path: Path, kind: str):
+def test_an_image_whose_conversion_would_be_a_choice_is_refused_by_name(tmp_path: Path, kind: str):
     data, words = refused()[kind]
     path = tmp_path / "x.png"
     path.write_bytes(data)

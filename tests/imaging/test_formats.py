@@ -49,7 +49,7 @@ DEEP: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", DEEP)
-def test_a_image_of_more_than_8_bits_is_refused_by_its_header(tmp_path: Path, kind: str):
+def test_an_image_of_more_than_8_bits_is_refused_by_its_header(tmp_path: Path, kind: str):
     make, words = DEEP[kind]
     path = tmp_path / "x.dat"
     path.write_bytes(make())
@@ -190,7 +190,7 @@ def test_a_large_image_within_the_limit_brings_no_warning(tmp_path: Path, recwar
     assert not recwarn.list
 
 
-def test_a_image_above_the_limit_is_refused_by_the_quick_check_too(tmp_path: Path):
+def test_an_image_above_the_limit_is_refused_by_the_quick_check_too(tmp_path: Path):
     path = tmp_path / "x.png"
     header = bytearray(deep.encoded(deep.eight(), "PNG"))
     header[16:24] = struct.pack(">II", 12_000, 12_000)

@@ -250,8 +250,8 @@ def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
     ("length", "text", "word"),
     [
         (1 << 40, b"{}", "header needs 1099511627776 bytes"),
-        (2, b"{]", "no JSON"),
-        (200_000, b"[" * 200_000, "no JSON"),
+        (2, b"{]", "not JSON"),
+        (200_000, b"[" * 200_000, "not JSON"),
         (9, b'{"a": 42}', "does not describe tensors"),
         (22, b'{"__metadata__": [1] }', "does not describe tensors"),
         (None, b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}', "tensors need 16 bytes, it has 0"),

@@ -142,9 +142,9 @@ def test_no_shell_reads_the_command(tmp_path):
         (
             "print('soon', flush=True); time.sleep(60)",
             {"timeout": 1},
-            "had not ended after 1 s and was ended; its last lines: soon",
+            "had not ended after 1 s and was killed; its last lines: soon",
         ),
-        ("while True: print('x' * 9999)", {}, "printed more than 8 MiB and was ended"),
+        ("while True: print('x' * 9999)", {}, "printed more than 8 MiB and was killed"),
         ("print(value)", {"score": {"line": 3}}, "it has 1 lines, not a line 3"),
         ("print(value)", {"score": {"regex": "score=([0-9.]+)"}}, "nothing matches 'score="),
         ("print(value)", {"score": {"json": "a.b"}}, "its JSON has no a.b"),

@@ -703,7 +703,7 @@ def test_the_hub_is_asked_first_then_github_then_others(folder: Path, monkeypatc
     [
         ("gdrive:1X", "Use --weights released, which downloads it"),
         ("https://drive.google.com/file/d/1X/view", "Use --weights released, which downloads it"),
-        ("hf://o/vit/model.safetensors", "Type no --weights: it is always used"),
+        ("hf://o/vit/model.safetensors", "Use no --weights: it is always used"),
         ("https://b.example/x.pth", r"curl -L -o FILE https://b.example/x.pth\), then use --weights FILE; .*--weights released"),
         ("hf://o/r/x.pth", r"curl -L -o FILE https://huggingface.co/o/r/resolve/main/x.pth\)"),
         ("http://b.example/it's", "is an address, not a file"),

@@ -151,7 +151,7 @@ def test_maps_lie_where_their_patches_are_and_overlaps_are_averaged() -> None:
     np.testing.assert_allclose(maps.weight[0], np.repeat([0.0, 0.5, 1.0], 8))
 
 
-def test_a_image_smaller_than_the_crop_has_no_maps() -> None:
+def test_an_image_smaller_than_the_crop_has_no_maps() -> None:
     small = np.zeros((8, 24, 3), np.uint8)
     assert maps_of(Brightness(), small, small) is None
 

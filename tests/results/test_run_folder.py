@@ -29,7 +29,7 @@ def scored(name: str, score: float = 0.1) -> Scored:
 
 @pytest.mark.slow
 @given(st.lists(NAMES, min_size=1, max_size=6, unique=True), st.floats(allow_nan=False, allow_infinity=False))
-def test_whatever_a_image_is_called_its_score_is_read_back_and_resumed(
+def test_whatever_an_image_is_called_its_score_is_read_back_and_resumed(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], score: float
 ):
     file = ScoreFile(tmp_path_factory.mktemp("run"))

@@ -1,4 +1,4 @@
-"""Shared by all tests: no hub, no telemetry, and a folder of outside data that may be absent."""
+"""Settings and fixtures for all tests: no hub, no telemetry, and a folder of shared data that may be absent."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-# A shell that starts the tests in the background makes them, and every process that they start, deaf to Ctrl-C.
+# A shell that starts the tests in the background makes them, and every process that they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# And nohup makes them deaf to a terminal that goes away.
+# And nohup makes them ignore a closed terminal.
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

@@ -1,4 +1,4 @@
-"""The layout: every import of `harness/` goes to a lower layer, nothing lies loose, names and lines are short enough."""
+"""The layout: every import of `harness/` goes to a lower layer, every module is in a package, modules and names are short."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_an_import_upwards_or_sideways_is_named(tmp_path: Path):
     assert len(wrong_imports("harness.models.bad", file)) == 2
 
 
-def test_nothing_lies_loose_beside_the_packages():
+def test_nothing_lies_loose_next_to_the_packages():
     loose = {path.name for path in HARNESS.iterdir() if path.name != "__pycache__"} - set(LAYERS)
     assert loose <= {"__init__.py", "__main__.py", "py.typed"}
     assert all((HARNESS / name / "__init__.py").is_file() for name in LAYERS)

@@ -1,7 +1,7 @@
-"""Hook of mkdocs: pages that lie outside of docs/, and links to files of the repository that are no pages.
+"""Hook of mkdocs: adds pages from outside docs/, and handles links to files of the repository that are not pages.
 
-A link to a file that exists in the repository and is no page of the site becomes its plain text; a link to nothing stays, so that
-mkdocs warns and the strict build fails.
+A link to a file of the repository that is not a page of the site becomes plain text; a broken link stays, so that mkdocs
+warns and the strict build fails.
 """
 
 from __future__ import annotations

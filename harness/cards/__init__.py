@@ -1,1 +1,1 @@
-"""Cards: what a model, a dataset or a challenge is, as data."""
+"""Cards: TOML files that describe models, datasets, challenges and suites, and the dataclasses that they are read into."""

@@ -1,4 +1,4 @@
-"""What a challenge is, as a card says it: which images, how scores are handed in, how they are judged, who stood where.
+"""Challenge cards: phases and their images, the submission format, the scoring, the ranking and the published board.
 
 Challenge cards lie next to the dataset cards; `harness.cards.loading` reads them, `harness.challenges` acts on them.
 This module runs on Python 3.7 too (`harness.runtime.python37`).
@@ -17,19 +17,19 @@ from harness.runtime.python37 import Literal
 
 @dataclass(frozen=True)
 class Phase:
-    """One set of images that scores are handed in for."""
+    """One set of images that submissions give scores for."""
 
     images: int
     dataset: str = ""
     protocol: str = ""
-    """The dataset and its protocol whose tested pairs are this phase's; needed to submit a model, not to score a zip."""
+    """The dataset and protocol whose test pairs are this phase's images; needed to submit a model, not to score a zip."""
     listed: str = ""
     """With `references` and `types`: every name, such as `{reference}_10_{type}.bmp`. Where neither `listed` nor `names` nor
     `names_file` says them, names are taken from the folder, and without it only their pattern and number are known."""
     references: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
-    """Every name, where no rule makes them."""
+    """All names, where no rule gives them."""
     names_file: str = ""
     """A file of names, one a line, relative to the card."""
     start: str = ""
@@ -44,21 +44,21 @@ class Phase:
 
     @property
     def lists_names(self) -> bool:
-        """Whether the card itself says every name."""
+        """Whether the card itself gives all names."""
         return bool(self.listed or self.names or self.names_file)
 
     @property
     def problems(self) -> list[str]:
-        """What a phase of the right types can still get wrong."""
+        """What is wrong with a phase whose fields have the right types."""
         ways = [key for key in ("listed", "names", "names_file") if getattr(self, key)]
-        found = [f"{' and '.join(ways)} both say the names; keep one"] if len(ways) > 1 else []
+        found = [f"{' and '.join(ways)} both give the names; keep one"] if len(ways) > 1 else []
         if self.images < 1:
             found.append(f"images = {self.images}: a phase needs images")
         elif self.listed and self.images != len(self.references) * len(self.types):
             found.append(f"images = {self.images}, but it lists {len(self.references)} references x {len(self.types)} types")
         elif self.names and self.images != len(self.names):
             found.append(f"images = {self.images}, but it names {len(self.names)}")
-        return found + [f"names: {name} is there twice" for name, count in Counter(self.names).items() if count > 1]
+        return found + [f"names: {name} is listed twice" for name, count in Counter(self.names).items() if count > 1]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Lines:
     extension: bool = True
     """Whether names are written with their extension."""
     sorted: bool = True
-    """Whether lines stand in the order of names."""
+    """Whether lines are in the order of names."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,15 @@ class ReadmeField:
 
     label: str
     fact: Literal["runtime", "operations", "cpu", "extra-data", "description", "full-reference", "fixed"]
-    """Where the value comes from. runtime: seconds per image, measured. operations: GFLOP per image, counted. cpu: 1 on a CPU,
-    0 on a GPU. extra-data: 1 if anything but the challenge's own data went into the model. description: one line of text.
+    """How the value is obtained. runtime: seconds per image, measured. operations: GFLOP per image, counted. cpu: 1 on a CPU,
+    0 on a GPU. extra-data: 1 if the model was trained with other data than the challenge's. description: one line of text.
     full-reference: always 1. fixed: `value`."""
     value: str = ""
 
 
 @dataclass(frozen=True)
 class Term:
-    """One figure of the main score, which is the sum of all terms' figures times their weights."""
+    """One figure of the main score. The main score is the weighted sum of the figures of all terms."""
 
     figure: Literal["srcc", "plcc", "krcc", "rmse", "pairs", "2afc"]
     """srcc, plcc, krcc (tau-b). rmse: in the labels' units. pairs: the share of pairs of images that the scores put in the order
@@ -100,38 +100,38 @@ class Term:
     weight: float = 1.0
     """rmse is lower-is-better: give it a negative weight."""
     fit: Literal["raw", "logistic4", "logistic5", "poly3"] = "raw"
-    """What is done to the scores before plcc and rmse."""
+    """The fit applied to the scores before plcc and rmse."""
     absolute: bool = False
-    """Whether the absolute value is taken."""
+    """Whether the figure's absolute value is used."""
     key: str = ""
-    """What the server's file of scores calls it; by default SRCC, PLCC, KRCC, RMSE, PAIRS, 2AFC."""
+    """Its name in the server's file of scores; by default SRCC, PLCC, KRCC, RMSE, PAIRS, 2AFC."""
     pairs: Literal["all", "different", "listed"] = "all"
-    """Which pairs. all: those whose labels differ. different: those that people could tell apart: normal cdf(|label difference| /
+    """Which pairs. all: those whose labels differ. different: those with a clear difference: normal cdf(|label difference| /
     sqrt(s1^2 / n1 + s2^2 / n2)) >= 0.95 with the labels' deviations and numbers of raters (ITU-T J.149). listed: those of the
     list that `pair_list` names."""
     pair_list: str = ""
     """The labels' folder holds `pairs-<pair_list>.csv`: first, second, and which is better (1 or 2), or for 2afc the share of
     people who chose the first."""
     ties: Literal["half", "wrong", "first"] = "half"
-    """What equal scores of a pair count: half a right answer, none, or as if the first had the higher score."""
+    """How a pair with equal scores counts: as half a right answer, as none, or as if the first had the higher score."""
 
     @property
     def name(self) -> str:
-        """The server's key."""
+        """The figure's key in the server's file of scores."""
         return self.key or self.figure.upper()
 
     @property
     def problems(self) -> list[str]:
-        """What a term of the right types can still get wrong."""
+        """What is wrong with a term whose fields have the right types."""
         found = []
         if self.fit != "raw" and self.figure not in ("plcc", "rmse"):
-            found.append(f"fit = {self.fit!r} means nothing for {self.figure}: only plcc and rmse depend on a fit")
+            found.append(f"fit = {self.fit!r} has no effect on {self.figure}: only plcc and rmse depend on a fit")
         if self.weight == 0:
             found.append("weight = 0 leaves the term without effect")
         if self.figure not in ("pairs", "2afc") and (self.pairs != "all" or self.pair_list or self.ties != "half"):
-            found.append(f"pairs, pair_list and ties mean nothing for {self.figure}")
+            found.append(f"pairs, pair_list and ties have no effect on {self.figure}")
         if self.figure == "2afc" and not self.pair_list:
-            found.append("2afc needs pair_list = '...', the list of pairs that people chose from")
+            found.append("2afc needs pair_list = '...', the list of the compared pairs")
         if self.figure == "pairs" and (self.pairs == "listed") != bool(self.pair_list):
             found.append("pairs = 'listed' and pair_list = '...' go together")
         if self.pair_list and not re.fullmatch(r"[\w-]+", self.pair_list, re.ASCII):
@@ -145,17 +145,15 @@ class Scoring:
 
     terms: tuple[Term, ...] = (Term("plcc", absolute=True), Term("srcc", absolute=True))
     main_key: str = "MainScore"
-    """What the server's file of scores calls the main score."""
+    """The main score's name in the server's file of scores."""
 
     @property
     def problems(self) -> list[str]:
-        """What scoring of the right types can still get wrong."""
+        """What is wrong with a scoring table whose fields have the right types."""
         found = [f"terms[{i}]: {problem}" for i, term in enumerate(self.terms) for problem in term.problems]
         found += [] if self.terms else ["terms is empty: a score needs at least one"]
         keys = Counter([self.main_key, *(term.name for term in self.terms)])
-        found += [
-            f"key {key!r} is used {count} times; give the terms keys of their own" for key, count in keys.items() if count > 1
-        ]
+        found += [f"key {key!r} is used {count} times; give each term its own key" for key, count in keys.items() if count > 1]
         return found + [
             f"key {key!r} should hold at most 36 letters, digits, -, _ and spaces"
             for key in keys
@@ -165,7 +163,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a ranked submission may cost, as its readme says."""
+    """The largest runtime or number of operations, as its readme states it, that a ranked submission may have."""
 
     figure: Literal["runtime", "operations"]
     """Seconds, or GFLOP, per image."""
@@ -174,21 +172,21 @@ class Limit:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How submissions are put in order."""
+    """How submissions are ranked."""
 
     by: Literal["score", "mean-rank"] = "score"
     """score: by the main score. mean-rank: by the mean of the ranks that the terms give."""
     ties: Literal["shared", "dense", "mean"] = "shared"
     """Places of equal submissions: 1, 1, 3; or 1, 1, 2; or 1.5, 1.5, 3."""
     decimals: int = -1
-    """Scores are compared as rounded to so many decimals; -1: with all their digits."""
+    """Scores are rounded to this many decimals before they are compared; -1: not rounded."""
     limits: tuple[Limit, ...] = ()
     """A submission above one of these is refused."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A line of the published board: numbers that others reported."""
+    """A line of the published leaderboard: figures that a team reported."""
 
     team: str
     phase: str
@@ -210,9 +208,9 @@ class ChallengeCard:
     r"""A distorted image's whole name, a regular expression; its groups fill `image` and `reference`. The group `kind` is the
     class of an image and `type` its id: `A(?P<number>\d{4})_(?P<kind>\d\d)_(?P<type>\d\d)\.bmp`."""
     image: str
-    """How names are spelt: `A{number}_{kind}_{type}.bmp`."""
+    """The form of names: `A{number}_{kind}_{type}.bmp`."""
     reference: str
-    """The reference of a name: `A{number}`."""
+    """The name of an image's reference: `A{number}`."""
     phases: Mapping[str, Phase]
     default_phase: str
     lines: Lines = field(default_factory=Lines)
@@ -222,15 +220,15 @@ class ChallengeCard:
     scoring: Scoring = field(default_factory=Scoring)
     ranking: Ranking = field(default_factory=Ranking)
     training: tuple[str, ...] = ()
-    """Datasets that are the challenge's own; a model trained on any other used extra data."""
+    """The challenge's own datasets; a model trained on any other dataset used extra data."""
     board: tuple[Standing, ...] = ()
     inferred: tuple[str, ...] = ()
-    """What no source says and was inferred."""
+    """Facts that were inferred, because no source states them."""
     description: str = ""
     paper: str = ""
     home: str = ""
     next_step: str = ""
-    """What to do with a finished zip."""
+    """How to submit a finished zip."""
     note: str = ""
     docker_image: str = "codalab/codalab-legacy:py37"
     """The image in which a server runs the scoring program."""
@@ -242,14 +240,14 @@ class ChallengeCard:
 
     @property
     def problems(self) -> list[str]:
-        """What a card of the right types can still get wrong."""
+        """What is wrong with a card whose fields have the right types."""
         found = []
         if self.default_phase not in self.phases:
-            found.append(f"default_phase = {self.default_phase!r} is none of its phases ({', '.join(self.phases)})")
+            found.append(f"default_phase = {self.default_phase!r} is not one of its phases ({', '.join(self.phases)})")
         try:
             groups = set(re.compile(self.pattern).groupindex)
         except re.error as error:
-            return [*found, f"pattern is no regular expression: {error}"]
+            return [*found, f"pattern is not a regular expression: {error}"]
         for key, template in (("image", self.image), ("reference", self.reference)):
             unknown = set(re.findall(r"\{(\w+)\}", template)) - groups
             found += [f"{key} = {template!r} names {word!r}, which pattern has no group for" for word in sorted(unknown)]
@@ -258,7 +256,7 @@ class ChallengeCard:
         found += [f"scoring.{problem}" for problem in self.scoring.problems]
         facts = {line.fact for line in self.readme}
         found += [
-            f"ranking.limits: {limit.figure} is limited, but no line of the readme tells it"
+            f"ranking.limits: {limit.figure} is limited, but no line of the readme gives it"
             for limit in self.ranking.limits
             if limit.figure not in facts
         ]
@@ -272,7 +270,7 @@ def moment(text: str) -> datetime.datetime:
 
 
 def _date_problems(phases: Mapping[str, Phase]) -> list[str]:
-    """Dates that are none, and phases that end before they start or overlap."""
+    """Texts that are not dates, and phases that overlap or end before they start."""
     found = []
     dates: dict[str, list[datetime.datetime | None]] = {}
     for name, phase in phases.items():

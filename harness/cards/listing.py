@@ -1,4 +1,4 @@
-"""The names of models and datasets that there are, from their cards alone."""
+"""`list_models` and `list_datasets`: the names of all models and datasets that have a card."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def list_models(cards: Sequence[str | Path] = ()) -> list[str]:
     """The names of all models that have a card.
 
     Args:
-        cards: folders of the caller's own cards, besides the built-in ones.
+        cards: folders of the caller's own cards, in addition to the built-in ones.
 
     Returns:
         The names, in alphabetical order.
@@ -27,7 +27,7 @@ def list_datasets(cards: Sequence[str | Path] = ()) -> list[str]:
     """The names of all datasets that have a card.
 
     Args:
-        cards: folders of the caller's own cards, besides the built-in ones.
+        cards: folders of the caller's own cards, in addition to the built-in ones.
 
     Returns:
         The names, in alphabetical order.

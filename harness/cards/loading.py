@@ -33,9 +33,9 @@ class UnknownCard(UsageError):
 
 
 FOLDERS = {"models": "models", "datasets": "datasets", "challenges": "datasets", "suites": "datasets/suites"}
-"""Where cards of a kind lie."""
+"""The folder of the cards of each kind."""
 _OWN_NAMES = ("challenges", "suites")
-"""Kinds whose cards may share a name, and in a flat folder a place, with those of a dataset."""
+"""Kinds whose cards may have the name of a dataset's card, and lie with datasets in one flat folder."""
 
 
 def card_folders(kind: str, extra: Sequence[str | Path] = ()) -> list[Path]:
@@ -59,7 +59,7 @@ def card_folders(kind: str, extra: Sequence[str | Path] = ()) -> list[Path]:
 
 
 def cards_option(path: str | Path) -> list[str]:
-    """`--cards DIR` for the card in the file `path`, as far as a command needs it: the project's and packages' are found."""
+    """`--cards DIR` for the card in the file `path`; empty for cards of the project and of packages, which need no option."""
     folder = Path(path).parent
     if not str(path) or any(folder in card_folders(kind) for kind in FOLDERS):
         return []
@@ -74,12 +74,12 @@ def shipped(place: str) -> Path:
 
 @functools.cache
 def _announced(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Modules that installed packages announce; reading all packages' metadata takes a twentieth of a second."""
+    """Modules that installed packages register for cards, cached: reading all packages' metadata takes 0.05 s."""
     return tuple(point.module for point in metadata.entry_points(group="harness.cards"))
 
 
 def load_cards(kind: str, extra: Sequence[str | Path] = ()) -> dict[str, Card]:
-    """All cards of a kind by name. Every problem of every card is in the one error that this raises."""
+    """All cards of a kind by name. Raises one UsageError with every problem of every card."""
     cards: dict[str, Card] = {}
     problems: list[str] = []
     for path in _card_files(kind, extra):
@@ -100,7 +100,7 @@ def load_cards(kind: str, extra: Sequence[str | Path] = ()) -> dict[str, Card]:
 
 
 def readable_tables(kind: str, extra: Sequence[str | Path] = ()) -> Mapping[str, Mapping[str, Any]]:
-    """The cards of a kind by name as their files say it, not checked any further; files that cannot be read are passed over."""
+    """The cards of a kind by name, as unchecked TOML tables; files that cannot be read are skipped."""
     found: dict[str, Mapping[str, Any]] = {}
     for path in _card_files(kind, extra):
         try:
@@ -137,11 +137,11 @@ def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Pa
         extra: Folders of the caller's own cards, before the built-in ones.
 
     Raises:
-        UsageError: There is no such card (near names and the folders that were searched are named), or it cannot be read.
+        UsageError: There is no such card (the error gives similar names and the searched folders), or it cannot be read.
     """
     if name.endswith(".toml"):
         return parse_card(card_type, _read_toml(Path(name)), name)
-    # One broken card of somebody else's must not stop work with a good one, so only this name's file is read first.
+    # A broken card of another name must not stop work with a good one, so only this name's file is read first.
     for path in _card_files(kind, extra):
         if path.stem == name and path.is_file():
             table = _read_toml(path)
@@ -162,7 +162,7 @@ def find_card(card_type: type[C], kind: str, name: str, extra: Sequence[str | Pa
 
 
 def kind_of_file(path: str | Path) -> str:
-    """Of which kind (`models`, `datasets`, ...) the card in the file `path` is. Raises UsageError where it cannot be read."""
+    """The kind (`models`, `datasets`, ...) of the card in the file `path`. Raises UsageError where it cannot be read."""
     return _kind_of(_read_toml(Path(path)))
 
 
@@ -186,6 +186,6 @@ def _read_toml(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         raise UsageError(f"{path}: no such card") from None
     except RecursionError:
-        raise UsageError(f"{path}: not a readable TOML card: tables or lists too deep in one another") from None
-    except (OSError, ValueError) as error:  # ValueError: no TOML, no UTF-8, a number of thousands of digits
+        raise UsageError(f"{path}: not a readable TOML card: tables or lists nested too deep") from None
+    except (OSError, ValueError) as error:  # ValueError: not TOML, not UTF-8, or a number of thousands of digits
         raise UsageError(f"{path}: not a readable TOML card: {error}") from None

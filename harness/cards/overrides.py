@@ -1,4 +1,4 @@
-"""`--set`: values put into a model's card by dotted paths."""
+"""`--set`: values of a model's card replaced by dotted paths such as `recipe.rate`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from harness.cards.tables import build_dataclass, described
 from harness.runtime.errors import UsageError, listed, near
 
 _CODE = ("class", "reader", "members", "command", "program", "executable", "script", "module")
-"""Keys that name code or a program: they stand in the card, where the caller reads them, and in no setting."""
+"""Keys that name code or a program: only the card itself may set them, because the caller can read it."""
 
 
 def names_code(path: str) -> bool:
-    """Whether a dotted path leads to something that names code or a program."""
+    """Whether a dotted path leads to a key that names code or a program."""
     return any(word in _CODE for word in path.lower().split("."))
 
 
 def apply_set(card: ModelCard, settings: Mapping[str, Any]) -> ModelCard:
     """The card with `--set` values put in: dotted paths into `model.*`, `recipe.*` and `protocol.*`.
 
-    Text values are read as the type that the card has there; what names code cannot be set. Raises UsageError naming every bad
-    path or value.
+    Text values are converted to the type of the card's value; keys that name code cannot be set. Raises UsageError naming every
+    bad path or value.
     """
     tables = {"model": dict(card.model), "protocol": dataclasses.asdict(card.protocol)}
     if card.recipe is not None:

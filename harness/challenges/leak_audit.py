@@ -1,7 +1,7 @@
 """The leak audit: does a submission's score depend on the distortion id in the file's name?
 
-Quality itself depends on the type, so ids that explain variance prove nothing. What gives a leak away is the difference to
-the model's own scores of the same images: a shift that one id has in every reference alike.
+Quality itself depends on the type, so ids that explain variance prove nothing. The sign of a leak is in the difference to the
+model's own scores of the same images: a shift of one id that is the same in every reference.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ LEVEL = 0.01
 CONSTANT = 5.0
 """A shift counts as constant over references where its spread is less than the shift divided by this."""
 SMALLEST = 1e-3
-"""Shifts below this share of the scores' standard deviation are neither help nor harm."""
+"""Shifts below this share of the scores' standard deviation are ignored."""
 
 
 @dataclass(frozen=True)
 class Shift:
-    """What one type id has beyond the model's own scores."""
+    """The shift of one type id against the model's own scores."""
 
     type: str
     mean: float
-    """Over references, in the submission's units."""
+    """Mean over references, in the submission's units."""
     spread: float
     """Standard deviation over references."""
     references: int
     p_value: float
-    """Of a largest mean shift like this when ids are shuffled within references; 1 where no id's shift is constant."""
+    """Probability of a largest mean shift like this when ids are shuffled within references; 1 where no shift is constant."""
     flagged: bool
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The submission as an affine image of the record, slope * own + constant, and every id's shift on top."""
+    """The submission as an affine function of the record, slope * own + constant, plus a shift for each id."""
 
     slope: float
     constant: float
@@ -58,16 +58,16 @@ class Audit:
         return {"slope": self.slope, "constant": self.constant, "shifts": [asdict(shift) for shift in self.shifts]}
 
     def __str__(self) -> str:
-        found = f"{len(self.flagged)} of {len(self.shifts)} type ids have a shift of their own"
+        found = f"{len(self.flagged)} of {len(self.shifts)} type ids have their own shift"
         return f"leak audit: {found} (submission = {self.slope:.6g} x record {self.constant:+.6g})"
 
 
 def audit(card: ChallengeCard, submitted: Sequence[float], own: Sequence[float], names: Sequence[str]) -> Audit:
     """Audit `submitted` scores (n,) against the model's `own` scores (n,) of the images `names` (n,).
 
-    An id is flagged where its mean shift stands out from shuffled ids (p <= LEVEL over all ids at once), its spread over
-    at least three references is less than a CONSTANT-th of it, and it is no rounding error. `own` should come from the model
-    that made the submission: a bent function of its scores looks like shifts where ids have narrow ranges of quality.
+    An id is flagged where its mean shift is significant against shuffled ids (p <= LEVEL over all ids at once), its spread over
+    at least three references is less than a CONSTANT-th of it, and it is not a rounding error. `own` should come from the model
+    of the submission: a nonlinear function of its scores looks like shifts where ids have narrow ranges of quality.
     """
     parts = [parts_of(card, name) for name in names]
     reference, references = numbered([p.reference for p in parts])
@@ -81,7 +81,7 @@ def audit(card: ChallengeCard, submitted: Sequence[float], own: Sequence[float],
     p_values, flagged = np.ones(len(ids)), np.zeros(len(ids), dtype=bool)
     found = constant_enough
     while found.any() and not flagged.all():
-        # Step down: without the ids that are flagged already, whose shifts would hide smaller ones.
+        # Step-down: again without the flagged ids, whose shifts would hide smaller ones.
         left = ~flagged
         rows, place = left[kind], np.cumsum(left) - 1
         kinds = place[kind[rows]]
@@ -94,7 +94,7 @@ def audit(card: ChallengeCard, submitted: Sequence[float], own: Sequence[float],
 
 
 def explained_by_type(card: ChallengeCard, scores: Mapping[str, float]) -> float | None:
-    """The share of the variance within references that the type id explains; None where there is none to explain."""
+    """The share of the variance within references that the type id explains; None where that variance is zero."""
     parts = [parts_of(card, name) for name in scores]
     if not all(p.type and p.reference for p in parts) or len(scores) < 3:
         return None
@@ -110,9 +110,9 @@ def explained_by_type(card: ChallengeCard, scores: Mapping[str, float]) -> float
 
 
 def _affine(x: Floats, y: Floats) -> tuple[float, float]:
-    """Slope and constant from x to y that a minority of shifted images does not move.
+    """A robust line from x to y: a minority of shifted images does not change it.
 
-    Least absolute deviations, by reweighting: ids that were tampered with must not tilt the line against which they are judged.
+    Least absolute deviations, by iterative reweighting: shifted ids must not change the line that they are compared with.
     """
     if x.min() == x.max():
         return 0.0, float(np.median(y))
@@ -130,7 +130,7 @@ def _affine(x: Floats, y: Floats) -> tuple[float, float]:
 
 
 class _ById(NamedTuple):
-    """Of each id's value, (ids,) each: mean and spread over references, and over how many."""
+    """For each id, (ids,): the mean and spread of its value over references, and their number."""
 
     mean: Floats
     spread: Floats
@@ -138,7 +138,7 @@ class _ById(NamedTuple):
 
 
 def _by_id(values: Floats, reference: Ints, kind: Ints, references: int, ids: int) -> _ById:
-    """What each id's value is over references; an id may recur within one."""
+    """Statistics of each id's value over references; an id may occur several times within one."""
     cell = kind * references + reference
     count = np.bincount(cell, minlength=ids * references).reshape(ids, references)
     total = np.bincount(cell, values, ids * references).reshape(ids, references)
@@ -151,13 +151,13 @@ def _by_id(values: Floats, reference: Ints, kind: Ints, references: int, ids: in
 
 
 def _permuted(observed: Floats, residual: Floats, reference: Ints, kind: Ints, references: int, ids: int) -> Floats:
-    """For each id the chance of a largest absolute mean like `observed` under ids shuffled within references."""
+    """For each id the probability of a largest absolute mean like `observed` when ids are shuffled within references."""
     draw = generator(0, "leak audit")
     by_reference = np.argsort(reference, kind="stable")
     largest = np.empty(PERMUTATIONS)
     for i in range(PERMUTATIONS):
         shuffled = np.empty_like(residual)
-        # Sorted by reference and, within it, at random.
+        # Sorted by reference and, within each, in random order.
         shuffled[by_reference] = residual[np.argsort(reference + draw.random(len(residual)))]
         largest[i] = np.abs(_by_id(shuffled, reference, kind, references, ids).mean).max()
     return np.asarray((1 + (largest[:, None] >= observed).sum(0)) / (PERMUTATIONS + 1), dtype=np.float64)

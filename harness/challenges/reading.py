@@ -1,6 +1,6 @@
-"""A submission's files, whoever reads them: every defect at once, the scores, the readme's values.
+"""Reading a submission's files: all defects, the scores, and the readme's values.
 
-`harness submission check` and a challenge's scoring program on its server both run this file, so that both say the same; it
+`harness submission check` and a challenge's scoring program on its server both run this file, so that they agree; it
 runs on Python 3.7 too (`harness.runtime.python37`).
 """
 
@@ -24,27 +24,27 @@ UNITS = {"runtime": "s per image", "operations": "GFLOP per image"}
 
 @dataclass(frozen=True)
 class Content:
-    """What a submission's files say."""
+    """The content of a submission's files."""
 
     scores: Mapping[str, float]
-    """What could be read, by image."""
+    """The readable scores, by image."""
     line_of: Mapping[str, int]
     findings: tuple[Finding, ...]
     fixed: Mapping[str, bytes]
-    """The files with everything mechanical fixed."""
+    """The files with all mechanical defects fixed."""
     costs: Mapping[str, float]
-    """Runtime and operations, as far as the readme tells them."""
+    """Runtime and operations, where the readme gives them."""
 
 
 def wanted_files(card: ChallengeCard) -> dict[str, int]:
-    """The files of a submission and the most bytes that each can have."""
+    """The files of a submission and the largest size of each in bytes."""
     images = max(phase.images for phase in card.phases.values())
     sizes = {card.lines.file: max(1 << 20, images * _BYTES_AN_IMAGE)}
     return {**sizes, card.readme_file: _README_LIMIT} if card.readme else sizes
 
 
 def read_content(card: ChallengeCard, files: Mapping[str, bytes], names: Names) -> Content:
-    """What `files` say about the images `names`; files that the card does not ask for are not looked at."""
+    """The content of `files` for the images `names`; files that the card does not ask for are ignored."""
     found: list[Finding] = []
     fixed: dict[str, bytes] = {}
     scores: Mapping[str, float] = {}
@@ -62,7 +62,7 @@ def read_content(card: ChallengeCard, files: Mapping[str, bytes], names: Names) 
         found += [*text_found, *about.findings]
         fixed[card.readme_file] = about.fixed.encode("utf-8")
         costs = readme.costs(about.values, card.readme)
-        # The ranking's limits that a submission is above.
+        # The ranking's limits that the submission exceeds.
         for limit in card.ranking.limits:
             value = costs.get(limit.figure)
             if value is not None and value > limit.most:
@@ -73,7 +73,7 @@ def read_content(card: ChallengeCard, files: Mapping[str, bytes], names: Names) 
 
 
 def _values(reading: score_lines.Reading, card: ChallengeCard) -> list[Finding]:
-    """What the scores themselves show: all equal, or some equal."""
+    """Findings about the scores: all equal, or some equal."""
     scores = reading.scores
     if len(scores) < 2:
         return []
@@ -85,9 +85,9 @@ def _values(reading: score_lines.Reading, card: ChallengeCard) -> list[Finding]:
     tied = [name for name, score in scores.items() if counts[score] > 1]
     if not tied:
         return []
-    text = f"{len(tied):,} of {len(scores):,} images share their score with another; each tie costs rank correlation"
+    text = f"{len(tied):,} of {len(scores):,} images share their score with another; ties lower the rank correlation"
     numbers = sorted(reading.line_of[name] for name in tied)
-    # A few images that agree to the last digit are chance; more were made equal.
+    # A few exactly equal scores are chance; more suggest rounding or clipping.
     severity: Severity = "warning" if len(tied) > _CHANCE_TIES * len(scores) else "information"
     fix = "were the scores rounded or clipped?"
     return [Finding(severity, "ties", where, text, fix, numbers[0], False, len(tied), tuple(numbers[:20]))]

@@ -1,4 +1,4 @@
-"""The readme: a few lines `label : value`, filled from facts and read as strictly as a server may.
+"""The readme of a submission: lines `label : value`, written from facts, and read strictly.
 
 runtime per image [s] : 0.12
 CPU[1] / GPU[0] : 0
@@ -22,18 +22,18 @@ from harness.runtime.findings import Finding
 _SEPARATOR = " : "
 _LONGEST = 1000
 _KINDS = {
-    "readme-blank": Kind("error", "a blank line", "take it out"),
+    "readme-blank": Kind("error", "a blank line", "remove it"),
     "readme-missing": Kind("error", "no line {}", "add it", mechanical=False),
     "readme-twice": Kind("error", "{} again, with the same value", "keep one of the lines"),
     "readme-two-values": Kind("error", "{} again, with another value", "keep the right one", mechanical=False),
-    "readme-extra": Kind("error", "{} is none of the lines asked for", "take it out", mechanical=False),
-    "readme-wrapped": Kind("error", "the value of {} goes on in a second line", "write it on one line"),
-    "readme-order": Kind("error", "{} is not in its place", "put the lines in the order asked for"),
-    "readme-label": Kind("error", "{}", "write labels and ' : ' exactly as asked for"),
-    "readme-value": Kind("error", "{}", "give the value asked for", mechanical=False),
-    "readme-unit": Kind("error", "{}", "give the bare number"),
-    "readme-empty": Kind("warning", "{} is empty", "say in a few words what the method is", mechanical=False),
-    "readme-ascii": Kind("warning", "{} holds characters beyond ASCII, which some readers refuse", "write it in ASCII"),
+    "readme-extra": Kind("error", "{} is not one of the required lines", "remove it", mechanical=False),
+    "readme-wrapped": Kind("error", "the value of {} continues on a second line", "write it on one line"),
+    "readme-order": Kind("error", "{} is out of order", "put the lines in the required order"),
+    "readme-label": Kind("error", "{}", "write labels and ' : ' exactly as required"),
+    "readme-value": Kind("error", "{}", "give the required value", mechanical=False),
+    "readme-unit": Kind("error", "{}", "give the number only, without a unit"),
+    "readme-empty": Kind("warning", "{} is empty", "describe the method in a few words", mechanical=False),
+    "readme-ascii": Kind("warning", "{} holds characters outside ASCII, which some programs refuse", "write it in ASCII"),
     "readme-contradiction": Kind("error", "{}", "is this the right challenge?", mechanical=False),
 }
 _EXPECTED = {"cpu": "0 or 1", "extra-data": "0 or 1", "full-reference": "1", "runtime": "seconds, a positive number"}
@@ -42,7 +42,7 @@ _EXPECTED["operations"] = "GFLOP per image, a number"
 
 @dataclass(frozen=True)
 class Facts:
-    """What a readme is filled from."""
+    """The facts in a readme."""
 
     runtime: float
     """Seconds per image."""
@@ -50,14 +50,14 @@ class Facts:
     extra_data: bool
     description: str
     operations: float = 0.0
-    """GFLOP per image; of use only where the readme asks for it."""
+    """GFLOP per image; used only where the readme asks for it."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a readme says: each line's value by its label, all findings, and the readme with everything mechanical fixed.
+    """The result of reading a readme: values by label, all findings, and the readme with all mechanical defects fixed.
 
-    Lines that no rule fixes stand at the fixed readme's end.
+    Lines that cannot be fixed are at the fixed readme's end.
     """
 
     values: Mapping[str, str]
@@ -79,7 +79,7 @@ def written(facts: Facts, fields: Sequence[ReadmeField]) -> str:
 
 
 def costs(values: Mapping[str, str], fields: Sequence[ReadmeField]) -> dict[str, float]:
-    """Runtime and operations, as far as a readme's values tell them."""
+    """Runtime and operations, where a readme's values give them."""
     texts = [(field.fact, values.get(field.label, "")) for field in fields if field.fact in ("runtime", "operations")]
     return {fact: float(text) for fact, text in texts if _is_number(text)}
 
@@ -90,7 +90,7 @@ def seconds(value: float) -> str:
 
 
 def read(lines: Sequence[str], fields: Sequence[ReadmeField], where: str) -> Reading:
-    """What the lines say, and every defect of theirs. Lines are counted from 1."""
+    """The values in the lines, and all defects. Lines are counted from 1."""
     tally = Tally(where)
     values: dict[str, str] = {}
     order: list[int] = []
@@ -130,7 +130,7 @@ def read(lines: Sequence[str], fields: Sequence[ReadmeField], where: str) -> Rea
 
 
 def _matched(line: str, fields: Sequence[ReadmeField]) -> tuple[int | None, str]:
-    """Which field a line is meant for, in any letter case and spacing, and its value without blanks around it."""
+    """The field of a line, in any letter case and spacing, and its value without surrounding blanks."""
     for place, field in enumerate(fields):
         if line.startswith(f"{field.label}{_SEPARATOR}"):
             return place, line[len(field.label) + len(_SEPARATOR) :].strip()
@@ -148,7 +148,7 @@ def _squeezed(text: str) -> str:
 
 
 def _checked(field: ReadmeField, value: str, number: int, tally: Tally) -> str:
-    """The value as it should stand there; what is wrong with it goes to the tally."""
+    """The value in its correct form; its defects go to the tally."""
     label = field.label
     if field.fact == "description":
         if not value:

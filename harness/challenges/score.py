@@ -1,6 +1,6 @@
-"""The challenge's own scoring as a local program: from a submission and labels to the main score.
+"""`harness submission score`: a challenge's own scoring of a submission, run locally with labels.
 
-Also as a server calls it: `input/ref` holds the labels, `input/res` the unpacked submission, `output/scores.txt` is written.
+Also with a server's folders: `input/ref` holds the labels, `input/res` the unpacked submission, `output/scores.txt` is written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from harness.runtime.findings import errors
 
 @dataclass(frozen=True)
 class Scored:
-    """A submission's score, whole and by class of distortion."""
+    """A submission's score, over all images and by class of distortion."""
 
     report: Report
     labels: str
@@ -77,7 +77,7 @@ def score(
 ) -> Scored:
     """The challenge's score of the zip at `path` with the labels in a file (or a folder of files) of name,score.
 
-    Raises UsageError for what cannot be read, RunError naming every defect of a submission that a server would not take.
+    Raises UsageError for what cannot be read, RunError naming every defect of a submission that a server would refuse.
     """
     report = check(path, challenge=challenge, phase=phase, root=root, cards=cards)
     return _scored(report, Path(labels))
@@ -88,7 +88,7 @@ def score_folder(
 ) -> Scored:
     """Score `source`/res with the labels in `source`/ref and write `target`/scores.txt, as a server's scoring program does.
 
-    Other files next to the submission's (servers put some there) are left alone.
+    Other files next to the submission's (servers put some there) are ignored.
     """
     source, target = Path(source), Path(target)
     absent = [str(place) for place in (source / "ref", source / "res") if not place.is_dir()]
@@ -108,23 +108,23 @@ def score_folder(
     absent = [name for name in wanted_files(report.card) if name not in files]
     if absent:
         both = listed(list(wanted_files(report.card)))
-        raise RunError(f"{source / 'res'}: no {listed(absent)} there: the zip has to hold {both} at its root")
+        raise RunError(f"{source / 'res'}: no {listed(absent)}: the zip must hold {both} at its root")
     scored = _scored(report, source / "ref")
-    # What a server reads: `key: value` lines.
+    # Servers read `key: value` lines.
     shown = server_scores(scored.report.card, scored.whole)
     write_text(target / "scores.txt", "".join(f"{key}: {value!r}\n" for key, value in shown.items()))
     return scored
 
 
 def described(term: Term) -> str:
-    """A term for people: `PLCC (raw)`, `0.45 SRCC`."""
+    """A term as text: `PLCC (raw)`, `0.45 SRCC`."""
     about = f" ({FIT_WORDS[term.fit]})" if term.figure in ("plcc", "rmse") else ""
     return ("" if term.weight == 1 else f"{term.weight:g} ") + term.name + about
 
 
 def _scored(report: Report, place: Path) -> Scored:
     if defects := errors(report.findings):
-        lines = [f"{report.file}: a server would not take it, so it has no score:", *(defect.text() for defect in defects)]
+        lines = [f"{report.file}: a server would refuse it, so it has no score:", *(defect.text() for defect in defects)]
         raise RunError("\n".join([*lines, "(harness submission check --fix OUT.zip fixes some of it)"]))
     truth, digest = read_truth(place, report.scores)
     names = sorted(report.scores)
@@ -141,7 +141,7 @@ def _scored(report: Report, place: Path) -> Scored:
 
 
 def require_labels(scoring: Scoring, truth: Truth, names: Sequence[str], place: str) -> None:
-    """Raise UsageError naming all that is missing to score the images `names`."""
+    """Raise UsageError naming all missing labels of the images `names`."""
     problems = []
     if absent := sorted(set(names) - set(truth.scores)):
         problems.append(f"{place}: no labels for {len(absent):,} of {len(names):,} images: {listed(absent)}")

@@ -1,4 +1,4 @@
-"""The file of scores, written and read.
+"""The file of scores in a submission: writing it, and reading it with all defects.
 
 A0000_10_00.bmp,1260.823608
 A0000_10_01.bmp,1255.010742
@@ -23,30 +23,30 @@ from harness.runtime.findings import Finding
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WORDS = {",": "a comma", ";": "a semicolon", "\t": "a tab", " ": "one space", None: "blanks"}
 _LARGEST = 1e9
-"""Scores are written below this, so that no digits are lost beyond those that a float keeps."""
+"""Scores are scaled to stay below this, so that the written digits are within the precision of a float."""
 _KINDS = {
-    "blank": Kind("error", "a blank line", "take it out"),
-    "header": Kind("error", "a header ({}); the first line has to be an image's", "take it out"),
-    "header-missing": Kind("error", "no header: the first line has to be {}", "put it there"),
-    "header-spelling": Kind("error", "{}", "write the header exactly as asked for"),
-    "separator": Kind("error", "separated by {}", "put exactly the separator between name and score"),
-    "spaces": Kind("error", "blanks around name or score ({})", "take them out"),
-    "quotes": Kind("error", "quotes around a value ({})", "take them out"),
+    "blank": Kind("error", "a blank line", "remove it"),
+    "header": Kind("error", "a header ({}); the first line must be an image's", "remove it"),
+    "header-missing": Kind("error", "no header: the first line must be {}", "add it"),
+    "header-spelling": Kind("error", "{}", "write the header exactly as required"),
+    "separator": Kind("error", "separated by {}", "put exactly the required separator between name and score"),
+    "spaces": Kind("error", "blanks around name or score ({})", "remove them"),
+    "quotes": Kind("error", "quotes around a value ({})", "remove them"),
     "columns": Kind("error", "{} columns instead of 2, name and score", "leave name and score", mechanical=False),
     "index-column": Kind("error", "a column of row numbers before the name ({})", "leave it out (pandas: index=False)"),
-    "name-folder": Kind("error", "a folder before the name ({})", "give the file's name alone"),
-    "extension": Kind("error", "{}", "write names exactly as the images are called"),
-    "letter-case": Kind("error", "{}: letters in another case than the image's name", "write names as the images are called"),
+    "name-folder": Kind("error", "a folder before the name ({})", "give the file's name only"),
+    "extension": Kind("error", "{}", "write the images' exact names"),
+    "letter-case": Kind("error", "{}: the letter case differs from the image's name", "write the images' exact names"),
     "other-phase": Kind("error", "{}", "submit that phase, or score the images of this one", mechanical=False),
-    "unknown-name": Kind("error", "{} is no image of this phase", "score the images of this phase", mechanical=False),
+    "unknown-name": Kind("error", "{} is not an image of this phase", "score the images of this phase", mechanical=False),
     "duplicate": Kind("error", "{} again, with the same score", "keep one of the lines"),
     "contradiction": Kind("error", "{} again, with another score", "keep the right one", mechanical=False),
-    "no-number": Kind("error", "{} is no number", "every image needs a finite score", mechanical=False),
+    "no-number": Kind("error", "{} is not a number", "every image needs a finite score", mechanical=False),
     "not-finite": Kind("error", "the score is {}", "every image needs a finite score", mechanical=False),
     "decimal-comma": Kind("error", "a decimal comma ({})", "write a decimal point"),
-    "exponent": Kind("warning", "{}: a number with an exponent, which a simple reader misses", "write it in full"),
-    "decimals": Kind("warning", "{}", "write all scores with the decimals that are asked for"),
-    "order": Kind("error", "{} stands after a name that sorts behind it", "sort the lines by name"),
+    "exponent": Kind("warning", "{}: a number with an exponent, which some programs cannot read", "write it without an exponent"),
+    "decimals": Kind("warning", "{}", "write all scores with the required number of decimals"),
+    "order": Kind("error", "{} is after a name that sorts later", "sort the lines by name"),
     "missing": Kind("error", "{} has no line", "score every image of the phase", mechanical=False),
     "count": Kind("error", "{}", "score every image of the phase, and no other", mechanical=False),
 }
@@ -54,24 +54,24 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Reading:
-    """What a file of scores says: readable scores by image, each one's line, and all findings."""
+    """The result of reading a file of scores: readable scores by image, their lines, and all findings."""
 
     scores: Mapping[str, float]
     line_of: Mapping[str, int]
     findings: tuple[Finding, ...]
     rest: tuple[str, ...]
-    """Lines that no rule fixes, as they stand."""
+    """Lines that cannot be fixed, unchanged."""
 
     def fixed(self, form: Lines) -> str:
-        """The file with everything mechanical fixed; what is not stands at its end."""
+        """The file with all mechanical defects fixed; lines that cannot be fixed are at its end."""
         return written(self.scores, form) + "".join(f"{line}\n" for line in self.rest)
 
 
 def written(scores: Mapping[str, float], form: Lines) -> str:
     """The file of finite higher-is-better scores by name.
 
-    A server takes any scale: where so many decimals would make more than one in a hundred of the different scores equal, all
-    are multiplied by one power of ten (`scale_of`).
+    A server accepts any scale: where rounding to the decimals would make more than one in a hundred of the different scores
+    equal, all are multiplied by one power of ten (`scale_of`).
     """
     factor = 10.0 ** scale_of(list(scores.values()), form.decimals)
     names = sorted(scores) if form.sorted else list(scores)
@@ -80,7 +80,7 @@ def written(scores: Mapping[str, float], form: Lines) -> str:
 
 
 def scale_of(values: Sequence[float], decimals: int) -> int:
-    """The power of ten, nearest to 0, that keeps 99 % of the different values different at so many decimals, all below 1e9."""
+    """The exponent of ten, nearest to 0, with which 99 % of the different values stay different after rounding, all below 1e9."""
     largest = max(map(abs, values), default=0.0)
     power = 0
     while largest * 10.0**power >= _LARGEST:
@@ -110,13 +110,13 @@ def _number(value: float, form: Lines) -> str:
 
 
 def read(lines: Sequence[str], form: Lines, names: Names) -> Reading:
-    """What the lines say, and every defect of theirs. Lines are counted from 1."""
+    """The scores in the lines, and all defects. Lines are counted from 1."""
     tally = Tally(form.file)
     scores: dict[str, float] = {}
     line_of: dict[str, int] = {}
     order: list[tuple[int, str]] = []
     rest: list[str] = []
-    # A line as it should be: nearly all are, and need no closer look.
+    # A correct line: nearly all lines are, and need no further checks.
     decimals = r"(?:\.\d+)?" if form.any_decimals else rf"\.\d{{{form.decimals}}}" if form.decimals else ""
     exact = re.compile(rf"([^\s\"',;]+){re.escape(form.separator)}(-?\d{{1,300}}{decimals})", re.ASCII)
     for number, line in enumerate(lines, 1):
@@ -145,7 +145,7 @@ def read(lines: Sequence[str], form: Lines, names: Names) -> Reading:
     for (_, before), (number, name) in zip(order, order[1:]) if form.sorted else ():
         if name < before:
             tally.add("order", number, name)
-    # Whether there are as many as there should be, and those that there should be.
+    # The number of images, and missing images.
     present = {name for _, name in order}
     if (names.known is None or len(names.known) != names.count) and len(present) != names.count:
         tally.add("count", max(len(lines), 1), f"{len(present):,} images, phase {names.phase} has {names.count:,}")
@@ -157,7 +157,7 @@ def read(lines: Sequence[str], form: Lines, names: Names) -> Reading:
 
 
 def _is_asked_header(line: str, form: Lines, names: Names, tally: Tally) -> bool:
-    """Whether the first line is the header that is asked for, in whatever spelling; a defect of it goes to the tally."""
+    """Whether the first line is the required header, in any spelling; its defects go to the tally."""
     if line == form.header:
         return True
     cells = [cell.strip() for cell in re.split(r"[,;\t ]+", line.strip()) if cell.strip()]
@@ -169,7 +169,7 @@ def _is_asked_header(line: str, form: Lines, names: Names, tally: Tally) -> bool
 
 
 def _line(line: str, number: int, form: Lines, names: Names, tally: Tally) -> tuple[str | None, float | None]:
-    """The image and the score of one line, each None where it cannot be told."""
+    """The image and the score of one line, each None where it cannot be read."""
     if not line.strip():
         tally.add("blank", number)
         return None, None
@@ -194,16 +194,16 @@ def _line(line: str, number: int, form: Lines, names: Names, tally: Tally) -> tu
 
 
 def _cells(line: str, number: int, form: Lines, names: Names, tally: Tally) -> list[str]:
-    """The cells of a line, freed of what a rule can free them of."""
+    """The cells of a line, without quotes and blanks around them."""
     separator = form.separator
     text = line
     if '"' in text or text.startswith("'"):
         tally.add("quotes", number, _short(line))
-        # Within quotes a separator is no separator, which `csv` knows; its own quote is the double one.
+        # A separator within quotes does not separate: `csv` handles that, with double quotes only.
         text = text.replace("'", '"') if text.startswith("'") else text
         delimiter = separator if separator in text else next((s for s in ";\t," if s in text), separator)
         try:
-            # With a quote inside, a cell keeps it: then no rule applies, and the name is an unknown one.
+            # A cell with a quote inside is kept unchanged: its name is unknown.
             text = delimiter.join(next(csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)))
         except (csv.Error, StopIteration):
             return [line]
@@ -221,7 +221,7 @@ def _cells(line: str, number: int, form: Lines, names: Names, tally: Tally) -> l
 
 
 def _separator(text: str, asked: str, names: Names) -> str | None:
-    """What separates the cells: the first that leaves an image's name in front (or behind a row number); None: blanks."""
+    """The separator of the cells: the first that gives an image's name as first cell (or after a row number); None: blanks."""
     candidates = (asked, ",", ";", "\t", None)
     for candidate in candidates:
         cells = [cell.strip() for cell in text.split(candidate)]
@@ -256,12 +256,12 @@ def _score(text: str, number: int, form: Lines, tally: Tally) -> float | None:
         return None
     value = float(plain)
     if not math.isfinite(value):
-        tally.add("not-finite", number, f"{text[:60]}, beyond what a float holds")
+        tally.add("not-finite", number, f"{text[:60]}, outside the range of a float")
         return None
     if "e" in plain.lower():
         tally.add("exponent", number, text[:60])
     elif not form.any_decimals and len(plain.partition(".")[2]) != form.decimals:
-        tally.add("decimals", number, f"{text[:60]}: {len(plain.partition('.')[2])} decimals, {form.decimals} are asked for")
+        tally.add("decimals", number, f"{text[:60]}: {len(plain.partition('.')[2])} decimals, {form.decimals} are required")
     return value
 
 

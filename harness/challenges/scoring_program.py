@@ -1,10 +1,10 @@
 """A challenge's scoring program as a server runs it: `score.py INPUT OUTPUT`.
 
-INPUT/ref has the labels, INPUT/res the unpacked submission. OUTPUT/scores.json is written for a submission without defects and
-for no other; OUTPUT/detailed_results.html tells the entrant what was wrong. Neither it nor what is printed holds a label or a
-score. This file lies in the program's folder with the modules that it imports, unchanged: numpy and scipy alone, on Python 3.7
-too (`harness.runtime.python37`). Submissions come from strangers: no link is followed, no file is read beyond the size that it
-can have, nothing is run.
+INPUT/ref has the labels, INPUT/res the unpacked submission. OUTPUT/scores.json is written only for a submission without
+defects; OUTPUT/detailed_results.html lists the defects for the entrant. Neither it nor the printed text holds a label or a
+score. This file is copied unchanged to the program's folder, with the modules that it imports: it needs numpy and scipy only,
+and runs on Python 3.7 too (`harness.runtime.python37`). Submissions are untrusted: no link is followed, no file is read beyond
+its largest allowed size, nothing is executed.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def main(arguments: Sequence[str]) -> int:
         phase, truth = read_reference(source / "ref")
         found, scores = judged(card, phase, truth, source / "res")
     except Exception as error:
-        # What went wrong may quote labels: the entrant is told where it happened, and nothing else.
+        # The error's text may quote labels: the entrant gets only the place of the error.
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name} line {last.lineno}"
-        text = f"the scoring program failed ({type(error).__name__} in {where}); this is no fault of the submission"
+        text = f"the scoring program failed ({type(error).__name__} in {where}); the submission is not the cause"
         found, scores = [Finding("error", "program", "scoring program", text, "tell the organisers")], None
     (target / DETAILS).write_text(page(found), encoding="utf-8")
     for finding in found:
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def read_card(path: Path) -> ChallengeCard:
-    """The challenge, from what `card_json` wrote."""
+    """The challenge's card, from the file that `card_json` wrote."""
     table = json.loads(path.read_text(encoding="utf-8"))
     ranking = table["ranking"]
     table["phases"] = {name: Phase(**{**phase, "names": tuple(phase["names"])}) for name, phase in table["phases"].items()}
@@ -77,7 +77,7 @@ def read_card(path: Path) -> ChallengeCard:
 
 
 def read_reference(folder: Path) -> tuple[str, Truth]:
-    """The phase and its labels, from what `reference_files` of `harness.challenges.bundle` wrote."""
+    """The phase and its labels, from the files that `reference_files` of `harness.challenges.bundle` wrote."""
     phase = json.loads((folder / PHASE).read_text(encoding="utf-8"))["phase"]
     scores: dict[str, float] = {}
     others: dict[str, dict[str, float]] = {"std": {}, "raters": {}}
@@ -102,7 +102,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def judged(card: ChallengeCard, phase: str, truth: Truth, folder: Path) -> tuple[list[Finding], dict[str, float | None] | None]:
-    """What is found in the submission in `folder`, and its scores by the server's keys; None for a defective one."""
+    """Findings about the submission in `folder`, and its scores by the server's keys; None for a defective one."""
     wanted = wanted_files(card)
     files: dict[str, bytes] = {}
     found: list[Finding] = []
@@ -122,18 +122,18 @@ def judged(card: ChallengeCard, phase: str, truth: Truth, folder: Path) -> tuple
 
 
 def _bounded(folder: Path, name: str, limit: int, wanted: Sequence[str], found: list[Finding]) -> bytes | None:
-    """The content of one of the submission's files, or a finding that says why there is none."""
+    """The content of one of the submission's files, or None and a finding that says why."""
     path, both = str(folder / name), " and ".join(wanted)
     try:
         kind = os.lstat(path).st_mode
     except OSError:
         there = sorted(entry for entry in os.listdir(str(folder)) if entry != "metadata")[:_MOST_SHOWN]
         text = "not at the zip's root; the zip holds: {}".format(", ".join(there) or "nothing")
-        # A folder that has it: few are looked at, and no link is followed.
+        # A folder that has it: few are searched, and no link is followed.
         for count, (place, folders, files) in enumerate(os.walk(str(folder))):
             folders.sort()
             if name in files:
-                text = f"in the folder {os.path.relpath(place, str(folder))}; it has to lie at the zip's root"
+                text = f"in the folder {os.path.relpath(place, str(folder))}; it must be at the zip's root"
             if name in files or count > _MOST_ENTRIES:
                 break
         found.append(Finding("error", "no-file", name, text, f"zip {both} themselves, not their folder"))
@@ -144,16 +144,16 @@ def _bounded(folder: Path, name: str, limit: int, wanted: Sequence[str], found: 
     with open(path, "rb") as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
-        text = f"larger than the {limit:,} bytes that a submission's file can have"
+        text = f"larger than {limit:,} bytes, the limit for this file"
         found.append(Finding("error", "too-large", name, text, "is this the right file?"))
         return None
     return data
 
 
 def page(found: Sequence[Finding]) -> str:
-    """What an entrant reads: every finding with its lines and how to fix it. No label and no score is in it."""
+    """The page for the entrant: every finding with its lines and how to fix it, without any label or score."""
     defects = len(errors(found))
-    verdict = "This submission was scored." if not defects else "This submission has defects and gets no score."
+    outcome = "This submission was scored." if not defects else "This submission has defects and gets no score."
     rows = []
     for finding in found:
         lines = ", ".join(map(str, finding.lines[:_MOST_SHOWN] or ([finding.line] if finding.line else [])))
@@ -161,16 +161,16 @@ def page(found: Sequence[Finding]) -> str:
         cells = (finding.severity, finding.where, lines + more, finding.what, finding.fix)
         rows.append("<tr>{}</tr>".format("".join(f"<td>{html.escape(visible(str(cell)))}</td>" for cell in cells)))
     head = "<tr><th></th><th>file</th><th>lines</th><th>what</th><th>how to fix it</th></tr>"
-    table = "<table>{}{}</table>".format(head, "".join(rows)) if rows else "<p>Nothing was found to be wrong.</p>"
+    table = "<table>{}{}</table>".format(head, "".join(rows)) if rows else "<p>No defects were found.</p>"
     style = "body{font-family:sans-serif}td,th{text-align:left;vertical-align:top;padding:.2em .6em;border-bottom:1px solid #ccc}"
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Submission</title><style>{style}</style></head>'
-        f"<body><h1>{verdict}</h1>{table}</body></html>\n"
+        f"<body><h1>{outcome}</h1>{table}</body></html>\n"
     )
 
 
 def card_json(card: ChallengeCard, names: Mapping[str, Sequence[str]]) -> dict[str, object]:
-    """A card as `read_card` takes it: the phases in `names` with all their images' names; no board, no prose."""
+    """A card for `read_card`: the phases in `names` with all their images' names, without the board and descriptions."""
     table = asdict(card)
     prose = ("description", "paper", "home", "next_step", "note", "conditions", "contact")
     for key in (*prose, "board", "inferred", "path", "training"):

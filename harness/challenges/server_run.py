@@ -1,8 +1,8 @@
-"""A competition's scoring program, run as its server would run it: from the finished zip, in the server's folders, by itself.
+"""Testing a competition's scoring program: run from the finished zip in the server's folder layout, isolated from the harness.
 
-The program's process has numpy, scipy and the standard library: no harness, no other package, no network. It scores the sample
-submission, whose scores have to be those of `harness submission score`, and ten defective ones, which have to get a readable
-error and no score.
+The program's process has only numpy, scipy and the standard library: no harness, no other package, no network. It scores the
+sample submission, which must give the scores of `harness submission score`, and ten defective ones, which must give a
+readable error and no score.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 _SECONDS = 600
 _CLOSE = 1e-12
-"""How far other versions of numpy may be from ours: they sum in another order."""
+"""Tolerance for other versions of numpy, which sum in another order."""
 _RUN = """
 import runpy, socket, sys
 def refused(*_, **__):
@@ -53,7 +53,7 @@ Change = Callable[[Path], None]
 
 @dataclass(frozen=True)
 class Trial:
-    """What one interpreter made of one phase."""
+    """The results of one interpreter on one phase."""
 
     phase: str
     python: str
@@ -80,27 +80,29 @@ class Trial:
 def rehearse(
     card: ChallengeCard, packed: Path, labels: Path, phases: Sequence[str], python: str | None, cards: Sequence[str]
 ) -> list[Trial]:
-    """Run the program of the competition in the zip `packed` on every phase; raises RunError for what it does wrong.
+    """Run the program of the competition in the zip `packed` on every phase; raises RunError where a test fails.
 
-    With this interpreter, and with `python` or the one that the card's image has, where it is found with numpy and scipy.
+    With this interpreter, and with `python` or one of the version in the card's image, if it has numpy and scipy.
     """
     _require_syntax(card, packed)
     other = shutil.which(python) if python else _of_image(card)
     if python and other is None:
         raise UsageError(f"--python {python}: no such program")
-    # A program that the user names runs in any folder.
+    # An absolute path, because the program runs in other folders.
     other = os.path.abspath(other) if python and other else other
     truth, _ = read_truth(labels)
     trials = []
     for phase in phases:
         with _unpacked(packed, phase) as app:
-            # What `harness submission score` says of the sample.
+            # The scores of the sample by `harness submission score`.
             sample = app.parent / codabench.sample_file(phase)
             sample.write_bytes(_members(packed.read_bytes())[sample.name])
             whole = score(sample, labels, challenge=card.path or card.name, phase=phase, cards=cards).whole
             expected = server_scores(card, whole)
             for interpreter in [None, *([other] if other else [])]:
-                _log.info(f"phase {phase}: running the scoring program as the server would, with {interpreter or 'this Python'}")
+                _log.info(
+                    f"phase {phase}: testing the scoring program in the server's folders, with {interpreter or 'this Python'}"
+                )
                 trials.append(_trial(card, app, phase, truth, expected, interpreter))
     return trials
 
@@ -110,7 +112,7 @@ def _trial(
 ) -> Trial:
     version = _version(interpreter)
     if version is None:
-        raise RunError(f"{interpreter}: no Python that has numpy and scipy")
+        raise RunError(f"{interpreter}: not a Python with numpy and scipy")
     done = _run(app, interpreter)
     what = f"{card.name}, phase {phase}, {version}"
     if done.returncode or not (app / "output" / SCORES).is_file():
@@ -137,8 +139,8 @@ def _trial(
 
 
 def _refuse_leak(app: Path, truth: Truth, what: str, done: subprocess.CompletedProcess[str]) -> None:
-    told = {DETAILS: (app / "output" / DETAILS).read_bytes(), "output": (done.stdout + done.stderr).encode()}
-    leaking = [name for name, data in told.items() if holds_labels(name, data, truth)]
+    shown = {DETAILS: (app / "output" / DETAILS).read_bytes(), "output": (done.stdout + done.stderr).encode()}
+    leaking = [name for name, data in shown.items() if holds_labels(name, data, truth)]
     if leaking:
         raise RunError(f"{what}: {listed(leaking)} holds labels")
 
@@ -151,14 +153,14 @@ def holds_labels(name: str, data: bytes, truth: Truth) -> bool:
         words = set(re.split(r"[\s,;<>|\"']+", line))
         for word in words & truth.scores.keys():
             label = truth.scores[word]
-            # A small whole number is nothing that tells a label from a line's number.
+            # A small whole number may be a line number and not a label.
             if {repr(label), str(label)} & words and not (label.is_integer() and abs(label) < 1000):
                 return True
     return False
 
 
 def defects(card: ChallengeCard) -> dict[str, Change]:
-    """Ten ways to spoil the sample submission that lies unpacked in a folder."""
+    """Ten ways to make the unpacked sample submission in a folder defective."""
     file, limit = card.lines.file, max(wanted_files(card).values())
 
     def edited(change: Callable[[list[str]], list[str]]) -> Change:
@@ -216,24 +218,24 @@ def _unpacked(packed: Path, phase: str) -> Iterator[Path]:
 
 
 def _members(data: bytes) -> dict[str, bytes]:
-    """The files of a zip of our own making."""
+    """The files of a zip that the harness has made."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return {info.filename: archive.read(info) for info in archive.infolist()}
 
 
 def _run(app: Path, interpreter: str | None, change: Change | None = None) -> subprocess.CompletedProcess[str]:
-    """One run of the program on the sample, spoilt by `change`; the folders are made again."""
+    """One run of the program on the sample, made defective by `change`; the folders are made again."""
     for folder in ("input/res", "output"):
         shutil.rmtree(app / folder, ignore_errors=True)
     shutil.copytree(app / "sample", app / "input" / "res")
     (app / "output").mkdir()
-    # The server's own file, which it leaves there.
+    # A file that the server itself writes there.
     (app / "input" / "res" / "metadata").write_text("exitCode: 0\n", encoding="utf-8")
     if change is not None:
         change(app / "input" / "res")
     words = codabench.COMMAND.replace("/app", str(app)).split(" ")[1:]
     quiet = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "LANG": "C.UTF-8"}
-    # Which instructions OpenBLAS and numpy take decides the last digit, which is compared with ours.
+    # The instruction set of OpenBLAS and numpy decides the last digit, which is compared with ours.
     same = ("OPENBLAS_", "NPY_")
     keep = {k: v for k, v in os.environ.items() if k in ("PATH", "SYSTEMROOT", "TEMP", "TMPDIR") or k.startswith(same)}
     command = [interpreter, "-s", "-c", _RUN, *words] if interpreter else [sys.executable, "-s", "-S", "-c", _RUN, *words]
@@ -248,7 +250,7 @@ def _run(app: Path, interpreter: str | None, change: Change | None = None) -> su
 
 
 def _libraries(place: Path) -> str:
-    """A folder with links to numpy and scipy and to nothing else; where they do not work as links, the folder where they lie."""
+    """A folder with links to numpy and scipy only; where they do not work as links, their own folder."""
     import numpy
 
     installed = Path(numpy.__file__).parents[1]
@@ -259,7 +261,7 @@ def _libraries(place: Path) -> str:
             for name in _LIBRARIES:
                 if (installed / name).exists():
                     (folder / name).symlink_to(installed / name)
-            # Libraries that lie elsewhere in an environment may be looked for relative to the link.
+            # Their shared libraries may be searched relative to the link.
             probe = [sys.executable, "-s", "-S", "-c", "import numpy, scipy.special"]
             subprocess.run(probe, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True, check=True)
         except (OSError, subprocess.CalledProcessError):
@@ -269,7 +271,7 @@ def _libraries(place: Path) -> str:
 
 
 def _version(interpreter: str | None) -> str | None:
-    """The versions of an interpreter, numpy and scipy; None where one of them is not there."""
+    """The versions of an interpreter, numpy and scipy; None where one of them is absent."""
     if interpreter is None:
         import numpy
         import scipy
@@ -287,13 +289,13 @@ def _version(interpreter: str | None) -> str | None:
 
 
 def image_version(card: ChallengeCard) -> tuple[int, int] | None:
-    """The Python of the card's image, as its tag tells it: `codalab/codalab-legacy:py37`, `python:3.12-slim`."""
+    """The Python version of the card's image, from its tag: `codalab/codalab-legacy:py37`, `python:3.12-slim`."""
     match = re.search(r":(?:py|python)?(\d)\.?(\d+)", card.docker_image)
     return (int(match[1]), int(match[2])) if match else None
 
 
 def _of_image(card: ChallengeCard) -> str | None:
-    """An interpreter of the version that the card's image has, if there is one here with numpy and scipy."""
+    """An interpreter of the version in the card's image, if one with numpy and scipy is installed."""
     version = image_version(card)
     if version is None or version == sys.version_info[:2]:
         return None
@@ -301,7 +303,9 @@ def _of_image(card: ChallengeCard) -> str | None:
     found = shutil.which(name)
     if found and _version(found):
         return found
-    _log.info(f"{card.docker_image}: no {name} with numpy and scipy here; its syntax was checked, and --python FILE names one")
+    _log.info(
+        f"{card.docker_image}: no {name} with numpy and scipy here, so only the syntax was checked; --python FILE names one"
+    )
     return None
 
 

@@ -1,4 +1,4 @@
-"""A challenge's board: what teams reported, and next to it one's own submissions as scored here.
+"""A challenge's leaderboard: the published results of all teams next to the user's own submissions, scored locally.
 
 Every zip that is made, or scored with labels, leaves one file `<runs>/submissions/<challenge>/<phase>-<sha256>.json`.
 """
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 FOLDER = "submissions"
 FORMAT = 1
 _NOTE = (
-    "Reported: what the challenge published, computed by its server. Measured: scored here, with the labels that were given. "
-    "The two are comparable only where those labels are the server's."
+    "Reported: published by the challenge, computed by its server. Measured: scored here, with the given labels. "
+    "The two are comparable only where the given labels are the server's."
 )
 
 
 def entry_of(made: Submission) -> dict[str, object]:
-    """What is kept of a zip that was made."""
+    """The entry for a zip that was made."""
     record = made.record
     known = {"challenge": made.card.name, "phase": made.phase, "sha256": made.sha256, "file": made.file.name}
     about = {"model": record.model, "key": record.key, "images": made.images, "size": made.size}
@@ -40,7 +40,7 @@ def entry_of(made: Submission) -> dict[str, object]:
 
 
 def scored_entry(scored: Scored, name: str | None = None) -> dict[str, object]:
-    """What is kept of a zip that was scored; `name` is what to call one that was made elsewhere."""
+    """The entry for a zip that was scored; `name` is shown for one that was made elsewhere."""
     report = scored.report
     return {
         **({"name": name} if name else {}),
@@ -56,7 +56,7 @@ def scored_entry(scored: Scored, name: str | None = None) -> dict[str, object]:
 
 
 def remember(runs: str | Path, entry: Mapping[str, Any]) -> Path:
-    """Keep an entry, joined with what is known of the same zip; returns its file."""
+    """Save an entry, merged with an earlier one of the same zip; returns its file."""
     path = Path(runs) / FOLDER / str(entry["challenge"]) / f"{entry['phase']}-{entry['sha256'][:16]}.json"
     before = _read(path) if path.is_file() else {}
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -65,7 +65,7 @@ def remember(runs: str | Path, entry: Mapping[str, Any]) -> Path:
 
 
 def entries(runs: str | Path, challenge: str) -> list[Mapping[str, Any]]:
-    """Everything that is kept of a challenge's submissions, in the order of their files' names."""
+    """All saved entries of a challenge's submissions, in the order of their files' names."""
     return [_read(path) for path in without_leftovers(sorted((Path(runs) / FOLDER / challenge).glob("*.json")))]
 
 
@@ -81,7 +81,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def is_challenge(name: str | None, cards: Sequence[str] = ()) -> bool:
-    """Whether `name` is a challenge, whose board `show` shows."""
+    """Whether `name` is a challenge (then `show` shows its board)."""
     return name is not None and name in load_cards("challenges", cards)
 
 
@@ -92,9 +92,9 @@ class BoardRow(NamedTuple):
     phase: str
     name: str
     reported: Mapping[str, float | None] | None
-    """main, srcc, plcc as the challenge published them."""
+    """main, srcc, plcc published by the challenge."""
     measured: Mapping[str, Any] | None
-    """main, srcc, plcc, n, ci as they were scored here."""
+    """main, srcc, plcc, n, ci scored here."""
     source: str
     status: str
     note: str
@@ -103,7 +103,7 @@ class BoardRow(NamedTuple):
 def rows_of(name: str, runs: str | Path, cards: Sequence[str] = ()) -> list[BoardRow]:
     """The board's rows: phases in the card's order, best main score first in each.
 
-    A row without a main score is placed by SRCC + PLCC, then last.
+    A row without a main score is ordered by SRCC + PLCC, one without these is last.
     """
     card = find_challenge(name, cards)
     rows = []
@@ -129,7 +129,7 @@ def rows_of(name: str, runs: str | Path, cards: Sequence[str] = ()) -> list[Boar
 
 
 def numbers(name: str, runs: str | Path, cards: Sequence[str] = ()) -> list[dict[str, object]]:
-    """`rows_of` for JSON: reported and measured figures under separate keys; what does not exist is null."""
+    """`rows_of` for JSON: reported and measured figures under separate keys; absent ones are null."""
     return [row._asdict() for row in rows_of(name, runs, cards)]
 
 
@@ -159,5 +159,5 @@ def show(name: str, runs: str | Path, cards: Sequence[str] = (), width: int | No
         text = text_table(headers, table, align, width=width, drops=_DROPS, shortens=("name", "source")).text
         parts.append(f"phase {phase}\n\n{text}")
     if not any(row.measured for row in rows):
-        parts.append("Nothing of your own was scored yet: harness submission score FILE.zip --labels FILE")
+        parts.append("No submission of yours was scored yet: harness submission score FILE.zip --labels FILE")
     return "\n\n".join([*parts, _NOTE])

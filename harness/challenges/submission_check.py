@@ -1,4 +1,4 @@
-"""Checking a submission before a server does: everything that is wrong at once, and a fixed copy of what rules can fix."""
+"""`harness submission check`: all defects of a submission at once, and a copy with the mechanical ones fixed."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _log = logging.getLogger(__package__)
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in a submission."""
+    """The findings about a submission."""
 
     file: str
     card: ChallengeCard
     phase: str | None
-    """None where neither the names nor the caller tell it."""
+    """None where neither the names nor the caller determine it."""
     findings: tuple[Finding, ...]
     scores: Mapping[str, float] = field(default_factory=dict)
     """What could be read, by image."""
@@ -42,12 +42,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong; warnings are not wrong."""
+        """Whether there is no error; warnings do not count."""
         return not errors(self.findings)
 
     @property
     def warned(self) -> bool:
-        """Whether there is anything that a person should look at."""
+        """Whether there are warnings."""
         return bool(warnings(self.findings))
 
     def json(self) -> dict[str, object]:
@@ -67,11 +67,11 @@ class Report:
     def __str__(self) -> str:
         counts = [(len(errors(self.findings)), "error"), (len(warnings(self.findings)), "warning")]
         count = ", ".join(f"{n} {word}" + ("" if n == 1 else "s") for n, word in counts)
-        verdict = "fit to be submitted" if self.ok else "not fit to be submitted"
+        outcome = "ready to be submitted" if self.ok else "not ready to be submitted"
         about = f"{self.card.name}, phase {self.phase or 'unknown'}, {len(self.scores):,} images"
         tail = [str(self.audit)] if self.audit else []
         found = sorted(self.findings, key=lambda f: ("error", "warning", "information").index(f.severity))
-        return "\n".join([*(f.text() for f in found), *tail, f"{self.file}: {verdict} ({about}; {count})"])
+        return "\n".join([*(f.text() for f in found), *tail, f"{self.file}: {outcome} ({about}; {count})"])
 
 
 def check(
@@ -84,13 +84,13 @@ def check(
     cards: Sequence[str] = (),
     runs: str = "runs",
 ) -> Report:
-    """Everything that is wrong with the zip at `path`, and what a person should look at.
+    """All defects of the zip at `path`, and warnings.
 
-    `challenge`, `phase`: by default those that the zip's names belong to. `root`: the images' folder, for names that no card
-    lists and a comparison with PSNR. `against`: a run (or score file) with the model's own scores of the same images, for the
-    leak audit. Raises UsageError for a zip, a folder or a run that cannot be read.
+    `challenge`, `phase`: by default those that match the zip's names. `root`: the images' folder, for names that no card lists
+    and for a comparison with PSNR. `against`: a run (or score file) with the model's own scores of the same images, for the leak
+    audit. Raises UsageError for a zip, a folder or a run that cannot be read.
     """
-    # Challenges that ask for files of the same names are tried together, those of most challenges first.
+    # Challenges with the same file names are tried together, the most common file names first.
     groups: dict[tuple[str, ...], list[ChallengeCard]] = {}
     for card in candidates(challenge, phase, cards):
         groups.setdefault(tuple(wanted_files(card)), []).append(card)
@@ -100,11 +100,11 @@ def check(
         tried.append(inspect(files, found, alike, phase, str(path), lambda card, p: _folder_names(card, p, root, cards)))
 
     def distance(report: Report) -> tuple[bool, bool, int]:
-        # A challenge that asks for fewer files is not nearer for that.
+        # A challenge with fewer files is not preferred for that.
         defects = sum(finding.kind != "no-file" for finding in errors(report.findings))
         return report.phase is None or not report.scores, not report.fixed, defects
 
-    # The zip is for the challenge whose names it holds, or whose files, or the nearest.
+    # The challenge whose image names the zip holds, else whose files, else the one with the fewest defects.
     report = min(tried, key=distance)
     data = Path(path)
     report = replace(report, sha256=sha256_file(data), size=data.stat().st_size)
@@ -115,10 +115,10 @@ def check(
     share = explained_by_type(report.card, report.scores) if against is None and report.ok else None
     if share is None:
         return report
-    # Without a record: how much of the scores the type id explains, which alone proves nothing.
+    # Without a record: the share of the variance that the type id explains, which alone proves nothing.
     text = (
         f"the type id explains {share:.0%} of the scores' variance within references. Real quality depends on the type too, so "
-        "this alone says nothing; --against RUN audits it with the model's own scores"
+        "this alone proves nothing; --against RUN audits it with the model's own scores"
     )
     return replace(report, findings=(*report.findings, Finding("information", "types", report.card.lines.file, text)))
 
@@ -131,9 +131,9 @@ def inspect(
     what: str,
     folder: Callable[[ChallengeCard, str], Sequence[str] | None] = lambda card, phase: None,
 ) -> Report:
-    """The report about a submission's files, however they were read; `found` is what reading them showed.
+    """The report on a submission's files; `found` are the findings from reading them.
 
-    `folder` gives the names that a phase's folder holds, where there is one: used for phases whose names no card lists.
+    `folder` gives the names in a phase's folder, if there is one: used for phases whose names no card lists.
     """
     all_found = list(found)
     asked = {card.lines.file for card in known}.intersection(files)
@@ -146,8 +146,8 @@ def inspect(
         all_found.append(Finding("error", "phase", card.lines.file, text, advice, 1))
     chosen = phase or (guess[1] if guess else None)
     if card.lines.file in files and chosen is None:
-        text = "the names tell no phase: fewer than half of them belong to any"
-        advice = "is this the right file? (--phase says which is meant)"
+        text = "the phase is unknown: fewer than half of the names belong to any phase"
+        advice = "is this the right file? (--phase names the phase)"
         all_found.append(Finding("error", "phase", card.lines.file, text, advice, 1))
         names = image_names.Names(card, card.default_phase, None)
     else:
@@ -168,12 +168,12 @@ def fix(
     cards: Sequence[str] = (),
     runs: str = "runs",
 ) -> Report:
-    """Write a zip with everything mechanical fixed to `out`, and check that, as `check` would.
+    """Write a zip with all mechanical defects fixed to `out`, and check it, as `check` does.
 
-    Raises UsageError where there is nothing to write, because no wanted file could be read.
+    Raises UsageError where no required file could be read.
     """
     if not report.fixed:
-        raise UsageError(f"{report.file}: nothing in it that could be fixed; {out} was not written")
+        raise UsageError(f"{report.file}: it has no file that can be fixed; {out} was not written")
     wanted = [name for name in (report.card.lines.file, report.card.readme_file) if name in report.fixed]
     with atomic(out) as stream:
         stream.write(submission_zip.zipped({name: report.fixed[name] for name in wanted}))
@@ -182,7 +182,7 @@ def fix(
 
 
 def candidates(challenge: str | None, phase: str | None, cards: Sequence[str]) -> list[ChallengeCard]:
-    """The challenges that a submission may be for; raises UsageError where none has such a phase."""
+    """The challenges that a submission may belong to; raises UsageError where none has such a phase."""
     if challenge is not None:
         card = find_challenge(challenge, cards)
         image_names.phase_named(card, phase)
@@ -191,12 +191,12 @@ def candidates(challenge: str | None, phase: str | None, cards: Sequence[str]) -
     fit = [card for card in found if phase in (None, *card.phases)]
     if not fit:
         phases = sorted({p for card in found for p in card.phases})
-        raise UsageError(f"no challenge has a phase {phase!r}{near(phase or '', phases)} (there are {listed(phases)})")
+        raise UsageError(f"no challenge has a phase {phase!r}{near(phase or '', phases)} (known: {listed(phases)})")
     return fit
 
 
 def _tokens(text_lines: Sequence[str]) -> set[str]:
-    """What may be names in the lines: words with a letter and a digit that are no numbers. Some hundred lines tell enough."""
+    """Words in the lines that may be names: with a letter and a digit, and not a number. Some hundred lines are enough."""
     found: set[str] = set()
     for line in text_lines[:: max(1, len(text_lines) // 500)]:
         for word in re.split(r"[\s,;\"']+", line, maxsplit=3)[:3]:
@@ -220,7 +220,7 @@ def _folder_names(card: ChallengeCard, phase: str, root: str | None, cards: Sequ
 
 
 def _compared(report: Report, against: str, runs: str) -> Report:
-    """With a look at the model's own scores: are these turned round, and do they leak ids?"""
+    """Compare with the model's own scores: is the submission inverted, and does it leak type ids?"""
     from harness.engine.score_source import member
 
     about = report.card.phases[report.phase or report.card.default_phase]
@@ -235,10 +235,10 @@ def _compared(report: Report, against: str, runs: str) -> Report:
     found = []
     for shift in result.flagged:
         text = (
-            f"type id {shift.type}: shifted by {shift.mean:+.6g} against the model's own scores, alike in "
+            f"type id {shift.type}: shifted by {shift.mean:+.6g} against the model's own scores, equally in "
             f"{shift.references} references (spread {shift.spread:.2g}, p = {shift.p_value:.2g})"
         )
-        advice = "a score must not depend on the file's name: take the shift out"
+        advice = "a score must not depend on the file's name: remove the shift"
         where = sorted(report.line_of[name] for name in both if image_names.parts_of(report.card, name).type == shift.type)
         lines_of = tuple(where[:20])
         found.append(Finding("warning", "leak", report.card.lines.file, text, advice, where[0], False, len(where), lines_of))
@@ -246,7 +246,7 @@ def _compared(report: Report, against: str, runs: str) -> Report:
 
 
 def _with_inversion(report: Report, own: Mapping[str, float], called: str) -> Report:
-    """With a warning where the submission agrees with the inverse of `own` (higher is better) beyond chance."""
+    """Add a warning where the submission agrees significantly with the inverse of `own` (higher is better)."""
     from harness.statistics.agreement import agreement
 
     both = sorted(set(report.scores) & set(own))
@@ -257,7 +257,7 @@ def _with_inversion(report: Report, own: Mapping[str, float], called: str) -> Re
     interval = figures.ci.get("srcc")
     if figures.srcc is None or (interval[1] if interval else figures.srcc) >= 0:
         return report
-    text = f"higher seems to be worse here: SRCC with {called} is {figures.srcc:.3f}"
+    text = f"higher seems to be worse: SRCC with {called} is {figures.srcc:.3f}"
     advice = "write higher-is-better scores: multiply by -1"
     return replace(report, findings=(*report.findings, Finding("warning", "inverted", report.card.lines.file, text, advice)))
 
@@ -272,7 +272,7 @@ def _psnr(report: Report, root: str, cards: Sequence[str]) -> dict[str, float]:
     about = report.card.phases[report.phase]
     data = datasets.load_dataset(about.dataset, root, cards=cards)
     if not has_images(data.table):
-        raise UsageError(f"--root {root}: {data.name}'s names and no images, so PSNR cannot be compared with")
+        raise UsageError(f"--root {root}: it has {data.name}'s names but no images, so there is no comparison with PSNR")
     rows = data.table[data.table["name"].isin(set(report.scores))]
     require_files(rows, data.name)
     pairs = pairs_of(rows)

@@ -1,7 +1,7 @@
-"""The zip itself: written so that equal content gives equal bytes, read so that no zip can cost much time or memory.
+"""Writing and reading a submission's zip: reproducible bytes when written, bounded time and memory when read.
 
-Nothing is ever unpacked to the disk. Of a zip that somebody else made, the table of contents is read up to a megabyte, and
-of the wanted files so many bytes as a submission can have; the rest of the archive is never decompressed.
+Nothing is unpacked to disk. Of an untrusted zip, the table of contents is read up to a megabyte, and the required files up to
+their largest allowed size; the rest of the archive is never decompressed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.runtime.findings import Finding
 _LARGEST_CONTENTS = 1 << 20
 _MOST_ENTRIES = 1000
 _REHEARSAL = b"rehearsal"
-"""How the comment of a zip begins that `harness submit --limit` made."""
+"""The beginning of the comment in a zip made by `harness submit --limit`."""
 _OTHERS = {
     b"Rar!": "a RAR archive",
     b"7z\xbc\xaf": "a 7-Zip archive",
@@ -34,9 +34,9 @@ _OTHERS = {
 
 
 def zipped(files: Mapping[str, bytes], mark: str = "") -> bytes:
-    """A zip of `files` in the order given: a pure function of them. `mark` is its comment, which `read` calls a defect.
+    """A zip of `files` in the given order: a pure function of them. `mark` is its comment, which `read` reports as a defect.
 
-    Stored, not deflated: other versions of zlib deflate to other bytes, and a submission is small.
+    Stored, not deflated: other versions of zlib give other bytes, and a submission is small.
     """
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
@@ -50,10 +50,10 @@ def zipped(files: Mapping[str, bytes], mark: str = "") -> bytes:
 
 
 def read(path: str | Path, limits: Mapping[str, int]) -> tuple[dict[str, bytes], list[Finding]]:
-    """The wanted files (`limits`: the most bytes of each, by name) of the zip at `path`, and what is wrong with the zip.
+    """The required files (`limits`: the largest size of each in bytes, by name) of the zip at `path`, and the zip's defects.
 
-    A wanted file is found in any letter case, in a folder or with another extension, and that is a finding. Raises
-    UsageError for what cannot be read or is no zip.
+    A required file in another letter case, in a folder or with another extension is read and reported. Raises UsageError for a
+    file that cannot be read or is not a zip.
     """
     path = Path(path)
     with reading(path), open(path, "rb", buffering=0) as stream:
@@ -65,7 +65,7 @@ class _TooLarge(Exception):
 
 
 class _Capped(io.BufferedReader):
-    """A file none of whose single reads is larger than a sane table of contents."""
+    """A file with a limit on each single read: the largest table of contents that is accepted."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
@@ -83,7 +83,7 @@ def _read(path: Path, stream: io.FileIO, limits: Mapping[str, int]) -> tuple[dic
     try:
         archive = zipfile.ZipFile(_Capped(stream))
     except _TooLarge:
-        what = f"its table of contents is larger than {_LARGEST_CONTENTS >> 20} MB; nothing of it was read"
+        what = f"its table of contents is larger than {_LARGEST_CONTENTS >> 20} MB; the zip was not read"
         return {}, [Finding("error", "entries", "the zip", what, f"zip {' and '.join(limits)} and nothing else")]
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
         kind = next((words for magic, words in _OTHERS.items() if head.startswith(magic)), None)
@@ -98,20 +98,20 @@ def _read(path: Path, stream: io.FileIO, limits: Mapping[str, int]) -> tuple[dic
 
 def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> tuple[dict[str, bytes], list[Finding]]:
     found: list[Finding] = []
-    # By wanted file: how far an entry's name is from what it should be, and the entry.
+    # For each required file: entries, with the distance of their names from the right one.
     candidates: dict[str, list[tuple[int, zipfile.ZipInfo]]] = {name: [] for name in limits}
     infos, alone = archive.infolist(), f"zip {' and '.join(limits)} and nothing else"
     if archive.comment.startswith(_REHEARSAL):
         what = f"incomplete: a {_shown(archive.comment.decode('ascii', 'replace'))}"
         found.append(Finding("error", "rehearsal", "the zip", what, "submit without --limit"))
     if len(infos) > _MOST_ENTRIES:
-        what = f"{len(infos):,} entries; only the first {_MOST_ENTRIES:,} were looked at"
+        what = f"{len(infos):,} entries; only the first {_MOST_ENTRIES:,} were checked"
         found.append(Finding("error", "entries", "the zip", what, alone, mechanical=True))
     for info in infos[:_MOST_ENTRIES]:
         name = info.orig_filename
         shown, wanted, distance = _shown(name), _wanted(name, limits), None
         if in_leftovers(name.replace("\\", "/")):
-            what = "a leftover of the computer that made the zip"
+            what = "a file that the operating system or an office program added"
             found.append(Finding("error", "leftover", shown, what, "leave it out (on macOS: zip -X)", mechanical=True))
         elif problem := _trick(name):
             found.append(Finding("error", "path", shown, problem, "zip the files from inside their folder", mechanical=True))
@@ -120,18 +120,18 @@ def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> tuple[dict[
             what = "a symbolic link instead of a file"
             found.append(Finding("error", "link", shown, what, "zip the file that it points to", mechanical=wanted is None))
         elif name.endswith("/"):
-            what = "a folder; the files have to lie at the zip's root"
+            what = "a folder; the files must be at the zip's root"
             found.append(Finding("error", "folder", shown, what, "zip the files from inside the folder", mechanical=True))
         elif wanted is None:
             hint = ": a zip within the zip?" if name.lower().endswith(".zip") else ""
             what = f"a file that does not belong here{hint}"
             found.append(Finding("error", "stray", shown, what, alone, mechanical=True))
         elif "/" in name:
-            what = f"in a folder; {wanted} has to lie at the zip's root"
+            what = f"in a folder; {wanted} must be at the zip's root"
             found.append(Finding("error", "folder", shown, what, "zip the files from inside the folder", mechanical=True))
             distance = 2
         elif name != wanted:
-            what = f"the file has to be called {wanted}, exactly so"
+            what = f"the file's name must be exactly {wanted}"
             found.append(Finding("error", "file-name", shown, what, "rename it", mechanical=True))
             distance = 1
         else:
@@ -147,13 +147,13 @@ def _entries(archive: zipfile.ZipFile, limits: Mapping[str, int]) -> tuple[dict[
 
 
 def _shown(name: str) -> str:
-    """A name from a zip, fit for a terminal."""
+    """A name from a zip, escaped for a terminal."""
     text = name if name.isprintable() else repr(name)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _wanted(name: str, limits: Mapping[str, int]) -> str | None:
-    """Which of the wanted files an entry is meant to be."""
+    """The required file that an entry is probably meant to be."""
     last = PurePosixPath(name.replace("\\", "/").split("\0")[0]).name.lower()
     for wanted in limits:
         stem, _, extension = wanted.lower().rpartition(".")
@@ -163,11 +163,11 @@ def _wanted(name: str, limits: Mapping[str, int]) -> str | None:
 
 
 def _trick(name: str) -> str | None:
-    """What a path does that no submission's path does."""
+    """The problem of an unsafe path; None where there is none."""
     if "\0" in name:
         return "its name holds a NUL character"
     if "\\" in name:
-        return "its name holds a backslash, which is no folder's separator in a zip"
+        return "its name holds a backslash, which does not separate folders in a zip"
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):
         return "an absolute path"
     if ".." in name.split("/"):
@@ -178,7 +178,7 @@ def _trick(name: str) -> str | None:
 def _chosen(
     archive: zipfile.ZipFile, wanted: str, entries: list[tuple[int, zipfile.ZipInfo]], limit: int, found: list[Finding]
 ) -> bytes | None:
-    """The content of the entry nearest to what was wanted; several are refused unless they are the same."""
+    """The content of the entry closest to the required name; several are refused unless they are equal."""
     if not entries:
         found.append(Finding("error", "no-file", wanted, "the zip holds no such file", f"add {wanted} at the zip's root"))
         return None
@@ -201,7 +201,7 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int, found:
         what = f"compressed by method {info.compress_type}, which many servers cannot unpack"
         found.append(Finding("error", "compression", name, what, "zip it with Deflate or Store, the usual methods"))
         return None
-    largest = f"larger than the {limit:,} bytes that a submission's file can have"
+    largest = f"larger than {limit:,} bytes, the limit for this file"
     if info.file_size > limit:
         found.append(Finding("error", "too-large", name, f"{info.file_size:,} bytes, {largest}; it was not unpacked"))
         return None

@@ -1,4 +1,4 @@
-"""From a model or a run to a zip that a server accepts: the record is found or made, written, and read back."""
+"""`harness submit`: a submission zip from a model or a finished run, read back and checked."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ _WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True)
 class Submission:
-    """A zip that was written, read back and found fit."""
+    """A zip that was written, read back and passed the check."""
 
     file: Path
     card: ChallengeCard
     phase: str
     folder: Path
-    """The run behind it."""
+    """The run with its scores."""
     record: Record
     images: int
     size: int
     sha256: str
     warnings: tuple[Finding, ...]
     rehearsal: bool = False
-    """Only some images were scored (`--limit`); the zip says so, and a check calls it incomplete."""
+    """Only some images were scored (`--limit`); the zip is marked, and a check reports it as incomplete."""
 
     def json(self) -> dict[str, object]:
         """One object of `harness submit --json`."""
@@ -77,9 +77,9 @@ class Submission:
         next_step = f"next: {self.card.next_step}" if self.card.next_step else ""
         if self.rehearsal:
             images = self.card.phases[self.phase].images
-            next_step = f"a rehearsal: {self.images:,} of {images:,} images, not to be handed in; next: without --limit"
+            next_step = f"a rehearsal: {self.images:,} of {images:,} images, not to be submitted; next: without --limit"
         summary = f"{self.file}: {about}, read back and checked\n{self.size:,} bytes, sha256 {self.sha256}"
-        inferred = f"inferred, with no source that says so: {'; '.join(self.card.inferred)}" if self.card.inferred else ""
+        inferred = f"inferred, without a source: {'; '.join(self.card.inferred)}" if self.card.inferred else ""
         return "\n".join(filter(None, [*(warning.text() for warning in self.warnings), summary, inferred, next_step]))
 
 
@@ -94,9 +94,9 @@ def submit(
 ) -> Submission:
     """Score every image of a challenge's phase with the model, or the model of the run, that `word` names; write the zip `out`.
 
-    `wanted` says how: root, weights, settings, seed, device, runs and the like; its model, dataset and protocol are set here. The
+    `wanted` has the settings (root, weights, seed, device, runs and others); its model, dataset and protocol are set here. The
     zip is a pure function of the record and the challenge's card (and the description, where one is given). With a limit it is a
-    rehearsal: marked, and incomplete. Raises UsageError for what cannot be asked, RunError where the scores make no valid
+    rehearsal: marked, and incomplete. Raises UsageError for a wrong request, RunError where the scores make no valid
     submission; then nothing is written.
     """
     from harness.results.mlflow_mirror import Tracker
@@ -117,8 +117,8 @@ def submit(
     digest = sha256_file(out)
     back = check(out, challenge=card.path, phase=phase, cards=wanted.cards)
     if digest != hashlib.sha256(data).hexdigest() or back.scores.keys() != report.scores.keys():
-        raise RunError(f"{out}: what was written is not what is read back; is the disk sound?")
-    # What was changed on the way from the model's scores to the zip.
+        raise RunError(f"{out}: the file read back differs from the file written; is the disk damaged?")
+    # Changes between the model's scores and the zip.
     power = score_lines.scale_of(list(scores.values()), card.lines.decimals)
     if not record.higher_is_better:
         _log.info("scores were multiplied by -1: the model's are lower-is-better")
@@ -143,7 +143,7 @@ def contents(
 ) -> dict[str, bytes]:
     """The submission's files, from a finished run and nothing else. Raises UsageError where the record lacks a fact.
 
-    `mark` stands before the description of what is not to be handed in.
+    `mark` is put before the description of a rehearsal.
     """
     files = {card.lines.file: score_lines.written(_scores(folder, record), card.lines).encode("ascii", "backslashreplace")}
     if card.readme:
@@ -160,9 +160,9 @@ def _scores(folder: Path, record: Record) -> dict[str, float]:
 
 
 def facts(card: ChallengeCard, folder: Path, record: Record, description: str | None = None) -> readme.Facts:
-    """What the readme says, each taken from the record; operations (GFLOP per image) are counted.
+    """The readme's facts, from the record; operations (GFLOP per image) are counted.
 
-    Raises UsageError for what the record does not tell, and operations that cannot be counted.
+    Raises UsageError for facts that the record lacks, and operations that cannot be counted.
     """
     runtime = record.runtime_per_image
     if runtime is None:
@@ -209,7 +209,7 @@ def member_names(model: ModelCard) -> list[str]:
 
 
 def _record(word: str, card: ChallengeCard, phase: str, wanted: Request) -> Outcome:
-    """The finished record of this phase that `word` means, made where there is none."""
+    """The finished record of this phase by the model or run `word`; it is made if there is none."""
     about = card.phases[phase]
     if not about.dataset or not about.protocol:
         raise UsageError(f"{card.name}, phase {phase}: its card names no dataset and protocol, so no model can score its images")
@@ -227,14 +227,14 @@ def _record(word: str, card: ChallengeCard, phase: str, wanted: Request) -> Outc
     passed += ["--limit"] if wanted.limit is not None and not record.partial else []
     found = (record.dataset, record.protocol) == (about.dataset, about.protocol)
     if passed and (found or wanted.seed):
-        raise UsageError(f"{folder} is a finished run, with its own settings: {listed(passed)} goes with a model's name")
+        raise UsageError(f"{folder} is a finished run with its own settings: {listed(passed)} is only for a model's name")
     if found:
         _refuse_stale(folder, record, wanted)
         return _checked(Outcome(folder, record, found=True), card, phase, wanted)
     if request_of_record.checked(folder, record).get("scores"):
         where = f"of other images than {card.name}'s {phase}"
         raise UsageError(f"{folder}: its scores came from a file, {where}; there is no model to run")
-    # A trained model's weights lie in the run's folder: what its training began from is not needed again.
+    # A trained model's weights are in the run's folder: the initial weights of its training are not needed.
     known = msgspec.structs.replace(record, request={**record.request, "init": None})
     again = Repeated(dataset=about.dataset, weights=wanted.weights, settings=wanted.settings)
     fields = request_of_record.request_of(folder, known, wanted.cards, again)
@@ -242,7 +242,7 @@ def _record(word: str, card: ChallengeCard, phase: str, wanted: Request) -> Outc
     if record.training:
         weights = str(folder / _WEIGHTS)
         if not Path(weights).is_file():
-            raise UsageError(f"{weights}: not there, so the trained model is lost; train it again: {command(record.command)}")
+            raise UsageError(f"{weights}: missing, so the trained model is lost; train it again: {command(record.command)}")
     _log.info(f"{folder}: the model of this run scores {about.dataset} ({about.protocol})")
     settings, seed = fields["settings"], fields.get("seed", 0)
     request = replace(wanted, model=fields["model"], weights=weights, settings=settings, seed=seed)
@@ -250,17 +250,17 @@ def _record(word: str, card: ChallengeCard, phase: str, wanted: Request) -> Outc
 
 
 def _refuse_stale(folder: Path, record: Record, wanted: Request) -> None:
-    """Refuse a finished run whose images, labels, weights or code are not what the same request means now."""
+    """Refuse a finished run whose images, labels, weights or code have changed since."""
     try:
         fields = request_of_record.request_of(folder, record, wanted.cards)
-        now = make_plan(replace(wanted, **fields, mlflow_uri="off"))
+        present = make_plan(replace(wanted, **fields, mlflow_uri="off"))
     except UsageError as error:
-        _log.info(f"{folder}: whether its images are still what was scored is not checked: {error}".splitlines()[0])
+        _log.info(f"{folder}: not checked whether its images have changed since: {error}".splitlines()[0])
         return
-    differences = identity_differences(record, now, folder)
+    differences = identity_differences(record, present, folder)
     if differences:
-        lines = [f"{folder} is not of what is here now: {finding.what}: {finding.text}" for finding in differences]
-        raise UsageError("\n".join([*lines, "name the model instead of its run, and the images are scored as they are"]))
+        lines = [f"{folder} has changed inputs: {finding.what}: {finding.text}" for finding in differences]
+        raise UsageError("\n".join([*lines, "name the model instead of its run to score the present images"]))
 
 
 def _checked(outcome: Outcome, card: ChallengeCard, phase: str, wanted: Request) -> Outcome:
@@ -271,7 +271,7 @@ def _checked(outcome: Outcome, card: ChallengeCard, phase: str, wanted: Request)
 
 
 def _with_training(request: Request) -> Request:
-    """With the weights of the newest run that trained this very model, where it needs training and none were given."""
+    """The request with the weights of the newest run that trained this model, where it needs training and none were given."""
     model = apply_set(find_model(request.model, request.cards), request.settings)
     if model.recipe is None or request.weights is not None:
         return request

@@ -1,4 +1,4 @@
-"""A new challenge's card: commented, ready to be edited, and with a dataset of one's own ready to be bundled."""
+"""`harness challenge new`: writes a commented card of a new challenge, optionally with a dataset's names and labels."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def new(
 def _of_dataset(
     name: str, folder: Path, dataset: str, protocol: str | None, root: str | None, cards: Sequence[str]
 ) -> tuple[dict[Path, str], dict[str, str]]:
-    """The files of names and labels, and what the card says, from a dataset's tested images."""
+    """The files of names and labels, and the card's entries, from a dataset's test images."""
     from harness import datasets
     from harness.datasets import splits
 

@@ -1,4 +1,4 @@
-"""From a submitted file's bytes to its lines, with what is wrong about encoding and line ends."""
+"""Decoding a submitted text file into lines, with findings about encoding and line ends."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 @dataclass
 class Tally:
-    """Findings about lines of one file, put together by kind."""
+    """Findings about the lines of one file, grouped by kind."""
 
     where: str
     found: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
     def add(self, kind: str, line: int, detail: str = "") -> None:
-        """Note one occurrence of a kind of defect, and its line."""
+        """Add one occurrence of a kind of defect, and its line."""
         self.found.setdefault(kind, []).append((line, detail))
 
     def findings(self, kinds: dict[str, Kind]) -> list[Finding]:
@@ -38,7 +38,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is said about a kind of defect; `{}` in `what` is the first line's detail."""
+    """The message and the fix of a kind of defect; `{}` in `what` is the first line's detail."""
 
     severity: Severity
     what: str
@@ -47,10 +47,10 @@ class Kind:
 
 
 def decoded(data: bytes, where: str) -> tuple[list[str], list[Finding]]:
-    """The lines of a file, without their ends, whatever encoding and line ends it has.
+    """The lines of a file, without their ends, for any encoding and line ends.
 
-    A line ends at a newline, with or without a carriage return before it, or at a lone carriage return; an empty last line is
-    no line.
+    A line ends at a newline, with or without a carriage return before it, or at a lone carriage return; an empty last line
+    does not count.
     """
     found: list[Finding] = []
     text = _text(data, where, found)
@@ -58,12 +58,12 @@ def decoded(data: bytes, where: str) -> tuple[list[str], list[Finding]]:
     if returns:
         ends = [end for end, many in (("CRLF", pairs), ("CR", returns - pairs)) if many]
         first = text[: text.index("\r")].count("\n") + 1
-        what = f"line ends are {' and '.join(ends)} (Windows, old Macs); they have to be \\n"
+        what = f"line ends are {' and '.join(ends)} (Windows, old Macs); they must be \\n"
         found.append(Finding("error", "line-ends", where, what, "save it with Unix line ends", first, True, returns))
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text and not text.endswith("\n"):
         number = text.count("\n") + 1
-        what = "the last line has no line end; some readers then lose its last digit"
+        what = "the last line has no line end; some programs then lose its last digit"
         found.append(Finding("warning", "last-line", where, what, "end it with a newline", number, True))
     lines = text.split("\n")
     return (lines[:-1] if not lines[-1] else lines), found

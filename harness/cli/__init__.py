@@ -1,1 +1,1 @@
-"""The command line: one module for each command. A command parses, calls one package, and prints."""
+"""The command line: one module for each command. A command parses its options, calls one package, and prints the result."""

@@ -1,4 +1,4 @@
-"""A card on one screen: what it is, then its tables, each shortened where the screen would not hold it."""
+"""`harness show`: a card's summary on one screen: its fields, then its tables, shortened where they are too long."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from harness.runtime.terminal_columns import shortened
 
 ALWAYS = ("higher_is_better",)
-"""Fields that say something where they are false, too."""
+"""Fields that are shown also where they are false."""
 LINES = 36
-"""How long a summary may be; what it leaves out is in `harness show NAME --all`."""
+"""Most lines of a summary; `harness show NAME --all` shows the rest."""
 _FEWEST = 2
-"""Entries that a shortened table keeps."""
+"""Entries of a shortened table."""
 _PROSE = 3
-"""Lines of a description."""
+"""Most lines of a description."""
 _INDENT = "  "
 
 
 @dataclass
 class _Table:
-    """A field of the card that has entries of its own."""
+    """A field of the card with several entries."""
 
     name: str
     entries: list[str]
@@ -34,7 +34,7 @@ class _Table:
 
 
 def summary(fields: Mapping[str, Any], width: int) -> str:
-    """The card in at most LINES lines where its tables can be shortened so far.
+    """The card in at most LINES lines, if its tables can be shortened that much.
 
     Args:
         fields: The card's fields as plain values.

@@ -1,4 +1,4 @@
-"""`harness challenge`: the organiser's half: a card, a competition's bundle, a board of submissions."""
+"""`harness challenge`: for organisers: a new card, a competition's bundle, a board of submissions."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from harness.cli import options as o
 from harness.cli.options import Argument, Option, echo, options
 
 _DATASET = "Take the tested images of this dataset, and their labels."
-_DRAWS = "Draw so many sets of references to see how firm the places are."
+_DRAWS = "Draw this many sets of references to estimate how stable the ranks are."
 _LABELS = "Take labels from here: a file of name,score (also std, raters, reference), or a folder of such files."
 _START = "Start the first phase on this date, UTC, where the card has no dates; default: today."
-_PYTHON = "Run the scoring program with this interpreter too; default: one of the image's version, if there is one."
+_PYTHON = "Test the scoring program with this interpreter too; default: one of the image's version, if installed."
 _PHASES = {**o.PHASE, "shell_complete": completion.keys_of("challenges", "phases", "card")}
 
 
 @dataclass(frozen=True)
 class BundleOptions(o.CardsOutput):
-    """What `harness challenge bundle` takes."""
+    """Options of `harness challenge bundle`."""
 
     card: Annotated[str, Argument(metavar="CARD", shell_complete=completion.cards("challenges"))]
     labels: Annotated[str, Option(required=True, metavar="FILE", help=_LABELS)]
     out: Annotated[str, Option(required=True, metavar="DIR", help="Write the competition to this folder.")]
-    phases: Annotated[tuple[str, ...], Option("--phase", help="Take this phase; repeatable; default: all.", **_PHASES)]
+    phases: Annotated[tuple[str, ...], Option("--phase", help="Include this phase; repeatable; default: all.", **_PHASES)]
     start: Annotated[str | None, Option(metavar="DATE", help=_START)]
     python: Annotated[str | None, Option(metavar="FILE", help=_PYTHON)]
 
 
 @dataclass(frozen=True)
 class NewOptions(o.CardsOutput):
-    """What `harness challenge new` takes."""
+    """Options of `harness challenge new`."""
 
     name: Annotated[str, Argument(metavar="NAME")]
     out: Annotated[str, Option(default=".", show_default=True, metavar="DIR", help="Write the card to this folder.")]
@@ -44,12 +44,12 @@ class NewOptions(o.CardsOutput):
 
 @dataclass(frozen=True)
 class BoardOptions(o.CardsOutput):
-    """What `harness challenge board` takes."""
+    """Options of `harness challenge board`."""
 
     folder: Annotated[str, Argument(metavar="DIR")]
     labels: Annotated[str, Option(required=True, metavar="FILE", help=_LABELS)]
-    challenge: Annotated[str | None, Option(help="They are of this challenge; default: as their names say.", **o.CHALLENGE)]
-    phase: Annotated[str | None, Option(help="They are of this phase; default: as their names say.", **o.PHASE)]
+    challenge: Annotated[str | None, Option(help="The submissions' challenge; default: found from their names.", **o.CHALLENGE)]
+    phase: Annotated[str | None, Option(help="The submissions' phase; default: found from their names.", **o.PHASE)]
     draws: Annotated[int, Option(default=1000, show_default=True, type=click.IntRange(1, 100_000), metavar="N", help=_DRAWS)]
     seed: o.Seed
 
@@ -73,7 +73,7 @@ def challenge_new(chosen: NewOptions) -> None:
 @challenge_.command("bundle")
 @options(BundleOptions)
 def challenge_bundle(chosen: BundleOptions) -> None:
-    """Make a Codabench competition from a challenge's card and labels, and run its scoring program as the server would."""
+    """Make a Codabench competition from a challenge's card and labels, and test its scoring program as the server runs it."""
     from harness.challenges.bundle import bundle
 
     made = bundle(
@@ -85,7 +85,7 @@ def challenge_bundle(chosen: BundleOptions) -> None:
 @challenge_.command("board")
 @options(BoardOptions)
 def challenge_board(chosen: BoardOptions) -> None:
-    """Score every zip of a folder: places, intervals, the group of the best, and how firm each place is."""
+    """Score every zip of a folder: ranks, intervals, the group of the best, and how stable each rank is."""
     from harness.challenges.contest import board
 
     kind = {"challenge": chosen.challenge, "phase": chosen.phase}

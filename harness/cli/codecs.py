@@ -1,4 +1,4 @@
-"""`harness codecs`: is codec A better than B? Bjontegaard's rate differences from a table of scores; and `compare --by`."""
+"""`harness codecs`: compares codecs by Bjontegaard's rate difference (BD rate) from a table of scores; `compare --by`."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _RATE = "Take rates from this column; default: bits per pixel from the files' by
 _BY = {"default": "codec", "show_default": True, "metavar": "COLUMN", "help": "Take the codec's name from this column."}
 _SETTING = "Take the codec's setting from this column; default: quality, qp, crf, ..."
 _IMAGE = "Take the image's name from this column; default: reference_id, image or reference."
-_METRICS = "Compare by these columns of scores; default: those that are called as a model is."
-_LOWER = "Lower values of this metric of your own are better; repeatable."
+_METRICS = "Compare by these columns of scores; default: those with a model's name."
+_LOWER = "Lower values of this metric are better (for metrics without a card); repeatable."
 _METHOD = {"type": click.Choice(["akima", "pchip"]), "default": "akima", "show_default": True}
 _FORM = {"type": click.Choice(["table", "csv", "markdown", "latex"]), "default": "table", "show_default": True}
 
 
 @dataclass(frozen=True)
 class CodecsOptions(o.TableOutput):
-    """What `harness codecs` takes."""
+    """Options of `harness codecs`."""
 
     scores: Annotated[str, Argument(metavar="SCORES.csv")]
     anchor: Annotated[str, Option(required=True, metavar="CODEC", help="Compare the other codecs with this one.")]
@@ -51,10 +51,10 @@ class CodecsOptions(o.TableOutput):
     image: Annotated[str | None, Option(metavar="COLUMN", help=_IMAGE)]
     metrics: Annotated[tuple[str, ...], Option(help=_METRICS, **o.METRICS)]
     lower: Annotated[tuple[str, ...], Option("--lower-is-better", metavar="METRIC", help=_LOWER)]
-    method: Annotated[Literal["akima", "pchip"], Option(help="Interpolate the curves so.", **_METHOD)]
+    method: Annotated[Literal["akima", "pchip"], Option(help="Interpolate the curves by this method.", **_METHOD)]
     inner: Annotated[bool, Option(help="Use the images that all codecs have.")]
     report: Annotated[str | None, Option(metavar="FILE.html", help="Write a page with the curves.")]
-    form: Annotated[str, Option("--format", help="Print the tables in this form.", **_FORM)]
+    form: Annotated[str, Option("--format", help="Print the tables in this format.", **_FORM)]
     cards: o.Cards
 
 
@@ -119,7 +119,7 @@ def _tables(found: CodecComparison) -> list[_Table]:
     for r in found.results:
         counts = [f"{r.rate.n} of {len(r.images)}", f"{r.gaining} of {r.rate.n}", len(r.left_out)]
         rows.append([r.metric, r.codec, _percent(r.rate.mean), _interval(r.rate, "{:+.2f}"), *counts])
-        # A line for each reason why images are not in the mean.
+        # A line for each reason for which images are left out of the mean.
         for reason, count in Counter(image.reason.partition(":")[0] for image in r.left_out).items():
             images = [f"{i.image} ({i.reason})" for i in r.left_out if i.reason.partition(":")[0] == reason]
             shown = "; ".join(images[:5]) + (f"; and {count - 5} more" if count > 5 else "")
@@ -177,4 +177,4 @@ def compare_by(path: str, by: str, how: Mapping[str, Any], as_json: bool, width:
         )
         echo(formatted([by, "mean", "from the best", "95 %", "p", ""], rows, "table", width, _DROPS))
     if rankings and rankings[0].images < FEWEST_REFERENCES:
-        echo(f"\n{rankings[0].images} images: the group of the best is told from {FEWEST_REFERENCES} images on")
+        echo(f"\n{rankings[0].images} images: a group of the best needs at least {FEWEST_REFERENCES} images")

@@ -1,4 +1,4 @@
-"""`harness compare` and `harness agreement`."""
+"""`harness compare` (which of two models is better) and `harness agreement` (a file of scores with a file of labels)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from harness.runtime.errors import UsageError
 _FITS = {"type": click.Choice(["logistic4", "logistic5", "poly3"]), "default": "logistic4", "show_default": True}
 _LOWER_FILE = {"type": click.Choice(["scores", "labels"]), "help": "Lower values of this file are better; repeatable."}
 _BY = "Compare the values of this column, such as codec; A is a table of `harness score --out`."
-_METRICS = "With --by, compare by these columns of scores; default: those that are called as a model is."
+_METRICS = "With --by, compare by these columns of scores; default: those with a model's name."
 _LOWER = "Lower values of this file are better; with --by, of this metric; repeatable."
 _DATASET = "Take images and labels of this dataset; default: those of A's run."
-_PROTOCOL = "For names of models, take their runs under this protocol; default: the dataset's."
-_DIFFERENCE = "Say how many references would show a true difference of D in SRCC; repeatable."
+_PROTOCOL = "For names of models, use their runs under this protocol; default: the dataset's."
+_DIFFERENCE = "Print how many references are needed to detect a true difference of D in SRCC; repeatable."
 
 
 @dataclass(frozen=True)
 class AgreementOptions:
-    """What `harness agreement` takes."""
+    """Options of `harness agreement`."""
 
     scores: Annotated[str, Argument(shell_complete=completion.paths("file"))]
     labels: Annotated[str, Argument(shell_complete=completion.paths("file"))]
@@ -36,7 +36,7 @@ class AgreementOptions:
 
 @dataclass(frozen=True)
 class CompareOptions(o.TableOutput):
-    """What `harness compare` takes."""
+    """Options of `harness compare`."""
 
     a: Annotated[str, Argument(shell_complete=completion.cards("models"))]
     b: Annotated[str | None, Argument(shell_complete=completion.cards("models"))]

@@ -1,6 +1,6 @@
-"""What the shell offers for a word that is typed: names of models, datasets, protocols, challenges and suites, read from cards.
+"""Shell completion: names of models, datasets, protocols, challenges and suites, read from the cards.
 
-Only the cards' files are read; torch, pandas and what a card names are not imported (docs/guides/shell-completion.md).
+Only the cards' files are read; torch, pandas and the code that a card names are not imported (docs/guides/shell-completion.md).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 
 
 def cards(*kinds: str, also: Mapping[str, str] = {}, files: bool = True) -> Completer:
-    """Offers the names of cards of the `kinds`, with their titles; where none begins with the word, files.
+    """Completes names of cards of the `kinds`, with their titles; file names where no name begins with the word.
 
     Args:
         kinds: `models`, `datasets`, `challenges`, `suites`.
-        also: Further words, and what they mean.
-        files: Whether a path may stand there too.
+        also: Further words, with their descriptions.
+        files: Whether a path is allowed too.
     """
 
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -46,12 +46,12 @@ def listed_cards(*kinds: str) -> Completer:
 
 
 def keys_of(kind: str, field: str, option: str) -> Completer:
-    """Offers the names in the table `field` of a card: protocols of the dataset that is named, phases of the challenge.
+    """Completes names in the table `field` of a card: protocols of the given dataset, phases of the given challenge.
 
     Args:
         kind: The kind of the cards.
         field: The table, such as `protocols`.
-        option: The parameter of the command that names the card; where it names none, the tables of all cards count.
+        option: The parameter of the command that names the card; without it, the tables of all cards count.
     """
 
     def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -67,17 +67,17 @@ def keys_of(kind: str, field: str, option: str) -> Completer:
 
 
 def words(*offered: str) -> Completer:
-    """Offers fixed words."""
+    """Completes fixed words."""
     return lambda context, parameter, incomplete: _beginning(dict.fromkeys(offered, ""), incomplete)
 
 
 def paths(kind: str) -> Completer:
-    """Offers files (`file`) or folders (`dir`)."""
+    """Completes files (`file`) or folders (`dir`)."""
     return lambda context, parameter, incomplete: [CompletionItem(incomplete, type=kind)]
 
 
 def for_metavar(metavar: str) -> Completer | None:
-    """What fits an option by its metavar: folders for `DIR`, files for `FILE.csv` and the like; else nothing."""
+    """The completion for an option's metavar: folders for `DIR`, files for `FILE.csv` and the like; else None."""
     if "FILE" in metavar or "." in metavar.replace("...", ""):
         return paths("file")
     return paths("dir") if "DIR" in metavar or metavar == "RUN" else None
@@ -89,7 +89,7 @@ def _beginning(names: Mapping[str, str], incomplete: str) -> list[CompletionItem
 
 
 def _tables(context: click.Context, kind: str) -> Mapping[str, Mapping[str, Any]]:
-    """The cards of a kind as they are in their files, by name, also those of --cards; none where a folder is absent."""
+    """The unchecked cards of a kind by name, including those of --cards; empty where a folder is absent."""
     try:
         return readable_tables(kind, context.params.get("cards") or ())
     except UsageError:

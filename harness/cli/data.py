@@ -1,4 +1,4 @@
-"""`harness data`: check, get and look at the files of datasets."""
+"""`harness data`: check, download, unpack and show the files of datasets."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from harness.files.regular import reading
 from harness.runtime.errors import UsageError
 from harness.runtime.text import visible
 
-PasswordFile = Annotated[str | None, Option(metavar="FILE", help="Read the password of a zip from a file; else it is asked for.")]
+PasswordFile = Annotated[str | None, Option(metavar="FILE", help="Read the password of a zip from a file; default: ask for it.")]
 
 
 @dataclass(frozen=True)
 class CheckOptions(o.Output):
-    """What `harness data check` takes."""
+    """Options of `harness data check`."""
 
     name: o.DatasetName
-    full: Annotated[bool, Option(help="Decode every image, and leave a manifest.")]
-    allow_incomplete: Annotated[bool, Option(help="Missing pairs are a warning and no error.")]
-    strict: Annotated[bool, Option(help="Warnings end with exit status 1 too.")]
+    full: Annotated[bool, Option(help="Decode every image, and write a manifest.")]
+    allow_incomplete: Annotated[bool, Option(help="Report missing pairs as a warning, not as an error.")]
+    strict: Annotated[bool, Option(help="Exit with status 1 for warnings too.")]
     root: o.Root
     cards: o.Cards
     workers: o.Threads
@@ -33,7 +33,7 @@ class CheckOptions(o.Output):
 
 @dataclass(frozen=True)
 class GetOptions:
-    """What `harness data get` takes."""
+    """Options of `harness data get`."""
 
     name: o.DatasetName
     password_file: PasswordFile
@@ -45,7 +45,7 @@ class GetOptions:
 
 @dataclass(frozen=True)
 class UnpackOptions:
-    """What `harness data unpack` takes."""
+    """Options of `harness data unpack`."""
 
     name: o.DatasetName
     archives: Annotated[tuple[str, ...], Argument(metavar="[ARCHIVE]...")]
@@ -57,11 +57,11 @@ class UnpackOptions:
 
 @dataclass(frozen=True)
 class ShowOptions:
-    """What `harness data show` takes."""
+    """Options of `harness data show`."""
 
     name: o.DatasetName
     reference: Annotated[str | None, Option(metavar="ID", help="Show this reference; default: the first.")]
-    out: Annotated[str | None, Option(metavar="FILE.png", help="Write the sheet there; default: NAME.png.")]
+    out: Annotated[str | None, Option(metavar="FILE.png", help="Write the sheet to this file; default: NAME.png.")]
     root: o.Root
     cards: o.Cards
     quiet: o.Quiet
@@ -69,13 +69,13 @@ class ShowOptions:
 
 @click.group("data")
 def data_() -> None:
-    """Check, get, unpack and look at the files of datasets."""
+    """Check, download, unpack and show the files of datasets."""
 
 
 @data_.command("check")
 @options(CheckOptions)
 def data_check(chosen: CheckOptions) -> None:
-    """Say what was expected of dataset NAME, what is there, what is missing, and how to fix it."""
+    """Check the files of dataset NAME: what is expected, present and missing, and how to fix it."""
     from harness import datasets
     from harness.datasets.check import check
 
@@ -92,7 +92,7 @@ def data_check(chosen: CheckOptions) -> None:
 @data_.command("get")
 @options(GetOptions)
 def data_get(chosen: GetOptions) -> None:
-    """Download and unpack dataset NAME where it has a public address, else print how to obtain it (status 1)."""
+    """Download and unpack dataset NAME if it has a public address, else print how to obtain it (status 1)."""
     from harness.datasets import dataset_card, download
     from harness.runtime.progress import counted
 
@@ -107,7 +107,7 @@ def data_get(chosen: GetOptions) -> None:
 @data_.command("unpack")
 @options(UnpackOptions)
 def data_unpack(chosen: UnpackOptions) -> None:
-    """Unpack ARCHIVEs (zip, tar, rar), else all that lie in the folder of dataset NAME, into that folder; they are kept."""
+    """Unpack ARCHIVEs (zip, tar, rar) into the folder of dataset NAME, by default all archives in it; archives are kept."""
     from harness.datasets import dataset_card, download
     from harness.runtime.progress import counted
 
@@ -120,12 +120,12 @@ def data_unpack(chosen: UnpackOptions) -> None:
 
 
 def _password(file: str | None) -> Callable[[str, int], bytes | None]:
-    """The password from a file, else asked for on the terminal; none where there is no terminal."""
+    """The password from a file, else from a prompt on the terminal; None without a terminal."""
     if file is not None:
         with reading(file), open(file, "rb") as stream:
             word = stream.read(1 << 16).rstrip(b"\r\n")
         if not word:
-            raise UsageError(f"{file}: holds no password")
+            raise UsageError(f"{file}: the file of the password is empty")
         return lambda archive, wrong: None if wrong else word
 
     def ask(archive: str, wrong: int) -> bytes | None:

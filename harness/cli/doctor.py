@@ -1,4 +1,4 @@
-"""`harness doctor`: versions, devices and folders, and whether anything would stop work."""
+"""`harness doctor`: versions, devices and folders, and problems of the installation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.runtime.machine import processor
 
 @dataclass(frozen=True)
 class DoctorOptions:
-    """What `harness doctor` takes."""
+    """Options of `harness doctor`."""
 
     runs: o.Runs
     as_json: o.Json
@@ -32,7 +32,7 @@ class DoctorOptions:
 @click.command()
 @options(DoctorOptions)
 def doctor(chosen: DoctorOptions) -> None:
-    """Say what is installed, which device there is, and where things are kept."""
+    """Print the installed versions, the devices and the folders in use, and any problems."""
     found = facts(chosen.runs)
     echo(o.json_text(asdict(found)) if chosen.as_json else as_text(found))
     if not all(found.ok.values()):
@@ -58,11 +58,11 @@ class Facts:
     folders: dict[str, str]
     free_gb: float
     ok: dict[str, bool]
-    """Which parts would stop work: those that are not."""
+    """By check: whether it passed."""
 
 
 def facts(runs_folder: str) -> Facts:
-    """Look at what is installed, and at the folders."""
+    """Check the installation and the folders."""
     from harness.datasets import data_folder
     from harness.models.weights import weights_folder
 
@@ -100,7 +100,7 @@ def _version(package: str) -> str:
 
 
 def _devices() -> list[str]:
-    """The devices that torch would use; torch itself (a second of imports) is asked only where a GPU's driver is there."""
+    """The devices that torch would use; torch (a second of imports) is imported only where a GPU's driver is installed."""
     names = []
     if sys.platform == "darwin" or any(Path(driver).exists() for driver in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
         import torch
@@ -111,7 +111,7 @@ def _devices() -> list[str]:
 
 
 def as_text(facts: Facts) -> str:
-    """The facts for a person, faults marked."""
+    """The facts as text, with faults marked."""
     lines = [f"{name:16} {version}" for name, version in facts.versions.items()]
     lines += [f"{'extras':16} {', '.join(facts.extras) or 'none'}"]
     lines += [f"{'processor':16} {facts.processor}, {facts.cores} cores", f"{'devices':16} {'; '.join(facts.device)}"]

@@ -1,4 +1,4 @@
-"""`harness ensemble`: a blend of models, and its card."""
+"""`harness ensemble`: finds a weighted blend of models, and writes it as a card."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ _TRIALS = {"default": 1000, "show_default": True, "type": click.IntRange(1), "he
 _OBJECTIVE = {"default": "main", "show_default": True, "type": click.Choice(["main", "srcc", "plcc"])}
 _METHOD = {"default": "searched", "show_default": True, "type": click.Choice(["mean", "greedy", "least-squares", "searched"])}
 _SCALINGS = {"default": "raw,z,ecdf,logistic", "show_default": True, "help": "Try these scalings."}
-_ONE = "Use one scaling for each member in least squares and in what starts from it."
-_CROPS = "Try these croppings too, for members that take crops: five, nine, grid, ..."
+_ONE = "Use one scaling for each member in least squares and in the search that starts from it."
+_CROPS = "Try these croppings too, for members that use crops: five, nine, grid, ..."
 _LOWER = "Lower values of this file of scores are better; repeatable."
-_CONCURRENCY = "Search N chains side by side; default: --workers, or one for each core."
+_CONCURRENCY = "Search N chains in parallel; default: --workers, or one for each core."
 
 
 @dataclass(frozen=True)
 class EnsembleOptions(o.Work):
-    """What `harness ensemble` takes."""
+    """Options of `harness ensemble`."""
 
     members: Annotated[tuple[str, ...], Argument(required=True, metavar="MEMBER...", shell_complete=completion.cards("models"))]
     dataset: Annotated[str, Option(required=True, help=_DATASET, **o.DATASET)]
     root: o.Root
     protocol: o.Protocol
-    test_on: Annotated[tuple[str, ...], Option(help="Report on these further datasets too, whole.", **o.DATASETS)]
+    test_on: Annotated[
+        tuple[str, ...], Option(help="Report on these further datasets too, on all of their images.", **o.DATASETS)
+    ]
     trials: Annotated[int, Option(metavar="N", **_TRIALS)]
     objective: Annotated[Literal["main", "srcc", "plcc"], Option(help="Maximize this figure.", **_OBJECTIVE)]
     method: Annotated[str, Option(help="Write the blend of this method as the card.", **_METHOD)]
@@ -39,7 +41,7 @@ class EnsembleOptions(o.Work):
     crops: Annotated[tuple[str, ...], Option(help=_CROPS, **WORDS)]
     lower: Annotated[tuple[str, ...], Option("--lower-is-better", metavar="MEMBER", help=_LOWER)]
     concurrency: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help=_CONCURRENCY)]
-    out: Annotated[str, Option(required=True, metavar="CARD.toml", help="Write the ensemble's card there.")]
+    out: Annotated[str, Option(required=True, metavar="CARD.toml", help="Write the ensemble's card to this file.")]
 
 
 @click.command()

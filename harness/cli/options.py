@@ -1,4 +1,4 @@
-"""Options of the commands: each is declared once, as the type of a field; a command's options are a dataclass of such fields."""
+"""Options of the commands: each is declared once, as a field's type; the options of a command are a dataclass."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ T = TypeVar("T")
 
 
 class Option:
-    """What the command line says about a field: `Annotated[int, Option(default=8, help="Images at once.")]`.
+    """The command line's option for a field: `Annotated[int, Option(default=8, help="Images at once.")]`.
 
     The field's name gives the option's (`keep_shared` is `--keep-shared`) unless `flag` does. A `bool` is a flag, a tuple is
     repeatable.
 
     Args:
-        flag: The option's name where the field's would not do, such as `--format` of the field `form`.
-        attributes: What else click.option takes.
+        flag: The option's name where it differs from the field's, such as `--format` of the field `form`.
+        attributes: Further arguments of click.option.
     """
 
     def __init__(self, flag: str = "", **attributes: Any) -> None:
@@ -53,7 +53,7 @@ class Option:
 
 
 class Argument(Option):
-    """The same for a positional argument; a tuple takes all that is left."""
+    """The same for a positional argument; a tuple takes all remaining arguments."""
 
     def decorator(self, name: str, kind: Any) -> Callable[[F], F]:
         """The click decorator of the field `name`, of type `kind`."""
@@ -90,10 +90,10 @@ _DEVICE: Mapping[str, Any] = {"metavar": "NAME", "shell_complete": completion.wo
 _RELEASED = completion.cards(also={"released": "the weights that the authors released"})
 _WEIGHTS: Mapping[str, Any] = {"metavar": "FILE|released", "shell_complete": _RELEASED}
 _AT_LEAST_0, _AT_LEAST_1 = click.IntRange(0), click.IntRange(1)
-_WORKERS = "Share the work among N processes; 0 or 1: this one works, with a thread per core."
-_QUIET = "Show warnings and errors only: no progress, no remarks."
-_CARDS = "Look for cards in this folder too; repeatable."
-_ROOT = "The dataset lies in this folder; default: $HARNESS_DATA/<name>, data/<name>."
+_WORKERS = "Share the work among N processes; 0 or 1: one process, with a thread per core."
+_QUIET = "Show warnings and errors only: no progress, no information."
+_CARDS = "Search this folder for cards too; repeatable."
+_ROOT = "Read the dataset from this folder; default: $HARNESS_DATA/<name>, data/<name>."
 
 DATASET: Mapping[str, Any] = {"metavar": "NAME|TABLE.csv", "shell_complete": completion.cards("datasets")}
 PROTOCOL: Mapping[str, Any] = {"metavar": "NAME", "shell_complete": completion.keys_of("datasets", "protocols", "dataset")}
@@ -109,30 +109,32 @@ Models = Annotated[tuple[str, ...], Argument(shell_complete=_MODELS)]
 DatasetName = Annotated[str, Argument(metavar="NAME", shell_complete=completion.cards("datasets"))]
 Cards = Annotated[tuple[str, ...], Option(metavar="DIR", help=_CARDS)]
 Device = Annotated[str | None, Option(help="Compute on cpu, cuda, cuda:1, ...; default: a GPU if there is one.", **_DEVICE)]
-Seed = Annotated[int, Option(default=0, show_default=True, type=_AT_LEAST_0, help="Start all random choices from this number.")]
+Seed = Annotated[int, Option(default=0, show_default=True, type=_AT_LEAST_0, help="Seed all random choices with this number.")]
 Offline = Annotated[bool, Option(help="Never use the network.")]
-Limit = Annotated[int | None, Option(type=_AT_LEAST_1, metavar="N", help="Score at most N pairs of each part (marked).")]
+Limit = Annotated[
+    int | None, Option(type=_AT_LEAST_1, metavar="N", help="Score at most N pairs of each part; the result is marked.")
+]
 Workers = Annotated[int, Option(default=0, type=_AT_LEAST_0, metavar="N", help=_WORKERS)]
 Threads = Annotated[int, Option("--workers", default=0, type=_AT_LEAST_0, metavar="N", help="Use N threads; 0: one per core.")]
-Ray = Annotated[str | None, Option(metavar="ADDRESS", help="Work on a running Ray cluster: host:port, or auto.")]
+Ray = Annotated[str | None, Option(metavar="ADDRESS", help="Use a running Ray cluster: host:port, or auto.")]
 Batch = Annotated[int, Option(default=8, show_default=True, type=_AT_LEAST_1, help="Score this many images at once.")]
-Rehash = Annotated[bool, Option(help="Read every image again, whatever the index of file hashes says.")]
-Mlflow = Annotated[str | None, Option(metavar="URI", help="Mirror to this MLflow; default: sqlite next to the runs; off: none.")]
+Rehash = Annotated[bool, Option(help="Read every image again, without the index of file hashes.")]
+Mlflow = Annotated[str | None, Option(metavar="URI", help="Log to this MLflow too; default: sqlite next to the runs; off: none.")]
 Quiet = Annotated[bool, Option(callback=_set_quiet, help=_QUIET)]
 Json = Annotated[bool, Option("--json", help="Print one JSON document and nothing else.")]
-Wide = Annotated[bool, Option(help="Show all columns of tables, however wide the terminal is.")]
+Wide = Annotated[bool, Option(help="Show all columns of tables, also if they are wider than the terminal.")]
 Settings = Annotated[Mapping[str, str], Option("--set", help="Override a setting of the card; repeatable.", **SETTINGS)]
-Weights = Annotated[str | None, Option(help="Test these weights; nothing is trained.", **_WEIGHTS)]
+Weights = Annotated[str | None, Option(help="Test these weights without training.", **_WEIGHTS)]
 Root = Annotated[str | None, Option(metavar="DIR", help=_ROOT)]
 Dataset = Annotated[str | None, Option(help="Use this dataset, or this table of pairs.", **DATASET)]
-Protocol = Annotated[str | None, Option(help="Train, validate and test on the images that this protocol says.", **PROTOCOL)]
+Protocol = Annotated[str | None, Option(help="Train, validate and test on the images that this protocol selects.", **PROTOCOL)]
 
 _DEBUG = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks of errors.")
 
 
 @dataclass(frozen=True)
 class Output:
-    """Options of commands whose result may be a JSON document."""
+    """Options of commands with JSON output."""
 
     quiet: Quiet
     as_json: Json
@@ -140,7 +142,7 @@ class Output:
 
 @dataclass(frozen=True)
 class CardsOutput(Output):
-    """Options of commands that look up cards, too."""
+    """Options of commands with JSON output that look up cards."""
 
     cards: Cards
 
@@ -156,7 +158,7 @@ class TableOutput:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How models are loaded, and where they score."""
+    """Options for loading models, and for the devices and processes that score."""
 
     cards: Cards
     device: Device
@@ -169,7 +171,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Mirror:
-    """Where runs are shown besides."""
+    """Options for MLflow."""
 
     mlflow_uri: Mlflow
 
@@ -182,7 +184,7 @@ class Work(Scoring, Mirror, Output):
 
 
 def options(group: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
-    """Give a command the options that a dataclass declares, and `--debug`; the command is called with one instance of it.
+    """Add the options that a dataclass declares to a command, and `--debug`; the command is called with one instance of it.
 
     Args:
         group: A dataclass whose fields are annotated with Option or Argument. Their order is that of `--help`; those of its bases
@@ -205,7 +207,7 @@ def options(group: type[T]) -> Callable[[Callable[[T], None]], Callable[..., Non
 
 
 def filled(kind: type[T], chosen: object, **others: Any) -> T:
-    """The dataclass `kind`, from the options that have the names of its fields, and `others`."""
+    """The dataclass `kind`, from the options with the names of its fields, and `others`."""
     names = {one.name for one in fields(kind)}  # type: ignore[arg-type]
     return kind(**({name: value for name, value in vars(chosen).items() if name in names} | others))
 
@@ -218,24 +220,24 @@ def request_of(chosen: object, **others: Any) -> Request:
 
 
 def own_command() -> str:
-    """The command that is running, as one types it; empty where another program called the harness."""
+    """The running command as a command line; empty where another program called the harness."""
     return shlex.join(["harness", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("harness", "__main__.py") else ""
 
 
 def json_text(document: object) -> str:
-    """What `--json` prints."""
+    """The text that `--json` prints."""
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def table_width(wide: bool) -> int | None:
-    """How wide tables may be: the terminal's width; None where standard output is no terminal, or with `--wide`."""
+    """The width of tables: the terminal's width; None where standard output is not a terminal, or with `--wide`."""
     return None if wide or not sys.stdout.isatty() else shutil.get_terminal_size().columns
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print text that may quote records, cards and archives of others: nothing in it steers the terminal.
+    """Print text that may quote untrusted records, cards and archives: control characters are escaped.
 
-    On a terminal the headers of tables, marked figures, warnings and errors stand out, unless NO_COLOR is set
+    On a terminal the headers of tables, marked figures, warnings and errors are highlighted, unless NO_COLOR is set
     (https://no-color.org) or the terminal is a dumb one.
     """
     text = visible_document(text)

@@ -1,4 +1,4 @@
-"""`harness report`: where a run's report is, and the page in a browser."""
+"""`harness report`: prints the path of a run's report, and opens it in a browser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.runtime.errors import RunError, UsageError
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What `harness report` takes."""
+    """Options of `harness report`."""
 
     run_folder: Annotated[str, Argument(metavar="RUN", shell_complete=completion.paths("dir"))]
     open: Annotated[bool, Option(help="Show the page in the web browser too.")]
@@ -25,15 +25,15 @@ class ReportOptions:
 @click.command()
 @options(ReportOptions)
 def report(chosen: ReportOptions) -> None:
-    """Print the path of the report of a finished RUN, its folder; with --open show it in the web browser."""
+    """Print the path of the report in the folder of a finished RUN; with --open show it in the web browser."""
     from harness.results.report import PAGE
 
     folder = Path(chosen.run_folder)
     page = folder / PAGE
     if not (folder / "record.json").is_file():
-        raise UsageError(f"{folder}: not the folder of a finished run (no record.json); `harness run` prints where it is")
+        raise UsageError(f"{folder}: not the folder of a finished run (no record.json); `harness run` prints the folder")
     if not page.is_file():
-        raise UsageError(f"{folder}: no {PAGE} is there; the run's own command with --force makes both again")
+        raise UsageError(f"{folder}: no {PAGE} in it; the run's own command with --force makes it again")
     echo(str(page))
     if chosen.open and not webbrowser.open(page.absolute().as_uri()):
-        raise RunError(f"no web browser was found here ($BROWSER names one); open {page.absolute()} where there is one")
+        raise RunError(f"no web browser was found ($BROWSER names one); open {page.absolute()} in a browser")

@@ -1,4 +1,4 @@
-"""`harness run`: train, test, measure and record."""
+"""`harness run`: train, test, measure and record models on a dataset or a suite."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__package__)
 
-_SUITE = "Run on all datasets of a suite instead of one; --root then holds their folders."
-_SPLITS = "Make only the first N of the protocol's repeated splits; such a record is partial, and not ranked."
+_SUITE = "Run on all datasets of a suite; --root is then the folder of their folders."
+_SPLITS = "Make only the first N of the protocol's repeated splits; the record is then partial and not ranked."
 
 
 @dataclass(frozen=True)
 class RunOptions(o.TableOutput):
-    """What `harness run` takes."""
+    """Options of `harness run`."""
 
     models: o.Models
-    scores: Annotated[str | None, Option(metavar="FILE.csv", help="Take scores (name,score) instead of a model; needs --name.")]
-    name: Annotated[str | None, Option(metavar="NAME", help="Call the model behind --scores so.")]
+    scores: Annotated[
+        str | None, Option(metavar="FILE.csv", help="Use these scores (name,score) instead of a model; needs --name.")
+    ]
+    name: Annotated[str | None, Option(metavar="NAME", help="Name the model of --scores.")]
     lower_is_better: Annotated[bool, Option(help="Lower values in the file of --scores are better.")]
     inner: Annotated[bool, Option(help="Use the names that --scores and the dataset both have.")]
     dataset: o.Dataset
@@ -36,12 +38,12 @@ class RunOptions(o.TableOutput):
     root: o.Root
     protocol: o.Protocol
     splits: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help=_SPLITS)]
-    test_on: Annotated[tuple[str, ...], Option(help="Test on these further datasets too, whole.", **o.DATASETS)]
-    keep_shared: Annotated[bool, Option(help="Test also on references whose content was trained on.")]
+    test_on: Annotated[tuple[str, ...], Option(help="Test on these further datasets too, on all of their images.", **o.DATASETS)]
+    keep_shared: Annotated[bool, Option(help="Test also on references whose content is in the training data.")]
     weights: o.Weights
-    init: Annotated[str | None, Option(metavar="FILE", help="Train on from these weights.")]
+    init: Annotated[str | None, Option(metavar="FILE", help="Start training from these weights.")]
     settings: o.Settings
-    force: Annotated[bool, Option(help="Compute again what is finished.")]
+    force: Annotated[bool, Option(help="Compute finished runs again.")]
     rehash: o.Rehash
     seeds: Annotated[str | None, Option(metavar="0,1,...", help="Run every one of these seeds; show their mean and spread.")]
     runs: o.Runs

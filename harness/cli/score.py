@@ -1,4 +1,4 @@
-"""`harness score`: images that have no labels, under one model or several."""
+"""`harness score`: scores image pairs without labels by one or several models."""
 
 from __future__ import annotations
 
@@ -26,49 +26,49 @@ FORMS = ("table", "csv", "markdown", "latex", "json")
 _BY_SUFFIX = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json", ".txt": "table"}
 _MODELS: Mapping[str, Any] = {"metavar": "MODEL... [REFERENCE DISTORTED]", "shell_complete": completion.cards("models")}
 _PATTERN = (
-    "Read paths below --distorted so, such as {codec}/{quality}/{name}.png: {name} is the reference's stem, other fields become "
-    "columns. Without an extension it fits images of any kind. Default: equal relative paths, else equal stems."
+    "Read paths below --distorted by this pattern, such as {codec}/{quality}/{name}.png: {name} is the reference's stem, "
+    "other fields become columns. Without an extension it matches all image formats. Default: equal relative paths or stems."
 )
-_REFERENCE = "Take the references of this folder, searched with its subfolders, or this one image."
-_DISTORTED = "Take the distorted images of this folder, or this image; repeatable."
-_PAIRS = "Take the pairs of a table with columns reference, distorted and optionally name; others are kept."
-_OUT = "Write the scores there: .csv, .md, .tex, .json or .txt. A killed command goes on from there."
+_REFERENCE = "Use the references in this folder and its subfolders, or this one image."
+_DISTORTED = "Use the distorted images in this folder, or this image; repeatable."
+_PAIRS = "Use the pairs of a table with columns reference, distorted and optionally name; other columns are kept."
+_OUT = "Write the scores to this file: .csv, .md, .tex, .json or .txt. The same command continues after a kill."
 _REPORT = "Write a page: distributions, means, worst pairs, where metrics disagree."
 
 
 @dataclass(frozen=True)
 class ScoreOptions(o.Scoring, o.TableOutput):
-    """What `harness score` takes."""
+    """Options of `harness score`."""
 
     words: Annotated[tuple[str, ...], Argument(**_MODELS)]
     reference: Annotated[str | None, Option(metavar="DIR|FILE", help=_REFERENCE)]
     distorted: Annotated[tuple[str, ...], Option(metavar="DIR|FILE", help=_DISTORTED)]
     pattern: Annotated[str | None, Option(metavar="P", help=_PATTERN)]
     pairs: Annotated[str | None, Option(metavar="FILE.csv", help=_PAIRS)]
-    inner: Annotated[bool, Option(help="Leave out images without a partner instead of refusing them.")]
+    inner: Annotated[bool, Option(help="Leave out unpaired images instead of refusing them.")]
     out: Annotated[str | None, Option(metavar="FILE", help=_OUT)]
     report: Annotated[str | None, Option(metavar="FILE.html", help=_REPORT)]
-    form: Annotated[str | None, Option("--format", type=click.Choice(FORMS), help="Print every pair's scores in this form.")]
+    form: Annotated[str | None, Option("--format", type=click.Choice(FORMS), help="Print every pair's scores in this format.")]
     root: o.Root
     weights: o.Weights
     settings: o.Settings
 
     @property
     def several(self) -> bool:
-        """Whether folders or a table name the pairs; else the last two words are one pair."""
+        """Whether folders or a table give the pairs; else the last two arguments are one pair."""
         return self.reference is not None or self.pairs is not None
 
     @property
     def models(self) -> list[str]:
-        """The words that name models."""
+        """The arguments that are models."""
         return list(self.words if self.several else self.words[:-2])
 
     def loading(self) -> Mapping[str, Any]:
-        """How the models are loaded and called: what engine.unlabelled takes by name."""
+        """The options for loading and calling the models, by their names in engine.unlabelled."""
         return {name: getattr(self, name) for name in "weights settings cards device seed offline batch".split()}
 
     def require_whole(self) -> None:
-        """Raise UsageError for what does not go together."""
+        """Raise UsageError for options that exclude or need each other."""
         problems = []
         if self.reference is not None and self.pairs is not None:
             problems.append("--reference and --pairs: give one of them")
@@ -89,7 +89,7 @@ class ScoreOptions(o.Scoring, o.TableOutput):
 @click.command()
 @options(ScoreOptions)
 def score(chosen: ScoreOptions) -> None:
-    """Score images that need no labels: one pair, a table of pairs, or folders, by one model or several.
+    """Score images without labels: one pair, a table of pairs, or folders, by one model or several.
 
     \b
     harness score psnr reference.png distorted.png
@@ -140,14 +140,14 @@ def _score_several(chosen: ScoreOptions) -> None:
     out, form, width = chosen.out, "json" if chosen.as_json else chosen.form, o.table_width(chosen.wide)
     suffix = Path(out).suffix.lower() if out else ".csv"
     if suffix not in _BY_SUFFIX:
-        raise UsageError(f"--out {out}: the ending says the form, one of {', '.join(_BY_SUFFIX)}")
+        raise UsageError(f"--out {out}: its extension gives the format; use one of {', '.join(_BY_SUFFIX)}")
     images, columns = _image_pairs(chosen)
     table = [Pair(i.name, i.distorted, i.reference, i.reference_id) for i in images]
     ready = unlabelled.several(chosen.models, table, **how)
     names = [one.name for one in ready]
     taken = sorted({*columns, *score_report.FIXED} & set(names))
     if taken:
-        raise UsageError(f"a column and a model of one name: {listed(taken)}; rename the column")
+        raise UsageError(f"a column and a model have the same name: {listed(taken)}; rename the column")
     journal = Path(f"{out}.partial") if out else None
     if chosen.workers > 1 or chosen.ray:
         each = []
@@ -161,7 +161,7 @@ def _score_several(chosen: ScoreOptions) -> None:
         _log.info(line)
     for number, one in enumerate(ready):
         if same := sum(row.results[number].identical for row in results):
-            _log.info(f"{one.name}: {same} pairs are identical and have the card's score for that")
+            _log.info(f"{one.name}: {same} pairs are identical and get the card's score for identical images")
     rows = pd.DataFrame(
         {fact: [getattr(i, fact) for i in images] for fact in ("name", "reference", "distorted", "reference_id")}
         | {c: [i.columns[c] for i in images] for c in columns}
@@ -189,7 +189,7 @@ def _score_several(chosen: ScoreOptions) -> None:
 
 
 def _image_pairs(chosen: ScoreOptions) -> tuple[list[ImagePair], tuple[str, ...]]:
-    """The pairs with bytes and pixels, and the names of their further columns."""
+    """The pairs with file sizes and numbers of pixels, and the names of their further columns."""
     from harness.datasets.folders import ImagePair, measure_files, pair_images
     from harness.engine import unlabelled
 

@@ -1,4 +1,4 @@
-"""`harness submit` and `harness submission`: zips for challenges."""
+"""`harness submit` and `harness submission`: making, checking and scoring submissions to challenges."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from harness.runtime.errors import UsageError
 
 _log = logging.getLogger(__package__)
 
-Challenge = Annotated[str | None, Option(help="Take it as one of this challenge; default: as its names say.", **o.CHALLENGE)]
-Phase = Annotated[str | None, Option(help="Take it as one of this phase; default: as its names say.", **o.PHASE)]
-Strict = Annotated[bool, Option(help="Warnings end with exit status 1 too.")]
+Challenge = Annotated[str | None, Option(help="The submission's challenge; default: found from its names.", **o.CHALLENGE)]
+Phase = Annotated[str | None, Option(help="The submission's phase; default: found from its names.", **o.PHASE)]
+Strict = Annotated[bool, Option(help="Exit with status 1 for warnings too.")]
 _CHALLENGE = "Make a submission to this challenge (harness list challenges)."
 _PHASE = "Score the images of this phase; default: the card's."
 _DESCRIPTION = "Describe the method in one line; default: the card's title and first sentence."
-_LIMIT = "Rehearse with at most N images: the zip is marked, and check calls it incomplete."
+_LIMIT = "Rehearse with at most N images: the zip is marked, and check reports it as incomplete."
 _AGAINST = "Audit for leaks against the model's own scores: a run, a model's name or a file of name,score."
-_FIX = "Write a zip in which everything mechanical is fixed, and check that instead."
+_FIX = "Write a zip with all mechanical defects fixed, and check that one."
 _LABELS = "Score against these labels: name,score, or a folder of such files."
-_INPUT = "Work as a server's scoring program instead: DIR/ref has the labels, DIR/res the submitted files."
+_INPUT = "Work like a server's scoring program: DIR/ref has the labels, DIR/res the submitted files."
 
 
 @dataclass(frozen=True)
 class SubmitOptions(o.Work):
-    """What `harness submit` takes."""
+    """Options of `harness submit`."""
 
     model: Annotated[str, Argument(metavar="MODEL|RUN", shell_complete=completion.cards("models"))]
     challenge: Annotated[str, Option(required=True, help=_CHALLENGE, **o.CHALLENGE)]
     phase: Annotated[str | None, Option(help=_PHASE, **o.PHASE)]
     root: o.Root
-    out: Annotated[str, Option(required=True, metavar="FILE.zip", help="Write the submission there.")]
+    out: Annotated[str, Option(required=True, metavar="FILE.zip", help="Write the submission to this file.")]
     description: Annotated[str | None, Option(metavar="TEXT", help=_DESCRIPTION)]
     factsheet: Annotated[str | None, Option(metavar="FILE.md", help="Write the fact sheet for the organisers too.")]
     team: Annotated[str | None, Option(metavar="NAME", help="Name the team in the fact sheet.")]
     weights: o.Weights
     settings: o.Settings
-    force: Annotated[bool, Option(help="Score again what is scored.")]
+    force: Annotated[bool, Option(help="Score finished images again.")]
     rehash: o.Rehash
     limit: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help=_LIMIT)]
     strict: Strict
@@ -50,7 +50,7 @@ class SubmitOptions(o.Work):
 
 @dataclass(frozen=True)
 class CheckOptions(o.CardsOutput):
-    """What `harness submission check` takes."""
+    """Options of `harness submission check`."""
 
     file: Annotated[str, Argument(metavar="FILE.zip")]
     challenge: Challenge
@@ -64,15 +64,15 @@ class CheckOptions(o.CardsOutput):
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What `harness submission score` takes."""
+    """Options of `harness submission score`."""
 
     file: Annotated[str | None, Argument(metavar="[FILE.zip]")]
     labels: Annotated[str | None, Option(metavar="FILE", help=_LABELS)]
     source: Annotated[str | None, Option("--input", metavar="DIR", help=_INPUT)]
-    target: Annotated[str | None, Option("--output", metavar="DIR", help="With --input: write scores.txt there.")]
+    target: Annotated[str | None, Option("--output", metavar="DIR", help="With --input: write scores.txt to this folder.")]
     challenge: Challenge
     phase: Phase
-    name: Annotated[str | None, Option(metavar="NAME", help="Call a zip that was made elsewhere so on the leaderboard.")]
+    name: Annotated[str | None, Option(metavar="NAME", help="Name on the leaderboard for a zip that was made elsewhere.")]
     root: o.Root
     runs: o.Runs
     cards: o.Cards
@@ -82,7 +82,7 @@ class ScoreOptions:
 @click.command()
 @options(SubmitOptions)
 def submit(chosen: SubmitOptions) -> None:
-    """Score a challenge's images with a model, or the model of a finished run, and write the zip to hand in."""
+    """Score a challenge's images with a model, or the model of a finished run, and write the zip to submit."""
     from harness.challenges.submit import submit as make
 
     request = request_of(chosen, model="", dataset="")
@@ -99,13 +99,13 @@ def submit(chosen: SubmitOptions) -> None:
 
 @click.group("submission")
 def submission_() -> None:
-    """Check, fix and score submissions to challenges, also those that were made elsewhere."""
+    """Check, fix and score submissions to challenges, also those made elsewhere."""
 
 
 @submission_.command("check")
 @options(CheckOptions)
 def submission_check(chosen: CheckOptions) -> None:
-    """Say everything that is wrong with a submission, with its lines and how to fix them. Exit status 1 for a defective one."""
+    """List all defects of a submission, with lines and fixes. Exit status 1 for a defective one."""
     from harness.challenges.submission_check import check, fix
 
     how = {"root": chosen.root, "against": chosen.against}
@@ -122,7 +122,7 @@ def submission_check(chosen: CheckOptions) -> None:
 @submission_.command("score")
 @options(ScoreOptions)
 def submission_score(chosen: ScoreOptions) -> None:
-    """Compute the challenge's own score of a submission, from labels of your own; also as an organiser's server calls it."""
+    """Compute the challenge's own score of a submission, from your own labels; also as an organiser's server calls it."""
     from harness.challenges import standings
     from harness.challenges.score import score, score_folder
 

@@ -1,4 +1,4 @@
-"""`harness tune`: settings of a model that is trained here, searched by real trainings."""
+"""`harness tune`: searches training settings of a model by trial trainings, and writes the best as a card."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import click
 from harness.cli import options as o
 from harness.cli.options import Option, echo, options, request_of
 
-_DATASET = "Train, judge (validation) and test on the parts of this dataset."
-_TRIALS = {"default": 8, "show_default": True, "type": click.IntRange(1), "help": "Train under N settings."}
+_DATASET = "Train, validate and test on the parts of this dataset."
+_TRIALS = {"default": 8, "show_default": True, "type": click.IntRange(1), "help": "Train with N settings."}
 _OBJECTIVE = {"default": "main", "show_default": True, "type": click.Choice(["main", "srcc", "plcc"])}
-_WORKERS = "Train N side by side; 0: one, with --ray one for each device. Only one at a time repeats."
+_WORKERS = "Train N in parallel; 0: one, with --ray one for each device. Only one at a time is reproducible."
 
 
 @dataclass(frozen=True)
 class TuneOptions(o.Work):
-    """What `harness tune` takes."""
+    """Options of `harness tune`."""
 
     model: o.Model
     dataset: Annotated[str, Option(required=True, help=_DATASET, **o.DATASET)]
@@ -28,18 +28,18 @@ class TuneOptions(o.Work):
     objective: Annotated[
         Literal["main", "srcc", "plcc"], Option(help="Maximize this figure of the validation part.", **_OBJECTIVE)
     ]
-    init: Annotated[str | None, Option(metavar="FILE", help="Begin every training from these weights.")]
+    init: Annotated[str | None, Option(metavar="FILE", help="Start every training from these weights.")]
     settings: o.Settings
     workers: Annotated[int, Option("--workers", default=0, type=click.IntRange(0), metavar="N", help=_WORKERS)]
-    out: Annotated[str, Option(required=True, metavar="CARD.toml", help="Write the card with the best settings there.")]
+    out: Annotated[str, Option(required=True, metavar="CARD.toml", help="Write the card with the best settings to this file.")]
 
 
 @click.command()
 @options(TuneOptions)
 def tune(chosen: TuneOptions) -> None:
-    """Train MODEL under settings that its card has tunable, and write the best as a card.
+    """Train MODEL with different values of its card's tunable settings, and write the best as a card.
 
-    Optuna proposes settings, ASHA stops trainings that fall behind; the first has the card's own settings.
+    Optuna proposes settings, ASHA stops trainings with low validation scores early; the first one has the card's own settings.
     """
     from harness.ensembles.tune_settings import tune as search
 

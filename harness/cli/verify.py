@@ -1,4 +1,4 @@
-"""`harness verify`: a run's work done again."""
+"""`harness verify`: repeats a run's work and compares it with its record."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from harness.cli.options import Argument, Option, echo, options
 
 @dataclass(frozen=True)
 class VerifyOptions(o.Output):
-    """What `harness verify` takes."""
+    """Options of `harness verify`."""
 
     run_folder: Annotated[str, Argument(metavar="RUN", shell_complete=completion.paths("dir"))]
     sample: Annotated[int | None, Option(type=click.IntRange(1), metavar="N", help="Score only about N images again.")]
-    no_training: Annotated[bool, Option(help="Where trained weights are gone, check all but the scores instead of training.")]
-    dataset: Annotated[str | None, Option(metavar="FILE", help="Name the table that the run used, where it used one.")]
-    weights: Annotated[str | None, Option(metavar="FILE", help="Name the weights that were tested, where it was a file.")]
-    init: Annotated[str | None, Option(metavar="FILE", help="Name the weights that training began from.")]
-    scores: Annotated[str | None, Option(metavar="FILE", help="Name the file of scores that was recorded.")]
-    settings: Annotated[o.Settings, Option("--set", help="Name the file of a setting of the record again.", **o.SETTINGS)]
+    no_training: Annotated[bool, Option(help="Where trained weights are missing, check all but the scores instead of training.")]
+    dataset: Annotated[str | None, Option(metavar="FILE", help="Give the table that the run used, if it used one.")]
+    weights: Annotated[str | None, Option(metavar="FILE", help="Give the weights that were tested, if it was a file.")]
+    init: Annotated[str | None, Option(metavar="FILE", help="Give the weights from which training started.")]
+    scores: Annotated[str | None, Option(metavar="FILE", help="Give the file of scores that was recorded.")]
+    settings: Annotated[o.Settings, Option("--set", help="Give a setting of the record that names a file again.", **o.SETTINGS)]
     root: o.Root
     cards: o.Cards
     device: o.Device
@@ -35,10 +35,10 @@ class VerifyOptions(o.Output):
 @click.command()
 @options(VerifyOptions)
 def verify(chosen: VerifyOptions) -> None:
-    """Do a finished run's work again, and compare it with its record.
+    """Repeat a finished run's work, and compare it with its record.
 
-    A record may come from others, so it chooses no code and no file: its cards are looked for among the built-in ones and
-    yours (--cards), and files that you have not named on this machine before are named again.
+    A record may come from others, so it does not choose code or files: its cards are looked up among the built-in ones and
+    yours (--cards), and files that you have not named on this machine before must be given again.
     """
     from harness.engine import verify as verification
     from harness.engine.request_of_record import Repeated

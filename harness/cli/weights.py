@@ -1,4 +1,4 @@
-"""`harness weights`: get and check files of weights."""
+"""`harness weights`: download and check files of weights."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _USE: Mapping[str, Any] = {"metavar": "WORD", "shell_complete": completion.words
 
 @dataclass(frozen=True)
 class GetOptions:
-    """What `harness weights get` takes."""
+    """Options of `harness weights get`."""
 
     name: o.Model
-    use: Annotated[str | None, Option(help="Get the weights of this word too, such as released.", **_USE)]
+    use: Annotated[str | None, Option(help="Get these weights too, such as released.", **_USE)]
     cards: o.Cards
     offline: o.Offline
     quiet: o.Quiet
@@ -33,7 +33,7 @@ class GetOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What `harness weights check` takes."""
+    """Options of `harness weights check`."""
 
     name: o.Model
     cards: o.Cards
@@ -42,13 +42,13 @@ class CheckOptions:
 
 @click.group("weights")
 def weights_() -> None:
-    """Get files of weights ahead of time, and say where they are."""
+    """Download files of weights before they are needed, and show where they are."""
 
 
 @weights_.command("get")
 @options(GetOptions)
 def weights_get(chosen: GetOptions) -> None:
-    """Get the weights that `run` needs for model NAME; with --use WORD also those that `--weights WORD` tests."""
+    """Download the weights that `run` needs for model NAME; with --use WORD also those that `--weights WORD` tests."""
     from harness.models import find_model, weights
     from harness.runtime.progress import downloads
 
@@ -64,7 +64,7 @@ def weights_get(chosen: GetOptions) -> None:
 @weights_.command("check")
 @options(CheckOptions)
 def weights_check(chosen: CheckOptions) -> None:
-    """Say where the weights of model NAME are, and whether they are the right ones."""
+    """Show where the weights of model NAME are, and whether they are the right ones."""
     from harness.models import find_model, weights
 
     rows = weights.check(find_model(chosen.name, chosen.cards))
@@ -99,7 +99,7 @@ def _json(rows: Sequence[CheckedFile]) -> list[object]:
 
 
 def _text(rows: Sequence[CheckedFile]) -> str:
-    """The files of weights for a person."""
+    """The files of weights as text."""
     from harness.models import weights
 
     lines: list[str] = []

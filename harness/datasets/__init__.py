@@ -1,4 +1,4 @@
-"""Datasets: a card, and the table of pairs that its reader lists."""
+"""Datasets: `load_dataset` reads a card and its table of image pairs with labels."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Dataset:
     """A card and its table (columns: `harness.datasets.table`)."""
 
     card: DatasetCard
-    """Protocols, polarity of the labels, where the data come from."""
+    """The card: protocols, polarity of the labels, sources."""
     table: pd.DataFrame
-    """A row for each image."""
+    """One row for each distorted image."""
     images: str | None = None
-    """What stands for the images' content where a recipe makes them: their bytes vary from machine to machine."""
+    """For generated images, a hash of how they are generated, in place of their content: their bytes differ between machines."""
 
     @property
     def name(self) -> str:
@@ -44,7 +44,7 @@ class Dataset:
         return self.card.higher_is_better
 
     def protocol(self, name: str | None = None) -> tuple[str, Protocol]:
-        """The protocol called `name`, or the card's default; raises UsageError naming near ones."""
+        """The protocol called `name`, or the card's default; raises UsageError with similar names."""
         name = name or self.card.default_protocol
         if name not in self.card.protocols:
             known = list(self.card.protocols)
@@ -53,7 +53,7 @@ class Dataset:
 
 
 def data_root(name: str, root: str | Path | None = None) -> Path | None:
-    """Where a dataset's files lie: `root`, else `$HARNESS_DATA/<name>`, else `data/<name>`; None if nowhere."""
+    """The folder of a dataset's files: `root`, else `$HARNESS_DATA/<name>`, else `data/<name>`; None if nowhere."""
     if root is not None:
         require_utf8(root)
         return Path(root)
@@ -62,7 +62,7 @@ def data_root(name: str, root: str | Path | None = None) -> Path | None:
 
 
 def data_folder() -> Path:
-    """`$HARNESS_DATA`, else `data` below where one stands."""
+    """`$HARNESS_DATA`, else `data` in the current folder."""
     return Path(os.environ.get("HARNESS_DATA") or "data")
 
 
@@ -78,7 +78,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
         The card and the table; `harness.datasets.table` names its columns.
 
     Raises:
-        UsageError: the dataset is unknown or absent, or its files are not what its card says: all problems at once.
+        UsageError: the dataset is unknown or absent, or its files do not match its card: all problems at once.
     """
     from harness.datasets.table import complete
 
@@ -101,7 +101,7 @@ def load_dataset(name: str, root: str | Path | None = None, *, cards: Sequence[s
 
 
 def reader_of(card: DatasetCard) -> Callable[..., pd.DataFrame]:
-    """The function that lists a dataset's pairs. Raises UsageError where there is none."""
+    """The reader function of a dataset. Raises UsageError where there is none."""
     reader = card.reader if ":" in card.reader else f"harness.datasets.readers:{card.reader}"
     return reader_function(reader, card.path, card.layout)
 
@@ -112,7 +112,7 @@ def is_table(word: str) -> bool:
 
 
 def dataset_card(name: str, cards: Sequence[str | Path] = ()) -> DatasetCard:
-    """The card of a dataset's name or of its .toml file, or what a table's path stands for. Raises UsageError."""
+    """The card of a dataset's name or .toml file, or a card made for a table's path. Raises UsageError."""
     if is_table(name):
         require_utf8(name)
         return _table_card(Path(name))
@@ -122,7 +122,7 @@ def dataset_card(name: str, cards: Sequence[str | Path] = ()) -> DatasetCard:
 
 
 def of_table(path: str | Path, root: str | Path | None = None, *, higher_is_better: bool = True) -> Dataset:
-    """The dataset that a CSV table is (`harness.datasets.table.read_csv`)."""
+    """The dataset of a CSV table (`harness.datasets.table.read_csv`)."""
     from harness.datasets import table
 
     require_utf8(path)
@@ -131,19 +131,19 @@ def of_table(path: str | Path, root: str | Path | None = None, *, higher_is_bett
 
 
 def of_frame(frame: pd.DataFrame, root: str | Path | None = None) -> Dataset:
-    """The dataset that a DataFrame with a table's columns is; relative paths start at `root`, else at the current folder."""
+    """The dataset of a DataFrame with a table's columns; relative paths start at `root`, else at the current folder."""
     from harness.datasets import table
 
     with tempfile.TemporaryDirectory(prefix="harness-table-") as scratch:
-        # By the way of the file, so that a frame is checked as a table is.
+        # Written to a file and read again, so that a frame gets the same checks as a table.
         path = Path(scratch) / "table.csv"
         frame.to_csv(path, index=False)
         return Dataset(replace(_table_card(path), path=""), table.read_csv(path, root if root is not None else Path.cwd()))
 
 
 def read_table(card: DatasetCard, root: Path | None, table: str = "") -> pd.DataFrame:
-    """Reader of a user's card over a table: `layout.table`, relative to the root, else to the card's folder, else to where one
-    stands; of a table that is its own card, the table."""
+    """Reader of cards whose pairs are in a table: `layout.table`, relative to the root, else to the card's folder, else to the
+    current folder; or `table` itself, for a table without a card."""
     from harness.datasets.table import read_csv
 
     if not table:
@@ -151,7 +151,9 @@ def read_table(card: DatasetCard, root: Path | None, table: str = "") -> pd.Data
     places = [*([root / table] if root else []), Path(card.path).parent / table, Path(table)]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        raise UsageError(f"{card.path}: layout.table = {table!r} is not there (looked for {listed(list(dict.fromkeys(places)))})")
+        raise UsageError(
+            f"{card.path}: layout.table = {table!r} does not exist (looked for {listed(list(dict.fromkeys(places)))})"
+        )
     return read_csv(found, root)
 
 

@@ -1,7 +1,7 @@
-"""Unpacking archives from elsewhere: never outside the folder, no links, and no more than was announced.
+"""Safe unpacking of zip, tar and rar archives: nothing outside the folder, no links, no more bytes than the listing states.
 
-Everything is unpacked next to its place first and moved there when the archive was read to its end. What a killed process
-left of this is removed when the folder is next worked in (`working_in`).
+Everything is unpacked to a temporary folder first and moved when the archive was read to its end. Temporary folders of killed
+processes are removed when a process next works in the folder (`working_in`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _log = logging.getLogger(__package__)
 MOST_ENTRIES = 2_000_000
 """BAPPS's training set has 600,000 files."""
 MOST_SWELLING = 200
-"""Bytes out of one byte of archive; images give 1 to 3, label files up to 20."""
+"""Largest expansion: unpacked bytes for one byte of archive. Images expand 1 to 3 times, label files up to 20."""
 _SMALL = 64 << 20
 _SPARE = 256 << 20
 _BLOCK = 1 << 20
@@ -45,13 +45,13 @@ _TRIALS = 3
 _AES = 99
 
 Password = Callable[[str, int], bytes | None]
-"""Called with an archive's name and how many passwords were wrong before; None: there is no (other) password."""
+"""Called with an archive's name and the number of wrong passwords so far; returns None for no (further) password."""
 Progress = Callable[[str, int, int], None]
-"""Called with the archive's name, the bytes unpacked, and the bytes in all (0: unknown)."""
+"""Called with the archive's name, the bytes unpacked, and the total bytes (0: unknown)."""
 
 
 class Stream(Protocol):
-    """What a member is read from."""
+    """The source of a member's bytes."""
 
     def read(self, amount: int, /) -> bytes:
         """At most `amount` bytes; none at the end."""
@@ -60,7 +60,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What came out of an archive."""
+    """The result of unpacking an archive."""
 
     files: int
     folders: dict[str, int]
@@ -72,45 +72,45 @@ class NoTool(RunError):
 
 
 def is_archive(path: str | Path) -> bool:
-    """Whether a file's name says that it is an archive which `unpack` reads."""
+    """Whether a file's name has the extension of an archive that `unpack` reads."""
     return str(path).lower().endswith((*_ZIP, *_TAR, *_RAR))
 
 
 @contextlib.contextmanager
 def working_in(folder: Path) -> Iterator[None]:
-    """Be the only process that fetches or unpacks in a dataset's folder: a second one waits, and logs it.
+    """Lock a dataset's folder for downloads and unpacking: a second process waits, and logs it.
 
-    What unpacking processes left there that were killed is removed. Raises Unwritable.
+    Temporary files of killed processes are removed. Raises Unwritable.
     """
     with alone(folder / ".unpacking.lock", f"another process works in {folder}: waiting for it"):
         for left in sorted(folder.glob(f"{_STAGING}*")):
             if left.is_dir() and not left.is_symlink():
                 size = sum(file.lstat().st_size for file in left.rglob("*"))
                 shutil.rmtree(left, ignore_errors=True)
-                _log.info(f"{folder}: removed {size:,} bytes that an unpacking left which was stopped")
+                _log.info(f"{folder}: removed {size:,} bytes of an earlier, interrupted unpacking")
         yield
 
 
 def unpack(archive: Path, folder: Path, progress: Progress | None = None, password: Password | None = None) -> Unpacked:
     """Unpack an archive into `folder`, where files of the same names are replaced; call it inside `working_in`.
 
-    Raises RunError naming the archive: damaged, encrypted without a password that fits, with links or names that lead
-    outside, or swelling beyond reason or the free space; NoTool for a rar archive that nothing here reads. Nothing of it is
-    left then.
+    Raises RunError naming the archive: damaged, encrypted without the right password, with links or names that lead outside
+    the folder, or unpacking to too many bytes; NoTool for a rar archive without an installed program. No file of it remains
+    then.
     """
     if not archive.name.lower().endswith(_RAR):
         members = _zipped(archive, password) if archive.name.lower().endswith(_ZIP) else _tarred(archive)
         return _unpack_from(members, archive, folder, progress)
     tools = rar.tools()
     if not tools:
-        raise NoTool(f"{archive}: nothing that unpacks rar archives is installed: {rar.INSTALL}")
+        raise NoTool(f"{archive}: no program that unpacks rar archives is installed: {rar.INSTALL}")
     problems = []
     for tool in tools:
         try:
             return _unpack_from(_rarred(archive, tool), archive, folder, progress)
         except rar.ToolFailed as error:
             problems.append(str(error))
-    raise RunError(f"{archive}: cannot be unpacked: {'; '.join(problems)}; is it whole? If so, {rar.INSTALL}")
+    raise RunError(f"{archive}: cannot be unpacked: {'; '.join(problems)}; is it complete? If so, {rar.INSTALL}")
 
 
 class _Entry(NamedTuple):
@@ -165,7 +165,7 @@ def _unpack_into(entries: Iterator[_Entry], archive: Path, staging: Path, progre
                         written += len(block)
                         done += len(block)
                         if written > size or done > swelling:
-                            raise RunError(f"{archive}: {name} swells beyond what was announced; not unpacked")
+                            raise RunError(f"{archive}: {name} unpacks to more bytes than the archive lists; not unpacked")
                         if done > free:
                             raise RunError(f"{archive}: not enough free space in {staging.parent} to unpack it")
                         out.write(block)
@@ -174,8 +174,8 @@ def _unpack_into(entries: Iterator[_Entry], archive: Path, staging: Path, progre
     except (RunError, rar.ToolFailed):
         raise
     except (OSError, EOFError) as error:
-        raise RunError(f"{archive}: cannot be unpacked: {getattr(error, 'strerror', None) or error}; is it whole?") from error
-    except Exception as error:  # zipfile, tarfile, rarfile and zlib raise whatever a broken file drives them into
+        raise RunError(f"{archive}: cannot be unpacked: {getattr(error, 'strerror', None) or error}; is it complete?") from error
+    except Exception as error:  # zipfile, tarfile, rarfile and zlib may raise any error for a damaged file
         raise RunError(f"{archive}: a damaged archive: {error or type(error).__name__}; get it again") from error
     return folders
 
@@ -197,7 +197,7 @@ def _zipped(path: Path, ask: Password | None) -> Iterator[_Entry]:
 
 
 def _password(archive: zipfile.ZipFile, encrypted: list[zipfile.ZipInfo], path: Path, ask: Password | None) -> bytes:
-    """The password that opens the smallest encrypted member, read to its end: the format itself notices 255 of 256 wrong ones."""
+    """The password that opens the smallest encrypted member, read to its end: the header alone detects 255 of 256 wrong ones."""
     if any(info.compress_type == _AES for info in encrypted):
         how = f"unpack it in {path.parent} by hand (7z x {path.name})"
         raise RunError(f"{path}: encrypted with AES, which is not read here; {how}")
@@ -232,10 +232,10 @@ def _rarred(path: Path, tool: rar.Tool) -> Iterator[_Entry]:
 
 
 class _Member(tarfile.TarInfo):
-    """An entry whose headers are bounded: tarfile reads a header of any announced size into memory."""
+    """An entry with a limit on its headers: tarfile reads a header of any stated size into memory."""
 
     def _proc_member(self, archive: Any) -> Any:
-        # The entry point that tarfile's source names for subclasses.
+        # The method that tarfile's source documents for subclasses.
         headers = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
         if self.type in headers and self.size > _LARGEST_HEADER:
             raise ValueError(f"a header of {self.size:,} bytes")
@@ -253,7 +253,7 @@ def _tarred(path: Path) -> Iterator[_Entry]:
                     raise RunError(f"{path}: more folders or macOS leftovers than any dataset has; not unpacked")
                 continue
             if not member.isreg() or member.issparse():
-                raise RunError(f"{path}: {member.name} is a link or no ordinary file; not unpacked")
+                raise RunError(f"{path}: {member.name} is a link or not an ordinary file; not unpacked")
             stream = archive.extractfile(member)
             assert stream is not None
             yield _Entry(member.name, member.size, 0, stream)
@@ -263,7 +263,7 @@ def _safe(name: str, archive: Path) -> Path:
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     outside = name.startswith(("/", "\\")) or ".." in parts or not parts
     if outside or any(re.search(r'[:*?"<>|\x00-\x1f]', part) for part in parts):
-        raise RunError(f"{archive}: holds the name {name!r}, which leads outside or is no file name; not unpacked")
+        raise RunError(f"{archive}: holds the name {name!r}, which leads outside the folder or is not a file name; not unpacked")
     return Path(*parts)
 
 

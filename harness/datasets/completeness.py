@@ -1,4 +1,4 @@
-"""Whether a dataset is whole where it lies: its card says how many pairs and references there are."""
+"""Whether a dataset is complete: its pairs and references, counted and compared with its card."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Count(NamedTuple):
-    """What should be there, and what is."""
+    """An expected and a found number."""
 
     what: str
     expected: int | None
@@ -25,10 +25,10 @@ class Count(NamedTuple):
 
 
 def counts(card: DatasetCard, frame: pd.DataFrame, protocol: str | None = None) -> list[Count]:
-    """Pairs and references that a protocol needs (None: all that the card counts), as the card gives them and as found.
+    """Pairs and references that a protocol needs (None: all that the card counts): the card's numbers and the found ones.
 
-    The card's own numbers are those of its default protocol's parts; further parts have theirs in the layout. A part that is
-    absent altogether is not counted: a protocol that needs it cannot be used.
+    The card's own numbers are those of its default protocol's parts; the layout has those of further parts. A part without any
+    row is not counted: a protocol that needs it cannot be used.
     """
     about = card.protocols[protocol] if protocol is not None else None
     needed = {*about.parts, *about.roles} if about is not None else set()
@@ -49,5 +49,5 @@ def counts(card: DatasetCard, frame: pd.DataFrame, protocol: str | None = None) 
 
 
 def missing(card: DatasetCard, frame: pd.DataFrame, protocol: str) -> str:
-    """`200 of 3,000 pairs, 2 of 25 references`: what the protocol lacks; empty where the dataset is whole."""
+    """`200 of 3,000 pairs, 2 of 25 references`: what a protocol has of what it needs; empty where the dataset is complete."""
     return ", ".join(f"{c.found:,} of {c.expected:,} {c.what}" for c in counts(card, frame, protocol) if c.short)

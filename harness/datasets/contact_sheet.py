@@ -1,4 +1,4 @@
-"""`harness data show`: a reference next to its distorted images with their scores, for a person to see pairing and direction."""
+"""`harness data show`: an image of a reference and its distorted images with labels, to check pairing and direction by eye."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _INK, _PAPER, _FRAME = (20, 20, 20), (250, 250, 250), (0, 90, 180)
 def contact_sheet(data: Dataset, out: str | Path, reference: str | None = None, limit: int = 35) -> Path:
     """Write a PNG of one reference (its id; default: the first) and of its distorted images, best first; returns its path.
 
-    Of more than `limit` images, as many spread evenly over the scores. Raises UsageError for an unknown reference and
-    for images that cannot be read.
+    Of more than `limit` images it shows `limit`, spread evenly over the scores. Raises UsageError for an unknown reference
+    and for images that cannot be read.
     """
     if not has_images(data.table):
-        raise UsageError(f"{data.name}: labels without images; there is nothing to show")
+        raise UsageError(f"{data.name}: the table has labels without images, so there is no image to show")
     ids = list(dict.fromkeys(data.table["reference_id"]))
     if reference is None:
         labelled = data.table["reference_id"][data.table["score"].notna()]
@@ -62,7 +62,7 @@ def _draw(title: str, cells: list[tuple[str, list[str]]]) -> Image.Image:
     for path, _ in cells:
         image = Image.fromarray(decode.read(path))
         scale = _CELL / max(image.size)
-        # Enlarging must not smooth: blur would look like the distortion that a person came to see.
+        # Nearest neighbour: a smoothing enlargement would look like the distortion blur.
         how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
         thumbnails.append(image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), how))
     columns = min(_COLUMNS, len(cells))
@@ -80,7 +80,7 @@ def _draw(title: str, cells: list[tuple[str, list[str]]]) -> Image.Image:
         if place == 0:
             pen.rectangle((x - 2, y - 2, x + thumbnail.width + 1, y + thumbnail.height + 1), outline=_FRAME, width=2)
         for line, text in enumerate(map(_latin, caption)):
-            # Cut in its middle to a cell's width: the ends of file names tell them apart.
+            # Shortened in the middle to a cell's width: file names differ at their ends.
             words, kept = text, len(text)
             while font.getlength(words) > _CELL and kept > 2:
                 kept -= 1

@@ -1,4 +1,4 @@
-"""`harness data get` and `data unpack`: fetch what has a public address, unpack archives, and tell the steps for the rest."""
+"""`harness data get` and `data unpack`: download datasets that are public, unpack archives, print the steps for the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.runtime.errors import RunError, UsageError
 _log = logging.getLogger(__package__)
 
 _LEDGER = ".fetched.json"
-"""In the dataset's folder: what was fetched and unpacked, so that it is not done twice; hidden, so no reader meets it."""
+"""A file in the dataset's folder that lists downloaded and unpacked files, so that nothing is done twice."""
 _LARGEST = 64 << 30
 
 
@@ -35,15 +35,15 @@ class _Fetched(msgspec.Struct, omit_defaults=True):
     sha256: str = ""
     bytes: int = 0
     downloaded: bool = False
-    """Whether `data get` brought it: only then is it removed once it is unpacked."""
+    """Whether `data get` downloaded it: only then is it removed after unpacking."""
     folders: dict[str, int] = {}
     """How many files each folder got from it; empty: not unpacked."""
     changed: int = 0
-    """Of an archive that was put there: its time of change (ns), so that another one of its name is unpacked again."""
+    """Modification time (ns) of an archive that the user put there, so that another one of its name is unpacked again."""
 
 
 class _Ledger:
-    """What was done in a folder before."""
+    """What was downloaded and unpacked in a folder before."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class _Ledger:
         atomic.write_json(self.folder / _LEDGER, msgspec.to_builtins(self.files))
 
     def unpacked(self, name: str) -> bool:
-        """Whether an archive was unpacked and its files are there still."""
+        """Whether an archive was unpacked and its files still exist."""
         folders = self.files.get(name, _Fetched()).folders
         with suppress(OSError):
             here = {place: sum(1 for entry in (self.folder / place).iterdir() if entry.is_file()) for place in folders}
@@ -72,22 +72,22 @@ def get(
     offline: bool = False,
     password: Password | None = None,
 ) -> list[str]:
-    """Bring a dataset into its folder (`root`, else `$HARNESS_DATA/<name>`); returns lines that say what was done.
+    """Download a dataset to its folder (`root`, else `$HARNESS_DATA/<name>`); returns lines that say what was done.
 
-    What is there already is kept, what was cut is continued, and an archive is removed after unpacking only where it was
-    downloaded here. Raises RunError with the steps for a person where nothing can be fetched, and with every file that
-    could not be had after the others are there.
+    Present files are kept, interrupted downloads are continued, and an archive is removed after unpacking only where this
+    function downloaded it. Raises RunError with the steps for the user where nothing can be downloaded, and, after the others
+    are downloaded, with every file that failed.
     """
     folder = place_of(card, root)
     if not card.downloads:
         if folder.is_dir() and _whole(card, folder):
-            return [f"{card.name} is in {folder} already, whole."]
+            return [f"{card.name} is in {folder} already, complete."]
         raise RunError(f"{card.name} has no public address to download from.\n{steps(card, folder)}")
     if is_offline(offline):
         ledger = _Ledger(folder)
         if folder.is_dir() and (all(_done(entry, ledger) for entry in card.downloads) or _whole(card, folder)):
             return [f"{card.name} is in {folder} already; nothing was downloaded."]
-        why = "the network is not to be used (--offline or $HF_HUB_OFFLINE)"
+        why = "the network must not be used (--offline or $HF_HUB_OFFLINE)"
         raise RunError(f"{card.name}: not downloaded: {why}.\n{steps(card, folder)}")
     problems: list[str] = []
     unreachable: set[str] = set()
@@ -97,7 +97,7 @@ def get(
         wanted = [entry for entry in card.downloads if not _done(entry, ledger)]
         lines = [f"{entry.file}: fetched before" for entry in card.downloads if entry not in wanted]
         if wanted and _whole(card, folder):
-            return [f"{card.name} is in {folder} already, whole; nothing was downloaded."]
+            return [f"{card.name} is in {folder} already, complete; nothing was downloaded."]
         if card.notice:
             # The owners' notice is kept, word for word, next to their files.
             place = Path(card.path).absolute().parent / card.notice
@@ -111,7 +111,7 @@ def get(
             sizes = [f"{entry.bytes:,} bytes" if entry.bytes else entry.about or "size unknown" for entry in wanted]
             files = ", ".join(f"{entry.file} ({size})" for entry, size in zip(wanted, sizes, strict=True))
             free = shutil.disk_usage(folder).free
-            _log.info(f"{card.name}: downloading {files} to {folder}; {free:,} bytes are free there")
+            _log.info(f"{card.name}: downloading {files} to {folder}; {free:,} bytes are free")
         for entry in wanted:
             try:
                 lines.append(_one(entry, folder, ledger, progress, unreachable, password))
@@ -123,9 +123,11 @@ def get(
                 problems.append(str(error))
     if problems:
         done = [f"there: {line}" for line in lines]
-        raise RunError("\n".join([*problems, *done, "The same command goes on. By hand:", steps(card, folder)]))
-    told = command(card, root, "check")
-    return [*lines, *notice, f"{card.name} is in {folder}; `{told}` looks at it. Licence: {card.licence or 'unknown'}"]
+        raise RunError(
+            "\n".join([*problems, *done, "Run the same command again to continue, or do it yourself:", steps(card, folder)])
+        )
+    check = command(card, root, "check")
+    return [*lines, *notice, f"{card.name} is in {folder}; `{check}` checks it. Licence: {card.licence or 'unknown'}"]
 
 
 def unpack_archives(
@@ -136,7 +138,7 @@ def unpack_archives(
     progress: Progress | None = None,
     password: Password | None = None,
 ) -> list[str]:
-    """Unpack `archives`, else all that lie in the dataset's folder and were not unpacked before; they are kept.
+    """Unpack `archives`, else all archives in the dataset's folder that were not unpacked before; they are kept.
 
     Archives inside archives are unpacked too. Returns lines that say what was done. Raises UsageError where there is none,
     RunError with every archive that failed after the others are unpacked.
@@ -153,7 +155,7 @@ def unpack_archives(
         ledger = _Ledger(folder)
         pending = [Path(path) for path in archives] or _lying(folder)
         if not pending:
-            raise UsageError(f"{folder}: no archive is there\n{steps(card, folder)}")
+            raise UsageError(f"{folder}: no archive in this folder\n{steps(card, folder)}")
         while pending := [path for path in pending if path.absolute() not in tried]:
             for path in pending:
                 tried.add(path.absolute())
@@ -164,23 +166,23 @@ def unpack_archives(
             pending = _lying(folder)
     if problems:
         raise RunError("\n".join([*problems, *(f"done: {line}" for line in lines)]))
-    return [*lines, f"`{command(card, root, 'check')}` looks at {card.name}"]
+    return [*lines, f"`{command(card, root, 'check')}` checks {card.name}"]
 
 
 def place_of(card: DatasetCard, root: str | Path | None) -> Path:
-    """The folder that a dataset's files go to."""
+    """The folder for a dataset's files."""
     name = card.folder or card.name
     return data_root(name, root) or data_folder() / name
 
 
 def command(card: DatasetCard, root: str | Path | None, word: str) -> str:
-    """`harness data WORD` for this dataset, as one types it."""
+    """`harness data WORD` for this dataset, as a command line."""
     options = ["--root", str(root)] if root is not None else []
     return shlex.join(["harness", "data", word, card.name, *options, *cards_option(card.path)])
 
 
 def steps(card: DatasetCard, folder: Path) -> str:
-    """How a person obtains a dataset: addresses, the folder by its real path, sizes, licence; a step a line."""
+    """How to obtain a dataset: addresses, the folder's real path, sizes, licence; one step a line."""
     lines = [line.strip() for line in card.get.replace("{folder}", str(folder.absolute())).splitlines() if line.strip()]
     lines += [f"home: {card.home}"] if card.home else []
     lines += [f"folder: {folder.absolute()}"]
@@ -189,7 +191,7 @@ def steps(card: DatasetCard, folder: Path) -> str:
 
 
 def _done(entry: Download, ledger: _Ledger) -> bool:
-    """Whether a file was fetched before, and what came of it is there."""
+    """Whether a file was downloaded before, and it or its unpacked files exist."""
     known = ledger.files.get(entry.file)
     if known is None or known.url != entry.url:
         return False
@@ -217,22 +219,22 @@ def _one(
     ours = found.fresh or (before.downloaded and before.sha256 == found.sha256)
     facts = _Fetched(url=url, sha256=found.sha256, bytes=found.bytes, downloaded=ours)
     ledger.note(entry.file, facts)
-    told = "as the card says" if sha256 or md5 else "the card gives none to compare; recorded"
-    line = f"{entry.file}: {found.bytes:,} bytes, sha256 {found.sha256} ({told})"
+    compared = "as the card says" if sha256 or md5 else "the card has none to compare with; recorded"
+    line = f"{entry.file}: {found.bytes:,} bytes, sha256 {found.sha256} ({compared})"
     if not is_archive(entry.file):
         return line
     result = unpack(target, folder, progress, password)
     ledger.note(entry.file, msgspec.structs.replace(facts, folders=result.folders, changed=target.stat().st_mtime_ns))
     line += f", {result.files:,} files unpacked"
     if not ours:
-        return f"{line}; the archive was here before and is kept"
+        return f"{line}; the archive was present before and is kept"
     with atomic.writing(target):
         target.unlink()
     return f"{line}; the downloaded archive was removed"
 
 
 def _opened(path: Path, folder: Path, ledger: _Ledger, progress: Progress | None, password: Password | None) -> str:
-    """Unpack one archive that a person put somewhere."""
+    """Unpack one archive of the user's."""
     try:
         name = path.absolute().relative_to(folder.absolute()).as_posix()
     except ValueError:
@@ -240,7 +242,7 @@ def _opened(path: Path, folder: Path, ledger: _Ledger, progress: Progress | None
     status = path.stat()
     known = ledger.files.get(name, _Fetched())
     if (known.bytes, known.changed) == (status.st_size, status.st_mtime_ns) and ledger.unpacked(name):
-        return f"{path}: unpacked before; its files are there"
+        return f"{path}: unpacked before; its files exist"
     result = unpack(path, folder, progress, password)
     facts = msgspec.structs.replace(known, bytes=status.st_size, changed=status.st_mtime_ns, folders=result.folders)
     ledger.note(name, facts)
@@ -253,7 +255,7 @@ def _lying(folder: Path) -> list[Path]:
 
 
 def _whole(card: DatasetCard, folder: Path) -> bool:
-    """Whether somebody put the dataset there by hand."""
+    """Whether the folder holds the complete dataset without a download by `get`."""
     from harness.datasets.check import check
 
     report = check(card, folder)

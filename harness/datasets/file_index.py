@@ -1,7 +1,7 @@
-"""Finding a dataset's files by what they are called, wherever its archives were unpacked.
+"""Finding a dataset's files by name, in any folder structure below its root.
 
-Authors' archives, mirrors and users differ in letter case, in folder names, and in whether archives lie side by side
-or one in another; file names are what all of them keep. So a root is walked once and files are looked up by name.
+Authors' archives, mirrors and users differ in letter case, in folder names and in nesting, but all keep the file names.
+So a root is searched once and files are looked up by name.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from harness.runtime.errors import UsageError, listed
 from harness.runtime.findings import Finding, Findings, counted
 
 LOSSLESS = ("bmp", "png", "tif", "tiff", "ppm")
-"""Formats that a mirror may have converted to without changing a pixel."""
+"""Lossless formats to which a mirror may have converted images."""
 _DEPTH = 12
 
 
 class Tree:
-    """All files below a folder, by relative POSIX path; hidden files and macOS's shadow files are left out."""
+    """All files below a folder, by relative POSIX path, without hidden files and those of macOS (`._x`)."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self.files: list[str] = []
         self.not_text: list[str] = []
-        """Files whose path is not UTF-8 text: no table can name them."""
+        """Files whose path is not UTF-8 text: a table cannot name them."""
         for file in sorted(_walk(self.root)):
             try:
                 file.encode("utf-8")
@@ -43,12 +43,12 @@ class Tree:
                 self.not_text.append(file)
 
     def path(self, relative: str) -> str:
-        """The file as one opens it."""
+        """The file's path for opening it."""
         return os.path.join(self.root, relative)
 
     @cached_property
     def by_name(self) -> dict[str, list[str]]:
-        """Files by their name in lower case, its accents composed (`name_key`)."""
+        """Files by their name in lower case and composed form (`name_key`)."""
         index: dict[str, list[str]] = {}
         for file in self.files:
             index.setdefault(name_key(file.rpartition("/")[2]), []).append(file)
@@ -56,7 +56,7 @@ class Tree:
 
     @property
     def archives(self) -> list[str]:
-        """Archives that lie in it; whether they were unpacked is not known."""
+        """Archives in the folder; whether they were unpacked is not known."""
         return [file for file in self.files if is_archive(file)]
 
     @cached_property
@@ -76,8 +76,8 @@ class Tree:
         return self._by_stem.get(stem, []) if extension in LOSSLESS else []
 
     def find(self, name: str, near: str = "") -> str | None:
-        """The file called `name`; of several, the one that shares most folders with `near`, then the one spelt exactly so, then
-        the shallowest."""
+        """The file called `name`; of several, the one that shares most folders with `near`, then the exact spelling, then the
+        one in the fewest folders."""
         found = self.candidates(name)
         if len(found) <= 1:
             return found[0] if found else None
@@ -98,7 +98,7 @@ class Tree:
         return next((files for folder, files in by_folder.items() if len(files) > 1 and exact[folder] not in files), [])
 
     def findings(self) -> Findings:
-        """What is to be said about the folder, whatever is read from it."""
+        """Findings about the folder itself."""
         found = Findings()
         if self.not_text:
             shown = [ascii(file) for file in self.not_text]
@@ -114,17 +114,17 @@ class Tree:
         return next(filter(None, found), [])
 
     def full_match(self, pattern: re.Pattern[str], within: re.Pattern[str] | None = None) -> list[str]:
-        """Files whose name the pattern fits, of those whose folders `within` is found in."""
+        """Files whose name matches the pattern and whose folders match `within`."""
         files = [file for name, files in self.by_name.items() if pattern.fullmatch(name) for file in files]
         return [file for file in files if within is None or within.search(file.rpartition("/")[0])]
 
 
 def open_tree(card: DatasetCard, root: Path | None) -> Tree:
-    """The tree below a dataset's root; raises UsageError saying where it was looked for and how to get it."""
+    """The tree below a dataset's root; raises UsageError with the folders that were tried and how to get the dataset."""
     if root is None:
         folder = card.folder or card.name
         raise UsageError(
-            f"{card.name} is not here: no $HARNESS_DATA/{folder}, no data/{folder} (or give --root). {how_to_get(card)}"
+            f"{card.name} was not found: no $HARNESS_DATA/{folder}, no data/{folder} (or give --root). {how_to_get(card)}"
         )
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder ({card.name}'s --root). {how_to_get(card)}")
@@ -132,7 +132,7 @@ def open_tree(card: DatasetCard, root: Path | None) -> Tree:
 
 
 def how_to_get(card: DatasetCard) -> str:
-    """One line: where a dataset comes from, and its licence."""
+    """One line: how to get a dataset, and its licence."""
     parts = [" ".join(card.get.replace("{folder}", f"data/{card.folder or card.name}").split())]
     parts += [f"home: {card.home}"] if card.home else []
     parts += [f"licence: {card.licence}"] if card.licence else []
@@ -141,9 +141,9 @@ def how_to_get(card: DatasetCard) -> str:
 
 
 def unopened(card: DatasetCard, root: Path | None, options: Sequence[str] | None = None) -> list[Finding]:
-    """What to say where a dataset is not whole and archives lie in its folder: `kadid10k.zip is here, not unpacked`.
+    """Findings about archives in the folder of an incomplete dataset: `kadid10k.zip is here, not unpacked`.
 
-    `options` are those of the command that unpacks them; by default `--root` and what leads to the card.
+    `options` are those of the command that unpacks them; by default `--root` and `--cards`.
     """
     if root is None or not root.is_dir() or not (archives := Tree(root).archives):
         return []
@@ -154,14 +154,14 @@ def unopened(card: DatasetCard, root: Path | None, options: Sequence[str] | None
 
 
 def wildcard(pattern: str) -> re.Pattern[str]:
-    """A shell wildcard (`*`, `?`, `[0-9]`) as a search over the end of a path, in any letter case; none crosses a slash."""
+    """A shell wildcard (`*`, `?`, `[0-9]`; none matches a slash) as an expression for the end of a path, in any letter case."""
     pieces = re.findall(r"\[[^\]/]+\]|.", pattern)
     body = "".join({"*": "[^/]*", "?": "[^/]"}.get(p, p if len(p) > 1 else re.escape(p)) for p in pieces)
     return re.compile(rf"(?:^|/){body}$", re.IGNORECASE)
 
 
 def name_key(name: str) -> str:
-    """What names of one file have in common: letter case aside, accents composed, as macOS does not write them."""
+    """A file's name in lower case with accents composed (macOS writes them decomposed), to compare names."""
     return (name if name.isascii() else unicodedata.normalize("NFC", name)).lower()
 
 

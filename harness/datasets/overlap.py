@@ -1,7 +1,7 @@
-"""Which references of two datasets show the same: a model trained on the one is not tested fairly on the other.
+"""Shared content of two datasets: references that show the same image are left out when a trained model is tested.
 
-Cards tell by a map (`DatasetCard.content`). Where a map says nothing, thumbnails of the references are compared; they
-find whole images in another size or format, and miss crops, which only a map can tell.
+Cards name the content (`DatasetCard.content`). Where they do not, thumbnails of the references are compared; they find
+whole images in another size or format, but not crops, which only the cards can name.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SAME = 0.95
-"""Correlation of two thumbnails from which on they count as one picture."""
+"""Smallest correlation of two thumbnails that counts as the same image."""
 _MOST_REFERENCES = 2000
 
 
 class Independent(NamedTuple):
-    """Which rows of a further dataset are independent of what a model was trained on."""
+    """The rows of a further dataset that are independent of a model's training data."""
 
     keep: pd.Series
     """True for the rows to test, by the test table's index."""
     shared: Mapping[str, str]
-    """The test references that are not independent, and what tells so."""
+    """The test references that are not independent, and the evidence."""
     note: str
-    """For the tables; empty when nothing is shared."""
+    """A sentence for the tables; empty when nothing is shared."""
 
 
 def content_of(card: DatasetCard, reference_id: str) -> str:
-    """What a reference shows, in words shared by all cards."""
+    """The name of a reference's content, shared by all cards."""
     if reference_id in card.content:
         return card.content[reference_id]
     return card.content.get("*", f"{card.name}/{{}}").replace("{}", reference_id)
@@ -55,18 +55,20 @@ def independent_rows(train: Dataset, parts: pd.Series, test: Dataset, *, thumbna
     shared = shared_references(train, set(seen["reference_id"]), test, thumbnails=thumbnails)
     keep = ~test.table["reference_id"].isin(shared)
     if not keep.any():
-        raise UsageError(f"every reference of {test.name} is also in what was trained on ({train.name}): nothing is left to test")
+        raise UsageError(
+            f"every reference of {test.name} is also in the training data ({train.name}): no reference is left to test"
+        )
     if not shared:
         return Independent(keep, {}, "")
     count = test.table["reference_id"].nunique()
     dropped = f"{len(shared)} of {count} references ({int((~keep).sum())} of {len(keep)} pairs)"
-    return Independent(keep, shared, f"without {dropped} that show what {train.name} trained on: {listed(sorted(shared))}")
+    return Independent(keep, shared, f"without {dropped} that {train.name} trained on: {listed(sorted(shared))}")
 
 
 def related(test: DatasetCard, train: DatasetCard, *, content_left_out: bool = False) -> bool:
-    """Whether two datasets share labels or images, as far as their cards tell.
+    """Whether two datasets share labels or images, according to their cards.
 
-    `content_left_out`: references that show what was trained on are not among the tested ones.
+    `content_left_out`: references with content of the training data are not tested.
     """
     words = [{word for key, word in card.content.items() if key != "*"} for card in (test, train)]
     shared = bool(words[0] & words[1]) and not content_left_out
@@ -74,7 +76,7 @@ def related(test: DatasetCard, train: DatasetCard, *, content_left_out: bool = F
 
 
 def shared_references(train: Dataset, train_ids: Collection[str], test: Dataset, *, thumbnails: bool = True) -> dict[str, str]:
-    """Test references that show the same as one of `train_ids`, and what tells so (`kodim03`, or a correlation)."""
+    """Test references that show the same as one of `train_ids`, and the evidence (`kodim03`, or a correlation)."""
     known = {content_of(train.card, i): i for i in train_ids}
     test_ids = sorted(set(test.table["reference_id"]))
     shared = {i: content_of(test.card, i) for i in test_ids if content_of(test.card, i) in known}
@@ -97,7 +99,7 @@ def shared_references(train: Dataset, train_ids: Collection[str], test: Dataset,
 def thumbnail(pixels: Pixels, side: int = 32) -> npt.NDArray[np.float32]:
     """An image as (side * side,) luma means of zero mean and unit length: their products are correlations.
 
-    An image of one colour is all zeros, and like no other.
+    An image of one colour is all zeros, and correlates with no other.
     """
     grey = Image.fromarray(pixels).convert("L").resize((side, side), Image.Resampling.BOX)
     values = np.asarray(grey, dtype=np.float32).ravel()
@@ -113,5 +115,5 @@ def _thumbnails(data: Dataset, ids: Collection[str]) -> dict[str, npt.NDArray[np
         try:
             made[reference] = thumbnail(decode.read(paths[reference]))
         except UsageError:
-            continue  # a missing or broken reference is the run's and the check's to report
+            continue  # the run and the check report a missing or damaged reference
     return made

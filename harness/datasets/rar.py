@@ -1,7 +1,7 @@
-"""What a rar archive holds: listed by `rarfile`, its content from whichever tool is installed, over a pipe.
+"""Reading rar archives: the listing by `rarfile`, the content from an installed program over a pipe.
 
-No tool writes a file: it prints the content of all members one after the other, which is cut by the sizes of the listing and
-compared with its checksums. So names, links and sizes are judged here, and solid archives are read once.
+The program writes no file: it prints the content of all members one after the other, which is split by the sizes in the
+listing and compared with its checksums. So names, links and sizes are checked here, and solid archives are read once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LARGEST_LISTED = 1 << 40
 
 
 class Tool(NamedTuple):
-    """A program that prints what a rar archive holds."""
+    """A program that prints the content of a rar archive."""
 
     name: str
     options: tuple[str, ...]
@@ -44,7 +44,7 @@ class ToolFailed(Exception):
 
 
 class Member(NamedTuple):
-    """A file of the archive, as its listing tells it."""
+    """A file of the archive, from its listing."""
 
     name: str
     size: int
@@ -57,28 +57,28 @@ def tools() -> list[Tool]:
 
 
 def members(path: Path) -> list[Member]:
-    """The files in an archive, in its order; raises RunError for what is not unpacked: links, volumes, a password."""
+    """The files in an archive, in its order; raises RunError for links, archives in several volumes, and encrypted ones."""
     import rarfile
 
     with rarfile.RarFile(str(path)) as archive:
         if archive.needs_password():
-            raise RunError(f"{path}: encrypted; unpack it by hand with the password that its makers sent")
+            raise RunError(f"{path}: encrypted; unpack it yourself with the password from its authors")
         if len(archive.volumelist()) > 1:
-            raise RunError(f"{path}: one of several volumes; unpack them by hand (unrar x {path.name})")
+            raise RunError(f"{path}: one of several volumes; unpack them yourself (unrar x {path.name})")
         found = []
         for info in archive.infolist():
             if info.is_dir():
                 continue
             if not info.is_file() or info.is_symlink() or getattr(info, "file_redir", None):
-                raise RunError(f"{path}: {info.filename} is a link or no ordinary file; not unpacked")
+                raise RunError(f"{path}: {info.filename} is a link or not an ordinary file; not unpacked")
             if info.file_size is None or not 0 <= info.file_size < _LARGEST_LISTED:
-                raise RunError(f"{path}: {info.filename} tells no usable size; not unpacked")
+                raise RunError(f"{path}: {info.filename} has no usable size; not unpacked")
             found.append(Member(str(info.filename), int(info.file_size), info.CRC))
         return found
 
 
 class Content:
-    """One member's bytes from the tool's pipe: `read` gives nothing beyond them, and fails where their checksum differs."""
+    """One member's bytes from the program's pipe: `read` returns only these, and fails where their checksum differs."""
 
     def __init__(self, pipe: IO[bytes], member: Member, tool: Tool) -> None:
         self._pipe, self._member, self._tool, self._left, self._crc = pipe, member, tool, member.size, 0
@@ -97,7 +97,7 @@ class Content:
 
 def contents(path: Path, listed: list[Member], tool: Tool) -> Iterator[tuple[Member, Content]]:
     """Each member with its content, which is to be read to its end before the next is asked for; raises ToolFailed."""
-    place = str(path.absolute())  # never taken for an option
+    place = str(path.absolute())  # an absolute path is never read as an option
     with tempfile.TemporaryFile() as complaints:
         command = [tool.name, *tool.options, place]
         try:
@@ -109,7 +109,7 @@ def contents(path: Path, listed: list[Member], tool: Tool) -> Iterator[tuple[Mem
             for member in listed:
                 yield member, Content(process.stdout, member, tool)
             if process.stdout.read(1):
-                raise ToolFailed(f"{tool.name}: gives more than the archive lists")
+                raise ToolFailed(f"{tool.name}: printed more bytes than the archive lists")
         finally:
             process.stdout.close()
             process.kill()

@@ -1,4 +1,4 @@
-"""Which pairs train, validate and test, by reference and never by image."""
+"""Splits of a table into training, validation and test parts, always by reference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARTS = ("train", "validation", "test")
 def split(table: pd.DataFrame, protocol: Protocol, *, seed: int = 0, repeat: int = 0) -> pd.Series:
     """The part of each row: `train`, `validation`, `test`, or empty for rows that the protocol leaves out.
 
-    Raises UsageError when the table cannot be split that way.
+    Raises UsageError when the table cannot be split by the protocol.
     """
     rows = table["part"].isin(protocol.parts) if protocol.parts else pd.Series(True, index=table.index)
     if not rows.any():
@@ -70,5 +70,5 @@ def _parts_of_references(references: list[str], protocol: Protocol, seed: int, r
 
 
 def split_hash(table: pd.DataFrame, parts: pd.Series) -> str:
-    """sha256 of which name is in which part; independent of the rows' order."""
+    """sha256 of the names of each part; independent of the rows' order."""
     return sha256_json(sorted([n, p] for n, p in zip(table["name"].tolist(), parts.tolist(), strict=True) if p))

@@ -1,4 +1,4 @@
-"""A suite's datasets resolved: cards, folders and protocols, before any of them is read."""
+"""Loading a suite: the card, folder and protocol of each of its datasets, before any of them is read."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class SuiteDataset:
     """One dataset of a suite."""
 
     word: str
-    """What commands take: the card's name, or the table's path."""
+    """The argument for commands: the card's name, or the table's path."""
     card: DatasetCard
     protocol: str
     root: str | None = None
-    """The folder of its files; None: `$HARNESS_DATA/<name>` or `data/<name>`, and of a table where it says."""
+    """The folder of its files; None: `$HARNESS_DATA/<name>` or `data/<name>`; for a table, the paths in it."""
 
     @property
     def name(self) -> str:
@@ -46,17 +46,17 @@ def load_suite(
     Args:
         name: the card's name, or its file (ending in .toml).
         cards: folders of the caller's own cards.
-        protocol: of every dataset, whatever the card says.
-        root: a folder that holds each dataset's folder; None: where datasets are looked for.
+        protocol: of every dataset, in place of the card's.
+        root: a folder that holds each dataset's folder; None: the usual folders of datasets.
 
     Raises:
-        UsageError: for an unknown suite, and, all at once, for datasets that have no card or not the protocol.
+        UsageError: for an unknown suite, and, all at once, for datasets without a card or without the protocol.
     """
     card = find_suite(name, cards)
     found: list[SuiteDataset] = []
     problems: list[str] = []
     for word in card.datasets:
-        # A table's path starts at the card, so that a suite and its tables can be moved together.
+        # A table's path is relative to the card, so that a suite and its tables can be moved together.
         place = str(Path(card.path).parent / word) if is_table(word) else word
         try:
             dataset = dataset_card(place, cards)

@@ -1,10 +1,10 @@
-"""The table of pairs: what every dataset becomes, and what a user's CSV is.
+"""The table of image pairs with labels: its columns, reading a user's CSV, and its checks.
 
 One row per pair: `name` (unique text), `distorted` and `reference` (paths), `reference_id` (the group that splits
-keep together), `distortion` (kind), `level`, `score` (people's; NaN where withheld), `part` (the official part,
-where there is one). Where known: `std` (the standard deviation of an image's opinions), `raters` (how many there were) and
-`pair` (two distorted images that people chose between carry one text here, and `score` is the share of votes for each). A
-table without images (name, score) serves score files only.
+keep together), `distortion` (kind), `level`, `score` (the label: MOS or DMOS; NaN where withheld), `part` (the official part,
+where there is one). Where known: `std` (the standard deviation of an image's ratings), `raters` (their number) and `pair` (for
+2AFC: the two distorted images of a pair have the same text, and `score` is the share of votes for each). A table without
+images (name, score) works with score files only.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
     path = Path(path)
     frame = read_text_columns(path, ("score",))
     problems: list[str] = []
-    pictures = "distorted" in frame or "reference" in frame
-    require_columns(frame, ("distorted", "reference", "score") if pictures else ("name", "score"), path)
-    if pictures:
+    with_images = "distorted" in frame or "reference" in frame
+    require_columns(frame, ("distorted", "reference", "score") if with_images else ("name", "score"), path)
+    if with_images:
         for column in ("distorted", "reference"):
             blank = frame.index[frame[column] == ""]
             if len(blank):
@@ -47,7 +47,7 @@ def read_csv(path: str | Path, root: str | Path | None = None) -> pd.DataFrame:
             frame["reference_id"] = [PurePosixPath(file_name(r)).stem for r in frame["reference"]]
             by_id = frame.groupby("reference_id")["reference"].unique()
             if clashes := [f"{i} ({listed(list(v), 3)})" for i, v in by_id.items() if len(v) > 1]:
-                problems.append(f"{path}: references of one stem; add a reference_id column: {listed(clashes)}")
+                problems.append(f"{path}: references with the same stem; add a reference_id column: {listed(clashes)}")
         paths = TablePaths(root if root is not None else path.parent)
         for column in ("distorted", "reference"):
             place_of = {value: paths.find(value) for value in dict.fromkeys(frame[column])}
@@ -75,7 +75,7 @@ def complete(frame: pd.DataFrame, what: str) -> pd.DataFrame:
         problems.append(f"{what}: {len(twice)} names occur more than once: {listed(list(twice))}")
     by_form: dict[str, set[str]] = {}
     names = frame["name"].tolist()
-    # Where all are ASCII, no two print the same.
+    # Different ASCII names never print the same.
     for name in names if not all(map(str.isascii, names)) else ():
         by_form.setdefault(unicodedata.normalize("NFC", name), set()).add(name)
     if forms := [form for form, spellings in by_form.items() if len(spellings) > 1]:
@@ -94,12 +94,12 @@ def complete(frame: pd.DataFrame, what: str) -> pd.DataFrame:
 
 
 def has_images(frame: pd.DataFrame) -> bool:
-    """Whether the table names images, or holds labels alone."""
+    """Whether the table names images; otherwise it has labels only."""
     return "distorted" in frame
 
 
 def require_files(frame: pd.DataFrame, what: str) -> None:
-    """Refuse a table some of whose images are not there, naming up to 20 of them and the count."""
+    """Raise UsageError if images of the table are missing, with their count and up to 20 of them."""
     paths: list[str] = [*dict.fromkeys(frame["reference"]), *frame["distorted"]]
     absent = [p for p in paths if not os.path.isfile(p)]
     if absent:
@@ -108,8 +108,8 @@ def require_files(frame: pd.DataFrame, what: str) -> None:
 
 
 def table_hash(frame: pd.DataFrame) -> str:
-    """sha256 of names, pairing and labels; independent of the rows' order and of where the files lie."""
-    # Mirrors of one dataset spell file names in other letter cases; the table is the same.
+    """sha256 of names, pairing and labels; independent of the rows' order and of the files' folders."""
+    # Mirrors of a dataset write file names in other letter cases; the table is the same.
     references = [""] * len(frame)
     if has_images(frame):
         references = [unicodedata.normalize("NFC", Path(path).name).casefold() for path in frame["reference"]]

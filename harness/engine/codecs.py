@@ -1,7 +1,7 @@
-"""`harness codecs` and `harness compare --by`: codecs on the same images, from a table of scores.
+"""Comparing codecs on the same images from a table of scores (`harness codecs`, `harness compare --by`).
 
-The table has a row per distorted image, as `harness score --out` writes it: which reference, which codec, at which setting, how
-many bytes, and a column per metric.
+The table has a row per distorted image, as `harness score --out` writes it: reference, codec, setting, bytes, and a column per
+metric.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ScoreTable:
     by: str
     setting: str | None
     rate: str
-    """What the rate is, for people."""
+    """The rate's description, for messages."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ImageDifference:
 
 @dataclass(frozen=True)
 class AtSetting:
-    """A codec less the anchor at one setting, paired by image."""
+    """The difference of a codec from the anchor at one setting, paired by image."""
 
     setting: str
     quality: MeanOver
@@ -81,7 +81,7 @@ class CodecResult:
     metric: str
     higher_is_better: bool
     rate: MeanOver
-    """Bjontegaard's rate difference in percent, its mean over images; negative: the codec needs less."""
+    """Bjontegaard's rate difference in percent, mean over images; negative: the codec needs less rate."""
     gaining: int
     """Images on which the codec needs less rate than the anchor."""
     images: tuple[ImageDifference, ...]
@@ -103,7 +103,7 @@ class CodecComparison:
     results: tuple[CodecResult, ...]
 
     def json(self) -> dict[str, object]:
-        """Plain values; what is not defined is null."""
+        """Plain values for JSON; undefined figures are null."""
         about = {"anchor": self.anchor, "method": self.method, "rate": self.table.rate, "setting": self.table.setting}
         return {**about, "results": [asdict(result) for result in self.results]}
 
@@ -142,10 +142,10 @@ def read_score_table(
         rate: the column of rates; None: bits per pixel from the columns bytes and pixels, else from the files themselves.
         setting: the column of the setting; None: quality, setting, qp, crf, q, level or preset, where there is one.
         image: the column of the image; None: reference_id, reference or image.
-        metrics: columns of scores; None: those that are called as a model is.
-        lower: metrics whose lower is better, where no card says so.
+        metrics: columns of scores; None: those with a model's name.
+        lower: metrics without a card for which lower is better.
         cards: folders of the caller's own cards.
-        anchor: the codec that must be there.
+        anchor: the codec that the table must have.
         rates: whether rates are needed.
         inner: leave out images that the anchor or a codec lacks, instead of refusing them.
 
@@ -163,7 +163,7 @@ def read_score_table(
     by, rate, setting, image = (None if n is None else n.lower() for n in (by, rate, setting, image))  # type: ignore[assignment]
     image = image or next((c for c in ("reference_id", "image", "reference") if c in columns), None)
     if image is None:
-        problems.append(f"{path}: no column says which image a row is of (reference_id, image, reference, or --image COLUMN)")
+        problems.append(f"{path}: no column names each row's image (reference_id, image, reference, or --image COLUMN)")
     setting = setting or next((c for c in _SETTINGS if c in columns and c != by), None)
     chosen, wrong = _metrics(path, columns, metrics, lower, cards, {by, rate, setting, image, *_NOT_METRICS})
     problems += wrong
@@ -183,7 +183,7 @@ def read_score_table(
         problems += wrong
     codecs = tuple(dict.fromkeys(rows["_codec"]))
     if anchor is not None and anchor not in codecs:
-        problems.append(f"{path}: no {by} {anchor!r}{near(anchor, codecs)} (there are {listed(codecs)})")
+        problems.append(f"{path}: no {by} {anchor!r}{near(anchor, codecs)} (it has {listed(codecs)})")
     elif len(codecs) < 2:
         problems.append(f"{path}: only one {by}, {listed(codecs)}; a comparison needs two")
     if setting and not problems:
@@ -197,7 +197,7 @@ def read_score_table(
         raise UsageError("\n".join(problems))
     rows = rows[rows["_image"].isin(keep)] if inner else rows
     if rows.empty:
-        raise UsageError(f"{path}: no image is there for every {by}")
+        raise UsageError(f"{path}: no image has a row for every {by}")
     return ScoreTable(path, rows, tuple(chosen), codecs, by, setting, word)
 
 
@@ -216,7 +216,7 @@ def _metrics(
             continue
         try:
             if column.endswith(".toml"):
-                raise UsageError("a table's column leads to no card's file")
+                raise UsageError("a column of a table cannot name the file of a card")
             found.append(Metric(column, find_model(column, cards).higher_is_better))
         except UsageError:
             if wanted or column == "score":
@@ -224,13 +224,13 @@ def _metrics(
             else:
                 unknown.append(column)
     if not found and not problems:
-        left = listed(unknown) or "none is left"
-        problems.append(f"{path}: no column is called as a model is ({left}); name them with --metrics")
+        left = listed(unknown) or "no column is left"
+        problems.append(f"{path}: no column has the name of a model ({left}); name them with --metrics")
     return found, problems
 
 
 def _rates(path: str, frame: pd.DataFrame, rate: str | None, word: str) -> tuple[list[float], list[str]]:
-    """Rates by rows, and problems; `word`: what the rates are, for people."""
+    """Rates by rows, and problems; `word`: the rates' description for messages."""
     table = frame.copy()
     problems, values = [], []
     if rate is not None:
@@ -326,7 +326,7 @@ def rank(table: ScoreTable) -> list[Ranking]:
         cells = table.rows.pivot_table(index=["_image", "_setting"], columns="_codec", values=metric.name, aggfunc="mean")
         cells = cells.dropna()
         if cells.empty:
-            raise UsageError(f"{table.path}: no image and {table.setting or 'setting'} is there for every {table.by}")
+            raise UsageError(f"{table.path}: no image and {table.setting or 'setting'} has a row for every {table.by}")
         by_image = cells.groupby(level=0).mean()
         names = [str(name) for name in by_image.columns]
         found = places(names, np.asarray(by_image.T, dtype=np.float64), higher_is_better=metric.higher_is_better)

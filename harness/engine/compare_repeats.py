@@ -1,4 +1,4 @@
-"""Two members over repeated splits: the same test parts for both."""
+"""Comparing two models over repeated splits, on the same test parts."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class SplitComparison(NamedTuple):
 def compared_over_splits(members: Sequence[Member], data: Dataset, *, inner: bool) -> SplitComparison:
     """Compare two members, at least one of which is a record of repeated splits, on the same test parts.
 
-    A member without splits (a file of scores, a model that is not trained) is taken on every part. Raises UsageError for members
-    that were tested on other splits, that were trained on one split, and for images that one of them has not scored (unless
-    `inner`).
+    A member without splits (a file of scores, a model that is not trained) is compared on every part. Raises UsageError for
+    members that were tested on other splits, that were trained on one split, and for images that one of them has not scored
+    (unless `inner`).
     """
     over = [m for m in members if m.splits]
     records = [m.record for m in over if isinstance(m.record, RepeatsRecord)]

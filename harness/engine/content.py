@@ -1,4 +1,4 @@
-"""The content of a plan's images: what it was when the plan was made, and whether it still is."""
+"""Content hashes of a plan's images, and the check that the images did not change during the run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness.runtime.errors import RunError, listed
 if TYPE_CHECKING:
     import pandas as pd
 
-_NOT_RECORDED = "nothing was recorded; run the same command again when they are left alone"
+_NOT_RECORDED = "nothing was recorded; run the same command again when they no longer change"
 
 
 def pictures_by_reference(table: pd.DataFrame, pictures: Sequence[tuple[str, str, str]]) -> dict[str, str]:
-    """One hash over the images of each reference, so that a changed image can be narrowed down from the record alone."""
+    """One hash over the images of each reference, so that the record alone shows in which reference's images a change is."""
     id_of = dict(zip(table["name"].tolist(), table["reference_id"].tolist(), strict=True))
     groups: dict[str, list[tuple[str, str, str]]] = {}
     for row in pictures:
@@ -31,26 +31,26 @@ def training_images(plan: Plan) -> dict[str, str]:
 
 
 def hashed_images(plan: Plan, *parts: str) -> list[tuple[str, str, str]]:
-    """What pictures.csv holds for these parts: name, sha256 of the distorted image, sha256 of the reference."""
+    """The rows of pictures.csv for these parts: name, sha256 of the distorted image, sha256 of the reference."""
     return [(name, *hashes) for name, hashes in images_by_name(plan, plan.rows(*parts)).items()]
 
 
 def images_by_name(plan: Plan, rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """sha256 of the distorted image and of the reference, by the pair's name, as they were when the plan was made."""
+    """sha256 of the distorted image and of the reference, by the pair's name, from when the plan was made."""
     columns = zip(rows["name"], rows["distorted"], rows["reference"], strict=True)
     return {name: (plan.content[distorted], plan.content[reference]) for name, distorted, reference in columns}
 
 
 def refuse_changed_images(plan: Plan, file: ScoreFile, known: Mapping[str, tuple[str, str]]) -> None:
-    """Refuse to record scores of images that are not the ones that the run began with; raises RunError naming them."""
+    """Raise RunError if images changed since the plan was made, naming them; their scores are not recorded."""
     other = [name for name, *hashes in file.picture_hashes() if tuple(hashes) != known[name]]
     if other:
         raise RunError(f"{plan.data.name}: {len(other)} images changed while the run read them: {listed(other)}; {_NOT_RECORDED}")
 
 
-def refuse_changed(plan: Plan, now: Mapping[str, str]) -> None:
-    """Refuse what was trained on images that changed meanwhile, and take it back; raises RunError naming them."""
-    other = [path for path, digest in plan.content.items() if now[path] != digest]
+def refuse_changed(plan: Plan, present: Mapping[str, str]) -> None:
+    """Raise RunError if training images changed meanwhile, naming them; the trained weights are removed."""
+    other = [path for path, digest in plan.content.items() if present[path] != digest]
     if other:
         with writing(plan.folder):
             (plan.folder / "state.json").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which device to work on, and on how many threads."""
+"""Choosing the device and the number of threads, and a GPU's floating-point settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.runtime.errors import UsageError
 
 
 def choose(asked: str | None, model: Any) -> str:
-    """What was asked, else a GPU if there is one and the model uses torch; raises UsageError for one that is not there."""
+    """The requested device, else a GPU if there is one and the model uses torch; raises UsageError for an absent device."""
     torch = sys.modules.get("torch")
     if torch is None or on_uint8(model):
         return "cpu"
@@ -25,7 +25,7 @@ def choose(asked: str | None, model: Any) -> str:
 
 
 def threads(model: Any) -> int:
-    """Torch's threads; 1 for metrics on uint8, whose bits do not depend on how many work side by side."""
+    """Torch's number of threads; 1 for metrics on uint8, whose results do not depend on it."""
     torch = sys.modules.get("torch")
     return 1 if torch is None or on_uint8(model) else int(torch.get_num_threads())
 
@@ -37,10 +37,10 @@ def on_uint8(model: Any) -> bool:
 
 @contextmanager
 def numerics(device: str, precision: str = "fp32", *, training: bool = False) -> Iterator[None]:
-    """How a GPU rounds inside, and as it was afterwards; nothing is touched for a CPU.
+    """Set a GPU's rounding inside the block and restore it after it; a CPU's is not changed.
 
-    torch lets convolutions round their inputs to TF32 (10 bits) by default on Ampere and newer, which moves AHIQ's scores by up
-    to 4e-4. Here products and convolutions are float32 unless `precision` is tf32 or bf16. `training`: cuDNN takes its
+    By default torch lets convolutions round their inputs to TF32 (10 bits) on Ampere and newer, which changes AHIQ's scores by
+    up to 4e-4. Here products and convolutions are float32 unless `precision` is tf32 or bf16. `training`: cuDNN uses its
     deterministic algorithms; other kernels (atomic additions of scattered gradients) may still differ from run to run.
     """
     if not device.startswith("cuda"):

@@ -1,4 +1,4 @@
-"""`harness.evaluate`: a model on a dataset, from Python."""
+"""`harness.evaluate`: train, score, measure and record a model on a dataset, from Python."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def evaluate(
 
     Args:
         model: a name, a card's path, or an object with `score(reference, distorted)` and `higher_is_better`. An object's run
-            is found again only where the object can be told from others: by a method `identity() -> str`, or as a torch
-            module or a dataclass with plain values.
+            is reused only where the object can be identified: by a method `identity() -> str`, or as a torch module or a
+            dataclass with plain values.
         dataset: a name, a table's path, or a DataFrame with the columns of a table of pairs (distorted, reference, score, ...).
         protocol: which images train, validate and test; default: the dataset's.
         root: the folder of the dataset's files.
         weights: a file, or a word of the card such as `released`: the model is only tested.
         settings: dotted paths into the card, such as `{"protocol.crops": "five"}`.
-        seed: of all random choices.
-        runs: where runs are kept.
+        seed: seed of all random choices.
+        runs: the folder of the runs.
         device: `cpu`, `cuda`, ...; default: a GPU if there is one.
         workers: 2 or more: local processes that share the work.
         cards: folders of the caller's own cards.
@@ -54,8 +54,8 @@ def evaluate(
         The finished run's record: `srcc`, `ci["srcc"]`, `scores`, `path`, `to_json()`, ...
 
     Raises:
-        UsageError: for whatever cannot be asked, or an input that cannot be read.
-        RunError: for work that went wrong; what was computed is kept.
+        UsageError: for a wrong request, or an input that cannot be read.
+        RunError: for work that failed; finished scores are kept.
     """
     named = isinstance(model, str | Path)
     request = Request(

@@ -1,4 +1,4 @@
-"""The parts of a model that its recipe freezes."""
+"""Freezing the parts of a model that its recipe names (`recipe.frozen`)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from harness.runtime.errors import UsageError
 
 
 def freeze(model: torch.nn.Module, recipe: Recipe) -> None:
-    """Let only the other parameters be trained; raises UsageError for a part that the model has not."""
+    """Freeze the recipe's parts, so that only the other parameters are trained; raises UsageError for an unknown part."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not any(name == f or name.startswith(f + ".") for f in recipe.frozen))
     prefixes = {name.split(".")[0] for name, _ in model.named_parameters()}
     unknown = [f for f in recipe.frozen if f.split(".")[0] not in prefixes]
     if unknown:
-        raise UsageError(f"recipe.frozen names {unknown}, which the model has not (it has {sorted(prefixes)})")
+        raise UsageError(f"recipe.frozen names {unknown}, which the model does not have (it has {sorted(prefixes)})")
 
 
 def train_mode(model: torch.nn.Module, recipe: Recipe) -> None:
-    """Training mode, but for the frozen parts: their BatchNorm must not go on counting, nor their dropout drop."""
+    """Training mode, except for frozen parts: their BatchNorm statistics must not change, and their dropout stays off."""
     model.train()
     parts = dict(model.named_modules()) if recipe.frozen else {}
     for name in recipe.frozen:

@@ -1,4 +1,4 @@
-"""The ways in which a run's products are computed: part of its conditions, and kept when it is taken up again."""
+"""The kernels (ways of computing products) of a run: part of its conditions, and kept when the run is resumed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness.models.kernels import choice
 from harness.results.run_folder import begun_under
 
 Conditions = Mapping[str, object]
-"""What `harness.results.conditions.conditions` gives."""
+"""The result of `harness.results.conditions.conditions`."""
 
 
 def kernels_of(model: Any, device: str, threads: int) -> dict[str, str]:
-    """By which way each product of a model, or of its members, is computed on a CPU; empty where there is nothing to choose."""
+    """The kernel of each product of a model, or of its members, on a CPU; empty where there is no choice."""
     if model is None or not device.startswith("cpu"):
         return {}
     own = model.model if isinstance(model, LoadedModel) else model
@@ -26,10 +26,10 @@ def kernels_of(model: Any, device: str, threads: int) -> dict[str, str]:
 
 @contextmanager
 def as_begun(folder: Path, conditions: Callable[[], Conditions]) -> Iterator[Conditions]:
-    """The conditions of a run, whose ways of computing hold inside.
+    """The conditions of a run; its kernels are used inside the block.
 
-    Where the run in `folder` was begun under conditions that are the same but for these ways, its own hold: what goes on must
-    end with the bits of an undisturbed run, whatever trials say by now.
+    Where the run in `folder` was begun under conditions that differ only in the kernels, its own kernels are used: a resumed run
+    must end with the bits of an uninterrupted one, also if new trials would choose other kernels.
     """
     before = begun_under(folder)
     if before is not None:
@@ -37,6 +37,6 @@ def as_begun(folder: Path, conditions: Callable[[], Conditions]) -> Iterator[Con
             if json.loads(json.dumps(conditions())) == before:
                 yield before
                 return
-    now = conditions()
-    with choice.using(now.get("kernels", choice.imposed())):
-        yield now
+    present = conditions()
+    with choice.using(present.get("kernels", choice.imposed())):
+        yield present

@@ -1,4 +1,4 @@
-"""What training lowers: a model's own loss of a batch, or that of its card's recipe."""
+"""The training loss of a batch: the model's own, or the one in its card's recipe."""
 
 from __future__ import annotations
 

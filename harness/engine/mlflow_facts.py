@@ -1,4 +1,4 @@
-"""What MLflow shows of a plan: its name, settings and dataset."""
+"""A plan's name, settings and dataset for MLflow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.engine.request import Plan
 
 
 class MlflowFacts(NamedTuple):
-    """What MLflow shows of a plan."""
+    """A plan's facts for MLflow."""
 
     name: str
     parameters: Mapping[str, object]
@@ -21,7 +21,7 @@ class MlflowFacts(NamedTuple):
 
 
 def mlflow_facts(plan: Plan, repeated: str | None = None) -> MlflowFacts:
-    """What MLflow shows of a plan; `repeated`: the key of the record of repeated splits that it is the first of."""
+    """A plan's facts for MLflow; `repeated`: the key of the record of repeated splits whose first split it is."""
     card, identity = asdict(plan.card), plan.identity
     parameters = {"model": plan.card.name, "dataset": plan.data.name, "protocol": plan.protocol, "seed": plan.request.seed}
     parameters |= {"key": repeated or plan.key, "weights": plan.request.weights or "", "limit": plan.request.limit}

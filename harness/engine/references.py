@@ -1,4 +1,4 @@
-"""Decoded references, each decoded once for all of its chunks."""
+"""A cache of decoded references, so that each is decoded once for all of its chunks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.imaging.decode import Decoded
 
 
 class KeptReferences:
-    """The references that threads asked for last, at most `count` of them: a reference's chunks follow one another."""
+    """The most recently used references, at most `count`: the chunks of a reference follow one another."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -38,6 +38,6 @@ class KeptReferences:
         return found.result()
 
     def forget(self) -> None:
-        """Let go of all of them."""
+        """Remove all."""
         with self._lock:
             self._kept.clear()

@@ -1,8 +1,8 @@
-"""Repeated splits: a protocol's seeded repeats as one record of medians and ranges.
+"""Repeated splits: one record with medians and ranges over a protocol's seeded repeats.
 
-A model that is trained is trained and tested once for each split, each a run of its own. A model that is not trained gives an
-image one score whatever the split: all images are scored once, by the protocol `full`. scores.csv of the record has a row for
-each tested image of each split (part `test@0`, `test@1`, ...) and, where all were scored once, for every image (part `all`).
+A model with training is trained and tested once for each split, in a separate run. A model without training gives an image the
+same score in every split: all images are scored once, by the protocol `full`. scores.csv of the record has a row for each tested
+image of each split (part `test@0`, `test@1`, ...) and, where all were scored once, for every image (part `all`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from harness.runtime.progress import duration
 _log = logging.getLogger(__name__)
 FIGURES = ("n", "references", "srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within", "score_2afc")
 VERSION = 2
-"""Raised by hand whenever a record of repeats says something else of the same scores; finished ones are then made again."""
+"""To be raised whenever a record of repeats changes for the same scores; finished ones are then made again."""
 _FULL = "full"
 
 
@@ -47,7 +47,7 @@ def repeated(plan: Plan, repeats: int, together: Together | None = None) -> Outc
     children = [execute(whole, together)] if whole else _each(plans)
     identity: dict[str, object] = {"repeats": [child.folder.name for child in children], "first": dict(plan.facts)}
     if repeats < plan.data.card.protocols[plan.protocol].repeats:
-        # Where all images were scored once, only this tells some splits from all.
+        # Where all images were scored once, only this shows whether some splits or all were made.
         identity["splits"] = repeats
     key = key_of(identity)
     folder = folder_of(request.runs, plan.data.name, plan.card.name, key)
@@ -57,22 +57,22 @@ def repeated(plan: Plan, repeats: int, together: Together | None = None) -> Outc
             tracker.catch_up(record, mlflow_facts(plan, repeated=key))
         return Outcome(folder, record, found=True)
     rows: list[tuple[str, float, str]] = []
-    pictures: dict[str, tuple[str, str, str]] = {}
+    hashed: dict[str, tuple[str, str, str]] = {}
     for number, one in enumerate(plans):
         file, tested = ScoreFile(children[0 if whole else number].folder), set(one.rows("test")["name"])
         rows += [(n, s, split_part(number)) for n, s, part in file.read() if part == "test" and n in tested]
-        pictures |= {row[0]: row for row in file.picture_hashes() if row[0] in tested}
-    images = sorted(pictures.values())
+        hashed |= {row[0]: row for row in file.picture_hashes() if row[0] in tested}
+    images = sorted(hashed.values())
     if whole:
         file = ScoreFile(children[0].folder)
         rows += [(n, s, ALL) for n, s, part in file.read() if part == "test"]
-        pictures |= {row[0]: row for row in file.picture_hashes()}
+        hashed |= {row[0]: row for row in file.picture_hashes()}
     lines = [[n, repr(s), part] for n, s, part in rows]
     first = children[0].record
     with locked(folder), Tracker(request.mlflow_uri, request.runs, folder) as tracker:
         tracker.begin(*mlflow_facts(plan, repeated=key))
         write_text(folder / "scores.csv", csv_text([ScoreFile.HEADER, *lines]))
-        write_text(folder / "pictures.csv", csv_text([ScoreFile.PICTURES, *pictures.values()]))
+        write_text(folder / "pictures.csv", csv_text([ScoreFile.PICTURES, *hashed.values()]))
         tables = list(dict.fromkeys(one.identity.table for one in plans))
         document = {
             **first.to_json(),
@@ -93,10 +93,10 @@ def repeated(plan: Plan, repeats: int, together: Together | None = None) -> Outc
                 **msgspec.to_builtins(first.hashes),
                 "scores": sha256_json(lines),
                 "split": sha256_json([one.identity.split for one in plans]),
-                # Where the splits leave out rows of their own, each has a table of its own.
+                # Where splits leave out different rows, each has its own table.
                 "table": tables[0] if len(tables) == 1 else sha256_json(tables),
                 "images": plan.data.images or (sha256_json(images) if plan.content else None),
-                "pictures": sha256_json(sorted(pictures.values())),
+                "pictures": sha256_json(sorted(hashed.values())),
                 "trained_weights": None,
             },
         }
@@ -108,12 +108,12 @@ def repeated(plan: Plan, repeats: int, together: Together | None = None) -> Outc
 
 
 def stamp_of(data: Dataset) -> dict[str, str | int]:
-    """What the figures of a record of repeats were computed with (`harness.engine.measure.figures_stamp`)."""
+    """The versions with which the figures of a record of repeats were computed (`harness.engine.measure.figures_stamp`)."""
     return figures_stamp(data, data.table) | {"repeats": VERSION}
 
 
 def _scored_once(plans: Sequence[Plan]) -> Plan | None:
-    """The plan that scores all images once, for a model that is not trained; None where the splits are scored one by one."""
+    """The plan that scores all images once, for a model without training; None where the splits are scored one by one."""
     plan = plans[0]
     request, protocols = plan.request, plan.data.card.protocols
     if plan.trained or request.limit is not None or _FULL not in protocols or protocols[_FULL].split != _FULL:
@@ -124,7 +124,7 @@ def _scored_once(plans: Sequence[Plan]) -> Plan | None:
 
 
 def _each(plans: Sequence[Plan]) -> list[Outcome]:
-    """A run for each split; before the first training, how many there are."""
+    """A run for each split; the number of trainings is logged first."""
     plan, known = plans[0], [finished(one.folder) if not one.request.force else None for one in plans]
     left = len(plans) - sum(record is not None for record in known)
     if plan.trained and left:
@@ -134,15 +134,15 @@ def _each(plans: Sequence[Plan]) -> list[Outcome]:
         time = f"one took {duration(each)}, the rest takes about {duration(each * left)}" if each else ""
         _log.info(
             f"{plan.card.name}: {len(plans)} trainings, one for each split of {plan.protocol}{there}; "
-            + (time or "the first steps tell how long one and all take")
+            + (time or "an estimate of the time follows after the first steps")
         )
-    # The first training tells how long all take: its trainer knows after a few steps.
+    # The trainer of the first split estimates the time of all after a few steps.
     first = next((one for one, record in zip(plans, known, strict=True) if plan.trained and record is None), None)
     return [execute(replace(one, request=replace(one.request, trainings=left)) if one is first else one) for one in plans]
 
 
 def _training(children: Sequence[Record]) -> dict[str, int | float | None] | None:
-    """What all trainings together cost."""
+    """The total steps, epochs and seconds of all trainings."""
     each = [child.training for child in children if child.training is not None]
     if len(each) < len(children):
         return None
@@ -161,7 +161,7 @@ def repeats_figures(plans: Sequence[Plan], rows: Sequence[tuple[str, float, str]
     Args:
         plans: of each split, with its labels.
         rows: (name, score, part) as scores.csv of the record has them.
-        runs: the key of each split's run.
+        runs: the keys of the splits' runs.
     """
     card, data = plans[0].card, plans[0].data
     by_part: dict[str, list[tuple[str, float]]] = {}
@@ -191,7 +191,7 @@ def _medians(each: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     known = {f: [e[f] for e in each if e.get(f) is not None] for f in FIGURES}
     medians: dict[str, float | None] = {f: statistics.median(v) if len(v) == len(each) else None for f, v in known.items()}
     for count in ("n", "references"):
-        # The median of an even number of counts is a mean of two: 40.0 is 40.
+        # The median of an even number of counts is a mean of two: 40.0 is written as 40.
         if isinstance(median := medians[count], float) and median.is_integer():
             medians[count] = int(median)
     return {**medians, "ci": {}, "range": {f: [min(v), max(v)] for f, v in known.items() if v}, "few_references": False}

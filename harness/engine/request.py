@@ -1,4 +1,4 @@
-"""What the user asked for, and the plan that it resolves to before any work."""
+"""`Request`: what the user asked for; `Plan`: the resolved request (card, dataset, split, key), made before any work."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 SCORED_PARTS = ("validation", "test")
 _MANY = 1000
-"""Files whose reading is worth a line of progress."""
+"""From this number of files on, reading them shows its progress."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; every field is what the command line passes."""
+    """What the user asked for; the fields are options of the command line."""
 
     model: str
     dataset: str
@@ -49,14 +49,14 @@ class Request:
     weights: str | None = None
     """A file, or a word of the card such as `released`: the model is only tested."""
     init: str | None = None
-    """A file of weights to train on from."""
+    """A file of weights from which training starts."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     limit: int | None = None
     force: bool = False
     device: str | None = None
     workers: int = 0
-    """2 or more: local processes that share the work; else this one, with a thread per core."""
+    """2 or more: the number of local processes that share the work; else this process, with a thread per core."""
     ray: str | None = None
     """A running Ray cluster that does the work: `host:port` or `auto`."""
     batch: int = BATCH
@@ -66,7 +66,7 @@ class Request:
     mlflow_uri: str | None = None
     """None: sqlite next to the runs; `off`: no mirror."""
     scores: str | None = None
-    """A file of name,score: `model` is then only the name of whatever made it."""
+    """A file of name,score: `model` is then only a name for the source of these scores."""
     lower_is_better: bool = False
     """Of `scores`."""
     inner: bool = False
@@ -74,22 +74,22 @@ class Request:
     repeat: int = 0
     """Which of a protocol's seeded repeats."""
     splits: int | None = None
-    """How many of a protocol's seeded repeats are made, the first ones; None: all."""
+    """Only the first `splits` of a protocol's seeded repeats are made; None: all."""
     trainings: int = 1
-    """How many trainings of this kind are left, this one included: what the estimate of the time says."""
+    """How many such trainings are left, this one included, for the estimate of the time."""
     exclude: tuple[str, ...] = ()
     """reference_ids that are left out of the scored parts."""
     remark: str = ""
     """Shown next to the result, such as why references were left out."""
     rehash: bool = False
-    """Read every image again, whatever the index of file hashes says."""
+    """Read every image again, without the index of file hashes."""
     object: Any = None
-    """A model that is an object of the caller's; `model` is then its name."""
+    """A model that is a Python object of the caller; `model` is then its name."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A request resolved: everything that is known before any work."""
+    """A resolved request: everything that is known before any work."""
 
     request: Request
     card: ModelCard
@@ -100,9 +100,9 @@ class Plan:
     trained: bool
     identity: RunIdentity
     rebuildable: bool
-    """Whether the model can be told from others, so that its run is found again."""
+    """Whether the model has an identity, so that its run can be reused."""
     content: Mapping[str, str]
-    """sha256 by path of the images that take part, as they were when the plan was made."""
+    """sha256 by path of the images in use, from when the plan was made."""
     folder: Path
 
     @property
@@ -121,10 +121,10 @@ class Plan:
 
 
 def make_plan(request: Request, data: Dataset | None = None, *, look: bool = True) -> Plan:
-    """Resolve a request without doing any of its work; raises UsageError for whatever cannot be served.
+    """Resolve a request without doing any of its work; raises UsageError for a request that cannot be served.
 
-    `data`: the request's dataset, where it is loaded already. `look`: whether the images' content is looked at; where it is not,
-    as for figures that come from scores alone, the plan has no images and cannot be executed.
+    `data`: the request's dataset, where it is loaded already. `look`: whether the images are hashed; without hashes, as for
+    figures that are computed from scores only, the plan cannot be executed.
     """
     for place in (request.weights, request.init, request.scores, *request.cards):
         require_utf8(place)
@@ -158,15 +158,13 @@ def make_plan(request: Request, data: Dataset | None = None, *, look: bool = Tru
             )
         if data.table["score"][validation].isna().all():
             raise UsageError(
-                f"{card.name}: labels of the validation part of {data.name} ({name}) are not here, so no epoch can be selected: "
+                f"{card.name}: labels of the validation part of {data.name} ({name}) are missing, so no epoch can be selected: "
                 f"{protocol.note or 'put them next to the images'}; or keep the last epoch (--set recipe.selection=last)"
             )
     code: Mapping[str, Any] | None = None
     if request.object is not None:
         if request.workers > 1 or request.ray:
-            raise UsageError(
-                f"{card.name}: an object of this session cannot be sent to workers; give it a card, or use one process"
-            )
+            raise UsageError(f"{card.name}: a Python object cannot be sent to workers; write a card for it, or use one process")
         found = weight_files.ResolvedWeights({}, None, {}, (), False)
         code = object_identity(request.object)
     elif request.scores:
@@ -185,9 +183,9 @@ def make_plan(request: Request, data: Dataset | None = None, *, look: bool = Tru
         with counted(f"reading the images of {data.name}, once", unit="files", least=_MANY) as step:
             content = hash_files(files, rehash=request.rehash, progress=step)
         if WEAK and not request.rehash:
-            weak = "this system does not tell when a file was last changed; --rehash reads every image again"
+            weak = "this system has no reliable time of change of files; --rehash reads every image again"
             data.table.attrs.setdefault("notes", []).append(weak)
-        # One hash over the images' content, by name; where the files lie does not count.
+        # One hash over the images' content, by name; the files' folders do not matter.
         columns = zip(rows["name"], rows["distorted"], rows["reference"], strict=True)
         images = data.images or sha256_json(sorted([n, content[image], content[reference]] for n, image, reference in columns))
     identity = RunIdentity(
@@ -217,7 +215,7 @@ def _rows(table: pd.DataFrame, split: pd.Series, limit: int | None, parts: Seque
 
 
 def _scores_only(card: ModelCard) -> bool:
-    """Whether the model is an ensemble of score files, which needs no pictures."""
+    """Whether the model is an ensemble of score files, which needs no images."""
     members = card.model.get("members") or ()
     return bool(members) and not any(member.get("class") for member in members)
 
@@ -238,13 +236,13 @@ def _card(request: Request) -> ModelCard:
 
 
 def request_facts(request: Request) -> dict[str, object]:
-    """What the user asked for, as far as it can be asked again: no paths of this machine but those of given files."""
+    """The request's fields that a record keeps, to repeat it: no paths of this machine except those of given files."""
     facts = asdict(replace(request, object=None)) | {"object": request.object is not None}
     here = ("root", "device", "workers", "ray", "offline", "cards", "runs", "mlflow_uri", "force", "rehash", "trainings")
     return {k: list(v) if isinstance(v, tuple) else v for k, v in facts.items() if k not in here}
 
 
 def command(request: Request, *, here: bool = False) -> str:
-    """The command line that asks for this run; `here`: with the places of this machine, `--root` and `--runs`."""
+    """The command line of this request; `here`: with this machine's folders, `--root` and `--runs`."""
     places = {"root": request.root, "runs": request.runs if request.runs != "runs" else None} if here else {}
     return command_of(request_facts(request) | places | {"cards": list(request.cards)})

@@ -1,4 +1,4 @@
-"""What a record was asked for, asked again. A record may be a stranger's: it chooses no code and no file.
+"""The request of a record, to repeat its work safely: an untrusted record does not choose code or files.
 
 Cards are looked up by name among the built-in ones and those that the caller names. Files (a table of pairs, weights, scores)
 are used when the caller gives them again or has named the same path before on this machine. Settings that name files or
@@ -25,7 +25,7 @@ from harness.runtime.errors import UsageError, listed
 
 @dataclass(frozen=True)
 class Repeated:
-    """What the caller gives again because a record alone is not trusted with it."""
+    """Files and settings that the caller gives again, because a record alone is not trusted to name them."""
 
     dataset: str | None = None
     weights: str | None = None
@@ -53,14 +53,14 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "exclude": (lambda v: isinstance(v, list) and all(map(_text, v)), "a list of text"),
     "remark": (_text, "text"),
 }
-"""The fields of a record's request: what they may hold, and its name."""
+"""The fields of a record's request: a check of the value, and the description of valid values."""
 
 
 def request_of(folder: str | Path, record: Record, cards: Sequence[str] = (), again: Repeated | None = None) -> dict[str, Any]:
-    """Fields of a Request (`harness.engine.request`) that ask the record's work again.
+    """Fields of a Request (`harness.engine.request`) that repeats the record's work.
 
-    Raises UsageError, listing everything, for a request that is none, for cards that are neither built in nor the caller's,
-    and for files and settings that the caller has not named.
+    Raises UsageError, listing all problems, for an invalid request, for cards that are neither built in nor the caller's, and
+    for files and settings that the caller has not named.
     """
     again = again or Repeated()
     asked = checked(folder, record)
@@ -78,7 +78,7 @@ def request_of(folder: str | Path, record: Record, cards: Sequence[str] = (), ag
         if value is None and given is not None:
             problems.append(f"--{name} {given}: the record was made without")
         elif value is not None and given is None and not ((name == "weights" and value in words) or remembered(value)):
-            problems.append(f"its record names a file, {value}: repeat it, if it is to be used: --{name} FILE")
+            problems.append(f"its record names a file, {value}: give it again to use it: --{name} FILE")
     fields["settings"] = _settings(asked.get("settings") or {}, again.settings, problems)
     if problems:
         raise UsageError("\n".join(f"{folder}: {problem}" for problem in problems))
@@ -86,20 +86,20 @@ def request_of(folder: str | Path, record: Record, cards: Sequence[str] = (), ag
 
 
 def checked(folder: str | Path, record: Record) -> Mapping[str, Any]:
-    """The record's request, every field of it known and of the right type. Raises UsageError listing what is not."""
+    """The record's request, with every field known and of the right type. Raises UsageError listing the others."""
     asked = record.request
     if not asked:
-        raise UsageError(f"{folder}: its record says no request, so that it cannot be asked again")
+        raise UsageError(f"{folder}: its record has no request, so it cannot be repeated")
     problems = [f"it has no field {name}" for name in ("model", "dataset") if name not in asked]
     problems += [f"{name} is not a field of a request" for name in asked if name not in _FIELDS]
     problems += [f"{name} is not {_FIELDS[name][1]}" for name, v in asked.items() if name in _FIELDS and not _FIELDS[name][0](v)]
     if problems:
-        raise UsageError(f"{folder}: its record's request cannot be asked again: {listed(problems)}")
+        raise UsageError(f"{folder}: its record's request cannot be repeated: {listed(problems)}")
     return asked
 
 
 def model_of(folder: str | Path, record: Record, cards: Sequence[str] = (), again: Repeated | None = None) -> str:
-    """The name under which the record's model is found among the built-in and the caller's cards. Raises UsageError."""
+    """The name of the record's model among the built-in and the caller's cards. Raises UsageError."""
     asked = checked(folder, record)
     if asked.get("scores"):
         name = asked["model"]
@@ -117,12 +117,12 @@ def dataset_of(folder: str | Path, record: Record, cards: Sequence[str] = (), ag
     if str(asked["dataset"]).lower().endswith((".csv", ".tsv")):
         if remembered(asked["dataset"]):
             return str(asked["dataset"])
-        raise UsageError(f"{folder}: its dataset is the table {asked['dataset']}: name it, if it is to be read: --dataset FILE")
+        raise UsageError(f"{folder}: its dataset is the table {asked['dataset']}: give it again to use it: --dataset FILE")
     return _known(folder, record, "dataset", record.cards.dataset.name, lambda name: find_dataset(name, cards))
 
 
 def _known(folder: str | Path, record: Record, kind: str, own: str, find: Callable[[str], object]) -> str:
-    """The card's name; of a card that was given as a file, `own`, the name that the file gave."""
+    """The card's name; for a card that was given as a file, `own`, the name in that file."""
     given = record.request[kind]
     name = own if given.endswith(".toml") or name_problem(given) else given
     try:
@@ -133,13 +133,13 @@ def _known(folder: str | Path, record: Record, kind: str, own: str, find: Callab
         pass
     where = f" (the run was given {given})" if given != name else ""
     raise UsageError(
-        f"{folder}: its {kind} is the card {name!r}{where}, which is neither built in nor among the cards that you name; "
-        "give the folder that holds it, if you trust it: --cards DIR (or $HARNESS_CARDS)"
+        f"{folder}: its {kind} is the card {name!r}{where}, which is neither built in nor in your folders of cards; "
+        "if you trust it, name its folder: --cards DIR (or $HARNESS_CARDS)"
     )
 
 
 def _settings(asked: Mapping[str, Any], again: Mapping[str, Any], problems: list[str]) -> Mapping[str, Any]:
-    """The record's settings with the caller's repetitions in their places."""
+    """The record's settings, with the values that the caller has given again."""
     problems += [f"--set {path}: the record was made without" for path in again if path not in asked]
     for path, value in asked.items():
         if path in again:
@@ -148,9 +148,7 @@ def _settings(asked: Mapping[str, Any], again: Mapping[str, Any], problems: list
         elif not _plain(value):
             problems.append(f"its setting {path} is neither a number, a word nor a list of these")
         elif names_code(path) or _names_file(value):
-            problems.append(
-                f"its setting {path}={value} names a file or a program: repeat it, if it is to be used: --set {path}=..."
-            )
+            problems.append(f"its setting {path}={value} names a file or a program: give it again to use it: --set {path}=...")
     return {path: again.get(path, value) for path, value in asked.items()}
 
 

@@ -1,4 +1,4 @@
-"""Several requests as one command: models, further test sets, and a protocol's seeded repeats."""
+"""Running several requests of one command: several models, further test sets, repeated splits."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def run_all(
     keep_shared: bool = False,
     loaded: Mapping[str, datasets.Dataset] | None = None,
 ) -> tuple[list[Outcome], list[HarnessError]]:
-    """Every request in turn, each also on the datasets of `test_on`, there without the references whose content it was
-    trained on (unless `keep_shared`). `loaded`: datasets that are read already, by the requests' word for them.
+    """Every request in turn, each also on the datasets of `test_on`, without the references whose content is in its training
+    data (unless `keep_shared`). `loaded`: datasets that are read already, by their name in the requests.
 
-    All requests are checked before the first begins; afterwards a fault of one does not stop the others: faults are
-    returned next to the outcomes.
+    All requests are checked before the first begins; after that, an error of one does not stop the others: errors are returned
+    with the outcomes.
     """
     plans: list[Plan] = []
     problems: list[str] = []
@@ -59,7 +59,7 @@ def run_all(
             except HarnessError as error:
                 name = f"{plan.card.name}{f' on {plan.data.name}' if several else ''}"
                 faults.setdefault((type(error), str(error)), []).append(name)
-    # What several of them met is said once.
+    # An error of several requests is reported once.
     return outcomes, [kind(f"{', '.join(dict.fromkeys(names))}: {text}") for (kind, text), names in faults.items()]
 
 
@@ -69,14 +69,14 @@ def of_seeds(request: Request, seeds: Sequence[int]) -> list[Request]:
 
 
 def _without_idle_seeds(plans: Sequence[Plan]) -> list[Plan]:
-    """The plans without those that another seed has made already: where nothing is trained, cropped or split by chance."""
+    """The plans without those that another seed repeats exactly, because nothing random is in them."""
     kept: dict[str, Plan] = {}
     for plan in plans:
         chance = plan.trained or plan.card.protocol.crops.startswith("random") or plan.found.random
         same = sha256_json({k: v for k, v in plan.facts.items() if k != "seed" or chance})
         if same in kept:
             _log.info(
-                f"{plan.card.name}: seed {plan.request.seed} would give what seed {kept[same].request.seed} gives; left out"
+                f"{plan.card.name}: seed {plan.request.seed} would give the results of seed {kept[same].request.seed}; left out"
             )
         else:
             kept[same] = plan
@@ -84,12 +84,12 @@ def _without_idle_seeds(plans: Sequence[Plan]) -> list[Plan]:
 
 
 def execute_plan(plan: Plan, together: Together | None = None, *, first_split_only: bool = False) -> Outcome:
-    """Do a plan: one run, or a run for each split where the protocol repeats its splits.
+    """Execute a plan: one run, or a run for each split where the protocol has repeated splits.
 
     Args:
-        plan: What is asked, with its card and dataset.
-        together: Further runs that score from the images decoded here; None: this one alone.
-        first_split_only: Train on the first split alone, for tests on further datasets.
+        plan: The resolved request.
+        together: Further runs that score the same decoded images; None: this one only.
+        first_split_only: Train on the first split only, for tests on further datasets.
 
     Returns:
         The run's folder and record; of repeated splits, the record of their medians and ranges.
@@ -103,7 +103,7 @@ def execute_plan(plan: Plan, together: Together | None = None, *, first_split_on
 
 
 def _further(plan: Plan, first: Outcome, name: str, *, keep_shared: bool) -> Plan:
-    """The same model, with the weights that the first dataset gave it, on the whole of another dataset."""
+    """The plan of the same model, with the weights trained on the first dataset, on all of another dataset."""
     weights = str(first.folder / WEIGHTS) if plan.trained else plan.request.weights
     request = replace(plan.request, dataset=name, root=None, protocol=None, weights=weights, init=None)
     data = datasets.load_dataset(name, cards=request.cards)

@@ -1,4 +1,4 @@
-"""Whose scores: a model's name, a run's folder, or a CSV of name,score; turned to higher-is-better."""
+"""Reading scores by a model's name, a run's folder or a CSV of name,score, as higher-is-better scores by image name."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _log = logging.getLogger(__package__)
 
 @dataclass(frozen=True)
 class Member:
-    """Scores by image name, higher is better; `parts` names the part of each where a run gave it."""
+    """Scores by image name, higher is better; `parts` has the part of each where a run gives it."""
 
     name: str
     scores: Mapping[str, float]
     parts: Mapping[str, str]
     images: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """sha256 of the distorted image and of the reference that were scored, by name; empty where they are not known."""
+    """sha256 of the scored distorted image and reference, by name; empty where they are not known."""
     folder: Path | None = None
     record: Record | None = None
     splits: tuple[Mapping[str, float], ...] = ()
-    """Of a record of repeated splits: the scores of each split's test part, by name. `scores` then has the images whose score no
-    split changes, which are none of a model that is trained on every split."""
+    """For a record of repeated splits: the scores of each split's test part, by name. `scores` then has the images whose score is
+    the same in every split; it is empty for a model that is trained on every split."""
 
     def part(self, *wanted: str) -> dict[str, float]:
-        """The scores of these parts; of a score file, which knows no parts, all."""
+        """The scores of these parts; all scores of a score file, which has no parts."""
         if not self.parts:
             return dict(self.scores)
         return {name: score for name, score in self.scores.items() if self.parts[name] in wanted}
@@ -52,11 +52,11 @@ def member(
     cards: Sequence[str] = (),
     lower_is_better: bool = False,
 ) -> Member:
-    """The member that `word` names. A model's name means its newest finished run on `dataset` (and `protocol`); runs of single
-    splits that a record of repeated splits puts together are not meant.
+    """The member `word`. A model's name stands for its newest finished run on `dataset` (and `protocol`), without the runs of
+    single splits behind a record of repeated splits.
 
-    `dataset` is a name, a card's or a table's path; `root` and `cards` are for the command that makes a run that is not there.
-    `lower_is_better` is for score files; a record knows its polarity. Raises UsageError saying what to run first.
+    `dataset` is a name, a card's or a table's path; `root` and `cards` are for the command shown when there is no run.
+    `lower_is_better` is for score files; a record has its polarity. Raises UsageError with the command to run first.
     """
     path = Path(word)
     if is_table(word) or (path.is_file() and path.suffix.lower() != ".toml"):
@@ -66,7 +66,7 @@ def member(
     if (path / "record.json").is_file():
         return _of_run(path)
     if dataset is None:
-        raise UsageError(f"{word}: neither a run's folder nor a CSV of name,score; for a model's name, say the --dataset")
+        raise UsageError(f"{word}: neither a run's folder nor a CSV of name,score; for a model's name, give the --dataset")
     model = find_model(word, cards).name if path.suffix.lower() == ".toml" else word
     place = folder_of(runs_folder, dataset_card(dataset, cards).name, model, "x").parent
     finished = [(f, r) for f in sorted(place.glob("*")) if f.is_dir() and (r := read_record(f)) is not None]
@@ -81,7 +81,7 @@ def member(
         )
     folder = max(finished, key=lambda entry: (entry[1].created, str(entry[0])))[0]
     if len(finished) > 1:
-        _log.info(f"{word}: {len(finished)} finished runs on {dataset}; taking the newest, {folder}")
+        _log.info(f"{word}: {len(finished)} finished runs on {dataset}; the newest is used, {folder}")
     return _of_run(folder)
 
 
@@ -105,11 +105,11 @@ def _of_run(folder: Path) -> Member:
 
 
 def refuse_other_images(members: Sequence[Member]) -> None:
-    """Refuse members whose scores are of images of other content under the same names; raises UsageError naming them."""
+    """Raise UsageError for members that scored images with the same names and different content, naming them."""
     for one, other in combinations(members, 2):
         differ = [name for name, hashes in one.images.items() if other.images.get(name, hashes) != hashes]
         if differ:
             raise UsageError(
-                f"{one.name} ({one.folder}) and {other.name} ({other.folder}) scored images of other content under the same "
-                f"names: {len(differ)}: {listed(differ)}; run both again on the images as they are now"
+                f"{one.name} ({one.folder}) and {other.name} ({other.folder}) scored images with the same names and different "
+                f"content: {len(differ)}: {listed(differ)}; run both again on the present images"
             )

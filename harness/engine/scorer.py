@@ -1,7 +1,7 @@
-"""From pairs to scores, chunk by chunk.
+"""`Scorer`: scores image pairs in chunks; `score_pair`: scores one pair.
 
-A chunk is up to `batch` distorted images of one reference, cut once from the table's order. It is the unit of work,
-of writing and of resuming: equal chunks give equal bits. Images are decoded ahead of the model.
+A chunk is up to `batch` distorted images of one reference, in the table's order. It is the unit of work, of writing and
+of resuming: equal chunks give equal bits. Images are decoded in threads, ahead of the model.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _log = logging.getLogger(__package__)
 
 BATCH = 8
 _PIXELS_AT_ONCE = 1 << 19
-"""Distorted pixels that a network sees in one forward: bounds memory, and keeps small crops from being small work."""
+"""Distorted pixels in one forward pass of a network: limits memory, and gives small crops a large enough batch."""
 
 
 class Pair(NamedTuple):
-    """What is scored: text for people and files, never shown to a model."""
+    """A pair of images and its name; a model gets only the images."""
 
     name: str
     distorted: str
@@ -64,9 +64,9 @@ class DecodedChunk(NamedTuple):
 
 
 def refuse_small(model: Any, protocol: Cropping, pairs: Sequence[Pair]) -> None:
-    """Refuse whole images that are smaller than the model takes, all of them at once, from the references' headers.
+    """Raise UsageError for images smaller than the model's minimum, listing all, from the references' headers.
 
-    What cannot be read is left to the scorer, which says why. Raises UsageError naming the references.
+    Files that cannot be read are left to the scorer, whose error says why.
     """
     smallest = capabilities(model).minimum_size
     if smallest == 1 or protocol.crops != "whole" or protocol.crop_size:
@@ -97,10 +97,10 @@ class Scorer:
     workers: int = 0
     """Decoding threads (and scoring threads, for metrics on uint8); 0: one per core."""
     card_path: str = ""
-    """The model's card, named in errors of a user's own model."""
+    """The path of the model's card, for errors in a user's own model."""
     _embedded: tuple[str, list[Any]] | None = field(default=None, repr=False)
     _crops_at_once: int | None = field(default=None, repr=False)
-    """As many reference crops as memory was found to suffice for; None: not found yet."""
+    """How many reference crops fit into memory at once; None: not known yet."""
     warm: WarmTime = field(default_factory=WarmTime, repr=False)
 
     def __post_init__(self) -> None:
@@ -112,10 +112,10 @@ class Scorer:
             raise UsageError(f"protocol.crop_size = {self.protocol.crop_size}, but this model takes {own}x{own} crops only")
         self.threads = self.workers or os.cpu_count() or 1
         self._references = KeptReferences(self.threads)
-        # A model says by `precision` that it wants less than float32; its card's setting is part of the run's identity.
+        # A model's `precision` asks for less than float32; the card's setting of it is part of the run's identity.
         wanted = getattr(self.model, "precision", None)
         self.precision: str = wanted if wanted in ("tf32", "bf16") else "fp32"
-        # A model made of others: each member is scored under its own cropping, as if alone; None stands for a file's scores.
+        # The members of an ensemble are scored with their own croppings; None stands for a file of scores.
         self.parts: list[Scorer | None] = [
             None
             if m.model is None
@@ -125,13 +125,13 @@ class Scorer:
 
     @property
     def on_uint8(self) -> bool:
-        """Whether the model, or each of its members, scores arrays one by one, so that chunks may be scored side by side."""
+        """Whether the model, or each of its members, scores uint8 arrays one by one, so that chunks may be scored in parallel."""
         if self.parts:
             return all(part is None or part.on_uint8 for part in self.parts)
         return self.can.score_uint8
 
     def chunks(self, pairs: Sequence[Pair]) -> list[list[Pair]]:
-        """The pairs, cut into chunks."""
+        """The pairs, divided into chunks."""
         return cut(pairs, self.batch)
 
     def score(self, chunks: Sequence[Sequence[Pair]]) -> Iterator[list[Scored]]:
@@ -147,14 +147,14 @@ class Scorer:
         self.forget()
 
     def forget(self) -> None:
-        """Let go of what is kept of references."""
+        """Drop the cached features of references."""
         for scorer in (self, *filter(None, self.parts)):
             scorer._embedded = None
         self._references.forget()
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """The model, and of a model made of others each member, told that a round begins, and how it ends."""
+        """Start and end a round of scoring, for models (and members) that define `working`."""
         with ExitStack() as stack:
             for scorer in (self, *filter(None, self.parts)):
                 if callable(working := getattr(scorer.model, "working", None)):
@@ -162,14 +162,14 @@ class Scorer:
             yield
 
     def each(self, chunks: Mapping[int, Sequence[Pair]]) -> Iterator[tuple[int, list[Scored]]]:
-        """Chunks by their numbers, with their results, as they are finished: here in the order given."""
+        """Chunks by their numbers, with their results, when they are finished: here in the given order."""
         self.warm = WarmTime(self.threads + 1)
         for number, results in zip(chunks, self.score(list(chunks.values())), strict=True):
             self.warm.chunk(len(results))
             yield number, results
 
     def seconds_per_image(self, chunks: Sequence[Sequence[Pair]]) -> float | None:
-        """Of the warm model, one image after the other, from the chunks that `each` went through."""
+        """Seconds per image of the warm model, one image after the other, from the chunks of `each`."""
         return self.warm.per_image(self, chunks)
 
     def score_decoded(self, chunk: DecodedChunk) -> list[Scored]:
@@ -178,7 +178,7 @@ class Scorer:
             results = self._combined(chunk) if self.parts else self._over_crops(chunk)
             bad = [f"{r.name} ({r.score})" for r in results if not math.isfinite(r.score)]
             if bad:
-                raise RunError(f"the model gave scores that are no finite numbers: {listed(bad)}; what was scored before is kept")
+                raise RunError(f"the model gave scores that are not finite numbers: {listed(bad)}; earlier scores are kept")
             return results
 
     def _combined(self, chunk: DecodedChunk) -> list[Scored]:
@@ -258,7 +258,7 @@ class Scorer:
         return places
 
     def _network(self, chunk: DecodedChunk, places: list[Crop]) -> np.ndarray[Any, Any]:
-        """A network's scores (crops, distorted images), some crops at a time; fewer from when memory did not suffice."""
+        """A network's scores (crops, distorted images), some crops at a time; fewer after an out-of-memory error."""
         while True:
             together = max(1, _PIXELS_AT_ONCE // (places[0].height * places[0].width * self.batch))
             together = min(together, self._crops_at_once or together)
@@ -266,12 +266,14 @@ class Scorer:
             try:
                 return np.concatenate([self._forward(chunk, groups, number) for number in range(len(groups))])
             except (RuntimeError, MemoryError) as error:
-                # What distorted images need was halved before (`_halving`): here it is the reference's features.
+                # `_halving` handles memory for distorted images: this error comes from the reference's features.
                 if not _short_of_memory(error) or len(groups[0]) == 1:
                     raise
                 self._crops_at_once = -(-len(groups[0]) // 2)
                 self._embedded = None
-                _log.info(f"not enough memory for {len(groups[0])} reference crops at once; going on with {self._crops_at_once}")
+                _log.info(
+                    f"not enough memory for {len(groups[0])} reference crops at once; continuing with {self._crops_at_once}"
+                )
 
     def _forward(self, chunk: DecodedChunk, groups: list[list[Crop]], number: int) -> np.ndarray[Any, Any]:
         """Scores (crops of the group, distorted images) of one group of crops."""
@@ -290,7 +292,7 @@ class Scorer:
         return scores.float().cpu().numpy().reshape(len(group), count)
 
     def _features(self, chunk: DecodedChunk, groups: list[list[Crop]], number: int) -> Any:
-        """The reference's features for a group of crops, kept until another reference, or another cut of its crops, comes."""
+        """The reference's features for a group of crops, cached until the reference or its groups of crops change."""
         key = f"{chunk.pairs[0].reference}|{chunk.reference.sha256}|{len(groups[0])}"
         if self._embedded is None or self._embedded[0] != key:
             self._embedded = (key, [])
@@ -307,7 +309,7 @@ class Scorer:
         return torch.from_numpy(cuts).to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
 
     def _halving(self, forward: Callable[[slice], torch.Tensor], rows: int) -> torch.Tensor:
-        """`forward` over all rows, in halves, quarters, ... where memory does not suffice."""
+        """`forward` over all rows, in halves, quarters, ... if there is not enough memory."""
         import torch
 
         pieces = 1
@@ -319,7 +321,7 @@ class Scorer:
                 if not _short_of_memory(error) or step == 1:
                     raise
                 pieces *= 2
-                _log.info(f"not enough memory for {step} crops at once; going on with {-(-rows // pieces)}")
+                _log.info(f"not enough memory for {step} crops at once; continuing with {-(-rows // pieces)}")
 
 
 def _short_of_memory(error: BaseException) -> bool:
@@ -356,17 +358,17 @@ def score_pair(
     """The score of one pair.
 
     Args:
-        model: what `load_model` returns, or any object with `score(reference, distorted)` and `higher_is_better`.
+        model: from `load_model`, or any object with `score(reference, distorted)` and `higher_is_better`.
         reference: a path, or an (H, W, 3) uint8 RGB array.
         distorted: the same, of the same size.
         protocol: the cropping, such as `whole`, `five` or `random20`; None: that of the model's card.
-        seed: of random crops, with the reference file's stem and size (for an array: with its size alone).
+        seed: seed of random crops, together with the reference file's stem and size (for an array: with its size only).
 
     Returns:
-        The model's score, in its own unit; `model.higher_is_better` says which end is better.
+        The model's score, in its own unit; `model.higher_is_better` is its polarity.
 
     Raises:
-        UsageError: an image that cannot be read, two sizes, or an image that is too small for the model or the crops.
+        UsageError: an image that cannot be read, images of different sizes, or too small for the model or the crops.
     """
     card = model.card if isinstance(model, LoadedModel) else None
     if protocol is None:

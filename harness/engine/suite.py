@@ -1,4 +1,4 @@
-"""Models on all datasets of a suite: what is absent is named first, the rest runs."""
+"""`harness run --suite`: models on all datasets of a suite; absent datasets are named, the others run."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _log = logging.getLogger(__package__)
 
 @dataclass(frozen=True)
 class SuiteOutcome:
-    """What running a suite gave."""
+    """The results of running a suite."""
 
     outcomes: tuple[Outcome, ...]
     faults: tuple[HarnessError, ...]
-    """Of runs, and of datasets that are there and cannot be read."""
+    """Errors of runs, and of present datasets that cannot be read."""
     absent: tuple[str, ...]
-    """Names of the datasets that are not here."""
+    """Names of the absent datasets."""
 
 
 def run_suite(suite: Suite, requests: Sequence[Request]) -> SuiteOutcome:
-    """Every request on every dataset of the suite that is here.
+    """Every request on every present dataset of the suite.
 
     Args:
         suite: the suite with its datasets.
@@ -39,10 +39,10 @@ def run_suite(suite: Suite, requests: Sequence[Request]) -> SuiteOutcome:
             scores stands for the dataset's name.
 
     Returns:
-        What ran, dataset by dataset, and what did not.
+        The outcomes, dataset by dataset, and what did not run.
 
     Raises:
-        UsageError: where no dataset is here, or a request cannot be served.
+        UsageError: no dataset is present, or a request cannot be served.
     """
     here: dict[str, Dataset] = {}
     present: list[SuiteDataset] = []
@@ -61,10 +61,10 @@ def run_suite(suite: Suite, requests: Sequence[Request]) -> SuiteOutcome:
             text = str(error)
             broken.append(kind(text if text.startswith(entry.name) else f"{entry.name}: {text}"))
     if not present:
-        told = [*absent.values(), *map(str, broken)]
-        raise UsageError("\n".join([f"{suite.card.name}: none of its datasets can be used here", *told]))
+        reasons = [*absent.values(), *map(str, broken)]
+        raise UsageError("\n".join([f"{suite.card.name}: none of its datasets can be used here", *reasons]))
     if absent:
-        _log.info(f"{suite.card.name}: not here: {listed(list(absent))}; the others run: {listed([e.name for e in present])}")
+        _log.info(f"{suite.card.name}: absent: {listed(list(absent))}; the others run: {listed([e.name for e in present])}")
         for reason in absent.values():
             _log.info(reason)
     for fault in broken:
@@ -79,7 +79,7 @@ def run_suite(suite: Suite, requests: Sequence[Request]) -> SuiteOutcome:
 
 
 def _absent(entry: SuiteDataset) -> str | None:
-    """How to get a dataset that is not here; None for one that is, or that needs no folder."""
+    """How to get an absent dataset; None for one that is present, or that needs no folder."""
     if is_table(entry.word):
         return None if Path(entry.word).exists() else f"{entry.name}: no such table: {entry.word}"
     if not (entry.card.get or entry.card.downloads):

@@ -1,4 +1,4 @@
-"""Training batches as functions of the run's seed and a step's number: which pairs, which crops, which flips."""
+"""Training batches: the pairs, crops and flips of each step, determined by the run's seed and the step's number."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step is computed from. G counts every crop of every group: with `recipe.crops` of 2, a reference is there twice."""
+    """The input of a step. G counts every crop of every group: with `recipe.crops` of 2, a reference occurs twice."""
 
     reference: torch.Tensor
     """(G, 3, S, S) float32 in [0, 1]."""
@@ -71,11 +71,11 @@ class Batches:
         self.drawn: tuple[int, list[Group]] = (-1, [])
 
     def rows(self, step: int) -> int:
-        """Distorted images of a step's whole batch."""
+        """The number of distorted images in a step's batch, over all processes."""
         return self.recipe.crops * sum(len(group.rows) for group in self.groups(step))
 
     def groups(self, number: int) -> list[Group]:
-        """The groups of batch `number`: passes over the training part follow one another, each in an order of its own."""
+        """The groups of batch `number`: each pass over the training part has its own order."""
         done, position = divmod(number, self.per_pass)
         drawn = self.drawn
         if drawn[0] != done:
@@ -98,14 +98,14 @@ class Batches:
         threads: int = 1,
         pinned: bool = False,
     ) -> Iterator[tuple[int, Batch]]:
-        """Batches first .. last - 1, decoded while those before them are trained on.
+        """Batches first .. last - 1, decoded while earlier ones are in training.
 
         Args:
             first: A step's number.
             last: The number after the last step's.
-            mine: Which groups of a batch are wanted, by their positions.
-            threads: How many batches are decoded side by side. A batch follows from its number, whatever it is.
-            pinned: In memory from which a GPU copies while it computes; wants CUDA.
+            mine: The positions of the groups of a batch that this process trains on.
+            threads: How many batches are decoded in parallel; it does not change the batches.
+            pinned: In page-locked memory, from which a GPU copies while it computes; needs CUDA.
 
         Yields:
             The step's number and its batch.
@@ -119,7 +119,7 @@ class Batches:
             yield from ahead(pool, made, range(first, last), threads + 1)
 
     def batch(self, step: int, groups: Sequence[Group], mine: Callable[[Sequence[Group]], Collection[int]]) -> Batch:
-        """One batch, of the groups whose numbers `mine` gives."""
+        """One batch, of the groups whose positions `mine` gives."""
         draw = generator_of(self.seed, "crops", step)
         reference_crops: list[Pixels] = []
         distorted_crops: list[Pixels] = []
@@ -137,7 +137,7 @@ class Batches:
                 top, left = (int(draw.integers(0, extent + 1)) for extent in (height - rows, width - columns))
                 flips = [bool(draw.random() < self.recipe.flip_probability) for _ in range(2)]
                 if number not in wanted:
-                    # Drawn all the same: a group's crop may not depend on who has it.
+                    # Drawn for all groups: a group's crop must not depend on the process that has it.
                     continue
                 where = slice(top, top + rows), slice(left, left + columns)
                 reference = self.decoded[group.reference]
@@ -162,7 +162,7 @@ class Batches:
 
 
 class _Decoded:
-    """Decoded images by path, the least recently used dropped beyond a number of bytes."""
+    """A cache of decoded images by path with a limit in bytes; the least recently used are dropped."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.bytes = limit, 0
@@ -190,7 +190,7 @@ def number_of(seed: int, what: str, number: int) -> int:
 
 
 def generator_of(seed: int, what: str, number: int) -> np.random.Generator:
-    """A generator of its own for one named choice, such as the crops of step 7; it does not depend on other draws."""
+    """A separate generator for one named choice, such as the crops of step 7; it does not depend on other draws."""
     return np.random.Generator(np.random.PCG64(number_of(seed, what, number)))
 
 

@@ -1,7 +1,7 @@
-"""On how many threads a training's steps are computed: all that torch has, or one where a trial shows that to be faster.
+"""The number of threads of training: all of torch's, or one where a timed trial shows that it is faster.
 
-Small networks lose more by waiting for threads than they win by them. The choice moves the last bits, so it is one of the
-ways of computing (`harness.models.kernels.choice`): tried once on a machine, kept, and named in a record's conditions.
+For small networks, synchronising threads costs more time than they save. The choice changes the last bits, so it is one of the
+kernel choices (`harness.models.kernels.choice`): tried once on a machine, kept, and named in a record's conditions.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _log = logging.getLogger(__package__)
 
 KIND, ONE = "training", "one"
 _MOST_PARAMETERS = 5_000_000
-"""A larger network's step is work enough for all threads, and trying it on one would take minutes."""
+"""Larger networks always use all threads: a trial on one thread would take minutes."""
 
 
 def training_threads(plan: Plan, model: Any, device: str) -> dict[str, str]:
-    """By which way a plan's training is computed, under its name; empty where there is no choice.
+    """The choice of threads for a plan's training, under its name; empty where there is no choice.
 
-    `plain`: on all of torch's threads; `one`: on one. Without a choice are GPUs, a single thread, whole images, large networks,
-    and records from before there was one.
+    `plain`: all of torch's threads; `one`: one. There is no choice for GPUs, a single thread, whole images, large networks, and
+    older records.
     """
     torch = sys.modules.get("torch")
     recipe = plan.card.recipe
@@ -93,7 +93,7 @@ def training_threads(plan: Plan, model: Any, device: str) -> dict[str, str]:
     try:
         return {kernel: choice.way_of(kernel, ways)}
     except Exception as error:
-        # A model that cannot be trained says so when it is trained.
+        # A model that cannot be trained gives its error when it is trained.
         _log.debug("no trial of threads: %s", error)
         return {}
 
@@ -105,7 +105,7 @@ def threads_of(ways: dict[str, str]) -> int:
 
 @contextmanager
 def on_threads(count: int) -> Iterator[None]:
-    """Torch works on so many threads inside, and on as many as before afterwards; 0 changes nothing."""
+    """Set torch's number of threads inside the block, and restore it after it; 0 changes nothing."""
     import torch
 
     before = torch.get_num_threads()

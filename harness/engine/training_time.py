@@ -1,4 +1,4 @@
-"""How long a training will take, and what would be shorter, in words."""
+"""The estimate of a training's time, and how to shorten it, as a message."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _LONG = 3600.0
 
 @dataclass(frozen=True)
 class TrainingTime:
-    """What an estimate follows from; `str` tells it. Times are in seconds."""
+    """The data of an estimate; `str` gives the message. Times are in seconds."""
 
     recipe: Recipe
     where: str
-    """The device, and how many threads where they are few."""
+    """The device, and the number of threads where it is small."""
     step: float
-    """Of one step."""
+    """Seconds of one step."""
     steps: tuple[int, int]
     """Those that are left, and all of one training."""
     validation: float
-    """Of one validation."""
+    """Seconds of one validation."""
     validations: tuple[int, int]
     """Those that are left, and all of one training."""
     trainings: int
@@ -45,8 +45,8 @@ class TrainingTime:
             ways += ["fewer splits (--splits 3; marked as partial)"] if self.trainings > 1 else []
             often = self.validation * validations > seconds / 4
             ways += ["fewer validations (--set recipe.validate_every=5)"] if often else []
-            ways += ["an end when it gets no better (--set recipe.patience=10)"] if not recipe.patience and validations else []
+            ways += ["early stopping (--set recipe.patience=10)"] if not recipe.patience and validations else []
             ways += ["--set recipe.precision=bf16, where the processor or GPU has it"] if recipe.precision == "fp32" else []
             ways += ["a variant with larger patches", "a GPU (--device cuda)"]
-            text += f"; shorter: {', '.join(ways)}. It can be stopped and taken up again at any time"
+            text += f"; shorter: {', '.join(ways)}. It can be stopped and resumed at any time"
         return text

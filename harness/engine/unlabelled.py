@@ -1,4 +1,4 @@
-"""Scoring images that have no labels: one pair, a table of pairs, or folders; several models, each image decoded once."""
+"""`harness score`: scoring pairs without labels by one or several models; each image is decoded once."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def read_pairs(path: str, root: str | None = None) -> list[Pair]:
 
 
 class Loading(TypedDict, total=False):
-    """How a model is loaded and called."""
+    """Options for loading and calling a model."""
 
     weights: str | None
     """A file, or a word of the card such as `released`."""
@@ -93,11 +93,11 @@ class Loading(TypedDict, total=False):
     device: str | None
     """`cpu`, `cuda`, ...; default: a GPU if there is one."""
     seed: int
-    """Of random crops; default: 0."""
+    """Seed of random crops; default: 0."""
     offline: bool
     """Never touch the network."""
     batch: int
-    """Images at once, at most; default: 8."""
+    """Largest number of images in a batch; default: 8."""
 
 
 class _Loaded(NamedTuple):
@@ -118,7 +118,7 @@ def _loaded(model: str, pairs: Sequence[Pair], how: Loading) -> _Loaded:
     weights, cards = how.get("weights"), how.get("cards", ())
     if weights is None and find_model(model, cards).recipe is not None:
         raise UsageError(
-            f"{model} scores nothing before it is trained: give its weights with --weights (a run's weights.safetensors, "
+            f"{model} has to be trained before it can score: give its weights with --weights (a run's weights.safetensors, "
             "a word such as released where the card has it), or train it with `harness run`"
         )
     card = apply_set(find_model(model, cards), how.get("settings") or {})
@@ -131,9 +131,9 @@ def _loaded(model: str, pairs: Sequence[Pair], how: Loading) -> _Loaded:
 def scorer(
     model: str, pairs: Sequence[Pair], *, workers: int = 0, ray: str | None = None, **how: Unpack[Loading]
 ) -> Iterator[Scorer | WorkerPool]:
-    """A model ready to score these pairs under its card's cropping, here, or in `workers` processes or on the cluster `ray`.
+    """A model loaded to score these pairs with its card's cropping, here, in `workers` processes or on the cluster `ray`.
 
-    Raises UsageError for a model that would have to be trained first: the released AHIQ code scores with random heads then.
+    Raises UsageError for a model that needs training first (the released AHIQ code would score with random heads).
     """
     loaded = _loaded(model, pairs, how)
     if workers < 2 and not ray:
@@ -152,13 +152,13 @@ def scorer(
 
 @dataclass(frozen=True)
 class Ready:
-    """A model of the command, ready to score."""
+    """A loaded model of the command."""
 
     name: str
     higher_is_better: bool
     scorer: Scorer
     identity: str
-    """sha256 of what determines its scores."""
+    """sha256 of everything that determines its scores."""
 
 
 @dataclass(frozen=True)
@@ -170,14 +170,14 @@ class ScoredPair:
 
 
 def several(names: Sequence[str], pairs: Sequence[Pair], **how: Unpack[Loading]) -> list[Ready]:
-    """The models `names`, ready to score `pairs` in this process.
+    """The models `names`, loaded to score `pairs` in this process.
 
-    Raises UsageError listing every model that cannot be had, and names given twice.
+    Raises UsageError listing every model that cannot be loaded, and names given twice.
     """
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     problems = [f"models given twice: {listed(twice)}"] if twice else []
     if (weights := how.get("weights")) is not None and len(names) > 1:
-        problems.append(f"--weights {weights} belongs to one model, and there are {len(names)}: score them one after the other")
+        problems.append(f"--weights {weights} belongs to one model, but {len(names)} are given: score them one after the other")
     ready: list[Ready] = []
     for name in dict.fromkeys(names):
         try:
@@ -199,7 +199,7 @@ def several(names: Sequence[str], pairs: Sequence[Pair], **how: Unpack[Loading])
         except UsageError as error:
             problems.append(str(error))
     same = sorted(name for name, count in Counter(r.name for r in ready).items() if count > 1)
-    problems += [f"models of one name: {listed(same)}"] if same else []
+    problems += [f"models with the same name: {listed(same)}"] if same else []
     if problems:
         raise UsageError("\n".join(problems))
     return ready
@@ -209,10 +209,10 @@ def score_all(ready: Sequence[Ready], pairs: Sequence[Pair], *, journal: Path | 
     """Every pair under every model, in the pairs' order; each image is decoded once for all models.
 
     Metrics on uint8 work in the decoding threads; networks, one after the other, in the calling thread. With a `journal`
-    finished chunks are appended to this file, and a later call with the same models and images goes on from there.
+    finished chunks are appended to this file, and a later call with the same models and images continues from there.
 
     Args:
-        ready: of `several`.
+        ready: from `several`.
         pairs: with unique names.
         journal: a file next to the output; the caller removes it when the output is written.
 
@@ -224,7 +224,7 @@ def score_all(ready: Sequence[Ready], pairs: Sequence[Pair], *, journal: Path | 
     done = {} if journal is None else _resume(journal, ready, pairs, chunks)
     kept = sum(len(chunks[number]) for number in done)
     if kept:
-        _log.info(f"going on: {kept} of {len(pairs)} pairs were scored before")
+        _log.info(f"continuing: {kept} of {len(pairs)} pairs were scored before")
     plan = [number for number in range(len(chunks)) if number not in done]
     threads = ready[0].scorer.threads
     references = KeptReferences(threads)
@@ -259,7 +259,7 @@ def score_all(ready: Sequence[Ready], pairs: Sequence[Pair], *, journal: Path | 
     if problems or faults:
         text = "\n".join([*problems[:20], *([f"and {len(problems) - 20} more"] if len(problems) > 20 else []), *faults[:20]])
         text += f"\n{kept} of {len(pairs)} pairs are scored" + (
-            f" and kept in {journal}; the same command goes on from there" if journal else ""
+            f" and kept in {journal}; the same command continues from there" if journal else ""
         )
         raise UsageError(text) if problems else RunError(text)
     by_name = {row.pair.name: row for rows in done.values() for row in rows}
@@ -267,7 +267,7 @@ def score_all(ready: Sequence[Ready], pairs: Sequence[Pair], *, journal: Path | 
 
 
 def _decoded(chunk: Sequence[Pair], references: KeptReferences) -> DecodedChunk | str:
-    """The chunk with its images, or every problem with them."""
+    """The chunk with its decoded images, or the text of all problems with them."""
     found: list[Decoded] = []
     problems: list[str] = []
     for number, path in enumerate((chunk[0].reference, *(pair.distorted for pair in chunk))):
@@ -284,7 +284,7 @@ def _decoded(chunk: Sequence[Pair], references: KeptReferences) -> DecodedChunk 
 
 
 def _scores_of(ready: Sequence[Ready], chunk: DecodedChunk, *, on_uint8: bool) -> dict[int, list[Scored] | HarnessError]:
-    """By model: the chunk's results, or the error that came instead."""
+    """The chunk's results by model, or the model's error."""
     outcome: dict[int, list[Scored] | HarnessError] = {}
     for number, one in enumerate(ready):
         if one.scorer.on_uint8 == on_uint8:
@@ -296,7 +296,7 @@ def _scores_of(ready: Sequence[Ready], chunk: DecodedChunk, *, on_uint8: bool) -
 
 
 class _JournalLine(msgspec.Struct):
-    """A finished chunk: by pair and model the result without the pair's name."""
+    """A finished chunk: the results by pair and model, without the pairs' names."""
 
     chunk: int
     rows: list[list[tuple[float, bool, str, str, tuple[CropScore, ...], tuple[Remark, ...]]]]
@@ -309,14 +309,14 @@ def _line(number: int, rows: Sequence[ScoredPair]) -> str:
 def _resume(
     journal: Path, ready: Sequence[Ready], pairs: Sequence[Pair], chunks: Sequence[Sequence[Pair]]
 ) -> dict[int, list[ScoredPair]]:
-    """Chunks that a killed command finished under the same models, as far as their images are still what was scored.
+    """Chunks that an interrupted command finished with the same models and whose images have not changed.
 
-    A journal of anything else begins again.
+    A journal of other models or pairs is started again.
     """
     identity = sha256_json({"format": 2, "models": [[r.name, r.identity] for r in ready], "pairs": [list(p) for p in pairs]})
     head = json.dumps({"journal": "harness score", "identity": identity}) + "\n"
     try:
-        lines = journal.read_text(encoding="utf-8").split("\n")[:-1]  # the last is cut short, or empty
+        lines = journal.read_text(encoding="utf-8").split("\n")[:-1]  # the last one is incomplete or empty
     except (OSError, UnicodeDecodeError):
         lines = []
     done: dict[int, list[ScoredPair]] = {}
@@ -330,11 +330,11 @@ def _resume(
                 ]
                 if all(len(row.results) == len(ready) for row in rows):
                     done[entry.chunk] = rows
-    # Only chunks whose files still have the content that every model saw.
+    # Only chunks whose files still have the scored content.
     paths = {path for rows in done.values() for row in rows for path in (row.pair.distorted, row.pair.reference)}
     try:
         content = hash_files({path for path in paths if os.path.isfile(path)})
-    except UsageError:  # a file that cannot be read: whoever scores it says so
+    except UsageError:  # scoring reports a file that cannot be read
         done = {}
 
     def same(row: ScoredPair) -> bool:
@@ -366,13 +366,13 @@ def write_scores(path: str, results: Sequence[Result], others: Mapping[str, Sequ
 
 
 def other_columns(path: str) -> dict[str, list[str]]:
-    """The columns of a table of pairs but its names, as text, by rows."""
+    """The columns of a table of pairs except the names, as text, by rows."""
     frame = read_text_columns(Path(path), ("reference", "distorted"))
     return {str(name): list(frame[name]) for name in frame if name != "name"}
 
 
 def as_json(pair: Pair, scored: Scored) -> dict[str, object]:
-    """One object of `harness score --json`; `remarks` where there is something to know about the files."""
+    """One object of `harness score --json`; `remarks` where there are remarks on the files."""
     crops = [
         {"top": c.crop.top, "left": c.crop.left, "score": c.score, **({"mirrored": True} if c.crop.mirrored else {})}
         for c in scored.crops

@@ -1,4 +1,4 @@
-"""`harness verify`: is a record what its own contents give when the work is done again?"""
+"""`harness verify`: repeats a record's work and compares; `measure_again`: recomputes a record's figures."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _log = logging.getLogger(__package__)
 WEIGHTS = "weights.safetensors"
 TOLERANCE = 1e-5
 """Largest difference of a network's score on another device, thread count, batch or library version."""
-NOT_TRAINED = "its trained weights are not here, and it was not trained again: the scores themselves are not checked"
+NOT_TRAINED = "its trained weights are missing, and it was not trained again: the scores themselves are not checked"
 _SAME = 1e-9
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that differs: what kind of thing, and how."""
+    """A difference: its kind, and a description."""
 
     what: str
     text: str
@@ -60,9 +60,9 @@ class VerificationResult:
     checked: int
     """Images that were scored again."""
     findings: tuple[Finding, ...]
-    """What does not repeat."""
+    """The differences."""
     remarks: tuple[str, ...]
-    """What limits the check: other conditions, trained weights that are not here."""
+    """Limits of the check: other conditions, missing trained weights."""
 
     @property
     def ok(self) -> bool:
@@ -88,10 +88,10 @@ def verify(
     ray: str | None = None,
     again: Repeated | None = None,
 ) -> VerificationResult:
-    """Do a record's work again and compare, bit for bit under the same conditions, within TOLERANCE under others.
+    """Repeat a record's work and compare, bit for bit under the same conditions, within TOLERANCE under others.
 
-    A trained record whose folder keeps its weights is scored with them; otherwise it is trained again. A record chooses no code
-    and no file: cards are the built-in ones and `cards`, files are those of `again`. Of repeated splits, every run
+    A trained record whose folder keeps its weights is scored with them; otherwise it is trained again. A record does not choose
+    code or files: cards are the built-in ones and `cards`, files are those of `again`. For repeated splits, every run
     behind the record is verified (`harness.engine.verify_repeats`).
 
     Args:
@@ -99,26 +99,26 @@ def verify(
         root: the folder of the dataset's files.
         cards: folders of the caller's own cards.
         sample: score only about so many images again (whole chunks, spread over the table); None: all.
-        train: train again where the weights are gone; otherwise everything but the scores is checked then.
+        train: train again where the weights are missing; with False, everything except the scores is checked then.
         device: `cpu`, `cuda`, ...; default: a GPU if there is one.
-        offline: never touch the network.
-        workers: 2 or more: local processes that share the work.
-        ray: the address of a Ray cluster that does it.
+        offline: do not use the network.
+        workers: 2 or more: number of local processes that share the work.
+        ray: the address of a Ray cluster for the work.
         again: files, and settings that name files, which the record may not choose (`harness.engine.request_of_record`).
 
     Returns:
         `ok`, the findings (what differs, and how), remarks, and how many images were scored again.
 
     Raises:
-        UsageError: there is no record, or it asks for what it may not choose.
+        UsageError: there is no record, or it names code or files that it may not choose.
         RunError: the work itself failed.
     """
     folder = Path(folder)
     record = read_record(folder)
     if record is None:
-        raise UsageError(f"{folder}: no record.json there")
+        raise UsageError(f"{folder}: no record.json in it")
     if record.request.get("object"):
-        text = "the model was an object of a Python session: it cannot be built from its record, so nothing can be scored again"
+        text = "the model was a Python object: it cannot be loaded from its record, so nothing can be scored again"
         return VerificationResult(folder, 0, (Finding("model", text),), ())
     with tempfile.TemporaryDirectory(prefix="harness-verify-") as scratch:
 
@@ -128,9 +128,9 @@ def verify(
                 workers=workers, ray=ray, runs=scratch, mlflow_uri="off", rehash=True,
             )  # fmt: skip
 
-        def verify_run(beside: Path) -> VerificationResult:
+        def verify_run(run_folder: Path) -> VerificationResult:
             return verify(
-                beside, root=root, cards=cards, sample=sample, train=train, device=device, offline=offline, workers=workers,
+                run_folder, root=root, cards=cards, sample=sample, train=train, device=device, offline=offline, workers=workers,
                 ray=ray, again=again,
             )  # fmt: skip
 
@@ -142,7 +142,7 @@ def verify(
         try:
             plan = make_plan(request)
         except HarnessError as error:
-            return VerificationResult(folder, 0, (*findings, Finding("request", f"it cannot be asked again: {error}")), ())
+            return VerificationResult(folder, 0, (*findings, Finding("request", f"it cannot be repeated: {error}")), ())
         findings += identity_differences(record, plan, folder)
         if findings:
             return VerificationResult(folder, 0, tuple(findings), ())
@@ -151,8 +151,8 @@ def verify(
 
 
 def identity_differences(record: Record, plan: Plan, folder: Path | None = None) -> list[Finding]:
-    """In what the same request means something else today: card, labels, split, weights, code, and, with the run's `folder`,
-    images, which are named as far as the record knows them. Of repeated splits, `plan` is the first's."""
+    """What has changed since the record was made: card, labels, split, weights, code, and, with the run's `folder`, images,
+    which are named as far as the record has their hashes. For repeated splits, `plan` is the first split's."""
     before, now = dict(record.first_identity), plan.facts
     if folder is None:
         before["images"] = now["images"]
@@ -163,38 +163,38 @@ def identity_differences(record: Record, plan: Plan, folder: Path | None = None)
     if known := record.hashes.training_pictures_by_reference:
         changed = [reference for reference, digest in training_images(plan).items() if digest != known.get(reference)]
         if changed:
-            named.append(Finding("pictures", f"training images of {len(changed)} references are others: {listed(changed)}"))
+            named.append(Finding("pictures", f"training images of {len(changed)} references have changed: {listed(changed)}"))
     named += _picture_findings(folder, record, plan, hashed_images(plan, *SCORED_PARTS)) if plan.content else []
-    pictures = named or [finding for finding in found if finding.what == "pictures"]
-    return [finding for finding in found if finding.what != "pictures"] + pictures
+    images = named or [finding for finding in found if finding.what == "pictures"]
+    return [finding for finding in found if finding.what != "pictures"] + images
 
 
 def _leaf_differences(before: Any, now: Any, path: str = "") -> Iterator[Finding]:
-    """What differs between a record's identity and today's, leaf by leaf."""
+    """The differences between a record's identity and the present one, value by value."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
             yield from _leaf_differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif before != now:
         what, text = path.split(".")[0], f"{path} was {before!r}, is {now!r}"
         if what == "table":
-            yield Finding("labels", "names, pairing or labels of the dataset's table are others")
+            yield Finding("labels", "names, pairing or labels of the dataset's table have changed")
         elif what == "images":
-            yield Finding("pictures", "the content of its images is another")
+            yield Finding("pictures", "the content of its images has changed")
         else:
-            yield Finding(what, "the protocol gives other parts" if what == "split" else text)
+            yield Finding(what, "the protocol gives a different split" if what == "split" else text)
 
 
 def own_contradictions(folder: Path, record: Record) -> list[Finding]:
-    """Where a record's folder disagrees with itself: key, scores, trained weights."""
+    """Contradictions within a record's folder: key, scores, trained weights."""
     findings = []
     if key_of(record.identity) != record.key:
         findings.append(Finding("record", f"its key is {record.key}, its identity gives {key_of(record.identity)}"))
     rows = ScoreFile(folder).read()
     if sha256_json([[n, repr(s), p] for n, s, p in rows]) != record.hashes.scores:
-        findings.append(Finding("scores", "scores.csv is not the one that was measured"))
+        findings.append(Finding("scores", "scores.csv has changed since it was measured"))
     weights = folder / WEIGHTS
     if record.training and weights.is_file() and sha256_file(weights) != record.hashes.trained_weights:
-        findings.append(Finding("weights", f"{weights} is not the file that training left"))
+        findings.append(Finding("weights", f"{weights} is not the file that training wrote"))
     return findings
 
 
@@ -202,7 +202,7 @@ def _again(folder: Path, record: Record, plan: Plan, sample: int | None, *, trai
     scores = {n: s for n, s, _ in ScoreFile(folder).read()}
     measured = _measured(record, plan, scores)
     if plan.request.scores or not has_images(plan.data.table):
-        # Whether an ensemble of score files gives the record's scores again; those of one file are what they are.
+        # An ensemble of score files is computed again; scores of a single file cannot be.
         names = [] if plan.request.scores else list(scores)
         fresh = models.build(plan.card, plan.found, plan.request.seed).of_names(names) if names else []
         changed = [name for name, now in zip(names, fresh, strict=True) if now != scores[name]]
@@ -213,30 +213,30 @@ def _again(folder: Path, record: Record, plan: Plan, sample: int | None, *, trai
     if not record.training or kept.is_file():
         results, remarks = scored_again(record, plan, kept, sample)
         fresh = {r.name: r.score for r in results}
-        pictures = [(r.name, r.distorted, r.reference) for r in results]
+        images = [(r.name, r.distorted, r.reference) for r in results]
         findings = score_findings(scores, fresh, exact=not remarks)
     elif train:
         _log.info(f"the record keeps no weights: training it again (it took {record.training.seconds or 0:.0f} s)")
         again = execute(plan)
         fresh = {n: s for n, s, _ in ScoreFile(again.folder).read()}
-        pictures = ScoreFile(again.folder).picture_hashes()
+        images = ScoreFile(again.folder).picture_hashes()
         findings, remarks = trained_findings(record, again.record, scores, fresh)
     else:
         fresh, findings = {}, []
-        pictures = hashed_images(plan, *SCORED_PARTS)
+        images = hashed_images(plan, *SCORED_PARTS)
         remarks = [NOT_TRAINED]
-    findings = _picture_findings(folder, record, plan, pictures) + findings + measured
+    findings = _picture_findings(folder, record, plan, images) + findings + measured
     return VerificationResult(folder, len(fresh), tuple(findings), tuple(remarks))
 
 
 def scored_again(record: Record, plan: Plan, kept: Path, sample: int | None) -> tuple[list[Scored], list[str]]:
-    """The results of scoring with the weights at hand, and a remark where that was under other conditions."""
+    """The results of scoring with the kept weights, and a remark where the conditions differ."""
     found = ResolvedWeights({}, kept, {}, (), False) if record.training else plan.found
     model = models.build(plan.card, found, plan.request.seed)
     with ExitStack() as stack:
         workers = stack.enter_context(workers_of(plan, model))
         device = devices.choose("cpu" if workers else plan.request.device, model)
-        # Who trained the weights that are here changes nothing in what they score.
+        # Where the weights came from does not change the scores.
         each = (record.conditions, conditions_of(plan, model, device, workers))
         before, now = ({k: v for k, v in one.items() if k != "training"} for one in each)
         move(model, device)
@@ -252,8 +252,8 @@ def scored_again(record: Record, plan: Plan, kept: Path, sample: int | None) -> 
 def trained_findings(
     record: Record, again: Record, before: Mapping[str, float], now: Mapping[str, float]
 ) -> tuple[list[Finding], list[str]]:
-    """Training repeats to the bit under the same conditions. Under others rounding differs and grows from step to step, so that
-    only figures can be compared: within the record's intervals they are taken to repeat."""
+    """Training repeats bit for bit under the same conditions. Under others, rounding differences grow from step to step, so only
+    figures are compared: they count as repeated within the record's intervals."""
     if again.conditions == record.conditions:
         return score_findings(before, now, exact=True), []
     figures, fresh = record.test or Figures(n=None), again.test or Figures(n=None)
@@ -267,26 +267,26 @@ def trained_findings(
     worst = max(abs(score - before[name]) for name, score in now.items())
     shown = ", ".join(f"{name} {getattr(figures, name)} and {getattr(fresh, name)}" for name in ("srcc", "plcc"))
     remark = (
-        f"trained again under other conditions ({conditions.difference(record.conditions, again.conditions)}), where no "
-        f"bits are promised: scores differ by up to {worst:.3g}; {shown}"
+        f"trained again under other conditions ({conditions.difference(record.conditions, again.conditions)}), where bits "
+        f"are not expected to repeat: scores differ by up to {worst:.3g}; {shown}"
     )
     return [Finding("scores", f"a new training does not give the figures: {text}") for text in outside], [remark]
 
 
-def _picture_findings(folder: Path, record: Record, plan: Plan, pictures: Sequence[tuple[str, str, str]]) -> list[Finding]:
+def _picture_findings(folder: Path, record: Record, plan: Plan, images: Sequence[tuple[str, str, str]]) -> list[Finding]:
     before = {row[0]: row for row in ScoreFile(folder).picture_hashes()}
     if before:
-        changed = [row[0] for row in pictures if row != before.get(row[0])]
-        return [Finding("pictures", f"{len(changed)} pairs have other images: {listed(changed)}")] if changed else []
-    complete = set(plan.rows(*SCORED_PARTS)["name"]) == {row[0] for row in pictures}
+        changed = [row[0] for row in images if row != before.get(row[0])]
+        return [Finding("pictures", f"images of {len(changed)} pairs have changed: {listed(changed)}")] if changed else []
+    complete = set(plan.rows(*SCORED_PARTS)["name"]) == {row[0] for row in images}
     known = record.hashes.pictures_by_reference
-    now = pictures_by_reference(plan.data.table, pictures) if complete else {}
+    now = pictures_by_reference(plan.data.table, images) if complete else {}
     changed = [reference for reference, digest in now.items() if digest != known.get(reference)]
-    return [Finding("pictures", f"images of {len(changed)} references are others: {listed(changed)}")] if changed else []
+    return [Finding("pictures", f"images of {len(changed)} references have changed: {listed(changed)}")] if changed else []
 
 
 def score_findings(before: Mapping[str, float], now: Mapping[str, float], *, exact: bool) -> list[Finding]:
-    """Scores that are others than before: by a bit where `exact`, else by more than TOLERANCE."""
+    """A finding for scores that differ: in any bit where `exact`, else by more than TOLERANCE."""
     allowed = 0.0 if exact else TOLERANCE
     gaps = {name: abs(score - before[name]) if name in before else float("inf") for name, score in now.items()}
     changed = [name for name, gap in gaps.items() if gap > allowed]
@@ -306,7 +306,7 @@ def _measured(record: Record, plan: Plan, scores: Mapping[str, float]) -> list[F
 
 
 def figure_findings(place: str, before: Figures, now: Mapping[str, Any]) -> list[Finding]:
-    """Whether a record's figures, of `place`, are the computed ones but for the arithmetic's last digits."""
+    """A finding where a record's figures, of `place`, differ from the computed ones by more than rounding."""
     wrong = []
     for name in ("n", "srcc", "plcc", "krcc"):
         a, b = getattr(before, name), now.get(name)
@@ -315,24 +315,24 @@ def figure_findings(place: str, before: Figures, now: Mapping[str, Any]) -> list
     return [Finding("metrics", f"{place}the record's {listed(wrong)} are not those of its scores and labels")] if wrong else []
 
 
-def text(verdict: VerificationResult) -> str:
-    """The verdict for a person."""
-    lines = [f"{f.what}: {f.text}" for f in verdict.findings]
-    state = "repeats" if verdict.ok else "does not repeat"
-    return "\n".join([*lines, *verdict.remarks, f"{verdict.folder} {state} ({verdict.checked} images scored again)"])
+def text(result: VerificationResult) -> str:
+    """The result as text."""
+    lines = [f"{f.what}: {f.text}" for f in result.findings]
+    state = "repeats" if result.ok else "does not repeat"
+    return "\n".join([*lines, *result.remarks, f"{result.folder} {state} ({result.checked} images scored again)"])
 
 
 def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequence[str] = ()) -> list[str]:
-    """Replace the figures in a record; returns a line for each number that is another than before.
+    """Recompute the figures in a record; returns a line for each number that has changed.
 
-    Raises RunError, and changes nothing, when the scores are not the ones that were measured or the labels, the split, the card
-    or the weights are others than the record's; UsageError where the dataset is not at hand, and for what the record may
-    not choose (`harness.engine.request_of_record`).
+    Raises RunError, and changes nothing, when the scores, the labels, the split, the card or the weights have changed since;
+    UsageError where the dataset is absent, and for code or files that the record may not choose
+    (`harness.engine.request_of_record`).
     """
     folder = Path(folder)
     record = read_record(folder)
     if record is None:
-        raise RunError(f"{folder}: no record.json there")
+        raise RunError(f"{folder}: no record.json in it")
     fields = request_of(folder, record, cards)
     asked = Request(**fields, root=root, cards=tuple(cards), mlflow_uri="off", offline=True)
     if isinstance(record, RepeatsRecord):
@@ -360,7 +360,7 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
 def measure_all_again(
     folders: Sequence[Path], *, root: str | None = None, cards: Sequence[str] = ()
 ) -> Iterator[tuple[Path, list[str]]]:
-    """`measure_again` for each folder in turn; the faults of all are raised together at the end."""
+    """`measure_again` for each folder in turn; all errors are raised together at the end."""
     problems = []
     for folder in folders:
         try:
@@ -372,7 +372,7 @@ def measure_all_again(
 
 
 def changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """`test.srcc was 0.5, is 0.6` for what both documents have (null is nothing) and what differs by more than rounding."""
+    """`test.srcc was 0.5, is 0.6` for values of both documents (null counts as absent) that differ by more than rounding."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in before:
             if key in now:

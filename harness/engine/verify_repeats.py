@@ -1,7 +1,7 @@
-"""`harness verify` of a record of repeated splits: the runs behind it, its rows, and its medians.
+"""`harness verify` of a record of repeated splits: its runs, its rows, and its medians.
 
-A run whose folder lies next to the record's is verified as any run. One that is not there (a committed record keeps none) is done
-again: a model that is not trained is scored, a trained one is trained on that split.
+A run whose folder is next to the record's is verified like any run. An absent one (a committed record keeps none) is repeated:
+a model without training is scored, another is trained on that split.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.results.run_scores import ALL, ScoreFile, split_part
 from harness.runtime.errors import HarnessError, listed
 
 Rows = Sequence[tuple[str, float, str]]
-"""(name, score, part) as scores.csv has them."""
+"""(name, score, part), the rows of scores.csv."""
 
 
 def verify_repeats(
@@ -38,12 +38,12 @@ def verify_repeats(
     """Verify a record of repeats.
 
     Args:
-        folder: the record's.
-        record: what it holds.
-        asked: gives the record's request, or raises what stands against it.
-        sample: score only about so many images of a run again.
-        train: whether a run whose weights are gone is trained again.
-        verify_run: verifies the run in a folder.
+        folder: the record's folder.
+        record: the record.
+        asked: returns the record's request, or raises UsageError.
+        sample: score only about this many images of a run again.
+        train: whether a run with missing weights is trained again.
+        verify_run: a function that verifies the run in a folder.
     """
     findings = single.own_contradictions(folder, record)
     rows = ScoreFile(folder).read()
@@ -58,12 +58,12 @@ def verify_repeats(
     for key in dict.fromkeys(repeat.run for repeat in record.repeats):
         mine = [repeat for repeat in record.repeats if repeat.run == key]
         about = f"split {mine[0].repeat}: " if len(record.repeats) > 1 and len(mine) == 1 else ""
-        beside = folder.parent / key
-        if read_record(beside) is not None:
-            found = verify_run(beside)
-            # Whether the record's rows are those of the run next to it.
+        run_folder = folder.parent / key
+        if read_record(run_folder) is not None:
+            found = verify_run(run_folder)
+            # The record's rows must be those of the run next to it.
             parts = {split_part(repeat.repeat) for repeat in mine} | {ALL}
-            scores = {name: score for name, score, part in ScoreFile(beside).read() if part == "test"}
+            scores = {name: score for name, score, part in ScoreFile(run_folder).read() if part == "test"}
             wrong = sorted({name for name, score, part in rows if part in parts and scores.get(name) != score})
             text = f"{len(wrong)} scores are not those of its run: {listed(wrong, 5)}"
             others = [Finding("scores", text)] if wrong else []
@@ -72,7 +72,7 @@ def verify_repeats(
         findings += [Finding(f.what, about + f.text) for f in (*found.findings, *others)]
         checked += found.checked
         remarks |= dict.fromkeys(about + remark for remark in found.remarks)
-    # Whether the record's figures are those of its scores and the dataset's labels.
+    # The record's figures must be those of its scores and the dataset's labels.
     computed = repeats_figures(plans, rows, [repeat.run for repeat in record.repeats])
     places: list[tuple[str, Figures, Mapping[str, Any]]] = [
         ("medians", record.test or Figures(n=None), computed["metrics"]["test"] or {}),
@@ -86,9 +86,9 @@ def verify_repeats(
 
 
 def plans_of(asked: Request, record: RepeatsRecord, *, look: bool = True) -> list[Plan]:
-    """A plan for each split of a record whose request is `asked`; only the first one looks at the images, if `look`.
+    """A plan for each split of a record whose request is `asked`; only the first one hashes the images, if `look`.
 
-    Older records say the request of the run that scored all images.
+    Older records hold the request of the run that scored all images.
     """
     asked = replace(asked, protocol=record.protocol, repeat=0)
     first = make_plan(asked, look=look)
@@ -97,9 +97,9 @@ def plans_of(asked: Request, record: RepeatsRecord, *, look: bool = True) -> lis
 
 
 def split_findings(record: RepeatsRecord, plans: Sequence[Plan]) -> list[Finding]:
-    """Splits that are others today."""
+    """A finding for splits that have changed."""
     other = [str(r.repeat) for r, one in zip(record.repeats, plans, strict=True) if r.split != one.identity.split]
-    return [Finding("split", f"the protocol gives other parts for split {listed(other)}")] if other else []
+    return [Finding("split", f"the protocol gives a different split {listed(other)}")] if other else []
 
 
 def _done_again(
@@ -112,13 +112,13 @@ def _done_again(
     *,
     train: bool,
 ) -> VerificationResult:
-    """The outcome for a run whose folder is not here."""
+    """The outcome for a run whose folder is absent."""
     parts = {split_part(repeat.repeat) for repeat in mine} | ({ALL} if not record.training else set())
     before = {name: score for name, score, part in rows if part in parts}
     whole = not record.training and len(mine) == len(record.repeats) and len(mine) > 1
     plan = make_plan(replace(asked, protocol="full", repeat=0) if whole else replace(asked, repeat=mine[0].repeat))
     if plan.key != mine[0].run:
-        text = f"its run was {mine[0].run}, asked again it is {plan.key}: images of other content, or another request"
+        text = f"its run was {mine[0].run}, the same request now gives {plan.key}: changed images, or another request"
         return VerificationResult(folder, 0, (Finding("record", text),), ())
     if record.training and not train:
         return VerificationResult(folder, 0, (), (single.NOT_TRAINED,))

@@ -1,4 +1,4 @@
-"""Seconds per image of a warm model, taken from the very chunks that are scored."""
+"""Measuring the seconds per image of a warm model from the scored chunks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 _ENOUGH = 3
-"""Times as many chunks as are under way at once, from which the time between chunks is that of the work."""
+"""The time is measured over this many times the number of chunks in progress."""
 
 
 class WarmTime:
     """Wall time per image after the first chunks: the first pays for imports, caches and compiled kernels.
 
     Args:
-        ahead: Chunks that may be under way, or done, when the first is finished. They are left out with it: the time from one
-            to the next says nothing.
+        ahead: Chunks that may be in progress or finished when the first one is. They are left out with it, because the time
+            between them is not the time of the work.
     """
 
     def __init__(self, ahead: int = 1) -> None:
@@ -27,10 +27,10 @@ class WarmTime:
         self._start = self._last = 0.0
         self._chunks = self._images = 0
         self.last: float | None = None
-        """Seconds from the chunk before the last to the last."""
+        """Seconds between the last two chunks."""
 
     def chunk(self, images: int) -> None:
-        """A chunk of so many images has just been finished."""
+        """Count a finished chunk of `images` images."""
         now = time.monotonic()
         if self._chunks:
             self.last = now - self._last
@@ -47,7 +47,7 @@ class WarmTime:
         return (self._last - self._start) / self._images if enough else None
 
     def per_image(self, scorer: Scorer, chunks: Sequence[Sequence[Pair]]) -> float | None:
-        """Seconds per image, decoding included; where too few chunks were scored, of one image scored once more."""
+        """Seconds per image, decoding included; where too few chunks were scored, one image is scored again for it."""
         if (measured := self.measured()) is not None:
             return measured
         if not chunks:

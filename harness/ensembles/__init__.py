@@ -1,4 +1,4 @@
-"""Ensembles: which members, on which scales, with which weights; fitted on a validation part, judged by what was not fitted.
+"""Ensembles: a weighted blend of models, found on a validation part and tested on other images; and tuning of models.
 
-`run` gathers the members' scores, searches (Ray Tune), assesses the blends and writes the card that is then a model.
+`build` reads the members' scores, searches (Ray Tune), assesses the blends and writes the card, which is then a model.
 """

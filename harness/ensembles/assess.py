@@ -1,4 +1,4 @@
-"""What was gained, told honestly: on the fitting images out of fold, on the test images with what was frozen before.
+"""Assessing ensembles: gains over the best member, out of fold on the fitting images, and on the test images.
 
 Out of fold means that scalings, selection and weights were fitted again without the references that they then score.
 """
@@ -24,23 +24,23 @@ METHODS = ("mean", "greedy", "least-squares", "searched")
 GAINS = ("main", "srcc", "plcc")
 LEVEL = 0.05
 _RESCALINGS = ("logistic", "ecdf", "raw", "sum")
-"""Of one member alone; `raw` is put into the labels' units by a line, in each fold its own; `sum` is what least squares makes of
-all its scalings, which a blend may use too."""
+"""Scalings of a single member. `raw` is put into the labels' units by a line, fitted in each fold; `sum` is the least-squares
+sum of all its scalings, which a blend may use too."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores (n,) of a blend or a rescaled member, and the scores whose order its ranks have."""
+    """Scores (n,) of a blend or a rescaled member, and the scores that give its ranks."""
 
     values: Floats
     order: Floats
-    """The member's own scores where the blend is a rising rescaling of one member, which keeps its SRCC: plateaus of the scaling
-    tie images, and folds scale differently. Else `values`."""
+    """The member's own scores where the blend is an increasing rescaling of one member, which keeps its SRCC (plateaus of the
+    scaling would tie images, and folds scale differently); else `values`."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a gain must beat: the member that was best on the fitting images, as it is and rescaled alone."""
+    """The reference for gains: the member that was best on the fitting images, unchanged and rescaled."""
 
     source: int
     scaled: Scored
@@ -64,11 +64,11 @@ class Row:
     """member, control, or blend"""
     figures: Agreement
     versus: Mapping[str, Difference]
-    """Of a blend: its gain, by figure, over the better of the best member and that member rescaled alone."""
+    """For a blend: its gain, by figure, over the better of the best member and that member rescaled."""
     p_holm: Mapping[str, float]
     """The gains' p-values after Holm's correction over the blends."""
     rescaled: frozenset[str] = frozenset()
-    """The figures whose gain is over the rescaled member."""
+    """The figures for which the gain is over the rescaled member."""
 
     def verdict(self, figure: str) -> str:
         """Whether there is a gain in a figure."""
@@ -105,14 +105,14 @@ class Row:
 
 @dataclass(frozen=True)
 class RescaledMember:
-    """One member through a scaling alone: fitted to all fitting images, and its scores of them out of fold."""
+    """One member with a scaling: fitted to all fitting images, and its out-of-fold scores of them."""
 
     blend: Blend
     fitting: Scored
 
 
 def rescaled_member(source: int, images: Images, held_out: Sequence[Ints], outside: Sequence[Ints]) -> RescaledMember:
-    """The member through the scaling with the highest PLCC on the fitting images, out of fold where there are folds.
+    """The member with the scaling of highest PLCC on the fitting images, out of fold where there are folds.
 
     `held_out` are the rows of each fold and `outside` those that it is fitted to.
     """
@@ -139,9 +139,9 @@ def _alone(kind: str, source: int, scores: Floats, labels: Floats) -> Blend:
 
 
 def baseline(images: Images, source: int, scaled: Scored) -> Baseline:
-    """The baseline from the fitting images: per figure, the better of the member as it is and rescaled (`scaled`, there)."""
+    """The baseline from the fitting images: per figure, the better of the unchanged member and the rescaled one (`scaled`)."""
     raw, rescaled = (_or_lowest(pearson(values, images.labels)) for values in (images.scores[source], scaled.values))
-    # A rescaling keeps SRCC, so that main differs by what PLCC does.
+    # A rescaling keeps SRCC, so main changes by as much as PLCC.
     return Baseline(source, scaled, frozenset({"main", "plcc"}) if rescaled > raw else frozenset())
 
 
@@ -167,7 +167,7 @@ def scored(blend: Blend, scores: Floats) -> Scored:
 
 
 def _order(blends: Sequence[Blend], values: Floats, scores: Floats) -> Floats:
-    """Of rising rescalings of one member its own scores, else `values`."""
+    """For increasing rescalings of one member its own scores, else `values`."""
     sources = {blend.sources for blend in blends}
     source = next(iter(sources))
     if len(sources) > 1 or len(source) > 1:
@@ -187,9 +187,9 @@ def _order(blends: Sequence[Blend], values: Floats, scores: Floats) -> Floats:
 def assess(images: Images, names: Sequence[str], blended: Mapping[str, Scored], base: Baseline) -> list[Row]:
     """Members (`names`, by source), then `blended` scores by method, on the same images, against the best member.
 
-    That member rescaled alone is a control row: it shows what scaling does to PLCC.
+    That member rescaled is a control row: it shows the effect of scaling on PLCC.
     """
-    # A row of a matrix is a new object each time: one of them, so that values and order are seen to be the same.
+    # One object for both fields, because a matrix gives a new object for its row each time.
     rows = [_row(images, name, "member", Scored(own, own)) for name, own in zip(names, images.scores, strict=True)]
     rows.append(_row(images, f"{names[base.source]}, scaled", "control", base.scaled))
     tests = gains(images, blended, base)
@@ -214,14 +214,14 @@ def gains(images: Images, blended: Mapping[str, Scored], base: Baseline) -> dict
 
 
 def simpler(blended: Mapping[str, Scored], labels: Floats, references: Sequence[str], name: Objective) -> tuple[str, str]:
-    """`searched`, or `least-squares` and why, where the search gains nothing significant beyond it out of fold."""
+    """`searched`, or `least-squares` and why, where the search has no significant gain over it out of fold."""
     compared = compare(blended["searched"].values, blended["least-squares"].values, labels, references, top=0)
     gain = compared.differences[name]
     if gain.difference is not None and gain.difference > 0 and gain.p_value is not None and gain.p_value <= LEVEL:
         return "searched", ""
     size = "not defined" if gain.difference is None else f"{gain.difference:+.4f}"
     p = "" if gain.p_value is None else f", p = {gain.p_value:.3f}"
-    why = f"the search gains nothing over least squares out of fold ({name} {size}{p}): the card has least squares"
+    why = f"the search has no significant gain over least squares out of fold ({name} {size}{p}): the card has least squares"
     return "least-squares", why
 
 
@@ -236,7 +236,7 @@ def _row(
 ) -> Row:
     figures = agreement(own.values, images.labels, images.references)
     if own.order is not own.values:
-        # What depends on ranks alone is that of the order.
+        # Rank figures come from `order`.
         ordered = agreement(own.order, images.labels, images.references)
         main = None if ordered.srcc is None or figures.plcc is None else ordered.srcc + figures.plcc
         ci = {**figures.ci, "srcc": ordered.ci["srcc"], "krcc": ordered.ci["krcc"], "main": None}

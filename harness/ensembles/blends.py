@@ -1,4 +1,4 @@
-"""Blends: a weighted sum of scaled members, and the three ways to find one without a search.
+"""Blends: weighted sums of scaled members; mean, greedy selection and non-negative least squares.
 
 Sources are rows of a matrix of scores (sources, n), turned to higher-is-better. A member may have several sources, one for
 each way of cropping; a blend takes at most one of them.
@@ -19,7 +19,7 @@ from harness.runtime.errors import UsageError
 from harness.statistics.correlations import Floats, Ints, midranks
 
 _ROUNDS = 50
-"""Of greedy selection; more would give weights finer than 1/50."""
+"""Rounds of greedy selection: weights are multiples of 1/50."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Blend:
         return total
 
     def calibrated(self, scores: Floats, labels: Floats) -> Blend:
-        """The same blend in the labels' units: the least-squares line through its scores, where that rises.
+        """The same blend in the labels' units: the least-squares line through its scores, where that increases.
 
         Correlations do not change by it, but blends that were fitted on different images become comparable.
         """
@@ -55,7 +55,7 @@ class Blend:
 
 @dataclass
 class Fits:
-    """Scores (sources, n) and labels (n,) that everything is fitted to, and each source's scalings, fitted once."""
+    """Scores (sources, n) and labels (n,) for fitting, and each source's scalings, fitted once."""
 
     scores: Floats
     labels: Floats
@@ -71,7 +71,7 @@ class Fits:
 
 
 class Columns(NamedTuple):
-    """All the scaled sources that blends may be made of, fitted on some images."""
+    """All scaled sources that blends may use, fitted on some images."""
 
     values: Floats
     """(columns, n)"""
@@ -79,9 +79,9 @@ class Columns(NamedTuple):
     """(columns,)"""
     scalings: tuple[Scaling, ...]
     by_member: tuple[tuple[int, ...], ...]
-    """The columns of each member that there is anything to gain from."""
+    """The columns of each usable member."""
     spread: Floats
-    """(columns,): what a share is divided by to become a weight; 1 for raw."""
+    """(columns,): the divisor that turns a share into a weight; 1 for raw."""
 
 
 def columns(fits: Fits, member_of: Sequence[int], kinds: Sequence[str]) -> Columns:
@@ -103,9 +103,9 @@ def mean(fits: Fits, own: Sequence[int]) -> Blend:
 
 
 def greedy(fits: Fits, own: Sequence[int], objective: Objective) -> Blend:
-    """Forward selection with replacement (Caruana et al. 2004): the member that helps most is added, again and again.
+    """Forward selection with replacement (Caruana et al. 2004): the most helpful member is added, repeatedly.
 
-    The blend of the best round is taken, of two equal ones the earlier.
+    The blend of the best round is chosen; of two equal ones the earlier.
     """
     scaled = _scaled(fits, own, "logistic")
     values = np.stack([scale(fits.scores[source]) for source, scale in scaled.items()])
@@ -128,14 +128,14 @@ def least_squares(fits: Fits, own: Sequence[int], kinds: Sequence[str] = ("logis
     Args:
         fits: Scores, labels and scalings.
         own: Each member's first source.
-        kinds: The scalings under which each member may take part, several at once.
+        kinds: The scalings of each member that may be used, several at once.
     """
     pairs = [(s, scale) for s in own for kind in kinds if (scale := fits.scaling(s, kind)) is not None]
     if len(kinds) == 1 or not pairs:
         pairs = list(_scaled(fits, own, kinds[0]).items())
     weights = nonnegative(np.stack([scale(fits.scores[source]) for source, scale in pairs]), fits.labels)
     if not weights.any():
-        # No member predicts anything: the least wrong blend is then a constant, which ranks nothing.
+        # No member is useful: the least-squares blend would be a constant, which ranks nothing.
         return mean(fits, own)
     parts: dict[int, list[tuple[Scaling, float]]] = {}
     for (source, scale), weight in zip(pairs, weights, strict=True):
@@ -169,7 +169,7 @@ def _scaled(fits: Fits, own: Sequence[int], kind: str) -> dict[int, Scaling]:
     fitted = {s: fits.scaling(s, kind) or fits.scaling(s, "z") for s in own}
     known = {s: scale for s, scale in fitted.items() if scale is not None}
     if not known:
-        raise UsageError("every member gives all fitting images one score: there is nothing to blend")
+        raise UsageError("every member gives all fitting images the same score, so there is no blend")
     return known
 
 

@@ -1,4 +1,4 @@
-"""One ensemble from words to card: gather, scale, search, assess, write; to be read in one sitting."""
+"""`harness ensemble` from members to card: read scores, scale, search, assess, write."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__package__)
 
 VERSION = 3
-"""Raised by hand whenever the search gives other blends for the same request."""
+"""To be raised whenever the search gives other blends for the same request."""
 
 
 @dataclass(frozen=True)
 class EnsembleRequest:
-    """What is asked of the search; how members are run is a `harness.engine.request.Request`."""
+    """The options of the search; a `harness.engine.request.Request` has those for running members."""
 
     out: str
     test_on: tuple[str, ...] = ()
@@ -54,16 +54,16 @@ class EnsembleRequest:
     lower: tuple[str, ...] = ()
     concurrency: int | None = None
     one_scaling: bool = False
-    """Whether least squares and what starts from it keep to one scaling per member."""
+    """Whether least squares and the search from it use only one scaling per member."""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What came out: the card, the blends by method, and every row of the tables."""
+    """The result: the card, the blends by method, and every row of the tables."""
 
     card: Path
     folder: Path
-    """Where the search, its trace and the results are kept."""
+    """The folder of the search, its trace and the results."""
     names: list[str]
     best: str
     """The member that was best on the fitting images."""
@@ -72,7 +72,7 @@ class Ensemble:
     notes: list[str]
     objective: Objective
     method: str
-    """The blend that became the card: the simpler one where the search brought nothing beyond it."""
+    """The blend that became the card: least squares where the search has no significant gain over it."""
     sizes: list[sparsity.Size]
 
     def json(self) -> dict[str, object]:
@@ -91,34 +91,34 @@ class Ensemble:
 
 
 def ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) -> Ensemble:
-    """Find the ensemble of members `words`, write its card to `wanted.out`, and tell what it gained.
+    """Find the ensemble of members `words`, write its card to `wanted.out`, and report its gains.
 
     Args:
         words: Models' names, runs' folders, CSV files of name,score.
-        request: How members are run, and on which machines all of it works.
-        wanted: What is asked of the search.
+        request: Options for running members, and the machines for all work.
+        wanted: The options of the search.
 
     Raises:
-        UsageError: What is asked cannot be served; told before any work.
-        RunError: A member's run or the search failed; what was finished is kept.
+        UsageError: The request cannot be served; raised before any work.
+        RunError: A member's run or the search failed; finished work is kept.
     """
     problems = []
     if twice := [word for word in dict.fromkeys(words) if words.count(word) > 1]:
         problems.append(f"members given twice: {listed(twice)}")
     for option, count in (("--concurrency", wanted.concurrency or 0), ("--workers", request.workers)):
         if count > cores() and not request.ray:
-            problems.append(f"{option} {count}: there are {cores()} cores")
+            problems.append(f"{option} {count}: this machine has {cores()} cores")
     if wanted.trials < 1:
         problems.append("--trials: at least one")
     if unknown := [k for k in wanted.scalings if k not in KINDS]:
-        problems.append(f"--scalings {','.join(unknown)}: there are {', '.join(KINDS)}")
+        problems.append(f"--scalings {','.join(unknown)}: known are {', '.join(KINDS)}")
     if wanted.method not in METHODS:
-        problems.append(f"--method {wanted.method}: there are {', '.join(METHODS)}")
+        problems.append(f"--method {wanted.method}: known are {', '.join(METHODS)}")
     if problems:
         raise UsageError("\n".join(problems))
     if not request.ray:
         return _ensemble(words, request, wanted)
-    # One connection serves the members' runs and the search, and what the cluster cannot do is told first.
+    # One connection serves the members' runs and the search, and the cluster's limits are checked first.
     with kept(), session(request.ray) as found:
         divide(found.nodes(), found.described(), request.workers, request.device)
         if wanted.concurrency is not None and wanted.concurrency > sum(node.cpus for node in found.nodes()):
@@ -142,13 +142,13 @@ def _ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) -
     blends = {**samples[0].simple, "searched": found.blends[0].calibrated(images.scores, images.labels)}
 
     best = best_member(gathered, wanted.objective)
-    # Which of the best member and its rescaling is the better one is found on the fitting images, for every table.
+    # The better of the best member and its rescaling is chosen on the fitting images, for every table.
     alone = rescaled_member(best, images, held_out, _outside(held_out))
     base = baseline(images, best, alone.fitting)
     rows = []
     method, why = wanted.method, ""
     if held_out:
-        # The methods' blends of each fold, in the labels' units, so that folds can be put together.
+        # The methods' blends of each fold, in the labels' units, so that folds can be combined.
         folded = {m: [s.simple[m] for s in samples[1:]] for m in METHODS if m != "searched"}
         folded["searched"] = [
             blend.calibrated(images.scores[:, rows], images.labels[rows])
@@ -182,7 +182,7 @@ def _ensemble(words: Sequence[str], request: Request, wanted: EnsembleRequest) -
 
 
 def _mirror(made: Ensemble, facts: Mapping[str, Any], gathered: Gathered, files: Sequence[Path], request: Request) -> None:
-    """MLflow: a run for the ensemble with the figures of the blend in its card, and one below it for each of the four."""
+    """Log to MLflow: a run for the ensemble with the figures of the blend in its card, and a child run for each method."""
     figures: dict[str, dict[str, Mapping[str, Any]]] = {method: {} for method in METHODS}
     for row in made.rows:
         if row.kind == "blend":
@@ -203,7 +203,7 @@ def _mirror(made: Ensemble, facts: Mapping[str, Any], gathered: Gathered, files:
 
 
 def command(words: Sequence[str], request: Request, wanted: EnsembleRequest) -> list[str]:
-    """The command line that makes this ensemble again."""
+    """The command line of this ensemble."""
     line = ["harness", "ensemble", *words, "--dataset", request.dataset]
     for option, value, usual in (
         ("--protocol", request.protocol, None),
@@ -228,12 +228,12 @@ def _remark(gathered: Gathered) -> None:
         raise UsageError(f"{images.dataset}: no labelled image to fit on under {gathered.protocol}")
     for source, row in zip(gathered.sources, images.scores, strict=True):
         if np.ptp(row) > 0 and np.corrcoef(row, images.labels)[0, 1] < -0.2:
-            _log.warning(f"{source.name} falls where labels rise; if lower is better: --lower-is-better {source.name}")
+            _log.warning(f"{source.name} decreases with the labels; if lower is better: --lower-is-better {source.name}")
     known = len(set(images.references))
     if known == 1:
-        _log.warning("one reference to fit on: what blends gain there cannot be estimated, and is not shown")
+        _log.warning("one reference to fit on: the gains of blends cannot be estimated there, and are not shown")
     elif known < 10:
-        _log.info(f"{images.dataset}: {known} references to fit on: what is found there may not hold elsewhere")
+        _log.info(f"{images.dataset}: only {known} references to fit on: the blend may not generalise")
 
 
 def _samples(gathered: Gathered, held_out: Sequence[Ints], wanted: EnsembleRequest) -> list[Sample]:
@@ -248,7 +248,7 @@ def _samples(gathered: Gathered, held_out: Sequence[Ints], wanted: EnsembleReque
 def _search(
     gathered: Gathered, given: Callable[[], list[Sample]], request: Request, wanted: EnsembleRequest
 ) -> tuple[SearchResult, Path]:
-    """The search's outcome, found finished or taken up in the folder that its content names."""
+    """The result of the search, read if finished, or resumed, in the folder named by its content's hash."""
     from harness.ensembles.weight_search import search  # with Ray Tune, which takes a second
 
     identity = {

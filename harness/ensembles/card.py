@@ -1,4 +1,4 @@
-"""The result as a model card: members with their settings, files by sha256, frozen scalings and weights."""
+"""Writing an ensemble's model card: members with their settings, files with sha256, frozen scalings and weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASS = "harness.models.ensemble:Ensemble"
 
 
 def refuse_place(path: str | Path, classes: Mapping[str, str]) -> None:
-    """Raise UsageError where a card at `path` would not find the `classes` of the models that it names."""
+    """Raise UsageError where the `classes` of the members cannot be imported from a card at `path`."""
     path = Path(path)
     if path.suffix != ".toml":
         raise UsageError(f"--out {path}: a card's name ends in .toml")
@@ -30,16 +30,16 @@ def refuse_place(path: str | Path, classes: Mapping[str, str]) -> None:
             resolve(made_by, str(path))
         except UsageError:
             raise UsageError(
-                f"--out {path}: {name}'s class {made_by} lies next to its own card, and would not be found from there; "
-                "write the card into that folder of cards"
+                f"--out {path}: {name}'s class {made_by} is next to its own card, and cannot be imported from there; "
+                "write the ensemble's card to that folder"
             ) from None
 
 
 def write(path: str | Path, blend: Blend, gathered: Gathered, facts: Mapping[str, Any], command: Sequence[str]) -> None:
-    """Write the card of `blend`; `facts`: how it was found (method, objective, trials, seed), part of the model's key."""
+    """Write the card of `blend`; `facts`: method, objective, trials and seed of the search, part of the model's key."""
     path = Path(path)
     text = f"# Made by: {shlex.join(command)}\n\n" + toml(table(path, blend, gathered, facts))
-    # What is written must be what a run reads.
+    # Read it back as a run does.
     parse_card(ModelCard, tomllib.loads(text), str(path))
     write_text(path, text)
     if not path.is_file():
@@ -47,7 +47,7 @@ def write(path: str | Path, blend: Blend, gathered: Gathered, facts: Mapping[str
 
 
 def table(path: Path, blend: Blend, gathered: Gathered, facts: Mapping[str, Any]) -> dict[str, object]:
-    """The card as the table that its TOML holds."""
+    """The card as a TOML table."""
     used = [gathered.sources[s] for s in blend.sources]
     models = [source for source in used if source.card]
     images = gathered.fitting
@@ -98,7 +98,7 @@ def _weights(source: Source, card: Path) -> list[dict[str, object]]:
     for part, facts, path in source.files:
         entry: dict[str, object] = {"name": f"{source.name}/{part}", **facts}
         if path is not None:
-            # Relative, so that a folder of cards and runs can be moved whole and says nothing about this machine.
+            # Relative, so that a folder of cards and runs can be moved, and holds no path of this machine.
             entry["sources"] = [f"beside:{Path(os.path.relpath(path.resolve(), card.resolve().parent)).as_posix()}"]
         entries.append(entry)
     return entries
@@ -135,7 +135,7 @@ def _value(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
-        # JSON's escapes are TOML's, but for the one control character that JSON leaves as it is.
+        # JSON's escapes are valid in TOML, except for one control character that JSON does not escape.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         words = [_value(v) for v in value]

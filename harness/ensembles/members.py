@@ -1,4 +1,4 @@
-"""Members' scores, side by side: what is run already is found, what is not is run first, score files are read."""
+"""The members' scores of an ensemble: from finished runs, from new runs where there are none, and from score files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class WeightFile(NamedTuple):
     part: str
     facts: Mapping[str, Any]
     path: Path | None
-    """None: found by its entry's own sources."""
+    """None: from its entry's own sources."""
 
 
 @dataclass(frozen=True)
@@ -58,25 +58,25 @@ class Source:
 
     member: int
     name: str
-    """Of the member, and of its cropping where that is not its card's: `ahiq-tiny (five)`."""
+    """The member's name, with its cropping where that differs from its card's: `ahiq-tiny (five)`."""
     scores: Mapping[str, float]
-    """Higher is better, of the dataset that everything is fitted on."""
+    """Higher-is-better scores of the fitting dataset."""
     higher_is_better: bool
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What the ensemble's card keeps of a model: class, version, identical, model, protocol, requires, extra, record."""
+    """The model's fields in the ensemble's card: class, version, identical, model, protocol, requires, extra, record."""
     files: tuple[WeightFile, ...] = ()
     card: Mapping[str, Any] = field(default_factory=dict)
     """The member's resolved card; empty for a file of scores."""
     trained_on: tuple[str, ...] = ()
     again: Request | None = None
-    """How the same model scores another dataset."""
+    """The request with which the same model scores another dataset."""
     file: Path | None = None
-    """Of a member that exists only as scores."""
+    """The file of a member that exists only as scores."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images of one dataset and part, and what every source gives them."""
+    """Labelled images of one dataset and part, and every source's scores of them."""
 
     dataset: str
     part: str
@@ -91,7 +91,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Gathered:
-    """All that an ensemble is made from. `fitting` is all that anything is fitted to; `tests` only report."""
+    """All data of an ensemble. Everything is fitted to `fitting` only; `tests` are for reporting."""
 
     sources: list[Source]
     fitting: Images
@@ -101,7 +101,7 @@ class Gathered:
     whole: bool
     """Whether the protocol has no validation part, so that the fitting images are the whole dataset."""
     notes: tuple[str, ...] = ()
-    """Which of the datasets are incomplete, and what they lack."""
+    """The incomplete datasets, and what they lack."""
 
     @property
     def member_of(self) -> list[int]:
@@ -114,7 +114,7 @@ def gather(
 ) -> Gathered:
     """The scores of members `words` on `wanted.dataset` and on the datasets of `test_on`.
 
-    `wanted` says how models are run (its model is set here). `crops`: croppings under which models with crops are scored too.
+    `wanted` has the options for running models (its model is set here). `crops`: further croppings for models with crops.
     `lower`: names of score files that are lower-is-better. All requests are checked before the first work begins.
     """
     words = list(dict.fromkeys(words))
@@ -147,7 +147,7 @@ def gather(
 
 
 class _Members:
-    """Turns words into sources on one dataset."""
+    """Reads the scores of members on one dataset."""
 
     def __init__(self, data: Dataset, parts: pd.Series, wanted: Request, crops: Sequence[str], lower: Sequence[str]) -> None:
         self.data, self.wanted, self.crops, self.lower = data, wanted, list(crops), set(lower)
@@ -173,7 +173,7 @@ class _Members:
             first.setdefault(place, word)
         cards = [t.card if isinstance(t, Plan) else t.record.cards.model for _, t in planned if not isinstance(t, Path)]
         if planned and all(card.protocol.crops == "whole" for card in cards):
-            lines = [f"--crops {','.join(self.crops)}: no member takes crops: {listed([word for word, _ in planned])}"]
+            lines = [f"--crops {','.join(self.crops)}: no member uses crops: {listed([word for word, _ in planned])}"]
             problems += lines if self.crops else []
         elif planned:
             for name in self.crops:
@@ -202,7 +202,7 @@ class _Members:
         record = read_record(path)
         assert record is not None
         if isinstance(record, RepeatsRecord):
-            # The run of the first split tells what is wanted here.
+            # The run of the first split has the scores needed here.
             if record.dataset == self.data.name and record.training and record.seed != self.wanted.seed:
                 raise UsageError(f"{path}: its splits are those of seed {record.seed}: --seed {record.seed}")
             repeats, run = record, path.parent / record.repeats[0].run
@@ -218,8 +218,8 @@ class _Members:
             return Outcome(path, record, found=True)
         if same and record.training:
             raise UsageError(
-                f"{word}: it was trained on another split of {self.data.name} ({record.protocol}), so that what is fitted and "
-                f"tested here may be what it was trained on; use its own (--protocol {record.protocol})"
+                f"{word}: it was trained on another split of {self.data.name} ({record.protocol}), so fitting and "
+                f"test images may be in its training data; use its own split (--protocol {record.protocol})"
             )
         return make_plan(_again(Outcome(path, record, found=True), self.wanted), self.data)
 
@@ -236,7 +236,7 @@ class _Members:
         sources = [_source(member, first.record.model, first, self.wanted)]
         if own == "whole":
             if self.crops:
-                _log.info(f"{first.record.model}: takes whole images, so other croppings are not tried")
+                _log.info(f"{first.record.model}: uses whole images, so other croppings are not tried")
             return sources
         again = _again(first, self.wanted)
         for other in (crops for crops in self.crops if crops != own):
@@ -255,7 +255,7 @@ class _Members:
 
 def _again(outcome: Outcome, wanted: Request) -> Request:
     """The model of a finished run, with the weights that it was tested with, on the request's dataset."""
-    # A trained model's weights lie in the run's folder: what its training began from is not needed again.
+    # A trained model's weights are in the run's folder: the initial weights of its training are not needed.
     asked = {**request_of_record.checked(outcome.folder, outcome.record), "init": None}
     record = msgspec.structs.replace(outcome.record, request=asked)
     fields = request_of_record.request_of(outcome.folder, record, wanted.cards, Repeated(dataset=wanted.dataset))
@@ -266,7 +266,7 @@ def _again(outcome: Outcome, wanted: Request) -> Request:
 def _source(member: int, name: str, outcome: Outcome, wanted: Request) -> Source:
     record, again = outcome.record, _again(outcome, wanted)
     own = apply_set(find_model(again.model, again.cards), again.settings)
-    # The member's card as it is here, not as a record (which may be a stranger's) says: a card names code and files.
+    # The member's present card, not the record's copy (which is untrusted): a card names code and files.
     card, there = json.loads(json.dumps(asdict(own))), json.loads(json.dumps(asdict(record.cards.model)))
     same = ("class_", "higher_is_better", "identical", "model", "protocol", "program")
     if differ := [key for key in same if card[key] != there[key]]:
@@ -295,7 +295,7 @@ def _weight_files(name: str, folder: Path, record: Record, card: Mapping[str, An
     if record.training:
         path = folder / WEIGHTS
         if not path.is_file():
-            raise UsageError(f"{path}: not there, so the trained model is lost; train it again: {command(record.command)}")
+            raise UsageError(f"{path}: missing, so the trained model is lost; train it again: {command(record.command)}")
         digest = str(record.hashes.trained_weights)
         facts = {"file": f"{safe_name(record.model)}-{digest[:8]}.safetensors", "sha256": digest}
         return [WeightFile(FILE, facts, path)]
@@ -308,8 +308,8 @@ def _weight_files(name: str, folder: Path, record: Record, card: Mapping[str, An
             files.append(WeightFile(FILE, facts, path))
         elif card["model"].get("backbone"):
             raise UsageError(
-                f"{folder}: {name} took its {part} from --set model.backbone=FILE, which a card cannot say; "
-                "give one file that holds the whole model with --weights FILE"
+                f"{folder}: {name} read its {part} from --set model.backbone=FILE, which a card cannot contain; "
+                "give one file with the complete model: --weights FILE"
             )
         else:
             entry = {k: v for k, v in entries[part].items() if k not in ("name", "use", "note") and v not in ("", [], 0)}
@@ -339,14 +339,16 @@ def _images(
     if lines:
         raise UsageError("\n".join([*lines, "names are joined exactly; every member needs a score of every labelled image"]))
     if names and not (rows["reference_id"] != "").all():
-        raise UsageError(f"{data.name}: ensembles need the reference of every image (reference_id): they are judged by reference")
+        raise UsageError(
+            f"{data.name}: ensembles need the reference of every image (reference_id), because they are assessed by reference"
+        )
     labels = rows["score"].to_numpy(dtype=float)
     values = np.array([[given[name] for name in names] for given in scores], dtype=np.float64)
     return Images(data.name, part, names, labels if data.higher_is_better else -labels, list(rows["reference_id"]), values, note)
 
 
 def _elsewhere(data: Dataset, seen: pd.Series, other: Dataset, sources: Sequence[Source], wanted: Request) -> Images:
-    """Another dataset, without references whose content was fitted or trained on here."""
+    """Another dataset, without references whose content is in the fitting or training data."""
     independent = independent_rows(data, seen, other)
     if independent.note:
         _log.info(f"{other.name}: {independent.note}")
@@ -375,7 +377,7 @@ def _elsewhere(data: Dataset, seen: pd.Series, other: Dataset, sources: Sequence
 
 
 def fitting_hash(gathered: Gathered) -> str:
-    """sha256 of all that anything is fitted to: names, references, labels and every source's scores."""
+    """sha256 of all fitting data: names, references, labels and every source's scores."""
     images = gathered.fitting
     rows = sorted(zip(images.names, images.references, images.labels.tolist(), images.scores.T.tolist(), strict=True))
     return sha256_json([list(row) for row in rows])

@@ -1,4 +1,4 @@
-"""SRCC, PLCC and the main score of many blends at once: rows of one matrix against the same labels."""
+"""The objective of a search (SRCC, PLCC or main) of many blends at once: rows of one matrix against the same labels."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def rank_correlation(values: Floats, ranked: Floats) -> Floats:
     order = np.argsort(values, axis=1)
     ordered = np.take_along_axis(values, order, axis=1)
     tied = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
-    # Where no two values are equal, their ranks in rising order are 1 to n: nothing has to be put back into its place.
+    # Without ties the ranks in increasing order are 1 to n, so they need not be reordered.
     place = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
-    people = ranked - ranked.mean()
+    target = ranked - ranked.mean()
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = (people[order] @ place) / np.sqrt((people @ people) * (place @ place))
+        found = (target[order] @ place) / np.sqrt((target @ target) * (place @ place))
     if tied.any():
         found[tied] = correlation(_midranks(order[tied], ordered[tied]), ranked)
     return np.asarray(found)
@@ -43,12 +43,12 @@ def rank_correlation(values: Floats, ranked: Floats) -> Floats:
 def correlation(values: Floats, labels: Floats) -> Floats:
     """Pearson's correlation (rows,) of each row of `values` (rows, n) with `labels` (n,); NaN for a constant row."""
     centred = values - values.mean(axis=1, keepdims=True)
-    people = labels - labels.mean()
+    target = labels - labels.mean()
     squares = np.einsum("ij,ij->i", centred, centred)
-    # A constant row's mean may miss its value by a rounding, which must not pass for variation.
+    # A constant row's mean may differ from its value by rounding, which must not count as variation.
     squares[squares <= 1e-24 * np.einsum("ij,ij->i", values, values)] = 0.0
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(centred @ people / np.sqrt(squares * (people @ people)))
+        return np.asarray(centred @ target / np.sqrt(squares * (target @ target)))
 
 
 def ranks(values: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Ray Tune inside a session of the harness: without its own talk and signal handlers, and with the caller's environment."""
+"""Settings for Ray Tune inside the harness: no output, no signal handlers, and the caller's environment restored."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from harness.runtime import libraries
 
 _ENVIRONMENT = {
-    # Ctrl-C is the harness's: Tune would go on for the rest of its trials' steps.
+    # The harness handles Ctrl-C: Tune would finish the current steps of its trials first.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # Its loggers bring TensorBoard in, which takes longer than the search.
+    # Its loggers import TensorBoard, which takes longer than the search.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -21,13 +21,13 @@ _ENVIRONMENT = {
 
 
 def environment() -> AbstractContextManager[None]:
-    """Tune's settings inside, the caller's environment afterwards; what the user set holds."""
+    """Set Tune's environment variables inside the block and restore them after it; variables that the user set are kept."""
     return libraries.environment(_ENVIRONMENT)
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """No talk of Tune's next to the harness's own."""
+    """Silence Tune's output inside the block."""
     with libraries.loggers_at(logging.CRITICAL, ("ray.tune", "ray.train", "ray.air")), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

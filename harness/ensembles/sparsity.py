@@ -1,4 +1,4 @@
-"""What fewer members cost: backward elimination by non-negative least squares, in sample and out of fold."""
+"""Ensembles with fewer members: backward elimination by non-negative least squares, in sample and out of fold."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Size:
 
 
 def eliminated(columns: Columns, labels: Floats, sources: Sequence[int]) -> list[tuple[tuple[int, ...], Floats]]:
-    """Least squares on all members, then without the one whose loss costs the smallest squared error, down to one member.
+    """Least squares on all members, then without the member whose removal increases the squared error least, down to one member.
 
     Args:
         columns: Scaled sources, fitted on these images.
@@ -46,7 +46,7 @@ def eliminated(columns: Columns, labels: Floats, sources: Sequence[int]) -> list
     inside = [[c for c in own if columns.source[c] == s] for own, s in zip(columns.by_member, sources, strict=True)]
     spread = columns.values.std(axis=1)
     centred = (columns.values - columns.values.mean(axis=1)[:, None]) / spread[:, None]
-    # The triangle of a QR factorisation has the same least-squares solutions as all images have, in a few rows.
+    # The R factor of a QR factorisation has the same least-squares solutions as all images, with few rows.
     triangle = np.asarray(np.linalg.qr(np.vstack([centred, labels - labels.mean()]).T, mode="r"))
 
     def fitted(members: Sequence[int]) -> tuple[float, Floats]:
@@ -68,7 +68,7 @@ def eliminated(columns: Columns, labels: Floats, sources: Sequence[int]) -> list
 
 def prices(samples: Sequence[Sample], held_out: Sequence[Ints], scores: Floats, labels: Floats, sources: Sequence[int],
            name: Objective) -> list[Size]:  # fmt: skip
-    """What each number of members reaches, the largest first.
+    """The objective for each number of members, the largest first.
 
     Args:
         samples: All fitting images, then those outside each fold.
@@ -88,7 +88,7 @@ def prices(samples: Sequence[Sample], held_out: Sequence[Ints], scores: Floats, 
             blended = np.zeros(len(rows))
             for column in np.flatnonzero(own):
                 blended += own[column] * part.columns.scalings[column](scores[part.columns.source[column], rows])
-            # Least squares has an intercept: without it the folds would not be on one scale.
+            # With the intercept of least squares, so that all folds are on the same scale.
             outside[rows] = blended + float(part.labels.mean()) - float((own @ part.columns.values).mean())
         beyond = float(objective_values(name, outside[None], labels)[0]) if held_out else None
         sizes.append(Size(members, within, beyond))
@@ -96,7 +96,7 @@ def prices(samples: Sequence[Sample], held_out: Sequence[Ints], scores: Floats, 
 
 
 def text(sizes: Sequence[Size], names: Sequence[str], name: Objective) -> str:
-    """The table of sizes; each line names the member that was left out to come there."""
+    """The table of sizes; each line names the member that was left out in this step."""
     rows = []
     for before, size in zip([None, *sizes], sizes, strict=False):
         gone = set(before.members) - set(size.members) if before else set()

@@ -1,4 +1,4 @@
-"""The tables, the trace and its plot: what a person sees of an ensemble, and the document for programs."""
+"""Tables of an ensemble's figures and gains, and the trace of its search as CSV and plot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.results.tables import number, with_interval
 from harness.statistics.correlations import Floats
 
 WIDTH = 80
-"""Columns of a terminal: no table is wider."""
+"""The width of tables, in characters."""
 _NARROWEST = 8
 _HEADERS = ("member", "SRCC [95 %]", "PLCC [95 %]", "fitted", "KRCC", "main")
 _NAMES = {"main": "main", "srcc": "SRCC", "plcc": "PLCC"}
@@ -40,7 +40,7 @@ def text(rows: Sequence[Row], best: str, notes: Sequence[str]) -> str:
         chosen = [row for row in rows if (row.dataset, row.part) == (dataset, part)]
         figures = chosen[0].figures
         fitted = part in ("validation", "fitting")
-        what = "blends out of fold: fitted without the references that they score" if fitted else "nothing was fitted on these"
+        what = "blends out of fold: fitted without the references that they score" if fitted else "no fitting on these images"
         few = "; few references: intervals are wide and rough" if figures.few_references else ""
         blocks.append(wrapped(f"{dataset} · {part} · {figures.n} images of {figures.references} references · {what}{few}"))
         blocks.append(table(_HEADERS, [_figures(row) for row in chosen]))
@@ -51,14 +51,14 @@ def text(rows: Sequence[Row], best: str, notes: Sequence[str]) -> str:
     legend = [f"{method}: {_METHODS[method]}" for method in METHODS]
     legend.append("fitted: PLCC after the usual logistic")
     legend.append(
-        "gains: over the best member as it is or rescaled alone, the better one on the fitting images, paired by reference; "
+        "gains: over the best member unchanged or rescaled, the better one on the fitting images, paired by reference; "
         "p-values after Holm's correction over the four blends"
     )
     return "\n\n".join([*blocks, "\n".join(map(wrapped, [*legend, *notes]))])
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, align: Sequence[str] = ("left",), narrowed: int = 0) -> str:
-    """A table of at most `WIDTH` columns: cells of the column `narrowed` go on in further lines where they are too long.
+    """A table of at most `WIDTH` characters a line: long cells of the column `narrowed` continue on further lines.
 
     `align`: of the first columns; the others are right.
     """
@@ -76,7 +76,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, align: Seque
 
 
 def wrapped(text: str) -> str:
-    """A sentence in lines of at most `WIDTH` columns; names and paths in it are not broken."""
+    """A sentence in lines of at most `WIDTH` characters; names and paths in it are not broken."""
     return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
@@ -94,7 +94,7 @@ def _gains(row: Row) -> list[list[str]]:
             signed = f"{'+' if gain.difference >= 0 else ''}{number(gain.difference)}"
             interval = f"[{number(gain.ci[0])}, {number(gain.ci[1])}]" if gain.ci else ""
             shown = "" if p is None else "< .001" if p < 0.001 else number(p)
-            over = "rescaled" if figure in row.rescaled else "as it is"
+            over = "rescaled" if figure in row.rescaled else "unchanged"
             lines.append(["" if lines else row.member, name, over, f"{signed} {interval}".strip(), shown, row.verdict(figure)])
     return lines
 
@@ -102,8 +102,8 @@ def _gains(row: Row) -> list[list[str]]:
 def blend_text(blend: Blend, names: Sequence[str], scores: Floats) -> str:
     """`.412 psnr (logistic) + ...`: each member's share of the blend's variance over `scores` (sources, n), which sum to 1.
 
-    The share is the covariance of the member's term with the blend over the blend's variance: weights themselves depend on the
-    units that scalings leave. A share below 0 is of a member that the others outweigh.
+    The share is the covariance of the member's term with the blend over the blend's variance, because weights depend on the
+    units of the scalings. A share may be below 0.
     """
     terms = [w * scale(scores[s]) for s, scale, w in zip(blend.sources, blend.scalings, blend.weights, strict=True)]
     total = np.sum(terms, axis=0)
@@ -115,7 +115,7 @@ def blend_text(blend: Blend, names: Sequence[str], scores: Floats) -> str:
 
 
 def kind(scaling: Scaling) -> str:
-    """`logistic`, or `z+ecdf` of a sum."""
+    """The scaling's name: `logistic`, or `z+ecdf` for a sum."""
     return "+".join(part.kind for part, _ in weighted(scaling))
 
 
@@ -141,7 +141,7 @@ def write_trace(folder: Path, trace: Sequence[Sequence[Sequence[float]]], object
 
 @contextmanager
 def plotted(path: Path, x: str, y: str) -> Iterator[Any]:
-    """Axes to be drawn on inside, with these labels and a legend; afterwards the PNG at `path`."""
+    """Matplotlib axes with these labels and a legend; after the block the PNG is written to `path`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""One training of `harness tune`: what it is told, and what became of it."""
+"""Types of `harness tune`: the task of a trial training, its outcome, and failures that stop all trials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting's training: how far it went, and how it stood on the validation part there."""
+    """One trial: its settings, its epochs, and its validation figure."""
 
     settings: Mapping[str, Any]
     epochs: int
@@ -23,25 +23,25 @@ class Trial:
     stopped: bool
     folder: str
     problem: str = ""
-    """Why it failed; empty where it did not."""
+    """Why it failed; empty if it did not."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every trial is told besides its settings."""
+    """The input of every trial except its settings."""
 
     request: Request
-    """Of one training in one process."""
+    """The request of one training in one process."""
     objective: Objective
     epochs: int
     here: str
-    """The folder that relative paths start from."""
+    """The folder to which relative paths refer."""
     threads: int
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What all trials will meet."""
+    """A failure that all trials would have."""
 
     text: str
     usage: bool

@@ -1,8 +1,8 @@
-"""`harness tune`: a search over the settings that a model's card declares tunable, by real training, judged on validation.
+"""`harness tune`: a search over a card's tunable settings by trial trainings, selected on the validation part.
 
-Everything that can be refused is refused before Ray starts. The trials are trainings (`harness.ensembles.tune_trials`),
-each in the run's folder that its settings name, and the best is tested from where its training ended. So the same command goes
-on after a kill by asking for the same trials again; with one trial at a time they are the same.
+All checks of the request are made before Ray starts. The trials are trainings (`harness.ensembles.tune_trials`), each in the
+run's folder of its settings, and the best is tested with its trained weights. So the same command continues after a kill; with
+one trial at a time, the trials are the same.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ PARTS = ("validation", "test")
 
 @dataclass(frozen=True)
 class Tuned:
-    """What came out; `trials` in the order in which they were asked for, the first with the card's own settings."""
+    """The result; `trials` in the order of the search, the first with the card's own settings."""
 
     card: Path
     folder: Path
-    """Where the trials are listed and plotted."""
+    """The folder of the list and plot of the trials."""
     model: str
     objective: Objective
     trials: list[Trial]
@@ -95,8 +95,8 @@ class Tuned:
         tested = tables.table((self.card.stem, "SRCC [95 %]", "PLCC [95 %]", "fitted", "KRCC", "main"), figures)
         notes = [
             f"{self.objective} is of the validation part; trial 0 has the card's own settings; the best is the best",
-            "of those that were trained to the end. Its validation figure is the best of several and",
-            "flatters it; the test part was looked at once, for this table.",
+            "of those that were trained to the end. Its validation figure is the best of several and so",
+            "optimistic; the test part was used once, for this table.",
             *(f"trial {i} failed: {t.problem}" for i, t in enumerate(self.trials) if t.problem),
             f"{self.card}: {self.model} with the best settings; its run is {self.outcome.folder}",
             f"{self.folder}: {CSV} and {PLOT} show every trial",
@@ -116,21 +116,21 @@ def tune(
 
     Args:
         model: A model's name or card, with a recipe and a `[tunable]` table.
-        request: On what, and how it is trained. `workers`: trainings side by side; 0: one, of a cluster one per device.
-            Only one at a time repeats: side by side, what Optuna proposes depends on which trial is done first.
-        out: Where the best's card goes.
-        trials: How many settings are tried; the first are the card's own.
-        objective: The figure of the validation part that is to be high.
+        request: The dataset and the options of training. `workers`: trainings in parallel; 0: one, on a cluster one per
+            device. Only one at a time is reproducible: in parallel, Optuna's proposals depend on which trial ends first.
+        out: The file of the best settings' card.
+        trials: The number of settings to try; the first ones are the card's own.
+        objective: The figure of the validation part to maximize.
 
     Raises:
-        UsageError: What is asked cannot be served; told before Ray starts, all problems of the card at once.
-        RunError: No trial was trained to the end, or all would meet the same fault.
+        UsageError: The request cannot be served; raised before Ray starts, with all problems of the card at once.
+        RunError: No trial was trained to the end, or all would fail in the same way.
     """
     request = replace(request, model=model)
     _refuse(request, trials)
     if not request.ray:
         return _tune(model, request, out, trials, objective)
-    # Joined first: what the cluster refuses, or has not, is told before the images are looked at.
+    # Connected first: problems of the cluster are reported before the images are read.
     with kept(), session(request.ray) as found:
         divide(found.nodes(), found.described(), request.workers, request.device)
         return _tune(model, request, out, trials, objective)
@@ -146,9 +146,7 @@ def _tune(model: str, request: Request, out: str, trials: int, objective: Object
     recipe = first.card.recipe
     assert recipe is not None
     if not (first.parts == "validation").any() or not recipe.validate_every:
-        raise UsageError(
-            f"{chosen.name} on {data.name}: settings are judged on a validation part, and there is none ({first.protocol})"
-        )
+        raise UsageError(f"{chosen.name} on {data.name}: settings are selected on a validation part; {first.protocol} has none")
     identity = {"first": first.key, "space": {k: asdict(v) for k, v in space.items()}, "trials": trials, "aim": objective}
     identity |= {"workers": request.workers} if request.workers > 1 or request.ray else {}
     folder = folder_of(request.runs, first.data.name, "tuning", sha256_json(identity)[:16])
@@ -161,7 +159,7 @@ def _tune(model: str, request: Request, out: str, trials: int, objective: Object
         _write_trials(folder, tried, objective)
         _plot(folder / PLOT, tried, objective)
     best = _best(tried)
-    # Its record is there, made where it was trained: here it is found, and mirrored to MLflow.
+    # Its record exists already: it is read here, and logged to MLflow.
     outcome = execute(planned(_alone(request), best.settings, data))
     path = Path(out)
     write_text(path, f"# {chosen.name} with settings found by: {shlex.join(_command(request, out, trials, objective))}\n\n"
@@ -187,14 +185,14 @@ def _tried(
     assert recipe is not None
     own = {name: _settings(first.card)[name] for name in space}
     workers = request.workers or (0 if request.ray else 1)
-    importlib.import_module("torch")  # it is asked for GPUs and threads
-    with start_workers(None, request.ray, workers, request.device, folder=folder) as team:
-        share = team.share
+    importlib.import_module("torch")  # it gives the GPUs and threads
+    with start_workers(None, request.ray, workers, request.device, folder=folder) as pool:
+        share = pool.share
         task = Task(replace(_alone(request), device=share.device), objective, recipe.epochs, os.getcwd(), share.threads)
         many = f"{share.workers} at a time" if share.workers > 1 else "one at a time"
-        _log.info(f"{first.card.name}: {count} trials of {', '.join(space)}, {many}; what is trained already is found")
-        tried = run_trials(task, first, space, own, count, team, folder, lambda rows: _write_trials(folder, rows, objective))
-        finish_best(task, _best(tried).settings, team)
+        _log.info(f"{first.card.name}: {count} trials of {', '.join(space)}, {many}; finished trainings are reused")
+        tried = run_trials(task, first, space, own, count, pool, folder, lambda rows: _write_trials(folder, rows, objective))
+        finish_best(task, _best(tried).settings, pool)
     return tried
 
 
@@ -208,7 +206,7 @@ def _best(tried: Sequence[Trial]) -> Trial:
     whole = [t for t in tried if t.figure is not None and not t.stopped and not t.problem]
     if not whole:
         why = f" (trial 0: {tried[0].problem})" if tried and tried[0].problem else ""
-        raise RunError(f"no trial was trained to the end{why}; ask for more --trials, or for other settings")
+        raise RunError(f"no trial was trained to the end{why}; try more --trials, or other settings")
     return max(whole, key=lambda t: t.figure or 0.0)
 
 
@@ -227,9 +225,9 @@ def _refuse(request: Request, trials: int) -> None:
     if trials < 1:
         problems.append("--trials: at least one")
     if request.weights is not None:
-        problems.append("--weights: nothing would be trained, so there is nothing to tune; to train on from a file: --init")
+        problems.append("--weights means no training, so nothing can be tuned; to start training from a file: --init")
     if request.workers > cores() and not request.ray:
-        problems.append(f"--workers {request.workers}: there are {cores()} cores")
+        problems.append(f"--workers {request.workers}: this machine has {cores()} cores")
     if problems:
         raise UsageError("\n".join(problems))
 
@@ -237,7 +235,7 @@ def _refuse(request: Request, trials: int) -> None:
 def _space(model: ModelCard) -> dict[str, Tunable]:
     """The card's tunable settings, checked all at once."""
     if model.recipe is None:
-        raise UsageError(f"{model.name} is not trained here (it has no recipe): there is nothing to tune")
+        raise UsageError(f"{model.name} is not trained here (it has no recipe), so nothing can be tuned")
     if not model.tunable:
         raise UsageError(f'{model.path}: no [tunable] table, such as "recipe.rate" = {{ low = 1e-4, high = 1e-2, log = true }}')
     problems = []
@@ -259,7 +257,7 @@ def _space(model: ModelCard) -> dict[str, Tunable]:
 
 
 def _refuse_values(model: ModelCard, space: Mapping[str, Tunable]) -> None:
-    """Raise UsageError for every value at a range's end, or among choices, that the card would not take as a setting."""
+    """Raise UsageError for every end of a range, and every choice, that is not a valid setting of the card."""
     problems = []
     own = _settings(model)
     for name, values in space.items():
@@ -329,7 +327,7 @@ def _plot(path: Path, tried: Sequence[Trial], objective: Objective) -> None:
 
 
 def _table(path: Path, outcome: Outcome, model: ModelCard) -> dict[str, object]:
-    """The model's card with the run's settings, as the table that its TOML holds; what others published is not of these."""
+    """The model's card with the run's settings as a TOML table, without published figures, which are of other settings."""
     card: dict[str, Any] = json.loads(json.dumps(asdict(outcome.record.cards.model)))
     card |= {"name": path.stem, "title": f"{model.title}, tuned on {outcome.record.dataset}", "class": card.pop("class_")}
     for key in ("path", "published", "program"):
@@ -344,7 +342,7 @@ def _without_empty(value: Any) -> Any:
 
 
 def _mirror(tuned: Tuned, request: Request) -> None:
-    """MLflow: a run for the tuning with the best's figures, and one below it for each trial."""
+    """Log to MLflow: a run for the tuning with the best's figures, and a child run for each trial."""
     rows = {row["part"]: row for row in tuned.results()}
     facts = {"model": tuned.model, "objective": tuned.objective, "trials": len(tuned.trials), "seed": request.seed}
     facts |= {f"best.{name}": value for name, value in tuned.best.settings.items()}

@@ -1,8 +1,8 @@
-"""The trainings of `harness tune`: Ray Tune runs them, Optuna proposes their settings, ASHA stops those that fall behind.
+"""The trials of `harness tune`: trainings run by Ray Tune, settings proposed by Optuna, early stopping by ASHA.
 
-A trial trains in the run's folder that its settings name, as `harness run` would: what is trained already is found, and what
-was cut off goes on from its checkpoint. What a trial meets comes back as plain values, so that the command can tell it in one
-line, and can tell a failure that all trials will share from one of a trial's own settings.
+A trial trains in the run's folder of its settings, like `harness run`: finished trainings are reused, and interrupted ones
+resume from their checkpoints. A trial returns its failure as plain values, so that the command can report it in one line and
+distinguish failures of all trials from those of a trial's own settings.
 """
 
 from __future__ import annotations
@@ -41,31 +41,31 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__package__)
 
 _RUNGS = 3
-"""ASHA keeps one in so many at each of its rungs."""
+"""ASHA's reduction factor: the share of trials that is kept at each rung is one in this number."""
 _WORST = -2.0
 """The figure of a trial that failed: no main score, SRCC or PLCC is lower."""
 NAME = "tune"
 
 
 class _Keeper(tune.Callback):
-    """Keeps what became of every trial, and shows it; `fatal` is what all trials will meet."""
+    """Collects the outcomes of the trials and shows progress; `fatal` is a failure that all trials would have."""
 
     def __init__(
         self,
         task: Task,
         own: Mapping[str, Any],
         count: int,
-        team: Workers,
+        pool: Workers,
         keep: Callable[[Sequence[Trial]], None],
         shown: Step,
     ) -> None:
-        self.task, self.own, self.count, self.team, self.keep, self.shown = task, own, count, team, keep, shown
+        self.task, self.own, self.count, self.pool, self.keep, self.shown = task, own, count, pool, keep, shown
         self.known: list[Any] = []
         self.died: dict[str, str] = {}
         self.fatal: Failure | None = None
 
     def so_far(self) -> list[Trial]:
-        """Every trial as it stands."""
+        """The present state of all trials."""
         rows = []
         for trial in self.known:
             settings, result = dict(trial.config), trial.last_result or {}
@@ -76,8 +76,8 @@ class _Keeper(tune.Callback):
         return rows
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        # The trial's worker is there now: what a kill leaves is ended at the next start.
-        self.team.session.record()
+        # Record the trial's worker, so that after a kill the next start ends it.
+        self.pool.session.record()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **_: Any) -> None:
         self.known = list(trials)
@@ -102,7 +102,7 @@ class _Keeper(tune.Callback):
 
 
 class _EndAll(tune.Stopper):
-    """Ends all trials once one met what all will meet."""
+    """Stops all trials after a failure that all would have."""
 
     def __init__(self, keeper: _Keeper) -> None:
         self.keeper = keeper
@@ -120,37 +120,38 @@ def run_trials(
     space: Mapping[str, Tunable],
     own: Mapping[str, Any],
     count: int,
-    team: Workers,
+    pool: Workers,
     folder: Path,
     keep: Callable[[Sequence[Trial]], None],
 ) -> list[Trial]:
-    """Train under `count` settings, one trial for each worker of `team` at a time.
+    """Train with `count` settings, one trial for each worker of `pool` at a time.
 
     Args:
-        task: What every trial is told.
+        task: The input of every trial.
         first: The plan with the card's own settings.
-        space: The values that may be tried, by setting.
-        own: The card's own values, which the first trial has.
-        count: How many settings are tried.
-        team: The machines, and what each trial has of them.
-        folder: Where Ray Tune keeps its files while it works.
-        keep: Called with all trials so far whenever one has ended.
+        space: The possible values, by setting.
+        own: The card's own values, for the first trial.
+        count: The number of trials.
+        pool: The workers, and the devices and threads of each.
+        folder: The folder of Ray Tune's files during the search.
+        keep: Called with all trials so far after each trial.
 
     Returns:
-        The trials in the order in which they were asked for.
+        The trials in the order of the search.
 
     Raises:
-        UsageError, RunError: The first trial failed other than by its own settings, or a later one met what all will meet.
+        UsageError, RunError: The first trial failed for a reason other than its own settings, or a later one for a reason that
+            all trials share.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     recipe, length = first.card.recipe, task.epochs
     assert recipe is not None
-    needs: dict[str, float] = {"cpu": team.share.threads, **({"gpu": team.share.gpus} if team.share.gpus else {})}
+    needs: dict[str, float] = {"cpu": pool.share.threads, **({"gpu": pool.share.gpus} if pool.share.gpus else {})}
     what, total = f"tuning {first.card.name}", count * length
     shutil.rmtree(folder / NAME, ignore_errors=True)
     try:
         with environment(), silence(), progress(what, total, unit="epochs") as step:
-            keeper = _Keeper(task, own, count, team, keep, step)
+            keeper = _Keeper(task, own, count, pool, keep, step)
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(_trial, task=task), needs),
                 param_space={name: _domain(values, own[name]) for name, values in space.items()},
@@ -158,9 +159,9 @@ def run_trials(
                     metric="figure",
                     mode="max",
                     num_samples=count,
-                    max_concurrent_trials=team.share.workers,
+                    max_concurrent_trials=pool.share.workers,
                     search_alg=OptunaSearch(points_to_evaluate=[dict(own)], seed=task.request.seed),
-                    # One more than there are: at its last epoch ASHA would end a trial before it has written its checkpoint.
+                    # One more than there are: ASHA would end a trial at its last epoch before it has written its checkpoint.
                     scheduler=ASHAScheduler(
                         time_attr="epoch",
                         max_t=length + 1,
@@ -179,29 +180,29 @@ def run_trials(
     keep(tried)
     if keeper.fatal:
         kind = UsageError if keeper.fatal.usage else RunError
-        raise kind(f"{first.card.name}: {keeper.fatal.text} (no further trial was begun; what is trained is kept)")
+        raise kind(f"{first.card.name}: {keeper.fatal.text} (no further trial was started; finished trainings are kept)")
     return tried
 
 
 def _shared(result: Mapping[str, Any], settings: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    """Whether a trial's failure is one that all will share.
+    """Whether all trials would fail like this one.
 
-    That is what the card's own settings meet, unless they diverge or want too much memory, and an image or a disk that cannot
-    be read or written, whatever the settings.
+    That holds for failures with the card's own settings, except divergence and lack of memory, and for images or disks that
+    cannot be read or written.
     """
     return not result["own"] and (bool(result["input"]) or dict(settings) == dict(own))
 
 
 def _death(error: Exception | None) -> str:
-    """What ended a trial's process."""
+    """Why a trial's process ended."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, Exception):
         return one_line(f"{type(cause).__name__}: {cause}")[:1000]
-    return "its process is gone (perhaps too little memory)"
+    return "its process died (perhaps too little memory)"
 
 
 def _trial(config: Mapping[str, Any], task: Task) -> None:
-    """One training, in a worker of Tune's; what it meets is reported, not raised."""
+    """One training, in a worker of Tune; errors are reported, not raised."""
     os.chdir(task.here)
     importlib.import_module("torch")  # before its threads are set
     share_threads(task.threads)
@@ -231,14 +232,14 @@ class _Fault(NamedTuple):
 
     problem: str
     own: bool
-    """Whether other settings may do better: it diverged, or wanted too much memory."""
+    """Whether other settings may work: it diverged, or needed too much memory."""
     usage: bool
     input: bool
     """Whether an image or a disk could not be read or written."""
 
 
 def _fault(error: Exception, *, begun: bool) -> _Fault:
-    """`begun`: whether its training had begun, so that its settings fit together."""
+    """`begun`: whether its training had begun, so that its settings are valid together."""
     from harness.engine.trainer import Diverged
 
     text = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
@@ -252,12 +253,12 @@ def _fault(error: Exception, *, begun: bool) -> _Fault:
     )
 
 
-def finish_best(task: Task, settings: Mapping[str, Any], team: Workers) -> None:
-    """Test the best trial's network where it was trained, under the same conditions, from where its training ended.
+def finish_best(task: Task, settings: Mapping[str, Any], pool: Workers) -> None:
+    """Test the best trial's trained network in a worker, under the conditions of its training.
 
-    The record lies in the run's folder afterwards.
+    The record is then in the run's folder.
     """
-    options = {"num_cpus": team.share.threads, "num_gpus": team.share.gpus, "max_retries": 0}
+    options = {"num_cpus": pool.share.threads, "num_gpus": pool.share.gpus, "max_retries": 0}
     try:
         messages: list[tuple[int, str]] = ray.get(ray.remote(_test).options(**options).remote(task, dict(settings)))
     except ray.exceptions.RayTaskError as error:
@@ -265,7 +266,7 @@ def finish_best(task: Task, settings: Mapping[str, Any], team: Workers) -> None:
             raise error.cause from None
         raise RunError(f"the best could not be tested: {type(error.cause).__name__}: {error.cause}") from error
     except ray.exceptions.RayError as error:
-        raise RunError("the best could not be tested: its process is gone; the same command goes on from here") from error
+        raise RunError("the best could not be tested: its process died; the same command continues from here") from error
     for level, text in messages:
         _log.log(level, text)
 
@@ -276,25 +277,25 @@ def _test(task: Task, settings: Mapping[str, Any]) -> list[tuple[int, str]]:
     share_threads(task.threads)
     messages: list[tuple[int, str]] = []
     logs.handle(lambda level, text: messages.append((level, text)))
-    # Only the command itself speaks to MLflow.
+    # Only the command itself logs to MLflow.
     execute(planned(replace(task.request, mlflow_uri="off"), settings))
     return messages
 
 
-def _domain(values: Tunable, now: Any) -> Any:
-    """The setting's values as Tune knows them; whole numbers where the card has one."""
+def _domain(values: Tunable, own: Any) -> Any:
+    """The setting's values as a domain of Tune; whole numbers where the card's own value `own` is one."""
     if values.choices:
         return tune.choice(list(values.choices))
     assert values.low is not None
     assert values.high is not None
-    if isinstance(now, int):
+    if isinstance(own, int):
         low, high = int(values.low), int(values.high) + 1
         return tune.lograndint(low, high) if values.log else tune.randint(low, high)
     return tune.loguniform(values.low, values.high) if values.log else tune.uniform(values.low, values.high)
 
 
 def _epochs(folder: Path) -> list[Mapping[str, Any]]:
-    """The epochs that an earlier call has trained."""
+    """The epochs trained by an earlier call."""
     try:
         return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:

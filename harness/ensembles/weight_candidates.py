@@ -1,12 +1,11 @@
-"""The search's candidates: drawn, varied and judged in chains of batches, without Ray.
+"""Candidates of the weight search: drawn, varied and evaluated in chains of batches (without Ray).
 
-A candidate is a non-negative share of every column (a member's source under one scaling). Chain 0 starts from what needs no
+A candidate is a non-negative share of every column (a member's source under one scaling). Chain 0 starts from blends without a
 search: non-negative least squares over all members and scalings, the same improved by Powell's method (Powell 1964) in the
 objective itself, greedy selection and the mean. The other chains start from random blends. Each further batch varies the
-chain's best blend so far, by less in each step. Chains know nothing of each other, so that what comes out is a function of
-the seed alone, however many of them run side by side. The same is done on every resampling of the fitting images, for the
-estimate of what was really gained; there the chains take turns in having that start, because Powell's method takes longer
-than the rest of a chain.
+chain's best blend so far, by less in each step. Chains are independent of each other, so the result is a function of the seed
+only, for any number of parallel chains. The same is done on every fold of the fitting images, to estimate the gain out of
+fold; there the chains have that start in turn, because Powell's method takes longer than the rest of a chain.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from harness.statistics.intervals import generator
 
 FOLDS = 5
 _AT_ONCE = 1 << 20
-"""Blended scores that are held at once."""
+"""The largest number of blended scores in memory."""
 _STEPS = 4
 _POWELL_EVALUATIONS = 1000
-"""Of the objective, by Powell's method, for each sample."""
+"""Evaluations of the objective by Powell's method, for each sample."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many candidates are judged in which chain and step."""
+    """The number of candidates in each chain and step."""
 
     sizes: tuple[tuple[int, ...], ...]
     """sizes[chain][step]"""
@@ -46,7 +45,7 @@ class Plan:
 
 
 def planned(trials: int, chains: int = 4) -> Plan:
-    """`trials` candidates spread over chains and steps as evenly as they go."""
+    """`trials` candidates divided among chains and steps as evenly as possible."""
     chains = max(1, min(chains, trials // 50))
     cells = chains * _STEPS
     each = [trials // cells + (i < trials % cells) for i in range(cells)]
@@ -107,7 +106,7 @@ def judge(shares: Floats, columns: Columns, labels: Floats, name: Objective) -> 
 
 
 def powell(start: Blend, columns: Columns, labels: Floats, name: Objective) -> Blend:
-    """`start` improved by Powell's method in the objective itself, with weights of at least 0; `start` if nothing is gained."""
+    """`start` improved by Powell's method in the objective itself, with weights of at least 0; `start` if there is no gain."""
     from scipy.optimize import minimize
 
     begun = shares_of(start, columns)
@@ -129,7 +128,7 @@ def powell(start: Blend, columns: Columns, labels: Floats, name: Objective) -> B
 
 
 def as_blend(shares: Floats, columns: Columns) -> Blend:
-    """A candidate (columns,) as a blend: a member with several scalings takes part with their weighted sum."""
+    """A candidate (columns,) as a blend: a member with several scalings has their weighted sum."""
     parts: dict[int, list[tuple[Scaling, float]]] = {}
     for column in np.flatnonzero(shares > 0):
         weight = float(shares[column] / columns.spread[column])
@@ -158,7 +157,7 @@ def _columns_drawn(draw: np.random.Generator, size: int, columns: Columns) -> In
 
 
 class Sample(NamedTuple):
-    """What is fitted to: all fitting images, or those outside a fold. `simple` are the blends that need no search."""
+    """Data for fitting: all fitting images, or those outside a fold. `simple` are the blends without a search."""
 
     columns: Columns
     labels: Floats
@@ -180,7 +179,7 @@ def folds(reference_ids: Sequence[str], seed: int) -> list[Ints]:
 def sample(
     scores: Floats, labels: Floats, member_of: Sequence[int], kinds: Sequence[str], name: Objective, *, one_scaling: bool = False
 ) -> Sample:
-    """What a search over `scores` (sources, n) and `labels` (n,) starts from."""
+    """The start of a search over `scores` (sources, n) and `labels` (n,)."""
     own = [list(member_of).index(m) for m in range(max(member_of) + 1)]
     fits = blends.Fits(scores, labels)
     simple = {
@@ -193,7 +192,7 @@ def sample(
 
 @dataclass(frozen=True)
 class ChainState:
-    """Where a chain stands, as plain values: the steps made and its fields."""
+    """The state of a chain as plain values: the steps made and its fields."""
 
     step: int
     best: list[list[float]]
@@ -226,7 +225,7 @@ class Chain:
         return self.step == len(self.sizes)
 
     def advance(self) -> None:
-        """Judge the next batch of each sample."""
+        """Evaluate the next batch of each sample."""
         size = self.sizes[self.step]
         for place, (columns, labels, _) in enumerate(self.samples):
             if self.step == 0:
@@ -244,17 +243,17 @@ class Chain:
         self.step += 1
 
     def _start(self, place: int) -> list[Blend]:
-        """What one chain of each sample starts from, the strongest first; the others find their own way."""
+        """The initial blends of one chain of each sample, the best first; the other chains start from random blends."""
         if self.number != place % len(self.plan.sizes):
             return []
         columns, labels, simple = self.samples[place]
         return [powell(simple["least-squares"], columns, labels, self.objective), *reversed(list(simple.values()))]
 
     def state(self) -> ChainState:
-        """Where it stands."""
+        """The chain's state."""
         return ChainState(self.step, [shares.tolist() for shares in self.best], list(self.figures), [list(t) for t in self.trace])
 
     def take_up(self, state: ChainState) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         self.step, self.figures, self.trace = state.step, list(state.figures), [list(figures) for figures in state.trace]
         self.best = [np.array(shares) for shares in state.best]

@@ -1,8 +1,8 @@
-"""The search for a blend: Ray Tune runs the chains of candidates (`harness.ensembles.weight_candidates`).
+"""The search for a blend's weights: Ray Tune runs the chains of `harness.ensembles.weight_candidates`.
 
-Tune runs one trial for each chain, an actor takes chain after chain, the arrays are put into Ray's store once. Killed and asked
-again, the search goes on from the last step of every chain, which the harness keeps itself: Tune's own state is not written
-atomically, and a kill at the wrong moment leaves one that Tune cannot take up.
+Tune runs one trial for each chain, an actor runs one chain after another, the arrays are put into Ray's store once. After a kill
+the search continues from the last step of every chain, which the harness saves itself: Tune does not write its own state
+atomically, and after a kill it may be unreadable.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAME, DONE, CHAINS = "tune", "search.json", "chains"
 
 
 class SearchResult(NamedTuple):
-    """What the search found: the best blend on every sample, and each candidate's figure on the first, by chain and step."""
+    """The result: the best blend on every sample, and each candidate's figure on the first, by chain and step."""
 
     blends: list[Blend]
     trace: list[list[list[float]]]
@@ -42,7 +42,7 @@ class SearchResult(NamedTuple):
 
 @dataclass(frozen=True)
 class _Given:
-    """What every chain works with, and where those stand that were begun before."""
+    """The data of every chain, and the states of chains that were begun before."""
 
     samples: Sequence[Sample]
     plan: Plan
@@ -51,7 +51,7 @@ class _Given:
     begun: Mapping[int, ChainState]
 
     def chain(self, number: int, state: ChainState | None = None) -> Chain:
-        """The chain of this number, at `state`, or where it stood."""
+        """The chain of this number, at `state`, or at its saved state."""
         chain = Chain(self.seed, number, self.plan, self.samples, self.objective)
         if state := state or self.begun.get(number):
             chain.take_up(state)
@@ -59,7 +59,7 @@ class _Given:
 
 
 class _Batches(tune.Trainable):
-    """A chain as Tune sees it: a step judges a batch."""
+    """A chain as a trial of Tune: each step evaluates a batch."""
 
     def setup(self, config: Mapping[str, Any], given: _Given | None = None) -> None:
         if given is not None:
@@ -72,12 +72,12 @@ class _Batches(tune.Trainable):
 
     def step(self) -> dict[str, object]:
         self.chain.advance()
-        # Tune's own state is JSON; text keeps it from flattening a thousand numbers into columns.
+        # As text, so that Tune does not flatten a thousand numbers into columns of its result.
         return {"state": json.dumps(asdict(self.chain.state())), "best": self.chain.figures[0], "done": self.chain.done}
 
 
 class _Keeper(tune.Callback):
-    """Writes down where each chain stands, and shows it."""
+    """Saves the state of each chain, and shows progress."""
 
     def __init__(self, folder: Path, found: Session, states: dict[int, ChainState], objective: Objective, shown: Step) -> None:
         self.folder, self.found, self.states, self.objective, self.shown = folder, found, states, objective, shown
@@ -88,7 +88,7 @@ class _Keeper(tune.Callback):
         self.states[number] = msgspec.convert(json.loads(result["state"]), ChainState)
         write_json(self.folder / CHAINS / f"{number}.json", asdict(self.states[number]))
         if number not in self.recorded:
-            # The chain's worker is there now: what a kill leaves is ended at the next start.
+            # Record the chain's worker, so that after a kill the next start ends it.
             self.recorded.add(number)
             self.found.record()
         best = max(figure for state in self.states.values() for figure in state.figures[:1])
@@ -105,16 +105,16 @@ def search(
     address: str | None = None,
     concurrency: int | None = None,
 ) -> SearchResult:
-    """The best blend of `plan.total` candidates on each sample, a function of the seed alone.
+    """The best blend of `plan.total` candidates on each sample, a function of the seed only.
 
     Args:
-        given: Gives the samples, all fitting images first; called when Ray is there, or the search is found finished.
-        plan: How many candidates there are in which chain and step.
-        seed: Of all draws.
+        given: Returns the samples, all fitting images first; called when Ray has started, or the search is finished already.
+        plan: The number of candidates in each chain and step.
+        seed: The seed of all draws.
         name: The objective.
-        folder: Keeps each chain's last step: a search that was cut off goes on there, a finished one is found.
-        address: A running Ray cluster that does the work; None: one is started here.
-        concurrency: Chains side by side; None: one per CPU.
+        folder: Holds each chain's last step: an interrupted search continues there, a finished one is read.
+        address: A running Ray cluster for the work; None: one is started here.
+        concurrency: Number of parallel chains; None: one per CPU.
 
     Raises:
         RunError: A chain failed.
@@ -141,7 +141,7 @@ def search(
 
 
 def _kept(folder: Path, plan: Plan) -> dict[int, ChainState]:
-    """Where each chain stood when the search was cut off, by number."""
+    """The saved state of each chain of an interrupted search, by number."""
     kept = {}
     for number in range(len(plan.sizes)):
         with contextlib.suppress(OSError, ValueError):
@@ -151,7 +151,7 @@ def _kept(folder: Path, plan: Plan) -> dict[int, ChainState]:
 
 
 def _judged(states: Mapping[int, ChainState]) -> int:
-    """How many candidates were judged."""
+    """The number of evaluated candidates."""
     return sum(len(figures) for state in states.values() for figures in state.trace)
 
 
@@ -159,9 +159,9 @@ def _run(given: _Given, folder: Path, found: Session, side_by_side: int) -> list
     """Each chain's last state, by number."""
     states = dict(given.begun)
     if states:
-        _log.info("the search goes on where it was cut off")
+        _log.info("continuing the interrupted search")
     left = [n for n, sizes in enumerate(given.plan.sizes) if n not in states or states[n].step != len(sizes)]
-    place = folder.absolute() / NAME  # Ray takes a relative path for an address without a scheme
+    place = folder.absolute() / NAME  # Ray reads a relative path as an address without a scheme
     (folder / CHAINS).mkdir(parents=True, exist_ok=True)
     shutil.rmtree(place, ignore_errors=True)
     if left:
@@ -182,5 +182,5 @@ def _run(given: _Given, folder: Path, found: Session, side_by_side: int) -> list
         shutil.rmtree(place, ignore_errors=True)
         if results.errors:
             why = str(results.errors[0]).strip().splitlines()[-1]
-            raise RunError(f"the search failed: {why} (what is finished is kept in {folder / CHAINS})")
+            raise RunError(f"the search failed: {why} (finished steps are kept in {folder / CHAINS})")
     return [states[number] for number in sorted(states)]

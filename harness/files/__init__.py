@@ -1,1 +1,1 @@
-"""Reading and writing files: atomic writes, text tables, tables of scores, downloads."""
+"""Reading and writing files: atomic writes, text tables, score files, spreadsheets, downloads, file hashes, locks."""

@@ -1,4 +1,4 @@
-"""Where a card's source is on the web: `https://`, `hf://` of the Hugging Face hub, `gdrive:` of Google Drive."""
+"""The https address of a card's source: `https://`, `hf://` (Hugging Face hub) or `gdrive:` (Google Drive)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from harness.runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class Address:
-    """An address and what a request to it carries."""
+    """An address, and the headers of a request to it."""
 
     url: str
     """Over https."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """A token of the user's, where the place has one; sent to this host and no other."""
+    """The user's token, where the host has one; sent to this host only."""
     hub: bool = False
-    """Whether the hub answers, which tells a file's sha256, size and revision in its headers."""
+    """Whether the host is the hub, whose headers give a file's sha256, size and revision."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ def address(source: str) -> Address:
         source: `https://...`, `hf://[datasets/]owner/repository[@revision]/file` or `gdrive:ID`.
 
     Raises:
-        UsageError: for any other, and for a hub ($HF_ENDPOINT) that is not spoken to over https.
+        UsageError: for any other source, and for a hub ($HF_ENDPOINT) whose address is not https.
     """
     if source.startswith("https://"):
         return Address(source)
     if source.startswith("hf://"):
-        # The library knows the hub's address, a mirror ($HF_ENDPOINT) and the user's token. The bytes are not fetched by it:
-        # its downloads go through a second program (hf_xet) that knows no https only, cannot be taken up again when killed
-        # and leaves files of its own in the folder.
+        # huggingface_hub gives the hub's address, a mirror ($HF_ENDPOINT) and the user's token. It does not download: its
+        # downloads use a second program (hf_xet) that does not insist on https, cannot resume after a kill, and leaves its
+        # own files in the folder.
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
@@ -88,7 +88,7 @@ def address(source: str) -> Address:
 
 
 def page(source: str) -> str:
-    """The address of a source as a person opens it in a browser; a local source as it is."""
+    """The address of a source for a browser; a local source is returned unchanged."""
     if source.startswith("gdrive:"):
         return f"https://drive.google.com/file/d/{source.removeprefix('gdrive:').strip('/')}/view"
     if source.startswith("hf://"):
@@ -99,5 +99,5 @@ def page(source: str) -> str:
 
 
 def offline(asked: bool = False) -> bool:
-    """Whether no network is to be used: `asked` (`--offline`), or $HF_HUB_OFFLINE as huggingface_hub reads it."""
+    """Whether the network must not be used: `asked` (`--offline`), or $HF_HUB_OFFLINE as huggingface_hub reads it."""
     return asked or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds the old one, the new one, or none, and never a half."""
+"""Atomic writing: a reader sees the old file, the new file, or none, but never a partly written one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from harness.files.regular import reading, require_regular
 from harness.runtime.errors import Unwritable
 
 _ADVICE = {
-    errno.ENOSPC: "no space left: free some and run the same command again; what is finished is kept",
-    errno.EDQUOT: "disk quota used up: free some and run the same command again; what is finished is kept",
+    errno.ENOSPC: "no space left: free some and run the same command again; finished work is kept",
+    errno.EDQUOT: "disk quota used up: free some and run the same command again; finished work is kept",
     errno.EACCES: "no permission to write there: choose another folder (--runs) or change its permissions",
     errno.EPERM: "no permission to write there: choose another folder (--runs) or change its permissions",
     errno.EROFS: "a read-only file system: choose another folder (--runs)",
-    errno.ENOENT: "the folder is gone (was it removed or moved while the work went on?); the same command begins it again",
+    errno.ENOENT: "the folder is gone (was it removed or moved during the work?); the same command starts again",
 }
 _LEFT_OVER = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp")
 _STALE = 24 * 3600.0
@@ -33,7 +33,7 @@ _STALE = 24 * 3600.0
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn the operating system's refusals while writing `path` into one clear Unwritable."""
+    """Turn the operating system's errors while `path` is written into an Unwritable with advice."""
     try:
         yield
     except OSError as error:
@@ -45,8 +45,8 @@ def writing(path: str | Path) -> Iterator[None]:
 def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file next to `path`; on success flush it to disk and rename it to `path`.
 
-    On any failure `path` is left as it was and the temporary file is removed; what killed processes left of theirs is removed
-    when another process first writes to the folder. Raises Unwritable with advice.
+    On any failure `path` is unchanged and the temporary file is removed. Temporary files of killed processes are removed when
+    another process first writes to the folder. Raises Unwritable with advice.
     """
     target = Path(path)
     with writing(target):
@@ -61,7 +61,7 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(name, target)
-            # A rename survives a power cut only once its folder is on disk; Windows cannot open a folder.
+            # A rename survives a power cut only when its folder is flushed too; Windows cannot open a folder.
             if os.name == "posix":
                 descriptor = os.open(target.parent, os.O_RDONLY)
                 try:
@@ -75,7 +75,7 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 @functools.lru_cache(maxsize=1024)
 def _sweep(folder: str) -> None:
-    """Remove, once, the temporary files in `folder` whose writers are dead: processes of this machine, and any a day old."""
+    """Remove, once, temporary files in `folder` whose processes on this machine have ended, and any older than a day."""
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if match := _LEFT_OVER.fullmatch(entry.name):
@@ -89,7 +89,7 @@ def _sweep(folder: str) -> None:
 
 @functools.cache
 def _place() -> str:
-    """Where process numbers mean the same: a machine, and a container on it (8 hexadecimal digits)."""
+    """An id (8 hexadecimal digits) of the machine and container inside which a process number is unique."""
     space = ""
     with suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")
@@ -108,15 +108,15 @@ def write_json(path: str | Path, document: Any) -> None:
 
 
 def append_lines(path: str | Path, lines: str) -> None:
-    """Append whole lines to a file that is there, in one write; a write cut short is taken back. `sync` flushes them to disk.
+    """Append whole lines to an existing file, in one write; a partial write is removed again. `sync` flushes them to disk.
 
-    A file that is gone is not made again: it would lack its first lines. Raises Unwritable.
+    A file that was deleted is not created again: it would lack its first lines. Raises Unwritable.
     """
     if not lines.endswith("\n"):
         raise ValueError("only whole lines are appended")
     data = lines.encode("utf-8")
     with writing(path):
-        # Windows would otherwise turn every line's end into two bytes.
+        # Windows would otherwise write two bytes for each line end.
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0))
         try:
             before = os.fstat(descriptor).st_size
@@ -133,7 +133,7 @@ def append_lines(path: str | Path, lines: str) -> None:
 
 
 def sync(path: str | Path) -> None:
-    """Flush what was appended to `path` to disk."""
+    """Flush the lines appended to `path` to disk."""
     with writing(path), open(path, "rb+") as stream:
         os.fsync(stream.fileno())
 

@@ -1,6 +1,6 @@
-"""Whether a file that came over the network is what its name says: a server that refuses often answers with a page.
+"""Checks of a downloaded file's content: a web page, an error document or a truncated file in place of the file.
 
-Looks at a file's first bytes and, where the format tells its own length, at its end. Nothing is unpacked to disk.
+It reads a file's first bytes and, where the format states its length, its end. Nothing is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import IO
 _START = 1 << 16
 _JSON_LIMIT = 64 << 20
 _GZIP_LIMIT = 1 << 30
-"""Larger gzip files are not read through: whoever unpacks them meets the end anyway."""
+"""Larger gzip files are not read to their end: unpacking checks that."""
 
 _MAGIC = {
     ".zip": (b"PK\x03\x04", b"PK\x05\x06"),
@@ -44,7 +44,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def page_problem(start: bytes, name: str) -> str:
-    """Why the first bytes are a web page and not the file called `name`; empty where they are not one."""
+    """Why the first bytes are a web page and not the file `name`; empty where they are not."""
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:4096].lower()
     looks = text.startswith((b"<!doctype html", b"<html", b"<head", b"<script", b"<body"))
     looks = looks or (text.startswith((b"<?xml", b"<!--")) and b"<html" in text)
@@ -53,16 +53,16 @@ def page_problem(start: bytes, name: str) -> str:
     found = re.search(rb"<title[^>]*>([^<]{1,200})", start, re.IGNORECASE)
     title = " ".join(html.unescape(found[1].decode("utf-8", "replace")).split())[:80] if found else ""
     called = f" called {title!r}" if title else ""
-    return f"a web page{called} came, not a file (a login, a quota or a moved file)"
+    return f"the server sent a web page{called}, not the file (a login, a quota or a moved file)"
 
 
 def content_problem(path: Path, name: str) -> str:
-    """Why the whole file at `path` cannot be the one called `name`; empty where nothing speaks against it.
+    """Why the complete file at `path` cannot be the file `name`; empty where no problem was found.
 
     Args:
         path: The file.
-        name: Its future name, whose ending says what it should hold. Of an unknown ending only pages, git-lfs pointers
-            and error documents are recognised.
+        name: Its future name, whose extension gives the format. For an unknown extension only web pages, git-lfs pointers
+            and error documents are detected.
 
     Raises:
         OSError: when the file cannot be read.
@@ -76,22 +76,22 @@ def content_problem(path: Path, name: str) -> str:
         if problem := page_problem(start, name):
             return problem
         if start.startswith(b"version https://git-lfs"):
-            return "a git-lfs pointer came, not the file"
+            return "the server sent a git-lfs pointer, not the file"
         if kind != ".json" and start.lstrip()[:1] == b"{" and size <= len(start):
-            with contextlib.suppress(ValueError, RecursionError):  # the server's refusal, in its own words where it has some
+            with contextlib.suppress(ValueError, RecursionError):  # the server's error document; its own words are quoted
                 document = json.loads(start)
                 words = [document[key] for key in ("error", "message", "detail") if isinstance(document.get(key), str)]
-                return f"a JSON document came, not the file{f': {words[0][:100]!r}' if words else ''}"
+                return f"the server sent a JSON document, not the file{f': {words[0][:100]!r}' if words else ''}"
         if kind in _MAGIC and not start.startswith(_MAGIC[kind]):
             packed = " (it is compressed with gzip)" if start.startswith(b"\x1f\x8b") else ""
-            return f"it does not begin as a {kind} file does{packed}"
+            return f"it does not begin like a {kind} file{packed}"
         if kind in _TEXTS:
             return _text_problem(path, start, kind, size)
         if kind in (".zip", ".xlsx", ".npz"):
             try:
                 with zipfile.ZipFile(path) as archive:
                     sheets = any(name.startswith("xl/") for name in archive.namelist())
-            except Exception:  # zipfile has no closed set of errors for made-up archives
+            except Exception:  # zipfile may raise any error for a malformed archive
                 return "it is damaged or cut short: the table at the end of a zip file is missing"
             return "a zip archive, but not a spreadsheet" if kind == ".xlsx" and not sheets else ""
         if kind in (".gz", ".tgz"):
@@ -134,7 +134,7 @@ def _gzip_problem(path: Path, size: int) -> str:
 
 
 def _tar_problem(stream: IO[bytes], size: int) -> str:
-    """Follow the headers from one to the next up to the end of the archive; tarfile takes a damaged one for the end."""
+    """Follow the headers to the end of the archive; tarfile takes a damaged one for the end."""
     place = 0
     while place < size:
         stream.seek(place)

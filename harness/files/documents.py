@@ -1,4 +1,4 @@
-"""JSON documents: strictly, as a stranger's record is read, and quietly, as notes of one's own are."""
+"""Reading JSON: strictly for records of unknown origin, leniently for the harness's own notes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
 def strict_json(data: bytes) -> Any:
-    """The document in `data`; raises ValueError or RecursionError for one that cannot be written again as it is.
+    """The document in `data`; raises ValueError or RecursionError for one that cannot be written again unchanged.
 
-    So it is for numbers that are not finite or have more than 63 bits, and for halves of characters, which cannot be hashed.
+    That holds for numbers that are not finite or have more than 63 bits, and for lone surrogates, which cannot be hashed.
     """
 
     # What msgspec reads, it reads as below, but for numbers of so many digits.
@@ -30,7 +30,7 @@ def strict_json(data: bytes) -> Any:
     def finite(text: str) -> float:
         value = float(text)
         if not math.isfinite(value):
-            raise ValueError(f"{text} is no finite number")
+            raise ValueError(f"{text} is not a finite number")
         return value
 
     def bounded(text: str) -> int:
@@ -46,7 +46,7 @@ def strict_json(data: bytes) -> Any:
 
 
 def noted(path: Path) -> dict[str, object] | None:
-    """The table in a JSON file; None where there is none, or it is cut short, damaged, or not a regular file."""
+    """The table in a JSON file; None for an absent, truncated, damaged or not regular file."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         require_regular(path)
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""Files fetched over https: bounded waiting, tried again where that helps, resumed, and named only when whole and right.
+"""Downloads over https: time limits, retries, resuming, and checks before the file gets its name.
 
-requests opens the connections, filelock keeps a second process from the same file, huggingface_hub knows the hub
-(`harness.files.addresses`). What is kept here: https only, on every redirect; a cut download goes on where bytes of two
-versions cannot be joined; what came is checked (`harness.files.content`) before the file gets its name.
+requests opens the connections, filelock lets one process at a time fetch a file, huggingface_hub gives the hub's addresses
+(`harness.files.addresses`). This module adds: https only, on every redirect; a download is resumed only where bytes of two
+versions cannot be mixed; the content is checked (`harness.files.content`) before the file gets its name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from harness.files.addresses import address, offline
 from harness.files.content import content_problem, page_problem
 from harness.files.lock import alone
 from harness.files.partial_download import Origin, forget, read_origin, write_origin
-from harness.files.responses import Refused, TryAgain, told
+from harness.files.responses import Refused, TryAgain, reason
 from harness.runtime.errors import RunError, Unwritable, UsageError
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ __all__ = ["LARGEST", "DownloadFailed", "Fetched", "Progress", "copy", "download
 
 LARGEST = 16 << 30
 CONNECT_WITHIN = 10.0
-"""Seconds in which each address of a host has to take a connection."""
+"""Seconds to connect to each address of a host."""
 ANSWER_WITHIN = 60.0
-"""Seconds in which a connected host has to begin its answer, and to go on with it; $HARNESS_DOWNLOAD_TIMEOUT changes it."""
+"""Seconds to wait for the first and for each further part of an answer; $HARNESS_DOWNLOAD_TIMEOUT changes it."""
 LONGEST_WAIT = 120.0
-"""Seconds that a server's Retry-After is followed; where it asks for more, the person decides."""
+"""The longest Retry-After, in seconds, that is waited for; for a longer one the command ends with a message."""
 _TRIES = 5
-"""Requests in a row that bring no new byte."""
+"""Requests in a row without a new byte."""
 _PAUSE = 1.0
 """Seconds before the second try; doubled with each further one."""
 _SLOWEST = 1024
@@ -54,7 +54,7 @@ _REDIRECTS = 10
 _wait = time.sleep
 
 Progress = Callable[[str, int, int], None]
-"""Called with the file's name, the bytes there, and the bytes in all (0: unknown)."""
+"""Called with the file's name, the bytes received, and the total bytes (0: unknown)."""
 
 
 class DownloadFailed(RunError):
@@ -63,20 +63,20 @@ class DownloadFailed(RunError):
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that is there and checked."""
+    """A file that is present and checked."""
 
     path: Path
     bytes: int
     sha256: str
     revision: str = ""
-    """The hub's commit that it is from, where the hub said so."""
+    """The hub's commit, where the hub's headers give it."""
     fresh: bool = True
-    """False: it was there before, or another process brought it meanwhile."""
+    """False: it was present before, or another process fetched it meanwhile."""
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """One download: what to bring, where to, and how to know it."""
+    """One download: its target, and what is known of the file."""
 
     source: str
     target: Path
@@ -103,25 +103,25 @@ def download(
     unreachable: set[str] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Fetched:
-    """Bring one source's file to `target`, unless it is there; the same call goes on with what a cut or killed one left.
+    """Download one source's file to `target`, unless it is there; the same call resumes an interrupted download.
 
     Args:
         source: `https://...`, `hf://[datasets/]owner/repository[@revision]/file` or `gdrive:ID`.
-        target: Where to. Its name says what the file should hold. `NAME.part` and `NAME.part.json` next to it are what came
-            so far.
+        target: The file to write; its extension gives the format that is checked. `NAME.part` and `NAME.part.json` next to it
+            hold an unfinished download.
         sha256, md5, size: What is known of the file; empty or 0: not known. The hub's own sha256 and size are used too.
-        accept: A further look at the whole file before it gets its name; raises DownloadFailed or UsageError for a wrong one.
-        largest: More bytes than this are refused.
-        progress: Told how far it is.
-        unreachable: Hosts that took no connection, shared by several calls, so that each is waited for once.
-        headers: Further headers, sent to the source's host and no other.
+        accept: A further check of the complete file before it gets its name; raises DownloadFailed or UsageError.
+        largest: A file with more bytes is refused.
+        progress: Called with the progress.
+        unreachable: Hosts that did not accept a connection, shared by several calls, so that each is waited for once.
+        headers: Further headers, sent to the source's host only.
 
     Returns:
         The file, its size and its sha256.
 
     Raises:
-        DownloadFailed: saying what went wrong, or that a file already there is not the one that it should be.
-        Unwritable: when the folder cannot be written or the disk is full; what came is kept.
+        DownloadFailed: the download failed, or a file already present is the wrong one.
+        Unwritable: the folder cannot be written or the disk is full; received bytes are kept.
     """
     try:
         place = address(source)
@@ -144,7 +144,7 @@ def download(
                 break
             except (DownloadFailed, UsageError) as error:
                 forget(part)
-                # Bytes of two versions may have been joined, where only the hash can tell.
+                # Bytes of two versions may have been mixed; only the hash can show that.
                 if last or not origin.resumed or not isinstance(error, DownloadFailed):
                     raise
         with atomic.writing(target):
@@ -154,7 +154,7 @@ def download(
 
 
 def copy(path: Path, target: Path) -> None:
-    """Put a file of this machine at `target`, atomically. Raises RunError when it cannot be read or written."""
+    """Copy a local file to `target`, atomically. Raises RunError when it cannot be read or written."""
     try:
         original = open(path, "rb")  # noqa: SIM115
     except OSError as error:
@@ -164,7 +164,7 @@ def copy(path: Path, target: Path) -> None:
 
 
 def _received(wanted: _Wanted, url: str, hub: bool, host: str, unreachable: set[str] | None) -> Origin:
-    """Bring the part to its full length in as many tries as bring new bytes, and a few that do not."""
+    """Download the part to its full length: any number of tries that add bytes, and a few that do not."""
     best = failures = 0
     while True:
         try:
@@ -188,14 +188,14 @@ def _received(wanted: _Wanted, url: str, hub: bool, host: str, unreachable: set[
 
 
 def _receive(wanted: _Wanted, url: str, hub: bool) -> Origin:
-    """One try. Returns what is known of the part, now whole; raises TryAgain or Refused."""
+    """One try. Returns what is known of the complete part; raises TryAgain or Refused."""
     before = read_origin(wanted.part, wanted.source)
     have = wanted.part.stat().st_size if before is not None and wanted.part.exists() else 0
     pinned = bool(wanted.sha256 or wanted.md5)
     if before is None or not (pinned or before.sha256 or before.validator):
-        before, have = None, 0  # bytes of two versions could be joined, and nothing would tell
+        before, have = None, 0  # bytes of two versions could be mixed without notice
     if before is not None and have and have == before.total:
-        return replace(before, resumed=True)  # it was whole when it was stopped: there is nothing to ask for
+        return replace(before, resumed=True)  # the part was complete when it was stopped
     ask = {"Accept-Encoding": "identity", "User-Agent": "iqa-harness"}
     if before is not None and have:
         ask["Range"] = f"bytes={have}-"
@@ -226,7 +226,7 @@ def _receive(wanted: _Wanted, url: str, hub: bool) -> Origin:
 
 @contextlib.contextmanager
 def _answer(url: str, headers: Mapping[str, str], wanted: _Wanted, hub: bool) -> Iterator[tuple[requests.Response, Origin]]:
-    """The answer at the end of the redirects, and what the hub said on the way."""
+    """The answer at the end of the redirects, and what the hub's headers said before."""
     origin, within = Origin(wanted.source), ANSWER_WITHIN
     with contextlib.suppress(ValueError):
         within = max(1.0, float(os.environ.get("HARNESS_DOWNLOAD_TIMEOUT", "")))
@@ -235,45 +235,45 @@ def _answer(url: str, headers: Mapping[str, str], wanted: _Wanted, hub: bool) ->
             answer = stack.enter_context(responses.open_response(url, headers, (CONNECT_WITHIN, within)))
             if hub:
                 origin = origin.with_hub(answer.headers)
-                hub = False  # later hosts only store
+                hub = False  # later hosts only store the file
             onward = responses.next_address(answer, url)
             if not onward:
                 yield answer, origin
                 return
             if urllib.parse.urlsplit(onward).netloc != urllib.parse.urlsplit(url).netloc:
-                # What is for one host (a token) is for no other.
+                # Headers for one host (a token) are not sent to another.
                 headers = {name: value for name, value in headers.items() if name not in wanted.headers}
             url = onward
     raise Refused(f"more than {_REDIRECTS} redirects")
 
 
 def _judged(answer: requests.Response, origin: Origin, before: Origin | None, have: int, wanted: _Wanted) -> Origin:
-    """Whether the answer's bytes belong to the file, and after those that are there; raises Refused or TryAgain."""
+    """Check that the answer's bytes belong to the file and continue the received part; raises Refused or TryAgain."""
     origin = origin.with_answer(answer.headers)
     resumed = answer.status_code == 206
     if resumed:
         begin = str(answer.headers.get("Content-Range", "")).partition("-")[0].removeprefix("bytes ").strip()
         if before is None or not have or begin != str(have):
-            raise Refused("it answered with another part than the one asked for")
+            raise Refused("the server sent another part of the file than the requested one")
         if not origin.continues(before):
             forget(wanted.part)
             raise TryAgain("the file changed on the server")
     length, begun = responses.expected_length(answer), have if resumed else 0
     if origin.encoding not in ("", "identity", "gzip", "x-gzip"):
-        raise Refused(f"it came compressed ({origin.encoding}), which was not asked for")
+        raise Refused(f"the server sent it compressed ({origin.encoding}), which was not requested")
     if wanted.size and length and length != wanted.size and not origin.encoding:
-        raise Refused(f"it has {length:,} bytes there, but should have {wanted.size:,}")
+        raise Refused(f"it has {length:,} bytes on the server, but should have {wanted.size:,}")
     if wanted.sha256 and origin.sha256 and origin.sha256 != wanted.sha256:
         raise Refused(f"the hub's file has the sha256 {origin.sha256}, but should have {wanted.sha256}")
     if length > wanted.largest:
-        raise Refused(f"{length:,} bytes are more than such a file has")
+        raise Refused(f"{length:,} bytes are more than such a file can have")
     with contextlib.suppress(OSError):
         freed = 0 if resumed or not wanted.part.exists() else wanted.part.stat().st_size
         free = shutil.disk_usage(wanted.part.parent).free + freed
         if free < length - begun:
             raise Unwritable(
-                f"{wanted.target}: cannot be written: {length - begun:,} bytes are to come and {free:,} are free: "
-                "free some and run the same command again; what came is kept"
+                f"{wanted.target}: cannot be written: {length - begun:,} more bytes are needed and {free:,} are free: "
+                "free some and run the same command again; received bytes are kept"
             )
     return replace(origin, total=length, resumed=resumed)
 
@@ -282,16 +282,16 @@ def _copy(answer: requests.Response, wanted: _Wanted, have: int, total: int) -> 
     """Append the answer's bytes to the part; raises TryAgain when they end early."""
     mark, since = have, time.monotonic()
     largest = total or min(wanted.size or wanted.largest, wanted.largest)
-    # Unbuffered: a refusal of the disk is met where it can be told, and every byte counted is a byte written.
+    # Unbuffered: an error of the disk is raised here, and every counted byte is written.
     with atomic.writing(wanted.part):
         stream = open(wanted.part, "ab" if have else "wb", buffering=0)  # noqa: SIM115
     with stream:
         while True:
             try:
-                # read1 gives what has come; read would wait for a full block of a trickling answer.
+                # read1 returns the bytes received so far; read would wait for a full block of a slow answer.
                 block = answer.raw.read1(_BLOCK, decode_content=False)
             except Exception as error:  # of urllib3, http.client, ssl and socket, without a common base
-                raise TryAgain(f"cut after {have:,} bytes ({told(error)})") from error
+                raise TryAgain(f"cut after {have:,} bytes ({reason(error)})") from error
             if not block:
                 break
             if not have and (problem := page_problem(block, wanted.target.name)):
@@ -300,14 +300,14 @@ def _copy(answer: requests.Response, wanted: _Wanted, have: int, total: int) -> 
             have += len(block)
             if have > largest:
                 forget(wanted.part)
-                raise Refused(f"more bytes came than the {largest:,} that it should have")
+                raise Refused(f"the server sent more than the {largest:,} bytes that it should have")
             with atomic.writing(wanted.part):
                 _write(stream.fileno(), block)
             if wanted.progress is not None:
                 wanted.progress(wanted.target.name, have, total)
             if (passed := time.monotonic() - since) > _SLOW_FOR:
                 if have - mark < _SLOWEST * passed:
-                    raise Refused(f"too slow: {have - mark:,} bytes in {passed:.0f} s; what came is kept for the next try")
+                    raise Refused(f"too slow: {have - mark:,} bytes in {passed:.0f} s; received bytes are kept for the next try")
                 mark, since = have, time.monotonic()
         with atomic.writing(wanted.part):
             os.fsync(stream.fileno())
@@ -323,7 +323,7 @@ def _write(descriptor: int, block: bytes) -> None:
 
 
 def _decoded(wanted: _Wanted, origin: Origin) -> Path:
-    """The whole part without the compression that a server put around it unasked; a .gz file is meant to have it."""
+    """The complete part without a gzip compression that the server added; a .gz file keeps its own."""
     if origin.encoding not in ("gzip", "x-gzip"):
         return wanted.part
     known = wanted.sha256 or wanted.md5 or origin.sha256
@@ -339,12 +339,12 @@ def _decoded(wanted: _Wanted, origin: Origin) -> Path:
                 except Exception as error:  # EOFError, zlib.error, and gzip's own, an OSError without a number
                     if isinstance(error, OSError) and error.errno is not None:
                         raise
-                    raise DownloadFailed(f"it came compressed, and damaged ({told(error)})") from error
+                    raise DownloadFailed(f"the server sent it compressed, and it is damaged ({reason(error)})") from error
                 if not block:
                     break
                 size += len(block)
                 if size > wanted.largest:
-                    raise DownloadFailed("it unpacks to more than such a file has")
+                    raise DownloadFailed("it unpacks to more bytes than such a file can have")
                 _write(stream.fileno(), block)
     except BaseException:
         plain.unlink(missing_ok=True)
@@ -368,14 +368,14 @@ def _hash_problem(path: Path, wanted: _Wanted, origin: Origin) -> tuple[str, str
                 md5.update(block)
     expected = wanted.sha256 or origin.sha256
     if expected and sha256.hexdigest() != expected:
-        return f"what came has the sha256 {sha256.hexdigest()}, but should have {expected}", sha256.hexdigest()
+        return f"the received file has the sha256 {sha256.hexdigest()}, but should have {expected}", sha256.hexdigest()
     if wanted.md5 and md5.hexdigest() != wanted.md5:
-        return f"what came has the md5 {md5.hexdigest()}, but should have {wanted.md5}", sha256.hexdigest()
+        return f"the received file has the md5 {md5.hexdigest()}, but should have {wanted.md5}", sha256.hexdigest()
     return "", sha256.hexdigest()
 
 
 def _checked(path: Path, wanted: _Wanted, origin: Origin) -> Fetched:
-    """The file if it is the one wanted; raises DownloadFailed, or what `accept` raises."""
+    """The file if it is the right one; raises DownloadFailed, or what `accept` raises."""
     try:
         problem, sha256 = _hash_problem(path, wanted, origin)
         problem = problem or content_problem(path, wanted.target.name)

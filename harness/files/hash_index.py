@@ -1,14 +1,15 @@
-"""sha256 of many files, read again only where a file may have changed: an index in the user's cache folder, as git keeps one.
+"""sha256 of many files from an index in the user's cache folder: a file is read again only if it may have changed (as in git).
 
-The index maps a file's path to what the file system says of it (size, times of change, inode) and its sha256. A file whose
-facts are unchanged is not read again, with two exceptions:
+The index maps a file's path to its metadata (size, times of change, inode) and its sha256. A file with unchanged metadata is
+not read again, with two exceptions:
 
 - it was changed within two seconds of being hashed, by the clock of its own file system: a second change within the clock's
-  step would leave the facts as they are;
-- the system has no time of change that programs cannot set (Windows): there the index is weaker, and `rehash` reads all files.
+  resolution would not change the metadata;
+- programs can set every time of change (Windows): there the index is weaker, and `rehash` reads all files.
 
-A size alone proves nothing: many datasets are BMPs of one size. A damaged, foreign or read-only index costs time and never
-gives a wrong answer: every row carries a checksum over itself and this machine's name. Several processes may use it at once.
+A size alone proves nothing: many datasets are BMP files of one size. An index that is damaged, read-only or from another
+machine costs time and never gives a wrong answer: every row has a checksum over itself and this machine's name. Several
+processes may use it at once.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from harness.runtime.caches import cache_folder
 from harness.runtime.errors import UsageError, listed
 
 WEAK = os.name == "nt"
-"""Whether this system lets a program change a file and leave no trace in the facts that the index looks at."""
+"""Whether a program on this system can change a file without changing the metadata that the index compares."""
 _RACY = 2_000_000_000
-"""Nanoseconds before its hashing in which a change makes a file's facts untrusted."""
+"""A file changed within this many nanoseconds before it was hashed is read again next time."""
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS files_1 (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER, inode INTEGER, "
     "device INTEGER, hashed INTEGER, sha256 TEXT, checksum TEXT)"
@@ -41,7 +42,7 @@ _AT_ONCE = 500
 
 
 class _Facts(NamedTuple):
-    """What the file system says of a file."""
+    """A file's metadata."""
 
     size: int
     mtime: int
@@ -51,7 +52,7 @@ class _Facts(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """What the index says of a file."""
+    """A file's row of the index."""
 
     path: str
     facts: _Facts
@@ -68,7 +69,7 @@ class _Row(NamedTuple):
 def hash_files(
     paths: Iterable[str], *, rehash: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, str]:
-    """The sha256 (hexadecimal) of each file, by the path given; files that the index knows as unchanged are not read.
+    """The sha256 (hexadecimal) of each file by its path; files that the index shows to be unchanged are not read.
 
     `rehash`: read every file. `progress(done, total)` is called, in this thread, for files that are read. Raises UsageError
     naming every file that cannot be read.
@@ -118,7 +119,7 @@ def hash_file(path: str | Path, *, rehash: bool = False) -> str:
 
 
 def derived(sha256: str, what: str, compute: Callable[[], str]) -> str:
-    """A value that follows from a file's bytes alone, computed once and kept under the bytes' sha256.
+    """A value that depends only on a file's bytes, computed once and kept under their sha256.
 
     `what` names the kind of value and its version.
     """
@@ -141,7 +142,7 @@ def _facts(status: os.stat_result) -> _Facts:
 
 
 def _clock(folder: str) -> int:
-    """Now, by the clock of the file system that holds `folder` where a file without a name can be made there, else by ours."""
+    """The current time by the clock of the file system of `folder` (an unnamed temporary file's), else by this system's."""
     with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as stream:
         return os.fstat(stream.fileno()).st_mtime_ns
     return time.time_ns()
@@ -158,7 +159,7 @@ def _read(paths: Sequence[str]) -> Iterator[tuple[str, tuple[_Facts, str] | OSEr
                 after = _facts(os.fstat(stream.fileno()))
         except OSError as error:
             return error
-        # Facts that moved while the file was read belong to no content; an impossible size is never trusted.
+        # Metadata that changed while the file was read belong to no content: a size of -1 never matches.
         return (before if before == after else before._replace(size=-1)), digest
 
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
@@ -175,7 +176,7 @@ def _opened(mode: str) -> contextlib.closing[sqlite3.Connection]:
 
 
 def _known(paths: Sequence[str]) -> dict[str, _Row]:
-    """What the index says of these files. Nothing where the index cannot be used."""
+    """The index's rows of these files; empty where the index cannot be used."""
     rows: dict[str, _Row] = {}
     with contextlib.suppress(sqlite3.Error, OSError, UnicodeError), _opened("ro") as index:
         for i in range(0, len(paths), _AT_ONCE):
@@ -189,7 +190,7 @@ def _known(paths: Sequence[str]) -> dict[str, _Row]:
 
 
 def _keep(rows: Sequence[_Row]) -> None:
-    """Add rows to the index; an index that is not one is replaced, and one that cannot be written is left alone."""
+    """Add rows to the index; a file that is not an index is replaced, and an index that cannot be written is not changed."""
     whole = [(row.path, *row.facts, row.hashed, row.sha256, row.checksum) for row in rows]
     for _ in range(2):
         try:
@@ -209,7 +210,7 @@ def _keep(rows: Sequence[_Row]) -> None:
 
 
 def changed(before: Mapping[str, str], *, rehash: bool = False) -> list[str]:
-    """The files whose content is not the one given any more, files that are gone among them."""
+    """The files whose content differs from the given sha256, including deleted files."""
     there = [path for path in before if os.path.isfile(path)]
-    now = hash_files(there, rehash=rehash)
-    return [path for path, digest in before.items() if now.get(path) != digest]
+    present = hash_files(there, rehash=rehash)
+    return [path for path, digest in before.items() if present.get(path) != digest]

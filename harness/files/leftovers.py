@@ -1,4 +1,4 @@
-"""Files that operating systems leave in people's folders: no content of theirs, and never read."""
+"""Names of files that operating systems and office programs leave in folders (`.DS_Store`, `Thumbs.db`); they are never read."""
 
 from __future__ import annotations
 

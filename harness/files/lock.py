@@ -1,4 +1,4 @@
-"""A file that one process at a time holds; whoever dies lets go of it."""
+"""Lock files: one process at a time holds one, and the system releases it when that process ends."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _log = logging.getLogger(__package__)
 
 @contextlib.contextmanager
 def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock file at `path` inside, made where it is not there; yields False where another has it and `wait` is off.
+    """Hold the lock file at `path` inside the block; yields False where another process has it and `wait` is off.
 
-    A link is not followed. On Windows there is no lock that dies with its holder: nothing is held there. Raises OSError.
+    The file is created if needed; a link is not followed. Windows has no lock that ends with its process: there nothing is
+    locked. Raises OSError.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
     ours = True
@@ -36,13 +37,13 @@ def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def alone(path: Path, message: str, *, patience: float = 0.0, removed: bool = False) -> Iterator[None]:
-    """Hold the lock file at `path` inside, on every system; its folder is made. Raises Unwritable.
+    """Hold the lock file at `path` inside the block, on every system; its folder is created. Raises Unwritable.
 
     Args:
         path: The lock file.
-        message: Logged where another process has it, before this one waits.
-        patience: Seconds to wait before that.
-        removed: Take the file away afterwards.
+        message: Logged when another process holds the lock, before this one waits.
+        patience: Seconds to wait before the message.
+        removed: Remove the file afterwards.
     """
     import filelock
 
@@ -57,7 +58,9 @@ def alone(path: Path, message: str, *, patience: float = 0.0, removed: bool = Fa
     try:
         yield
     finally:
-        if removed and os.name == "posix":  # elsewhere it goes by itself; who waits for a removed one notices (filelock 3.24)
+        if (
+            removed and os.name == "posix"
+        ):  # Windows removes it itself; a process that waits for a removed file notices (filelock 3.24)
             with contextlib.suppress(OSError):
                 os.unlink(lock.lock_file)
         lock.release()

@@ -1,7 +1,7 @@
-"""Which files this user has named on a command line before.
+"""Files that this user has named on a command line before, so that a record may refer to them.
 
-A record says which table or weights a run used. A record may be a stranger's, so the path alone is no reason to open the
-file; that the same user has named the same path before is one. For each path an empty file is kept, named by its hash.
+A record names the table or weights that a run used. A record may come from anyone, so its path alone is not a reason to open
+the file; a path that the same user has named before is. For each such path an empty file is kept, named by the path's hash.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def remember(*paths: str | Path | None) -> None:
-    """Note that the caller named these files. A folder that cannot be written costs nothing but a question later."""
+    """Note that the caller named these files. If the folder cannot be written, the user must name them again later."""
     for path in paths:
         if not path:
             continue
@@ -29,7 +29,7 @@ def remembered(path: str | Path) -> bool:
 
 
 def _mark(path: str | Path) -> Path:
-    # Not in the cache: a cache may be shared or come with an image of a machine, and what a user named is the user's.
+    # Not in the cache: a cache may be shared, or come with an image of a machine.
     state = os.environ.get("XDG_STATE_HOME") or os.environ.get("LOCALAPPDATA") or os.path.join("~", ".local", "state")
     digest = hashlib.sha256(os.path.abspath(path).encode("utf-8", "surrogatepass")).hexdigest()
     return Path(os.path.expanduser(state)) / "harness" / "named-files" / digest

@@ -1,4 +1,4 @@
-"""The grammar of names and keys that become parts of paths, and files opened without following links."""
+"""Checks of names and keys that become parts of paths; reading of files without following links."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LARGEST = 1 << 30
 def name_problem(name: object) -> str:
     """Why `name` (of a model, dataset, challenge) cannot be part of a path; empty where it can."""
     if not isinstance(name, str):
-        return "is no text"
+        return "is not text"
     if not name.strip(". \t"):
-        return "is empty" if not name.strip() else "is made of dots"
+        return "is empty" if not name.strip() else "consists of dots only"
     if len(name.encode("utf-8", "replace")) > _LONGEST:
         return f"is longer than {_LONGEST} bytes"
     if name != name.strip():
@@ -38,7 +38,7 @@ def key_problem(key: object) -> str:
 
 
 def read_own(path: Path, largest: int = _LARGEST) -> bytes:
-    """The bytes of a regular file. A link is not followed, and nothing else (folder, pipe, device) is waited for.
+    """The bytes of a regular file. A link is not followed; a folder, pipe or device is refused without waiting.
 
     Raises UsageError.
     """

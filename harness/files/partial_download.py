@@ -1,4 +1,4 @@
-"""What is known of a download that is under way: kept next to the part, so that the next command can go on with it."""
+"""The description of an unfinished download, kept next to its part so that the next command can resume it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from harness.files import atomic
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a part is from, and how the server names this version of the file."""
+    """The source of a part, and the server's identifiers of this version of the file."""
 
     source: str
     etag: str = ""
-    """Weak ones too; only a strong one may be sent back."""
+    """The entity tag, also a weak one; only a strong one may be sent back."""
     modified: str = ""
-    """Last-Modified, where it is older than the answer, so that it tells versions apart."""
+    """Last-Modified, where it is older than the answer, so that it identifies a version."""
     total: int = 0
-    """Bytes of the whole file as it travels; 0: unknown."""
+    """Bytes of the complete file as transferred; 0: unknown."""
     encoding: str = ""
     sha256: str = ""
-    """As the hub tells it."""
+    """From the hub's headers."""
     revision: str = ""
     resumed: bool = False
 
@@ -37,7 +37,7 @@ class Origin:
         return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
 
     def with_hub(self, headers: Mapping[str, str]) -> Origin:
-        """With what the hub says of a file in its first answer, before it redirects to where the bytes are."""
+        """With the facts in the hub's first answer, before it redirects to the file."""
         linked = str(headers.get("X-Linked-ETag", "")).removeprefix("W/").strip('"').lower()
         revision = str(headers.get("X-Repo-Commit", ""))
         return replace(
@@ -47,7 +47,7 @@ class Origin:
         )
 
     def with_answer(self, headers: Mapping[str, str]) -> Origin:
-        """With what the answer that carries the bytes says of them."""
+        """With the facts in the headers of the answer that holds the bytes."""
         encoding = str(headers.get("Content-Encoding", "")).strip().lower()
         modified = str(headers.get("Last-Modified", ""))
         try:
@@ -60,7 +60,7 @@ class Origin:
         return replace(self, etag=str(headers.get("ETag", "")), modified=modified, encoding=encoding)
 
     def continues(self, before: Origin) -> bool:
-        """Whether this answer is of the same version as the part, as far as the servers say."""
+        """Whether this answer is of the same version as the part, as far as the servers' headers say."""
         pairs = (
             (self.etag.removeprefix("W/"), before.etag.removeprefix("W/")),
             (self.sha256, before.sha256),
@@ -70,7 +70,7 @@ class Origin:
 
 
 def origin_path(part: Path) -> Path:
-    """Where the part's origin is written down."""
+    """The file that holds the part's origin."""
     return part.with_name(f"{part.name}.json")
 
 
@@ -84,12 +84,12 @@ def read_origin(part: Path, source: str) -> Origin | None:
 
 
 def write_origin(part: Path, origin: Origin) -> None:
-    """Write the part's origin down. Raises Unwritable."""
+    """Write the part's origin. Raises Unwritable."""
     atomic.write_json(origin_path(part), asdict(origin))
 
 
 def forget(part: Path) -> None:
-    """Remove the part, its origin, and what a killed process left of unpacking it."""
+    """Remove the part, its origin, and a killed process's unfinished unpacking of it."""
     with atomic.writing(part):
         part.unlink(missing_ok=True)
         part.with_name(f"{part.name}.plain").unlink(missing_ok=True)

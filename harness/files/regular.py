@@ -1,4 +1,4 @@
-"""Only regular files are opened: opening a pipe waits for a writer for ever, and a device may never end."""
+"""Check that a path is a regular file: opening a pipe would wait for a writer, and reading a device may never end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, 
 def require_regular(path: str | Path) -> None:
     """Raise OSError where `path` (or what it links to) is a pipe, a device or a socket; call before it is opened.
 
-    What is not there, and a folder, is left to the opening, which says so.
+    For an absent file and for a folder, opening itself raises the error.
     """
     try:
         mode = os.stat(path).st_mode

@@ -1,4 +1,4 @@
-"""Requests over https and what servers answer: statuses, lengths, redirects, waits, in words for a person."""
+"""HTTP requests and answers: statuses, lengths, redirects and retry delays, with clear error messages."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     import requests
 
 _PASSING = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524}
-"""Statuses that another try may not meet."""
+"""Statuses after which another try may succeed."""
 _WORDS = {
     **{status.value: status.phrase for status in http.HTTPStatus},
     401: "not without an account or a token ($HF_TOKEN for the hub)",
     403: "forbidden: it may need an account, or its terms accepted in a browser",
-    404: "it is not there",
+    404: "not found",
 }
 
 
 class Refused(Exception):
-    """The source does not give the file, and asking again would not help; `unreachable`: nobody took the connection."""
+    """The source does not give the file, and another try would not help; `unreachable`: no connection was possible."""
 
     def __init__(self, why: str, unreachable: bool = False) -> None:
         super().__init__(why)
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 class TryAgain(Exception):
-    """This try failed and another may not; `wait` is what the server asks for, in seconds."""
+    """This try failed and another may succeed; `wait`: the seconds that the server asks to wait."""
 
     def __init__(self, why: str, wait: float = 0.0) -> None:
         super().__init__(why)
@@ -46,7 +46,7 @@ def open_response(url: str, headers: Mapping[str, str], timeout: tuple[float, fl
     """The answer to a GET, its body not read, redirects not followed.
 
     Proxies and certificates are those of the environment ($HTTPS_PROXY, $REQUESTS_CA_BUNDLE, $SSL_CERT_FILE) and the
-    system. Raises Refused where no connection comes about and where no answer begins in time, TryAgain where it was cut.
+    system. Raises Refused when no connection is possible or no answer begins in time, TryAgain when it was cut.
     """
     import requests
 
@@ -54,20 +54,20 @@ def open_response(url: str, headers: Mapping[str, str], timeout: tuple[float, fl
         raise Refused(f"{url.partition('?')[0]}: only https is used")
     with requests.Session() as session:
         session.mount("https://", _adapter())
-        # Without this, requests would send whatever ~/.netrc has for the host in place of a token.
+        # Without this, requests would send the entry of ~/.netrc for the host in place of a token.
         session.auth = lambda request: request
         try:
             answer = session.get(url, headers=dict(headers), stream=True, timeout=timeout, allow_redirects=False)
         except requests.exceptions.ReadTimeout as error:
             raise Refused(f"no answer within {timeout[1]:g} s ($HARNESS_DOWNLOAD_TIMEOUT gives it longer)") from error
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
-            # A host that took the connection and dropped it is not one that nobody reaches.
+            # A host that accepted the connection and closed it is not unreachable.
             if isinstance(_innermost(error), http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError):
-                raise TryAgain(f"the connection was cut ({told(error)})") from error
+                raise TryAgain(f"the connection was cut ({reason(error)})") from error
             known = isinstance(error, requests.exceptions.SSLError | requests.exceptions.ProxyError)
-            raise Refused(told(error), unreachable=not known) from error
+            raise Refused(reason(error), unreachable=not known) from error
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
-            raise Refused(told(error)) from error
+            raise Refused(reason(error)) from error
         with answer:
             yield answer
 
@@ -78,7 +78,7 @@ def _adapter() -> Any:
     context = _context(*(os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")))
 
     class Adapter(requests.adapters.HTTPAdapter):
-        """Trusts what the system trusts besides the list that requests carries."""
+        """Trusts the system's certificates in addition to those of requests."""
 
         def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
             super().init_poolmanager(*arguments, ssl_context=context, **options)
@@ -95,7 +95,7 @@ def _context(*bundles: str) -> ssl.SSLContext:
 
 
 def next_address(answer: requests.Response, url: str) -> str:
-    """Where a redirect leads; empty for any other answer. Raises Refused where it leaves https."""
+    """The address of a redirect; empty for any other answer. Raises Refused where it is not https."""
     if answer.status_code not in (301, 302, 303, 307, 308):
         return ""
     onward = urllib.parse.urljoin(url, str(answer.headers.get("Location", "")))
@@ -107,7 +107,7 @@ def next_address(answer: requests.Response, url: str) -> str:
 
 
 def raise_passing(answer: requests.Response) -> None:
-    """Raise TryAgain where the answer is a refusal that may pass."""
+    """Raise TryAgain where the answer is a temporary refusal."""
     from urllib3.util.retry import Retry
 
     if answer.status_code not in _PASSING:
@@ -126,7 +126,7 @@ def status_text(status: int) -> str:
 
 
 def expected_length(answer: requests.Response) -> int:
-    """The bytes of the whole file, of which the answer may be a part; 0: not told."""
+    """The bytes of the complete file, of which the answer may be a part; 0: unknown."""
     if answer.status_code in (206, 416):
         match = re.search(r"/(\d{1,18})$", str(answer.headers.get("Content-Range", "")).strip())
         return int(match[1]) if match else 0
@@ -134,7 +134,7 @@ def expected_length(answer: requests.Response) -> int:
     return int(length) if re.fullmatch(r"\d{1,18}", length) else 0
 
 
-def told(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The innermost reason of an error of requests, in one short line."""
     inner = _innermost(error)
     if isinstance(inner, ssl.SSLCertVerificationError):
@@ -149,7 +149,7 @@ def told(error: BaseException) -> str:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """requests and urllib3 put an error into an error: as its reason, or among its arguments."""
+    """requests and urllib3 wrap errors: the inner one is the outer one's reason, or among its arguments."""
     for _ in range(8):
         inner: object = getattr(error, "reason", None)
         if not isinstance(inner, BaseException):

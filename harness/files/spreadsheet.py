@@ -1,6 +1,6 @@
 """The cells of one sheet of an .xlsx file, read by openpyxl.
 
-A file is a stranger's: its parts are measured and searched for document types before openpyxl sees them.
+A file may come from anyone: the sizes of its parts are checked, and document types are refused, before openpyxl reads it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def is_spreadsheet(path: str | Path) -> bool:
 
 
 def read_sheet(path: str | Path, sheet: str = "all_by_image") -> list[tuple[int, list[str]]]:
-    """(row number, cells as text) of all rows that hold something, of the sheet called `sheet`, else of the first.
+    """(row number, cells as text) of all rows that are not empty, of the sheet `sheet`, else of the first.
 
     Texts come without their phonetic guides, formulas as the values that were stored with them. Raises UsageError when it is
     not a readable spreadsheet.
@@ -71,13 +71,13 @@ def read_sheet(path: str | Path, sheet: str = "all_by_image") -> list[tuple[int,
         raise UsageError(f"{path}: no such file") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # zipfile, expat and openpyxl raise whatever a broken file drives them into
+    except Exception as error:  # zipfile, expat and openpyxl may raise any error for a damaged file
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(f"{path}: not a readable spreadsheet (.xlsx): {why}") from None
 
 
 def _parts(path: str | Path) -> dict[str, bytes]:
-    """The XML parts by name; raises ValueError for parts that are too large or hold what spreadsheets do not."""
+    """The XML parts by name; raises ValueError for parts that are too large or have a document type."""
     parts = {}
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():

@@ -1,4 +1,4 @@
-"""Paths as tables of other machines spell them: backslashes of Windows, accents composed (NFC) or decomposed (NFD)."""
+"""Paths in tables written on other systems: backslashes of Windows, accents composed (NFC) or decomposed (NFD)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 def file_name(value: str) -> str:
-    """The last component of a path, whichever way its slashes lean."""
+    """The last component of a path, with slashes or backslashes."""
     return PurePosixPath(value.replace("\\", "/")).name
 
 
@@ -32,14 +32,14 @@ def require_utf8(path: str | Path | None) -> None:
 
 
 class TablePaths:
-    """Files below the folder of a table. A path is taken as it is spelt where that is a file, else in its other spellings."""
+    """Files below the folder of a table. A path is used unchanged where that is a file, else in its other spellings."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._listings: dict[str, dict[str, list[str]]] = {}
 
     def find(self, value: str) -> str:
-        """The path of the file that `value` names; where there is none, `value` below the folder, for the message."""
+        """The path of the file that `value` names; without one, `value` below the folder, for the message."""
         plain = str(self.folder / value)
         if "\\" not in value and value.isascii():
             return plain
@@ -66,7 +66,7 @@ class TablePaths:
 
 
 def explained(path: str) -> str:
-    """A path at which there is no file, and what lies there instead, where that is known."""
+    """A path without a file, with the probable reason where it is known."""
     if match := _DRIVE.search(path):
         return f"{path} (a path of a Windows machine, {path[match.start() : match.end()]}: write paths relative to the table)"
     plain = Path(path.replace("\\", "/"))

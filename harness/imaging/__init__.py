@@ -1,1 +1,1 @@
-"""Decoding images, reading their headers, and where crops lie."""
+"""Images: decoding, accepted formats, headers, colour profiles, crop positions, encoding for external programs."""

@@ -1,7 +1,7 @@
-"""Kinds of image files: which are opened, how many bits a channel each holds, and names for those that are not opened.
+"""Image file formats: the accepted ones and their bit depths; names and advice for the others.
 
-`FORMATS` is the whole list. Pillow opens deep files of several formats as 8 bits and drops the rest without a word, so the
-depth is taken from the file's own bytes wherever they tell. A depth that cannot be told counts as too deep.
+`FORMATS` is the complete list. Pillow opens files of more than 8 bits a channel as 8 bits for several formats, without a
+warning, so the bit depth is read from the file's own bytes. A file of unknown depth is refused as too deep.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _CODESTREAM = b"\xff\x4f\xff\x51"
 
 
 class Format(NamedTuple):
-    """One kind of file that is opened."""
+    """One accepted file format."""
 
     depth: Callable[[Data], int | None] | None
-    """Bits of the deepest channel, read from the file's bytes; None from it: it cannot be told. No function: `opened_depth`."""
-    told_by: str
-    """How the depth is known, for people."""
+    """Returns the bits of the deepest channel from the file's bytes, None if unknown. Without a function: `opened_depth`."""
+    depth_source: str
+    """Where the depth is read from, for messages and documents."""
 
 
 _FULL = {b"meta": 4, b"stsd": 8, b"av01": 78}
@@ -106,7 +106,7 @@ def _ppm(data: Data) -> int | None:
 
 
 def _jpeg2000(data: Data) -> int | None:
-    """Of all components in the codestream, and of a palette. Below 8 bits Pillow does not scale the values: told as such."""
+    """Of all components in the codestream, and of a palette. Below 8 bits Pillow does not scale the values, so it is refused."""
     start, depths = 0, []
     if data[:12] == _JP2:
         start = -1
@@ -137,13 +137,13 @@ def _avif(data: Data) -> int | None:
 
 
 def _tga(data: Data) -> int | None:
-    """A grey image of 16 bits a pixel has either an alpha channel, which its header counts, or a deep one."""
+    """A grey image of 16 bits a pixel has either an alpha channel, which its header counts, or one channel of 16 bits."""
     grey = len(data) > 17 and data[2] in (3, 11)
     return None if grey and data[16] == 16 and data[17] & 15 != 8 else 8
 
 
 class JxlHeader(NamedTuple):
-    """What the first bytes of a JPEG XL file tell."""
+    """The fields of a JPEG XL file's header."""
 
     width: int
     height: int
@@ -166,7 +166,7 @@ def jxl_header(data: Data) -> JxlHeader | None:
     bits = _Bits(stream[2:])
     with suppress(IndexError):
         width, height = _jxl_size(bits)
-        if bits.take(1):  # all is as usual
+        if bits.take(1):  # all fields at their defaults
             return JxlHeader(width, height, 8, False)
         if bits.take(1):
             bits.take(3)  # orientation, which the decoder applies
@@ -241,8 +241,8 @@ FORMATS: dict[str, Format] = {
     ),
     "TGA": Format(_tga, "at most 8; grey of 16 bits a pixel without a counted alpha channel is refused"),
 }
-"""Not all that Pillow opens: its readers of PostScript and metafiles start other programs on a file's content. TGA, which has
-no signature, comes last."""
+"""Not all formats of Pillow: its readers of PostScript and metafiles start other programs on a file's content. TGA is last,
+because it has no signature."""
 
 _BITS, _SAMPLES, _SUBFILE, _DNG = 258, 339, 254, 50706
 
@@ -257,16 +257,16 @@ def opened_depth(image: ImageFile.ImageFile) -> int | None:
 
 
 def refuse_preview(image: ImageFile.ImageFile) -> None:
-    """Refuse a TIFF whose first page is not the image itself: the raw file of a camera holds a small preview there."""
+    """Refuse a TIFF whose first page is not the image itself: in a camera's raw file it is a small preview."""
     tags: Any = getattr(image, "tag_v2", {})
     if _DNG in tags or int(tags.get(_SUBFILE, 0)) & 1:
         raise UsageError("a camera's raw file, or one that begins with a small preview; convert it to 8-bit RGB first")
 
 
 def refuse_depth(depth: int | None, kind: str) -> None:
-    """Refuse what is not of at most 8 bits a channel; raises UsageError."""
+    """Refuse an image of more than 8 bits a channel, or of unknown depth; raises UsageError."""
     if depth is None:
-        raise UsageError(f"how many bits a channel it has cannot be told ({kind}: {FORMATS[kind].told_by}); {_CONVERT}")
+        raise UsageError(f"its number of bits a channel is unknown ({kind}: {FORMATS[kind].depth_source}); {_CONVERT}")
     if depth > 8:
         raise UsageError(f"more than 8 bits a channel ({depth}); {_CONVERT}")
     if kind == "JPEG2000" and depth < 8:
@@ -307,6 +307,6 @@ _SIGNATURES = [
 
 
 def named(data: Data) -> str | None:
-    """What a file is that is not opened here, with what to do about it, or None."""
+    """The format of a file that is not accepted, with advice; None where it is unknown."""
     head = bytes(data[:512])
     return next((text for pattern, text in _SIGNATURES if pattern.match(head)), None)

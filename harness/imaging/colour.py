@@ -1,7 +1,7 @@
-"""The colour profile that an image's file embeds: an ICC profile, or a CICP code of primaries and transfer function.
+"""Embedded colour profiles of image files: ICC profiles, and CICP codes of primaries and transfer function.
 
-Nothing is converted: models see the numbers as stored. What is told is when the two images of a pair say different things
-about what their numbers mean.
+Nothing is converted: models get the values as stored. A remark is made where the two images of a pair have different
+profiles.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from harness.imaging.remarks import PROFILES, SRGB_PROFILES, Remark
 _SRGB_CICP = (1, 13)
 _UNSPECIFIED = 2
 _CLOSE = 2
-"""Largest difference in 8-bit numbers between a profile and sRGB that still counts as sRGB."""
+"""Largest difference in 8-bit values between a profile and sRGB that still counts as sRGB."""
 
 
 class Colour(NamedTuple):
-    """What a file says about its colours."""
+    """A file's embedded colour profile."""
 
     text: str = ""
-    """For people, with a digest of the profile; empty where the file embeds none."""
+    """The profile's description and digest, for messages; empty where the file embeds none."""
     srgb: bool = True
-    """Whether it means sRGB, which also holds for a file that says nothing."""
+    """Whether it is sRGB; also true for a file without a profile."""
 
 
 NONE = Colour()
 
 
 def embedded(kind: str, data: Data, info: dict[Any, Any]) -> Colour:
-    """The profile of an image of format `kind`, whose `info` Pillow filled. CICP goes before ICC in PNG, after it in AVIF."""
+    """The profile of an image of format `kind`; `info` is Pillow's. In PNG CICP has priority over ICC, in AVIF ICC has."""
     profile, code = info.get("icc_profile"), _cicp(kind, data)
     if not profile and kind == "JPEG2000":
         # Pillow does not read its profile.
@@ -47,12 +47,12 @@ def embedded(kind: str, data: Data, info: dict[Any, Any]) -> Colour:
         found = _of_profile(profile)
     else:
         found = NONE if code is None else Colour(f"CICP {code[0]}/{code[1]}", code == _SRGB_CICP)
-    # AVIF always holds a code, and the decoder of JPEG XL makes a profile up for every image: sRGB there says nothing.
+    # AVIF always holds a code, and the decoder of JPEG XL adds a profile to every image: sRGB there counts as no profile.
     return NONE if kind in ("AVIF", "JXL") and found.srgb else found
 
 
 def compared(name: str, distorted: Colour, reference: Colour) -> Remark | None:
-    """What to say about a pair whose files embed different profiles."""
+    """The remark on a pair whose files embed different profiles; None where they agree."""
     if distorted.text == reference.text:
         return None
     kind = SRGB_PROFILES if distorted.srgb and reference.srgb else PROFILES
@@ -88,7 +88,7 @@ def _of_profile(profile: bytes) -> Colour:
 
         opened: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         name = str(opened.profile.profile_description or "").strip() or "without a name"
-        # It means sRGB where numbers taken through it come out as sRGB numbers.
+        # It counts as sRGB where converting values from it to sRGB changes them little.
         steps = np.array([0, 40, 90, 140, 190, 230, 255], np.uint8)
         grey = opened.profile.xcolor_space.strip() == "GRAY"
         patches = steps[None, :] if grey else np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)

@@ -1,8 +1,8 @@
-"""Where a protocol cuts its crops.
+"""Crop positions: whole image, five, nine, grid or random crops.
 
 The score of an image is the mean over its crops; equal positions are computed once and weighted by how often
 they occur. Random positions depend on the run's seed, the reference and the size alone, so every distorted image
-of a reference is looked at in the same places, whatever the batch and the order.
+of a reference has the same crops, in any batch and order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAMED = ("whole", "five", "nine", "grid", "random20")
 
 
 class Crop(NamedTuple):
-    """A window of the image, and how often the protocol takes it."""
+    """A crop of the image, and how often the protocol uses it."""
 
     top: int
     left: int
@@ -28,13 +28,15 @@ class Crop(NamedTuple):
     width: int
     weight: int
     mirrored: bool = False
-    """Seen left to right."""
+    """Flipped left to right."""
 
 
 def check(protocol: str) -> None:
-    """Refuse a protocol that is none of whole, five, nine, grid, randomK."""
+    """Raise UsageError for a protocol other than whole, five, nine, grid, randomK."""
     if protocol not in NAMED and not re.fullmatch(r"random[1-9]\d{0,3}", protocol):
-        raise UsageError(f"no crop protocol {protocol!r}{near(protocol, NAMED)} (there are {', '.join(NAMED)} and any randomK)")
+        raise UsageError(
+            f"no crop protocol {protocol!r}{near(protocol, NAMED)} (known: {', '.join(NAMED)} and randomK, such as random20)"
+        )
 
 
 def positions(protocol: str, height: int, width: int, size: int | None, *, seed: int, reference_id: str) -> list[Crop]:

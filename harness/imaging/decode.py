@@ -1,10 +1,10 @@
-"""Decoding images into the one form that the harness works on: (H, W, 3) uint8 RGB.
+"""Decoding image files to (H, W, 3) uint8 RGB arrays, the only form of images in the harness.
 
 Converted, because no pixel's colour changes: grey, palette and one-bit images, an alpha channel that is opaque
-everywhere, EXIF rotation (applied, as a viewer does). Colour profiles are not applied: numbers are taken as stored
-(`colour`). Refused, because any conversion is a choice that moves scores: more than 8 bits a channel (`formats`), floating
-point, CMYK and other colour spaces, real transparency, animations, several pages, and images above 100 million pixels.
-docs/pictures.md has the whole of it.
+everywhere, EXIF rotation (applied, as a viewer does). Colour profiles are not applied: values are used as stored
+(`colour`). Refused, because any conversion is a choice that changes scores: more than 8 bits a channel (`accepted_formats`),
+floating point, CMYK and other colour spaces, real transparency, animations, several pages, and images above 100 million
+pixels. docs/pictures.md has the details.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ _ON_THE_SIDE = (5, 6, 7, 8)
 
 
 class Decoded(NamedTuple):
-    """An image, and what its file tells."""
+    """A decoded image, its file's hash, and remarks on the file."""
 
     pixels: Pixels
     """(H, W, 3) uint8 RGB."""
     sha256: str = ""
-    """Of the file's bytes."""
+    """The sha256 of the file's bytes."""
     colour: Colour = colour.NONE
     remarks: tuple[Remark, ...] = ()
 
 
 class Facts(NamedTuple):
-    """What a file tells before its pixels are decoded."""
+    """The facts in a file's header."""
 
     height: int
     width: int
-    """As `read` gives them: after EXIF rotation."""
+    """After EXIF rotation, as in `read`."""
     colour: Colour
     remarks: tuple[Remark, ...]
 
 
 def read(path: str | Path) -> Pixels:
-    """The image at `path` as (H, W, 3) uint8 RGB; raises UsageError saying what is wrong with it."""
+    """The image at `path` as (H, W, 3) uint8 RGB; raises UsageError with the problem where it cannot be used."""
     return decode(_bytes(path), path)
 
 
@@ -71,13 +71,13 @@ def _bytes(path: str | Path) -> bytes:
 
 
 def read_hashed(path: str | Path) -> Decoded:
-    """Like `read`, with the sha256 of the file's bytes, which are read once, and what is worth knowing about the file."""
+    """Like `read`, with the sha256 of the file's bytes (read once) and remarks on the file."""
     data = _bytes(path)
     return _decode(data, path)._replace(sha256=hashlib.sha256(data).hexdigest())
 
 
 def look(path: str | Path) -> Facts:
-    """What the header tells; raises UsageError for whatever `read` refuses by it."""
+    """The facts in the header; raises UsageError for what `read` refuses because of it."""
     try:
         require_regular(path)
         with open(path, "rb") as stream:
@@ -104,7 +104,7 @@ def _decode(data: bytes, path: str | Path) -> Decoded:
     if _is_plain_bmp(data):
         import cv2
 
-        # Four times as fast as Pillow, with the same pixels; TID, LIVE and PIPAL are such files.
+        # Four times as fast as Pillow, with the same pixels; TID, LIVE and PIPAL have such files.
         return Decoded(np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB), dtype=np.uint8))
     with _opened(data, io.BytesIO(data), path) as (image, kind):
         profile, remarks = colour.embedded(kind, data, image.info), _compound(kind, path)
@@ -125,7 +125,7 @@ def _decode(data: bytes, path: str | Path) -> Decoded:
             rgb = rgb.convert("RGBA")
             lowest = rgb.getchannel("A").getextrema()[0]
             if lowest != 255:
-                raise UsageError(f"{path}: an image with transparency; flatten it on the background that people saw")
+                raise UsageError(f"{path}: an image with transparency; flatten it on the background that the raters saw")
         pixels = np.array(rgb if rgb.mode == "RGB" else rgb.convert("RGB"), dtype=np.uint8)
         return Decoded(pixels, colour=profile, remarks=remarks)
 
@@ -136,25 +136,25 @@ def _compound(kind: str, path: str | Path) -> tuple[Remark, ...]:
 
 @contextlib.contextmanager
 def _opened(data: Data, stream: IO[bytes], path: str | Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
-    """The image, opened and not refused, with its format; whatever goes wrong in the block is a UsageError naming `path`."""
+    """The opened and accepted image, with its format; any error in the block becomes a UsageError naming `path`."""
     try:
         image, kind = _open(data, stream)
         _refuse(image, kind)
         with image:
             yield image, kind
     except UsageError as error:
-        # Some come from functions that do not know the path.
+        # Some errors come from functions that do not know the path.
         text = str(error)
         raise UsageError(text if text.startswith(f"{path}: ") else f"{path}: {text}") from None
-    except Exception as error:  # Pillow's plugins raise whatever a broken file drives them into
+    except Exception as error:  # Pillow's plugins may raise any error for a damaged file
         raise UsageError(f"{path}: {_reason(error)}") from None
 
 
 def _open(data: Data, stream: IO[bytes]) -> tuple[ImageFile.ImageFile, str]:
     """Open with the plugins of `accepted_formats.FORMATS` and no other.
 
-    Not with `Image.open`, which warns of images that are large and within our limit, and can be told not to only for the
-    whole process.
+    Not with `Image.open`: it warns of large images within our limit, and that warning can only be switched off for the whole
+    process.
     """
     prefix = bytes(data[:16])
     if not prefix.startswith((b"\x89PNG", b"BM", b"\xff\xd8")) and (other := accepted_formats.named(data)):
@@ -179,7 +179,7 @@ def _open(data: Data, stream: IO[bytes]) -> tuple[ImageFile.ImageFile, str]:
             continue
         accepted_formats.refuse_depth(depth if read_depth else accepted_formats.opened_depth(image), name)
         return image, image.format or name
-    raise UsageError(f"not an image that Pillow knows (damaged, or another kind of file?){wrong}")
+    raise UsageError(f"not an image that Pillow can read (damaged, or another kind of file?){wrong}")
 
 
 @functools.cache
@@ -192,7 +192,7 @@ def _plugins() -> tuple[str, ...]:
 def _check_jxl(data: Data) -> None:
     """Let Pillow read JPEG XL, where its plug-in is installed.
 
-    The plug-in decodes at once, and only the first image of an animation: size and animation are looked at before.
+    The plug-in decodes when it opens a file, and only the first image of an animation: size and animation are checked before.
     """
     if "JXL" not in _plugins():
         try:
@@ -214,7 +214,7 @@ _BMP = struct.Struct("<2sIHHIIiiHHI")
 
 
 def _is_plain_bmp(data: bytes) -> bool:
-    """Whether these are a whole BMP's bytes, 24 bits without compression, of ordinary size: nothing to convert or refuse."""
+    """Whether these bytes are a complete BMP file, 24 bits, uncompressed, of accepted size: nothing to convert or refuse."""
     if len(data) < 54:
         return False
     kind, _, _, _, start, header, width, height, planes, bits, compression = _BMP.unpack_from(data)
@@ -248,7 +248,7 @@ def _refuse(image: ImageFile.ImageFile, kind: str) -> None:
             raise UsageError(f"a file of {frames} pages; give one image a file")
     elif frames > 1 and kind != "MPO":
         raise UsageError(f"an animation of {frames} frames; give one still image")
-    # Whatever a header says: a plugin that unpacks 16 bits is a deep picture.
+    # Independent of the header: where Pillow unpacks 16 bits, the image is too deep.
     raw_modes = [str(part) for tile in image.tile for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
     if image.mode.startswith(("I", "F")) or any(";16" in mode for mode in raw_modes if mode != "BGR;16"):
         raise UsageError("more than 8 bits a channel; convert it to 8-bit RGB first, in the way your protocol asks")
@@ -259,7 +259,7 @@ def _refuse(image: ImageFile.ImageFile, kind: str) -> None:
 def _orientation(image: Any, kind: str) -> int:
     """The EXIF orientation that is still to be applied."""
     if kind == "JXL" and not getattr(image, "jpeg", False):
-        return 1  # the decoder has applied the file's own, and EXIF does not count next to it
+        return 1  # the decoder has applied the file's own orientation, which has priority over EXIF
     return int(image.getexif().get(_ORIENTATION, 1) or 1)
 
 
@@ -267,7 +267,7 @@ def check_same_size(reference: Pixels, distorted: Pixels, name: str) -> None:
     """Refuse a pair whose images differ in size."""
     if reference.shape != distorted.shape:
         (h, w), (dh, dw) = reference.shape[:2], distorted.shape[:2]
-        raise UsageError(f"{name}: the reference is {w}x{h} and the distorted image {dw}x{dh}; they must have one size")
+        raise UsageError(f"{name}: the reference is {w}x{h} and the distorted image {dw}x{dh}; they must have the same size")
 
 
 def missing(paths: Sequence[str]) -> str | None:

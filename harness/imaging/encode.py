@@ -1,4 +1,4 @@
-"""8-bit RGB images as files for other people's programs: PNG, PPM, and YUV4MPEG2 (y4m) of one frame."""
+"""Encoding 8-bit RGB images as files for external programs: PNG, PPM, and YUV4MPEG2 (y4m) of one frame."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Sizes of images from their headers, and whether their bytes are all there, without decoding.
+"""Sizes of images from their headers, and whether a file is truncated, without decoding.
 
-BMP and PNG, the formats of nearly all datasets, are read by hand: a few thousand bytes a file. Others go to Pillow, and so do
-PNG files that hold a colour profile or may hold a rotation.
+BMP and PNG headers, the formats of nearly all datasets, are parsed here: a few thousand bytes a file. Pillow reads the others,
+and PNG files that hold a colour profile or may hold a rotation.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PROBES, _PROBE = 3, 256
 _START, _END = 1 << 12, 1 << 14
 _FROM_PILLOW = (b"iCCP", b"cICP", b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
-"""What in a PNG changes how its numbers or its size are read: chunks, and keywords of text chunks."""
+"""Chunks, and keywords of text chunks, of a PNG that change how its values or its size are read."""
 
 
 class Header(NamedTuple):
-    """What a look at a file tells."""
+    """The size and further facts in an image file's header."""
 
     height: int
     width: int
     size: int
     probe: bytes
-    """Digest of the size and a few stretches of bytes: equal files have equal ones, different files nearly never."""
+    """Digest of the size and some ranges of bytes: equal files have equal digests, different files nearly never."""
     colour: Colour = colour.NONE
     remarks: tuple[Remark, ...] = ()
 
@@ -42,7 +42,7 @@ class Header(NamedTuple):
 def look(path: str) -> Header:
     """The header of the image at `path`, its size as `decode.read` gives it.
 
-    Raises UsageError saying what is wrong with it, without the path; what `decode.read` refuses by its header is refused here.
+    Raises UsageError with the problem, without the path; what `decode.read` refuses because of the header is refused here.
     """
     try:
         require_regular(path)
@@ -71,8 +71,8 @@ def _facts(path: str, stream: BinaryIO, head: bytes, size: int) -> Facts:
         stream.seek(max(0, size - _END))
         tail = stream.read(_END)
         if b"IEND" not in tail[-64:]:
-            _by(decode.read, path)  # bytes after the end are harmless; only a decoder can tell
-        # An animation says so before its pixels. Text in a small file's pixels may look like a chunk: then Pillow looks in vain.
+            _by(decode.read, path)  # only decoding shows whether the extra bytes are harmless
+        # An animation is marked before the pixels. A small file's pixels may look like a chunk: then Pillow is asked needlessly.
         if any(mark in ends or mark in tail for mark in (*_FROM_PILLOW, b"acTL")):
             return _by(decode.look, path)
         return Facts(height, width, colour.NONE, ())
@@ -91,7 +91,7 @@ def _facts(path: str, stream: BinaryIO, head: bytes, size: int) -> Facts:
 
 
 def _by(read: Callable[[str], Read], path: str) -> Read:
-    """What `read` gives of the file, its refusal without the path."""
+    """The result of `read`; its error without the path."""
     try:
         return read(path)
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""What is worth knowing about images that can be read: compound files, embedded colour profiles, scans of zeros."""
+"""Remarks on readable images: files of several images, embedded colour profiles, runs of zero bytes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from harness.runtime.errors import listed
 
 PRIMARY = "a file of several images (MPO), of which the first, its primary one, is read"
 ZEROS = "a scan that holds a long run of zero bytes (a download that did not finish?): its pixels there are not the image's"
-PROFILES = "embedded colour profiles differ; numbers are compared as stored, no profile is applied"
-SRGB_PROFILES = "embedded colour profiles differ in name and all mean sRGB; numbers are compared as stored"
+PROFILES = "embedded colour profiles differ; values are compared as stored, no profile is applied"
+SRGB_PROFILES = "embedded colour profiles differ in name and all are sRGB; values are compared as stored"
 
 
 class Remark(NamedTuple):
-    """One thing to know."""
+    """One remark on an image."""
 
     kind: str
-    """One of the sentences above, the same for all images that it holds for."""
+    """One of the sentences above, the same for all images that it applies to."""
     what: str
-    """The image, and the particulars."""
+    """The image, and details."""
 
 
 def lines(remarks: Iterable[Remark]) -> list[str]:

@@ -1,7 +1,7 @@
-"""Zero bytes where a lossy file should hold coded pixels: what a download that broke off leaves in a file of full length.
+"""Runs of zero bytes in the coded pixels of a lossy file: an interrupted download that left a file of full length.
 
-The formats without checksums decode them without an error. A flat area can be coded as zero bits too, so a run of them counts
-only where the tables of the file rule that out.
+Formats without checksums decode them without an error. A flat area can be coded as zero bits too, so a run is reported only
+where the file's Huffman tables exclude that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run_of_zeros(kind: str, data: Data) -> tuple[int, int] | None:
     if not segments or segments[-1][0] != 0xDA:
         return None
     start = segments[-1][2]
-    # In coded data FF is followed by 00 or a restart marker: the first FF D9 is the end, even where a second image follows.
+    # In coded data FF is followed by 00 or a restart marker: the first FF D9 is the end, even if a second image follows.
     end = data.find(_END, start)
     if end < 0:
         length = min(_zeros_at_end(data), len(data) - start)
@@ -51,9 +51,9 @@ def run_of_zeros(kind: str, data: Data) -> tuple[int, int] | None:
 
 
 def _longest_flat(data: Data, segments: list[tuple[int, int, int]]) -> int:
-    """The most zero bytes that blocks without detail can be coded as; 0 where zero bits code something else.
+    """The longest run of zero bytes that flat blocks can be coded as; 0 where zero bits code something else.
 
-    That takes tables whose shortest code, all zero bits, means `no difference` (DC) and `end of block` (AC): two codes a block.
+    That needs tables whose shortest code, all zero bits, is `no difference` (DC) and `end of block` (AC): two codes a block.
     A progressive file may refine each block's mean by one bit.
     """
     tables = [table for marker, start, end in segments if marker == 0xC4 for table in _tables(data[start:end])]

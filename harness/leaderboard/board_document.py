@@ -1,4 +1,4 @@
-"""What a leaderboard holds: boards of groups of rows, and figures that others reported."""
+"""The data of a leaderboard: boards (datasets), groups (protocols), rows (models), and published figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.statistics.leave_one_out import LeaveOneOut
 
 
 class Begun(NamedTuple):
-    """A run that has begun and left no record yet."""
+    """An unfinished run, which has no record yet."""
 
     model: str
     dataset: str
@@ -26,10 +26,10 @@ FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "main", "srcc_within",
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table. A figure that does not exist is None, and blank wherever it is shown."""
+    """One line of a table. An absent figure is None, and shown as a blank."""
 
     kind: Literal["measured", "seeds", "control"]
-    """seeds: the mean of several records that differ in their seed alone; control: computed from the labels' table alone."""
+    """seeds: the mean of several records that differ only in their seed; control: computed from the table of labels only."""
     name: str
     dataset: str
     protocol: str
@@ -47,34 +47,34 @@ class Row:
     repeats: int = 0
     """Splits that the figures are a median over; 0: one split."""
     splits: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """By figure, its value on each split's test part, where every split has one."""
+    """By figure, its values on the splits' test parts, where every split has one."""
     test_share: float | None = None
-    """Over splits: references that are tested by references that are trained on."""
+    """Over splits: the number of test references divided by the number of training references."""
     used_references: int | None = None
-    """Over splits: references that a split trains on or tests; None where that is not known."""
+    """Over splits: the number of references in a split's training or test part; None where it is not known."""
     whole: Mapping[str, float | None] = field(default_factory=dict)
-    """Over splits, of a model that is not trained: its figures over all images."""
+    """Over splits, for a model without training: its figures over all images."""
     whole_ci: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
     """The intervals of `whole`."""
     marks: tuple[str, ...] = ()
     left_out: LeaveOneOut | None = None
     """Figures without each reference."""
     images: tuple[str | None, ...] = (None, None, None)
-    """The hashes of table, split and images: rows are compared where all are the same."""
+    """The hashes of table, split and images: rows are compared where all are equal."""
     best: tuple[str, ...] = ()
-    """Figures in which no other row is shown to be better."""
+    """Figures for which the row is in the group of the best."""
     p_best: float | None = None
-    """Of no row being better in the group's headline figure, adjusted for all rows; None for the best itself."""
+    """P-value of "no row is better" in the group's main figure, adjusted for all rows; None for the best itself."""
     trained_on: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
-    """What the user passed beyond the card: `recipe.epochs=3`, `weights=released`."""
+    """Settings that differ from the card: `recipe.epochs=3`, `weights=released`."""
     members: tuple[str, ...] = ()
     """seeds only: the keys of the records behind the mean."""
     key: str = ""
     folder: str = ""
-    """The record's folder under the boards' `records/`, or empty where it lies elsewhere."""
+    """The record's folder under the boards' `records/`, or empty where it is elsewhere."""
     recorded_command: str = ""
-    """As the record has it; `command` is for showing."""
+    """As in the record; `command` is the form that is shown."""
     created: str = ""
 
     @property
@@ -97,7 +97,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Reported:
-    """A number that somebody else published, from a model's card."""
+    """A published figure, from a model's card."""
 
     name: str
     dataset: str
@@ -122,7 +122,7 @@ class Group:
     rows: tuple[Row, ...]
     confidence: float = 0.95
     headline: str = "main"
-    """The figure that rows are ranked by: main, or score_2afc where people chose between pairs."""
+    """The figure by which rows are ranked: main, or score_2afc for 2AFC datasets."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,6 @@ class Board:
 
     @property
     def marks(self) -> dict[str, str]:
-        """The marks that occur, with what they mean."""
+        """The marks that occur, with their meanings."""
         used = {mark for group in self.groups for row in group.rows for mark in row.marks}
         return {mark: text for mark, text in LEGEND.items() if mark in used}

@@ -1,4 +1,4 @@
-"""Boards as Markdown and CSV, and for the terminal."""
+"""Boards as text: Markdown, CSV, and tables for the terminal."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _DROPS = (
 )
 """Columns that are left out of a narrow terminal, the first one first."""
 MARKDOWN, TERMINAL = "**{}**", "{}*"
-"""How a figure in the group of the best is written."""
+"""The form of a figure in the group of the best."""
 
 
 def markdown(board: Board) -> str:
-    """One dataset's tables, one for each protocol, with what must be said next to them."""
+    """One dataset's tables, one for each protocol, with their explanations."""
     lines = [f"# {plain.markdown(board.title)}", ""]
     lines += [f"**{plain.markdown(sentences(board.note))}**", ""] if board.note else []
     for group in board.groups:
@@ -44,7 +44,7 @@ def markdown(board: Board) -> str:
         about = plain.markdown_line(sentences(group.description, group.note))
         lines += [about, ""] if about else []
         lines += [markdown_table(*_cells_of(group, _linked, MARKDOWN, plain.markdown)), ""]
-        # The command behind each record, once.
+        # The command of each record, once.
         commands = list(filter(None, dict.fromkeys(row.command for row in group.rows)))
         lines += [*(["Each row again:", "", *plain.fenced(commands, "sh")] if commands else []), ""]
     if board.reported:
@@ -71,7 +71,7 @@ def terminal(board: Board, width: int | None = None) -> str:
 
 
 def csv(board: Board) -> str:
-    """Every row with all digits; what does not exist is blank."""
+    """Every row with all digits; absent figures are blank."""
     rows = [cells(row).values() for group in board.groups for row in group.rows]
     return csv_text([COLUMNS, *([csv_value(value) for value in row] for row in rows)])
 
@@ -94,14 +94,14 @@ def cells(row: Row) -> dict[str, object]:
 
 
 def csv_value(value: object) -> str:
-    """A value of a table as CSV holds it: numbers with all digits, nothing for what does not exist."""
+    """A value of a table for CSV: numbers with all digits, empty where absent."""
     if isinstance(value, list):
         return plain.csv_cell("; ".join(map(str, value)))
     return "" if value is None else repr(value) if isinstance(value, float) else plain.csv_cell(str(value))
 
 
 def _srcc(group: Group, best: str) -> list[tuple[str, Callable[[Row], str]]]:
-    """The columns about SRCC, each with its head and its cells: a range never stands under a head that says interval."""
+    """The columns about SRCC, each with its header and its cells: ranges and intervals have separate columns."""
     level = f"{group.confidence:.0%}"
     if not any("srcc" in row.spread for row in group.rows):
         return [(f"SRCC [{level}]", lambda row: _bracketed(_figure(row, "srcc", best), row.ci.get("srcc")))]
@@ -132,7 +132,7 @@ class Cells(NamedTuple):
 
 
 def _cells_of(group: Group, last: Callable[[Row], str], best: str, shown: Callable[[str], str]) -> Cells:
-    """A group's table; `shown` makes a record's words text of the table's format, `last` is the column of records."""
+    """A group's table; `shown` escapes a record's text for the table's format, `last` is the column of records."""
     srcc = _srcc(group, best)
     first = ["score_2afc"] if group.headline == "score_2afc" else []
     heads = ["#", "model", *("2AFC" for _ in first), *(head for head, _ in srcc), *_FIGURES.values(), "p", "n", "refs"]
@@ -158,12 +158,12 @@ def _cells_of(group: Group, last: Callable[[Row], str], best: str, shown: Callab
 
 
 def against_best(row: Row, group: Group) -> str:
-    """The p-value of no row being better; `best` for the best row itself, blank for rows that are not compared."""
+    """The p-value of "no row is better"; `best` for the best row itself, blank for rows that are not compared."""
     return "best" if row.p_best is None and group.headline in row.best else probability(row.p_best)
 
 
 def best_explained(group: Group) -> str:
-    """What a marked figure means."""
+    """The meaning of a marked figure."""
     name = "2AFC" if group.headline == "score_2afc" else group.headline
     return f"{best_meaning(group.confidence, over_splits=over_splits(group.rows))}; p is that of {name}"
 
@@ -174,7 +174,7 @@ def over_splits(rows: Sequence[Row]) -> bool:
 
 
 def best_meaning(confidence: float, *, over_splits: bool = False) -> str:
-    """What being in the group of the best says."""
+    """The meaning of the group of the best."""
     how = "by the corrected resampled t test on the same test parts, Holm's correction" if over_splits else "paired by reference"
     return (
         "the group of the best of its column: rows that no other row is shown to be above. The chance that a truly best row is "
@@ -184,7 +184,7 @@ def best_meaning(confidence: float, *, over_splits: bool = False) -> str:
 
 
 def row_name(row: Row) -> str:
-    """The model with the settings that it was given."""
+    """The model's name with its settings."""
     return f"{row.name} ({', '.join(row.settings)})" if row.settings else row.name
 
 
@@ -235,7 +235,7 @@ def _explained(board: Board) -> list[str]:
     texts = [
         f"SRCC, PLCC and KRCC (tau-b) are correlations with {labels}; PLCC fitted is taken after a four-parameter logistic fit; "
         "main = PLCC + SRCC; SRCC within refs is the mean over references of the SRCC among a reference's own images. Rows are "
-        "ordered by main" + (", or by the 2AFC score where people chose between pairs." if afc else "."),
+        "ordered by main" + (", or by the 2AFC score for datasets of compared pairs." if afc else "."),
         "Brackets are intervals by delete-one-reference jackknife on the Fisher-z scale: what another draw of references "
         "could have given. Overlapping intervals do not say that two rows are equal.",
     ]
@@ -259,5 +259,5 @@ def _explained(board: Board) -> list[str]:
             "that is not trained is scored once: its figure over all images, with its interval, stands next to."
         )
     if any(row.kind == "control" for row in rows):
-        texts.append("Rows without a record are controls, computed from the table of labels without looking at a picture.")
+        texts.append("Rows without a record are controls, computed from the table of labels without any image.")
     return texts + [f"{mark}: {text}." for mark, text in board.marks.items()]

@@ -1,4 +1,4 @@
-"""All boards on one page that works from a file, without a network and, but for sorting and filtering, without scripts."""
+"""All boards as one HTML page that needs no network; scripts only sort and filter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.results.marks import LEGEND, sentences
 from harness.results.tables import figure, number
 
 _WIDTH = 120
-"""Of a drawn interval, in the page's pixels."""
+"""Width of a drawn interval, in the page's pixels."""
 _FIGURES = {"plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "rmse": "RMSE", "srcc_within": "Within refs"}
 _FIGURES |= {"main": "Main"}
 
@@ -31,14 +31,14 @@ def page(boards: Sequence[Board], records: str) -> str:
         rows=sum(len(group.rows) for b in boards for group in b.groups),
         width=_WIDTH,
         link=lambda row: f"{records}/{quote(row.folder)}/record.json",
-        # An id that no word of the page's own has, and that lists of ids (separated by spaces) can hold.
+        # An id that does not collide with the page's own ids and has no spaces.
         anchor=lambda *words: "--".join(re.sub(r"[^\w.-]", "_", word) for word in words),
         **{each.__name__: each for each in (against_best, best_explained, figure, number, seeds, sentences, speed)},
     )
 
 
 class _Table:
-    """A group's table: what its rows have in common, and what the page shows of a row beyond the row's own fields."""
+    """A group's table: facts common to its rows, and values of a row computed for the page."""
 
     def __init__(self, group: Group, reported: Sequence[Reported]) -> None:
         rows = group.rows
@@ -47,7 +47,7 @@ class _Table:
         self.level = f"{group.confidence:.0%}"
         self.behind = {key for row in rows for key in row.members}
         self.whole = any(row.whole.get("srcc") is not None for row in rows)
-        # The kind of ends next to SRCC, where all rows have one kind; else each row says it.
+        # Whether SRCC has intervals or ranges, where all rows have one kind; else each row names its kind.
         ranges = any("srcc" in row.spread for row in rows)
         intervals = any(row.ci.get("srcc") for row in rows if "srcc" not in row.spread)
         self.ends = "" if ranges and intervals else "range" if ranges else f"{self.level} interval"
@@ -59,11 +59,11 @@ class _Table:
         self.reported = [entry for entry in reported if entry.protocol in ("", group.protocol)]
 
     def reported_of(self, row: Row) -> list[Reported]:
-        """What others reported of a row's model; nothing next to a record behind a mean."""
+        """The published figures of a row's model; empty for the records of a mean."""
         return [entry for entry in self.reported if entry.name == row.name and row.key not in self.behind]
 
     def ends_of(self, row: Row) -> str:
-        """The ends next to a row's SRCC, as text."""
+        """The interval or range of a row's SRCC, as text."""
         ends = row.spread.get("srcc") or row.ci.get("srcc")
         word = "" if self.ends else f"{self.level} "
         if "srcc" in row.spread:
@@ -71,12 +71,12 @@ class _Table:
         return f"{word}{number(ends[0])} to {number(ends[1])}" if ends else ""
 
     def drawn(self, row: Row) -> list[float]:
-        """Where a row's SRCC and its ends are drawn, from 0 to the drawing's width; nothing without an SRCC."""
+        """The positions of a row's SRCC and its ends in the drawing, from 0 to its width; empty without an SRCC."""
         values = [row.figures.get("srcc"), *(row.spread.get("srcc") or row.ci.get("srcc") or ())]
         shares = [(min(max(v, self.low), self.high) - self.low) / (self.high - self.low) for v in values if v is not None]
         return [round(4 + share * (_WIDTH - 8), 1) for share in shares] if values[0] is not None else []
 
     def words(self, row: Row) -> str:
-        """What a row is found by."""
+        """The text that the page's filter searches."""
         best = ["best group"] if self.group.headline in row.best else []
         return " ".join([row.name, row.title, *row.settings, *row.marks, *best, row.protocol, row.dataset, row.key]).lower()

@@ -1,6 +1,6 @@
-"""Boards and matrices as LaTeX: booktabs tables with caption and label, and a document that compiles alone.
+"""Boards and matrices as LaTeX: booktabs tables with caption and label, or a complete document.
 
-A table needs the package booktabs and nothing else. An interval and a range never stand under one head.
+A table needs only the package booktabs. Intervals and ranges have separate columns.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ OTHERS = {"rank": "Rank", "p": "p", "n": "Images", "references": "References", "
 DEFAULT = ("srcc", "plcc", "krcc", "main", "n")
 _BEST = r"\textbf{{{}}}"
 _PLAIN = frozenset(chr(c) for c in range(0xC0, 0x100)) - set("ÐðÞþ×÷") | set("–—‘’“”…")
-"""Characters beyond ASCII that every TeX sets in its default encoding."""
+"""Characters outside ASCII that every TeX prints in its default encoding."""
 
 
 def chosen_columns(words: Sequence[str], known: Mapping[str, str] | Sequence[str]) -> tuple[str, ...]:
-    """`--columns`, each once; raises UsageError for a word that is none of the `known` columns."""
+    """`--columns`, each once; raises UsageError for a word that is not one of the `known` columns."""
     if unknown := [word for word in words if word not in known]:
         hints = "".join(near(word, known) for word in unknown)
-        raise UsageError(f"--columns {','.join(words)}: no column {listed(unknown)}{hints} (there are {listed(list(known))})")
+        raise UsageError(f"--columns {','.join(words)}: no column {listed(unknown)}{hints} (known: {listed(list(known))})")
     return tuple(dict.fromkeys(words))
 
 
@@ -41,7 +41,7 @@ def board_tables(board: Board, columns: Sequence[str] = (), *, intervals: bool =
     Args:
         board: one dataset's tables.
         columns: some of `FIGURES` and `OTHERS`; empty: SRCC, PLCC, KRCC, main (and 2AFC where it ranks) and the number of images.
-        intervals: show intervals of every chosen figure; else of the first alone.
+        intervals: show intervals of every chosen figure; else of the first only.
     """
     return [_group_table(board, group, columns, intervals=intervals) for group in board.groups]
 
@@ -64,7 +64,7 @@ def _group_table(board: Board, group: Group, columns: Sequence[str], *, interval
         for row, line in zip(group.rows, cells, strict=True):
             line.append(_best(row, name) if name in FIGURES else _other(row, name, group))
         if name in FIGURES and (intervals or name == first):
-            # A range says how splits or seeds differ, an interval what other references could give: a column for each.
+            # A range is over splits or seeds, an interval is for the choice of references: a column for each.
             parts = (
                 (f"{group.confidence:.0%} interval", {i: row.ci.get(name) for i, row in enumerate(group.rows)}, "[{}, {}]"),
                 ("range", {i: row.spread.get(name) for i, row in enumerate(group.rows)}, "{} to {}"),
@@ -80,7 +80,7 @@ def _group_table(board: Board, group: Group, columns: Sequence[str], *, interval
                     whole = row.whole_ci.get(name)
                     line.append(_signs(shown_figure(name, row.whole.get(name))) or "--")
                     line.append(_signs("[{}, {}]".format(*map(number, whole))) if whole else "--")
-    described = [f"{board.title}: agreement with {board.label or 'people' + chr(39) + 's scores'}", f"protocol {group.protocol}"]
+    described = [f"{board.title}: agreement with {board.label or 'the labels'}", f"protocol {group.protocol}"]
     caption = sentences(", ".join(described), group.description, group.note, board.note)
     caption += f" Bold: {best_explained(group)}." if any(row.best for row in group.rows) else ""
     if any(row.spread for row in group.rows):
@@ -93,7 +93,7 @@ def _group_table(board: Board, group: Group, columns: Sequence[str], *, interval
 
 
 def matrix_table(shown: Matrix, *, intervals: bool = False) -> str:
-    """A matrix as one table; `intervals`: with the intervals or ranges of its figures, told apart by their brackets."""
+    """A matrix as one table; `intervals`: with the intervals (brackets) or ranges (parentheses) of its figures."""
     names, count, letters = shown.figures, len(shown.figures), shown.marks
     blocks = [plain.latex(column.dataset) for column in shown.columns] + ["Mean", "Weighted mean", "Mean rank"]
     top = ["", *(rf"\multicolumn{{{count}}}{{c}}{{{block}}}" for block in blocks)]
@@ -115,7 +115,7 @@ def matrix_table(shown: Matrix, *, intervals: bool = False) -> str:
 
 
 def explained(shown: Matrix, *, intervals: bool, bold: str) -> list[str]:
-    """What a reader must know of a matrix; `bold` is how the group of the best is marked."""
+    """The explanations below a matrix; `bold` is how the group of the best is marked."""
     texts = []
     for column in shown.columns:
         counted = ((column.n, "image"), (column.references, "reference"))
@@ -149,10 +149,10 @@ def rank_text(value: float | None) -> str:
 
 
 def document(tables: Sequence[str]) -> str:
-    """A document with the tables, which compiles alone."""
+    """A complete LaTeX document with the tables."""
     body = "\n\n\\clearpage\n".join(tables)
     foreign = sorted({c for c in body if ord(c) > 127} - _PLAIN)
-    # pdfTeX stops at characters that no font was named for; other engines know no such command and need none.
+    # pdfTeX stops at undeclared characters; other engines neither know nor need this command.
     declared = [rf"  \DeclareUnicodeCharacter{{{ord(c):04X}}}{{[U+{ord(c):04X}]}}%" for c in foreign]
     lines = [f"% {GENERATED}", r"\documentclass{article}", r"\usepackage{booktabs}"]
     lines += [r"\usepackage[a3paper,landscape,margin=15mm]{geometry}"]
@@ -173,7 +173,7 @@ def _table(
     about = plain.latex(" ".join(filter(None, (caption, f"Marks: {meanings}." if meanings else ""))))
     lines = [f"% {GENERATED}", r"\begin{table}[htbp]", r"\centering\small", rf"\caption{{{about}}}", rf"\label{{tab:{name}}}"]
     lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *heads, r"\midrule"]
-    # A line that began with a bracket or a star would be an option of the line break before it.
+    # LaTeX would read a bracket or a star at the beginning of a line as an option of the line break before it.
     lines += [("{}" if line[0][:1] in ("[", "*") else "") + " & ".join(line) + r" \\" for line in cells]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
@@ -184,7 +184,7 @@ def _best(row: Row, figure: str) -> str:
 
 
 def ends(row: Row, figure: str) -> str:
-    """The ends of a figure behind it: a range in parentheses, an interval in brackets."""
+    """The ends to be printed after a figure: a range in parentheses, an interval in brackets."""
     if figure in row.spread:
         return " ({} to {})".format(*map(number, row.spread[figure]))
     interval = row.ci.get(figure)

@@ -1,7 +1,7 @@
-"""Many datasets in one table: models by the datasets of a suite, with groups of the best, ranks and means.
+"""A matrix of models by the datasets of a suite, with groups of the best, ranks and means.
 
-A mean is taken over the datasets that have a column, for a model that can be compared with the others on every one of them: a
-blank is never averaged, and neither is a figure that its own board does not rank.
+A mean is over the datasets that have a column, for models that are ranked on every one of them: blanks and figures that their
+boards do not rank are never averaged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.results.marks import LEGEND, NOT_COMPARED
 from harness.results.record import Record
 
 FIGURES = ("srcc", "plcc", "plcc_fitted", "krcc", "main", "srcc_within")
-"""What a matrix can show: figures of which more is better, on one scale for all datasets."""
+"""The figures of a matrix: higher is better, with the same scale for all datasets."""
 DEFAULT = ("srcc", "plcc")
 
 
@@ -31,7 +31,7 @@ class Column:
     title: str
     protocol: str
     n: float | None
-    """Images behind the figures of the rows that are ranked; what a weighted mean weighs by."""
+    """The number of images of the ranked rows; the weight in a weighted mean."""
     references: int | None
     confidence: float
     compared: bool
@@ -39,7 +39,7 @@ class Column:
     too_few: bool
     """Whether there are too few references for a group of the best."""
     over_splits: bool = False
-    """Whether the group of the best is found over several splits."""
+    """Whether the group of the best is over several splits."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class MatrixRow:
     complete: bool
     """Whether every cell is ranked on its board and has all figures of the matrix."""
     mean: Mapping[str, float] = field(default_factory=dict)
-    """Over the columns, each counted once; of complete rows only."""
+    """Mean over the columns; of complete rows only."""
     weighted: Mapping[str, float] = field(default_factory=dict)
-    """Over the columns, weighted by their images; of complete rows only."""
+    """Mean over the columns, weighted by their images; of complete rows only."""
     mean_rank: Mapping[str, float] = field(default_factory=dict)
-    """Over the columns, among the complete rows; equal figures share the mean of their ranks."""
+    """Mean rank over the columns, among the complete rows; ties share the mean of their ranks."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def build_matrix(
         for identity, rows in _by_model(group, records).items():
             models.setdefault(identity, [None] * len(groups))[i] = rows[0]
             more += len(rows) - 1
-    # Rows of one name that are not one model (another version, other weights) have a part of what tells them apart.
+    # Different models with the same name (another version, other weights) get a part of their identity's hash.
     named = [next(row_name(cell) for cell in cells if cell) for cells in models.values()]
     shown = []
     for plain, (identity, cells) in zip(named, models.items(), strict=True):
@@ -146,13 +146,13 @@ def build_matrix(
 
 
 def _shown(row: Row, group: Group, records: Mapping[str, Record]) -> bool:
-    """Whether a board's row is a model's own: no control, no unfinished run, none of several seeds behind a mean."""
+    """Whether a board's row is a model's main row: not a control, an unfinished run, or one of the seeds of a mean."""
     behind = {key for other in group.rows for key in other.members}
     return row.kind != "control" and row.key not in behind and (row.key in records or row.kind == "seeds")
 
 
 def _by_model(group: Group, records: Mapping[str, Record]) -> dict[str, list[Row]]:
-    """The rows of each model, the one to show first: a mean over seeds, else a ranked one, else the newest."""
+    """The rows of each model, the shown one first: a mean over seeds, else a ranked one, else the newest."""
     found: dict[str, list[Row]] = {}
     for row in group.rows:
         if _shown(row, group, records):
@@ -163,7 +163,7 @@ def _by_model(group: Group, records: Mapping[str, Record]) -> dict[str, list[Row
 
 
 def _identity(record: Record) -> str:
-    """What a model is on every dataset: its card, code and weights; of scores from a file, the name that they were given."""
+    """A model's identity on every dataset: its card, code and weights; for scores from a file, their name."""
     facts = record.first_identity
     if record.request.get("scores"):
         return sha256_json(["scores", record.model, record.higher_is_better])
@@ -197,7 +197,7 @@ def midranks(values: Sequence[float]) -> list[float]:
 
 
 def facts(shown: Matrix) -> dict[str, object]:
-    """The matrix as plain values with all digits, for JSON; a figure that does not exist is None."""
+    """The matrix as plain values with all digits, for JSON; an absent figure is None."""
     rows = []
     for row in shown.rows:
         means = {"mean": row.mean, "weighted_mean": row.weighted, "mean_rank": row.mean_rank}

@@ -1,4 +1,4 @@
-"""A matrix for the terminal and as Markdown and CSV."""
+"""A matrix as text: tables for the terminal, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.runtime.terminal_columns import markdown_table, text_table
 
 
 def terminal(shown: Matrix, *, intervals: bool = False, width: int | None = None) -> str:
-    """The matrix with what a reader must know below it.
+    """The matrix with its explanations below it.
 
     `width`: characters in a line of the terminal; None: all columns. Otherwise the blocks of means are left out first, then the
     figures after the first, then datasets from the last.
@@ -41,7 +41,7 @@ def markdown(shown: Matrix, *, intervals: bool = False) -> str:
 
 
 def csv(shown: Matrix) -> str:
-    """A line for each model, every figure with all its digits; what does not exist is blank."""
+    """A line for each model, every figure with all its digits; absent ones are blank."""
     parts = ("", "_low", "_high", "_smallest", "_largest", "_best")
     heads = [f"{column.dataset}_{f}{part}" for column in shown.columns for f in shown.figures for part in parts]
     heads += [f"{column.dataset}_marks" for column in shown.columns]
@@ -60,7 +60,7 @@ def csv(shown: Matrix) -> str:
 
 
 def _cells(shown: Matrix, best: str, between: str, escaped: Callable[[str], str], *, intervals: bool) -> Cells:
-    """The table's text; `best` is how a figure in the group of the best is written, `between` what parts a head's two words."""
+    """The table's text; `best` formats a figure in the group of the best, `between` separates the two words of a header."""
     blocks = [*(escaped(column.dataset) for column in shown.columns), "mean", "weighted mean", "mean rank"]
     heads = ["model", *(f"{block}{between}{FIGURES[f]}" for block in blocks for f in shown.figures)]
     rows = []

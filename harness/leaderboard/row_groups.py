@@ -1,4 +1,4 @@
-"""The group of the best: which ranked rows are not shown to be below a better one, paired by reference or by split."""
+"""Marks the group of the best in a table's rows: rows not significantly below a better one, by reference or by split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 FEWEST_REFERENCES = 6
-"""As `harness.statistics.best_group.FEWEST_REFERENCES`, which a table without anything to compare does not import."""
+"""As `harness.statistics.best_group.FEWEST_REFERENCES`, repeated here to avoid that import for tables without comparisons."""
 COMPARED = ("srcc", "plcc", "krcc", "main", "score_2afc")
 """Figures whose best group is marked."""
 
@@ -24,9 +24,9 @@ def with_best(rows: Sequence[Row], headline: str, confidence: float) -> list[Row
     """The rows of a table with the group of the best marked, figure by figure.
 
     All ranked rows on the best row's images are compared with one another: by reference (`standings`), or, where the best row is
-    over splits, on the same test parts (`standings_over_splits`). Where the best row, or the row itself,
-    has nothing to be compared by, it belongs to no group and is marked as not compared. With fewer references than any
-    difference can be shown with, no group is marked at all.
+    over splits, on the same test parts (`standings_over_splits`). Where the best row, or the row itself, lacks the data for a
+    comparison, the row is in no group and is marked as not compared. With too few references for any significant difference, no
+    group is marked.
     """
     ranked = {i: row for i, row in enumerate(rows) if row.rank is not None}
     if len(ranked) < 2 or too_few_references(rows):
@@ -51,7 +51,7 @@ def with_best(rows: Sequence[Row], headline: str, confidence: float) -> list[Row
 
 
 def too_few_references(rows: Sequence[Row]) -> bool:
-    """Whether the best row has too few references for any row to be shown to be below it."""
+    """Whether the best row has too few references for any significant difference."""
     top = next((row for row in rows if row.rank is not None), None)
     if top is not None and top.repeats:
         return top.used_references is not None and top.used_references < FEWEST_REFERENCES
@@ -59,20 +59,20 @@ def too_few_references(rows: Sequence[Row]) -> bool:
 
 
 def _standings(ranked: dict[int, Row], figure: str, confidence: float) -> list[Standing]:
-    """The standing of each row that can be compared, called by the row's number."""
+    """The standing of each row that can be compared, by the row's number."""
     values = {i: value for i, row in ranked.items() if (value := row.figures.get(figure)) is not None}
     if not values:
         return []
     top = ranked[max(values, key=lambda i: (values[i], -i))]
     if None in top.images[:2]:
         return []
-    # scipy stays out of tables that have nothing to compare: its importers are imported where there is something.
+    # Imported here, so that tables without comparisons do not import scipy.
     if top.repeats:
         if figure not in top.splits or top.test_share is None:
             return []
         from harness.statistics.resampled_t_test import standings_over_splits
 
-        # Rows of the same test parts; scores from a file do not know the content of their images.
+        # Rows of the same test parts; scores from a file have no hashes of their images.
         same = [i for i in values if ranked[i].images[:2] == top.images[:2] and ranked[i].repeats == top.repeats]
         same = [i for i in same if len({ranked[i].images[2], top.images[2]} - {None}) <= 1 and figure in ranked[i].splits]
         splits = {str(i): ranked[i].splits[figure] for i in same}

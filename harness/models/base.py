@@ -1,17 +1,17 @@
-"""What the harness asks of a model.
+"""The interface of models: `score`, `higher_is_better`, and optional methods for speed, training and ensembles.
 
-A model is any class with `score` and `higher_is_better`; deriving from `Model` is a convenience, not a
-requirement. Its constructor takes the card's `[model]` table as keyword arguments, downloads nothing and
-reads no file: weights arrive afterwards through `load_part` and `load_state`.
+A model is any class with `score` and `higher_is_better`; deriving from `Model` is optional. Its constructor takes the card's
+`[model]` table as keyword arguments, downloads nothing and reads no file: weights are loaded afterwards by `load_part` and
+`load_state`.
 
-Optional abilities are declared by being there:
+A model has an optional ability if it has its methods:
 
 `score_uint8(reference, distorted) -> float`
-    the same number straight from two (H, W, 3) uint8 arrays, for metrics that need no tensors.
+    the same number from two (H, W, 3) uint8 arrays, for metrics that need no tensors.
 `embed_uint8(reference) -> embedding` and `score_embedded_uint8(embedding, distorted) -> float`
-    the bits of `score_uint8`, where a part of the work is the reference's alone and can be done once.
+    the same bits as `score_uint8`, where a part of the work depends only on the reference and can be done once.
 `score_several_uint8(embedding, distorted) -> list of float`
-    besides these two: the same bits for a sequence of images at once, where that is cheaper than one after the other.
+    in addition to these two: the same bits for a sequence of images at once, where that is faster than one after the other.
 `embed(reference) -> embedding` and `score_embedded(embedding, distorted, index) -> (N,)`
     reuse of a reference's features: row i of `distorted` (N, 3, H, W) is compared with row `index[i]` of the
     (R, 3, H, W) reference batch that was embedded.
@@ -23,11 +23,11 @@ Optional abilities are declared by being there:
     Randomness comes from torch's global generator, seeded by the run's seed and the step, so that a killed run resumes to the
     same bits.
 `from_card(card)`
-    a class method that constructs from the whole card, where its place matters.
+    a class method that constructs the model from its card, where the card's path matters.
 `working()`
-    a context around a round of scoring, for a model with work outside of Python: left by an exception, it ends that work.
+    a context around a round of scoring, for a model with work outside of Python: on an exception, it stops that work.
 `combines_members = True`, `members` and `combine(values) -> (n,)`
-    a model made of others (`harness.models.ensemble`): each is scored under its own cropping, (members, n), then combined.
+    an ensemble (`harness.models.ensemble`): each member is scored with its own cropping, (members, n), then combined.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class ScoringModel(Protocol):
-    """What every model has; the optional abilities above are found by `harness.models.capabilities.capabilities`."""
+    """The required attributes of a model; `harness.models.capabilities.capabilities` finds the optional ones."""
 
     higher_is_better: bool
 
@@ -50,17 +50,17 @@ class ScoringModel(Protocol):
 
 
 class Model:
-    """Base of full-reference models; see the module's text for the optional abilities."""
+    """Base of full-reference models; see the module's docstring for the optional abilities."""
 
     version: ClassVar[int] = 1
-    """Raised by hand whenever the class's numbers change; part of every record's key."""
+    """To be raised whenever the class's numbers change; part of every record's key."""
 
     higher_is_better: bool = True
     crop_size: int | None = None
-    """The only height and width `score` takes; None: any size from `minimum_size` up."""
+    """The only height and width that `score` accepts; None: any size from `minimum_size` up."""
     minimum_size: int = 1
     combines_members: ClassVar[bool] = False
-    """Whether `members` and `combine` make it a model of others."""
+    """Whether it is an ensemble, with `members` and `combine`."""
 
     def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:
         """Scores of `distorted` against `reference`.
@@ -79,7 +79,7 @@ class Model:
 
 
 def check_pair(reference: torch.Tensor, distorted: torch.Tensor, crop_size: int | None = None, minimum_size: int = 1) -> None:
-    """Refuse anything but two float32 RGB batches in [0, 1] of one shape, with one line that says what is wrong."""
+    """Raise UsageError for anything but two float32 RGB batches in [0, 1] of the same shape."""
     import torch
 
     from harness.runtime.errors import UsageError
@@ -103,7 +103,7 @@ def check_pair(reference: torch.Tensor, distorted: torch.Tensor, crop_size: int 
 
 
 def _check_values(what: str, x: torch.Tensor) -> None:
-    """Refuse values outside [0, 1]. It waits for a GPU: `score` does it, the harness's own path through `embed` does not."""
+    """Raise UsageError for values outside [0, 1]. On a GPU the check has to wait, so only `score` makes it, not `embed`."""
     from harness.runtime.errors import UsageError
 
     if x.numel() and not (x.amin() >= 0 and x.amax() <= 1):

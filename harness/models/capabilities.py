@@ -1,6 +1,6 @@
-"""What a model offers beyond `score`, found in one place, and a loaded model with its card.
+"""Finding the optional abilities of a model (`capabilities`), and `LoadedModel`: a model with its card.
 
-Nothing is ever written onto a model: it may be a frozen dataclass, have `__slots__`, or use any attribute's name for itself.
+No attribute is ever set on a model: it may be a frozen dataclass, have `__slots__`, or use any attribute's name for itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to score, and the card that it was made from. Other attributes are the model's own."""
+    """A model ready to score, and its card. Other attributes are the model's own."""
 
     model: Any
     card: ModelCard
@@ -39,23 +39,23 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """Which of the optional abilities of `harness.models.base` a model has."""
+    """The optional abilities of `harness.models.base` that a model has."""
 
     score_uint8: bool
     embed_uint8: bool
     score_several_uint8: bool
     score_embedded: bool
     crop_size: int | None
-    """The only height and width that it takes; None: any size."""
+    """The only height and width that it accepts; None: any size."""
     minimum_size: int
     members: Sequence[Any]
-    """Of a model made of others (`harness.models.ensemble`): its members."""
+    """The members of an ensemble (`harness.models.ensemble`)."""
     details: Mapping[str, Any] | None
     """Facts for the record."""
 
 
 def capabilities(model: Any) -> Capabilities:
-    """What a model offers beyond `score`.
+    """The optional abilities of a model.
 
     Args:
         model: a model, or a `LoadedModel` around one.
@@ -82,7 +82,7 @@ def capabilities(model: Any) -> Capabilities:
 
 
 def move(model: Any, device: str) -> None:
-    """Bring a model that can be moved to a device."""
+    """Move a model to a device, if it can be moved."""
     if _has(model, "to"):
         model.to(device)
 

@@ -1,6 +1,6 @@
 """ColorVideoVDP of the package cvvdp as a model: `cvvdp:cvvdp`.
 
-It works in light: the card's `display` names the display model that turns sRGB values into luminance and gives the pixels per
+It computes with luminance: the card's `display` names the display model that converts sRGB values and gives the pixels per
 degree. `harness run cvvdp:cvvdp --set model.display=standard_phone`. The package's other metrics are left out: of 0.5.7, PU-PSNR
 raises NameError when it is called on arrays, and the learned variants fetch weights.
 """
@@ -17,7 +17,7 @@ from harness.models.adapters import Adapter, Metric, file_of, reasons
 from harness.runtime.errors import UsageError, near
 
 DISPLAY = "standard_4k"
-"""The display model of a card that is given no other: the library's own default."""
+"""The default display model, which is the library's default."""
 
 
 METRICS = {"cvvdp": Metric("ColorVideoVDP in JOD (just-objectionable differences)", True, 10.0, -math.inf)}
@@ -39,7 +39,7 @@ class Cvvdp(Adapter):
         if display not in displays():
             known = ", ".join(displays())
             raise UsageError(
-                f"cvvdp:{metric}: no display {display!r} for sRGB images{near(display, displays())} (there are {known})"
+                f"cvvdp:{metric}: no display {display!r} for sRGB images{near(display, displays())} (known: {known})"
             )
         self.display = display
         super().__init__(metric)

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and MS-SSIM as their papers write them, in plain torch: to read, as losses, and to test the fast path with.
+"""PSNR, SSIM and MS-SSIM by their papers' formulas, in differentiable torch: as losses, and as a reference for tests.
 
 float32 or float64, any device, differentiable. The cards score 8-bit images through `harness.models.psnr` and
 `harness.models.ssim`; with `rounded=True`, which has no useful gradient in luma, these functions give the same numbers.
@@ -23,7 +23,7 @@ from harness.runtime.errors import UsageError
 
 
 def planes(images: Tensor, colour: Colour = "rgb", border: int = 0, rounded: bool = False) -> Tensor:
-    """What is compared, in 0..255.
+    """The compared planes, in 0..255.
 
     Args:
         images: RGB (N, 3, H, W) in [0, 1], float32 or float64.
@@ -35,13 +35,13 @@ def planes(images: Tensor, colour: Colour = "rgb", border: int = 0, rounded: boo
         (N, 3, H - 2 border, W - 2 border) for `rgb`, else (N, 1, ...).
 
     Raises:
-        UsageError: images of another shape or type, or none is left inside the border.
+        UsageError: images of another shape or type, or no pixel inside the border.
     """
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype not in (torch.float32, torch.float64):
         raise UsageError(f"expected float32 or float64 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
     height, width = images.shape[-2:]
     if border < 0 or min(height, width) <= 2 * border:
-        raise UsageError(f"border = {border} leaves nothing of images of {height}x{width}")
+        raise UsageError(f"border = {border} leaves no pixel of images of {height}x{width}")
     inside = 255 * images[..., border : height - border, border : width - border]
     if colour == "rgb":
         return inside
@@ -50,7 +50,7 @@ def planes(images: Tensor, colour: Colour = "rgb", border: int = 0, rounded: boo
         grey = (inside * weights).sum(1, keepdim=True)
         return torch.round(grey) if rounded else grey
     if colour != "ycbcr":
-        raise UsageError(f"colour = {colour!r} is none of 'rgb', 'luma', 'ycbcr'")
+        raise UsageError(f"colour = {colour!r} is not one of 'rgb', 'luma', 'ycbcr'")
     whole = torch.tensor(YCBCR_WEIGHTS, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
     y = YCBCR_OFFSET + (inside * whole).sum(1, keepdim=True) / YCBCR_SCALE
     return torch.floor(y + 0.5) if rounded else y
@@ -149,9 +149,11 @@ def ms_ssim(
 
 
 def _maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The luminance and the contrast-structure of SSIM at every valid place."""
+    """The luminance and the contrast-structure maps of SSIM over the valid region."""
     if min(x.shape[-2:]) < WINDOW or x.shape != y.shape:
-        raise UsageError(f"planes {tuple(x.shape)} and {tuple(y.shape)}: SSIM needs one shape, {WINDOW} pixels a side or more")
+        raise UsageError(
+            f"planes {tuple(x.shape)} and {tuple(y.shape)}: SSIM needs equal shapes, with at least {WINDOW} pixels a side"
+        )
     window = torch.tensor(gaussian_window(), dtype=x.dtype, device=x.device)
     channels = x.shape[1]
     rows = window.view(1, 1, -1, 1).expand(channels, 1, -1, 1)

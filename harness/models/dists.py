@@ -34,9 +34,9 @@ def similarities(x: Tensor, y: Tensor, constant: float = 1e-6) -> tuple[Tensor, 
 class DISTS(FeatureMetric):
     """DISTS over VGG16 with L2 pooling and the image itself as its first layer; no resizing.
 
-    Images in [0, 1] are brought to ImageNet's mean and deviation inside. Identical images give 0 within 1e-6; constant,
-    grey and tiny images (from one pixel up) are ordinary cases. `backbone` says where the trunk's weights come from and is
-    left to whoever fills the model. Unfilled `alpha` and `beta` weigh all channels alike.
+    Images in [0, 1] are normalised by ImageNet's mean and deviation. Identical images give 0 within 1e-6; constant, grey
+    and tiny images (from one pixel up) are supported. `backbone` names the source of the trunk's weights and is used when
+    the model is filled. Unfilled `alpha` and `beta` weigh all channels equally.
     """
 
     title = "DISTS"
@@ -58,7 +58,7 @@ class DISTS(FeatureMetric):
         return [images, *self.trunk((images - self.mean) / self.deviation)]
 
     def compare(self, reference: Embedding, distorted: Embedding) -> Tensor:
-        """1 - the mean similarity (N,) over all layers' channels, weighed by `alpha` (texture) and `beta` (structure)."""
+        """1 - the mean similarity (N,) over all layers' channels, weighted by `alpha` (texture) and `beta` (structure)."""
         both = [similarities(x, y) for x, y in zip(reference, distorted, strict=True)]
         texture = torch.cat([t for t, _ in both], 1)
         structure = torch.cat([s for _, s in both], 1)

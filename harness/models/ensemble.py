@@ -1,7 +1,7 @@
-"""An ensemble: a weighted sum of members' scores, each brought to one scale by a scaling that was frozen when it was made.
+"""An ensemble as a model: a weighted sum of its members' scaled scores; scalings and weights are fixed in the card.
 
 A card's `[model]` table holds everything: the members' classes and settings, their croppings, scalings and weights
-(`harness ensemble` writes such cards). Each member is scored under its own cropping (`harness.engine.scorer.Scorer`).
+(`harness ensemble` writes such cards). Each member is scored with its own cropping (`harness.engine.scorer.Scorer`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 _CARD_KEYS = ("name", "class", "higher_is_better", "identical", "model", "protocol", "program", "requires", "extra")
-"""Those of a member's table that are keys of a card of its own."""
+"""Keys of a member's table that are keys of a model's card."""
 KEYS = (*_CARD_KEYS, "weight", "scaling", "version", "record")
 SCORES, FILE = "scores", "file"
 """Names of parts: `member/scores` is filled by a file of scores, `member/file` by one of weights."""
@@ -33,7 +33,7 @@ SCORES, FILE = "scores", "file"
 
 @dataclass
 class Member:
-    """One member: a model under its cropping, or scores that exist only as a file (`model` is None)."""
+    """One member: a model with its cropping, or a file of scores (`model` is None)."""
 
     name: str
     model: Any
@@ -60,7 +60,7 @@ class Member:
 class Ensemble(Model):
     """`intercept` + sum over members of weight * scaling(score turned to higher-is-better).
 
-    `members`: tables as in a card's `[[model.members]]`; `fitted`: what they were fitted on, for people and for the key.
+    `members`: tables as in a card's `[[model.members]]`; `fitted`: the fitting data, part of the key.
     """
 
     version = 1
@@ -80,7 +80,7 @@ class Ensemble(Model):
             raise UsageError(f"{where}: [model] has no members")
         names = [str(table.get("name")) for table in members]
         if len(set(names)) < len(names):
-            raise UsageError(f"{where}: members of one name: {listed(sorted({n for n in names if names.count(n) > 1}))}")
+            raise UsageError(f"{where}: members with the same name: {listed(sorted({n for n in names if names.count(n) > 1}))}")
         self.intercept = float(intercept)
         self.members = [_member(table, where, path) for table in members]
         self.minimum_size = max((capabilities(m.model).minimum_size for m in self.members if m.model is not None), default=1)
@@ -89,7 +89,7 @@ class Ensemble(Model):
 
     @classmethod
     def from_card(cls, card: ModelCard) -> Ensemble:
-        """Built from a whole card, whose place tells where members' own modules lie."""
+        """Built from a card, whose path is needed for the members' own modules."""
         return cls(**card.model, path=card.path)
 
     def combine(self, values: Floats) -> Floats:
@@ -101,7 +101,7 @@ class Ensemble(Model):
         return total
 
     def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:
-        """Scores (N,) of uncropped batches, for members that take any size; float32 RGB in [0, 1], (N, 3, H, W)."""
+        """Scores (N,) of uncropped batches, for members that accept any size; float32 RGB in [0, 1], (N, 3, H, W)."""
         import torch
 
         rows = []
@@ -121,7 +121,7 @@ class Ensemble(Model):
             model.load_part(inner, state)
 
     def load_scores(self, part: str, path: Path) -> None:
-        """Take the scores of `member/scores` from a file of name,score."""
+        """Read the scores of `member/scores` from a file of name,score."""
         from harness.files.score_table import read_scores
 
         frame = read_scores(path)
@@ -138,14 +138,14 @@ class Ensemble(Model):
         return members[name]
 
     def eval(self) -> Ensemble:
-        """All members that know the difference in evaluation mode."""
+        """Set all members that have an evaluation mode to it."""
         for member in self.members:
             if callable(getattr(member.model, "eval", None)):
                 member.model.eval()
         return self
 
     def to(self, device: str) -> Ensemble:
-        """All members that can be moved on `device`."""
+        """Move all members that can be moved to `device`."""
         for member in self.members:
             if member.model is not None:
                 move(member.model, device)
@@ -169,10 +169,10 @@ def _member(table: Mapping[str, Any], where: str, path: str) -> Member:
     card = member_card(table, path)
     model = None
     if card is not None:
-        if "version" in table and (now := version_of(card)) != table["version"]:
+        if "version" in table and (present := version_of(card)) != table["version"]:
             raise UsageError(
-                f"{place}: its numbers are others since this ensemble was made (version {table['version']} then, {now} now), "
-                "so its frozen scaling does not fit any more; make the ensemble again"
+                f"{place}: its scores have changed since this ensemble was made (version {table['version']}, now {present}), "
+                "so its frozen scaling is no longer valid; make the ensemble again"
             )
         model = build(card, None)
     return Member(

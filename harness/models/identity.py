@@ -1,9 +1,9 @@
-"""What a model is, for the key of its runs: its class's code, the program that it starts, and its weights as tensors.
+"""The identity of a model, for the key of its runs: its class's code, its external program, and its weights' tensors.
 
-A class of the harness is known by its own name and its `version`, a number raised by hand when its scores change: moving the
-module changes no key. A class of a regularly installed distribution is known by `module:Class` and the distribution's version.
-Any other class (a file next to a card, an editable install, a script) is known by `module:Class` and its source: the tokens,
-without comments, of its file and of every file of the same folder that it imports.
+A class of the harness is identified by its name and its `version`, which is raised when its scores change: moving the module
+changes no key. A class of an installed distribution is identified by `module:Class` and the distribution's version. Any other
+class (a file next to a card, an editable install, a script) is identified by `module:Class` and its source: the tokens, without
+comments, of its file and of every file of the same folder that it imports.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ CodeIdentity = TypedDict(
     },
     total=False,
 )
-"""A class, and either its version (and its library's), its distribution, or a sha256 over its source; then what belongs to it."""
+"""A class with its version (and its library's), its distribution, or a sha256 over its source; and its parts' identities."""
 
 
 def code_of(card: ModelCard, *, trained: bool = False) -> CodeIdentity:
-    """The identity of the code that a card names: its class, of a model made of others that of each member, and of one that is
-    trained that of a loss of its own.
+    """The identity of the code that a card names: its class, the classes of an ensemble's members, and, for training, the
+    card's own loss.
 
-    Raises UsageError for a class that cannot be imported or whose source cannot be read, and for a program that is not here.
+    Raises UsageError for a class that cannot be imported or whose source cannot be read, and for a program that is absent.
     """
     if not card.class_:
         return {}
@@ -76,7 +76,7 @@ def code_of(card: ModelCard, *, trained: bool = False) -> CodeIdentity:
 
 
 def _named(reference: str, program: Program | None, name: str, card_path: str) -> CodeIdentity:
-    """A class and a program as a card names them; a class of the harness is read, not imported: that would import torch."""
+    """The identity of a card's class and program; a class of the harness is parsed, not imported, to avoid importing torch."""
     facts = _class_facts(*current_path(reference).partition(":")[::2])
     if facts is None:
         found = class_identity(model_class(reference, card_path), reference)
@@ -139,7 +139,7 @@ def class_identity(made: Any, name: str) -> CodeIdentity:
     except (TypeError, OSError):
         path = Path(getattr(sys.modules.get(module), "__file__", None) or "")
     if not path.is_file():
-        raise UsageError(f"{name}: its source file is not to be found, so a run of it could not be told from one of other code")
+        raise UsageError(f"{name}: its source file was not found, so its code has no identity for a run's key")
     if (installed := _distribution_of(path, module)) is not None:
         return {"class": f"{module}:{made.__qualname__}", "distribution": installed}
     called = name if ":" in name else f"{module}:{made.__qualname__}"
@@ -161,7 +161,7 @@ def _distribution_of(path: Path, module: str) -> str | None:
 
 
 def source_hash(path: Path) -> str:
-    """sha256 over the tokens of a file and of what it imports from its own folder; comments and layout do not count."""
+    """sha256 over the tokens of a file and of its imports from the same folder; comments and layout do not count."""
     folder, found, waiting = path.parent, {path}, [path]
     while waiting:
         for name in _imports(waiting.pop()):
@@ -179,7 +179,7 @@ def source_hash(path: Path) -> str:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """Names of modules that a file imports, as they would be called from its folder."""
+    """Names of modules that a file imports, relative to its folder."""
     if path.suffix != ".py":
         return
     try:
@@ -207,9 +207,9 @@ def _tokens(path: Path) -> bytes:
 
 
 def object_identity(model: Any) -> dict[str, object] | None:
-    """The identity of a model that is an object of the caller's: what its `identity()` returns, or, of a torch module or a
-    dataclass, its class's code and its state. None where its state cannot be told from another, so that nothing is reused.
-    Raises UsageError for an `identity()` that returns no text."""
+    """The identity of a model that is a Python object: the result of its `identity()`, or, for a torch module or a dataclass,
+    its class's code and its state. None where its state cannot be identified, so that no run is reused. Raises UsageError for
+    an `identity()` that does not return text."""
     kind = type(model)
     if callable(own := getattr(model, "identity", None)):
         said = own()
@@ -234,14 +234,14 @@ def object_identity(model: Any) -> dict[str, object] | None:
 
 
 def _plain(values: Any) -> Any:
-    """Values as JSON holds them; raises TypeError or ValueError for any other."""
+    """Values that JSON can hold; raises TypeError or ValueError for others."""
     return json.loads(json.dumps(values, sort_keys=True, allow_nan=False))
 
 
 def weights_of(found: ResolvedWeights) -> dict[str, str]:
-    """The hash of each part's tensors (name, type, shape, values), whatever kind of file holds them.
+    """The hash of each part's tensors (name, type, shape, values), independent of the file format.
 
-    A file of scores, the part of a member that exists only as a file, counts by its bytes.
+    A file of scores (an ensemble's member without a model) is identified by its bytes.
     """
     files: dict[str, Path] = {**found.parts, **({"file": found.file} if found.file is not None else {})}
     hashes = {part: _tensors_hash(path) for part, path in files.items()}

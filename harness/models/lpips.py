@@ -3,8 +3,8 @@
 R. Zhang, P. Isola, A. A. Efros, E. Shechtman, O. Wang, "The unreasonable effectiveness of deep features as a perceptual
 metric", CVPR 2018, arXiv 1801.03924; numerically the authors' package `lpips`.
 
-A. Ghildyal, F. Liu, "Shift-tolerant perceptual similarity metric", ECCV 2022, arXiv 2207.13686; its network is written from
-the paper and filled from the authors' weight files alone.
+A. Ghildyal, F. Liu, "Shift-tolerant perceptual similarity metric", ECCV 2022, arXiv 2207.13686; its network is implemented
+from the paper and filled from the authors' weight files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SCALE = (0.458, 0.448, 0.450)
 
 
 class FeatureMetric(Model, nn.Module):
-    """A distance between a trunk's features: what LPIPS, ST-LPIPS and DISTS share.
+    """Base of LPIPS, ST-LPIPS and DISTS: a distance between a trunk's features.
 
     The reference's features can be kept: `score_embedded(embed(reference), distorted, index)`.
     """
@@ -40,7 +40,7 @@ class FeatureMetric(Model, nn.Module):
     higher_is_better = False
     title = "this metric"
     constants: ClassVar[tuple[str, ...]] = ()
-    """Beginnings of the authors' names of what is fixed and not filled."""
+    """Prefixes of the authors' names of constants, which are not filled."""
 
     def __init__(self, trunk: feature_extractors.Trunk) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class FeatureMetric(Model, nn.Module):
         self.minimum_size = trunk.minimum_size
 
     def features(self, images: Tensor) -> Embedding:
-        """What is compared, of images (N, 3, H, W) in [0, 1]."""
+        """The compared features of images (N, 3, H, W) in [0, 1]."""
         raise NotImplementedError
 
     def compare(self, reference: Embedding, distorted: Embedding) -> Tensor:
@@ -68,7 +68,7 @@ class FeatureMetric(Model, nn.Module):
             return distances.clone()
 
     def embed(self, reference: Tensor) -> Embedding:
-        """What `score_embedded` needs of references (R, 3, H, W) in [0, 1]."""
+        """The embedding of references (R, 3, H, W) in [0, 1] for `score_embedded`."""
         check_pair(reference, reference, minimum_size=self.minimum_size)
         with torch.inference_mode():
             return self.features(reference)
@@ -79,18 +79,18 @@ class FeatureMetric(Model, nn.Module):
         with torch.inference_mode():
             of_distorted = self.features(distorted)
             if embedding[0].shape[1:] != of_distorted[0].shape[1:]:
-                raise UsageError(f"{self.title}: the embedded references are not of the distorted images' size")
+                raise UsageError(f"{self.title}: the embedded references and the distorted images differ in size")
             # One reference for all rows, the usual case, is not copied.
             single = len(embedding[0]) == 1
             return self.compare([f if single else f[index.to(f.device)] for f in embedding], of_distorted)
 
     def heads(self) -> dict[str, Tensor]:
-        """The learned weights next to the trunk, by their names in the authors' files."""
+        """The learned weights besides the trunk's, by their names in the authors' files."""
         raise NotImplementedError
 
     def load_part(self, part: str, state: Mapping[str, Tensor]) -> None:
         """Fill `trunk` from torchvision's state dict (its classifier is ignored), `heads` from the authors' file, or `network`,
-        both, from a file that names them so side by side.
+        both, from one file.
 
         Raises UsageError naming every missing, misshapen or foreign entry; nothing is changed then.
         """
@@ -106,7 +106,7 @@ class FeatureMetric(Model, nn.Module):
             )
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Fill trunk and heads from the state dict of the authors' whole network, whose names `renamed` turns into ours.
+        """Fill trunk and heads from the state dict of the authors' complete network, whose names `renamed` converts to ours.
 
         Raises UsageError naming every missing, misshapen or foreign entry; nothing is changed then.
         """
@@ -114,18 +114,17 @@ class FeatureMetric(Model, nn.Module):
         fill(own, self.renamed(state), f"the weights for {self.title}", ignored=self.constants)
 
     def renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of the authors' whole network by the names of ours."""
+        """The tensors of the authors' complete network by our names."""
         raise NotImplementedError
 
 
 class LPIPS(FeatureMetric):
     """LPIPS over AlexNet (`net="alex"`) or VGG16 (`"vgg"`).
 
-    `release` is the heads' version: 0.1, or 0.0, which did not bring the input to the trunk's mean and deviation. Images in
-    [0, 1] are brought to the authors' [-1, 1] inside. Identical images give 0 (where the two are computed in batches of
-    different size: below 1e-9); constant and grey images are ordinary cases; at least 31 pixels a side (AlexNet) or 16
-    (VGG16). `backbone` says where the trunk's weights come from and is left to whoever fills the model. Unfilled heads weigh
-    all channels alike.
+    `release` is the heads' version: 0.1, or 0.0, which did not normalise the input by the trunk's mean and deviation. Images in
+    [0, 1] are scaled to the authors' [-1, 1]. Identical images give 0 (where the two are computed in batches of different
+    size: below 1e-9); constant and grey images are supported; at least 31 pixels a side (AlexNet) or 16 (VGG16). `backbone`
+    names the source of the trunk's weights and is used when the model is filled. Unfilled heads weigh all channels equally.
     """
 
     constants = ("scaling_layer.", "lins.")
@@ -154,7 +153,7 @@ class LPIPS(FeatureMetric):
         return [f / (torch.sqrt(torch.sum(f * f, dim=1, keepdim=True)) + 1e-10) for f in self.trunk(x)]
 
     def compare(self, reference: Embedding, distorted: Embedding) -> Tensor:
-        """Distances (N,): of each layer the mean over places of the squared differences, weighed by its head; added up."""
+        """Distances (N,): the sum over layers of the spatial mean of squared differences, weighted by the layer's head."""
         layers = []
         for of_reference, of_distorted, head in zip(reference, distorted, self.weights, strict=True):
             difference = of_reference - of_distorted
@@ -162,11 +161,11 @@ class LPIPS(FeatureMetric):
         return torch.stack(layers).sum(0)
 
     def heads(self) -> dict[str, Tensor]:
-        """The heads by the names that the authors' files give them."""
+        """The heads by their names in the authors' files."""
         return {f"lin{i}.model.1.weight": weight for i, weight in enumerate(self.weights)}
 
     def renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The authors' names of convolutions turned into ours, one after the other: they count layers differently."""
+        """The authors' names of convolutions converted to ours in order, because they number layers differently."""
         found = [re.fullmatch(r"net\.slice\d+\.(\d+)\.weight", key) for key in state]
         theirs = sorted((match for match in found if match), key=lambda match: int(match[1]))
         ours = [f"features.{name}" for name, layer in self.trunk.features.named_modules() if isinstance(layer, nn.Conv2d)]
@@ -174,7 +173,7 @@ class LPIPS(FeatureMetric):
         renamed = {}
         for key, tensor in state.items():
             layer, _, kind = key.rpartition(".")
-            # The blurs' fixed kernels lie among the learned weights.
+            # The blurs' fixed kernels are among the learned weights.
             if kind != "filt":
                 renamed[f"{names.get(layer, layer)}.{kind}"] = tensor
         return renamed
@@ -183,9 +182,9 @@ class LPIPS(FeatureMetric):
 class STLPIPS(LPIPS):
     """ST-LPIPS over AlexNet (`net="alex"`) or VGG16 (`"vgg"`): LPIPS's distance over trunks that blur where they subsample.
 
-    One file holds trunk and heads. Images in [0, 1] are brought to [-1, 1] inside. Identical images give 0 (where the two
-    are computed in batches of different size: below 1e-9); constant and grey images are ordinary cases; at least 21 pixels
-    a side (AlexNet) or 18 (VGG16).
+    One file holds trunk and heads. Images in [0, 1] are scaled to [-1, 1]. Identical images give 0 (where the two are
+    computed in batches of different size: below 1e-9); constant and grey images are supported; at least 21 pixels a side
+    (AlexNet) or 18 (VGG16).
     """
 
     trunks: ClassVar[Trunks] = {

@@ -1,4 +1,4 @@
-"""Grey values of colour images, as MATLAB's `rgb2gray` gives them.
+"""Colour, luma and Y planes of images, computed in bands of rows; grey as in MATLAB's `rgb2gray`.
 
 `rgb2gray` weighs R, G and B by the first row of the inverse of the NTSC RGB-to-YIQ matrix and, for 8-bit images,
 returns 8-bit grey. The published SSIM and MS-SSIM values come from that rounded grey; so do ours.
@@ -21,7 +21,7 @@ Plane = NDArray[np.float32]
 """One colour or grey, (H, W), in 0..255."""
 
 Colour = Literal["rgb", "luma", "ycbcr"]
-"""What a metric compares: R, G and B; the grey of MATLAB's rgb2gray; the Y (16..235) of BT.601 as MATLAB's rgb2ycbcr."""
+"""The planes that a metric compares: R, G and B; the grey of MATLAB's rgb2gray; the Y (16..235) of its rgb2ycbcr (BT.601)."""
 COLOURS = ("rgb", "luma", "ycbcr")
 Part = int | Literal["luma", "ycbcr"]
 """One plane of an image: red, green, blue (0, 1, 2), or one made of the three."""
@@ -34,7 +34,7 @@ WEIGHTS = np.array([0.298936021293775, 0.587043074451121, 0.114020904255103], np
 
 
 class Rows(NamedTuple):
-    """A plane that is made some rows at a time, so that large images need no large memory."""
+    """A plane that is computed some rows at a time, so that large images need little memory."""
 
     height: int
     width: int
@@ -43,7 +43,7 @@ class Rows(NamedTuple):
     plane: Plane | None = None
     """The plane, where it exists already."""
     eight_bit: bool = False
-    """Whether its values are whole numbers in 0..255 by how they are made."""
+    """Whether its values are always whole numbers in 0..255."""
 
     def take(self, rows: slice, name: str) -> Plane:
         """The rows in this thread's scratch memory of that name."""
@@ -62,23 +62,23 @@ class Rows(NamedTuple):
 
 
 _BAND_PIXELS = 1 << 18
-"""A filter repeats its overlap in every band: an image of ordinary size is one."""
+"""Pixels of a band. A filter computes the overlap of bands twice, so images of usual size are one band."""
 _BAND_ROWS = 32
 _LUMA_PIXELS = 1 << 15
 _kept = threading.local()
 
 
 def bands(height: int, width: int, overlap: int = 0, pixels: int | None = None) -> Iterator[slice]:
-    """Cuts rows into bands of about `pixels`, of which each shares its last `overlap` rows with the next."""
+    """Divides rows into bands of about `pixels` pixels; each shares its last `overlap` rows with the next."""
     step = max(_BAND_ROWS, (pixels or _BAND_PIXELS) // width)
     for top in range(0, height - overlap, step):
         yield slice(top, min(top + step + overlap, height))
 
 
 def scratch(name: str, *shape: int) -> Plane:
-    """Memory for a band, this thread's own, kept from call to call under a name; it holds whatever was there.
+    """Scratch memory of this thread for a band, kept between calls under a name and not initialised.
 
-    Memory of this size, when freed, goes back to the system, and having it again costs more than the arithmetic done in it.
+    Memory of this size, when freed, is returned to the system, and allocating it again costs more than the arithmetic in it.
     """
     memory: dict[str, Plane] = _kept.__dict__
     size = math.prod(shape)
@@ -93,18 +93,18 @@ def rows_of(plane: Plane, *, eight_bit: bool = False) -> Rows:
 
 
 def rows_uint8(image: NDArray[np.uint8], colour: Part) -> Rows:
-    """One colour (0, 1, 2), the luma or the Y, of an (H, W, 3) uint8 picture."""
+    """One colour (0, 1, 2), the luma or the Y, of an (H, W, 3) uint8 image."""
 
     def fill(rows: slice, out: Plane) -> None:
         import cv2
 
         part = image[rows]
-        # Planes of bytes lie in memory for floats: three of them need three quarters of it.
+        # Three planes of bytes fit into three quarters of the scratch memory for floats.
         planes = scratch("channels", *part.shape[:2]).reshape(-1).view(np.uint8)[: part.size].reshape(3, *part.shape[:2])
         if isinstance(colour, int):
             np.copyto(out, cv2.extractChannel(part, colour, dst=planes[0]))
             return
-        # A strip of all three planes stays in the processor's nearest caches.
+        # A strip of all three planes stays in the processor's L1 and L2 caches.
         step = max(1, _LUMA_PIXELS // part.shape[1])
         for top in range(0, len(part), step):
             strip = slice(top, top + step)
@@ -133,7 +133,7 @@ def rows_tensor(image: torch.Tensor, colour: Part) -> Rows:
 def luma(colours: Iterable[NDArray[Any]], out: Plane) -> None:
     """Writes grey, whole numbers in 0..255, of red, green and blue planes (H, W) in 0..255, uint8 or float32.
 
-    Each plane is done with before the next is asked for.
+    Each plane is used completely before the next one is requested.
     """
     part = scratch("luma", *out.shape)
     for i, (colour, weight) in enumerate(zip(colours, WEIGHTS, strict=True)):
@@ -147,8 +147,8 @@ def luma(colours: Iterable[NDArray[Any]], out: Plane) -> None:
 def ycbcr(colours: Iterable[NDArray[Any]], out: Plane) -> None:
     """Writes Y, whole numbers in 16..235, of red, green and blue planes (H, W) in 0..255, uint8 or float32.
 
-    In float64, where sums of whole numbers are exact; halves are rounded up, as MATLAB does. Each plane is done with before the
-    next is asked for.
+    In float64, where sums of whole numbers are exact; halves are rounded up, as MATLAB does. Each plane is used completely before
+    the next one is requested.
     """
     total = np.full(out.shape, float(YCBCR_SCALE // 2))
     for colour, weight in zip(colours, YCBCR_WEIGHTS, strict=True):
@@ -159,17 +159,17 @@ def ycbcr(colours: Iterable[NDArray[Any]], out: Plane) -> None:
 
 
 def check_colour(model: str, colour: str, border: int) -> None:
-    """Refuse a colour that no metric knows and a border that is no count of pixels."""
+    """Raise UsageError for an unknown colour, and for a border that is not a number of pixels."""
     from harness.runtime.errors import UsageError, near
 
     if colour not in COLOURS:
-        raise UsageError(f"{model}: colour = {colour!r} is none of 'rgb', 'luma', 'ycbcr'{near(colour, COLOURS)}")
+        raise UsageError(f"{model}: colour = {colour!r} is not one of 'rgb', 'luma', 'ycbcr'{near(colour, COLOURS)}")
     if not isinstance(border, int) or isinstance(border, bool) or border < 0:
         raise UsageError(f"{model}: border = {border!r} is not a number of pixels")
 
 
 def check_pair_uint8(reference: NDArray[Any], distorted: NDArray[Any], minimum_size: int = 1) -> None:
-    """Refuse anything but two (H, W, 3) uint8 arrays of one shape, with one line that says what is wrong."""
+    """Raise UsageError for anything but two (H, W, 3) uint8 arrays of the same shape."""
     from harness.runtime.errors import UsageError
 
     for what, x in (("reference", reference), ("distorted", distorted)):

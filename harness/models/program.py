@@ -1,7 +1,7 @@
-"""A program as a model: a card's `[program]` names a command that is given two files and writes a number.
+"""An external program as a model: a card's `[program]` names a command that reads two image files and prints a score.
 
-The program is started without a shell, by an absolute path that was found once, in a folder of its own that holds the two images
-under plain names and nothing else. Only a card says what is started: no setting and no record can.
+The program is started without a shell, by its absolute path, in a temporary folder that holds only the two images. Only a card
+can name the program; settings and records cannot.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
     from harness.imaging.decode import Pixels
 
 _LONGEST = 8 << 20
-"""Bytes of output after which a program is ended."""
+"""Bytes of output after which a program is killed."""
 _VERSION_SECONDS = 30.0
 _NOT_STARTED = (126, 127)
-"""How shells and loaders say that a program could not be started."""
+"""Exit statuses by which shells and loaders report that a program could not be started."""
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
-"""What a program sees of the environment: where its libraries and helpers are."""
+"""Environment variables that a program gets: the paths of its libraries and helpers."""
 
 
 class Encoded(NamedTuple):
-    """An image as the file that the program is given."""
+    """An image as an input file of the program."""
 
     shape: tuple[int, ...]
     file: bytes
 
 
 class Program(Model):
-    """A metric that is another program. Takes 8-bit images; tensors are rounded to 8 bits."""
+    """A metric that is an external program. It gets 8-bit images; tensors are rounded to 8 bits."""
 
     version = 1
 
@@ -69,7 +69,7 @@ class Program(Model):
 
     @classmethod
     def from_card(cls, card: ModelCard) -> Program:
-        """Built from a whole card. Raises UsageError where the program is not to be found."""
+        """Built from a card. Raises UsageError where the program is not found."""
         if card.program is None:
             raise UsageError(f"{card.path}: class = {card.class_!r} needs a table [program]")
         return cls(card.program, card.name, card.higher_is_better, card.path)
@@ -121,7 +121,7 @@ class Program(Model):
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """A round of scoring: where it is left early, programs that still run in other threads are ended."""
+        """A round of scoring: if it ends early, programs that still run in other threads are killed."""
         self._ended = False
         try:
             yield
@@ -156,9 +156,9 @@ class Program(Model):
 
 
 def number_in(text: str, rule: cards.ProgramScore) -> float:
-    """The number that `rule` finds in what a program wrote. Raises ValueError saying what is there instead."""
+    """The number that `rule` finds in a program's output. Raises ValueError with the reason where there is none."""
     if not text.strip():
-        raise ValueError("it wrote nothing there")
+        raise ValueError("it is empty")
     if rule.regex:
         found = [match[1] for match in re.finditer(rule.regex, text) if match[1] is not None]
         if not found:
@@ -173,7 +173,7 @@ def number_in(text: str, rule: cards.ProgramScore) -> float:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError("what it wrote is not JSON") from None
+        raise ValueError("it is not JSON") from None
     for key in rule.json.split("."):
         try:
             value = value[int(key)] if isinstance(value, list) else value[key]
@@ -197,7 +197,7 @@ def _number(text: str) -> float:
 def find_program(program: cards.Program, name: str, card_path: str) -> Path:
     """The absolute path of the program. PATH is searched without its relative entries, so never the current folder.
 
-    Raises UsageError for a program that is not there or cannot be started.
+    Raises UsageError for a program that is absent or cannot be started.
     """
     word = program.command[0]
     how = f" ({program.install})" if program.install else ""
@@ -219,7 +219,7 @@ def find_program(program: cards.Program, name: str, card_path: str) -> Path:
 
 
 class ProgramIdentity(TypedDict):
-    """What determines a program's scores."""
+    """Everything that determines a program's scores."""
 
     command: list[str]
     version: str
@@ -229,9 +229,9 @@ class ProgramIdentity(TypedDict):
 
 
 def program_identity(program: cards.Program, name: str, card_path: str) -> ProgramIdentity:
-    """What determines a program's scores: its command, version and file, its input, and where the score is read.
+    """The identity of a program: its command, version and file, its input format, and how the score is read.
 
-    Not in it: where the program lies, its timeout and threads. Raises UsageError where it is not here or says no version.
+    Not part of it: the program's folder, timeout and threads. Raises UsageError where it is absent or has no version.
     """
     path = find_program(program, name, card_path)
     facts = path.stat()
@@ -248,19 +248,19 @@ def program_identity(program: cards.Program, name: str, card_path: str) -> Progr
 
 @functools.cache
 def _version(path: Path, words: tuple[str, ...], name: str, _state: tuple[int, ...]) -> str:
-    """What the program prints as its version, whichever stream it takes; a long text by its first line and a hash."""
+    """The program's version, from standard output or error; for a long text its first line and a hash."""
     with tempfile.TemporaryDirectory(prefix="harness-program-", ignore_cleanup_errors=True) as scratch:
         try:
             done = _finish(_start(path, words, scratch, 1, name), _VERSION_SECONDS, name)
         except RunError as error:
-            raise UsageError(f"{name}: its version is not to be had: {error}") from None
-    # A usage names the program by its path, and the same program may lie elsewhere.
+            raise UsageError(f"{name}: its version cannot be read: {error}") from None
+    # A usage text contains the program's path, which is not part of its identity.
     text = (done.stdout + done.stderr).decode("utf-8", errors="replace").replace(str(path), path.name).strip()
     # A program without a version prints its usage, mostly with a status that is not 0.
     if not text or done.status < 0 or done.status in _NOT_STARTED:
         raise UsageError(f"{name}: its version command ended with {_status(done.status)}{done.last_lines()}")
     first = one_line(text.splitlines()[0])[:200]
-    return first if first == text else f"{first} (sha256 of the whole: {sha256_json(text)})"
+    return first if first == text else f"{first} (sha256 of the text: {sha256_json(text)})"
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ class Finished:
     stderr: bytes
 
     def last_lines(self) -> str:
-        """`; its last lines: ...` for a message of one line; of standard error, else of standard output."""
+        """`; its last lines: ...` for a message; of standard error, else of standard output."""
         for stream in (self.stderr, self.stdout):
             lines = [one_line(line).strip() for line in stream[-4096:].decode("utf-8", errors="replace").splitlines()]
             if kept := [line for line in lines if line][-3:]:
@@ -307,7 +307,7 @@ def _start(executable: Path, words: Sequence[str], folder: str, threads: int, na
 
 
 def _finish(process: subprocess.Popen[bytes], timeout: float, name: str) -> Finished:
-    """Wait for a program and everything that it prints. Raises RunError for one that does not end, or prints without end."""
+    """Wait for a program and everything that it prints. Raises RunError at the timeout or for too much output."""
 
     def collect(pipe: IO[bytes] | None, stream: bytearray) -> None:
         assert pipe is not None
@@ -336,18 +336,18 @@ def _finish(process: subprocess.Popen[bytes], timeout: float, name: str) -> Fini
         _kill(process)
         process.wait()
         for reader in readers:
-            # A program of another session may hold the pipe for ever.
+            # A process that it started in another session may keep the pipe open.
             reader.join(1.0)
     done = Finished(process.returncode, bytes(streams[0]), bytes(streams[1]))
     if any(len(stream) > _LONGEST for stream in streams):
-        raise RunError(f"{name} printed more than {_LONGEST >> 20} MiB and was ended{done.last_lines()}")
+        raise RunError(f"{name} printed more than {_LONGEST >> 20} MiB and was killed{done.last_lines()}")
     if late:
-        raise RunError(f"{name} had not ended after {timeout:g} s and was ended{done.last_lines()}")
+        raise RunError(f"{name} had not ended after {timeout:g} s and was killed{done.last_lines()}")
     return done
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a program and what it started; nothing where it has been waited for."""
+    """Kill a program and its child processes; nothing if it has ended."""
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def psnr_of_error(squared_error: float, count: int) -> float:
     """PSNR in dB from the sum of squared differences of `count` samples with peak 255; no error gives +inf.
 
-    Rounded to float32, the precision in which scores are kept, so that both doors of `PSNR` give the same bits.
+    Rounded to float32, the precision in which scores are kept, so that both methods of `PSNR` give the same bits.
     """
     if squared_error == 0:
         return math.inf
@@ -29,9 +29,9 @@ class PSNR(Model):
     """PSNR over all samples of R, G and B (`colour="rgb"`), of the rounded grey of MATLAB's rgb2gray (`"luma"`), or of the
     rounded Y, 16..235, of its rgb2ycbcr (`"ycbcr"`).
 
-    Peak 255; `border` pixels are left out at each side. Identical images give +inf (a card's `identical` puts a ceiling in its
-    place); any size that leaves a pixel and constant or grey images are ordinary cases. Luma can be identical where RGB is not.
-    Sums of squares of 8-bit images are whole numbers, so their scores depend on no order, batch or thread count.
+    Peak 255; `border` pixels are left out at each side. Identical images give +inf (a card's `identical` replaces
+    it); images of any size that leaves a pixel, constant and grey ones are supported. Luma can be identical where RGB is not.
+    Sums of squares of 8-bit images are whole numbers, so their scores do not depend on order, batch or thread count.
     """
 
     higher_is_better = True
@@ -52,13 +52,13 @@ class PSNR(Model):
             if self.colour != "rgb":
                 scores.append(_of_rows(rows_tensor(x, self.colour), rows_tensor(y, self.colour)))
                 continue
-            # One image at a time: the order in which a batched sum is taken may depend on the batch.
+            # One image at a time: the order of summation in a batch may depend on the batch size.
             error = torch.sum(torch.square(x.detach() * 255 - y.detach() * 255), dtype=torch.float64)
             scores.append(psnr_of_error(float(error), y.numel()))
         return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
 
     def score_uint8(self, reference: NDArray[np.uint8], distorted: NDArray[np.uint8]) -> float:
-        """PSNR in dB of two (H, W, 3) uint8 arrays: the same bits as `score` of the same pictures."""
+        """PSNR in dB of two (H, W, 3) uint8 arrays: the same bits as `score` of the same images."""
         import cv2
 
         check_pair_uint8(reference, distorted, self.minimum_size)
@@ -66,7 +66,7 @@ class PSNR(Model):
         reference, distorted = reference[inside, inside], distorted[inside, inside]
         if self.colour != "rgb":
             return _of_rows(rows_uint8(reference, self.colour), rows_uint8(distorted, self.colour))
-        # OpenCV takes a root and squares it again, which misses the whole number by a few ulp.
+        # OpenCV computes a root, whose square may differ from the whole number by a few ulp.
         return psnr_of_error(round(cv2.norm(reference, distorted, cv2.NORM_L2SQR)), distorted.size)
 
 

@@ -1,12 +1,12 @@
-"""Bringing members' scores to one scale before they are blended: fitted once, then frozen as plain numbers.
+"""Scalings of members' scores in ensembles (z, ecdf, logistic, sums): fitted once, then fixed numbers in the card.
 
-raw        the scores as they are
+raw        the unchanged scores
 z          less their mean, over their standard deviation
 ecdf       the share of the fitting scores below (ties half), straight lines between at most `KNOTS` of them
 logistic   the four-parameter logistic that predicts the labels best (`harness.statistics.curve_fitting`)
-sum        a weighted sum of the above, for a member that takes part with several of them
+sum        a weighted sum of the above, for a member with several of them
 
-Only `logistic` looks at labels. All are applied to scores that were turned to higher-is-better.
+Only `logistic` uses labels. All are applied to higher-is-better scores.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Scaling:
     parts: tuple[Scaling, ...] = ()
 
     def __call__(self, scores: Floats) -> Floats:
-        """The scaled `scores` (n,); beyond the fitted range ecdf stays at its ends and logistic goes on to its plateaus."""
+        """The scaled `scores` (n,); outside the fitted range ecdf is constant and logistic continues to its plateaus."""
         if self.kind == "raw":
             return np.asarray(scores, dtype=np.float64)
         if self.kind == "sum":
@@ -57,7 +57,7 @@ class Scaling:
         return np.asarray(low + (high - low) * np.where(t >= 0, 1.0, e) / (1 + e))
 
     def table(self) -> dict[str, object]:
-        """As a card keeps it."""
+        """The scaling as a table of a card."""
         own: dict[str, object] = {"kind": self.kind, "parameters": list(self.parameters)}
         return own | ({"parts": [part.table() for part in self.parts]} if self.parts else {})
 
@@ -68,12 +68,12 @@ def combined(parts: Sequence[tuple[Scaling, float]]) -> Scaling:
 
 
 def weighted(scaling: Scaling) -> list[tuple[Scaling, float]]:
-    """The parts of a sum with their weights; any other scaling alone, with weight 1."""
+    """The parts of a sum with their weights; another scaling is the only part, with weight 1."""
     return list(zip(scaling.parts, scaling.parameters, strict=True)) if scaling.kind == "sum" else [(scaling, 1.0)]
 
 
 def of_table(table: Mapping[str, Any], where: str) -> Scaling:
-    """The scaling that a card keeps; `where` names its place in errors."""
+    """The scaling in a card's table; `where` names its place in errors."""
     kind, parts = table.get("kind"), cast(Any, table.get("parts"))
     if kind == "sum":
         if not isinstance(parts, list) or not parts or not all(isinstance(part, Mapping) for part in parts):
@@ -81,7 +81,7 @@ def of_table(table: Mapping[str, Any], where: str) -> Scaling:
         if any(part.get("kind") == "sum" for part in parts):
             raise UsageError(f"{where}: scaling.parts: a sum cannot be part of a sum")
     elif kind not in KINDS:
-        raise UsageError(f"{where}: scaling.kind = {kind!r} is none of {listed(KINDS)}{near(str(kind), KINDS)}")
+        raise UsageError(f"{where}: scaling.kind = {kind!r} is not one of {listed(KINDS)}{near(str(kind), KINDS)}")
     try:
         values = tuple(float(v) for v in table.get("parameters", ()))
     except (TypeError, ValueError):
@@ -100,7 +100,7 @@ def of_table(table: Mapping[str, Any], where: str) -> Scaling:
 def fit(kind: str, scores: Floats, labels: Floats) -> Scaling | None:
     """The scaling of `kind` fitted to `scores` (n,) and `labels` (n,), both higher-is-better; None where there is none.
 
-    There is none but raw for constant scores, and no logistic where its fit has no minimum.
+    Constant scores have only raw, and there is no logistic where its fit has no minimum.
     """
     if kind == "raw":
         return Scaling("raw")

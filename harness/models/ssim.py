@@ -4,7 +4,7 @@ Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment:
 similarity", IEEE Transactions on Image Processing 13(4), 2004; Z. Wang, E. P. Simoncelli, A. C. Bovik, "Multi-scale
 structural similarity for image quality assessment", Asilomar Conference on Signals, Systems and Computers, 2003.
 
-Planes are single ones in 0..255; the arithmetic is in `kernels.ssim_map`.
+Planes are float32 in 0..255; the arithmetic is in `kernels.ssim_map`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 def shrink(plane: Plane, factor: int, exact: bool = False) -> Plane:
     """MATLAB's `imfilter(plane, ones(f)/f^2, 'symmetric')` followed by `(1:f:end, 1:f:end)`.
 
-    `exact`: sums of f x f of its values have no rounding, so they may be taken in any order.
+    `exact`: sums of f x f of its values have no rounding, so the order of summation does not matter.
     """
     import cv2
 
@@ -44,19 +44,19 @@ def shrink(plane: Plane, factor: int, exact: bool = False) -> Plane:
 
 
 def _halved(rows: Rows) -> Rows:
-    # Four scales down, means of 8-bit values have 16 bits, of which sums in float32 lose none.
+    # After four scales, means of 8-bit values have 16 bits, so sums in float32 are exact.
     return rows_of(shrink(rows.whole(), 2, exact=rows.eight_bit), eight_bit=rows.eight_bit)
 
 
 class _Kept(NamedTuple):
-    """A reference's half of the work: its shape, and what each colour gave."""
+    """A reference's part of the work: its shape, and the result for each colour."""
 
     shape: tuple[int, ...]
     parts: list[Any]
 
 
 class _OverPlanes(Model):
-    """A metric of planes, on luma or Y, or as the mean over R, G and B, without `border` pixels at each side."""
+    """Base of metrics on planes: on luma or Y, or as the mean over R, G and B, without `border` pixels at each side."""
 
     higher_is_better = True
 
@@ -67,11 +67,11 @@ class _OverPlanes(Model):
         self.minimum_size = type(self).minimum_size + 2 * border
 
     def half(self, x: Rows, keep: bool) -> Any:
-        """The reference's part of the work, done once where it is to be kept."""
+        """The reference's part of the work; `keep`: for several comparisons."""
         raise NotImplementedError
 
     def of_rows(self, x: Any, ys: Sequence[Rows]) -> list[float]:
-        """The scores of planes against what `half` gave of the reference, of one size."""
+        """The scores of planes against the reference's `half`, all of one size."""
         raise NotImplementedError
 
     def score(self, reference: torch.Tensor, distorted: torch.Tensor) -> torch.Tensor:
@@ -86,23 +86,23 @@ class _OverPlanes(Model):
         return torch.tensor(scores, dtype=torch.float32, device=distorted.device)
 
     def score_uint8(self, reference: NDArray[np.uint8], distorted: NDArray[np.uint8]) -> float:
-        """The score of two (H, W, 3) uint8 arrays: the same bits as `score` of the same pictures."""
+        """The score of two (H, W, 3) uint8 arrays: the same bits as `score` of the same images."""
         check_pair_uint8(reference, distorted, self.minimum_size)
         halves = [self.half(rows_uint8(self._inside(reference), colour), False) for colour in self.colours]
         return self._means(halves, rows_uint8, [self._inside(distorted)])[0]
 
     def embed_uint8(self, reference: NDArray[np.uint8]) -> _Kept:
-        """What every distorted image of a reference (H, W, 3) shares, for `score_embedded_uint8`."""
+        """The reference's part of the work for all its distorted images, for `score_embedded_uint8`."""
         check_pair_uint8(reference, reference, self.minimum_size)
         cut = self._inside(reference)
         return _Kept(reference.shape, [self.half(rows_uint8(cut, colour), True) for colour in self.colours])
 
     def score_embedded_uint8(self, embedding: _Kept, distorted: NDArray[np.uint8]) -> float:
-        """The bits of `score_uint8` against the reference that was embedded."""
+        """The bits of `score_uint8` against the embedded reference."""
         return self.score_several_uint8(embedding, [distorted])[0]
 
     def score_several_uint8(self, embedding: _Kept, distorted: Sequence[NDArray[np.uint8]]) -> list[float]:
-        """The bits of `score_uint8` for each of several images against the reference that was embedded."""
+        """The bits of `score_uint8` for each of several images against the embedded reference."""
         for image in distorted:
             if image.shape != embedding.shape or image.dtype != np.uint8:
                 raise UsageError(f"distorted: expected {embedding.shape} uint8, got {image.shape} {image.dtype}")
@@ -123,7 +123,7 @@ class SSIM(_OverPlanes):
     `colour`: `luma` (the rounded grey of MATLAB's rgb2gray), `ycbcr` (the rounded Y, 16..235, of its rgb2ycbcr) or `rgb` (the
     mean of three). `border`: pixels left out at each side. `downsample`: first shrink both images so that the smaller side comes
     near 256 pixels, as Wang's ssim.m does: a mean over f x f pixels at every f-th, f = round(smaller side / 256).
-    Identical images give exactly 1; constant, grey and (from 11 pixels a side) tiny images are ordinary cases.
+    Identical images give exactly 1; constant, grey and (from 11 pixels a side) tiny images are supported.
     """
 
     version = 2
@@ -134,7 +134,7 @@ class SSIM(_OverPlanes):
         self.downsample = downsample
 
     def half(self, x: Rows, keep: bool) -> Reference:
-        """The reference, downsampled where that is asked for."""
+        """The reference, downsampled if `downsample` is set."""
         return Reference(self._shrunk(x), keep)
 
     def of_rows(self, x: Reference, ys: Sequence[Rows]) -> list[float]:
@@ -151,9 +151,9 @@ class MSSSIM(_OverPlanes):
 
     The first four scales give their contrast-structure, the last its SSIM. `combine`: their weighted mean (`sum`, msssim.m's
     `wtd_sum`, from which the published values come; in [-1, 1]) or the paper's weighted product (`product`, in [0, 1]). In the
-    product a negative scale counts as 0, where msssim.m would go on with complex numbers.
+    product a negative scale counts as 0, where msssim.m would continue with complex numbers.
 
-    Identical images give exactly 1; constant and grey images are ordinary cases; at least 161 pixels a side, so that the window
+    Identical images give exactly 1; constant and grey images are supported; at least 161 pixels a side, so that the window
     still fits the fifth scale (msssim.m itself asks for 176).
     """
 

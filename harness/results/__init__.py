@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, key, record, report and MLflow mirror."""
+"""The results of a run: folder, key, record, scores, report, tables and MLflow mirror."""

@@ -1,4 +1,4 @@
-"""The command line that asks for a run again, from what the user asked for."""
+"""The command line that repeats a run, derived from the request in its record."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 BATCH = 8
-"""Images at once, by default."""
+"""Default batch size."""
 
 
 def command_of(request: Mapping[str, Any]) -> str:
-    """The command that a record's request stands for, quoted for a shell; of an object of a Python session, the call."""
+    """The command of a record's request, quoted for a shell; for a model that is a Python object, the Python call."""
     model, dataset = str(request.get("model", "")), str(request.get("dataset", ""))
     if request.get("object"):
         return f"harness.evaluate({model}(...), {dataset!r})"

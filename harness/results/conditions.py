@@ -14,7 +14,7 @@ LIBRARIES = ("numpy", "pandas", "scipy", "pillow", "opencv-python-headless", "to
 
 
 def libraries() -> dict[str, str]:
-    """Installed versions of what can move a score, without importing any of it."""
+    """Installed versions of libraries that can change a score, without importing them."""
     found = {"harness": "iqa-harness", **{name: name for name in LIBRARIES}}
     versions = {}
     for name, package in found.items():
@@ -24,11 +24,11 @@ def libraries() -> dict[str, str]:
 
 
 def conditions(device: str, threads: int, batch: int, kernels: Mapping[str, str] | None = None) -> dict[str, object]:
-    """Under which conditions bits repeat.
+    """The conditions under which results repeat bit for bit.
 
-    Of a GPU its name, how many there are, and CUDA's and cuDNN's versions count too. `kernels`: by which way each product of the
-    network is computed (`harness.models.kernels.choice`), left out where there is none to choose. Records made before there was
-    a choice lack it: they were computed by every faster way.
+    For a GPU also its name, the number of GPUs, and the versions of CUDA and cuDNN. `kernels`: the kernel of each product of the
+    network (`harness.models.kernels.choice`), left out where there is no choice. Older records lack it: they were computed with
+    every faster kernel.
     """
     found: dict[str, object] = {
         "machine": f"{platform.system()} {platform.machine()} {processor()}",

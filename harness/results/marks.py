@@ -1,4 +1,4 @@
-"""The marks that tables and reports put next to a result, what each means, and texts of cards as sentences."""
+"""The marks that tables and reports put next to a result (seen, partial, incomplete, ...), and their meanings."""
 
 from __future__ import annotations
 

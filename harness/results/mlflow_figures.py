@@ -1,4 +1,4 @@
-"""What MLflow shows of a record: its figures and marks."""
+"""A record's figures and marks in the form of MLflow's metrics and tags."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import msgspec
 from harness.results.record import Figures, Record, RepeatsRecord
 
 SOURCE = {"mlflow.source.name": "harness", "mlflow.source.type": "LOCAL"}
-"""The tags that say who made a run."""
+"""The tags that name the harness as a run's source."""
 
 
 @dataclass(frozen=True)
 class FamilyRun:
-    """A run of a family as MLflow shows it."""
+    """A parent or child run in MLflow."""
 
     name: str
     parameters: Mapping[str, Any]
     figures: Mapping[str, Mapping[str, Any]]
-    """By group, such as `test`, and name."""
+    """Figures by group, such as `test`, and name."""
 
 
 def figures(record: Record) -> dict[str, float]:
     """A record's final numbers by dotted name: test.srcc, test.srcc_low, control.level.srcc, pairs_per_second."""
-    # MLflow lists figures in this order: what was tested comes first.
+    # MLflow lists figures in this order: the test part comes first.
     groups: dict[str, Figures | None] = {record.split: None, **record.metrics}
     groups |= {f"control.{name}": values for name, values in (record.controls or {}).items()}
     if isinstance(record, RepeatsRecord) and record.all_images:
@@ -58,7 +58,7 @@ def by_group(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def marks(record: Record) -> dict[str, object]:
-    """What to filter and judge a run by: names, key, marks, conditions."""
+    """Tags for filtering runs: names, key, marks, conditions."""
     names = ("model", "dataset", "protocol", "key", "seed", "created", "command")
     marks = ("partial", "incomplete", "seen", "random_weights")
     found = {name: getattr(record, name) for name in (*names, *marks)}
@@ -66,20 +66,20 @@ def marks(record: Record) -> dict[str, object]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether MLflow takes a value as a figure."""
+    """Whether MLflow accepts a value as a metric."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 _VALUE_LENGTH, _KEY_LENGTH = 500, 250
-"""MLflow's own limits; 500 characters of a value is what servers older than the client take."""
+"""MLflow's limits; older servers accept 500 characters of a value."""
 
 
 def key_text(name: str) -> str:
-    """A name as MLflow takes it."""
+    """A name in a form that MLflow accepts."""
     return re.sub(r"[^\w. /-]", "-", name)[:_KEY_LENGTH]
 
 
 def value_text(value: Any) -> str:
-    """A value as MLflow takes it, without user names and passwords of addresses."""
+    """A value in a form that MLflow accepts, without user names and passwords of addresses."""
     text = re.sub(r"//[^/@\s]*@", "//", str(value))
     return text if len(text) <= _VALUE_LENGTH else text[: _VALUE_LENGTH - 1] + "…"

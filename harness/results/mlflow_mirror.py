@@ -1,8 +1,8 @@
-"""MLflow as a mirror of a run: its parameters, curves, figures, data and files, for people who look there.
+"""Logging a run to MLflow: parameters, curves, figures, datasets and files.
 
-The files in the run's folder are the record. Whatever goes wrong with MLflow costs one line of warning and never the run.
-`mlflow.json` next to the record keeps which MLflow is to show the run, the run's id there, and whether it is shown whole. So work
-taken up again goes on in the same MLflow run, and the next command adds a finished record that an earlier one could not.
+The files in the run's folder are the record. A problem with MLflow gives one line of warning and never ends the run.
+`mlflow.json` next to the record holds the MLflow server for the run, the run's id there, and whether it is logged completely.
+So resumed work continues in the same MLflow run, and the next command adds a finished record that an earlier one could not add.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FILES = ("record.json", "scores.csv", "log.jsonl")
 _SECONDS_BETWEEN_BATCHES = 10.0
 _PATIENCE = 30.0
 _PATIENCE_WITH_FILES = 120.0
-"""Seconds for one exchange; creating a database's tables took 10 s on a slow disk."""
+"""Time limit of one exchange in seconds; creating a database's tables took 10 s on a slow disk."""
 
 _DIGEST_LENGTH = 36
 """MLflow's own limit."""
@@ -54,21 +54,21 @@ class Tracker:
         self.folder = Path(folder)
         self.runs, self._given, self._what = Path(runs).absolute(), uri, "this run"
         self.uri = uri if uri is not None else f"sqlite:///{self.runs / 'mlflow.db'}"
-        # A server knows where its artifacts go; a database file would have them wherever one stands.
+        # A server has its own place for artifacts; with a database file they would go to the current folder.
         self.artifacts = (self.runs / MLFLOW_FILES).as_uri() if self.uri.startswith("sqlite:") else None
         self.working = uri != "off"
         self._warned = False
         self._begun: Begun | None = None
-        """What `begin` was told, kept for a command that has to do it again."""
+        """The arguments of `begin`, kept for a command that has to repeat it."""
         self.run_id: str | None = None
         self._client: Any = None
         self._waiting: list[tuple[str, float, int, int]] = []
         self._logged: dict[str, set[int]] = {}
         self._flushed = time.monotonic()
         self._beginning: Exchange | None = None
-        """What `begin` started and nothing has waited for yet."""
+        """The exchange that `begin` started and that was not waited for yet."""
         self._early: list[Mapping[str, Any]] = []
-        """Epochs that ended meanwhile."""
+        """Epochs that ended during that exchange."""
 
     def __enter__(self) -> Tracker:
         return self
@@ -83,7 +83,7 @@ class Tracker:
         self._attempt(lambda: self._finish(status))
 
     def begin(self, name: str, parameters: Mapping[str, Any], dataset: Mapping[str, Any], *, meanwhile: bool = False) -> None:
-        """Start the MLflow run, or go on with the one that an interrupted call left in this folder.
+        """Start the MLflow run, or continue the one of an interrupted call in this folder.
 
         `dataset`: name, hash and split (sha256 of table and split), and the numbers of pairs train, validation, test.
         `meanwhile`: return at once; MLflow, whose import alone takes seconds, starts while the caller works, until `begun`.
@@ -93,7 +93,7 @@ class Tracker:
         texts = {key: value_text(value) for key, value in parameters.items()}
         self._begun = Begun(name, texts, dict(dataset))
         if not kept(self.folder, self.uri).uri:
-            with contextlib.suppress(HarnessError):  # a disk that is full ends the run elsewhere, and with its own words
+            with contextlib.suppress(HarnessError):  # a full disk ends the run elsewhere, with its own message
                 self._keep_id(finished=False)
         if meanwhile:
             self._beginning = Exchange(lambda: self._begin(name, texts, dataset), self._patience())
@@ -101,7 +101,7 @@ class Tracker:
             self._attempt(lambda: self._begin(name, texts, dataset))
 
     def begun(self) -> None:
-        """Wait for what `begin` started meanwhile."""
+        """Wait for the exchange that `begin` started."""
         if self._beginning is None:
             return
         beginning, self._beginning = self._beginning, None
@@ -111,7 +111,7 @@ class Tracker:
             self._take(entry)
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
-        """One epoch's figures: `epoch` and any numbers by name. Sent a few seconds' worth at a time."""
+        """Log one epoch's figures: `epoch` and any numbers by name. They are sent every few seconds."""
         if not self.working:
             return
         if self._beginning is not None and not self._beginning.over:
@@ -123,7 +123,7 @@ class Tracker:
             self._attempt(self._flush)
 
     def end(self, record: Record) -> None:
-        """Send the finished record: its figures with their intervals, what marks it, and the folder's files."""
+        """Send the finished record: its figures with their intervals, its marks, and the folder's files."""
         self.begun()
         if self.working:
             for entry in record.history or ():
@@ -139,14 +139,14 @@ class Tracker:
             self.run_id = None
 
     def catch_up(self, record: Record, begun: tuple[str, Mapping[str, Any], Mapping[str, Any]] | None = None) -> None:
-        """Mirror a finished record whose own command could not; costs nothing when there is nothing to do.
+        """Log a finished record whose own command could not; returns at once if it is logged already.
 
-        `begun`: what `begin` takes, for a record that was made without a mirror; without it such a record is left alone.
+        `begun`: the arguments of `begin`, for a record that was made without MLflow; without it such a record is not logged.
         """
         if not self.working or not wanting(self.folder, self.uri, begun):
             return
         with contextlib.suppress(OSError), held(self.folder / "lock", wait=False) as mine:
-            # Who holds the folder mirrors it; who held it may have done so meanwhile.
+            # The process that holds the folder's lock logs it; the previous holder may have done so meanwhile.
             if not mine or not wanting(self.folder, self.uri, begun):
                 return
             if again := kept(self.folder, self.uri).begun or begun:
@@ -157,12 +157,12 @@ class Tracker:
                 self.end(record)
 
     def _catch_up_others(self) -> None:
-        """Mirror the finished records of the runs folder whose own commands could not."""
+        """Log the finished records of the runs folder whose own commands could not."""
         added = 0
         for path in sorted(self.runs.glob(f"*/*/*/{ID_FILE}")) if self.working else ():
             if path.parent.absolute() == self.folder.absolute() or not wanting(path.parent, self.uri, None):
                 continue
-            with contextlib.suppress(HarnessError):  # a damaged record is told by who reads it for itself
+            with contextlib.suppress(HarnessError):  # a damaged record is reported when it is read for itself
                 if (record := read_record(path.parent)) is not None:
                     other = Tracker(self._given, self.runs, path.parent)
                     other._what = f"the run in {path.parent}"
@@ -180,7 +180,7 @@ class Tracker:
     def family(self, dataset: str, parent: FamilyRun, children: Sequence[FamilyRun], files: Sequence[Path], what: str) -> None:
         """A run for `parent` with `files`, and under it a run for each of `children`.
 
-        A folder whose family is there already has nothing added. `what` is named in a warning, such as `this ensemble`.
+        Nothing is added for a folder whose runs are logged already. `what` is named in a warning, such as `this ensemble`.
         """
         if not self.working or kept(self.folder, self.uri).finished:
             return
@@ -190,7 +190,7 @@ class Tracker:
         return _PATIENCE_WITH_FILES if self.uri.startswith("sqlite:") else _PATIENCE
 
     def _attempt(self, action: Callable[[], None] | Exchange, what: str = "") -> None:
-        """Do `action` within the patience; on any failure warn once and stop mirroring."""
+        """Do `action` within the time limit; on any failure warn once and stop logging."""
         if not self.working:
             return
         what = what or self._what
@@ -204,17 +204,17 @@ class Tracker:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(self.uri, shown(self.uri))
             _log.warning(
                 f"MLflow at {shown(self.uri)} does not show {what}: {reason[:300].rstrip('. ')} "
-                "(the record is not affected; --mlflow-uri off silences this)"
+                "(the record is not affected; --mlflow-uri off avoids this)"
             )
 
     def _begin(self, name: str, parameters: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
         client = self._connect()
-        # Names the folder to ourselves without telling a server anything about this machine.
+        # Identifies the folder without giving a server any information about this machine.
         place = hashlib.sha256(f"{socket.gethostname()}:{self.folder.absolute()}".encode()).hexdigest()[:16]
         experiment = self._experiment(f"harness/{dataset['name']}")
         known = self._continued()
         if known is None:
-            # Whoever held this folder before us is gone (it is locked by us), so its run is not running any more.
+            # This process has locked the folder, so an earlier process's run is not running any more.
             asked = f"tags.`harness.place` = '{place}' and attributes.status = 'RUNNING'"
             for run in client.search_runs([experiment], asked, max_results=10):
                 client.set_terminated(run.info.run_id, "KILLED")
@@ -228,8 +228,8 @@ class Tracker:
     def _experiment(self, name: str) -> str:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
-            with contextlib.suppress(Exception):  # another process may have made it in between
-                # The kind makes MLflow's pages open on runs and curves instead of on chats with language models.
+            with contextlib.suppress(Exception):  # another process may have made it meanwhile
+                # This kind makes MLflow's pages show runs and curves first, and not traces of language models.
                 tags = {"mlflow.experimentKind": "custom_model_development"}
                 return str(self._client.create_experiment(name, artifact_location=self.artifacts, tags=tags))
             experiment = self._client.get_experiment_by_name(name)
@@ -238,7 +238,7 @@ class Tracker:
         return str(experiment.experiment_id)
 
     def _continued(self) -> Mapping[str, str] | None:
-        """The parameters of the run that `mlflow.json` names, set running again; None where there is none to go on with."""
+        """The parameters of the run that `mlflow.json` names, set to running again; None where there is no run to continue."""
         run_id = kept(self.folder, self.uri).run_id
         if not run_id:
             return None
@@ -262,7 +262,7 @@ class Tracker:
         return self._client
 
     def _none_is_shown(self) -> None:
-        """The database is new: what the folders of this runs folder say of an earlier one holds no more."""
+        """The database is new: entries in this runs folder's `mlflow.json` files about an earlier one are invalid."""
         for path in sorted(self.runs.glob(f"*/*/*/{ID_FILE}")):
             state = kept(path.parent, self.uri)
             if state.begun and (state.finished or state.run_id):
@@ -273,7 +273,7 @@ class Tracker:
         self._continued()
 
     def _keep_id(self, *, finished: bool) -> None:
-        if self.folder.is_dir():  # else it was removed under the run, and an id alone would be litter
+        if self.folder.is_dir():  # else it was removed during the run, and an id alone would be useless
             write_json(self.folder / ID_FILE, State(shown(self.uri), self.run_id, finished, self._begun).document())
 
     def _log_parameters(self, parameters: Mapping[str, Any]) -> None:
@@ -325,8 +325,8 @@ class Tracker:
         self._client.log_batch(self.run_id, tags=[*tags, RunTag("mlflow.note.content", note)] if note else tags)
 
     def _send_files(self) -> None:
-        pictures = without_leftovers(path for pattern in PICTURES for path in sorted(self.folder.glob(pattern)))
-        for path in [*(self.folder / name for name in FILES), *pictures]:
+        images = without_leftovers(path for pattern in PICTURES for path in sorted(self.folder.glob(pattern)))
+        for path in [*(self.folder / name for name in FILES), *images]:
             if path.is_file() and not path.is_symlink():
                 self._client.log_artifact(self.run_id, str(path))
 

@@ -1,4 +1,4 @@
-"""Repeated splits in MLflow: a child run for each split under the record's run."""
+"""Logging repeated splits to MLflow: a child run for each split under the record's run."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ PARENT, SPLIT = "mlflow.parentRunId", "harness.split"
 
 
 def add_children(client: Any, parent: str | None, record: RepeatsRecord, folder: Path, uri: str) -> None:
-    """Put a child run for each split under the run `parent`; those that are there already are left alone.
+    """Add a child run for each split to the run `parent`; existing ones are not changed.
 
     The run of a split's own training becomes the child where MLflow has it and no other record has taken it; else a run with the
     split's figures is made.
 
     Args:
-        client: MLflow's.
+        client: MLflow's client.
         parent: the id of the record's run.
         record: the record.
-        folder: its folder, next to which lie the splits' runs.
-        uri: of this MLflow, by which the splits' folders tell their runs.
+        folder: its folder, next to the folders of the splits' runs.
+        uri: the address of this MLflow, to find the runs in the splits' `mlflow.json`.
     """
     from mlflow.entities import Metric, Param
 

@@ -1,7 +1,7 @@
-"""Reaching MLflow: quietly, within a time, and with a database that is whole.
+"""Connecting to MLflow: without output, with a time limit, and with a complete database file.
 
-MLflow makes a database's tables over seconds; one that is killed in between is refused by MLflow ever after. So a new database is
-made in a file of its own, by one process at a time, and moved into place. A half-made one that is found is set aside.
+MLflow takes seconds to create a database's tables; after a kill in between, MLflow refuses the database for good. So a new
+database is created in a temporary file, by one process at a time, and moved into place. An incomplete one is renamed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.runtime.threads import meanwhile
 _log = logging.getLogger(__package__)
 
 _SECONDS_FOR_A_LOCK = 20.0
-# An unreachable server must not hold up the work, and nothing but our own lines may appear on the terminal.
+# An unreachable server must not delay the work, and only our own lines may appear on the terminal.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
@@ -38,10 +38,10 @@ _SQLITE = "sqlite:///"
 
 
 def client(uri: str, artifacts: str | None, on_new: Callable[[], None]) -> Any:
-    """MLflow's client for `uri`; a database file that is not there, or was left half-made, is made first.
+    """MLflow's client for `uri`; an absent or incomplete database file is created first.
 
-    `artifacts`: where the default experiment of a new database keeps its files. `on_new` is called before a new database is
-    moved into place: what earlier ones held is not in it.
+    `artifacts`: the folder of the files of a new database's default experiment. `on_new` is called before a new database is
+    moved into place: it does not have the runs of earlier ones.
     """
     path = uri.removeprefix(_SQLITE)
     if uri.startswith(_SQLITE) and path and "?" not in path and not path.startswith((":memory:", "file:")):
@@ -56,14 +56,14 @@ def _make_whole(path: Path, artifacts: str | None, on_new: Callable[[], None]) -
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(path.with_name(f"{path.name}.lock")):
-        if _is_whole(path):  # made by another process meanwhile
+        if _is_whole(path):  # created by another process meanwhile
             return
         if path.exists() and path.stat().st_size:
             aside = _free_name(path)
             for ending in ("-journal", "-wal", "-shm", ""):
                 with contextlib.suppress(FileNotFoundError):
                     os.replace(f"{path}{ending}", f"{aside}{ending}")
-            _log.info(f"{path}: an MLflow database whose making was cut off; kept as {aside.name}, and made again")
+            _log.info(f"{path}: an incomplete MLflow database (interrupted while it was created); renamed to {aside.name}")
         new = path.with_name(f"{path.name}.making")
         _remove(new)
         _make(new, artifacts)
@@ -72,19 +72,19 @@ def _make_whole(path: Path, artifacts: str | None, on_new: Callable[[], None]) -
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether MLflow can use the database; False where it is not there, empty, or its making was cut off.
+    """Whether MLflow can use the database; False where it is absent, empty, or incomplete.
 
-    One that holds runs is never called half-made: MLflow itself says what to do about a database of another version.
+    One with runs never counts as incomplete: MLflow itself says what to do about a database of another version.
     Raises sqlite3.DatabaseError for a file that is not a database: MLflow would try it ten times, over 100 seconds.
     """
     if not path.exists() or (path.is_file() and not path.stat().st_size):
         return False
-    # Writable, because what a kill left in a journal is put back by the first who opens the database.
+    # Writable, because the first process that opens the database after a kill restores it from the journal.
     uri = path.as_uri() + "?mode=rw"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_SECONDS_FOR_A_LOCK)) as database:
         tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
         if tables and not tables & {"experiments", "alembic_version"}:
-            return True  # a database of something else: MLflow puts its tables next to
+            return True  # another program's database: MLflow adds its tables
         if "runs" in tables and database.execute("select count(*) from (select 1 from runs limit 1)").fetchone()[0]:
             return True
         if "alembic_version" not in tables:
@@ -107,7 +107,7 @@ def _make(path: Path, artifacts: str | None) -> None:
     kind: Any = sqlalchemy_store.SqlAlchemyStore
     uri = f"{_SQLITE}{path}"
     kind(uri, artifacts or (path.parent / "mlartifacts").as_uri()).engine.dispose()
-    kind._engine_map.pop(uri, None)  # else it would go on with this file under its later name
+    kind._engine_map.pop(uri, None)  # else it would continue with this file under its later name
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -126,9 +126,9 @@ def _free_name(path: Path) -> Path:
 
 
 class Exchange:
-    """An action that runs under our environment and log levels, while the caller's thread goes on until it waits.
+    """An action in another thread, with our environment and log levels; the caller continues until `wait`.
 
-    What MLflow changes for the whole process (environment, warnings) is as it was after `wait`, which the same thread calls.
+    MLflow's changes to the process (environment, warnings) are undone after `wait`, which the same thread calls.
     """
 
     def __init__(self, action: Callable[[], None], seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Images of how scores and labels agree, as PNG bytes. matplotlib without pyplot: nothing global is touched."""
+"""Plots of scores, labels, training and rate curves, as PNG bytes. matplotlib without pyplot, to change no global state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _DPI = 110
 _DOTS, _CURVE, _FAINT = "#0b5cad", "#c2410c", "#c9d1d9"
 _LOG_FROM = 30.0
-"""Losses whose largest is this many times their smallest are drawn on a logarithmic axis."""
+"""The ratio of largest to smallest loss from which the axis is logarithmic."""
 
 
 def scatter(points: Points, title: str) -> bytes:
@@ -45,9 +45,9 @@ def scatter(points: Points, title: str) -> bytes:
 
 
 def by_kind(points: Points, kinds: Sequence[str]) -> bytes:
-    """The same scatter once for each kind of distortion, the others faint behind it.
+    """The scatter plot for each kind of distortion, with the other kinds faint in the background.
 
-    All panels are drawn in one pair of axes, because 25 axes take matplotlib seconds.
+    All panels are drawn in one pair of axes, because matplotlib takes seconds for 25 axes.
     """
     columns = min(5, len(kinds))
     lines = -(-len(kinds) // columns)
@@ -69,7 +69,7 @@ def by_kind(points: Points, kinds: Sequence[str]) -> bytes:
 
 
 def splits(values: Mapping[str, Sequence[float]]) -> bytes:
-    """A line of dots for each figure, a dot for each split, and a stroke at the median."""
+    """A row of dots for each figure, a dot for each split, and a line at the median."""
     figure, (axes,) = _figure(5.6, 0.9 + 0.45 * len(values), 1)
     for place, found in enumerate(values.values()):
         axes.plot([min(found), max(found)], [place, place], color=_FAINT, linewidth=3, solid_capstyle="butt")
@@ -144,7 +144,7 @@ def _figure(width: float, height: float, rows: int, **options: Any) -> tuple[Fig
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Inches kept for labels, set by hand: matplotlib's own search for them takes as long as drawing.
+    # Fixed margins in inches for labels: matplotlib's automatic layout takes as long as drawing.
     edges = {"left": 0.62 / width, "right": 1 - 0.12 / width, "bottom": 0.48 / height, "top": 1 - 0.3 / height}
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -161,7 +161,7 @@ def _figure(width: float, height: float, rows: int, **options: Any) -> tuple[Fig
 
 def _png(figure: Figure) -> bytes:
     out = io.BytesIO()
-    # Without the metadata the same figure is the same bytes.
+    # Without metadata, the same figure gives the same bytes.
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
 

@@ -1,8 +1,8 @@
-"""Which processes work for a run: written down in its folder, so that what a kill left behind is found and ended.
+"""The list of a run's worker processes, in its folder, so that processes left after a kill can be ended.
 
-A run's folder may be a stranger's. So what it says is believed only as far as the same user made it: a process is ended when it
-is this user's and has the time of starting and the command line that were written down, and a folder is deleted when it is this
-user's, lies in the system's folder for temporary files and holds the mark that was written down.
+A run's folder may come from another user, so the list is not trusted: a process is ended only if it is this user's and has the
+recorded start time and command line, and a folder is deleted only if it is this user's, is in the system's folder for temporary
+files and holds the recorded mark.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _log = logging.getLogger(__package__)
 
 FILE = "processes.json"
 MARK = ".harness"
-"""In a folder that goes with the processes: the token that their list has, too."""
+"""A file in the processes' temporary folder, with the token that is in their list, too."""
 _TOKEN = uuid.uuid4().hex
 _SAME_START = 1.0
-"""Seconds by which the system's two answers about when a process started may differ."""
+"""Tolerance in seconds of a process's start time."""
 _GRACE = 3.0
 _LARGEST = 1 << 20
 
 
 def record(folder: Path, place: str | None = None) -> None:
-    """Write down this process's descendants as they are now, each with its time of starting and its command line.
+    """Write the list of this process's present descendants, each with its start time and command line.
 
-    `place`: a folder of their own that goes with them; it is marked.
+    `place`: their temporary folder; it is marked.
     """
     import psutil
 
@@ -57,15 +57,15 @@ def record(folder: Path, place: str | None = None) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Nothing of ours works for the run any more."""
-    with contextlib.suppress(OSError):  # a folder of that name is nothing that was written here
+    """Remove the list, when no process works for the run any more."""
+    with contextlib.suppress(OSError):  # a folder of that name is not ours
         (folder / FILE).unlink(missing_ok=True)
 
 
 def end_leftovers(folder: Path) -> None:
-    """End what an earlier process of this run left working, and name it; call with the folder locked.
+    """End processes left by an earlier process of this run, and log them; call with the folder locked.
 
-    A damaged list, or one that is not this user's, costs a warning.
+    For a damaged list, or another user's, a warning is logged.
     """
     path = folder / FILE
     if not os.path.lexists(path):
@@ -77,25 +77,25 @@ def end_leftovers(folder: Path) -> None:
             raise ValueError("another user's")
         document = json.loads(read_own(path, _LARGEST))
         if not isinstance(document, dict) or not isinstance(document.get("processes"), list):
-            raise ValueError("no list of processes in it")
+            raise ValueError("it holds no list of processes")
         if document["host"] == socket.gethostname() and abs(document["boot"] - psutil.boot_time()) < 60:
             left = [process for row in document["processes"] if (process := _still(row)) is not None]
             if left:
                 names = ", ".join(f"{process.name()} ({process.pid})" for process in left)
-                _log.info(f"{folder}: ending what an earlier run of this left behind: {names}")
+                _log.info(f"{folder}: ending processes left by an earlier run: {names}")
                 end(left)
             if document.get("place") and (problem := _foreign(str(document["place"]), document.get("token"))):
-                _log.warning(f"{path}: {document['place']} is left where it is: {problem}")
+                _log.warning(f"{path}: {document['place']} is not deleted: {problem}")
             elif document.get("place"):
                 shutil.rmtree(document["place"], ignore_errors=True)
     except (HarnessError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         why = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-        _log.warning(f"{path}: not a usable list of processes ({why}); nothing was ended for it")
+        _log.warning(f"{path}: not a usable list of processes ({why}); no process was ended")
     forget(folder)
 
 
 def _foreign(place: str, token: Any) -> str:
-    """Why a folder that a list names is not the harness's own to delete; empty where it is, or is gone."""
+    """Why a folder in a list must not be deleted; empty where it may be, or is absent."""
     if "\0" in place or not os.path.isabs(place):
         return "not the path of a folder"
     if not os.path.lexists(place):
@@ -116,7 +116,7 @@ def _foreign(place: str, token: Any) -> str:
 
 
 def _still(row: Mapping[str, Any]) -> psutil.Process | None:
-    """The process that was written down, unless it ended; a number that the system gave to another process is not it."""
+    """The listed process, unless it has ended; its number may belong to another process now."""
     import psutil
 
     if not isinstance(row["pid"], int) or row["pid"] <= 1:
@@ -134,13 +134,13 @@ def _still(row: Mapping[str, Any]) -> psutil.Process | None:
 
 
 def _command(process: psutil.Process) -> str:
-    """The command line. Ray's workers rename themselves to what they do at the moment: they are all one."""
+    """The command line; Ray's workers change theirs with their task, so it is replaced by one name for all."""
     text = " ".join(process.cmdline())
     return "ray worker" if text.startswith("ray::") or "default_worker.py" in text else text
 
 
 def end(processes: Sequence[psutil.Process]) -> None:
-    """End processes: asked first, forced after some seconds; those that are gone already are no trouble."""
+    """End processes: terminate, then kill after some seconds; processes that have ended already are skipped."""
     import psutil
 
     for process in processes:

@@ -1,6 +1,6 @@
-"""Published numbers next to a run's own: ours, theirs, the difference, and why they may differ.
+"""Comparing a run's figures with published ones: the difference, and why they may differ.
 
-The numbers are in the models' cards (`[[published]]`). They are never averaged or ranked with ours.
+Published figures are in the models' cards (`[[published]]`). They are never averaged or ranked with ours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PublishedFigure:
     """One figure, ours and theirs."""
 
     figure: str
-    """srcc, plcc, plcc_fitted, krcc or main: the one of ours that theirs is compared with."""
+    """srcc, plcc, plcc_fitted, krcc or main: our figure that theirs is compared with."""
     ours: float
     theirs: float
     interval: tuple[float, float] | None
@@ -37,12 +37,12 @@ class PublishedFigure:
 
     @property
     def inside(self) -> bool | None:
-        """Whether theirs lies in our interval; None where there is none."""
+        """Whether theirs is within our interval; None where there is none."""
         return None if self.interval is None else self.interval[0] <= self.theirs <= self.interval[1]
 
     @property
     def equal(self) -> bool:
-        """Whether ours gives every digit of theirs."""
+        """Whether ours equals theirs in every published digit."""
         digits = len(repr(self.theirs).partition(".")[2])
         return abs(self.difference) <= 0.5 * 10.0**-digits * (1 + 1e-9)
 
@@ -62,7 +62,7 @@ class PublishedComparison:
 
     @property
     def source(self) -> str:
-        """Where theirs was read."""
+        """The source of theirs."""
         return source_of(self.entry)
 
     def facts(self) -> dict[str, object]:
@@ -76,20 +76,20 @@ class PublishedComparison:
 
 
 def source_of(entry: Published) -> str:
-    """The source of a published number, with its commit where one is known."""
+    """The source of a published figure, with its commit where it is known."""
     return f"{entry.source} at {entry.commit}" if entry.commit else entry.source
 
 
 def compare_published(record: Record) -> tuple[PublishedComparison, ...]:
-    """A record's figures next to every number that its model's card has for its dataset.
+    """Compare a record's figures with every published figure that its model's card has for its dataset.
 
     Args:
-        record: a finished run, or repeated splits, whose figures are then medians; next to a number over all images they
-            are those over all images, where the record has them.
+        record: a finished run, or repeated splits, whose figures are medians; a published figure over all images is
+            compared with ours over all images, where the record has it.
 
     Returns:
-        One comparison for each entry of the card that has a figure which the record has too, in the card's order; nothing where
-        labels are withheld.
+        One comparison for each entry of the card with a figure that the record has too, in the card's order; empty where labels
+        are withheld.
     """
     if record.test is None:
         return ()
@@ -112,7 +112,7 @@ def compare_published(record: Record) -> tuple[PublishedComparison, ...]:
 
 
 def _reasons(record: Record, entry: Published) -> tuple[str, ...]:
-    """Why a record's figures may differ from a published entry's, what weighs most first."""
+    """Why a record's figures may differ from a published entry's, the most important reason first."""
     settings, weights = record.request.get("settings"), record.request.get("weights")
     changed = listed([f"{k}={v}" for k, v in settings.items()]) if isinstance(settings, Mapping) else ""
     over = isinstance(record, RepeatsRecord)
@@ -122,28 +122,28 @@ def _reasons(record: Record, entry: Published) -> tuple[str, ...]:
     scored_once = isinstance(record, RepeatsRecord) and record.all_images
     fit = entry.plcc_kind if entry.plcc is not None else ""
     holds: Mapping[str, object] = {
-        "theirs is from memory, not read in its source": entry.status == "unverified",
+        "theirs is quoted from memory, not checked in its source": entry.status == "unverified",
         "what exactly was computed there is not stated": not entry.definition and not entry.variant,
         f"theirs is of {entry.variant}": entry.variant,
-        "ours is of a part of the pairs or splits (--limit, --splits)": record.partial,
+        "ours is on a part of the pairs or splits (--limit, --splits)": record.partial,
         "the dataset lacks pairs or references here": record.incomplete,
         "ours is a median over splits, theirs is over all images": full and over and not scored_once,
-        "ours is of the tested part, theirs is over all images": full and not over and not whole,
+        "ours is on the test part, theirs is over all images": full and not over and not whole,
         f"other images or another training: ours by protocol {record.protocol}, theirs: {entry.protocol}": elsewhere,
         "their protocol is not known": not entry.protocol,
         f"ours has other settings than its card: {changed}": settings,
-        f"ours has weights of its own: {weights}": isinstance(weights, str),
+        f"ours has other weights: {weights}": isinstance(weights, str),
         "ours keeps random weights": record.random_weights,
-        "whether their PLCC was taken after a fit is not known": fit == "unknown",
-        f"their PLCC was taken after another fit ({fit}) than ours may be": fit in ("logistic", "polynomial"),
+        "it is not known whether their PLCC is after a fit": fit == "unknown",
+        f"their PLCC may be after another fit ({fit}) than ours": fit in ("logistic", "polynomial"),
         entry.note: entry.note,
     }
-    unknown = "no difference in definition is known: the labels' version, the decoding of images or the weights may be others"
+    unknown = "no difference in definition is known: the labels' version, the decoding of images or the weights may differ"
     return tuple(reason for reason, true in holds.items() if true) or (unknown,)
 
 
 def published_table(comparisons: Iterable[PublishedComparison], width: int | None = None) -> str:
-    """The comparisons as a table for a terminal, and below it why figures may differ; empty where there is none.
+    """The comparisons as a table for a terminal, with the reasons for differences below it; empty without comparisons.
 
     `width`: characters in a line of the terminal; None: all columns.
     """
@@ -158,7 +158,7 @@ def published_table(comparisons: Iterable[PublishedComparison], width: int | Non
             difference = "0" if figure.equal else signed(figure.difference)
             ours, theirs = number(figure.ours, 4), number(figure.theirs, 4)
             rows.append([str(i), one.model, one.dataset, _FIGURES[figure.figure], ours, theirs, difference, inside])
-        because = f"; may differ because: {'; '.join(one.reasons)}" if one.reasons else "; every digit of theirs is ours"
+        because = f"; may differ because: {'; '.join(one.reasons)}" if one.reasons else "; ours equals theirs in every digit"
         what = f" ({one.entry.definition})" if one.entry.definition else ""
         notes.setdefault(f"{one.source}{what}{because}", []).append(str(i))
     headers = ("", "model", "dataset", "figure", "ours", "published", "difference", "in our interval")

@@ -1,7 +1,7 @@
-"""The record of a run: what was asked, what was done, under which conditions, and the figures; as record.json keeps it.
+"""`Record`: the typed content of a run's record.json: request, conditions, hashes and figures; reading and checking it.
 
-A record may come from a stranger: reading checks every field's type, and a damaged one is one line that names the file and the
-field. A record of repeated splits is a type of its own, `RepeatsRecord`.
+A record may come from anyone: reading checks every field's type, and the error for a damaged one names the file and the field.
+A record of repeated splits has the type `RepeatsRecord`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Plain = str | int | float | None
 
 
 class Discrimination(Struct, kw_only=True):
-    """Figures that need more than labels; None where the dataset does not have what they need."""
+    """Figures that need more than mean labels (deviations, levels); None where the dataset lacks the data."""
 
     pair_analysis: dict[str, Plain] | None = None
-    """Krasula's analysis of pairs: two AUCs (different against similar, better against worse), share of better images found."""
+    """Krasula's pair analysis: two AUCs (different against similar, better against worse), share of correctly ordered pairs."""
     outlier_ratio: float | None = None
-    """Share of images whose fitted score lies outside the interval of their label."""
+    """Share of images whose fitted score is outside the interval of their label."""
     monotonicity: dict[str, Plain | dict[str, float | None]] | None = None
     """Whether scores fall with the level of distortion: steps, series, by kind."""
     not_defined: list[str] = field(default_factory=list)
@@ -46,12 +46,12 @@ class Discrimination(Struct, kw_only=True):
 
 
 class Figures(Struct, kw_only=True):
-    """Agreement of a part's scores with its labels; scores and labels turned to higher-is-better."""
+    """Agreement of a part's scores with its labels; both as higher-is-better."""
 
     n: Number | None
-    """Images; a median over splits may fall between two counts."""
+    """Number of images; a median over splits may be between two counts."""
     references: Number | None = None
-    """References behind the images; None where they are not known."""
+    """Number of references of the images; None where they are not known."""
     srcc: float | None = None
     """Spearman's rank correlation."""
     plcc: float | None = None
@@ -67,7 +67,7 @@ class Figures(Struct, kw_only=True):
     srcc_within: float | None = None
     """Mean over references of the SRCC among a reference's own images."""
     score_2afc: float | None = None
-    """Share of raters who chose as the scores do, where people chose between pairs."""
+    """2AFC score: the mean share of raters whose choice agrees with the scores, for datasets of compared pairs."""
     ci: dict[str, Interval] = field(default_factory=dict)
     """Interval by figure, from leaving out each reference."""
     range: dict[str, Interval] | UnsetType = UNSET
@@ -83,7 +83,7 @@ class Figures(Struct, kw_only=True):
     fit_problem: str | None = None
     """Why there is no fit."""
     notes: list[str] = field(default_factory=list)
-    """What a reader must know of these figures."""
+    """Remarks on these figures."""
     discrimination: Discrimination | None = None
     """Figures beyond correlations."""
 
@@ -102,16 +102,16 @@ class RepeatFigures(Figures, kw_only=True):
 
 
 class Hashes(Struct, kw_only=True):
-    """sha256 of what the run worked with."""
+    """sha256 of the run's inputs and outputs."""
 
     scores: str
     """Of the rows of scores.csv."""
     table: str | None = None
-    """Of the dataset's rows that took part: names, pairing, labels."""
+    """Of the dataset's rows in use: names, pairing, labels."""
     split: str | None = None
     """Of which image was in which part."""
     images: str | None = None
-    """Of the content of the scored images; of images that a recipe made, the recipe. None for scores from a file."""
+    """Of the content of the scored images; for generated images, of how they are generated. None for scores from a file."""
     pictures: str | None = None
     """Of the rows of pictures.csv."""
     weights: dict[str, str] = field(default_factory=dict)
@@ -119,15 +119,15 @@ class Hashes(Struct, kw_only=True):
     pictures_by_reference: dict[str, str] = field(default_factory=dict)
     """Of the scored images of each reference."""
     training_pictures_by_reference: dict[str, str] | None = None
-    """Of the images of each reference that were trained on."""
+    """Of the training images of each reference."""
     manifest: str | None = None
-    """Of the manifest that a full check left."""
+    """Of the manifest of a full check."""
     trained_weights: str | None = None
     """Of weights.safetensors, where the run trained."""
 
 
 class Cards(Struct, kw_only=True):
-    """The cards as they were resolved for the run."""
+    """The resolved cards of the run."""
 
     model: ModelCard
     """The model's card with its settings."""
@@ -136,7 +136,7 @@ class Cards(Struct, kw_only=True):
 
 
 class Training(Struct, kw_only=True):
-    """What training cost."""
+    """Steps, epochs and time of the training."""
 
     steps: int = 0
     """Optimizer updates."""
@@ -162,11 +162,11 @@ class Record(Struct, kw_only=True, dict=True):
     protocol: str
     """The protocol's name."""
     split: str = "test"
-    """The part that the figures are headed by."""
+    """The part of the main figures."""
     seed: int
     """The run's seed."""
     request: Mapping[str, Any] = field(default_factory=dict)
-    """What the user asked for, as far as it can be asked again."""
+    """What the user asked for; enough to repeat the run."""
     created: str = ""
     """When the run finished, UTC."""
     partial: bool = False
@@ -180,7 +180,7 @@ class Record(Struct, kw_only=True, dict=True):
     random_weights: bool = False
     """Whether some parts keep random weights."""
     rebuildable: bool = True
-    """Whether the model can be told from others; False for some objects of a Python session."""
+    """Whether the model has an identity, so that its run can be reused; False for some Python objects."""
     trained_on: list[str] = field(default_factory=list)
     """Datasets that the model was trained on."""
     metrics: dict[str, Figures | None]
@@ -188,15 +188,15 @@ class Record(Struct, kw_only=True, dict=True):
     without_each_reference: dict[str, list[str | float]] | None = None
     """The test part's figures with each reference left out (`LeaveOneOut.json`)."""
     controls: dict[str, Figures] | None = None
-    """Figures that the table alone achieves, by control."""
+    """Figures of the baselines computed from the table alone, by control."""
     figures: dict[str, str | int] = field(default_factory=dict)
-    """The version of the figures' code, and a hash of the columns that they used."""
+    """The version of the figures' code, and a hash of the columns in use."""
     remarks: list[str] = field(default_factory=list)
-    """What was noted while the dataset was read."""
+    """Remarks of the dataset's reader."""
     identical_pairs: int = 0
-    """Pairs of identical images that were given the card's ceiling."""
+    """Number of pairs of identical images, which got the card's score for them."""
     training: Training | None = None
-    """What training cost; None where nothing was trained."""
+    """Steps, epochs and time of the training; None without training."""
     history: list[dict[str, Plain]] | None = None
     """One entry an epoch."""
     seconds: float | None = None
@@ -204,21 +204,21 @@ class Record(Struct, kw_only=True, dict=True):
     pairs_per_second: float | None = None
     """Speed of scoring."""
     runtime_per_image: float | None = None
-    """Seconds an image, warm, one after the other."""
+    """Seconds per image of the warm model, one image after the other."""
     conditions: dict[str, Plain | dict[str, Plain]]
-    """Under which bits repeat: machine, python, device, threads, batch, libraries, the ways of computing (`kernels`)."""
+    """The conditions under which bits repeat: machine, python, device, threads, batch, libraries, `kernels`."""
     details: Mapping[str, Any] | None = None
-    """What the model says of itself."""
+    """Facts that the model reports about itself."""
     note: str = ""
     """Shown next to the result."""
     identity: Mapping[str, Any]
-    """What determines the scores (`harness.results.key.RunIdentity`)."""
+    """Everything that determines the scores (`harness.results.key.RunIdentity`)."""
     hashes: Hashes
-    """sha256 of what the run worked with."""
+    """sha256 of the run's inputs and outputs."""
     cards: Cards
-    """The cards as they were resolved."""
+    """The resolved cards."""
     measured_again: Mapping[str, Any] | UnsetType = UNSET
-    """When figures were computed again, and by which libraries."""
+    """When figures were recomputed, and with which libraries."""
 
     def __post_init__(self) -> None:
         first = self.first_identity
@@ -226,7 +226,7 @@ class Record(Struct, kw_only=True, dict=True):
         if not isinstance(card, dict) or not isinstance(card.get("higher_is_better"), bool):
             raise ValueError("identity.card.higher_is_better is not true or false")
         if not isinstance(card.get("model", {}), dict) or not isinstance(first.get("code", {}), dict):
-            raise ValueError("identity is not one")
+            raise ValueError("identity is not a valid identity")
         left_out = self.without_each_reference or {}
         if left_out and not all(isinstance(name, str) for name in left_out.get("references", [None])):
             raise ValueError("without_each_reference.references is not a list of texts")
@@ -278,7 +278,7 @@ class Record(Struct, kw_only=True, dict=True):
 
     @property
     def command(self) -> str:
-        """The command line that asks for the same run, derived from the request."""
+        """The command line of the same run, derived from the request."""
         return command_of(self.request)
 
     @property
@@ -308,11 +308,11 @@ class RepeatsRecord(Record, kw_only=True):
     repeats: list[RepeatFigures]
     """Figures of each repeat."""
     all_images: Figures | UnsetType | None = UNSET
-    """Over all images, with intervals: of a model that is not trained here, whose score of an image no split changes."""
+    """Figures over all images, with intervals, for a model without training, whose scores are the same in every split."""
 
     @property
     def test_share(self) -> float | None:
-        """References that are tested by references that are trained on: of older records, as the protocol has their shares."""
+        """The number of test references divided by that of training references; for older records, from the protocol's shares."""
         counted = [(r.references, r.training_references) for r in self.repeats]
         known = [tested / trained for tested, trained in counted if tested and trained is not UNSET and trained]
         if known and len(known) == len(counted):
@@ -322,18 +322,18 @@ class RepeatsRecord(Record, kw_only=True):
 
     @property
     def used_references(self) -> int | None:
-        """References that a split trains on or tests, of the smallest split; None where older records do not say."""
+        """The number of training and test references of the smallest split; None for older records."""
         used = [r.references + r.training_references for r in self.repeats if r.references and r.training_references is not UNSET]
         return int(min(used)) if used and len(used) == len(self.repeats) else None
 
     @property
     def runs_behind(self) -> set[str]:
-        """Keys of the runs that this record puts together, and of the first split's own run."""
+        """Keys of the runs that this record combines, and of the first split's own run."""
         return {repeat.run for repeat in self.repeats} | {key_of(self.first_identity)}
 
 
 def of_document(document: Mapping[str, Any], folder: Path) -> Record:
-    """The record that plain values are, of the run in `folder`. Raises msgspec.ValidationError for values of another type."""
+    """The record from plain values, for the run in `folder`. Raises msgspec.ValidationError for values of a wrong type."""
     kind = RepeatsRecord if document.get("repeats") is not None else Record
     return _at(msgspec.convert(json.loads(json.dumps(document)), kind), folder)
 
@@ -378,7 +378,7 @@ def parse_record(data: bytes, path: Path) -> Record:
         record = msgspec.convert(document, RepeatsRecord if document.get("repeats") is not None else Record)
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: a damaged record ({_said(error)}); move it away, or repeat with --force") from None
-    # They become parts of paths.
+    # These fields become parts of paths.
     named = {"key": key_problem, "model": name_problem, "dataset": name_problem}
     if wrong := [f"{name} {problem(value)}" for name, problem in named.items() if problem(value := getattr(record, name))]:
         raise UsageError(f"{path}: a damaged record ({listed(wrong)}); move it away, or repeat with --force")

@@ -1,8 +1,8 @@
-"""Runs on disk: where a record lies, what its key hashes, and how work that was cut off goes on.
+"""The folder of a run: its path, its lock, and what is kept of an interrupted run.
 
 `runs/<dataset>/<model>/<key>/` holds record.json (written last: it being there means the run is finished),
-scores.csv, pictures.csv, checkpoints, log.jsonl and plots. The key hashes what determines the result and nothing
-else; the conditions (machine, device, versions, threads, batch) under which bits repeat are kept next to it.
+scores.csv, pictures.csv, checkpoints, log.jsonl and plots. The key is a hash of everything that determines the result and of
+nothing else; the conditions (machine, device, versions, threads, batch) under which bits repeat are in state.json.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from harness.runtime.errors import RunError, UsageError
 _log = logging.getLogger(__package__)
 
 MLFLOW_FILES = "mlartifacts"
-"""The folder of a runs folder where MLflow keeps its copies of runs' files."""
-# Cut off between two removals, a folder must not look finished without its scores, nor resumable without its state's files.
+"""The folder below the runs folder for MLflow's copies of runs' files."""
+# In this order: interrupted in between, a folder must not look finished without its scores, nor resumable without its files.
 _STATE = "state.json"
 _FIRST_REMOVED = {"record.json": 0, _STATE: 1}
 
@@ -42,21 +42,21 @@ def folder_of(runs: str | Path, dataset: str, model: str, key: str) -> Path:
 
 
 def safe_name(name: str) -> str:
-    """`name` as a file or folder name that any file system takes."""
+    """`name` as a file or folder name for any file system."""
     return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).strip(". ") or "unnamed"
 
 
 def finished(folder: Path) -> Record | None:
-    """The folder's record, unless it or the scores behind it are not there. Raises UsageError as `read_record` does."""
+    """The folder's record; None without it or without its scores. Raises UsageError as `read_record` does."""
     record = read_record(folder)
     return record if record is not None and all((folder / name).is_file() for name in ("scores.csv", "pictures.csv")) else None
 
 
 def withdraw(folder: Path) -> None:
-    """Remove a record whose scores are gone, so that the run counts as cut off; call with the folder locked."""
+    """Remove a record whose scores are missing, so that the run counts as interrupted; call with the folder locked."""
     path = folder / "record.json"
     if path.is_file():
-        _log.info(f"{folder}: its record is there and its scores are not; doing what is missing")
+        _log.info(f"{folder}: it has a record but no scores; computing them again")
         with writing(path):
             path.unlink()
 
@@ -71,24 +71,24 @@ def all_records(runs: str | Path) -> Iterator[tuple[Path, Record]]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time works in `folder`; others wait and say for whom. A dead holder's lock is free."""
+    """Lock `folder` for one process; others wait and log the holder. The lock of a process that has died is free."""
     if folder.is_symlink():
         raise UsageError(
-            f"{folder}: a link, not a run's folder; what it leads to is left alone: remove it, or choose another --runs"
+            f"{folder}: a link, not a run's folder; its target is not used: remove the link, or choose another --runs"
         )
     path = folder / "lock"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        # The lock is written to, so that it must not be another file under this name: a link is replaced.
+        # The lock file is written to, so it must not be a link to another file: a link is replaced.
         with contextlib.suppress(FileNotFoundError):
             found = path.lstat()
             if not (stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1)):
-                _log.warning(f"{path}: not a file of this folder's own (a link or a pipe); made again")
+                _log.warning(f"{path}: a link or a pipe, not a regular file; replaced")
                 path.unlink()
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         descriptor = os.open(path, flags, 0o666)
     try:
-        # On Windows there is no advisory lock that dies with its holder; two processes are the user's care.
+        # Windows has no advisory lock that ends with its process: there the user must avoid two processes.
         with contextlib.suppress(ImportError):
             import fcntl
 
@@ -105,13 +105,13 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, force: bool) -> None:
-    """Make `folder` ready to work in: keep what an interrupted run left if it can go on to the same bits, else start again."""
+def prepare(folder: Path, facts: Mapping[str, Any], conditions: Mapping[str, Any], *, force: bool) -> None:
+    """Prepare `folder` for a run: keep an interrupted run's files if it can continue to the same bits, else remove them."""
     before = noted(folder / _STATE)
-    wanted = json.loads(json.dumps({"format": FORMAT, "identity": dict(facts), "conditions": dict(now)}))
+    wanted = json.loads(json.dumps({"format": FORMAT, "identity": dict(facts), "conditions": dict(conditions)}))
     if force or before != wanted:
         if before is not None and not force:
-            _log.info(f"{folder}: begun under other conditions ({difference(before, wanted)}); starting it again")
+            _log.info(f"{folder}: begun under other conditions ({difference(before, wanted)}); starting again")
         with writing(folder):
             for entry in sorted(folder.iterdir(), key=lambda entry: _FIRST_REMOVED.get(entry.name, len(_FIRST_REMOVED))):
                 if entry.name in ("lock", processes.FILE):
@@ -121,14 +121,12 @@ def prepare(folder: Path, facts: Mapping[str, Any], now: Mapping[str, Any], *, f
 
 
 def begun_under(folder: Path) -> dict[str, Any] | None:
-    """The conditions under which a run's folder was begun; None where there is nothing to go on from."""
+    """The conditions under which a run's folder was begun; None where there is nothing to continue."""
     found = (noted(folder / _STATE) or {}).get("conditions")
     return found if isinstance(found, dict) else None
 
 
 def require_there(folder: Path) -> None:
-    """Refuse to go on where a run's folder was removed or moved under it; raises RunError."""
+    """Raise RunError where a run's folder was removed or moved during the run."""
     if not folder.is_dir():
-        raise RunError(
-            f"{folder}: the folder is gone (removed or moved while this run worked in it?); the same command begins it again"
-        )
+        raise RunError(f"{folder}: the folder is gone (removed or moved during the run?); the same command starts it again")

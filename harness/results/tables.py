@@ -1,4 +1,4 @@
-"""What a person sees of results: one table, with what must be said next to it."""
+"""Tables of results for the terminal, with notes, and the formats of figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _AVERAGED = ("n", "references", "srcc", *_FIGURES, "score_2afc")
 
 
 def result(folder: Path, record: Record, part: str = "test") -> dict[str, object]:
-    """One object of `harness run --json`; figures that do not exist are None."""
+    """One object of `harness run --json`; absent figures are None."""
     figures = msgspec.to_builtins(record.metrics.get(part) or {})
     ci = figures.get("ci") or {}
     over = record if isinstance(record, RepeatsRecord) else None
@@ -52,11 +52,11 @@ def result(folder: Path, record: Record, part: str = "test") -> dict[str, object
 
 
 _DROPS = ("pairs/s", "SRCC within refs", "RMSE", "marks", "KRCC", "PLCC fitted", "refs", "n", "PLCC", "2AFC", "main")
-"""Columns that are left out of a narrow terminal, the first one first; marks are then told below the table."""
+"""Columns that are left out of a narrow terminal, the first one first; marks are then explained below the table."""
 
 
 def run_table(results: Sequence[Mapping[str, Any]], width: int | None = None) -> str:
-    """Results grouped by dataset and protocol, control rows below, and what the tables' reader must know.
+    """Results grouped by dataset and protocol, with control rows and notes below.
 
     `width`: characters in a line of the terminal; None: all columns.
     """
@@ -79,7 +79,7 @@ def _group(dataset: str, protocol: str, results: Sequence[Mapping[str, Any]], wi
     rows += [_row(CONTROLS.get(name, name), figures) for name, figures in controls.items()]
     heads = ["model", "2AFC", "SRCC", _RANGE, _INTERVAL, _WHOLE, *_FIGURES.values(), "n", "refs", "pairs/s", "marks"]
     if not any(row[heads.index(_RANGE)] for row in rows):
-        # Only where no row has a range may the interval stand under the figure's own head.
+        # Only where no row has a range may the interval be in the figure's own column.
         heads[2] = f"SRCC [{_INTERVAL}]"
         rows = [[*row[:2], f"{row[2]} [{row[4]}]" if row[4] else row[2], "", "", *row[5:]] for row in rows]
     optional = [i for i, head in enumerate(heads) if head in ("2AFC", _RANGE, _INTERVAL, _WHOLE)]
@@ -93,10 +93,10 @@ def _group(dataset: str, protocol: str, results: Sequence[Mapping[str, Any]], wi
     tested = f"test parts of {' or '.join(map(str, counts))} splits" if counts else f"{results[0]['split']} part"
     lines = [f"{dataset} · {protocol} · {tested}, {named}", "", table.text]
     blind = dict.fromkeys(r["model"] for r in results if r["n"] is None)
-    notes = [f"{', '.join(blind)}: no figures, because labels of the tested images are not here"] if blind else []
+    notes = [f"{', '.join(blind)}: no figures, because labels of the test images are missing"] if blind else []
     if "marks" in table.dropped:
         notes += dict.fromkeys(f"{row[0]}: {row[-1]}" for row in rows if row[-1])
-    # A figure without the interval that its column promises says why.
+    # A note says why a figure has no interval.
     notes += dict.fromkeys(f"{r['model']}: {note}" for r in results for note in r["notes"] if note.startswith("no interval"))
     if counts:
         notes.append(
@@ -123,7 +123,7 @@ def _mean(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _row(name: str, figures: Mapping[str, Any], speed: float | None = None, *, marked: bool = False) -> list[str]:
-    """A row's cells; `marked`: `figures` are a result, with what its reader must know in the last one."""
+    """A row's cells; `marked`: `figures` are a result, with its marks in the last cell."""
     ci, spread, whole = (figures.get(k) or {} for k in ("ci", "range", "all_images"))
     afc = with_interval(figures.get("score_2afc"), ci.get("score_2afc"))
     everything = with_interval(whole.get("srcc"), (whole.get("ci") or {}).get("srcc"))
@@ -133,7 +133,7 @@ def _row(name: str, figures: Mapping[str, Any], speed: float | None = None, *, m
     words: list[str] = []
     if marked:
         known = ", ".join(figures["contaminated_by"])
-        # Of medians over splits there is no interval but that of all images.
+        # Medians over splits have no interval; the figure over all images has one.
         references = (whole if figures["repeats"] else figures).get("references")
         holds = {
             "seen: its weights were trained on this dataset": figures["seen"],
@@ -165,12 +165,12 @@ def whole_number(value: float | None) -> float | None:
 
 
 def count(value: float | None) -> str:
-    """A count as a whole number; the median of two counts may lie half way between them. Blank where there is none."""
+    """A count as a whole number; the median of two counts may be half way between them. Blank where there is none."""
     return "" if value is None else str(whole_number(value))
 
 
 def in_label_units(value: float | None) -> str:
-    """An RMSE with three digits that count, whatever the labels' unit: 8.12, .0571, 1.2e-06; blank where there is none."""
+    """An RMSE with three significant digits, in the labels' unit: 8.12, .0571, 1.2e-06; blank where there is none."""
     if value is None:
         return ""
     digits = f"{value:#.3g}"
@@ -180,7 +180,7 @@ def in_label_units(value: float | None) -> str:
 
 
 def figure(name: str, value: float | None) -> str:
-    """A figure of a record by its name: RMSE in the labels' units, all others as correlations are written."""
+    """A figure of a record by its name: RMSE in the labels' units, all others in the format of correlations."""
     return in_label_units(value) if name == "rmse" else number(value)
 
 
@@ -197,7 +197,7 @@ def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
 
 
 def agreement_text(figures: Agreement) -> str:
-    """The figures of one agreement, a line each, intervals next to them."""
+    """The figures of one agreement, a line each, with intervals."""
     lines = [f"n            {figures.n}" + (f" of {figures.references} references" if figures.references is not None else "")]
     names = {"srcc": "SRCC", "plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "main": "main", "rmse": "RMSE"}
     for key, name in names.items():

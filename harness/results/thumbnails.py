@@ -1,4 +1,4 @@
-"""The misjudged pairs' images, small and inside the page, and a network's own account of where it looked."""
+"""Thumbnails of image pairs as data URIs for reports, with a network's quality and weight maps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Map = NDArray[np.float32]
 
 
 class Shown(NamedTuple):
-    """One pair's images as data URIs; None where there is nothing to show."""
+    """One pair's images as data URIs; None for an absent one."""
 
     reference: str | None
     distorted: str | None
@@ -41,7 +41,7 @@ class Maps(NamedTuple):
 def show(pairs: Sequence[tuple[str, str]], model: Any = None) -> list[Shown]:
     """Images of (reference, distorted) files, maps over them where the model has `score_maps` and time allows.
 
-    Files that are gone or cannot be read are left out: the report is about the scores.
+    Files that are missing or cannot be read are left out: the report is about the scores.
     """
     begun, able = time.monotonic(), callable(getattr(model, "score_maps", None))
     read = [(_read(reference), _read(distorted)) for reference, distorted in pairs]
@@ -62,7 +62,7 @@ def show(pairs: Sequence[tuple[str, str]], model: Any = None) -> list[Shown]:
 
 
 def difference_map(reference: str, distorted: str) -> str | None:
-    """Where two images differ, as a data URI: the mean absolute difference over R, G and B in colours, from 0 to its largest.
+    """A map of two images' difference as a data URI: the mean absolute difference over R, G and B, scaled from 0 to its maximum.
 
     None where one of the files cannot be read or their sizes differ.
     """
@@ -94,12 +94,12 @@ def maps_of(model: Any, reference: Pixels, distorted: Pixels) -> Maps | None:
     places = crops.positions("grid" if size else "whole", height, width, size, seed=0, reference_id="")
     device = next(iter(model.parameters())).device if callable(getattr(model, "parameters", None)) else torch.device("cpu")
     windows = [(slice(p.top, p.top + p.height), slice(p.left, p.left + p.width)) for p in places]
-    cut = [torch.from_numpy(np.stack([picture[w] for w in windows])).permute(0, 3, 1, 2) for picture in (reference, distorted)]
+    cut = [torch.from_numpy(np.stack([image[w] for w in windows])).permute(0, 3, 1, 2) for image in (reference, distorted)]
     found = model.score_maps(*(crop.float().div_(255).to(device) for crop in cut))
     total, times = np.zeros((2, height, width), np.float32), np.zeros((height, width), np.float32)
     for number, (window, place) in enumerate(zip(windows, places, strict=True)):
         for i, grids in enumerate((found.quality, found.weight)):
-            # The grid's cells as blocks of pixels: a patch has one value, and smoothing would invent others.
+            # The grid's cells as blocks of pixels: a patch has one value, and interpolation would add others.
             grid = grids[number].float().cpu().numpy()
             rows, columns = (np.arange(n) * cells // n for n, cells in zip((place.height, place.width), grid.shape, strict=True))
             total[i][window] += grid[np.ix_(rows, columns)]
@@ -107,13 +107,13 @@ def maps_of(model: Any, reference: Pixels, distorted: Pixels) -> Maps | None:
     return Maps(*(total / times))
 
 
-def _over(picture: Pixels, values: Map, scale: tuple[float, float]) -> Pixels:
+def _over(image: Pixels, values: Map, scale: tuple[float, float]) -> Pixels:
     """The map in colours (dark blue low, yellow high) over the image in grey."""
     from matplotlib import colormaps
 
     low, high = scale
     colour = colormaps["viridis"]((values - low) / ((high - low) or 1.0))[..., :3] * 255
-    grey = picture.mean(axis=2, keepdims=True)
+    grey = image.mean(axis=2, keepdims=True)
     return np.asarray(0.6 * colour + 0.4 * grey).round().astype(np.uint8)
 
 
@@ -128,5 +128,5 @@ def _uri(pixels: Pixels | None) -> str | None:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """The bytes as an address that needs no file."""
+    """The bytes as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,1 +1,1 @@
-"""What every package may use: errors, progress, signals."""
+"""Basics for all packages: errors, findings, logging, progress, signals, text output, cache folder."""

@@ -1,4 +1,4 @@
-"""Where the harness keeps what may be deleted and made again."""
+"""The cache folder: files that may be deleted, because the harness can make them again."""
 
 from __future__ import annotations
 

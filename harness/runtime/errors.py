@@ -1,4 +1,4 @@
-"""The two kinds of failure a user meets: a request we cannot serve, and work that went wrong."""
+"""The errors that a user sees: UsageError for a wrong request or unreadable input, RunError for work that failed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class HarnessError(Exception):
     exit_status = 1
 
     def __str__(self) -> str:
-        # It may quote names from archives and files of others: bytes that are no text, codes that would steer a terminal.
+        # The message may quote names from other people's files: bytes that are not text, control codes of a terminal.
         return visible(super().__str__())
 
 
 class RunError(HarnessError):
-    """The command ran and met a fault: a failed run, a broken tree, a record that does not verify."""
+    """The command ran and failed: a failed run, a damaged dataset, a record that does not verify."""
 
 
 class UsageError(HarnessError):
@@ -29,11 +29,11 @@ class UsageError(HarnessError):
 
 
 class Unwritable(UsageError, RunError):
-    """A place that cannot be written: no permission, no space left. Both a fault met and a request to be changed: status 2."""
+    """A file or folder that cannot be written: no permission, no space left. Exit status 2, as for a request to be changed."""
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x' or 'y'?`, or nothing when no known word is near."""
+    """`; did you mean 'x' or 'y'?`, or an empty text when no known word is similar."""
     matches = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else ""
 

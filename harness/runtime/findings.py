@@ -1,4 +1,4 @@
-"""What is found wrong, or worth knowing, while something is read or checked: everything at once, each with its place."""
+"""Findings of a check: errors and warnings, each with its file and line. All are collected before any is reported."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Severity = Literal["error", "warning", "information"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found. An error makes what was checked unusable or wrong; a warning is what a reader should know."""
+    """One result of a check. An error makes what was checked unusable or wrong; a warning should be read."""
 
     severity: Severity
     kind: str
-    """A word for programs: `order`, `missing`, `line-ends`, `weights`; empty where there are no kinds."""
+    """A word that programs can test: `order`, `missing`, `line-ends`, `weights`; empty where a check has no kinds."""
     where: str
     """The file, row or part concerned."""
     what: str
@@ -53,12 +53,12 @@ class Finding:
         return f"{self.severity:8} {place}: {self.what}{more if self.lines else ''}{fix}"
 
 
-def advice_once(findings: Sequence[Finding], told: str = "") -> list[Finding]:
-    """The findings without a repair that was told before: by an earlier one, or by `told`."""
+def advice_once(findings: Sequence[Finding], given: str = "") -> list[Finding]:
+    """The findings, each repair given once: not where an earlier finding or the text `given` has it."""
     seen = {""}
     shown = []
     for finding in findings:
-        fix = finding.fix.replace(told, "").strip().rstrip(".") if told else finding.fix
+        fix = finding.fix.replace(given, "").strip().rstrip(".") if given else finding.fix
         shown.append(replace(finding, fix="" if fix in seen else fix))
         seen.add(fix)
     return shown
@@ -70,18 +70,18 @@ def errors(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def warnings(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings that a person should look at."""
+    """The findings that should be read but are not errors."""
     return [f for f in findings if f.severity == "warning"]
 
 
 class BrokenTree(UsageError):
-    """A dataset that cannot be used as it lies there; carries every problem, and what could be listed all the same."""
+    """A dataset whose files cannot be used; carries every problem, and the pairs that could be listed nevertheless."""
 
     def __init__(
         self, what: str, problems: Sequence[Finding], frame: pd.DataFrame | None = None, options: Sequence[str] = ()
     ) -> None:
-        told = shlex.join(["harness", "data", "check", what, *options])
-        lines = [f"{what} cannot be used as it is; `{told}` tells more", *map(str, advice_once(errors(problems)))]
+        check = shlex.join(["harness", "data", "check", what, *options])
+        lines = [f"{what} cannot be used as it is; `{check}` shows more", *map(str, advice_once(errors(problems)))]
         super().__init__("\n".join(lines))
         self.problems = list(problems)
         self.frame = frame
@@ -93,19 +93,19 @@ class Findings:
 
     problems: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Facts for people: which labels were taken, what was left out."""
+    """Facts to show: which labels were used, what was left out."""
     label_files: list[str] = field(default_factory=list)
 
     def error(self, what: str, where: object, fix: str = "") -> None:
-        """Note what makes the dataset unusable."""
+        """Add a problem that makes the dataset unusable."""
         self.problems.append(Finding("error", "", str(where), what, fix))
 
     def warning(self, what: str, where: object, fix: str = "") -> None:
-        """Note what a reader should know."""
+        """Add a problem that does not make the dataset unusable."""
         self.problems.append(Finding("warning", "", str(where), what, fix))
 
     def information(self, what: str, where: object, fix: str = "") -> None:
-        """Note a fact that no reader need act on."""
+        """Add a fact that needs no action."""
         self.problems.append(Finding("information", "", str(where), what, fix))
 
     @property
@@ -114,16 +114,16 @@ class Findings:
         return bool(errors(self.problems))
 
     def finish(self, dataset: str, how_to_get: str, frame: pd.DataFrame | None) -> pd.DataFrame:
-        """The table with what was found in its `attrs` (`notes`, `problems`, `label_files`); raises BrokenTree on errors."""
+        """The table, with the findings in its `attrs` (`notes`, `problems`, `label_files`); raises BrokenTree on errors."""
         if self.failed or frame is None or frame.empty:
             if not self.failed:
-                self.error("nothing of this dataset was found", dataset, how_to_get)
+                self.error("no file of this dataset was found", dataset, how_to_get)
             raise BrokenTree(dataset, self.problems, frame)
         frame.attrs |= {"notes": list(self.notes), "problems": list(self.problems), "label_files": list(self.label_files)}
         return frame
 
 
 def counted(items: Sequence[object], noun: str, of: int | None = None, limit: int = 20) -> str:
-    """`3 of 25 pictures: a, b, c`; the first `limit` are named."""
+    """`3 of 25 images: a, b, c`; the first `limit` are named."""
     total = f" of {of:,}" if of is not None else ""
     return f"{len(items):,}{total} {noun}: {listed(items, limit)}"

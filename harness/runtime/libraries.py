@@ -1,4 +1,4 @@
-"""Other libraries' settings in the environment and levels of their loggers, as they were before afterwards."""
+"""Environment variables and logger levels of other libraries: set inside a block, restored after it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 @contextlib.contextmanager
 def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Put `settings` into the environment inside, and take them out afterwards; what the user set holds."""
+    """Set environment variables inside the block and remove them after it; variables that the user set are kept."""
     added = [name for name in settings if name not in os.environ]
     os.environ.update({name: settings[name] for name in added})
     try:
@@ -22,7 +22,7 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def loggers_at(level: int, names: Iterable[str]) -> Iterator[None]:
-    """Show nothing below `level` of these loggers inside; their levels are as they were afterwards."""
+    """Show nothing below `level` from these loggers inside the block; their levels are restored after it."""
     before = {name: logging.getLogger(name).level for name in names}
     try:
         for name in before:

@@ -1,4 +1,4 @@
-"""Where messages of the package's loggers go: to the command line's screen, or from a worker to the process that started it.
+"""The handler of the package's log messages: to the screen, or from a worker process to the process that started it.
 
 Every package logs to the logger of its name (`harness.engine`, ...): INFO for what a user should know, WARNING for what may be
 wrong. As a library the harness sets no handler and no level.
@@ -15,7 +15,7 @@ LOGGER = "harness"
 
 @contextmanager
 def handled(show: Callable[[int, str], None]) -> Iterator[None]:
-    """Inside, messages of the package from INFO on go to `show` and nowhere else.
+    """Inside the block, log messages of the package (INFO and above) go to `show` and nowhere else.
 
     Args:
         show: Takes the level (`logging.INFO`, ...) and the text of a message.

@@ -1,4 +1,4 @@
-"""Which processor this is, as the system gives it."""
+"""The processor's name and instruction sets, as the operating system reports them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def processor() -> str:
 
 
 def processor_flags() -> list[str]:
-    """The instruction sets that the processor says it has, sorted; empty where the system does not tell."""
+    """The instruction sets that the processor reports, sorted; empty where the system does not report them."""
     return sorted((_cpuinfo("flags") or _cpuinfo("Features")).split())
 
 

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines in a log, both with the time left, on standard error.
+"""Progress of long work on standard error: a bar on a terminal, plain lines in a log, both with the time left.
 
 It is shown where the package's loggers show INFO: in the command line without `--quiet`, elsewhere where a program asks for it.
 """
@@ -21,7 +21,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def progress(what: str, total: int, *, done: int = 0, unit: str = "") -> Iterator[Step]:
-    """Show how far `what` is; `done` units were finished before."""
+    """Show the progress of `what`; `done` units were finished before."""
     if total <= done or not logging.getLogger(LOGGER).isEnabledFor(logging.INFO):
         yield lambda count, text="": None
     elif sys.stderr.isatty():
@@ -39,7 +39,7 @@ def progress(what: str, total: int, *, done: int = 0, unit: str = "") -> Iterato
 
 @contextmanager
 def counted(what: str, *, unit: str = "", least: int = 1) -> Iterator[Callable[[int, int], None]]:
-    """Progress of work that tells its total only when it begins: the callback takes (done, total).
+    """Progress of work whose total is known only when it begins: the callback takes (done, total).
 
     Nothing is shown for a total below `least`.
     """
@@ -58,7 +58,7 @@ def counted(what: str, *, unit: str = "", least: int = 1) -> Iterator[Callable[[
 
 @contextmanager
 def downloads() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress of files one after another: the callback takes a file's name, the bytes there, and the bytes in all."""
+    """Progress of downloads, one after another: the callback takes a file's name, the bytes received, and the total bytes."""
     with ExitStack() as stack:
         current: list[str] = []
         opened: list[Step] = []
@@ -82,7 +82,7 @@ class _Lines:
         now = time.monotonic()
         if now - self.last < _SECONDS_BETWEEN_LINES and count < self.total:
             return
-        unknown = count > self.total  # a server that did not tell how much there is
+        unknown = count > self.total  # a server that did not send the size
         if count >= self.total and now - (self.last if unknown else self.begun) < _SECONDS_BETWEEN_LINES:
             return
         self.last = now

@@ -1,4 +1,4 @@
-"""What Python 3.7 lacks, for the modules that a challenge's scoring program copies (`harness.challenges.bundle`).
+"""Replacements for what Python 3.7 lacks, for the modules copied into a scoring program (`harness.challenges.bundle`).
 
 Codabench's documented default image runs Python 3.7. Those modules keep to its syntax, and take from here what its library
 does not have.

@@ -1,7 +1,7 @@
-"""How Ctrl-C, SIGTERM and SIGHUP end the work: by an exception that runs its finally blocks, and that cannot be lost on its way.
+"""Ctrl-C, SIGTERM and SIGHUP end the work by an exception, so that `finally` blocks run; the exception cannot be lost.
 
-Python raises it wherever the main thread stands. Inside a destructor or a weak reference's callback the interpreter would only
-print it and go on; inside an import, a library may turn it into an error of its own.
+Python raises it at any place in the main thread. In a destructor or a weak reference's callback the interpreter would only
+print it and continue; during an import, a library may turn it into another error.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ _HANGUP: int | None = getattr(signal, "SIGHUP", None)
 STOPS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP is not None else []))
 _received: list[int] = []
 _SECONDS = 0.05
-"""After which a signal whose exception was lost is sent again."""
+"""Seconds after which a signal whose exception was lost is sent again."""
 
 
 def received() -> int | None:
-    """The number of the first signal that asked the work to end, since `heard` began; None where none did."""
+    """The number of the first signal that asked the work to end, since `handled` began; None where none did."""
     return _received[0] if _received else None
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt, SIGTERM SystemExit(143) and SIGHUP SystemExit(129) inside.
+def handled() -> Iterator[None]:
+    """Inside the block, SIGINT raises KeyboardInterrupt, SIGTERM SystemExit(143) and SIGHUP SystemExit(129).
 
-    Afterwards the handlers are the caller's again.
+    After it, the caller's handlers are restored.
     """
     if threading.current_thread() is not threading.main_thread():  # only there can they be set
         yield
         return
     before = {number: signal.getsignal(number) for number in STOPS}
     unraisable = sys.unraisablehook
-    if before[signal.SIGTERM] is not _stop:  # else one is inside another
+    if before[signal.SIGTERM] is not _stop:  # else this block is inside another one
         _received.clear()
         sys.unraisablehook = _lost(unraisable)
-    listen()
+    install()
     try:
         yield
     finally:
@@ -49,16 +49,16 @@ def heard() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def listen() -> None:
-    """Put the handlers in place, also where a library has put its own.
+def install() -> None:
+    """Install the handlers, also where a library has installed its own.
 
-    An interrupt that a shell told the process to ignore stays ignored, and one with a handler of the caller's (a notebook's) his.
+    An interrupt that the shell made the process ignore stays ignored; a caller's own handler (a notebook's) stays installed.
     """
     if threading.current_thread() is threading.main_thread():
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _stop)
         signal.signal(signal.SIGTERM, _stop)
-        # Under nohup a closed terminal is to be passed over.
+        # Under nohup a closed terminal is ignored.
         if _HANGUP is not None and signal.getsignal(_HANGUP) == signal.SIG_DFL:
             signal.signal(_HANGUP, _stop)
 
@@ -71,10 +71,10 @@ def _stop(number: int, frame: Any) -> None:
 
 
 def _lost(otherwise: Callable[[Any], Any]) -> Callable[[Any], None]:
-    """A hook for exceptions that nobody can catch: a stop is sent again, the others go to `otherwise`."""
+    """A hook for exceptions that no code can catch: a stop signal is sent again, other exceptions go to `otherwise`."""
 
     def again(known: int) -> None:
-        if len(_received) == known:  # else another signal has come through meanwhile
+        if len(_received) == known:  # else another signal has arrived meanwhile
             if hasattr(signal, "pthread_kill"):  # wakes a main thread that waits, too
                 signal.pthread_kill(cast("int", threading.main_thread().ident), _received[0])
             else:

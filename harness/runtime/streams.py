@@ -1,4 +1,4 @@
-"""Standard output and standard error that are closed, full, or gone with their terminal."""
+"""Standard output and standard error that may be closed, on a full disk, or on a closed terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TextIO, cast
 
 
 class _Stream:
-    """A stream that keeps the first error it met and, where it is told to, goes on without a word."""
+    """A stream that keeps its first error; with `raises` off, it ignores errors and continues."""
 
     def __init__(self, stream: TextIO, *, raises: bool) -> None:
         self._stream, self._raises = stream, raises
@@ -40,22 +40,22 @@ class _Stream:
             yield
         except OSError as error:
             self.refused = self.refused or error
-            # What the stream still holds, and all that follows, goes nowhere: else Python fails again when it ends.
+            # The buffered text and all later output are dropped: else Python fails again at exit.
             with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
                 self._stream.flush()
             if self._raises:
                 raise
-        except ValueError:  # closed by somebody
+        except ValueError:  # already closed
             if self._raises:
                 raise
 
 
 @contextlib.contextmanager
 def guarded() -> Iterator[_Stream | None]:
-    """Inside, a standard error that refuses what is said ends nothing, and no file that is opened takes a closed stream's place.
+    """Inside the block, a failing standard error ends nothing, and no opened file gets the number of a closed stream.
 
-    Yields standard output, which tells its `refusal`; None where it is closed.
+    Yields standard output, whose `refusal` is its first error; None where it is closed.
     """
     for number in range(3):
         try:

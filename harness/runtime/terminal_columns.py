@@ -1,4 +1,4 @@
-"""Tables as text: with all columns, or with those that fit the width of a terminal, so that no line wraps; as Markdown."""
+"""Tables as text: all columns, or the columns that fit the width of a terminal, so that no line wraps; as Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GAP = 2
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table as text, and what is not in it."""
+    """A table as text, and the columns that were left out."""
 
     text: str
     """The lines of the table; where columns were left out, a last line says which."""

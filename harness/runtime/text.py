@@ -1,7 +1,7 @@
-"""Text that others wrote, shown as text: on a terminal, in Markdown, CSV and LaTeX.
+"""Escaping of untrusted text for terminals, Markdown, CSV and LaTeX.
 
-Records, cards and archives come from others. What they say must not steer a terminal, become markup or a formula, or begin
-a new line where one line is expected.
+Records, cards and archives come from other people. Their text must not control a terminal, become markup or a formula, or
+begin a new line where one line is expected.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import shlex
 import unicodedata
 
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
-"""Unicode categories that steer a terminal, reorder or end a line, or show nothing."""
+"""Unicode categories that control a terminal, reorder or end a line, or show nothing."""
 _FORMULA = ("=", "+", "-", "@")
-"""What a spreadsheet takes for a formula at the beginning of a cell."""
+"""Characters that make a spreadsheet read a cell as a formula when the cell begins with them."""
 _BLOCK = re.compile(r"(#|>|[-+*]\s|\d+[.)]\s|```|~~~|=|\|)")
-"""What begins a block of Markdown at the beginning of a line."""
+"""Text that begins a block of Markdown at the beginning of a line."""
 
 
 def visible(text: str) -> str:
-    """`text` with every character that steers a terminal or shows nothing written as its escape; line ends and tabs stay."""
+    """`text` with every character that controls a terminal or shows nothing escaped; line ends and tabs stay."""
     return "".join(c if c in "\n\t" or not _hidden(c) else ascii(c)[1:-1] for c in text)
 
 
@@ -39,9 +39,9 @@ def _hidden(character: str) -> bool:
 
 
 def markdown(text: str) -> str:
-    """`text` inside a line of Markdown: no HTML, no link, no image, no line of its own. Emphasis and code stay what they are."""
+    """`text` inside a line of Markdown: no HTML, no link, no image, no new line. Emphasis and code stay."""
     text = re.sub(r"&(?=#?\w+;)", "&amp;", one_line(text)).replace("<", "&lt;")
-    # An entity: a backslash that the text itself brings would undo one of ours.
+    # An entity and not a backslash: a backslash in the text itself would cancel ours.
     return re.sub(r"\](?=[(\[:])", "&#93;", text)
 
 
@@ -87,7 +87,7 @@ def latex(text: str) -> str:
 def command(text: str) -> str:
     """A record's command, quoted for a shell; empty for text that is not a command of the harness.
 
-    It is shown to be repeated, so that nothing in it may mean more to a shell than a word.
+    Readers copy it into a shell, so each of its words is quoted.
     """
     try:
         words = shlex.split(text)

@@ -1,4 +1,4 @@
-"""Work in other threads: ahead of whoever takes its results in order, or next to the caller's."""
+"""Work in other threads: results computed ahead and taken in order, or one call in the background."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def ahead(pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], depth: int) -> Iterator[Result]:
-    """`work` over `items` in order, at most `depth` of them in the air."""
+    """`work` over `items` in order, at most `depth` of them started and not yet taken."""
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -28,7 +28,7 @@ def ahead(pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Itera
 
 
 def meanwhile(work: Callable[[], Result]) -> Future[Result]:
-    """Begin `work` in a thread of its own, which does not keep the process alive: who is stopped does not wait for it."""
+    """Start `work` in its own daemon thread: a process that is stopped does not wait for it."""
     future: Future[Result] = Future()
 
     def run() -> None:

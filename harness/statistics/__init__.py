@@ -1,1 +1,1 @@
-"""How well scores agree with people, how sure that is, and whether one model is better than another."""
+"""Statistics: agreement of scores with MOS or DMOS, confidence intervals, and tests between models."""

@@ -1,10 +1,10 @@
-"""How well scores agree with people: SRCC, PLCC, KRCC, PLCC and RMSE after a fit, the main score, and how sure that is.
+"""Agreement of scores with labels (MOS, DMOS): SRCC, PLCC, KRCC, PLCC and RMSE after a fit, main, and their intervals.
 
     >>> agreement([1, 2, 3, 4], [1.1, 1.9, 3.2, 3.9]).srcc
     1.0
 
-Scores and labels come oriented the same way (higher is better in both, or lower in both), so that agreement is positive
-when a metric is right; a wrong sign is shown and never hidden.
+Scores and labels must have the same polarity (higher is better in both, or lower in both), so that the agreement of a good
+metric is positive; a negative sign is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FEW_REFERENCES = 10
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of n scores with n labels. A figure that is not defined is None, and `notes` says why."""
+    """Agreement of n scores with n labels. An undefined figure is None, and `notes` says why."""
 
     n: int
     """Images."""
@@ -47,7 +47,7 @@ class Agreement:
     main: float | None
     """plcc + srcc (the NTIRE 2021 and 2022 main score without their absolute values)."""
     ci: dict[str, Interval | None] = field(default_factory=dict)
-    """Intervals of srcc, plcc, plcc_fitted, krcc and main."""
+    """Confidence intervals of srcc, plcc, plcc_fitted, krcc and main."""
     confidence: float = 0.95
     """The intervals' level."""
     fit: str = "logistic4"
@@ -63,7 +63,7 @@ class Agreement:
     notes: tuple[str, ...] = ()
     """Why figures or intervals are not defined, or rough."""
     left_out: LeaveOneOut | None = None
-    """srcc, plcc and krcc without each reference: what a later paired comparison needs. Not part of `json`."""
+    """srcc, plcc and krcc without each reference, for a later paired comparison. Not part of `json`."""
 
     def json(self) -> dict[str, Any]:
         """Plain values for JSON: numbers, text, lists, null; never NaN."""
@@ -91,14 +91,14 @@ def agreement(
     Args:
         scores: (n,), finite, in any unit.
         labels: (n,), finite, oriented as the scores are: higher is better in both, or lower in both.
-        reference_ids: (n,), each image's reference, on which the intervals rest. None: no intervals, because distorted images of
+        reference_ids: (n,), each image's reference, needed for the intervals. None: no intervals, because distorted images of
             one reference are not independent. "images": the images are independent, each is its own reference.
         fit: the curve of plcc_fitted and rmse (`harness.statistics.curve_fitting.fit_curve`).
         confidence: the intervals' level, between 0 and 1.
         intervals: whether they are computed; without them it is much faster.
 
     Returns:
-        The figures. One that is not defined is None, and `notes` says why.
+        The figures. An undefined one is None, and `notes` says why.
 
     Raises:
         UsageError: values that are not finite, lengths that differ, no rows, missing reference ids, an unknown fit, masked
@@ -142,7 +142,7 @@ def agreement(
             without |= {"plcc_fitted": ClusteredPairs(fitted, y, left, len(names)).plcc_without_each()}
         reach = {"main": 2.0}
         ci |= {name: fisher_interval(v, without[name], confidence, reach.get(name, 1.0)) for name, v in figures.items()}
-        # Why defined figures have no interval.
+        # Notes on defined figures without an interval.
         missing = [name for name in ci if ci[name] is None and np.isfinite(figures.get(name, np.nan))]
         perfect = [name for name in missing if is_perfect(figures[name], reach.get(name, 1.0))]
         if perfect:
@@ -204,7 +204,7 @@ def checked_columns(
         columns: by name, (n,) finite numbers.
         reference_ids: (n,) each image's reference; "images": each its own; None: not known.
         confidence: the level of intervals, from 0.5 to below 1.
-        problems: what the caller has found already.
+        problems: problems that the caller has found already.
 
     Returns:
         The columns as float64, and the references numbered from 0.
@@ -257,7 +257,7 @@ def checked_columns(
 
 
 def _refused(given: ArrayLike) -> str:
-    """Why values that NumPy would turn into floats by dropping a part of them are not taken; empty where nothing is dropped."""
+    """Why values are refused that NumPy would convert to floats with loss (masked, complex); empty where there is no loss."""
     if isinstance(given, np.ma.MaskedArray) or (
         isinstance(given, list | tuple) and any(value is np.ma.masked or isinstance(value, np.ma.MaskedArray) for value in given)
     ):

@@ -1,8 +1,8 @@
-"""Bjontegaard's rate difference of two rate-quality curves, and means over images with their intervals.
+"""Bjontegaard's rate difference (BD rate) of two rate-quality curves, and means over images with intervals.
 
 G. Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001; interpolated by Akima's splines or
 PCHIP as in C. Herglotz et al., "Beyond Bjontegaard: limits of video compression performance comparisons", ICIP 2022. The
-library `bjontegaard` (of those authors) interpolates and integrates; here is what it must not be asked.
+library `bjontegaard` (of those authors) interpolates and integrates; this module checks the curves before.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ FEWEST_POINTS = 4
 
 @dataclass(frozen=True)
 class RateDifference:
-    """How much more rate a codec needs than the anchor for the same quality, on one image."""
+    """The rate difference of a codec from the anchor at equal quality, on one image."""
 
     percent: float | None
-    """Mean over the qualities that both curves reach, in percent; negative: the codec needs less. None: not defined."""
+    """Mean over the qualities that both curves reach, in percent; negative: the codec needs less rate. None: undefined."""
     reason: str = ""
-    """Why it is not defined."""
+    """Why it is undefined."""
     overlap: float = 0.0
-    """Share of the qualities of both curves (their union) that both reach, in [0, 1]."""
+    """Share of the union of both curves' quality ranges that both reach, in [0, 1]."""
 
 
 def rate_difference(
@@ -90,7 +90,7 @@ class MeanOver:
     ci: Interval | None
     """95 % interval by Student's t over the images; None for fewer than two."""
     p_value: float | None
-    """Two-sided, of a true mean of 0."""
+    """Two-sided p-value of a true mean of 0."""
     n: int
 
 
@@ -112,31 +112,31 @@ def mean_over(values: ArrayLike, confidence: float = 0.95) -> MeanOver:
 
 @dataclass(frozen=True)
 class Place:
-    """One of several alternatives that were measured on the same images."""
+    """One of several alternatives measured on the same images."""
 
     name: str
     mean: float
-    """Of the means per image, in the metric's own unit."""
+    """The mean over images, in the metric's own unit."""
     difference: MeanOver | None
-    """From the best one, paired by image; None for the best itself."""
+    """The difference from the best one, paired by image; None for the best itself."""
     p_adjusted: float | None
-    """Of being among the truly best, adjusted for all alternatives (`harness.statistics.best_group`); None for the best itself
+    """P-value of being among the truly best, adjusted for all alternatives (`harness.statistics.best_group`); None for the best
     and below six images."""
     best: bool
-    """In the group of the best: not shown to be below a better one."""
+    """Whether it is in the group of the best: not significantly below a better one."""
 
 
 def places(names: Sequence[str], values: Floats, *, higher_is_better: bool = True, level: float = 0.05) -> list[Place]:
-    """Rank alternatives on the same images, as leaderboards rank models: an image counts as a reference does there.
+    """Rank alternatives on the same images, like models on a leaderboard: the unit of resampling is the image.
 
     Args:
-        names: of the k alternatives.
+        names: names of the k alternatives.
         values: (k, n) one value per alternative and image.
         higher_is_better: the metric's polarity.
-        level: the chance, at most, that a truly best alternative is left out of the group.
+        level: the largest probability that a truly best alternative is left out of the group.
 
     Returns:
-        The alternatives, best first. Below six images nothing can be shown, and all are in the group.
+        The alternatives, best first. Below six images no difference can be significant, and all are in the group.
     """
     turned = values if higher_is_better else -values
     order = [int(i) for i in np.argsort(-turned.mean(axis=1), kind="stable")]

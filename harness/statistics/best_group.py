@@ -1,8 +1,8 @@
-"""The group of the best: the models that the references cannot tell from the best one, with strong control.
+"""The group of the best: models not significantly worse than the best one, with strong control of the familywise error.
 
-The observed best is chosen from the same data that would then test the others against it, so tests against it alone call a truly
-best model worse too often. Here the claim is about all pairs at once: the chance that any truly best model is left out of its
-group is at most 1 - confidence, whatever the other models are (`benchmarks/familywise.py` simulates it).
+The observed best is chosen from the same data as the tests, so tests against it alone reject a truly best model too often. Here
+all pairs are tested together: the probability that any truly best model is left out of the group is at most 1 - confidence, for
+any other models (`benchmarks/familywise.py` simulates it).
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from harness.statistics.intervals import cluster_limit, generator, pooled_cluste
 from harness.statistics.reference_resampling import figures_of
 
 FEWEST_REFERENCES = 6
-"""Below this, no change of signs is rare enough for the 5 % level (2 of 2**5 are 6 %): nothing can be left out of the group."""
+"""With fewer references a sign-flip test cannot reach the 5 % level (2 of 2**5 are 6 %): no model can be left out."""
 _MOST_SIGNS = 5000
 _WORK = 20_000_000
-"""Changes of signs times pairs of models: beyond some sixty models fewer changes are drawn, which costs power and no level."""
+"""Limit of sign flips times pairs of models: from about sixty models on fewer flips are drawn; power drops, the level holds."""
 _FEWEST_SIGNS = 100
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A model's place among others on the same images."""
+    """A model's position among others on the same images."""
 
     name: str
     value: float | None
     p_adjusted: float | None
-    """Of being among the truly best, adjusted for all models; None for the observed best itself and where it is not defined."""
+    """P-value of being among the truly best, adjusted for all models; None for the observed best and where it is undefined."""
     best: bool
-    """Not shown to be below a better one."""
+    """Whether it is not significantly below a better one."""
 
 
 def best_group(
@@ -49,24 +49,26 @@ def best_group(
     statistic: Statistic = "main",
     confidence: float = 0.95,
 ) -> list[Standing]:
-    """Models from best to worst by `statistic`, marked when not shown to be below a better one.
+    """Models from best to worst by `statistic`, marked when not significantly below a better one.
 
     Args:
-        scores: by model, (n,) each, oriented like the labels.
+        scores: by model, (n,) each, with the labels' polarity.
         labels: (n,).
         reference_ids: (n,) each image's reference, or "images" where all are independent.
         statistic: the figure that is compared.
-        confidence: the chance, at least, that all truly best models are in the group.
+        confidence: the least probability that all truly best models are in the group.
 
     Returns:
-        The models, best first. With fewer than `FEWEST_REFERENCES` references nothing can be shown, and all defined figures are
-        in the group.
+        The models, best first. With fewer than `FEWEST_REFERENCES` references no difference can be significant, and all models
+        with a defined figure are in the group.
     """
     columns = checked_columns({**scores, "labels": labels}, reference_ids, confidence)
     cluster, clusters = clusters_of(columns)
-    people = columns.values.pop("labels")
-    pooled = pooled_clusters(cluster, clusters, min(cluster_limit(len(people)), MOST_CLUSTERS))
-    found = dict(zip(columns.values, figures_of(list(columns.values.values()), people, *pooled, [statistic]), strict=True))
+    checked_labels = columns.values.pop("labels")
+    pooled = pooled_clusters(cluster, clusters, min(cluster_limit(len(checked_labels)), MOST_CLUSTERS))
+    found = dict(
+        zip(columns.values, figures_of(list(columns.values.values()), checked_labels, *pooled, [statistic]), strict=True)
+    )
     figures = {
         name: (f.estimate[statistic] if np.isfinite(f.estimate[statistic]) else None, f.deleted[statistic])
         for name, f in found.items()
@@ -77,15 +79,15 @@ def best_group(
 def standings(figures: Mapping[str, tuple[float | None, Floats]], statistic: str, *, confidence: float = 0.95) -> list[Standing]:
     """`best_group` from each model's figure on all images and with each reference left out, the same references for all.
 
-    This is all that a record needs to keep. 2AFC scores, which are means and no correlations, are compared as they are.
+    Records keep these values. 2AFC scores, which are means and not correlations, are compared without a transformation.
 
     Args:
         figures: by model, its figure on all images (None: not defined) and (k,) the figure with each of k references left out.
         statistic: the figure that is compared.
-        confidence: the chance, at least, that all truly best models are in the group.
+        confidence: the least probability that all truly best models are in the group.
 
     Returns:
-        The models, best first, and those whose figure is not defined last.
+        The models, best first; those with an undefined figure last.
     """
     defined = sorted((name for name, (v, _) in figures.items() if v is not None), key=lambda name: -(figures[name][0] or 0.0))
     tested = [name for name in defined if len(figures[name][1]) >= FEWEST_REFERENCES and np.isfinite(figures[name][1]).all()]
@@ -94,7 +96,7 @@ def standings(figures: Mapping[str, tuple[float | None, Floats]], statistic: str
         values = np.array([figures[name][0] for name in tested], dtype=np.float64)
         pseudo = pseudo_values(values, np.stack([figures[name][1] for name in tested]))
         p_values = dict(zip(tested, map(float, p_of_being_best(pseudo)), strict=True))
-        # The observed best is above all others: there is nothing to test.
+        # The observed best needs no test: no other model is above it.
         p_values.pop(tested[0])
     return [
         Standing(name, figures[name][0], p_values.get(name), name in defined and p_values.get(name, 1.0) > 1 - confidence)
@@ -105,9 +107,9 @@ def standings(figures: Mapping[str, tuple[float | None, Floats]], statistic: str
 def pseudo_values(values: Floats, deleted: Floats) -> Floats:
     """Jackknife pseudo-values (k, m) of figures `values` (m,) from those with each reference left out, `deleted` (m, k).
 
-    They are moved so that their mean is the figure itself, and are on the figure's own scale: on Fisher's z, where a model's
-    pseudo-values stretch with its own figure, changes of signs left out truly best models in up to a quarter of the
-    simulated tables (50 models, 10 references).
+        They are shifted so that their mean is the figure itself, and are on the figure's own scale: on Fisher's z, whose spread
+    depends on the model's figure, sign flips left out truly best models in up to a quarter of the simulated
+    tables (50 models, 10 references).
     """
     k = deleted.shape[1]
     pseudo = -(k - 1.0) * deleted.T
@@ -118,14 +120,13 @@ def p_of_being_best(pseudo: Floats, signs: Floats | None = None) -> Floats:
     """P-values (m,) of the hypotheses "no model is better than this one", adjusted for all m together.
 
     Each model's statistic is the largest paired t by which another model is above it. Their joint distribution comes from
-    changing the signs of whole references' differences: if models are equally good, a reference's differences are as likely as
-    their opposites. That keeps all correlations between models, and needs no inverse of their covariance. Adjustment is by the
-    step-down maxima of Westfall and Young (1993, algorithm 4.1): a model that is clearly worse does not make it harder to show
-    that others are.
+    flipping the signs of all differences of a reference together: if models are equally good, a reference's differences are as
+    likely as their opposites. That keeps all correlations between models, and needs no inverse of their covariance. Adjustment is
+    by the step-down maxima of Westfall and Young (1993, algorithm 4.1): clearly worse models do not reduce the power for others.
 
     Args:
         pseudo: (k, m) a value for each of k references and m models, whose mean over references is the model's figure.
-        signs: (b, k) changes of signs, the first of which changes none; all of them, or a random part, by default.
+        signs: (b, k) sign flips, the first one flips none; by default all of them, or a random sample.
 
     Returns:
         (m,) in (0, 1]; small where another model is better.
@@ -134,7 +135,7 @@ def p_of_being_best(pseudo: Floats, signs: Floats | None = None) -> Floats:
     sums = changed @ (pseudo - pseudo.mean(axis=1, keepdims=True))
     largest = np.empty_like(sums)
     for i in range(pseudo.shape[1]):
-        # A paired t rises with the sum over the root of the sum of squares, which no change of signs changes.
+        # A paired t increases with the sum over the root of the sum of squares, and sign flips do not change the latter.
         squares = ((pseudo - pseudo[:, [i]]) ** 2).sum(axis=0)
         scale = np.divide(1.0, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
         largest[:, i] = ((sums - sums[:, [i]]) * scale).max(axis=1)
@@ -147,7 +148,7 @@ def p_of_being_best(pseudo: Floats, signs: Floats | None = None) -> Floats:
 
 
 def signs_for(references: int, models: int = 2) -> Floats:
-    """(b, references) of 1 and -1: none changed first, then every change, or random ones where those are too many."""
+    """(b, references) of 1 and -1: first no flip, then every combination, or random ones if there are too many."""
     most = min(_MOST_SIGNS, max(_FEWEST_SIGNS, _WORK // models**2))
     if references <= 20 and 2**references <= most:
         return np.asarray(1.0 - 2.0 * ((np.arange(2**references)[:, None] >> np.arange(references)) & 1))

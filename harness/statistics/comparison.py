@@ -1,7 +1,7 @@
-"""Is one model better than another? Differences with intervals and p-values, paired by reference.
+"""Paired comparison of two models: differences of their figures with intervals and p-values, paired by reference.
 
-Both models are judged on the same images, so what they share (easy and hard references) cancels in the difference. Scores and
-labels are oriented alike, as in `harness.statistics.agreement`; every difference is a - b.
+Both models are measured on the same images, so common effects (easy and hard references) cancel in the difference. Scores and
+labels have the same polarity, as in `harness.statistics.agreement`; every difference is a - b.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ Statistic = Literal["srcc", "plcc", "krcc", "main"]
 Method = Literal["auto", "jackknife", "bootstrap"]
 STATISTICS: tuple[str, ...] = ("srcc", "plcc", "krcc", "main")
 REACH = {"srcc": 1.0, "plcc": 1.0, "krcc": 1.0, "main": 2.0}
-"""Largest value of the figures that have a Fisher scale."""
+"""Largest absolute value of the figures that have a Fisher scale."""
 BOOTSTRAP_FROM = 100
 """References from which `auto` draws bootstrap samples instead of leaving out one reference at a time."""
 MOST_CLUSTERS = 1000
 _ROUNDING = 1e-12
-"""Figures closer than this, with whatever is left out, are the same: their difference is the arithmetic's."""
+"""Figures closer than this, with any reference left out, are equal: their difference is rounding."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of two models, and their difference a - b. What is not defined is None."""
+    """One figure of two models, and their difference a - b. Undefined values are None."""
 
     statistic: str
     a: float | None
@@ -60,7 +60,7 @@ class Difference:
     difference: float | None
     ci: Interval | None = None
     p_value: float | None = None
-    """Two-sided, of no difference."""
+    """Two-sided p-value of no difference."""
     method: str | None = None
     """`jackknife` (on the difference of Fisher's z), `bootstrap` (paired, of references), `t` (mean over references)."""
     error: float | None = None
@@ -82,7 +82,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Independent:
-    """Tests that take all images for independent, which the distorted images of one reference are not."""
+    """Tests that assume independent images, although the distorted images of one reference are dependent."""
 
     statistic: str
     williams_t: float
@@ -116,14 +116,14 @@ class PairedComparison:
     by_distortion: tuple[Group, ...]
     by_level: tuple[Group, ...]
     by_reference: tuple[Group, ...]
-    """Largest difference first; one reference alone has no interval."""
+    """Largest difference first; a single reference has no interval."""
     disagreements: tuple[Disagreement, ...]
     confidence: float
     few_references: bool
     notes: tuple[str, ...] = ()
 
     def json(self) -> dict[str, Any]:
-        """Plain values for JSON: what is not defined is null, never NaN."""
+        """Plain values for JSON: undefined values are null, never NaN."""
         return asdict(self)
 
 
@@ -145,25 +145,25 @@ def compare(
 ) -> PairedComparison:
     """Compare two models on the same images: differences of their agreement with the labels, paired by reference.
 
-    Below 100 references: the jackknife on the difference of Fisher's z (main: of atanh(main / 2)), whose interval is carried
+    Below 100 references: the jackknife on the difference of Fisher's z (main: of atanh(main / 2)), whose interval is transformed
     back to the figure's own scale at the mean of both models' z. From 100 on: `draws` bootstrap samples of references, the same
     for both models, BCa intervals. Tables by kind, level and reference always use the jackknife, whose p-values have no floor
     that Holm's correction would lift above any level.
 
     Args:
-        a: (n,), scores of the first model, oriented as the labels are; differences are a minus b.
-        b: (n,), those of the second one.
+        a: (n,), scores of the first model, with the labels' polarity; differences are a minus b.
+        b: (n,), scores of the second model.
         labels: (n,).
         reference_ids: (n,), each image's reference; "images": all images are independent.
         distortions: (n,), kinds of distortion, for a table by kind.
         levels: (n,), levels of distortion, for a table by level; None where one is not known.
         confidence: The intervals' level, between 0 and 1.
-        method: `jackknife`, `bootstrap`, or `auto`: by the number of references, as above.
-        draws: Samples of the bootstrap.
-        seed: Of its draws.
-        top: How many images are listed on which the models' ranks differ most.
-        orders: Scores of both models, (n,) each, whose order SRCC and KRCC take in place of that of `a` and `b`, where these are
-            rescalings whose plateaus tie images.
+        method: `jackknife`, `bootstrap`, or `auto`: chosen by the number of references, as above.
+        draws: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
+        top: How many of the images with the largest rank differences are listed.
+        orders: Scores of both models, (n,) each, for SRCC and KRCC in place of `a` and `b`, where these are rescalings whose
+            plateaus tie images.
         statistics: Which of the four figures are compared.
 
     Returns:
@@ -227,7 +227,7 @@ def _difference(statistic: str, a: Figures, b: Figures, confidence: float, refer
     if known.difference is None or len(da) < 2 or not (np.isfinite(da).all() and np.isfinite(db).all()):
         return known
     if reach is not None and all(is_perfect(d, reach) for d in (*da, *db)):
-        # So are those of two images each, whatever they show: they say nothing of other references.
+        # Figures of two images per reference are always 1 or -1: they say nothing about other references.
         return known
     if max(abs(va - vb), float(np.abs(da - db).max())) < _ROUNDING:
         return _with(known, (0.0, 0.0), 1.0, "jackknife", None)
@@ -280,7 +280,7 @@ def _independent(statistic: str, x: Floats, y: Floats, labels: Floats) -> Indepe
 
 
 def williams_steiger(statistic: str, r_a: float, r_b: float, r_ab: float, n: int) -> Independent | None:
-    """Tests of two correlations that share a variable (Williams 1959; Steiger 1980), which take images as independent.
+    """Tests of two dependent correlations (Williams 1959; Steiger 1980), which assume independent images.
 
     Args:
         statistic: Its name, kept in the result.
@@ -326,7 +326,7 @@ def _groups(
 
 
 def natural(name: str) -> tuple[float, str]:
-    """What names sort by: numbers by their value, before all others."""
+    """The sort key of names: numbers by their value, before all others."""
     try:
         return float(name), name
     except ValueError:
@@ -352,6 +352,6 @@ def _by_reference(a: Floats, b: Floats, columns: Columns) -> tuple[Group, ...]:
 
 
 def _disagreements(x: Floats, y: Floats, labels: Floats, top: int) -> tuple[Disagreement, ...]:
-    a, b, people = (midranks(v) / len(v) for v in (x, y, labels))
+    a, b, label = (midranks(v) / len(v) for v in (x, y, labels))
     order = np.argsort(-np.abs(a - b), kind="stable")[:top]
-    return tuple(Disagreement(int(i), float(a[i]), float(b[i]), float(people[i])) for i in order if a[i] != b[i])
+    return tuple(Disagreement(int(i), float(a[i]), float(b[i]), float(label[i])) for i in order if a[i] != b[i])

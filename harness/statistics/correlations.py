@@ -1,4 +1,4 @@
-"""SRCC, PLCC and KRCC, exactly.
+"""SRCC, PLCC and KRCC (tau-b) in numpy, exact.
 
 Everything here is numpy on float64 arrays of one length; a figure that is not defined (constant values, fewer than two
 images) is NaN. Point values equal scipy.stats' `spearmanr`, `pearsonr` and `kendalltau` (tau-b) to rounding, without the
@@ -88,7 +88,7 @@ def standardised(x: Floats) -> Floats:
 
 
 def codes(x: Floats | Ints) -> Ints:
-    """Each value's place among the distinct values, from 0."""
+    """Each value's index among the distinct values, from 0."""
     return np.unique(x, return_inverse=True)[1].astype(np.int64)
 
 
@@ -100,7 +100,7 @@ def numbered(ids: Iterable[Hashable]) -> tuple[Ints, list[Hashable]]:
 
 
 def tau_b_of(n: int, pairs: Sequence[Ints]) -> float:
-    """tau-b of n images from what `pair_counts` gives for them."""
+    """tau-b of n images from their `pair_counts`."""
     if n < 2:
         return float("nan")
     return float(tau_b(np.array([float(n)]), np.array([[row.sum() / 2] for row in pairs]))[0])
@@ -113,7 +113,7 @@ def tau_b(n: Floats, counts: Floats) -> Floats:
     balance = pairs - tied_x - tied_y + tied_both - 2 * discordant
     untied_x, untied_y = pairs - tied_x, pairs - tied_y
     with np.errstate(invalid="ignore", divide="ignore"):
-        # Of equal numbers the root of the product is known without rounding, so that perfect agreement is 1.
+        # For equal numbers the root of their product is exact, so that perfect agreement is exactly 1.
         scale = np.where(untied_x == untied_y, untied_x, np.sqrt(untied_x) * np.sqrt(untied_y))
         return np.asarray(np.clip(balance / scale, -1.0, 1.0))
 
@@ -136,11 +136,11 @@ def _discordant(x: Ints, y: Ints) -> Ints:
     """For each point the number of points that x and y order differently.
 
     With the points in order of (x, y), these are the earlier ones with a larger y and the later ones with a smaller y. Two
-    values of y part ways at their highest differing bit: level by level, the points that share all higher bits stand together
-    in that order, and a running count of the ones among them gives every point's share.
+    values of y part ways at their highest differing bit: level by level, the points that share all higher bits are adjacent
+    in that order, and a running count of the ones among them gives every point's count.
     """
     n = len(x)
-    # 32 bits hold every count within a level, and half the bytes is half the time.
+    # 32 bits are enough for every count within a level, and halve the time.
     place = np.lexsort((y, x)).astype(np.int32)
     value = y[place].astype(np.int32)
     found = np.zeros(n, np.int32)

@@ -1,10 +1,10 @@
-"""Least-squares curves from scores to labels, found without luck.
+"""Least-squares fits of logistics and a cubic from scores to labels, deterministic and independent of starting values.
 
 A logistic has two parameters that enter linearly once its place and width are known, so only those two are searched
 (variable projection, Golub & Pereyra 1973): over a fixed grid of places and widths, then by Levenberg-Marquardt from the best
-few. On skewed scores the best logistic often has a plateau that lies infinitely far beyond the data, which makes a general
-optimizer wander until it gives up; here place and width are kept in a box so wide that its edge is that limit (an exponential or
-a straight line) to six digits.
+few. On skewed scores the best logistic often has a plateau infinitely far beyond the data, so a general optimizer does not
+converge; here place and width are bounded by a box so wide that its edge equals that limit (an exponential or a straight line)
+to six digits.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Fit = Literal["logistic4", "logistic5", "poly3"]
 FITS: tuple[str, ...] = ("logistic4", "logistic5", "poly3")
 
 _BEYOND = 12.0
-"""How many widths beyond the data a logistic's place may lie; its tail there is an exponential to e^-12."""
+"""How many widths a logistic's place may be outside the data; its tail there equals an exponential to e^-12."""
 _WIDEST = 100.0
-"""Largest width, in ranges of the data; a straight line to 1e-6."""
+"""Largest width, in ranges of the data; the curve then equals a straight line to 1e-6."""
 _GRID_IMAGES = 2000
 _STEPS = 200
 _STARTS = 5
@@ -37,7 +37,7 @@ class Curve:
     parameters: tuple[float, ...]
     """b1, b2, .. of the formula in `fit_curve`, in the scores' and labels' units."""
     note: str = ""
-    """Said when the best curve is a limit of the family."""
+    """A note where the best curve is a limit of the family."""
 
 
 def fit_curve(x: Floats, y: Floats, fit: Fit) -> Curve | str:
@@ -52,10 +52,10 @@ def fit_curve(x: Floats, y: Floats, fit: Fit) -> Curve | str:
     Args:
         x: (n,), finite scores.
         y: (n,), finite labels.
-        fit: Which of the curves above.
+        fit: One of the curves above.
 
     Returns:
-        The curve, or one line that says why there is none.
+        The curve, or a message of one line that says why there is none.
     """
     count = 5 if fit == "logistic5" else 4
     if len(x) <= count:
@@ -124,14 +124,14 @@ def _nearest_quantiles(u: Floats, count: int) -> Floats:
 
 
 class _Box:
-    """Where a logistic on scores `u` may lie: place in [-1, 1], from far left of the data to far right, and log width."""
+    """The bounds of a logistic on scores `u`: place in [-1, 1], from far left of the data to far right, and log width."""
 
     def __init__(self, u: Floats):
         self.low, self.high = float(u.min()), float(u.max())
         self.widest = _WIDEST * (self.high - self.low)
         self.quantiles = np.unique(_nearest_quantiles(u, 21))
         self.many = np.unique(_nearest_quantiles(u, 201))
-        # Much narrower than the gap between two images a logistic is a step, whatever its width.
+        # A logistic much narrower than the gap between two images is a step of any width.
         self.narrowest = max(float(np.diff(self.many).min()) / 16, 1e-9 * (self.high - self.low))
 
     def centre(self, place: float, log_width: float) -> float:
@@ -152,7 +152,7 @@ class _Box:
             beyond = width * np.array([2.0, 5.0, _BEYOND])
             centres.append(np.concatenate((self.low - beyond, self.quantiles, self.high + beyond)))
             widths.append(np.full(len(centres[-1]), width))
-        # And steps between neighbours, which no descent finds: a step does not feel which way to go.
+        # Also steps between neighbours, which a descent cannot find: their gradient is zero.
         centres.append((self.many[1:] + self.many[:-1]) / 2)
         widths.append(np.maximum(np.diff(self.many) / 16, self.narrowest))
         centre, width = np.concatenate(centres), np.concatenate(widths)
@@ -165,7 +165,7 @@ def _starts(u: Floats, v: Floats, box: _Box, with_line: bool) -> Floats:
     grid = box.grid()
     centres = np.array([box.centre(place, log_width) for place, log_width in grid])
     t = (u - centres[:, None]) / np.exp(grid[:, 1:])
-    # Either tail by its own small values, as in _projected.
+    # The tail is computed from its own small values, as in _projected.
     side = np.where(grid[:, :1] < 0, -1.0, 1.0)
     s = _sigmoid(side * t)
     s /= s.max(axis=1, keepdims=True)
@@ -237,7 +237,7 @@ def _descend(u: Floats, v: Floats, box: _Box, start: Floats, with_line: bool) ->
     for taken in range(_STEPS):
         jacobian = _jacobian(u, box, here, with_line)
         residual = v - here.values
-        # A coordinate at its bound that is pulled outwards stays there; otherwise the other would take false steps.
+        # A coordinate at its bound whose gradient points outwards is fixed; otherwise the other's steps would be wrong.
         outwards = box.clipped(here.at + np.sign(jacobian.T @ residual) * 1e-9) == here.at
         jacobian[:, outwards] = 0.0
         lengths = np.sqrt(np.sum(jacobian**2, axis=0))
@@ -246,7 +246,7 @@ def _descend(u: Floats, v: Floats, box: _Box, start: Floats, with_line: bool) ->
         while True:
             step = np.linalg.solve(bend + damping * np.eye(2), pull)
             there = _projected(u, v, box, box.clipped(here.at + step / lengths), with_line)
-            # `step @ pull` is what the step promises; once that is nothing, no shorter step will do.
+            # `step @ pull` is the predicted gain; once that is zero, shorter steps do not help.
             if there.error < here.error or step @ pull <= 1e-11 * here.error:
                 break
             damping *= 8
@@ -258,7 +258,7 @@ def _descend(u: Floats, v: Floats, box: _Box, start: Floats, with_line: bool) ->
         damping = max(damping / 8, 1e-12)
         if taken == _STEPS // 2:
             halfway = here.error
-    # On the way to a limit of the family every step gains next to nothing.
+    # Near a limit of the family every step gains almost nothing.
     return here if halfway - here.error <= 1e-4 * here.error else None
 
 

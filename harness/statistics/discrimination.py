@@ -1,7 +1,7 @@
-"""Figures that need more than a mean opinion: standard deviations, rater counts, preferences, levels.
+"""Figures that need more than mean labels: pair analysis, outlier ratio, 2AFC score, monotonicity over levels.
 
-Scores and labels are oriented alike (higher is better in both). Where a dataset does not have what a figure needs, the figure
-is None: not defined.
+Scores and labels have the same polarity (higher is better in both). Where a dataset lacks the data of a figure, the figure is
+None.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.statistics.curve_fitting import Fit, fit_curve
 from harness.statistics.intervals import generator
 
 _MOST_PAIRS = 12_500_000
-"""Pairs of images (of 5,000) that are compared exactly, in three seconds; of larger sets a fixed random part is taken."""
+"""The most pairs of images (those of 5,000 images, three seconds); of larger sets a fixed random sample is used."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class PairAnalysis:
     """Krasula, Fliegel, Le Callet & Klima, QoMEX 2016. Shares in [0, 1] of pairs of images; None where there are none."""
 
     different_similar: float | None
-    """Area under the ROC curve of |score difference| telling significantly different pairs from the others."""
+    """Area under the ROC curve of |score difference| as a classifier of significantly different pairs."""
     better_worse: float | None
-    """Area under the ROC curve of the score difference telling which of two different images is better."""
+    """Area under the ROC curve of the score difference as a classifier of the better of two different images."""
     correct: float | None
     """Share of the different pairs whose better image has the higher score."""
     pairs: int
@@ -51,7 +51,7 @@ def pair_analysis(
     significance: float = 0.95,
     population: bool = False,
 ) -> PairAnalysis | None:
-    """How well score differences tell different from similar pairs, and better from worse (Krasula et al., QoMEX 2016).
+    """How well score differences classify different and similar pairs, and better and worse (Krasula et al., QoMEX 2016).
 
     A pair is different when normal cdf(|label difference| / sqrt(s1^2 / n1 + s2^2 / n2)) >= `significance` (ITU-T J.149, as in
     the authors' code).
@@ -59,9 +59,9 @@ def pair_analysis(
     Args:
         scores: (n,), higher is better.
         labels: (n,), higher is better.
-        deviations: (n,), the standard deviation of each image's opinions.
-        raters: (n,) or one number: how many opinions there were.
-        significance: From which probability on two images count as different, between 0 and 1.
+        deviations: (n,), the standard deviation of each image's ratings.
+        raters: (n,) or one number: how many ratings there were.
+        significance: The probability from which two images count as different, between 0 and 1.
         population: The deviations divide by n, and n - 1 takes the place of n here.
 
     Returns:
@@ -85,12 +85,12 @@ def pair_analysis(
 
 
 class _Rated(NamedTuple):
-    """Images with what is known of their labels, (n,) each."""
+    """Scores and labels of images with the labels' errors, (n,) each."""
 
     scores: Floats
     labels: Floats
     squared_error: Floats
-    """Of the label: the squared sample deviation over the number of raters."""
+    """The label's squared error: the squared sample deviation over the number of raters."""
     raters: Floats
 
 
@@ -147,13 +147,13 @@ def outlier_ratio(
 ) -> float | None:
     """Share of images whose label's 95 % interval does not hold the fitted curve (ITU-T P.1401 (01/2020), clause 7.5.2.2).
 
-    The interval is label -+ t s / sqrt(M), with the sample deviation s of M opinions and Student's t quantile of M - 1 degrees.
+    The interval is label -+ t s / sqrt(M), with the sample deviation s of M ratings and Student's t quantile of M - 1 degrees.
 
     Args:
         scores: (n,) higher is better.
-        labels: (n,) oriented like the scores.
-        deviations: (n,) standard deviation of each image's opinions, in the labels' units.
-        raters: (n,) or one number, how many opinions there were.
+        labels: (n,) with the scores' polarity.
+        deviations: (n,) standard deviation of each image's ratings, in the labels' units.
+        raters: (n,) or one number, how many ratings there were.
         fit: the mapping from scores to labels.
         population: the deviations divide by M, not by M - 1.
 
@@ -178,7 +178,7 @@ def score_2afc(distance_0: ArrayLike, distance_1: ArrayLike, judge: ArrayLike) -
     Args:
         distance_0: (n,), the model's distance of patch 0 to the reference; higher is worse.
         distance_1: (n,), that of patch 1.
-        judge: (n,), the share of raters who found patch 1 nearer, in [0, 1].
+        judge: (n,), the share of raters who found patch 1 closer, in [0, 1].
 
     Returns:
         The mean over the triplets; equal distances count one half.
@@ -195,7 +195,7 @@ def agreeing(distance_0: ArrayLike, distance_1: ArrayLike, judge: ArrayLike) -> 
     Args:
         distance_0: (n,), the model's distance of patch 0 to the reference; higher is worse.
         distance_1: (n,), that of patch 1.
-        judge: (n,), the share of raters who found patch 1 nearer, in [0, 1].
+        judge: (n,), the share of raters who found patch 1 closer, in [0, 1].
 
     Returns:
         (n,) in [0, 1]; equal distances count one half.
@@ -221,7 +221,7 @@ class Monotonicity:
     count: int
     """Series with at least two levels."""
     by_kind: dict[str, float]
-    """`steps` of each kind: contrast changes, for one, may have levels that are no order of strength."""
+    """`steps` of each kind: contrast changes, for one, may have levels that are not ordered by strength."""
 
     def json(self) -> dict[str, object]:
         """Plain values for JSON."""

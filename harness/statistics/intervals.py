@@ -1,10 +1,10 @@
-"""Intervals and tests that respect what was sampled: references, whose distorted images are not independent.
+"""Jackknife and bootstrap intervals and tests over references, because distorted images of a reference are dependent.
 
-The plain jackknife on Fisher's z with t quantiles of (references - 1) degrees holds the truth in 90-95 % of cases at 25
-references where it should in 95 % (`benchmarks/coverage.py --plain`). Two causes, both visible in the pseudo-values: z is biased
-upwards when references are few, and a few references with low agreement carry much of the variance, so that the variance itself
-is poorly known. Hence the centre is the jackknife's bias-corrected one, and the degrees of freedom are those that the spread of
-the pseudo-values supports.
+The plain jackknife on Fisher's z with t quantiles of (references - 1) degrees covers the true value in 90-95 % of cases at 25
+references instead of 95 % (`benchmarks/coverage.py --plain`). Two causes, both visible in the pseudo-values: z is biased upwards
+when references are few, and a few references with low agreement contribute much of the variance, so that the variance itself is
+poorly known. Hence the centre is the jackknife's bias-corrected one, and the degrees of freedom are estimated from the spread of
+the pseudo-values.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from harness.statistics.correlations import Floats, Ints
 
 Interval = Tuple[float, float]  # at run time too, where Python 3.7 has no tuple[...]
 PERFECT = 1e-12
-"""A correlation this close to 1 or -1 is taken to be exactly that."""
+"""A correlation this close to 1 or -1 counts as exactly that."""
 
 
 @dataclass(frozen=True)
 class Jackknife:
-    """What leaving out each of k units says about a figure."""
+    """The jackknife of a figure over k units."""
 
     centre: float
     """The figure less its bias (Quenouille 1956), at most half an error away from it."""
@@ -96,7 +96,7 @@ def fisher(estimate: float, deleted: Floats, reach: float = 1.0) -> tuple[float,
     z = float(np.arctanh(r))
     if np.abs(without).max() < 1 - PERFECT:
         return z, np.arctanh(without)
-    # All disagreement sits in one reference, and without it z is infinite: there the scale is replaced by its tangent.
+    # If all disagreement is in one reference, z without it is infinite: there the scale is replaced by its tangent.
     return z, z + (without - r) / (1 - r * r)
 
 
@@ -112,7 +112,7 @@ def fisher_interval(estimate: float, deleted: Floats, confidence: float, reach: 
     Returns:
         The two ends, within [-reach, reach]. None when there are fewer than two units, when a figure is undefined, and when the
         estimate or all of `deleted` are perfect (|figure| = reach), as those of two images each always are: that leaving out
-        units changes nothing there does not say that other units would not.
+        units changes nothing does not mean that other units would not.
     """
     if len(deleted) < 2 or not np.isfinite(estimate) or not np.isfinite(deleted).all():
         return None
@@ -128,7 +128,7 @@ def cluster_limit(n: int) -> int:
 
 
 def pooled_clusters(cluster: Ints, clusters: int, limit: int) -> tuple[Ints, int]:
-    """At most `limit` units, each original unit thrown whole into one of them at random (always the same way).
+    """At most `limit` groups of units; each unit is assigned to a group at random (always in the same way).
 
     The delete-a-group jackknife (Kott 2001): the error of a figure over very many references needs no more than some hundreds
     of groups.
@@ -136,7 +136,7 @@ def pooled_clusters(cluster: Ints, clusters: int, limit: int) -> tuple[Ints, int
     Args:
         cluster: (n,) each image's unit, from 0.
         clusters: How many there are.
-        limit: At most so many are left.
+        limit: The largest number of groups.
 
     Returns:
         (n,) each image's new unit, and how many there are.
@@ -148,17 +148,17 @@ def pooled_clusters(cluster: Ints, clusters: int, limit: int) -> tuple[Ints, int
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
-    """A random generator of its own for each seed and name."""
+    """A separate random generator for each seed and name."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256(f"{seed}|{name}".encode()).digest()[:8], "big"))
 
 
 def cluster_draws(clusters: int, draws: int, seed: int) -> Floats:
-    """How often each unit is taken when as many units as there are are drawn with replacement.
+    """Bootstrap counts: how often each unit is drawn when `clusters` units are drawn with replacement.
 
     Args:
         clusters: How many units there are.
-        draws: How many times that many are drawn.
-        seed: Of the draws.
+        draws: Number of bootstrap samples.
+        seed: Seed of the draws.
 
     Returns:
         (draws, clusters) whole numbers; each row sums to `clusters`.
@@ -191,7 +191,7 @@ def bootstrap_interval(estimate: float, drawn: Floats, deleted: Floats, confiden
 
     def percentile(level: float) -> float:
         a = shift + ndtri(level)
-        # Past its pole the correction has no meaning: the level lies beyond every draw.
+        # Beyond its pole the correction is undefined: the level is beyond every draw.
         return float(ndtr(shift + a / (1 - acceleration * a))) if acceleration * a < 1 else float(a > 0)
 
     ends = np.quantile(drawn, [percentile((1 - confidence) / 2), percentile((1 + confidence) / 2)])
@@ -223,7 +223,7 @@ def _share_below(drawn: Floats, value: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down adjusted p-values, in the order given; compare them with the level as they are."""
+    """Holm's (1979) step-down adjusted p-values, in the order given; compare them with the level directly."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))

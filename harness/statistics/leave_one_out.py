@@ -1,7 +1,7 @@
-"""Figures with each reference left out: small enough for a record, and all that a paired comparison needs of a model.
+"""Leave-one-out figures of a model, for paired comparisons: small enough to be kept in a record.
 
-Two records on the same images can then be compared without scores or labels: a leaderboard is a function of records, and
-people's labels, which most datasets do not allow to pass on, stay where they are.
+Two records on the same images can then be compared without scores or labels: a leaderboard is a function of records, and labels,
+which most datasets do not allow to redistribute, are not needed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _MOST = 1000
 
 @dataclass(frozen=True)
 class LeaveOneOut:
-    """Values of several figures, one for each reference: the figure on all images but that reference's."""
+    """Values of several figures, one for each reference: the figure on all images except that reference's."""
 
     references: tuple[str, ...]
-    """In the order of names; `group 1`, ... where references were too many and are left out in groups."""
+    """In the order of names; `group 1`, ... where there are too many references and groups are left out."""
     figures: Mapping[str, tuple[float, ...]]
-    """By figure, finite values alone: a figure that is undefined without some reference is not here."""
+    """By figure, finite values only: a figure that is undefined without some reference is absent."""
 
     @classmethod
     def of(cls, references: Sequence[str], deleted: Mapping[str, ArrayLike]) -> LeaveOneOut:
@@ -44,7 +44,7 @@ class LeaveOneOut:
 
     @classmethod
     def read(cls, document: Mapping[str, Any] | None) -> LeaveOneOut | None:
-        """What `json` gave; None for nothing."""
+        """From the document that `json` gave; None for None."""
         if not document:
             return None
         figures = {name: tuple(map(float, values)) for name, values in document.items() if name != "references"}
@@ -52,10 +52,10 @@ class LeaveOneOut:
 
 
 def groups(cluster: Ints, ids: Sequence[Hashable]) -> tuple[Ints, list[str]]:
-    """What is left out in turn: each image's group, numbered in the order of names, and the groups' names.
+    """The groups to leave out: each image's group, numbered in the order of names, and the groups' names.
 
     `cluster` (n,) numbers each image's reference, `ids` names them. The result does not depend on the images' order. Very many
-    references are thrown into as many groups as `cluster_limit` allows, at most a thousand.
+    references are combined into as many groups as `cluster_limit` allows, at most a thousand.
     """
     order = sorted(range(len(ids)), key=lambda i: str(ids[i]))
     place = np.empty(len(ids), np.int64)

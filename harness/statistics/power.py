@@ -1,4 +1,4 @@
-"""How many references would settle a question."""
+"""Power analysis: how many references a paired comparison needs to detect a difference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.statistics.intervals import t_quantile
 
 
 def references_needed(observed: Difference, difference: float, *, power: float = 0.8, confidence: float = 0.95) -> int | None:
-    """References that would show a true `difference` (in the figure's own scale) with probability `power`.
+    """The number of references that detects a true `difference` (in the figure's own scale) with probability `power`.
 
     From the observed variance per reference of the difference of Fisher's z, for references and images like those observed, by
     the t test of level 1 - `confidence`.
@@ -18,7 +18,7 @@ def references_needed(observed: Difference, difference: float, *, power: float =
     Args:
         observed: A paired comparison of one figure.
         difference: The true difference, such as 0.02 of SRCC.
-        power: With which probability it is to be shown, between 0 and 1.
+        power: The probability of detection, between 0 and 1.
         confidence: 1 less the level of the test, between 0 and 1.
 
     Returns:

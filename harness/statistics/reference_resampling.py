@@ -1,4 +1,4 @@
-"""SRCC, PLCC and KRCC again and again: with references left out, or drawn several times.
+"""SRCC, PLCC and KRCC under resampling of references: each left out (jackknife), or drawn several times (bootstrap).
 
 Everything here is numpy on float64 arrays of one length; a figure that is not defined (constant values, fewer than two
 images) is NaN, as in `harness.statistics.correlations`.
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.runtime.python37 import cached_property
-from harness.statistics.correlations import codes, pair_counts, pearson, spearman, standardised, tau_b, tau_b_of
+from harness.statistics.correlations import pair_counts, pearson, spearman, standardised, tau_b, tau_b_of
+from harness.statistics.ranks_by_reference import ClusteredValues, batches, rank_products, weighted_midranks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,89 +22,18 @@ if TYPE_CHECKING:
     from harness.statistics.correlations import Floats, Ints
 
 _MOST_CLUSTERS = 256
-"""Up to here, sums over units are made once for many rows of weights: units^3 / 2 numbers."""
+"""Up to this number of units, sums over units are computed once for many rows of weights: units^3 / 2 numbers."""
 _LARGEST_EXACT = 1_500_000
-"""Images of whose ranks the products' sum fits 63 bits."""
+"""Up to this number of images, the sum of the ranks' products fits 63 bits."""
 LARGEST_CLUSTER = 1500
-"""Images per reference up to which tau-b is bootstrapped; its tables grow with the square."""
-
-
-class ClusteredValues:
-    """One variable (n,) whose images belong to units 0..units-1: its order, and what each unit adds to the ranks of all."""
-
-    def __init__(self, values: Floats, cluster: Ints, clusters: int):
-        self.values, self.cluster, self.clusters = values, cluster, clusters
-        self.order = np.argsort(values, kind="stable")
-        self.cluster_in_order = cluster[self.order]
-        self.blocks = _tie_blocks(values[self.order])
-        self._squares: tuple[Floats, Floats] | None = None
-        """The weights of the last call of `squares`, and its result: models with the same labels ask again."""
-        self.place = np.empty(len(values), np.int64)
-        self.place[self.order] = np.arange(len(values))
-
-    @cached_property
-    def codes(self) -> Ints:
-        """Each value's place among the distinct values, from 0."""
-        return codes(self.values)
-
-    @cached_property
-    def _ties(self) -> tuple[Ints, Ints, Ints]:
-        """How many images of each unit (units,) are tied with none; of the others (m,) their values, numbered, and units."""
-        starts, ends = (np.arange(len(self.order)) + i for i in (0, 1)) if self.blocks is None else self.blocks
-        tied = ends - starts > 1
-        alone = np.bincount(self.cluster_in_order[~tied], minlength=self.clusters)
-        return alone, codes(starts[tied]), self.cluster_in_order[tied]
-
-    def ranks_among(self, taken: Ints, ranks: Ints) -> int:
-        """Put into `ranks` (n,), in order, twice the mid-ranks among the images taken (1, not 0), less what all have in common.
-
-        Returns twice their mean, less the same.
-        """
-        np.cumsum(taken, out=ranks)
-        count = int(ranks[-1])
-        if self.blocks is None:
-            ranks += ranks
-            return count + 1
-        total = np.concatenate(([0], ranks))
-        np.add(total[self.blocks[0]], total[self.blocks[1]], out=ranks)
-        return count
-
-    def squares_without_each(self) -> Floats:
-        """(units,): `squares` without each unit in turn."""
-        times = np.bincount(self.codes)
-        pairs, own = np.unique(self.codes * self.clusters + self.cluster, return_counts=True)
-        value, cluster = np.divmod(pairs, self.clusters)
-        cubes = np.full(self.clusters, np.sum(times**3))
-        np.subtract.at(cubes, cluster, times[value] ** 3 - (times[value] - own) ** 3)
-        left = len(self.values) - np.bincount(self.cluster, minlength=self.clusters)
-        return np.asarray((left**3 - cubes) // 3 / 4)
-
-    def squares(self, weights: Floats) -> Floats:
-        """(k,): the sum of squares of centred mid-ranks under each row of `weights` (k, units).
-
-        It is (N^3 - sum of t^3) / 12 for N images of which t have the same value: whole numbers that 6 divides, so exact.
-        """
-        if self._squares is not None and self._squares[0] is weights:
-            return self._squares[1]
-        alone, tied, cluster = self._ties
-        times = weights.astype(np.int64)
-        cubes = times**3 @ alone
-        for first in range(0, int(tied.max(initial=-1)) + 1, 1024):
-            start, stop = np.searchsorted(tied, (first, first + 1024))
-            cells = (tied[start:stop] - first) * self.clusters + cluster[start:stop]
-            counts = np.bincount(cells, minlength=1024 * self.clusters).reshape(1024, self.clusters)
-            equal = (counts.astype(np.float64) @ weights.T).astype(np.int64)
-            cubes += np.einsum("ij,ij,ij->j", equal, equal, equal)
-        size = np.bincount(self.cluster, minlength=self.clusters)
-        self._squares = weights, np.asarray(((times @ size) ** 3 - cubes) // 3 / 4)
-        return self._squares[1]
+"""Largest number of images per reference for a bootstrap of tau-b; its tables grow with the square."""
 
 
 class ClusteredPairs:
     """Scores `x` and labels `y` (n,) whose images belong to units 0..units-1 (references), under any weighting of the units.
 
-    A weight is how often a unit is taken: 0 leaves it out, 2 takes it twice. Results are those of the correlation on the
-    images so repeated, NaN where that is not defined. `same_labels`: other scores with the same labels, whose work is shared.
+    A weight is how often a unit is drawn: 0 leaves it out, 2 uses it twice. Results are those of the correlation on the
+    repeated images, NaN where that is undefined. `same_labels`: other scores with the same labels, to share their sums.
     """
 
     def __init__(self, x: Floats, y: Floats, cluster: Ints, clusters: int, same_labels: ClusteredPairs | None = None):
@@ -116,17 +46,17 @@ class ClusteredPairs:
     def srcc(self, weights: Floats) -> Floats:
         """Spearman under each row of `weights` (k, units), in O(n) a row: mid-ranks are cumulative weights.
 
-        For many rows, as a bootstrap's, from sums over units that are made once (`_rank_products`), and then for all rows.
+        For many rows, as in a bootstrap, from sums over units that are computed once (`rank_products`).
         """
-        # A unit^3 of arithmetic costs as much as some images of sorting do.
+        # The cost of unit^3 operations is compared with that of sorting the images.
         few = self.clusters <= _MOST_CLUSTERS and self.clusters**3 < 250 * len(self.x) and self.clusters * self.size.max() < 2e6
         if "_products" in vars(self) or (few and len(weights) > 2 * self.clusters):
             return self._srcc_from_products(weights)
         result = np.empty(len(weights))
         for row, w in enumerate(weights):
             weight_x = w[self._scores.cluster_in_order]
-            rank_x = _weighted_midranks(weight_x, self._scores.blocks)
-            rank_y = _weighted_midranks(w[self._labels.cluster_in_order], self._labels.blocks)[self._y_in_x_order]
+            rank_x = weighted_midranks(weight_x, self._scores.blocks)
+            rank_y = weighted_midranks(w[self._labels.cluster_in_order], self._labels.blocks)[self._y_in_x_order]
             middle = (weight_x.sum() + 1) / 2
             rank_x -= middle
             rank_y -= middle
@@ -137,14 +67,14 @@ class ClusteredPairs:
 
     @cached_property
     def _products(self) -> Floats:
-        return _rank_products(self._scores, self._labels)
+        return rank_products(self._scores, self._labels)
 
     def _srcc_from_products(self, weights: Floats) -> Floats:
         """As `srcc`. A centred mid-rank is linear in the weights, so the sums of products of ranks are cubic forms in them."""
         result = np.empty(len(weights))
         first, second = np.triu_indices(self.clusters)
         squares_of_labels = self._labels.squares(weights)
-        for rows in _batches(len(weights), max(1, 20_000_000 // self.clusters**2)):
+        for rows in batches(len(weights), max(1, 20_000_000 // self.clusters**2)):
             w = weights[rows]
             xy = np.einsum("ij,ij->i", w @ self._products, w[:, first] * w[:, second])
             xx, yy = self._scores.squares(w), squares_of_labels[rows]
@@ -162,7 +92,7 @@ class ClusteredPairs:
         with np.errstate(invalid="ignore", divide="ignore"):
             vx, vy, cxy = sxx - sx * sx / n, syy - sy * sy / n, sxy - sx * sy / n
             result = cxy / np.sqrt(vx) / np.sqrt(vy)
-            # Where little variance is left the sums have cancelled; those few rows are computed from the images.
+            # Where little variance is left the sums lose precision; those few rows are computed from the images.
             lost = ~((vx > 1e-7 * sxx) & (vy > 1e-7 * syy) & (sxx > 1e-7 * len(x)) & (syy > 1e-7 * len(x)))
         for row in np.flatnonzero(lost):
             times = weights[row][self.cluster].astype(np.int64)
@@ -172,7 +102,7 @@ class ClusteredPairs:
     def srcc_without_each(self) -> Floats:
         """(units,): Spearman without each unit in turn."""
         if "_products" in vars(self) or len(self.x) > _LARGEST_EXACT:
-            return np.concatenate([self.srcc(1.0 - np.eye(self.clusters)[rows]) for rows in _batches(self.clusters)])
+            return np.concatenate([self.srcc(1.0 - np.eye(self.clusters)[rows]) for rows in batches(self.clusters)])
         # Whole numbers throughout, so that the sums do not depend on their order.
         taken = np.ones(len(self.x), np.int64)
         x, y, y_in_x_order = (np.empty_like(taken) for _ in range(3))
@@ -194,7 +124,7 @@ class ClusteredPairs:
 
     def plcc_without_each(self) -> Floats:
         """(units,): Pearson without each unit in turn."""
-        return np.concatenate([self.plcc(1.0 - np.eye(self.clusters)[rows]) for rows in _batches(self.clusters)])
+        return np.concatenate([self.plcc(1.0 - np.eye(self.clusters)[rows]) for rows in batches(self.clusters)])
 
     @cached_property
     def _pairs(self) -> list[Ints]:
@@ -208,7 +138,7 @@ class ClusteredPairs:
         """tau-b under each row of `weights` (k, units), from counts of pairs between units; copies of an image are ties."""
         balance, tied_x, tied_y = self._between
         taken = weights @ self.size
-        # Each form counts ordered pairs, and an image's copy with itself, which is no pair.
+        # Each form counts ordered pairs, and an image's copies with themselves, which are not pairs.
         forms = [
             (np.einsum("ki,ij,kj->k", weights, m, weights, optimize=True) - own) / 2
             for m, own in ((balance, 0.0), (tied_x, taken), (tied_y, taken))
@@ -222,10 +152,9 @@ class ClusteredPairs:
     @cached_property
     def _between(self) -> tuple[Floats, Floats, Floats]:
         """(units, units) each: concordant less discordant ordered pairs of images, pairs tied in x, pairs tied in y."""
-        # 32 bits hold every place, and half the bytes is half the time.
-        # In the order of x, look-ups in a grid over x and y stay in one of its rows for a while: in the processor's caches.
+        # In the order of x, neighbouring images read the same row of the grid over x and y, from the processor's cache.
         x, y, cluster = (v[self._scores.order] for v in (self._scores.codes, self._labels.codes, self.cluster))
-        x, y = x.astype(np.int32), y.astype(np.int32)
+        x, y = x.astype(np.int32), y.astype(np.int32)  # enough for every index, and half the time
         balance, tied_x, tied_y = (np.zeros((self.clusters, self.clusters)) for _ in range(3))
         for g, members in enumerate(np.split(np.argsort(cluster, kind="stable"), np.cumsum(self.size)[:-1])):
             place_x, place_y = _places(x, members), _places(y, members)
@@ -251,7 +180,7 @@ class ClusteredPairs:
 
 
 def _places(code: NDArray[np.int32], members: Ints) -> NDArray[np.int32]:
-    """(n,): where all images stand among the distinct values of some: 2 i + 1 on the i-th of them, 2 i just below it."""
+    """(n,): each image's position among the distinct values of `members`: 2 i + 1 on the i-th of them, 2 i just below it."""
     present = np.zeros(int(code.max()) + 1, np.int32)
     present[code[members]] = 1
     return (2 * np.cumsum(present, dtype=np.int32) - present)[code]
@@ -310,7 +239,7 @@ def figures_of(
     weights: Floats | None = None,
     orders: Sequence[Floats] | None = None,
 ) -> list[Figures]:
-    """Each model's figures on all images, with each cluster left out, and with clusters drawn several times.
+    """Each model's figures on all images, with each cluster left out, and under bootstrap resampling of clusters.
 
     Args:
         scores: (n,) of each model.
@@ -318,11 +247,11 @@ def figures_of(
         cluster: (n,) each image's cluster (reference), from 0.
         clusters: how many there are.
         statistics: which of srcc, plcc, krcc and main.
-        weights: (draws, clusters) how often each cluster is taken; None: none is drawn.
-        orders: (n,) of each model, the scores whose order SRCC and KRCC take; None: those of `scores`.
+        weights: (draws, clusters) how often each cluster is drawn; None: no bootstrap.
+        orders: (n,) of each model, the scores for SRCC and KRCC; None: `scores`.
 
     Returns:
-        Of each model the figures by name; NaN where one is not defined.
+        For each model the figures by name; NaN where one is undefined.
     """
     needed = {"srcc", "plcc"} if "main" in statistics else set()
     needed |= set(statistics) - {"main"}
@@ -334,7 +263,7 @@ def figures_of(
         estimate: dict[str, float] = {}
         deleted: dict[str, Floats] = {}
         drawn: dict[str, Floats] = {}
-        # What many draws are made from serves those without each unit, too.
+        # The sums for many draws are used for leaving out each unit, too.
         if weights is not None:
             drawn = {s: getattr(w, s)(weights) for s, w in (("srcc", ranked), ("plcc", whole)) if s in needed}
             if "krcc" in needed and whole.size.max() <= LARGEST_CLUSTER:
@@ -352,57 +281,3 @@ def figures_of(
                 drawn["main"] = drawn["srcc"] + drawn["plcc"]
         found.append(Figures(estimate, deleted, drawn))
     return found
-
-
-def _rank_products(one: ClusteredValues, other: ClusteredValues) -> Floats:
-    """(units, units (units + 1) / 2): [g, (u, v)] the sum over the images of unit g of the product of what unit u adds to the
-    centred rank of `one` and unit v to that of `other`, and for u < v of the same with u and v exchanged. Halves of whole
-    numbers, so exact."""
-    clusters, upper = one.clusters, np.triu_indices(one.clusters)
-    size = np.bincount(one.cluster, minlength=clusters)
-    products = np.empty((clusters, len(upper[0])))
-    both = (one, other)
-    counts = [_members_before(each) for each in both]
-    for g, rows in enumerate(np.split(np.argsort(one.cluster, kind="stable"), np.cumsum(size)[:-1])):
-        added = []
-        for each, before in zip(both, counts):
-            place = each.place[rows]
-            starts, ends = (place, place + 1) if each.blocks is None else (block[place] for block in each.blocks)
-            # A mid-rank's constant half and the middle's cancel.
-            added.append((before[starts].astype(np.float64) + before[ends] - size) / 2)
-        product = added[0].T @ added[1]
-        product += np.triu(product.T, 1)
-        products[g] = product[upper]
-    return products
-
-
-def _members_before(values: ClusteredValues) -> NDArray[np.int32]:
-    """(n + 1, units): how many of each unit's images stand before a place of the order."""
-    before = np.zeros((len(values.order) + 1, values.clusters), np.int32)
-    before[np.arange(1, len(before)), values.cluster_in_order] = 1
-    for rows in _batches(len(before), 1 << 12):
-        block = before[max(0, rows.start - 1) : rows.stop]
-        np.cumsum(block, axis=0, out=block)
-    return before
-
-
-def _batches(count: int, size: int = 256) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, count, size)]
-
-
-def _tie_blocks(ordered: Floats) -> tuple[Ints, Ints] | None:
-    """For each place of a sorted array, where its run of equal values starts and ends; None without ties."""
-    new = np.concatenate(([True], ordered[1:] != ordered[:-1])) if len(ordered) else np.zeros(0, bool)
-    if new.all():
-        return None
-    starts = np.flatnonzero(new)
-    run = np.cumsum(new) - 1
-    return starts[run], np.append(starts[1:], len(ordered))[run]
-
-
-def _weighted_midranks(weight: Floats, blocks: tuple[Ints, Ints] | None) -> Floats:
-    """Mid-ranks of sorted values, the i-th taken `weight[i]` times."""
-    if blocks is None:
-        return np.cumsum(weight) - (weight - 1) / 2
-    total = np.concatenate(([0.0], np.cumsum(weight)))
-    return np.asarray((total[blocks[0]] + total[blocks[1]] + 1) / 2)

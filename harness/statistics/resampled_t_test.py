@@ -1,9 +1,9 @@
-"""Models compared over repeated splits: the corrected resampled t test, and groups of the best by it.
+"""The corrected resampled t test for models over repeated splits, and groups of the best by it.
 
 Repeated splits share images. Their figures vary less than those of as many independent test sets would, so that a plain t test
-over them finds differences that are not there. Nadeau & Bengio (Inference for the Generalization Error, Machine Learning 52,
+over them finds false differences. Nadeau & Bengio (Inference for the Generalization Error, Machine Learning 52,
 2003) therefore take the variance of the mean over J splits as (1 / J + n_test / n_train) times the variance between splits, with
-J - 1 degrees of freedom. n_test and n_train are counted in references here, because references are what was sampled.
+J - 1 degrees of freedom. n_test and n_train are numbers of references here, because references are the sampling units.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.statistics.intervals import Interval, holm, t_quantile
 
 METHOD = "corrected resampled t"
 _ROUNDING = 1e-12
-"""Differences closer than this are equal: what is left is the arithmetic's."""
+"""Differences closer than this are equal, up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Resampled:
         return self.mean - half, self.mean + half
 
     def p_value(self) -> float:
-        """Two-sided, of no difference."""
+        """Two-sided p-value of no difference."""
         from scipy.special import stdtr
 
         return 1.0 if self.error == 0 else float(2 * stdtr(self.degrees, -abs(self.mean) / self.error))
@@ -51,11 +51,11 @@ def corrected_resampled(differences: ArrayLike, ratio: float) -> Resampled | Non
 
     Args:
         differences: (J,) the difference of two models' figures on the test part of each split, the same parts for both.
-        ratio: references that are tested by references that are trained on, of one split; finite, above 0.
+        ratio: the number of test references divided by the number of training references of a split; finite, above 0.
 
     Returns:
         The mean with its error. None where it is not defined: with fewer than two splits, with a value that is not finite, or
-        where all splits give one difference other than 0, which does not say how much others would vary.
+        where all splits give the same difference other than 0, because then the variance is unknown.
     """
     d = np.asarray(differences, dtype=np.float64)
     if len(d) < 2 or not np.isfinite(d).all() or not 0 < ratio < np.inf:
@@ -67,14 +67,14 @@ def corrected_resampled(differences: ArrayLike, ratio: float) -> Resampled | Non
 
 
 def standings_over_splits(figures: Mapping[str, ArrayLike], ratio: float, *, confidence: float = 0.95) -> list[Standing]:
-    """The group of the best over repeated splits: models that no other one is shown to be above.
+    """The group of the best over repeated splits: models without a significantly better one.
 
     All pairs of models are tested, and their p-values corrected by Holm (1979) over all pairs. The chance that any truly best
     model is left out is then as low as that of any false finding among all pairs, whichever models are the best.
 
     Args:
         figures: by model, (J,) its figure on the test part of each split, the same parts for all.
-        ratio: as `corrected_resampled` has it.
+        ratio: as in `corrected_resampled`.
         confidence: one less the level.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Is one model better than another over repeated splits? Differences on the same test parts, by the corrected resampled t test.
+"""Comparison of two models over repeated splits: differences on the same test parts, by the corrected resampled t test.
 
-Figures of a model are those of each split's test part. What is tested is the mean over splits of the difference of two models'
-figures on the same part; next to it stand both models' medians.
+A model's figures are those of each split's test part. Tested is the mean over splits of the difference of two models' figures on
+the same part; both models' medians are given, too.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def compare_over_splits(
     Args:
         splits: one entry for each split.
         reference_ids: of every image of the comparison, by its number.
-        ratio: references that are tested by references that are trained on, of one split; None where it is not known, and
-            nothing is tested then.
+        ratio: the number of test references divided by the number of training references of a split; None where it is not
+            known, and nothing is tested then.
         distortions: of every image; None where they are not known.
         levels: of every image; None where they are not known.
-        confidence: of the intervals.
+        confidence: the intervals' level.
         top: images to list on which the models' ranks differ most.
 
     Returns:
-        Figures that are medians, with intervals and p-values of the mean differences. A reference alone has no test.
+        Medians of the figures, with intervals and p-values of the mean differences. Single references are not tested.
     """
     cluster, ids = numbered(reference_ids)
     share = ratio if ratio is not None else np.nan
@@ -65,10 +65,12 @@ def compare_over_splits(
         differences[name] = _difference(name, first, second, share, confidence, references)
     notes = [f"by the corrected resampled t test on the same test parts of {len(splits)} splits: docs/statistics.md"]
     if ratio is None:
-        notes.append("no intervals and p-values: how many references train and test is not known")
+        notes.append("no intervals and p-values: the numbers of training and test references are not known")
     undefined = [name for name, d in differences.items() if d.difference is not None and d.p_value is None]
     if undefined and ratio is not None:
-        notes.append(f"no interval of {', '.join(undefined)}: all splits give one difference, or there are fewer than two splits")
+        notes.append(
+            f"no interval of {', '.join(undefined)}: all splits give the same difference, or there are fewer than two splits"
+        )
     return PairedComparison(
         n=len(tested),
         references=references,
@@ -162,13 +164,13 @@ def _disagreements(splits: Sequence[SplitScores], count: int, top: int) -> tuple
         times[s.images] += 1
         for i, values in enumerate((s.a, s.b, s.labels)):
             sums[i, s.images] += midranks(values) / len(values)
-    a, b, people = sums / np.maximum(times, 1)
+    a, b, label = sums / np.maximum(times, 1)
     order = np.argsort(-np.abs(a - b), kind="stable")[:top]
-    return tuple(Disagreement(int(i), float(a[i]), float(b[i]), float(people[i])) for i in order if a[i] != b[i])
+    return tuple(Disagreement(int(i), float(a[i]), float(b[i]), float(label[i])) for i in order if a[i] != b[i])
 
 
 def medians_of(documents: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Figures of several splits as one: the median of every number that all have, what is no number as the first has it."""
+    """Figures of several splits as one: the median of every number that all have; other values from the first."""
     first = documents[0]
     found: dict[str, object] = {}
     for name, value in first.items():

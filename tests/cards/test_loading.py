@@ -82,7 +82,7 @@ def test_cards_come_from_option_and_environment_never_from_the_current_folder(tm
     assert find_model("mine").name == "mine"
 
 
-def test_a_folder_of_both_kinds_is_told_apart_by_what_the_cards_say(tmp_path: Path):
+def test_a_folder_of_both_kinds_is_distinguished_by_what_the_cards_say(tmp_path: Path):
     write_network(tmp_path)
     table = 'name="t"\ntitle="T"\nreader="harness.datasets:read_table"\nhigher_is_better=true\ndefault_protocol="full"\n'
     write(tmp_path, "t.toml", table + '[protocols.full]\nsplit="full"\n[layout]\ntable="table.csv"\n')
@@ -113,7 +113,7 @@ def test_set_names_every_unknown_key_and_wrong_value(tmp_path: Path):
     assert "--set crops" in message
     with pytest.raises(UsageError, match="no recipe"):
         apply_set(find_model("psnr"), {"recipe.epochs": "1"})
-    with pytest.raises(UsageError, match="none of"):
+    with pytest.raises(UsageError, match="neither one of"):
         apply_set(card, {"recipe.loss": "hinge"})
 
 
@@ -156,7 +156,7 @@ def test_an_installed_package_can_announce_cards(tmp_path: Path):
     assert done.stdout.strip() == "Mine", done.stderr
 
 
-def test_a_class_beside_its_card_is_found_and_a_wrong_one_named_with_the_card(tmp_path: Path):
+def test_a_class_next_to_its_card_is_found_and_a_wrong_one_named_with_the_card(tmp_path: Path):
     write(write(tmp_path, "mine.toml", METRIC.replace("pkg.mod", "beside_the_card")), "beside_the_card.py", "class Mine: ...\n")
     card = find_model("mine", [tmp_path])
     assert resolve(card.class_, card.path).__name__ == "Mine"

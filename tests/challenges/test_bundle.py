@@ -1,4 +1,4 @@
-"""Competition bundles: what lies in them, the scoring program by itself, and what no bundle is made from."""
+"""Competition bundles: their content, the scoring program in isolation, and cards and labels that are refused."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def files(made: Path) -> dict[str, bytes]:
 
 
 def test_the_command_says_what_was_run_and_how_near_the_scores_were(made: Path):
-    told = json.loads((made / "told.json").read_text())
-    assert (told["phases"], told["left_out"]) == ({"test": 1650}, ["validation"])
-    first = told["trials"][0]
+    reported = json.loads((made / "told.json").read_text())
+    assert (reported["phases"], reported["left_out"]) == ({"test": 1650}, ["validation"])
+    first = reported["trials"][0]
     assert (first["difference"], first["defective_refused"]) == (0.0, 10)
     assert set(first["scores"]) == {"MainScore", "PLCC", "SRCC"}
     assert sorted(path.name for path in (made / "out").iterdir()) == ["competition", "competition.zip"]
@@ -185,7 +185,7 @@ def test_a_defective_submission_gets_a_page_that_says_why_and_no_score(name: str
     assert sorted(path.name for path in (app / "output").iterdir()) == ["detailed_results.html"]
     page = (app / "output" / "detailed_results.html").read_text()
     wanted = {
-        "files in a folder": "in the folder submission; it has to lie at the zip&#x27;s root",
+        "files in a folder": "in the folder submission; it must be at the zip&#x27;s root",
         "a line is missing": "A0249_10_75.bmp has no line",
         "a score that is NaN": "the score is nan",
         "a link to the labels": "a link or a folder instead of a file",
@@ -208,7 +208,7 @@ def test_what_an_entrant_writes_is_shown_as_text(files: dict[str, bytes], tmp_pa
     assert "\x1b" not in page + done.stderr
 
 
-def test_damaged_reference_data_is_told_as_the_organisers_fault_without_a_value(files: dict[str, bytes], tmp_path: Path):
+def test_damaged_reference_data_is_reported_as_the_organisers_fault_without_a_value(files: dict[str, bytes], tmp_path: Path):
     reference = members(files["reference_data_test.zip"])
     reference["labels.csv"] = reference["labels.csv"].replace(b",1", b",secret1", 1)
     unpack(tmp_path / "app" / "input" / "ref", reference)
@@ -218,7 +218,7 @@ def test_damaged_reference_data_is_told_as_the_organisers_fault_without_a_value(
             archive.writestr(name, data)
     done = server(tmp_path / "app", {**files, "reference_data_test.zip": out.getvalue()}, good(), sys.executable)
     assert done.returncode == 1
-    assert "this is no fault of the submission" in done.stderr
+    assert "the submission is not the cause" in done.stderr
     assert "secret" not in done.stderr + (tmp_path / "app/output/detailed_results.html").read_text()
 
 
@@ -263,7 +263,7 @@ def test_mean_rank_is_left_to_the_server_and_an_unknown_python_is_refused(tmp_pa
     assert [column["key"] for column in rest] == ["KRCC", "RMSE", "apart", "2AFC", "score"]
 
 
-def test_all_that_is_wrong_with_card_and_labels_is_told_at_once(tmp_path: Path):
+def test_all_that_is_wrong_with_card_and_labels_is_reported_at_once(tmp_path: Path):
     wrong = SMALL_CARD.replace('start = "2027-02-01 08:00:00"', 'start = "2027-01-15"\nend = "2027-01-10"')
     wrong += "\n[phases.none]\nimages = 0\n"
     card, labels = write_small(tmp_path, wrong)
@@ -272,19 +272,19 @@ def test_all_that_is_wrong_with_card_and_labels_is_told_at_once(tmp_path: Path):
     (labels / "pairs-chosen.csv").unlink()
     with pytest.raises(UsageError) as refused:
         bundle(card, labels, tmp_path / "out")
-    told = str(refused.value)
+    reported = str(refused.value)
     for part in (
         "phases.none: images = 0: a phase needs images",
         "phases.final ends (2027-01-10) before it starts (2027-01-15)",
         "phases.final starts (2027-01-15) before open ends",
-        "1 labels are of images that no phase has: z9.png",
+        "1 labels belong to images of no phase: z9.png",
         "phase open: no labels for 1 of 4 images: a1.png",
-        "phase open: apart: pairs that people could tell apart need a column std; 2 of 4 images have none",
-        "phase open: apart: pairs that people could tell apart need a column raters",
+        "phase open: apart: pairs = 'different' needs a column std; 2 of 4 images have none",
+        "phase open: apart: pairs = 'different' needs a column raters",
         "phase open: 2AFC: no list of pairs 'chosen'",
         "phase final: 2AFC: no list of pairs 'chosen'",
     ):
-        assert part in told
+        assert part in reported
     assert not (tmp_path / "out").exists()
 
 
@@ -317,7 +317,7 @@ def test_a_program_that_does_not_work_makes_no_bundle(tmp_path: Path, monkeypatc
         bundle(card, labels, tmp_path / "out")
     monkeypatch.setattr(bundling, "MODULES", whole)
     monkeypatch.setattr(bundling, "sample", lambda card, images, above: {"prediction.csv": (labels / "mos.csv").read_bytes()})
-    with pytest.raises(RunError, match=r"labels would lie in public files: .*starting_kit"):
+    with pytest.raises(RunError, match=r"public files would hold labels: .*starting_kit"):
         bundle(card, labels, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".bundle-*"))

@@ -1,4 +1,4 @@
-"""Every way in which a submission is known to fail, made by hand: found, named with its line, and fixed where a rule can."""
+"""Every known defect of a submission is found, named with its line, and fixed where that is mechanical."""
 
 from __future__ import annotations
 
@@ -299,7 +299,7 @@ def test_tied_scores_are_counted_and_the_first_is_named(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_the_phase_is_told_by_the_names_and_images_of_another_are_named(tmp_path: Path):
+def test_the_phase_follows_from_the_names_and_images_of_another_are_named(tmp_path: Path):
     card = checking.find_challenge("ntire2021")
     other = checking.image_names.all_names(card, "validation")
     assert other is not None

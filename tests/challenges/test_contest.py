@@ -1,4 +1,4 @@
-"""The board over many submissions, and the way from a template to it."""
+"""The board of many submissions, and the steps from a template to it."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_few_references_give_no_group_and_unknown_ones_no_firmness(tmp_path: Pat
     write_text(tmp_path / "small.toml", (tmp_path / "small.toml").read_text().replace('reference = "{r}"', 'reference = ""'))
     found = board(tmp_path, labels, challenge=card)
     assert [(row.kept, row.figures.ci) for row in found.rows] == [(None, {}), (None, {})]
-    assert "no intervals, groups or firmness of places" in str(found)
+    assert "no intervals, groups or stability of ranks" in str(found)
 
 
 def test_a_folder_without_submissions_or_with_none_that_can_be_scored_is_refused(tmp_path: Path):
@@ -172,10 +172,10 @@ def test_the_guides_five_commands_lead_from_a_template_to_a_board(tmp_path: Path
     assert len(lines) == 5
     for words in lines:
         extra = ["--mlflow-uri", "off", "--workers", "1"] if words[1] == "submit" else []
-        told = harness(tmp_path, *words[1:], *extra)
+        messages = harness(tmp_path, *words[1:], *extra)
     assert (tmp_path / "contest" / "competition.zip").is_file()
-    assert re.search(r"^1 +psnr|^1 +ssim", told, re.MULTILINE)
-    assert "2 submissions, 488 images, 4 references" in told
+    assert re.search(r"^1 +psnr|^1 +ssim", messages, re.MULTILINE)
+    assert "2 submissions, 488 images, 4 references" in messages
 
 
 def test_a_template_without_a_dataset_overwrites_nothing(tmp_path: Path):
@@ -185,8 +185,10 @@ def test_a_template_without_a_dataset_overwrites_nothing(tmp_path: Path):
     names = [f"{reference}_{kind}.png" for reference in ("kite", "boat", "lamp") for kind in ("01", "02")]
     labels = "".join(f"{name},{i}\n" for i, name in enumerate(names))
     write_text(tmp_path / "labels.csv", labels)
-    told = json.loads(harness(tmp_path, "challenge", "bundle", "mine.toml", "--labels", "labels.csv", "--out", "out", "--json"))
-    assert told["phases"] == {"test": 6}
+    messages = json.loads(
+        harness(tmp_path, "challenge", "bundle", "mine.toml", "--labels", "labels.csv", "--out", "out", "--json")
+    )
+    assert messages["phases"] == {"test": 6}
     with pytest.raises(UsageError, match=r"mine.toml: exists already"):
         new("mine", tmp_path)
     with pytest.raises(UsageError, match="challenge 'a/b'"):

@@ -210,10 +210,10 @@ def test_terms_that_cannot_be_computed_from_the_labels_are_all_named(tmp_path: P
     assert "acc_non_source: no list of pairs 'nonsource': give a folder of labels with pairs-nonsource.csv" in str(refused.value)
     assert "acc_source: no list" in str(refused.value)
     bare = Truth(TRUTH.scores, pairs={"chosen": [("a.png", "b.png", 1.0)]})
-    told = unmet(Scoring((Term("pairs", pairs="different"), Term("2afc", pair_list="chosen"))), bare, NAMES)
-    assert len(told) == 3
-    assert "need a column std; 64 of 64 images have none" in told[0]
-    assert "none of the 1 pairs of 'chosen'" in told[2]
+    reported = unmet(Scoring((Term("pairs", pairs="different"), Term("2afc", pair_list="chosen"))), bare, NAMES)
+    assert len(reported) == 3
+    assert "needs a column std; 64 of 64 images have none" in reported[0]
+    assert "none of the 1 pairs of 'chosen'" in reported[2]
 
 
 def test_a_list_of_pairs_names_its_bad_lines(tmp_path: Path):
@@ -236,19 +236,19 @@ def test_a_card_names_all_its_problems_at_once():
     table["ranking"] = {"limits": [{"figure": "operations", "most": 20}]}
     with pytest.raises(UsageError) as refused:
         parse_card(ChallengeCard, table, "x.toml")
-    told = str(refused.value)
+    reported = str(refused.value)
     for part in (
         "phases.validation: images = 0: a phase needs images",
         "phases.validation ends (2027-01-01 12:00:00) before it starts (2027-02-01)",
         "phases.test.end = 'soon' should be a date",
         "phases.test starts (2026-12-01) before validation ends",
-        "scoring.terms[0]: fit = 'poly3' means nothing for srcc",
+        "scoring.terms[0]: fit = 'poly3' has no effect on srcc",
         "scoring.key 'SRCC' is used 2 times",
         "scoring.terms[2]: weight = 0",
         "scoring.terms[2]: 2afc needs pair_list",
-        "ranking.limits: operations is limited, but no line of the readme tells it",
+        "ranking.limits: operations is limited, but no line of the readme gives it",
     ):
-        assert part in told
+        assert part in reported
 
 
 def test_a_phase_can_name_its_images_in_the_card_or_in_a_file(tmp_path: Path):
@@ -261,7 +261,7 @@ def test_a_phase_can_name_its_images_in_the_card_or_in_a_file(tmp_path: Path):
     with pytest.raises(UsageError, match=r"3 different names in 4 lines, n, phase p has 4 images"):
         check(zipped, challenge=str(tmp_path / "n.toml"))
     write_text(tmp_path / "n.toml", HEAD + "[phases.p]\nimages = 2\nnames = ['a1.png', 'a1.png']\n")
-    with pytest.raises(UsageError, match=r"phases.p: names: a1.png is there twice"):
+    with pytest.raises(UsageError, match=r"phases.p: names: a1.png is listed twice"):
         check(zipped, challenge=str(tmp_path / "n.toml"))
 
 

@@ -1,4 +1,4 @@
-"""The challenge's own scoring, the leak audit and the board: against scipy, against planted leaks, against what was scored."""
+"""The challenge's scoring against scipy, the leak audit with planted leaks, and the board with scored submissions."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_classes_are_scored_each_on_its_own_images():
     assert (own.n, own.srcc) == (len(chosen), pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12))
 
 
-def test_absolute_values_are_taken_where_the_card_says_so_and_a_wrong_sign_is_told(tmp_path: Path):
+def test_absolute_values_are_taken_where_the_card_says_so_and_a_wrong_sign_is_noted(tmp_path: Path):
     x, y = columns()
     ids = [name[:5] for name in NAMES]
     right, wrong = figures(CARD, x, y, ids), figures(CARD, -x, y, ids)
@@ -139,7 +139,7 @@ def test_labels_come_with_or_without_a_header_in_one_file_or_one_for_each_refere
 
 def test_a_defective_submission_and_missing_labels_give_no_score(tmp_path: Path, files: Path):
     defective = good() | {"output.txt": good()["output.txt"].replace(b"A0000_10_00", b"A9000_10_00")}
-    with pytest.raises(RunError, match="a server would not take it"):
+    with pytest.raises(RunError, match="a server would refuse it"):
         score(save(tmp_path / "x.zip", defective), files / "labels.csv")
     few = {name: label for name, label in LABELS.items() if name != NAMES[7]}
     with pytest.raises(UsageError, match=rf"no labels for 1 of 1,650 images: {NAMES[7]}"):
@@ -174,7 +174,7 @@ def test_a_server_calls_it_with_input_and_output_folders_and_reads_scores_txt(tm
     assert "line ends are CRLF" in organisers(tmp_path, status=1).stderr
     assert not (tmp_path / "output" / "scores.txt").exists()
     path.unlink()
-    with pytest.raises(RunError, match=r"no output.txt there: the zip has to hold output.txt, readme.txt at its root"):
+    with pytest.raises(RunError, match=r"no output.txt: the zip must hold output.txt, readme.txt at its root"):
         score_folder(tmp_path / "input", tmp_path / "output")
     path.write_bytes(b"\n" * (2 << 20))
     with pytest.raises(RunError, match="larger than"):
@@ -256,7 +256,7 @@ def test_variance_explained_by_the_type_is_information_and_never_a_warning(tmp_p
     assert explained_by_type(CARD, SCORES) < 0.1
     report = check(save(tmp_path / "x.zip", good(by_type)))
     assert [(f.severity, f.kind) for f in report.findings] == [("information", "types")]
-    assert "alone says nothing" in report.findings[0].what
+    assert "alone proves nothing" in report.findings[0].what
 
 
 # -- the command line: audit, inversion, board -----------------------------------------------------------------------
@@ -274,7 +274,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def told(world: Path, capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> Any:
+def messages(world: Path, capsys: pytest.CaptureFixture[str], *words: str, status: int = 0) -> Any:
     capsys.readouterr()
     with pytest.raises(SystemExit) as left:
         main([*words, "--runs", str(world / "runs"), "--json"])
@@ -292,17 +292,17 @@ def test_check_against_the_run_flags_a_tenth_on_one_id_and_passes_the_honest_zip
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     run = next((world / "runs" / "pipal-ntire2022" / "psnr").iterdir())
-    honest = told(world, capsys, "submission", "check", str(world / "psnr.zip"), "--against", str(run))
+    honest = messages(world, capsys, "submission", "check", str(world / "psnr.zip"), "--against", str(run))
     assert not [f for f in honest["findings"] if f["severity"] != "information"]
     assert not any(shift["flagged"] for shift in honest["leak"]["shifts"])
     leaky = save(tmp_path / "leaky.zip", good(shifted(submitted(world), "46", 0.1)))
     for against in (str(run), "psnr"):
-        report = told(world, capsys, "submission", "check", str(leaky), "--against", against)
+        report = messages(world, capsys, "submission", "check", str(leaky), "--against", against)
         (leak,) = [f for f in report["findings"] if f["severity"] == "warning"]
         assert (leak["kind"], leak["line"], leak["count"]) == ("leak", NAMES.index("A0000_10_46.bmp") + 1, 25)
         assert "type id 46: shifted by +0.1 against" in leak["what"]
         assert report["ok"]
-    told(world, capsys, "submission", "check", str(leaky), "--against", str(run), "--strict", status=1)
+    messages(world, capsys, "submission", "check", str(leaky), "--against", str(run), "--strict", status=1)
 
 
 @pytest.mark.slow
@@ -313,10 +313,10 @@ def test_inverted_scores_are_a_warning_against_a_run_and_against_psnr(
     turned = save(tmp_path / "turned.zip", good({name: -score for name, score in submitted(world).items()}))
     for option in (["--against", "psnr"], ["--root", str(world / "mini")]):
         (finding,) = [
-            f for f in told(world, capsys, "submission", "check", str(turned), *option)["findings"] if f["kind"] == "inverted"
+            f for f in messages(world, capsys, "submission", "check", str(turned), *option)["findings"] if f["kind"] == "inverted"
         ]
         assert (finding["severity"], "SRCC with psnr is -1.000" in finding["what"]) == ("warning", True)
-        right = told(world, capsys, "submission", "check", str(world / "psnr.zip"), *option)
+        right = messages(world, capsys, "submission", "check", str(world / "psnr.zip"), *option)
         assert not [f for f in right["findings"] if f["kind"] == "inverted"]
 
 
@@ -327,19 +327,19 @@ def test_a_run_without_these_images_cannot_be_audited_against(world: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_the_board_shows_what_was_reported_beside_what_was_measured(
+def test_the_board_shows_what_was_reported_next_to_what_was_measured(
     world: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    rows = told(world, capsys, "leaderboard", "ntire2022-fr")
+    rows = messages(world, capsys, "leaderboard", "ntire2022-fr")
     assert [row["name"] for row in rows if row["reported"]][:2] == ["AHIQ (ensemble)", "Netease OPDAI"]
     assert len([row for row in rows if row["reported"]]) == 8
     assert [(row["name"], row["measured"], row["status"]) for row in rows if not row["reported"]] == [
         ("psnr", None, "not scored here")
     ]
-    whole = told(world, capsys, "submission", "score", str(world / "psnr.zip"), "--labels", str(files / "labels.csv"))
+    whole = messages(world, capsys, "submission", "score", str(world / "psnr.zip"), "--labels", str(files / "labels.csv"))
     words = ["submission", "score", str(files / "x.zip"), "--labels", str(files / "labels.csv"), "--name", "theirs"]
-    told(world, capsys, *words)
-    rows = told(world, capsys, "leaderboard", "ntire2022-fr")
+    messages(world, capsys, *words)
+    rows = messages(world, capsys, "leaderboard", "ntire2022-fr")
     own = {row["name"]: row["measured"] for row in rows if row["measured"]}
     assert set(own) == {"psnr", "theirs"}
     assert {k: own["psnr"][k] for k in ("main", "srcc", "plcc", "n")} == {k: whole[k] for k in ("main", "srcc", "plcc", "n")}
@@ -357,7 +357,7 @@ def test_the_board_shows_what_was_reported_beside_what_was_measured(
 
 
 def test_a_challenge_whose_board_has_no_main_scores_is_ordered_by_the_sum(world: Path, capsys: pytest.CaptureFixture[str]):
-    rows = [row for row in told(world, capsys, "leaderboard", "ntire2021") if row["phase"] == "validation"]
+    rows = [row for row in messages(world, capsys, "leaderboard", "ntire2021") if row["phase"] == "validation"]
     assert [row["name"] for row in rows][:3] == ["RADN ensemble", "PieAPP", "DISTS"]
     assert rows[0]["reported"] == {"main": None, "srcc": 0.8655, "plcc": 0.8666}
 

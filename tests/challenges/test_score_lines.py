@@ -1,4 +1,4 @@
-"""Any format of lines, any scores: what is written is read back; any defect of lines is fixed or named, never passed over."""
+"""Score lines of any format: written scores are read back; every defect is fixed or named."""
 
 from __future__ import annotations
 

@@ -85,13 +85,22 @@ class World:
     def submit(self, model: str, *words: str, phase: str = "test", status: int = 0, runs: str = "runs") -> dict[str, Any]:
         zipped = self.folder / "x.zip"
         zipped.unlink(missing_ok=True)
-        told = ["--challenge", "ntire2022-fr", "--phase", phase, "--root", str(self.root), "--out", str(zipped), "--json"]
-        out, _ = self.call("submit", model, *told, *words, status=status, runs=runs)
+        reported = ["--challenge", "ntire2022-fr", "--phase", phase, "--root", str(self.root), "--out", str(zipped), "--json"]
+        out, _ = self.call("submit", model, *reported, *words, status=status, runs=runs)
         return {**json.loads(out), "bytes": zipped.read_bytes()}
 
     def refused(self, model: str, *words: str, phase: str = "test", status: int = 2, runs: str = "runs") -> str:
-        told = ["--challenge", "ntire2022-fr", "--phase", phase, "--root", str(self.root), "--out", str(self.folder / "no.zip")]
-        _, err = self.call("submit", model, *told, *words, status=status, runs=runs)
+        reported = [
+            "--challenge",
+            "ntire2022-fr",
+            "--phase",
+            phase,
+            "--root",
+            str(self.root),
+            "--out",
+            str(self.folder / "no.zip"),
+        ]
+        _, err = self.call("submit", model, *reported, *words, status=status, runs=runs)
         assert not (self.folder / "no.zip").exists()
         return err
 
@@ -171,8 +180,8 @@ def test_a_zip_is_a_function_of_the_record_and_the_card_wherever_they_lie(world:
 
 def test_a_plain_call_says_size_sha256_and_the_next_step(world: World):
     data = world.submit("psnr")
-    told = ["--challenge", "ntire2022-fr", "--root", str(world.root), "--out", str(world.folder / "y.zip")]
-    out, _ = world.call("submit", "psnr", *told)
+    reported = ["--challenge", "ntire2022-fr", "--root", str(world.root), "--out", str(world.folder / "y.zip")]
+    out, _ = world.call("submit", "psnr", *reported)
     assert f"{data['size']:,} bytes, sha256 {data['sha256']}" in out
     assert "next: upload it at https://codalab.lisn.upsaclay.fr/competitions/1567" in out
 
@@ -183,13 +192,13 @@ def test_a_submission_that_was_cut_off_is_taken_up_and_ends_with_the_same_scores
     (run / "record.json").unlink()
     scores = (run / "scores.csv").read_text().splitlines(keepends=True)
     (run / "scores.csv").write_text("".join(scores[:900])[:-5])
-    told = ["--challenge", "ntire2022-fr", "--root", str(world.root), "--out", str(world.folder / "x.zip")]
-    _, err = world.call("submit", "psnr", *told, runs="cut")
+    reported = ["--challenge", "ntire2022-fr", "--root", str(world.root), "--out", str(world.folder / "x.zip")]
+    _, err = world.call("submit", "psnr", *reported, runs="cut")
     assert "of 1650 scores are there already" in err
     again = {"bytes": (world.folder / "x.zip").read_bytes()}
     assert lines_of(again) == lines_of(whole)
     (run / "record.json").unlink()
-    world.call("submit", "psnr", *told, runs="cut")
+    world.call("submit", "psnr", *reported, runs="cut")
     assert recorded(str(run))[0]["runtime_per_image"] > 0
 
 
@@ -265,7 +274,7 @@ def test_a_rehearsal_is_marked_and_a_check_calls_it_incomplete(world: World):
     assert again["bytes"] == data["bytes"]
     whole = world.submit("psnr", runs="rehearsed")
     assert (whole["rehearsal"], whole["images"]) == (False, 1650)
-    assert "--limit goes with a model's name" in world.refused(whole["run"], "--limit", "30")
+    assert "--limit is only for a model's name" in world.refused(whole["run"], "--limit", "30")
 
 
 COLD = """
@@ -327,7 +336,7 @@ def test_scores_of_a_tiny_scale_are_enlarged_so_that_they_stay_different(world: 
     assert [written[NAMES.index(name)] for name in order] == sorted(written)
 
 
-def test_a_model_that_cannot_tell_images_apart_makes_no_submission(world: World):
+def test_a_model_that_gives_all_images_one_score_makes_no_submission(world: World):
     err = world.refused("blind", status=1)
     assert "all 1,650 scores are 1" in err
     assert "was not written" in err
@@ -348,7 +357,7 @@ def test_a_trained_run_of_another_dataset_scores_the_challenge_with_its_weights(
     assert (record["dataset"], record["trained_on"]) == ("pipal-ntire2022", ["table"])
     assert "Extra Data [1] / No Extra Data [0] : 1" in text_of(by_run, "readme.txt")
     assert "no settings" not in world.refused(run, "--set", "model.width=8")
-    assert "goes with a model's name" in world.refused(run, "--seed", "3")
+    assert "is only for a model's name" in world.refused(run, "--seed", "3")
 
 
 def test_records_that_cannot_be_submitted_are_refused_with_the_reason(world: World, tmp_path: Path):
@@ -366,7 +375,7 @@ def test_a_folder_that_lacks_images_of_the_phase_makes_no_submission(world: Worl
     assert "3 images, phase validation has 1,650" in world.refused("psnr", phase="validation", status=1)
 
 
-def test_warnings_are_told_and_change_the_status_only_when_asked(world: World, tmp_path: Path):
+def test_warnings_are_reported_and_change_the_status_only_when_asked(world: World, tmp_path: Path):
     root = tmp_path / "twins"
     shutil.copytree(world.root, root)
     for name in NAMES[6:25]:
@@ -406,8 +415,8 @@ decimals = 3
 extension = false
 """
     write_text(world.cards / "next.toml", card)
-    told = ["--challenge", "next", "--out", str(tmp_path / "n.zip")]
-    world.call("submit", "psnr", *told)
+    reported = ["--challenge", "next", "--out", str(tmp_path / "n.zip")]
+    world.call("submit", "psnr", *reported)
     archive = zipfile.ZipFile(tmp_path / "n.zip")
     assert archive.namelist() == ["answer.txt"]
     text = archive.read("answer.txt").decode()
@@ -419,10 +428,10 @@ extension = false
     out, _ = world.call("submission", "score", str(tmp_path / "n.zip"), "--labels", str(labels_of(tmp_path)))
     assert "n = 10" in out
     write_text(world.cards / "next.toml", card.replace("separator", "seperator"))
-    _, err = world.call("submit", "psnr", *told, status=2)
+    _, err = world.call("submit", "psnr", *reported, status=2)
     assert "unknown key 'lines.seperator'; did you mean 'separator'" in err
     write_text(world.cards / "next.toml", card.replace("images = 10", "images = 10\nlisted = 'a'"))
-    _, err = world.call("submit", "psnr", *told, status=2)
+    _, err = world.call("submit", "psnr", *reported, status=2)
     assert "phases.final: images = 10, but it lists 0 references x 0 types" in err
     (world.cards / "next.toml").unlink()
 
@@ -466,6 +475,6 @@ def test_a_submission_is_attached_to_its_mlflow_run_and_nothing_is_when_that_is_
 
 def test_what_is_read_back_must_be_what_was_written(world: World, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(submitting, "sha256_file", lambda path: "0" * 64)
-    told = ["--challenge", "ntire2022-fr", "--root", str(world.root), "--out", str(world.folder / "x.zip")]
-    _, err = world.call("submit", "psnr", *told, status=1)
-    assert "what was written is not what is read back" in err
+    reported = ["--challenge", "ntire2022-fr", "--root", str(world.root), "--out", str(world.folder / "x.zip")]
+    _, err = world.call("submit", "psnr", *reported, status=1)
+    assert "the file read back differs from the file written" in err

@@ -1,4 +1,4 @@
-"""What `harness agreement` and `harness compare` print for a person: every figure of their JSON, as it is said to be."""
+"""The text output of `harness agreement` and `harness compare`: every figure of their JSON."""
 
 from __future__ import annotations
 

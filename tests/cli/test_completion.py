@@ -19,10 +19,10 @@ CARD = 'name = "mine"\ntitle = "A model of mine"\nclass = "mine:Mine"\nhigher_is
 def _asked(shell: str, *words: str, code: str = "", **environment: str) -> str:
     """What the shell is answered where the last word is being typed."""
     line, place = " ".join(("harness", *words)), words[-1] if shell == "fish" else str(len(words))
-    told = {"_HARNESS_COMPLETE": f"{shell}_complete", "COMP_WORDS": line, "COMP_CWORD": place}
+    reported = {"_HARNESS_COMPLETE": f"{shell}_complete", "COMP_WORDS": line, "COMP_CWORD": place}
     program = ["-c", code] if code else ["-m", "harness"]
     command = [sys.executable, *program]
-    done = subprocess.run(command, env=os.environ | told | environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=os.environ | reported | environment, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return done.stdout
 
@@ -66,7 +66,7 @@ def test_files_and_folders_are_left_to_the_shell(words: tuple[str, ...], kind: s
     assert _asked("bash", *words).split(",")[0] == kind
 
 
-def test_zsh_and_fish_are_told_titles_too():
+def test_zsh_and_fish_get_titles_too():
     assert _asked("zsh", "run", "psnr-s").splitlines() == ["plain", "psnr-sr", "PSNR (Y, border 4)"]
     assert _asked("fish", "run", "psnr-s").splitlines() == ["plain,psnr-sr\tPSNR (Y, border 4)"]
 

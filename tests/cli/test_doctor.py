@@ -1,4 +1,4 @@
-"""`harness doctor`: what it says, and what it does not import."""
+"""`harness doctor`: its output, and the libraries that it does not import."""
 
 from __future__ import annotations
 

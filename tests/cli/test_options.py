@@ -1,4 +1,4 @@
-"""The options of all commands: declared once, the same everywhere, explained in sentences."""
+"""The options of all commands: declared once, the same in every command, with help in sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bar that shows progress on a terminal: seen while work goes on, gone afterwards, absent where nobody sees it."""
+"""The progress bar on a terminal: shown during work, removed after it, absent without a terminal."""
 
 from __future__ import annotations
 

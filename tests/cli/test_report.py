@@ -49,14 +49,14 @@ def test_open_shows_the_page_in_the_browser(run_folder: Path, tmp_path: Path):
 def test_open_without_a_browser_says_so(run_folder: Path, tmp_path: Path):
     done = _report(run_folder, "--open", cwd=tmp_path, BROWSER="/no/such/browser %s", PATH="/nowhere", DISPLAY="")
     assert done.returncode == 1
-    assert "no web browser was found here" in done.stderr
+    assert "no web browser was found" in done.stderr
     assert str(run_folder / "report.html") in done.stderr
 
 
 @pytest.mark.slow
 def test_what_is_no_run_or_has_no_report_is_refused(run_folder: Path, tmp_path: Path):
     (run_folder / "report.html").unlink()
-    for folder, problem in ((run_folder, "no report.html is there"), (tmp_path, "not the folder of a finished run")):
+    for folder, problem in ((run_folder, "no report.html in it"), (tmp_path, "not the folder of a finished run")):
         done = _report(folder, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.startswith(f"harness: {folder}: {problem}")

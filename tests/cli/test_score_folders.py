@@ -1,4 +1,4 @@
-"""`harness score` with several models and folders, `harness codecs` and `compare --by` on what others' tables hold."""
+"""`harness score` with several models and folders, `harness codecs` and `compare --by` on tables from elsewhere."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_every_form_holds_every_pair(tmp_path: Path, said: Said, form: str):
     assert (tmp_path / f"o.{ending}").read_text(encoding="utf-8") == text
 
 
-def test_means_are_told_per_model_and_per_column(tmp_path: Path, said: Said):
+def test_means_are_reported_per_model_and_per_column(tmp_path: Path, said: Said):
     world(tmp_path)
     text = said("score", "psnr", "ssim", *FOLDERS, "--out", "s.csv", "--quiet")
     rows = read(tmp_path / "s.csv")
@@ -136,7 +136,7 @@ def test_other_columns_of_a_table_of_pairs_are_kept(tmp_path: Path, said: Said):
     assert one[0]["distortion"] == "noise"
 
 
-def test_broken_images_are_all_told_and_what_was_scored_is_kept(tmp_path: Path, said: Said):
+def test_broken_images_are_all_reported_and_what_was_scored_is_kept(tmp_path: Path, said: Said):
     world(tmp_path)
     for name in ("noise/2/im0.png", "fade/3/im1.png"):
         spoil(tmp_path / "dist" / name)
@@ -159,9 +159,9 @@ def test_requests_that_do_not_go_together_are_refused_together(tmp_path: Path, s
     assert "models given twice: psnr" in text
     assert "nosuch" in text
     assert "alsonot" in text
-    assert "--out x.xyz: the ending says the form" in said("score", "psnr", *FOLDERS, "--out", "x.xyz", status=2)
+    assert "--out x.xyz: its extension gives the format" in said("score", "psnr", *FOLDERS, "--out", "x.xyz", status=2)
     text = said("score", "psnr", "--reference", "refs", "--distorted", "dist", "--pattern", "{psnr}/{quality}/{name}", status=2)
-    assert "a column and a model of one name: psnr" in text
+    assert "a column and a model have the same name: psnr" in text
 
 
 SLOW = """
@@ -207,7 +207,7 @@ def test_a_killed_command_goes_on_and_writes_the_same_bytes(tmp_path: Path):
     (tmp_path / "calls").unlink()
     again = subprocess.run([*words, "--out", "s.csv"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
-    assert f"going on: {2 * finished} of 24 pairs were scored before" in again.stderr
+    assert f"continuing: {2 * finished} of 24 pairs were scored before" in again.stderr
     assert len((tmp_path / "calls").read_text()) == 24 - 2 * finished
     assert (tmp_path / "s.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert not journal.exists()
@@ -249,7 +249,7 @@ def test_metrics_whose_lower_is_better_are_turned(tmp_path: Path, said: Said):
     }  # fmt: skip
 
 
-def test_every_problem_of_a_table_of_codecs_is_told_at_once(tmp_path: Path, said: Said):
+def test_every_problem_of_a_table_of_codecs_is_reported_at_once(tmp_path: Path, said: Said):
     table(
         tmp_path / "s.csv",
         ("a", 1.0),
@@ -260,7 +260,7 @@ def test_every_problem_of_a_table_of_codecs_is_told_at_once(tmp_path: Path, said
     assert "psnr is not a finite number in 1 rows" in text
     assert "a rate (rate) that is not above 0 in 1 rows: line 32" in text
     assert "b has 1 images that the anchor lacks: im7" in text
-    assert "no codec 'c' (there are a, b)" in said("codecs", "s.csv", "--anchor", "c", "--rate", "rate", status=2)
+    assert "no codec 'c' (it has a, b)" in said("codecs", "s.csv", "--anchor", "c", "--rate", "rate", status=2)
     table(tmp_path / "t.csv", ("a", 1.0), ("b", 0.8), extra="im1,b,2,3,50,0.1\n")
     assert "several rows for one codec, image and quality: b im1 2" in said(
         "codecs", "t.csv", "--anchor", "a", "--rate", "rate", status=2
@@ -271,7 +271,7 @@ def test_every_problem_of_a_table_of_codecs_is_told_at_once(tmp_path: Path, said
     assert "no column 'qp' (--setting)" in text
 
 
-def test_a_codec_without_the_anchors_images_is_told_and_left_out_on_request(tmp_path: Path, said: Said):
+def test_a_codec_without_the_anchors_images_is_reported_and_left_out_on_request(tmp_path: Path, said: Said):
     table(tmp_path / "s.csv", ("a", 1.0), ("b", 0.8))
     lines = (tmp_path / "s.csv").read_text().splitlines()
     (tmp_path / "s.csv").write_text("\n".join(line for line in lines if not line.startswith("im2,b")) + "\n")
@@ -288,11 +288,11 @@ def test_images_without_a_rate_difference_are_said_and_not_in_the_mean(tmp_path:
     (tmp_path / "s.csv").write_text(
         "\n".join(line for line in text.splitlines() if not line.startswith(("im2,b,1", "im2,b,2"))) + "\n"
     )
-    told = said("codecs", "s.csv", "--anchor", "a", "--rate", "rate", "--metrics", "psnr")
-    assert "im1 (the codec is not monotone: the quality falls" in told
-    assert "im2 (the codec has 3 points, and 4 are needed)" in told
-    assert "1 of 3" in told
-    assert "-20.00 %" in told
+    reported = said("codecs", "s.csv", "--anchor", "a", "--rate", "rate", "--metrics", "psnr")
+    assert "im1 (the codec is not monotone: the quality falls" in reported
+    assert "im2 (the codec has 3 points, and 4 are needed)" in reported
+    assert "1 of 3" in reported
+    assert "-20.00 %" in reported
 
 
 def test_rates_come_from_the_files_where_the_table_has_no_bytes(tmp_path: Path, said: Said):

@@ -90,7 +90,7 @@ def test_a_file_that_is_needed_and_missing_ends_with_status_1(place: Path):
     assert str(place / "cache" / "weights" / "trunk.safetensors") in rows["trunk"]["looked"]
 
 
-def test_a_file_of_another_content_is_told_and_ends_with_status_1(place: Path):
+def test_a_file_of_another_content_is_reported_and_ends_with_status_1(place: Path):
     save_file({"w": torch.arange(4.0)}, place / "cache" / "weights" / "trunk.safetensors")
     done = _check(place, "mine", "--cards", "cards")
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Archives that people put there: recognised, unpacked safely, kept; rar by a tool's pipe, zip with a password."""
+"""Archives of users: recognised, unpacked safely, kept; rar by a program's pipe, zip with a password."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_rar_whose_names_lead_outside_unpacks_nothing(tmp_path, monkeypatch, n
     monkeypatch.setenv("PATH", archive_makers.unrar(tmp_path / "bin"))
     archive = tmp_path / "a.rar"
     archive.write_bytes(archive_makers.rar({"good.txt": b"x", name: b"y"}))
-    with pytest.raises(RunError, match="leads outside or is no file name"):
+    with pytest.raises(RunError, match="leads outside the folder or is not a file name"):
         unpack(archive, tmp_path / "deep/in")
     assert inside(tmp_path) == {"a.rar", "bin/unrar"}
 
@@ -94,7 +94,7 @@ def test_a_rar_with_a_link_or_that_swells_is_refused(tmp_path, monkeypatch):
     archive.write_bytes(archive_makers.rar({"zeros": bytes(1 << 20)}))
     monkeypatch.setattr("harness.datasets.archives._SMALL", 1 << 10)
     monkeypatch.setattr("harness.datasets.archives.MOST_SWELLING", 0.5)
-    with pytest.raises(RunError, match="swells beyond"):
+    with pytest.raises(RunError, match="unpacks to more bytes"):
         unpack(archive, tmp_path / "in")
     assert not inside(tmp_path / "in")
 
@@ -102,7 +102,7 @@ def test_a_rar_with_a_link_or_that_swells_is_refused(tmp_path, monkeypatch):
 def test_without_a_tool_a_rar_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "a.rar").write_bytes(archive_makers.rar({"x": b"x"}))
-    with pytest.raises(RunError, match=r"nothing that unpacks rar .* install one of unrar"):
+    with pytest.raises(RunError, match=r"no program that unpacks rar .* install one of unrar"):
         unpack(tmp_path / "a.rar", tmp_path / "in")
 
 
@@ -120,18 +120,18 @@ def test_the_real_tools_print_members_as_expected(tmp_path, monkeypatch, tool):
 
 
 def test_an_encrypted_zip_opens_with_its_password_and_with_no_other(tmp_path):
-    archive, told = tmp_path / "a.zip", []
+    archive, reported = tmp_path / "a.zip", []
     archive.write_bytes(archive_makers.encrypted_zip({"big": b"5" * 5000, "small": b"text of the readme"}, b"secret"))
 
     def ask(*words: bytes | None):
         def answer(name: str, wrong: int) -> bytes | None:
-            told.append((name, wrong))
+            reported.append((name, wrong))
             return words[wrong]
 
         return answer
 
     assert unpack(archive, tmp_path / "in", password=ask(b"bad", b"worse", b"secret")).files == 2
-    assert told == [("a.zip", 0), ("a.zip", 1), ("a.zip", 2)]
+    assert reported == [("a.zip", 0), ("a.zip", 1), ("a.zip", 2)]
     assert (tmp_path / "in/big").read_bytes() == b"5" * 5000
     for words in ((b"bad", None), (b"1", b"2", b"3")):
         with pytest.raises(RunError, match="the password does not open it"):
@@ -170,7 +170,7 @@ def test_check_and_run_name_an_archive_that_lies_unopened(tmp_path, name):
         load_dataset(name, tmp_path)
 
 
-def test_an_archive_beside_a_whole_dataset_is_not_mentioned(tmp_path):
+def test_an_archive_next_to_a_whole_dataset_is_not_mentioned(tmp_path):
     root = miniatures.copy(miniatures.tree("kadid10k"), tmp_path / "kadid10k")
     (root / "kadid10k.zip").write_bytes(b"PK\x03\x04")
     report = check(dataclasses.replace(find_dataset("kadid10k"), pairs=75, references=5), root)
@@ -179,7 +179,7 @@ def test_an_archive_beside_a_whole_dataset_is_not_mentioned(tmp_path):
     assert len(load_dataset("kadid10k", root).table) == 75
 
 
-def test_archives_in_archives_are_unpacked_once_and_all_faults_told(tmp_path):
+def test_archives_in_archives_are_unpacked_once_and_all_faults_reported(tmp_path):
     files = contents(miniatures.tree("csiq"))
     halves = [{n: c for n, c in files.items() if n.startswith("src") == first} for first in (True, False)]
     (tmp_path / "drive.zip").write_bytes(zipped({"part/one.zip": zipped(halves[0]), "part/two.zip": zipped(halves[1])}))
@@ -217,8 +217,8 @@ def test_every_dataset_has_a_page_that_agrees_with_its_card(name):
 
 
 @pytest.mark.slow
-def test_data_get_that_cannot_fetch_has_status_1_and_tells_each_step_once(tmp_path):
-    for words, cause in ((["mdid"], "no public address"), (["tid2013", "--offline"], "the network is not to be used")):
+def test_data_get_that_cannot_fetch_has_status_1_and_prints_each_step_once(tmp_path):
+    for words, cause in ((["mdid"], "no public address"), (["tid2013", "--offline"], "the network must not be used")):
         done = harness("data", "get", *words, HARNESS_DATA=str(tmp_path))
         assert (done.returncode, done.stdout) == (1, "")
         assert cause in done.stderr
@@ -287,6 +287,6 @@ def test_a_process_killed_while_unpacking_is_cleaned_up_after_by_the_next(tmp_pa
     assert len(list(tmp_path.glob(".unpacking-*/**/*.png"))) == 149
     again = harness("data", "unpack", "csiq", "--root", str(tmp_path))
     assert again.returncode == 0, again.stderr
-    assert "that an unpacking left" in again.stderr
+    assert "of an earlier, interrupted unpacking" in again.stderr
     assert not list(tmp_path.glob(".unpacking-*"))
     assert len(load_dataset("csiq", tmp_path).table) == 144

@@ -64,7 +64,7 @@ def test_a_dataset_with_fewer_pairs_than_its_card_says_is_incomplete(name):
         assert re.search(f"{count.found:,} {count.what}, the card says {count.expected:,}.*--allow-incomplete", errors(report))
     if short:
         assert f"{name}: incomplete. " in report.text()
-        assert f"{name}: incomplete, and accepted as it is. " in checked(name, tree(name)).text()
+        assert f"{name}: incomplete, and accepted. " in checked(name, tree(name)).text()
 
 
 def test_the_check_of_an_incomplete_dataset_ends_with_1_unless_that_is_accepted():
@@ -104,7 +104,7 @@ def missing_part(name: str, root: Path) -> str:
     folder = frame["reference_id"].iloc[0]
     for path in frame["distorted"][frame["reference_id"] == folder]:
         Path(path).unlink()
-    return rf"nothing at all of 1 references \({folder} to {folder}\)"
+    return rf"no image of 1 references \({folder} to {folder}\)"
 
 
 def truncated(name: str, root: Path) -> str:
@@ -172,12 +172,12 @@ def no_labels(name: str, root: Path) -> str:
 
 def bad_line(name: str, root: Path) -> str:
     relabel(name, root, lambda lines: [*lines[:2], "what is this?", *lines[2:]])
-    return r"1 line cannot be read: line 3 \('what is this\?'\)|1 lines hold no number: line 3"
+    return r"1 line cannot be read: line 3 \('what is this\?'\)|1 lines are not numbers: line 3"
 
 
 def not_a_number(name: str, root: Path) -> str:
     relabel(name, root, lambda lines: [*lines[:2], re.sub(r"(?<![\w.])\d+\.\d+(?![\w.])", "nan", lines[2], count=1), *lines[3:]])
-    return r"1 line cannot be read: line 3 .*not a finite number|1 lines hold no number: line 3"
+    return r"1 line cannot be read: line 3 .*not a finite number|1 lines are not numbers: line 3"
 
 
 def labelled_twice(name: str, root: Path) -> str:
@@ -208,7 +208,7 @@ def backwards(name: str, root: Path) -> str:
         total = min(scores) + max(scores)
         flipped = [re.sub(number, lambda m, t=total: f"{t - float(m.group()):.4f}", line, count=1) for line in lines]
         replace(path, "\n".join(flipped).encode())
-    return "quality rises with the level|labels run against PSNR|other scores than"
+    return "quality rises with the level|labels contradict PSNR|other scores than"
 
 
 PICTURES = [missing_picture, missing_reference, missing_part, truncated, empty, no_picture, other_size, copied]
@@ -231,11 +231,11 @@ NAMED = ["tid2013", "tid2008", "kadid10k", "csiq", "pieapp", "mdid", "pipal"]
     [(name, b) for name in NAMED for b in (*PICTURES, *LABELS) if (name, b) != ("pieapp", out_of_range)],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_a_broken_tree_of_named_pictures_fails_with_the_right_line(name, breaking, tmp_path):
+def test_a_broken_tree_of_named_images_fails_with_the_right_line(name, breaking, tmp_path):
     root = breakable(name, tmp_path)
     expected = breaking(name, root)
     if name == "mdid" and breaking in (missing_picture, missing_part):
-        expected = "scores for .* images; they belong together line by line"
+        expected = "scores for .* images; line n should be the score of image n"
     report = checked(name, root, full=breaking is backwards)
     assert not report.ok
     assert re.search(expected, errors(report)), f"{expected}\n{errors(report)}"
@@ -309,18 +309,18 @@ def not_finite(v: dict[str, np.ndarray]) -> None:
     [
         (
             swapped,
-            "labels within 17.9..84.5 as those of dmos.mat:dmos, where dmos_realigned.mat:dmos_new was expected, in all folders",
+            "labels within 17.9..84.5 like those of dmos.mat:dmos, where dmos_realigned.mat:dmos_new was expected, in all",
         ),
-        (mixed, "in jp2k alone: mixed label vectors"),
+        (mixed, "in jp2k only: mixed label vectors"),
         (one_for_both, "the same labels as dmos_realigned.mat: one is a copy of the other"),
         (reordered, "distorted images differ in size from their reference"),
         (cut_short, "dmos_new has 981 entries, expected 982"),
         (wrong_marks, "orgs marks 213 copies of references, expected 203"),
-        (not_finite, "1 labels are no finite numbers: jp2k/img101.bmp"),
+        (not_finite, "1 labels are not finite numbers: jp2k/img101.bmp"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_lives_damaged_or_mixed_vectors_are_told_apart(change, expected, tmp_path):
+def test_lives_damaged_or_mixed_vectors_are_distinguished(change, expected, tmp_path):
     root = copy(tree("live"), tmp_path / "live")
     for file in root.rglob("*.mat"):
         file.unlink()
@@ -357,7 +357,7 @@ def test_votes_that_are_no_fraction_are_named(tmp_path):
     np.save(judge / "000002.npy", np.array([7.0]))
     (judge / "000003.npy").unlink()
     report = checked("bapps", root)
-    assert "votes are no fraction: 000001.npy, 000002.npy" in errors(report)
+    assert "votes are not fractions: 000001.npy, 000002.npy" in errors(report)
     assert "1 of 6 missing in judge: 000003" in errors(report)
 
 
@@ -369,8 +369,8 @@ def test_a_subset_without_votes_is_named(tmp_path):
     assert "no triplets (looked for train, val" in errors(checked("bapps", root))
 
 
-def test_a_challenge_without_its_test_set_or_with_a_broken_label_file_is_told(tmp_path):
-    """The challenge without its test set or with a broken label file of one's own is told."""
+def test_a_challenge_without_its_test_set_or_with_a_broken_label_file_is_reported(tmp_path):
+    """The challenge without its test set or with a broken label file of one's own is reported."""
     root = copy(tree("pipal-ntire2022"), tmp_path / "challenge")
     text(root / "ntire2022_test_labels.txt", "A0000_10_00.bmp,1500.0\nA0000_10_01.bmp,high\n")
     found = errors(checked("pipal-ntire2022", root))
@@ -379,7 +379,7 @@ def test_a_challenge_without_its_test_set_or_with_a_broken_label_file_is_told(tm
     (root / "ntire2022_test_labels.txt").unlink()
     for folder in root.glob("*_Testing_*"):
         shutil.rmtree(folder)
-    assert "nothing of part test, which the default protocol needs" in errors(checked("pipal-ntire2022", root))
+    assert "no rows of part test, which the default protocol needs" in errors(checked("pipal-ntire2022", root))
 
 
 def test_a_broken_spreadsheet_is_named(tmp_path):
@@ -392,7 +392,7 @@ def test_kadids_swapped_references_and_tids_shifted_labels_are_found(tmp_path):
     root = copy(tree("kadid10k"), tmp_path / "kadid")
     path = root / "kadid10k/dmos.csv"
     replace(path, path.read_text().replace("I01_01_02.png,I01.png", "I01_01_02.png,I02.png").encode())
-    assert "1 of 75 names with the reference of another: I01_01_02.png (I02.png in the label file)" in errors(
+    assert "1 of 75 names have another image's reference: I01_01_02.png (I02.png in the label file)" in errors(
         checked("kadid10k", root)
     )
     root = copy(tree("tid2013"), tmp_path / "tid")
@@ -405,7 +405,7 @@ def test_kadids_swapped_references_and_tids_shifted_labels_are_found(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_missing_picture_of_a_challenge_is_named_though_it_has_no_label(tmp_path):
+def test_a_missing_image_of_a_challenge_is_named_though_it_has_no_label(tmp_path):
     root = copy(tree("pipal"), tmp_path / "pipal")
     (root / "Val_Dist/A0005_10_02.bmp").unlink()
     (root / "Val_Ref/A0240.bmp").unlink()
@@ -418,7 +418,7 @@ def test_the_default_protocols_part_must_be_there(tmp_path):
     root = copy(tree("pipal"), tmp_path / "pipal")
     for folder in ("Train_Ref", "Train_Label", *(f"Distortion_{i}" for i in range(1, 5))):
         os.rename(root / folder, tmp_path / folder)
-    assert "nothing of part train, which the default protocol needs" in errors(checked("pipal", root))
+    assert "no rows of part train, which the default protocol needs" in errors(checked("pipal", root))
 
 
 def test_one_report_lists_everything_that_is_wrong(tmp_path):
@@ -444,7 +444,7 @@ def test_one_report_lists_everything_that_is_wrong(tmp_path):
 # The full check
 
 
-def test_the_full_check_finds_damage_inside_a_picture_that_its_header_hides(tmp_path):
+def test_the_full_check_finds_damage_inside_an_image_that_its_header_hides(tmp_path):
     root = copy(tree("kadid10k"), tmp_path / "kadid")
     path = a_picture("kadid10k", root)
     data = bytearray(path.read_bytes())
@@ -455,16 +455,16 @@ def test_the_full_check_finds_damage_inside_a_picture_that_its_header_hides(tmp_
     assert re.search(rf"1 images cannot be used: .*{path.name} \(a damaged image", errors(checked("kadid10k", root, full=True)))
 
 
-def test_the_full_check_finds_pictures_under_the_wrong_reference(tmp_path):
+def test_the_full_check_finds_images_under_the_wrong_reference(tmp_path):
     root = copy(tree("kadid10k"), tmp_path / "kadid")
     path = root / "kadid10k/images/I01_01_03.png"
     path.unlink()
     write(path, noisy(still("kadid2"), 3, "moved"))
     found = errors(checked("kadid10k", root, full=True))
-    assert "1 of 75 images look like another reference than theirs: I01_01_03.png (looks like I02.png)" in found
+    assert "1 of 75 images look like another reference than their own: I01_01_03.png (looks like I02.png)" in found
 
 
-def test_copies_of_references_and_equal_pictures_are_warnings_that_name_them(tmp_path):
+def test_copies_of_references_and_equal_images_are_warnings_that_name_them(tmp_path):
     root = copy(tree("kadid10k"), tmp_path / "kadid")
     images = root / "kadid10k/images"
     replace(images / "I01_01_01.png", (images / "I01.png").read_bytes())
@@ -480,7 +480,7 @@ def test_copies_of_references_and_equal_pictures_are_warnings_that_name_them(tmp
 def test_one_reference_under_two_names_would_leak_across_a_split(tmp_path):
     root = copy(tree("kadid10k"), tmp_path / "kadid")
     replace(root / "kadid10k/images/I02.png", (root / "kadid10k/images/I01.png").read_bytes())
-    assert "1 references are one image under several names: I01.png = I02.png" in errors(checked("kadid10k", root))
+    assert "1 references are the same image under several names: I01.png = I02.png" in errors(checked("kadid10k", root))
 
 
 def test_a_full_check_leaves_a_manifest_that_mirrors_share_and_changes_void(tmp_path):
@@ -555,7 +555,7 @@ def test_a_file_cut_anywhere_is_noticed_from_its_header_and_end(tmp_path, kind):
             file_headers.look(str(path))
 
 
-def test_a_picture_with_bytes_after_its_end_is_whole(tmp_path):
+def test_an_image_with_bytes_after_its_end_is_whole(tmp_path):
     path = tmp_path / "x.png"
     write(path, still("tail"))
     path.write_bytes(path.read_bytes() + bytes(500))

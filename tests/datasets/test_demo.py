@@ -1,4 +1,4 @@
-"""The demonstration dataset: its images, its labels, and the cache that they are kept in."""
+"""The demonstration dataset: its images, its labels, and their cache."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def worker(root: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=here)
 
 
-def test_the_table_has_a_row_for_each_picture(card: DatasetCard, made: Path) -> None:
+def test_the_table_has_a_row_for_each_image(card: DatasetCard, made: Path) -> None:
     table = small(card, made)
     assert list(table) == ["name", "distorted", "reference", "reference_id", "distortion", "level", "score"]
     assert len(table) == PAIRS
@@ -154,7 +154,7 @@ def test_a_second_reading_makes_nothing_and_is_fast(card: DatasetCard, made: Pat
     assert files(made) == before
 
 
-def test_progress_counts_every_picture_in_the_callers_thread(card: DatasetCard, tmp_path: Path) -> None:
+def test_progress_counts_every_image_in_the_callers_thread(card: DatasetCard, tmp_path: Path) -> None:
     import threading
 
     calls = []
@@ -164,7 +164,7 @@ def test_progress_counts_every_picture_in_the_callers_thread(card: DatasetCard, 
     assert calls == [((i, 10), threading.main_thread()) for i in range(1, 11)]
 
 
-def test_missing_and_truncated_pictures_are_made_again_and_no_others(card: DatasetCard, cache: Path) -> None:
+def test_missing_and_truncated_images_are_made_again_and_no_others(card: DatasetCard, cache: Path) -> None:
     before = files(cache)
     (folder,) = cache.glob("demo-*")
     (folder / "distorted" / "coffee_jpeg_3.bmp").unlink()
@@ -214,7 +214,7 @@ def test_a_killed_generation_is_taken_up_where_it_stopped(card: DatasetCard, mad
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_end_with_the_same_pictures(made: Path, tmp_path: Path) -> None:
+def test_two_processes_at_once_end_with_the_same_images(made: Path, tmp_path: Path) -> None:
     processes = [worker(tmp_path), worker(tmp_path)]
     outputs = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
@@ -234,7 +234,7 @@ def test_what_a_killed_process_left_behind_is_removed_after_an_hour(card: Datase
     assert new.exists()
 
 
-def test_other_pictures_go_to_another_folder(card: DatasetCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_images_go_to_another_folder(card: DatasetCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     demo.read(card, tmp_path, references=["wine"], kinds=["darken"])
     monkeypatch.setattr(distortions, "VERSION", distortions.VERSION + 1)
     calls: list[tuple[int, int]] = []
@@ -272,7 +272,7 @@ def test_unknown_references_and_kinds_of_a_users_card_are_named(card: DatasetCar
     assert not list(tmp_path.iterdir())
 
 
-def test_the_packaged_references_are_thirteen_colour_pictures_with_a_notice_each() -> None:
+def test_the_packaged_references_are_thirteen_colour_images_with_a_notice_each() -> None:
     folder = Path(demo.__file__).parent / "data"
     notice = (folder / "NOTICE.md").read_text(encoding="utf-8")
     rows = {line.split("|")[1].strip(): line for line in notice.splitlines() if line.startswith("|") and ".webp" in line}
@@ -289,7 +289,7 @@ def test_the_packaged_references_are_thirteen_colour_pictures_with_a_notice_each
         assert np.ptp(image.astype(int), axis=2).mean() > 5, f"{reference} has no colour"
 
 
-def test_the_packaged_references_are_the_pictures_that_were_chosen(shared: Path) -> None:
+def test_the_packaged_references_are_the_images_that_were_chosen(shared: Path) -> None:
     for reference in demo.reference_ids():
         original = decode.read(shared / "data" / "demo-references" / f"{reference}.png")
         assert (demo.reference_image(reference) == original).all()
@@ -306,7 +306,7 @@ def test_the_packaged_labels_say_where_they_come_from() -> None:
 
 
 def every_pair() -> pd.DataFrame:
-    """The whole table's columns that splits look at, without pictures."""
+    """The whole table's columns that splits look at, without images."""
     rows = [(r, k, v) for r in demo.reference_ids() for k in distortions.KINDS for v in range(1, 6)]
     return pd.DataFrame(rows, columns=["reference_id", "distortion", "level"]).assign(part="")
 

@@ -1,4 +1,4 @@
-"""The 25 kinds of distortion do what their names say, at any size, and grow from level to level."""
+"""The 25 kinds of distortion: their effect, any image size, and increasing strength over the levels."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_there_are_the_25_kinds_of_kadid_10k_in_its_order() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_gives_the_same_picture_again_and_leaves_its_input_alone(kind: str) -> None:
+def test_a_kind_gives_the_same_image_again_and_leaves_its_input_alone(kind: str) -> None:
     image = gradient()
     first = distort(image, kind, 4, "a")
     assert (image == gradient()).all()
@@ -85,7 +85,7 @@ def test_a_kind_gives_the_same_picture_again_and_leaves_its_input_alone(kind: st
     width=st.integers(16, 70),
     fill=st.sampled_from(["noise", "black", "white"]),
 )
-def test_any_picture_from_16_pixels_up_keeps_its_shape(kind: str, level: int, height: int, width: int, fill: str) -> None:
+def test_any_image_from_16_pixels_up_keeps_its_shape(kind: str, level: int, height: int, width: int, fill: str) -> None:
     noise = np.random.default_rng(height * 100 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image = {"noise": noise, "black": noise * 0, "white": noise * 0 + 255}[fill]
     result = distort(image, kind, level, "x")
@@ -93,7 +93,7 @@ def test_any_picture_from_16_pixels_up_keeps_its_shape(kind: str, level: int, he
     assert result.dtype == np.uint8
 
 
-def test_the_smallest_picture_takes_every_kind_at_every_level() -> None:
+def test_the_smallest_image_takes_every_kind_at_every_level() -> None:
     image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     for kind in KINDS:
         for level in range(1, 6):
@@ -216,7 +216,7 @@ def test_noises_have_the_variance_that_they_say(level: int) -> None:
     assert (struck != 128).mean() == pytest.approx(LEVELS["impulse_noise"][level - 1], rel=0.2)
 
 
-def test_denoising_takes_most_of_the_noise_from_plain_places_and_some_from_pictures() -> None:
+def test_denoising_takes_most_of_the_noise_from_plain_places_and_some_from_images() -> None:
     # The first level of denoise starts from the noise of the last of white_noise.
     assert LEVELS["denoise"][0] == LEVELS["white_noise"][4]
     assert distort(plain(128, 128), "denoise", 1, "x").var() < 0.3 * distort(plain(128, 128), "white_noise", 5, "x").var()
@@ -262,7 +262,7 @@ def test_copied_patches_come_from_eight_pixels_away_at_most() -> None:
     assert np.mean(np.abs(result - places)[moved].max(axis=1) <= 8) > 0.8
 
 
-def test_pixels_of_a_pixelated_picture_come_in_blocks() -> None:
+def test_pixels_of_a_pixelated_image_come_in_blocks() -> None:
     image = reference("seeding")
     for level, strength in enumerate(LEVELS["pixelate"], 1):
         result = distort(image, "pixelate", level, "x")
@@ -323,8 +323,8 @@ GOLDEN = {
 }
 
 
-def test_pictures_of_version_1_are_these() -> None:
-    """A change here needs a new `distortions.VERSION`, or caches keep the old pictures."""
+def test_images_of_version_1_are_these() -> None:
+    """A change here needs a new `distortions.VERSION`, or caches keep the old images."""
     found = {}
     for kind in KINDS:
         if kind not in ("jpeg", "jpeg2000"):
@@ -339,7 +339,7 @@ def test_bad_requests_say_what_is_wrong() -> None:
     with pytest.raises(UsageError, match="did you mean 'gaussian_blur'"):
         distort(plain(1), "gausian_blur", 1, "x")
     for level in (0, 6, 2.5):
-        with pytest.raises(UsageError, match="none of 1, 2, 3, 4, 5"):
+        with pytest.raises(UsageError, match="not one of 1, 2, 3, 4, 5"):
             distort(plain(1), "jpeg", level, "x")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"uint8 image, got \(64, 64\)"):
         distort(plain(1)[..., 0], "jpeg", 1, "x")

@@ -122,10 +122,10 @@ def test_a_pattern_that_fits_nothing_shows_the_nearest_misses(tmp_path: Path):
     fill(tmp_path / "r", "a.png")
     fill(tmp_path / "d", "jpeg/20/a.jpg", "b.jpg")
     text = refused(tmp_path, "{codec}/{quality}/{name}.png")
-    assert "fits nothing; the nearest misses:" in text
+    assert "matches no file; the closest of the others:" in text
     first = text.splitlines()[1]
     assert "jpeg/20/a.jpg" in first
-    assert "where '.png' should" in first
+    assert "in place of '.png'" in first
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_pattern_that_cannot_work_says_why(tmp_path: Path, pattern: str, said:
     assert said in refused(tmp_path, pattern)
 
 
-def test_folders_without_images_are_all_told(tmp_path: Path):
+def test_folders_without_images_are_all_reported(tmp_path: Path):
     fill(tmp_path / "r")
     (tmp_path / "r/x.txt").write_text("x")
     text = refused(tmp_path)
@@ -152,7 +152,7 @@ def test_folders_without_images_are_all_told(tmp_path: Path):
     assert "d: no such file or folder (distorted)" in text
 
 
-def test_mixed_sizes_and_broken_images_are_all_told_before_anything_is_scored(tmp_path: Path):
+def test_mixed_sizes_and_broken_images_are_all_reported_before_anything_is_scored(tmp_path: Path):
     fill(tmp_path / "r", "a.png", "b.png", "c.png")
     fill(tmp_path / "d", "a.png")
     fill(tmp_path / "d", "b.png", size=(20, 12))

@@ -1,4 +1,4 @@
-"""Label files: what authors write, what people break, and what nobody intended."""
+"""Label files: the authors' formats, damaged ones, and ambiguous ones."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_one_bad_line_with_a_comma_does_not_change_how_the_others_are_read(tmp_p
 def test_columns_the_other_way_round_are_guessed_in_the_report(tmp_path):
     found = labels(tmp_path, "a.bmp 5.1\nb.bmp 5.2\n", "score", "name")
     assert not found.rows
-    assert "the other way round" in found.problem
+    assert "in the other order" in found.problem
 
 
 def test_a_file_without_header_needs_columns_from_the_card(tmp_path):

@@ -1,4 +1,4 @@
-"""The card live-excerpt: files from pinned addresses, labels of a larger dataset, a notice that is kept."""
+"""The card live-excerpt: files from pinned addresses, labels of a larger dataset, the owners' notice."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_labels_of_a_larger_dataset_go_to_the_images_they_belong_to(excerpt, tmp
     table = load_dataset(excerpt[0], tmp_path / "data").table
     assert dict(zip(table["name"], table["score"], strict=True)) == {"a_1.bmp": 10, "a_2.bmp": 21.5}
     labels.write_text(header + "\n".join(rows[:2]) + "\n", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"1 of 2 images whose labels it lacks: a_2\.bmp"):
+    with pytest.raises(UsageError, match=r"1 of 2 images have no label in it: a_2\.bmp"):
         load_dataset(excerpt[0], tmp_path / "data")
     labels.write_text("name,score\na_1.bmp,1\na_2.bmp,2\n", encoding="utf-8")
     assert list(load_dataset(excerpt[0], tmp_path / "data").table["score"]) == [1, 2]

@@ -30,7 +30,7 @@ def everything(dataset: Dataset) -> pd.Series:
 # The map
 
 
-def test_the_kodak_pictures_of_live_and_tid_are_one_content():
+def test_the_kodak_images_of_live_and_tid_are_one_content():
     live, first = find_dataset("live"), find_dataset("live-first")
     tid13, tid8 = find_dataset("tid2013"), find_dataset("tid2008")
     for name, number in (("caps", 3), ("sailing4", 11), ("lighthouse2", 21), ("paintedhouse", 24)):
@@ -43,7 +43,7 @@ def test_the_kodak_pictures_of_live_and_tid_are_one_content():
     assert set(live.content) - {"*"} <= set(miniatures.LIVE_REFERENCES)
 
 
-def test_live_and_tid2013_share_what_the_map_says_without_any_picture():
+def test_live_and_tid2013_share_what_the_map_says_without_any_image():
     shared = shared_references(data("tid2013"), {"I03", "I04", "I25"}, data("live"), thumbnails=False)
     assert shared == {"caps": "kodim03", "womanhat": "kodim04"}
 
@@ -58,9 +58,9 @@ def test_only_what_was_trained_or_validated_on_counts_as_seen():
     assert "caps" in result.note
 
 
-def test_two_cards_over_one_datasets_pictures_share_all_of_them():
+def test_two_cards_over_one_datasets_images_share_all_of_them():
     live, first = data("live"), data("live-first")
-    with pytest.raises(UsageError, match="nothing is left to test"):
+    with pytest.raises(UsageError, match="no reference is left to test"):
         independent_rows(live, everything(live), first, thumbnails=False)
     parts = splits.split(live.table, live.card.protocols["by-reference"])
     result = independent_rows(live, parts, first, thumbnails=False)
@@ -68,18 +68,18 @@ def test_two_cards_over_one_datasets_pictures_share_all_of_them():
 
 
 def test_tid2008_and_tid2013_share_every_reference():
-    with pytest.raises(UsageError, match="every reference of tid2008 is also in what was trained on"):
+    with pytest.raises(UsageError, match="every reference of tid2008 is also in the training data"):
         independent_rows(data("tid2013"), everything(data("tid2013")), data("tid2008"))
 
 
-def test_datasets_of_other_pictures_are_independent():
+def test_datasets_of_other_images_are_independent():
     result = independent_rows(data("kadid10k"), everything(data("kadid10k")), data("csiq"))
     assert result.keep.all()
     assert (result.shared, result.note) == ({}, "")
 
 
 @pytest.mark.slow
-def test_pipals_challenge_pictures_are_one_content_under_both_cards():
+def test_pipals_challenge_images_are_one_content_under_both_cards():
     train, challenge = data("pipal"), data("pipal-ntire2022")
     parts = train.table["part"].map({"train": "train", "ntire2021-validation": "test"})
     assert independent_rows(train, parts, challenge, thumbnails=False).keep.all()
@@ -104,7 +104,7 @@ def test_thumbnails_find_a_shared_image_in_another_size_and_format(tmp_path):
     assert shared_references(data("kadid10k"), {"I01", "I02"}, test) == {}
 
 
-def test_a_thumbnail_is_a_unit_vector_and_a_flat_picture_is_like_no_other():
+def test_a_thumbnail_is_a_unit_vector_and_a_flat_image_is_like_no_other():
     a = thumbnail(still("a"))
     assert a.shape == (1024,)
     assert np.isclose(np.linalg.norm(a), 1, atol=1e-5)
@@ -112,7 +112,7 @@ def test_a_thumbnail_is_a_unit_vector_and_a_flat_picture_is_like_no_other():
     assert not thumbnail(np.full((9, 9, 3), 77, np.uint8)).any()
 
 
-def test_real_references_are_told_apart_by_a_wide_margin(shared):
+def test_real_references_are_distinguished_by_a_wide_margin(shared):
     folders = [shared / "data/demo-references", shared / "data/tid2013-pairs/reference"]
     paths = [p for folder in folders for p in sorted(folder.glob("*.*")) if p.suffix in (".png", ".bmp")]
     views = np.stack([thumbnail(decode.read(p)) for p in paths])
@@ -150,7 +150,7 @@ def test_a_sheet_shows_the_reference_then_the_best_image_in_both_directions(tmp_
         assert np.abs(cell[2:-2, 2:-2] - decode.read(path)[2:-2, 2:-2]).mean() < 6
 
 
-def test_a_sheet_of_many_pictures_spreads_over_the_scores(tmp_path):
+def test_a_sheet_of_many_images_spreads_over_the_scores(tmp_path):
     small = pixels(contact_sheet(data("live"), tmp_path / "a.png", limit=5))
     large = pixels(contact_sheet(data("live"), tmp_path / "b.png", limit=500))
     assert small.shape[0] < large.shape[0]
@@ -163,9 +163,9 @@ def test_a_sheet_of_withheld_labels_is_drawn_and_an_unknown_reference_is_named(t
         contact_sheet(dataset, tmp_path / "sheet.png", reference="A000")
 
 
-def test_a_sheet_needs_pictures(tmp_path):
+def test_a_sheet_needs_images(tmp_path):
     text(tmp_path / "mos_with_names.txt", "5.0 I01_01_1.bmp\n4.0 I01_01_2.bmp\n")
-    with pytest.raises(UsageError, match="nothing to show"):
+    with pytest.raises(UsageError, match="no image to show"):
         contact_sheet(load_dataset("tid2013", tmp_path), tmp_path / "sheet.png")
 
 

@@ -58,7 +58,7 @@ def test_an_absent_dataset_says_where_it_was_looked_for_and_how_to_get_it(tmp_pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     for name in EXPECTED:
-        with pytest.raises(UsageError, match=r"not here: .*data/.*How to get it: .*home: .*licence: "):
+        with pytest.raises(UsageError, match=r"was not found: .*data/.*How to get it: .*home: .*licence: "):
             load_dataset(name)
     with pytest.raises(UsageError, match="no such folder"):
         load_dataset("tid2013", tmp_path / "nowhere")
@@ -258,7 +258,7 @@ def test_lives_text_lists_serve_where_there_are_no_vectors(tmp_path):
         load_dataset("live-first", root)
 
 
-def test_pieapps_rows_about_references_are_dropped_and_training_pictures_left_alone():
+def test_pieapps_rows_about_references_are_dropped_and_training_images_left_alone():
     data = load_dataset("pieapp", tree("pieapp"))
     assert any("5 rows about references" in note for note in data.table.attrs["notes"])
     assert {Path(p).parts[-3] for p in data.table["distorted"]} == {"test"}
@@ -297,7 +297,7 @@ def test_label_files_alone_are_a_table_for_score_files(tmp_path):
     data = load_dataset("tid2013", tmp_path)
     assert not has_images(data.table)
     assert len(data.table) == 100
-    assert any("labels alone" in note for note in data.table.attrs["notes"])
+    assert any("labels only" in note for note in data.table.attrs["notes"])
 
 
 def test_two_datasets_below_one_root_are_not_mixed(tmp_path):
@@ -388,7 +388,7 @@ def test_pipals_local_split_is_160_20_20_references_and_never_the_challenges():
     assert set(data.table["part"][parts == ""]) == {"ntire2021-validation", "ntire2022-test"}
 
 
-def test_the_challenges_pictures_are_those_that_the_organisers_name():
+def test_the_challenges_images_are_those_that_the_organisers_name():
     from harness.cards.loading import find_dataset
 
     validation = find_dataset("pipal").layout["parts"]["ntire2021-validation"]
@@ -543,7 +543,7 @@ def test_the_newer_label_file_of_pipal_gives_both_parts_their_scores(tmp_path):
     assert any("labels from meta_info_PIPALDataset.csv" in note for note in data.table.attrs["notes"])
 
 
-def test_a_bad_score_of_ones_own_part_in_the_newer_label_file_is_told(tmp_path):
+def test_a_bad_score_of_ones_own_part_in_the_newer_label_file_is_reported(tmp_path):
     root = copy(tree("pipal"), tmp_path / "pipal")
     newer_pipal(root, validation="none")
     with pytest.raises(UsageError, match="cannot be read"):

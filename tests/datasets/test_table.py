@@ -20,7 +20,7 @@ def csv(path: Path, text: str) -> Path:
     return path
 
 
-def test_a_table_of_pairs_becomes_a_dataset_with_paths_beside_it(tmp_path: Path):
+def test_a_table_of_pairs_becomes_a_dataset_with_paths_next_to_it(tmp_path: Path):
     data = load_dataset(str(write_table(tmp_path / "with space é")))
     assert len(data.table) == 36
     assert data.table["reference_id"].nunique() == 6
@@ -62,7 +62,7 @@ def test_a_bad_table_gets_one_clear_message(tmp_path: Path, text: str, words: st
         read_csv(csv(tmp_path / "t.csv", text))
 
 
-def test_missing_pictures_are_all_listed_up_to_twenty_and_counted(tmp_path: Path):
+def test_missing_images_are_all_listed_up_to_twenty_and_counted(tmp_path: Path):
     rows = "\n".join(f"d{i}.png,r.png,{i}" for i in range(30))
     frame = read_csv(csv(tmp_path / "t.csv", f"distorted,reference,score\n{rows}\n"))
     with pytest.raises(UsageError, match="31 of 31 images are missing") as caught:

@@ -1,4 +1,4 @@
-"""`harness.evaluate`: names, tables, frames and the caller's own objects, on which nothing is written."""
+"""`harness.evaluate`: names, tables, DataFrames and the caller's own objects, which are not modified."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_frame_with_a_tables_columns_is_a_dataset(table: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [Distance, lambda: Named(1.0), Network])
-def test_an_object_that_can_be_told_from_others_is_scored_once(table: Path, make: Any):
+def test_an_object_that_can_be_distinguished_from_others_is_scored_once(table: Path, make: Any):
     first = harness.evaluate(make(), table)
     CALLS.clear()
     second = harness.evaluate(make(), table)
@@ -139,7 +139,7 @@ def test_a_module_is_scored_in_evaluation_mode_and_given_back_as_it_was(table: P
 def test_verify_says_that_an_object_cannot_be_built_from_a_record(table: Path):
     found = harness.verify(harness.evaluate(Named(1.0), table).path)
     assert not found.ok
-    assert "object of a Python session" in found.findings[0].text
+    assert "was a Python object" in found.findings[0].text
 
 
 @pytest.mark.parametrize(

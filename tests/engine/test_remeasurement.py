@@ -65,6 +65,6 @@ def test_other_labels_or_scores_change_nothing_and_every_record_is_named(place: 
     scores.write_text(scores.read_text().replace("1", "2", 1))
     with pytest.raises(RunError) as error:
         list(measure_all_again([place, tmp_path / "nowhere"]))
-    assert "scores.csv is not the one that was measured" in str(error.value)
-    assert "no record.json there" in str(error.value)
+    assert "scores.csv has changed since it was measured" in str(error.value)
+    assert "no record.json in it" in str(error.value)
     assert (place / "record.json").read_bytes() == before

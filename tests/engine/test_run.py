@@ -146,7 +146,7 @@ def test_a_model_of_the_users_own_trains_and_is_tested_from_its_folder_of_cards(
     assert again[0]["key"] != result["key"]
 
 
-def test_the_training_of_a_finished_run_is_told_by_its_record(world: World):
+def test_the_training_of_a_finished_run_is_read_from_its_record(world: World):
     (result,) = world.run("small", "--protocol", "parts")
     request = Request(
         "small", str(world.table), protocol="parts", runs=str(world.folder / "runs"), cards=(str(world.cards),), mlflow_uri="off"
@@ -241,7 +241,7 @@ def test_a_bad_request_gets_one_clear_message_and_status_2(world: World, kind: s
     assert not list(tmp_path.rglob("record.json"))
 
 
-def test_a_runs_folder_that_is_a_file_or_of_another_version_is_told_with_status_2(world: World):
+def test_a_runs_folder_that_is_a_file_or_of_another_version_has_status_2(world: World):
     (world.folder / "a file").write_text("")
     done = world.call("run", "psnr", "--dataset", str(world.table), runs="a file", status=2)
     assert "a file/table/psnr" in done.stderr
@@ -254,7 +254,7 @@ def test_a_runs_folder_that_is_a_file_or_of_another_version_is_told_with_status_
     assert '"format": 99' in record.read_text()
 
 
-def test_a_truncated_picture_stops_its_run_alone_and_keeps_what_was_scored(world: World):
+def test_a_truncated_image_stops_its_run_alone_and_keeps_what_was_scored(world: World):
     table = write_table(world.folder / "broken")
     victim = world.folder / "broken" / "r5_fade_3.png"
     victim.write_bytes(victim.read_bytes()[:100])
@@ -349,7 +349,7 @@ def test_seeds_give_a_run_each_and_their_spread_and_idle_ones_are_left_out(world
     (alone,) = world.run("small", "--protocol", "parts", "--seed", "1")
     assert alone["run"] == results[2]["run"]
     done = world.call("run", *words, "--dataset", str(world.table))
-    assert "psnr: seed 1 would give what seed 0 gives; left out" in done.stderr
+    assert "psnr: seed 1 would give the results of seed 0; left out" in done.stderr
     srccs = [r["srcc"] for r in results[1:]]
     (mean,) = [line for line in done.stdout.splitlines() if line.startswith("small, 3 seeds")]
     shown = [number(v) for v in (sum(srccs) / 3, min(srccs), max(srccs))]
@@ -440,4 +440,4 @@ def test_what_several_models_meet_is_said_once(tmp_path: Path):
     outcomes, faults = run_all(requests, ["csiq"])
     assert [outcome.record.model for outcome in outcomes] == ["psnr", "ssim"]
     assert len(faults) == 1
-    assert str(faults[0]).startswith("psnr, ssim: csiq is not here")
+    assert str(faults[0]).startswith("psnr, ssim: csiq was not found")

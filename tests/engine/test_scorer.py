@@ -165,7 +165,7 @@ def test_features_that_no_memory_suffices_for_end_with_the_error(pairs: list[Pai
     ("height", "width", "crops", "words"),
     [(20, 40, "five", "smaller than the 24x24 crop"), (30, 40, "whole", "needs images of 24x24.*protocol.crops=five")],
 )
-def test_pictures_that_do_not_fit_the_crop_are_refused_by_name(tmp_path: Path, height: int, width: int, crops: str, words: str):
+def test_images_that_do_not_fit_the_crop_are_refused_by_name(tmp_path: Path, height: int, width: int, crops: str, words: str):
     Image.fromarray(picture(0, height, width)).save(tmp_path / "p.png")
     pair = Pair("little", str(tmp_path / "p.png"), str(tmp_path / "p.png"), "r")
     with pytest.raises(UsageError, match=f"little.*{words}"):
@@ -179,7 +179,7 @@ def test_a_pair_of_two_sizes_is_refused_by_name(tmp_path: Path):
         scores(Plain(), [Pair("odd", str(tmp_path / "b.png"), str(tmp_path / "a.png"), "r")], "five")
 
 
-def test_pictures_of_several_sizes_are_scored_side_by_side(tmp_path: Path):
+def test_images_of_several_sizes_are_scored_side_by_side(tmp_path: Path):
     sizes = [(40, 64), (24, 24), (51, 33)]
     pairs = []
     for i, (height, width) in enumerate(sizes):

@@ -1,4 +1,4 @@
-"""Runs of one command over the same pairs: scored from one decoding, recorded as if each had been alone."""
+"""Several runs of one command over the same pairs: images are decoded once, records equal those of separate runs."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_command_cut_off_goes_on_for_every_metric(
 
 
 @pytest.mark.slow
-def test_a_metric_that_fails_is_told_in_its_own_turn_and_stops_no_other(table: str, tmp_path: Path):
+def test_a_metric_that_fails_is_reported_in_its_own_turn_and_stops_no_other(table: str, tmp_path: Path):
     (tmp_path / "cards").mkdir()
     (tmp_path / "cards" / "fails.py").write_text(
         "class Fails:\n"

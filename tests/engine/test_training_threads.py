@@ -1,4 +1,4 @@
-"""A training's threads are chosen by a trial, told by the run's conditions, and the same when it is taken up or verified."""
+"""The threads of training: chosen by a trial, kept in the run's conditions, the same when resumed or verified."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def two_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 class World:
-    """A small network and its data, on a machine whose trials end as they are told to."""
+    """A small network and its data, on a machine whose trials end as they are reported to."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.patch = folder, monkeypatch

@@ -74,7 +74,7 @@ def test_a_sample_scores_whole_chunks_and_fewer_images(world: World):
     assert world.verify(sample=1).ok
 
 
-def test_a_changed_picture_is_named(world: World):
+def test_a_changed_image_is_named(world: World):
     path = world.data / "r3_fade_2.png"
     pixels = np.array(Image.open(path))
     pixels[5, 5, 0] ^= 1
@@ -140,7 +140,7 @@ def test_lost_weights_leave_only_the_scores_unchecked(tmp_path: Path):
     assert "pictures" in world.kinds(train=False)
 
 
-def test_a_changed_picture_that_was_trained_on_is_named(tmp_path: Path):
+def test_a_changed_image_that_was_trained_on_is_named(tmp_path: Path):
     world = World(tmp_path, "small")
     path = world.data / "r0_fade_2.png"
     pixels = np.array(Image.open(path))
@@ -148,7 +148,7 @@ def test_a_changed_picture_that_was_trained_on_is_named(tmp_path: Path):
     Image.fromarray(pixels).save(path)
     verdict = world.verify()
     assert [f.what for f in verdict.findings] == ["pictures"]
-    assert "training images of 1 references are others: r0" in verdict.findings[0].text
+    assert "training images of 1 references have changed: r0" in verdict.findings[0].text
 
 
 def test_a_new_training_under_other_conditions_is_judged_by_its_figures(tmp_path: Path):
@@ -159,7 +159,7 @@ def test_a_new_training_under_other_conditions_is_judged_by_its_figures(tmp_path
     (world.record / "record.json").write_text(json.dumps(record))
     verdict = world.verify()
     assert verdict.findings == ()
-    assert "where no bits are promised: scores differ by up to 0;" in verdict.remarks[0]
+    assert "where bits are not expected to repeat: scores differ by up to 0;" in verdict.remarks[0]
     record["metrics"]["test"] |= {"ci": {"srcc": [0.9999, 1.0], "plcc": None}}
     figures = record["metrics"]["test"]
     (world.record / "record.json").write_text(json.dumps(record))

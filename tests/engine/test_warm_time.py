@@ -1,4 +1,4 @@
-"""The runtime per image that a record keeps and a submission's readme states: wall time of a warm model."""
+"""The runtime per image in records and submissions' readmes: wall time of a warm model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.engine.warm_time import WarmTime
 
 
 class Clock:
-    """Time that passes only where it is told to."""
+    """Time that passes only where it is reported to."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -319,13 +319,13 @@ FILE = {"name": "file", "higher_is_better": False, "weight": 3.0, "scaling": {"k
         ({**PSNR, "wieght": 1}, "unknown keys wieght"),
         ({k: v for k, v in PSNR.items() if k != "weight"}, "missing keys weight"),
         ({**PSNR, "version": 99}, "make the ensemble again"),
-        ({**PSNR, "model": {"colour": "red"}}, "'red' is none of 'rgb', 'luma'"),
+        ({**PSNR, "model": {"colour": "red"}}, "'red' is not one of 'rgb', 'luma'"),
     ],
 )
 def test_a_members_table_that_cannot_be_followed_is_refused(member: dict, message: str):
     with pytest.raises(UsageError, match=message):
         ensemble_of(member)
-    with pytest.raises(UsageError, match="members of one name"):
+    with pytest.raises(UsageError, match="members with the same name"):
         ensemble_of(PSNR, PSNR)
 
 
@@ -366,7 +366,7 @@ def test_each_member_is_scored_under_its_own_cropping_as_if_alone(tmp_path: Path
     assert len(set(together.values())) == len(pairs)
 
 
-def test_identical_pictures_have_the_members_ceiling(tmp_path: Path):
+def test_identical_images_have_the_members_ceiling(tmp_path: Path):
     from harness.engine.scorer import score_pair
 
     model = ensemble_of({**PSNR, "weight": 1.0})

@@ -103,7 +103,7 @@ def test_nothing_about_the_test_part_enters_the_card(made: tuple[Path, dict]):
 
 
 def test_the_card_has_the_simpler_blend_where_the_search_gains_nothing(made: tuple[Path, dict]):
-    """The card has the simpler blend where the search brings nothing and prices are told."""
+    """The card has the simpler blend where the search brings nothing and prices are reported."""
     folder, document = made
     fitted = tomllib.loads((folder / "card.toml").read_text(encoding="utf-8"))["model"]["fitted"]
     assert fitted["method"] == document["method"]
@@ -203,7 +203,7 @@ def test_a_score_file_that_was_changed_afterwards_is_refused(made: tuple[Path, d
         (["--protocol", "halves"], "no protocol 'halves'"),
         (["--concurrency", "100000"], "--concurrency 100000: there are"),
         (["psnr", "psnr"], "members given twice: psnr"),
-        (["--crops", "five"], "--crops five: no member takes crops"),
+        (["--crops", "five"], "--crops five: no member uses crops"),
         (["--workers", "100000"], "--workers 100000: there are"),
     ],
 )
@@ -216,14 +216,14 @@ def test_a_request_that_cannot_be_served_is_refused_before_any_work(tmp_path: Pa
 def test_a_member_under_two_names_is_refused(tmp_path: Path):
     folder = write_scores(tmp_path)
     (folder / "again").symlink_to(folder)
-    told = call(*words(folder, "card.toml", str(folder / "again" / "quick.csv")), status=2)
-    assert "members given twice" in told
-    assert len(told.splitlines()) == 1
+    messages = call(*words(folder, "card.toml", str(folder / "again" / "quick.csv")), status=2)
+    assert "members given twice" in messages
+    assert len(messages.splitlines()) == 1
 
 
 def test_tables_fit_a_terminal_of_80_columns(made: tuple[Path, dict]):
-    told = call(*words(made[0], "card.toml"))
-    rows = [line for line in told.splitlines() if str(made[0]) not in line]
+    messages = call(*words(made[0], "card.toml"))
+    rows = [line for line in messages.splitlines() if str(made[0]) not in line]
     assert max(map(len, rows)) <= 80
 
 
@@ -349,7 +349,7 @@ def test_a_members_own_module_must_be_found_from_the_card(pictures: tuple[Path, 
     folder, _ = pictures
     line = ["ensemble", "psnr", "small", "--dataset", str(folder / "data" / "table.csv"), "--protocol", "parts"]
     line += ["--cards", str(folder / "cards"), "--runs", str(folder / "runs"), "--mlflow-uri", "off"]
-    assert "lies next to its own card" in call(*line, "--out", str(tmp_path / "far" / "away.toml"), status=2)
+    assert "is next to its own card" in call(*line, "--out", str(tmp_path / "far" / "away.toml"), status=2)
 
 
 # Real processes
@@ -412,9 +412,9 @@ def test_a_killed_search_goes_on_and_an_interrupted_one_leaves_no_process(ray: N
     assert not [row for row in document["processes"] if still_there(row)]
 
     process = started(folder, *many)
-    _, told = process.communicate(timeout=600)
-    assert process.returncode == 0, told
-    assert "the search goes on where it was cut off" in told
+    _, messages = process.communicate(timeout=600)
+    assert process.returncode == 0, messages
+    assert "continuing the interrupted search" in messages
     resumed = (folder / "card.toml").read_bytes()
     call(*words(folder, "card.toml", *many, "--runs", str(folder / "undisturbed")))
     assert (folder / "card.toml").read_bytes() == resumed

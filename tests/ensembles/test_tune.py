@@ -1,4 +1,4 @@
-"""`harness tune`: real trainings under Ray Tune, found again, seen while they work, and ended by what all would meet."""
+"""`harness tune`: real trainings under Ray Tune: reused, logged while they run, stopped by a failure that all would have."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_same_command_finds_what_is_trained_and_writes_the_same_card(tuned: 
     assert json.loads(call(*line, "--json")[0]) == document
     assert (folder / "cards" / "tuned.toml").read_bytes() == text
     assert weights == {p: p.stat().st_mtime_ns for p in (folder / "runs").glob("table/small/*/checkpoint.safetensors")}
-    # The best one's run is finished: it needs no checkpoint, and is told by its record.
+    # The best one's run is finished: it needs no checkpoint, and is reported by its record.
     assert len(weights) == len({t["folder"] for t in document["trials"]}) - 1
 
 
@@ -140,9 +140,9 @@ def test_settings_that_cannot_be_tuned_are_refused_before_ray(tmp_path: Path, tu
 
 def test_a_request_for_more_than_there_is_is_one_line(tmp_path: Path):
     line = prepared(tmp_path)
-    told = call(*line, "--workers", "100000", status=2)[1]
-    assert len(told.splitlines()) == 1
-    assert "--workers 100000: there are" in told
+    reported = call(*line, "--workers", "100000", status=2)[1]
+    assert len(reported.splitlines()) == 1
+    assert "--workers 100000: there are" in reported
 
 
 def test_a_killed_tuning_ends_with_the_undisturbed_card_and_leaves_nothing(ray: None, tmp_path: Path):
@@ -177,11 +177,11 @@ def test_what_all_trials_would_meet_ends_the_first_in_one_line(ray: None, tmp_pa
     line = prepared(tmp_path)
     for victim in (tmp_path / "data").glob("r*_*_1.png"):
         victim.write_bytes(victim.read_bytes()[:60])
-    told = call(*line, "--mlflow-uri", "off", status=2)[1]
-    assert "Traceback" not in told
-    (fault,) = [text for text in told.splitlines() if text.startswith("harness: ")]
+    reported = call(*line, "--mlflow-uri", "off", status=2)[1]
+    assert "Traceback" not in reported
+    (fault,) = [text for text in reported.splitlines() if text.startswith("harness: ")]
     assert "_1.png" in fault
-    assert "no further trial was begun" in fault
+    assert "no further trial was started" in fault
     with open(next((tmp_path / "runs").rglob("trials.csv")), newline="", encoding="utf-8") as stream:
         assert len(list(csv.DictReader(stream))) == 1
 

@@ -1,4 +1,4 @@
-"""The index of file hashes: never a wrong answer, whatever the index holds, and no file read twice without need."""
+"""The index of file hashes: never a wrong hash, also with a damaged index, and no file read twice without need."""
 
 from __future__ import annotations
 

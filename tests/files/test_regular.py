@@ -1,4 +1,4 @@
-"""Pipes and devices are refused before they are opened: opening them would wait, or never end."""
+"""Pipes and devices are refused before they are opened, because opening could wait without end."""
 
 from __future__ import annotations
 

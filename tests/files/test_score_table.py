@@ -1,4 +1,4 @@
-"""A file of scores that was read before is not parsed again while its content is the same, and never once it is another."""
+"""A file of scores is parsed once while its content is the same, and again after it has changed."""
 
 from __future__ import annotations
 

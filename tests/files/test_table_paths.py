@@ -1,4 +1,4 @@
-"""Paths of tables from other machines are found, or what lies there instead is told."""
+"""Paths in tables of other systems are found, or the message names the file that is there instead."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_of_two_unicode_forms_in_one_folder_the_one_that_is_written_is_taken(tmp
         ("é.png", os.fsdecode(b"\xe9.png"), "a name that is not UTF-8"),
     ],
 )
-def test_what_lies_there_instead_is_told(tmp_path: Path, written: str, lies: str, words: str):
+def test_what_lies_there_instead_is_reported(tmp_path: Path, written: str, lies: str, words: str):
     touched(tmp_path / "r.png")
     touched(tmp_path / lies)
     frame = read_csv(table(tmp_path, f"{written},r.png,1"))
@@ -92,7 +92,7 @@ def test_a_folder_whose_name_is_not_text_is_refused_in_one_line():
         require_utf8(os.fsdecode(b"la\xe9t/p.csv"))
 
 
-def test_score_files_whose_names_differ_in_spelling_alone_are_told_in_what(tmp_path: Path):
+def test_score_files_whose_names_differ_in_spelling_alone_are_reported_in_what(tmp_path: Path):
     files = {"nfd": DECOMPOSED, "case": "CAFÉ.png", "folder": "x\\café.png", "extension": "café.bmp", "nfc": COMPOSED}
     for stem, name in files.items():
         (tmp_path / f"{stem}.csv").write_text(f"name,score\n{name},1\n", encoding="utf-8")

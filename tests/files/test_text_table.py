@@ -1,4 +1,4 @@
-"""Text tables in any dialect that people's programs write: read back as they were meant, or refused with what is unclear."""
+"""Text tables in any dialect: read correctly, or refused with the ambiguity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that these tests call by click's runner show their messages, as `main` has them do."""
+"""A fixture that shows log messages of commands called by click's runner, like `main`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file says about its colours, and which pairs are named for saying different things."""
+"""Embedded colour profiles, and pairs whose profiles differ."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def look(tmp_path: Path, data: bytes) -> Colour:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF"])
-def test_an_embedded_profile_is_named_and_srgb_is_told_from_others(tmp_path: Path, kind: str):
+def test_an_embedded_profile_is_named_and_srgb_is_distinguished_from_others(tmp_path: Path, kind: str):
     assert look(tmp_path, deep.encoded(deep.eight(), kind)) == ("", True)
     profiles = {"wide": WIDE, "srgb": SRGB, "linear": GAMMA_1}
     data = {name: deep.encoded(deep.eight(), kind, icc_profile=profile) for name, profile in profiles.items()}

@@ -50,7 +50,7 @@ def test_random_crops_reach_the_first_and_the_last_position():
     assert tops == {0, 1, 2, 3}
 
 
-def test_random_crops_of_a_picture_of_the_crop_size_are_that_picture():
+def test_random_crops_of_an_image_of_the_crop_size_are_that_image():
     assert places("random20", 224, 224, 224) == [(0, 0)]
 
 

@@ -29,7 +29,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "webp", "tiff"])
-def test_a_lossless_picture_comes_back_as_it_was(tmp_path: Path, ending: str):
+def test_a_lossless_image_comes_back_as_it_was(tmp_path: Path, ending: str):
     pixels = picture(0)
     path = saved(tmp_path / f"a b é.{ending}", Image.fromarray(pixels), **({"lossless": True} if ending == "webp" else {}))
     assert np.array_equal(decode.read(path), pixels)
@@ -109,7 +109,7 @@ def refused() -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("kind", refused())
-def test_a_picture_whose_conversion_would_be_a_choice_is_refused_by_name(tmp_path: Path, kind: str):
+def test_an_image_whose_conversion_would_be_a_choice_is_refused_by_name(tmp_path: Path, kind: str):
     data, words = refused()[kind]
     path = tmp_path / "x.png"
     path.write_bytes(data)
@@ -131,7 +131,7 @@ def test_a_missing_file_is_named(tmp_path: Path):
 
 @settings(max_examples=60)
 @given(st.data())
-def test_a_damaged_picture_is_read_or_refused_and_nothing_else(data: st.DataObject):
+def test_a_damaged_image_is_read_or_refused_and_nothing_else(data: st.DataObject):
     out = io.BytesIO()
     Image.fromarray(picture(0, 16, 16)).save(out, data.draw(st.sampled_from(["PNG", "BMP", "JPEG", "GIF", "TIFF", "WEBP"])))
     broken = bytearray(out.getvalue())

@@ -1,4 +1,4 @@
-"""Every format that is opened: its depth is known, and what is deeper or unknown is refused by all commands alike."""
+"""Every accepted format: its bit depth is known, and all commands refuse deeper or unknown files."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ DEEP: dict[str, tuple[Callable[[], bytes], str]] = {
     "tiff grey": (lambda: deep.tiff(channels=1), "16"),
     "tiff grey 32": (lambda: deep.tiff(32, channels=1), "32"),
     "tiff float": (lambda: deep.tiff(32, 3, 1), "32"),
-    "tiff signed": (lambda: deep.tiff(8, 2, 1), "cannot be told"),
+    "tiff signed": (lambda: deep.tiff(8, 2, 1), "is unknown"),
     "jpeg 2000": (lambda: deep.jpeg2000(16), "16"),
     "jpeg 2000 of 12 bits": (lambda: deep.jpeg2000(12), "12"),
     "jpeg 2000 codestream": (lambda: deep.jpeg2000(10, codestream=True), "10"),
-    "jpeg 2000 signed": (lambda: deep.jpeg2000(0x88), "cannot be told"),
+    "jpeg 2000 signed": (lambda: deep.jpeg2000(0x88), "is unknown"),
     "jpeg 2000 of 4 bits": (lambda: deep.jpeg2000(4), "4 bits"),
     "avif 10": (lambda: deep.avif(10), "10"),
     "avif 12": (lambda: deep.avif(12), "12"),
@@ -42,14 +42,14 @@ DEEP: dict[str, tuple[Callable[[], bytes], str]] = {
     "ppm behind a comment": (lambda: deep.ppm(4095, comment=b"# 8 8 255\n"), "12"),
     "pgm 16": (lambda: deep.pgm(65535), "16"),
     "sgi": (lambda: deep.sgi(2), "16"),
-    "tga": (lambda: deep.tga_grey_16(0), "cannot be told"),
+    "tga": (lambda: deep.tga_grey_16(0), "is unknown"),
     "pfm": (lambda: b"PF\n2 2\n-1.0\n" + bytes(48), "portable float map"),
     "pfm grey": (lambda: b"Pf\n2 2\n-1.0\n" + bytes(16), "portable float map"),
 }
 
 
 @pytest.mark.parametrize("kind", DEEP)
-def test_a_picture_of_more_than_8_bits_is_refused_by_its_header(tmp_path: Path, kind: str):
+def test_an_image_of_more_than_8_bits_is_refused_by_its_header(tmp_path: Path, kind: str):
     make, words = DEEP[kind]
     path = tmp_path / "x.dat"
     path.write_bytes(make())
@@ -76,7 +76,7 @@ SHALLOW: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", SHALLOW)
-def test_a_lossless_picture_of_8_bits_keeps_its_numbers(tmp_path: Path, kind: str):
+def test_a_lossless_image_of_8_bits_keeps_its_numbers(tmp_path: Path, kind: str):
     path = tmp_path / "x.dat"
     path.write_bytes(SHALLOW[kind]())
     assert np.array_equal(decode.read(path), np.asarray(deep.eight()))
@@ -85,13 +85,13 @@ def test_a_lossless_picture_of_8_bits_keeps_its_numbers(tmp_path: Path, kind: st
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "AVIF", "GIF", "WEBP"])
-def test_a_lossy_picture_of_8_bits_is_read(tmp_path: Path, kind: str):
+def test_a_lossy_image_of_8_bits_is_read(tmp_path: Path, kind: str):
     path = tmp_path / "x.dat"
     path.write_bytes(deep.encoded(deep.eight(), kind))
     assert decode.read(path).shape == (deep.SIDE, deep.SIDE, 3)
 
 
-def test_grey_with_an_alpha_channel_in_a_tga_is_not_a_deep_picture():
+def test_grey_with_an_alpha_channel_in_a_tga_is_not_a_deep_image():
     assert (decode.decode(deep.tga_grey_16(8), "x.tga")[..., 0] == deep.sixteen()[..., 0] & 0xFF).all()
 
 
@@ -103,7 +103,7 @@ def test_fewer_values_than_256_in_a_ppm_are_scaled_to_all_of_them():
 def test_every_format_is_listed_with_how_its_depth_is_known_in_the_documentation():
     text = (Path(__file__).parents[2] / "docs" / "pictures.md").read_text(encoding="utf-8")
     for name, entry in accepted_formats.FORMATS.items():
-        assert any(f"`{name}`" in line and entry.told_by in line for line in text.splitlines()), name
+        assert any(f"`{name}`" in line and entry.depth_source in line for line in text.splitlines()), name
 
 
 def test_no_format_but_the_listed_ones_is_opened(tmp_path: Path):
@@ -126,8 +126,8 @@ def test_a_damaged_header_is_read_or_refused_in_one_line(kind: str, data: st.Dat
     try:
         pixels = decode.decode(bytes(content[:cut]), "x")
     except UsageError as error:
-        pixels, told = None, str(error)
-    assert len(told.splitlines()) == 1 if pixels is None else pixels.dtype == np.uint8
+        pixels, reported = None, str(error)
+    assert len(reported.splitlines()) == 1 if pixels is None else pixels.dtype == np.uint8
 
 
 def box(kind: bytes, content: bytes) -> bytes:
@@ -168,7 +168,7 @@ def test_a_tiff_that_begins_with_a_preview_is_refused():
         decode.decode(preview, "x.nef")
 
 
-def test_of_a_compound_jpeg_the_primary_picture_is_read_and_that_is_said(tmp_path: Path):
+def test_of_a_compound_jpeg_the_primary_image_is_read_and_that_is_said(tmp_path: Path):
     path = tmp_path / "phone.jpg"
     path.write_bytes(deep.mpo(3))
     alone = deep.encoded(deep.eight(), "JPEG")
@@ -181,7 +181,7 @@ def test_of_a_compound_jpeg_the_primary_picture_is_read_and_that_is_said(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_large_picture_within_the_limit_brings_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder):
+def test_a_large_image_within_the_limit_brings_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder):
     path = tmp_path / "x.png"
     Image.fromarray(np.zeros((9500, 9500), np.uint8)).save(path, compress_level=1)
     assert decode.look(path)[:2] == (9500, 9500)
@@ -190,7 +190,7 @@ def test_a_large_picture_within_the_limit_brings_no_warning(tmp_path: Path, recw
     assert not recwarn.list
 
 
-def test_a_picture_above_the_limit_is_refused_by_the_quick_check_too(tmp_path: Path):
+def test_an_image_above_the_limit_is_refused_by_the_quick_check_too(tmp_path: Path):
     path = tmp_path / "x.png"
     header = bytearray(deep.encoded(deep.eight(), "PNG"))
     header[16:24] = struct.pack(">II", 12_000, 12_000)
@@ -213,7 +213,7 @@ split = "full"
 
 
 @pytest.mark.parametrize("kind", ["jpeg 2000", "avif 10", "ppm 10", "sgi", "tga"])
-def test_run_score_and_check_refuse_a_deep_picture_alike(tmp_path: Path, kind: str):
+def test_run_score_and_check_refuse_a_deep_image_alike(tmp_path: Path, kind: str):
     deep.eight().save(tmp_path / "ref.png")
     (tmp_path / "deep.dat").write_bytes(DEEP[kind][0]())
     (tmp_path / "p.csv").write_text("distorted,reference,score\nref.png,ref.png,1\ndeep.dat,ref.png,2\n")

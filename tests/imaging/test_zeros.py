@@ -1,4 +1,4 @@
-"""Zero bytes where a JPEG should hold coded pixels are told from those that an encoder writes."""
+"""Zero bytes of an interrupted download of a JPEG are distinguished from those that an encoder writes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_hole_of_zeros_that_spares_the_end_is_found(way: str):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_flat_pictures_and_padding_after_the_end_are_no_damage(way: str, mode: str):
+def test_flat_images_and_padding_after_the_end_are_no_damage(way: str, mode: str):
     options = WAYS[way] if mode == "RGB" else {k: v for k, v in WAYS[way].items() if k != "subsampling"}
     for level in (0, 128, 255):
         flat = Image.new(mode, (1600, 1200), (level,) * 3 if mode == "RGB" else level)
@@ -68,7 +68,7 @@ def test_flat_pictures_and_padding_after_the_end_are_no_damage(way: str, mode: s
         assert run_of_zeros("JPEG", deep.encoded(flat, "JPEG", **options)) is None
 
 
-def test_zeros_between_the_pictures_of_a_compound_file_are_no_damage():
+def test_zeros_between_the_images_of_a_compound_file_are_no_damage():
     first = deep.encoded(noisy(), "JPEG")
     assert run_of_zeros("MPO", first + bytes(4096) + first) is None
 

@@ -1,4 +1,4 @@
-"""Everything in this folder starts processes, clusters or browsers: `-m "not slow"` leaves all of it out."""
+"""Marks all tests of this folder as slow, because they start processes, clusters or browsers."""
 
 from __future__ import annotations
 

@@ -232,8 +232,8 @@ def test_training_over_two_nodes_follows_one_process_within_the_tolerance(world:
     assert verify(there, cards=[str(world.cards)]).ok
 
 
-def test_a_killed_training_worker_costs_no_bits_and_its_group_listens_to_its_node_alone(world: World, address: str):
-    """All members begin again from the last checkpoint; they score afterwards, in the same processes."""
+def test_a_killed_training_worker_costs_no_bits(world: World, address: str):
+    """All members begin again from the last checkpoint. Their process group listens at the node's own address alone."""
     settings = {"recipe.epochs": "20", "recipe.steps_per_epoch": "1", "recipe.validate_every": "10"}
     options = {"protocol": "parts", "settings": settings, "ray": address}
     undisturbed, runs = world.run("ahiq-tiny", "there", **options), world.folder / "struck"
@@ -345,7 +345,7 @@ def test_a_tuning_over_two_nodes_writes_the_card_of_one_machine(world: World, ad
     assert both.best.epochs == 2
 
 
-def test_a_cluster_that_refuses_the_token_is_told_in_one_line_that_says_why(world: World, address: str):
+def test_a_cluster_that_refuses_the_token_is_reported_in_one_line_that_says_why(world: World, address: str):
     folder = write_scores(world.folder / "refused")
     wrong = command(*scores_line(folder, "runs"), "--ray", address, RAY_AUTH_TOKEN=secrets.token_hex(16))
     assert wrong.returncode == 2

@@ -1,4 +1,4 @@
-"""docs/guides/codecs.md: its script and its three commands, run as they stand, in processes of their own."""
+"""docs/guides/codecs.md: its script and its three commands, run unchanged, in separate processes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_guides_three_commands_lead_to_a_decision(world: Path):
         assert "data:image/png" in text
         assert not re.search(r'(src|href)="http', text)
     assert "psnr      webp" in (world / "said1").read_text()
-    assert "5 images: the group of the best is told from 6 images on" in (world / "said2").read_text()
+    assert "5 images: a group of the best needs at least 6 images" in (world / "said2").read_text()
 
 
 def test_the_guide_shows_what_the_commands_print(world: Path):

@@ -79,7 +79,7 @@ def test_a_run_on_a_part_of_a_dataset_says_so_and_marks_its_record_and_its_table
     assert any(re.search(r"tid2013: incomplete: \d+ of 3,000 pairs", line) for line in logged)
 
 
-def test_whether_a_dataset_is_whole_is_told_by_what_the_protocol_needs():
+def test_whether_a_dataset_is_complete_depends_on_what_the_protocol_needs():
     card = find_dataset("pipal")
     frame = load_dataset("pipal", tree("pipal")).table
     validation = frame[frame["part"] == "ntire2021-validation"]
@@ -139,7 +139,7 @@ def test_a_test_part_without_labels_says_so_before_and_after(folder, logged: lis
     assert "labels withheld" in table
 
 
-def test_pipals_srcc_within_references_stands_beside_the_pooled_one(folder):
+def test_pipals_srcc_within_references_is_next_to_the_pooled_one(folder):
     request = Request("psnr", "pipal", str(root_of("pipal", "full")), "full", runs=str(folder), mlflow_uri="off")
     (outcome,), _ = run_all([request])
     figures = outcome.record.to_json()["metrics"]["test"]

@@ -1,4 +1,4 @@
-"""What needs no Ray to be shown: how devices are shared out, how files survive any order, who is ended after a kill."""
+"""Parts of distributed work that need no Ray: sharing of devices, results in any order, ending of processes after a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever people's folders hold, through the command line: other machines' tables and names, and a table's path as a dataset."""
+"""Folders as users have them, through the command line: tables and names of other systems, and a table's path as a dataset."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def test_a_tables_path_works_wherever_a_datasets_name_does(tmp_path: Path, said:
     assert "table has no public address to download from." in said("data", "get", table, status=1)
 
 
-def test_a_broken_dataset_names_the_command_that_tells_more_with_all_its_options(tmp_path: Path, said: Said):
+def test_a_broken_dataset_names_the_command_that_shows_more_with_all_its_options(tmp_path: Path, said: Said):
     (tmp_path / "cards").mkdir()
     card = find_dataset("mdid").path
     (tmp_path / "cards/own.toml").write_text(Path(card).read_text().replace('name = "mdid"', 'name = "own"'))
     (tmp_path / "MD ID").mkdir()
     words = said("run", "psnr", "--dataset", "own", "--cards", "cards", "--root", "MD ID", *RUN, status=2)
-    assert "`harness data check own --root 'MD ID' --cards cards` tells more" in words
+    assert "`harness data check own --root 'MD ID' --cards cards` shows more" in words
 
 
-def test_missing_pictures_of_a_table_are_told_by_data_check(tmp_path: Path, said: Said):
+def test_data_check_names_the_missing_images_of_a_table(tmp_path: Path, said: Said):
     table = write_table(tmp_path)
     (tmp_path / "r1_fade_2.png").rename(tmp_path / "R1_fade_2.PNG")
     words = said("data", "check", str(table), status=1)
@@ -86,7 +86,7 @@ def test_a_cards_table_is_found_below_the_root_the_card_or_the_current_folder(tm
     assert json.loads(said("run", "psnr", "--dataset", "mine", "--json", *words, *RUN))[0]["n"] == 36
     (tmp_path / {"root": "pictures", "card": "cards", "here": "."}[place] / "table.csv").unlink()
     refused = said("run", "psnr", "--dataset", "mine", *words, *RUN, status=2)
-    assert "layout.table = 'table.csv' is not there (looked for " in refused
+    assert "layout.table = 'table.csv' does not exist (looked for " in refused
 
 
 def test_a_root_of_one_dot_is_the_folder_in_which_one_stands(tmp_path: Path, said: Said):
@@ -115,7 +115,7 @@ def test_a_windows_table_gives_the_scores_of_the_plain_one(tmp_path: Path, said:
 
 
 @pytest.mark.parametrize("written", ["NFC", "NFD"])
-def test_a_table_and_its_pictures_may_differ_in_how_accents_are_composed(tmp_path: Path, said: Said, written: str):
+def test_a_table_and_its_images_may_differ_in_how_accents_are_composed(tmp_path: Path, said: Said, written: str):
     other = {"NFC": "NFD", "NFD": "NFC"}[written]
     place = tmp_path / unicodedata.normalize(other, "Übung")
     write_table(place)
@@ -128,7 +128,7 @@ def test_a_table_and_its_pictures_may_differ_in_how_accents_are_composed(tmp_pat
     assert "t: ok" in said("data", "check", "t.csv")
 
 
-def test_a_folder_whose_name_is_not_text_is_told_and_single_pairs_in_it_are_scored(tmp_path: Path, said: Said):
+def test_a_folder_whose_name_is_not_text_is_named_and_single_pairs_in_it_are_scored(tmp_path: Path, said: Said):
     place = tmp_path / os.fsdecode(b"la\xe9t")
     table = write_table(place)
     assert "la\\udce9t/table.csv: the name is not UTF-8 text" in said("run", "psnr", "--dataset", str(table), *RUN, status=2)
@@ -138,7 +138,7 @@ def test_a_folder_whose_name_is_not_text_is_told_and_single_pairs_in_it_are_scor
     assert found["name"] == "r0_fade_1.png"
 
 
-# Datasets as they lie on people's disks
+# Datasets as users have them on disk
 
 
 @pytest.fixture
@@ -168,17 +168,17 @@ def test_a_spreadsheet_of_a_japanese_excel_is_the_same_spreadsheet(tmp_path: Pat
     assert table_hash(load_dataset("csiq", root).table) == table_hash(load_dataset("csiq", tree("csiq")).table)
 
 
-def test_two_spellings_of_a_name_in_one_folder_are_told_unless_one_is_the_lists(tid: Path):
+def test_two_spellings_of_a_name_in_one_folder_are_reported_unless_one_is_the_lists(tid: Path):
     card = find_dataset("tid2013")
     (picture_,) = tid.rglob("I01_01_1.bmp")
     shutil.copy(picture_, picture_.with_name("I01_01_1.BMP"))
     assert Path(load_dataset("tid2013", tid).table.set_index("name").loc["I01_01_1.bmp"]["distorted"]) == picture_
     picture_.rename(picture_.with_name("i01_01_1.bmp"))
     problems = "\n".join(map(str, check(card, tid, workers=1).problems))
-    assert "names fit files of one folder that differ in letter case or Unicode form alone: I01_01_1.bmp (" in problems
+    assert "names match several files of one folder that differ in letter case or Unicode form only: I01_01_1.bmp (" in problems
 
 
-def test_files_whose_names_are_not_text_are_left_out_and_told(tid: Path, said: Said):
+def test_files_whose_names_are_not_text_are_left_out_and_reported(tid: Path, said: Said):
     Image.fromarray(picture(1)).save(tid / os.fsdecode(b"caf\xe9.png"))
     words = said("data", "check", "tid2013", "--root", str(tid), "--allow-incomplete")
     assert "WARNING" in words
@@ -211,7 +211,7 @@ def test_leftovers_of_operating_systems_are_ignored_in_every_folder(tmp_path: Pa
     said("leaderboard", "add", "--boards", str(board), str(runs))
     leave(board, "._table.md", ".DS_Store")
     leave(board / "records", ".DS_Store")
-    assert "every table is" in said("leaderboard", "check", "--boards", str(board))
+    assert "every table matches" in said("leaderboard", "check", "--boards", str(board))
 
 
 def test_labels_of_a_challenge_are_read_from_a_folder_with_leftovers(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""A record is what it was made from: changed images, labels or code never give an old number, through the command line."""
+"""Identity of runs through the command line: changed images, labels or code never give an old result."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_runs_on_images_of_other_content_are_not_compared_or_ranked_together(tmp
     damage(tmp_path / "data")
     other = run(tmp_path, "ssim", "--dataset", table)
     done = call(tmp_path, "compare", one["run"], other["run"], status=2)
-    assert "images of other content under the same names" in done.stderr
+    assert "images with the same names and different content" in done.stderr
     rows = json.loads(call(tmp_path, "leaderboard", "--runs", "runs", "--boards", "none", "--json").stdout)
     measured = [row for row in rows if row["kind"] == "measured"]
     assert sorted(row["rank"] is None for row in measured) == [False, True]

@@ -1,4 +1,4 @@
-"""A share of the soak in `tools/soak/kills.py`, in a process of its own: it forks, which one that has used torch must not do."""
+"""A share of the soak in `tools/soak/kills.py`, in a separate process, because it forks, which is unsafe after torch was used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model and a dataset of one's own: what the guides and README show does what it says, from a folder outside the project.
+"""A user's own model and dataset: the examples of the guides and README work from a folder outside the project.
 
 Under tox the `harness` that runs is the one of the installed wheel.
 """

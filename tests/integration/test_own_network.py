@@ -1,4 +1,4 @@
-"""An entrant's own network and loss: selected by validation or refused, killed, resumed to the same bits."""
+"""A user's own network and loss: selection by validation, kills, and resuming to the same bits."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_an_own_loss_is_part_of_the_identity_of_what_is_trained(cards: Path):
 def test_no_setting_may_name_a_loss_that_is_code(cards: Path):
     with pytest.raises(UsageError, match=r"recipe\.loss: names code"):
         apply_set(find_model("small", [str(cards)]), {"recipe.loss": "os:system"})
-    with pytest.raises(UsageError, match=r"loss = 'mes' is none of mse, l1"):
+    with pytest.raises(UsageError, match=r"loss = 'mes' is not one of mse, l1"):
         apply_set(find_model("small", [str(cards)]), {"recipe.loss": "mes"})
 
 
@@ -179,5 +179,5 @@ def test_trained_weights_without_their_frozen_part_score_as_the_run_did(cards: P
     # Over another part the same heads would give other scores without a word.
     save_file({"weight": torch.randn(4, 3, 5, 5, generator=draw), "bias": torch.zeros(4)}, part)
     (cards / "parted.toml").write_text(text.replace("filter.safetensors", "other.safetensors", 1), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"was trained over other weights of filter"):
+    with pytest.raises(UsageError, match=r"was trained with other weights of filter"):
         make_plan(Request("parted", str(table), protocol="parts", weights=str(own), **places))

@@ -1,4 +1,4 @@
-"""Promises of docs/reliability.md that need no soak: no secrets in records, versions that changed, bits that repeat."""
+"""Claims of docs/reliability.md that need no soak: no secrets in records, changed versions, repeated bits."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_name_of_an_archive_that_is_no_text_or_steers_a_terminal_is_shown_esca
         archive.addfile(link)
     with pytest.raises(RunError) as refused:
         unpack(path, tmp_path / "inside")
-    assert str(refused.value) == f"{path}: \\udcffx is a link or no ordinary file; not unpacked"
+    assert str(refused.value) == f"{path}: \\udcffx is a link or not an ordinary file; not unpacked"
     assert str(UsageError("a\x1b[31m\udc80 café\nnext")) == "a\\x1b[31m\\udc80 café\nnext"
 
 

@@ -166,8 +166,8 @@ def test_a_model_that_is_not_trained_has_a_figure_over_all_images_with_its_inter
 
 
 def test_before_the_first_training_it_says_how_many_how_long_and_what_is_shorter(world: World) -> None:
-    (told,) = [line for line in world.err.splitlines() if "trainings, one for each split of by-reference" in line]
-    assert f"small: {world.splits} trainings" in told
+    (reported,) = [line for line in world.err.splitlines() if "trainings, one for each split of by-reference" in line]
+    assert f"small: {world.splits} trainings" in reported
     (time,) = [line for line in world.err.splitlines() if "such trainings" in line]
     assert f"{world.splits} such trainings, one for each split, will take about" in time
     assert "training will take about" in time

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end the work wherever they come, and its finally blocks run."""
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end the work at any point, and its finally blocks run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ended(body: str, number: int) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-STOPPED = "harness: stopped; the same command goes on from here\n"
+STOPPED = "harness: stopped; the same command continues from here\n"
 
 
 @EACH
@@ -67,7 +67,7 @@ def test_a_closed_terminal_is_passed_over_under_nohup():
     assert (done.returncode, done.stdout, done.stderr) == (0, "worked on\nput away\n", "")
 
 
-def test_another_exception_in_a_destructor_is_told_as_python_tells_it():
+def test_another_exception_in_a_destructor_is_printed_as_python_prints_it():
     body = "class Bad:\n    def __del__(self): 1 / 0\nbad = Bad()\ndel bad"
     status, _, errors = ended(body, signal.SIGTERM)
     assert status == 0
@@ -76,8 +76,8 @@ def test_another_exception_in_a_destructor_is_told_as_python_tells_it():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a library's own handler, as C sets it")
-def test_a_stop_is_heard_while_a_library_installs_a_handler_of_its_own():
-    """A stop is heard while a library that connects puts a handler of its own in place."""
+def test_a_stop_takes_effect_while_a_library_installs_a_handler_of_its_own():
+    """A stop takes effect while a library that connects installs its own handler."""
     source = """
 import ctypes, os, signal, time
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +91,7 @@ def connect():
     time.sleep(0.5)
     print("connected")
 
-with signals.heard(), ThreadPoolExecutor(1) as other:
+with signals.handled(), ThreadPoolExecutor(1) as other:
     session._listening(other.submit(connect))
 """
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Every command with records, run folders, cards and zips of strangers.
+"""Security: every command with untrusted records, run folders, cards and zips.
 
 Nothing runs that the caller did not name, nothing outside is written or read, and no command calls what it met a defect.
 """
@@ -42,7 +42,7 @@ def read(card, root, **layout):
 
 
 class World:
-    """A caller's folder with a genuine run, a stranger's folder next to it, and somebody's files that nothing may touch."""
+    """A caller's folder with a genuine run, another person's folder next to it, and somebody's files that nothing may touch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.stranger, self.victim = folder / "caller", folder / "stranger", folder / "victim"
@@ -332,7 +332,7 @@ def test_a_record_of_links_pipes_or_folders_is_not_added(world: World, name: str
 def test_a_record_with_other_scores_than_its_own_is_not_added(world: World):
     run = world.strangers(lambda record: None)
     (run / "scores.csv").write_text((run / "scores.csv").read_text().replace("1", "2"))
-    assert "not the one that was measured" in world.harmless("leaderboard", "add", str(run), "--boards", "out/boards")
+    assert "has changed since it was measured" in world.harmless("leaderboard", "add", str(run), "--boards", "out/boards")
     assert not (world.folder / "out").exists()
 
 

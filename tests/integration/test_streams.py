@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or left by their reader: one line where one can be written, and the right status."""
+"""Standard streams that are closed, full or without a reader: one message if it can be written, and the right status."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_bad_request_keeps_its_status_whatever_the_streams_are(tmp_path: Path)
 
 
 @BUFFERED
-def test_a_reader_that_has_seen_enough_is_told_nothing(tmp_path: Path, unbuffered: str):
+def test_a_reader_that_has_seen_enough_gets_no_message(tmp_path: Path, unbuffered: str):
     done = shell("$H list --json | head -c 1; exit ${PIPESTATUS[0]}", tmp_path, unbuffered)
     assert done.returncode in (0, 1)
     assert done.stderr == ""

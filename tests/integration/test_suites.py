@@ -1,4 +1,4 @@
-"""Suites through the command line: four miniatures, absent datasets, tables of one's own, real scores of nine metrics."""
+"""Suites through the command line: four miniatures, absent datasets, user's tables, real scores of nine metrics."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_the_leaderboards_suite_compiles(classic: tuple[Path, Said]) -> None:
         assert "Overfull \\hbox" not in (work / f"{name}.log").read_text(errors="replace")
 
 
-def test_published_numbers_stand_beside_ours_after_the_run(classic: tuple[Path, Said]) -> None:
+def test_published_numbers_are_next_to_ours_after_the_run(classic: tuple[Path, Said]) -> None:
     work, said = classic
     published = said.out[said.out.index("published figures next to ours") :]
     (record,) = (work / "runs" / "live" / "psnr").glob("*/record.json")
@@ -214,7 +214,7 @@ def test_absent_datasets_are_named_first_with_how_to_get_them(tmp_path: Path) ->
     words = ("run", "psnr", "--suite", "classic", "--mlflow-uri", "off", "--device", "cpu")
     said = harness(*words, cwd=tmp_path, data=data)
     assert said.status == 0, said.err
-    assert said.err.splitlines()[0] == "classic: not here: live, tid2013, kadid10k; the others run: csiq"
+    assert said.err.splitlines()[0] == "classic: absent: live, tid2013, kadid10k; the others run: csiq"
     assert "How to get live:" in said.err
     assert "harness data get kadid10k" in said.err
     assert "1 of the suite's 4 datasets" in said.out

@@ -1,4 +1,4 @@
-"""Leaderboards are a pure function of records."""
+"""Leaderboards as a pure function of records: ranking, marks, groups of the best, formats."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_the_best_group_is_bold_starred_and_listed(tmp_path: Path) -> None:
     assert float(rows["worse"]["p_best"]) < 0.001
 
 
-def test_where_people_chose_between_pairs_the_2afc_score_ranks(tmp_path: Path) -> None:
+def test_on_datasets_of_compared_pairs_the_2afc_score_ranks(tmp_path: Path) -> None:
     for name, noise, afc in (("a", 2.0, 0.8), ("b", 0.5, 0.7)):
         place, record = make(tmp_path, name, noise=noise)
         left_out = record["without_each_reference"]
@@ -487,7 +487,7 @@ def test_adding_what_is_not_finished_copies_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "boards").exists()
 
 
-def test_the_terminal_shows_ones_own_runs_beside_committed_records(boards: Path, tmp_path: Path) -> None:
+def test_the_terminal_shows_ones_own_runs_next_to_committed_records(boards: Path, tmp_path: Path) -> None:
     make(tmp_path / "runs", "mine", noise=0.01)
     begun(tmp_path / "runs", "stopped")
     shown = leaderboard.show("toy", tmp_path / "runs", boards)

@@ -1,4 +1,4 @@
-"""Models by datasets: what is averaged, ranked and marked, and what the LaTeX of it and of single boards says."""
+"""Matrices of models by datasets: means, ranks, marks, and LaTeX of matrices and boards."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def test_random_patches_are_the_same_every_time_and_leave_the_generator_alone(mo
 @pytest.mark.parametrize(
     ("library", "metric", "said"),
     [
-        ("pyqa", "gmsd", "no library 'pyqa' is known; did you mean 'pyiqa'"),
+        ("pyqa", "gmsd", "unknown library 'pyqa'; did you mean 'pyiqa'"),
         ("piq", "vsii", "piq has no metric 'vsii'; did you mean 'vsi'"),
         ("pyiqa", "gmsdd", "pyiqa has no metric 'gmsdd'; did you mean 'gmsd'"),
         ("pyiqa", "brisque", "needs no reference for 'brisque'"),

@@ -1,4 +1,4 @@
-"""The AHIQ network: equal to the literal one, whatever is reused, and strict about weights and settings."""
+"""The AHIQ network: equal to a literal implementation, with and without reuse, and strict about weights and settings."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_each_ablation_is_its_literal_second_writing(name: str):
 def test_ablations_refuse_what_cannot_be():
     with pytest.raises(UsageError, match="deformable = true needs both trunks"):
         AHIQ(**{**TINY, "trunks": "vit"})
-    with pytest.raises(UsageError, match=r"pooling = 'max' is none of patches, mean.*cnn_depth = 12 should be at most 11"):
+    with pytest.raises(UsageError, match=r"pooling = 'max' is not one of patches, mean.*cnn_depth = 12 should be at most 11"):
         AHIQ(**{**TINY, "pooling": "max", "cnn": "inception", "cnn_depth": 12})
     vit = AHIQ(**{**TINY, "trunks": "vit", "deformable": False})
     assert not hasattr(vit, "resnet50")
@@ -264,7 +264,7 @@ def test_scores_agree_with_and_without_onednns_products(tiny: AHIQ, monkeypatch:
     assert (tiny.score(*crops(48, 2)) - expected).abs().max() < 1e-5
 
 
-def test_the_trial_tells_fp32_from_bf16():
+def test_the_trial_distinguishes_fp32_from_bf16():
     a, b = torch.randn(2, 256, 512, generator=torch.Generator().manual_seed(1))
     truth = a.double() @ b.double().T
     assert onednn.accurate(a @ b.T, truth)
@@ -408,7 +408,7 @@ def test_a_released_checkpoint_has_the_released_keys():
     assert {part: sorted(entries) for part, entries in state.items()} == expected
 
 
-def test_an_optimizers_state_beside_the_heads_is_passed_over(small: AHIQ):
+def test_an_optimizers_state_next_to_the_heads_is_passed_over(small: AHIQ):
     extra = {"optimizer_state_dict.state.0.exp_avg": torch.zeros(3), "scheduler_state_dict.x": torch.zeros(1)}
     AHIQ(**SMALL["patch 8"]).load_part("heads", released(small) | extra)
 

@@ -1,4 +1,4 @@
-"""The published network's scores at full size, kept next to the checkout (they skip without).
+"""AHIQ's scores at full size against golden values, which lie next to the checkout (skipped without them).
 
 By default a few of the fifty crops are scored, to keep the tests short; HARNESS_ALL_CROPS=1 scores every one.
 """
@@ -72,10 +72,10 @@ def test_crops_score_as_in_the_released_code(shared: Path, patch: int, name: str
 
 @pytest.mark.slow
 def test_the_first_two_losses_of_the_released_training_are_met(shared: Path):
-    told = golden(shared, 16)["train"]
-    pairs = [cut(shared, name, [[384 - 224, 512 - 224]]) for name in told["batch"]]
+    reported = golden(shared, 16)["train"]
+    pairs = [cut(shared, name, [[384 - 224, 512 - 224]]) for name in reported["batch"]]
     reference, distorted = (torch.cat(side) for side in zip(*pairs, strict=True))
-    labels = torch.tensor(told["labels"])
+    labels = torch.tensor(reported["labels"])
     model = network(16)
     for trunk in (model.vit, model.resnet50):
         trunk.requires_grad_(False)
@@ -84,13 +84,13 @@ def test_the_first_two_losses_of_the_released_training_are_met(shared: Path):
     model.train()
     scores = model(reference, distorted)
     loss = F.mse_loss(scores, labels)
-    assert scores.tolist() == pytest.approx(told["steps"][0]["pred"], abs=1e-5)
-    assert loss.item() == pytest.approx(told["steps"][0]["loss"], rel=1e-3)
+    assert scores.tolist() == pytest.approx(reported["steps"][0]["pred"], abs=1e-5)
+    assert loss.item() == pytest.approx(reported["steps"][0]["loss"], rel=1e-3)
     loss.backward()
     optimizer.step()
     schedule.step()
-    assert schedule.get_last_lr()[0] == pytest.approx(told["steps"][0]["lr_after"], rel=1e-6)
+    assert schedule.get_last_lr()[0] == pytest.approx(reported["steps"][0]["lr_after"], rel=1e-6)
     with torch.no_grad():
         scores = model(reference, distorted)
-    assert F.mse_loss(scores, labels).item() == pytest.approx(told["steps"][1]["loss"], rel=1e-3)
+    assert F.mse_loss(scores, labels).item() == pytest.approx(reported["steps"][1]["loss"], rel=1e-3)
     network.cache_clear()

@@ -1,4 +1,4 @@
-"""Weight files: what is read, what is refused, and that nothing in them ever runs."""
+"""Weight files: accepted and refused ones, and that no code in them is executed."""
 
 from __future__ import annotations
 
@@ -243,15 +243,15 @@ def test_missing_empty_and_strange_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
 def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pth")
-    assert "no regular file" in refusal(tmp_path / "pipe.pth")
+    assert "not a regular file" in refusal(tmp_path / "pipe.pth")
 
 
 @pytest.mark.parametrize(
     ("length", "text", "word"),
     [
         (1 << 40, b"{}", "header needs 1099511627776 bytes"),
-        (2, b"{]", "no JSON"),
-        (200_000, b"[" * 200_000, "no JSON"),
+        (2, b"{]", "not JSON"),
+        (200_000, b"[" * 200_000, "not JSON"),
         (9, b'{"a": 42}', "does not describe tensors"),
         (22, b'{"__metadata__": [1] }', "does not describe tensors"),
         (None, b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}', "tensors need 16 bytes, it has 0"),
@@ -358,12 +358,12 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def try_reading(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     state: Mapping[str, torch.Tensor] = {}
-    told = ""
+    reported = ""
     try:
         state = read_state(path)
     except UsageError as error:
-        told = str(error)
-    assert bool(state) != (str(path) in told)
+        reported = str(error)
+    assert bool(state) != (str(path) in reported)
     assert sum(t.numel() * t.element_size() for t in state.values()) <= 10 * len(data)
     assert all(torch.isfinite(t).all() for t in state.values())
 

@@ -1,4 +1,4 @@
-"""What a model is: its class's code, and its weights as tensors."""
+"""The identity of a model: its class's code, and its weights' tensors."""
 
 from __future__ import annotations
 

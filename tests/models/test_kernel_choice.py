@@ -1,4 +1,4 @@
-"""Which way a product is computed is tried once, kept, told by a run's conditions, and the same when it is taken up again."""
+"""The kernel of a product: chosen by one trial, kept, recorded in a run's conditions, the same when resumed."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_the_environment_may_decide(monkeypatch: pytest.MonkeyPatch):
     with choice.using(choice.PLAINLY):
         assert choice.way_of(NAME, never) == "plain"
     monkeypatch.setenv(choice.VARIABLE, "fats")
-    with pytest.raises(UsageError, match=r"HARNESS_KERNELS = 'fats' is none of auto, plain, fast; did you mean 'fast'"):
+    with pytest.raises(UsageError, match=r"HARNESS_KERNELS = 'fats' is not one of auto, plain, fast; did you mean 'fast'"):
         choice.way_of(NAME, never)
 
 
@@ -373,7 +373,7 @@ def test_where_the_environment_decides_a_run_begun_otherwise_starts_again(
     monkeypatch.setenv(choice.VARIABLE, "plain")
     caplog.set_level("INFO", "harness")
     assert world.run("runs").record.conditions["kernels"] == {NAME: "plain"}
-    assert any("starting it again" in line and f"kernels.{NAME} was packed, is plain" in line for line in caplog.messages)
+    assert any("starting again" in line and f"kernels.{NAME} was packed, is plain" in line for line in caplog.messages)
 
 
 def test_a_worker_computes_in_its_drivers_ways(world: World):

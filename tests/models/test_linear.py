@@ -1,4 +1,4 @@
-"""Linear layers over a weight laid out once give the public function's numbers, whatever happens to the weight."""
+"""Linear layers with packed weights give the public function's numbers, also after the weight changes."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_inputs_out_of_range_or_size_are_refused(named):
         model.score(REFERENCE * 2 - 1, DISTORTED)
     with pytest.raises(UsageError, match=r"expected \[0, 1\]"):
         model.score_embedded(model.embed(REFERENCE), DISTORTED * 255, torch.tensor([0, 1]))
-    with pytest.raises(UsageError, match="not of the distorted images' size"):
+    with pytest.raises(UsageError, match="the distorted images differ in size"):
         model.score_embedded(model.embed(REFERENCE), DISTORTED[..., :-8], torch.tensor([0, 1]))
 
 

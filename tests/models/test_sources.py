@@ -1,4 +1,4 @@
-"""Weights from their sources, and `harness weights` from an empty folder, against a server that stands for the real hosts."""
+"""Weights from their sources, and `harness weights` from an empty folder, with a test server in place of the real hosts."""
 
 from __future__ import annotations
 
@@ -202,12 +202,12 @@ def test_weights_get_that_finds_nothing_ends_with_1_and_addresses(harness: Comma
     ):
         closed = harness(*words, **variables)
         assert closed.returncode == 1
-        assert "the network is not to be used" in closed.stderr
+        assert "the network must not be used" in closed.stderr
     assert not web.asked
     gone = harness("weights", "get", "ahiq")
     assert gone.returncode == 1
     assert "HTTP status 404" in gone.stderr
-    assert f"put the files there yourself, in {tmp_path / 'harness_weights'}" in gone.stderr
+    assert f"put the files yourself into {tmp_path / 'harness_weights'}" in gone.stderr
     assert "https://huggingface.co/timm/resnet50.a1_in1k/resolve/main/model.safetensors" in gone.stderr
     assert "Traceback" not in gone.stderr
 
@@ -223,4 +223,4 @@ def test_the_users_token_goes_to_the_hub_and_not_to_its_store(harness: Commands,
 def test_run_with_an_address_for_weights_says_what_to_type(harness: Commands) -> None:
     refused = harness("score", "ahiq", "a.png", "b.png", "--weights", "hf://chaofengc/IQA-PyTorch-Weights/" + harness.heads)
     assert refused.returncode == 2
-    assert "Type --weights released, which fetches it" in refused.stderr
+    assert "Use --weights released, which downloads it" in refused.stderr

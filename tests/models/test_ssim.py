@@ -176,7 +176,7 @@ def test_strips_and_stacks_of_every_size_give_the_same_bits(name, pixels, monkey
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_bands_of_a_large_picture_join_without_a_seam(keep, monkeypatch):
+def test_bands_of_a_large_image_join_without_a_seam(keep, monkeypatch):
     monkeypatch.setattr("harness.models.planes._BAND_PIXELS", 1 << 12)
     x, y = greys(LARGE)
     assert mean_ssims(Reference(rows_of(x), keep), [rows_of(y)])[0] == pytest.approx(by_definition(x, y)[0].mean(), abs=1e-6)
@@ -212,7 +212,7 @@ def test_two_constants_give_the_luminance_factor_alone():
     assert SSIM().score_uint8(a, b) == pytest.approx((2 * 100 * 150 + C1) / (100**2 + 150**2 + C1), abs=1e-6)
 
 
-def test_a_constant_against_a_picture_is_defined():
+def test_a_constant_against_an_image_is_defined():
     flat = np.full_like(SMALL[0], 128)
     score = SSIM().score_uint8(SMALL[0], flat)
     assert -1 < score < 1
@@ -247,7 +247,7 @@ def test_planes_that_are_compared_stay_as_they_were():
 
 @pytest.mark.parametrize("wrong", [lambda: SSIM("yuv"), lambda: MSSSIM("grey"), lambda: MSSSIM(combine="mean")])
 def test_unknown_settings_are_refused(wrong):
-    with pytest.raises(UsageError, match=r"is (neither|none of)"):
+    with pytest.raises(UsageError, match=r"is (neither|not one of)"):
         wrong()
 
 

@@ -1,4 +1,4 @@
-"""Which weight files a request needs, where they are found, and how they get into a model."""
+"""Weight files of a request: which are needed, where they are found, and loading them into a model."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_everything_missing_is_one_message_with_three_ways(folder: Path) -> None
         "heads: heads.pth",
         "1. on a machine with a network: `harness weights get fake`",
         f"to {folder}",
-        f"2. put the files there yourself, in {folder}:",
+        f"2. put the files yourself into {folder}:",
         "vit.safetensors (346 MB), from",
         "https://huggingface.co/o/vit/resolve/main/model.safetensors",
         "resnet50.safetensors (size and sha256 not known), from",
@@ -282,7 +282,7 @@ def test_the_hubs_own_offline_variable_counts(monkeypatch: pytest.MonkeyPatch, v
         find(card())
 
 
-def test_without_a_network_every_source_is_told_beside_the_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_every_source_is_reported_next_to_the_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "download", away)
     with pytest.raises(UsageError) as caught:
         find(card(), "released")
@@ -369,7 +369,7 @@ def test_a_file_is_hashed_once_until_it_changes(folder: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"vit.safetensors": 3}', "\xff"])
-def test_a_broken_ledger_is_told_and_not_overwritten(folder: Path, text: str) -> None:
+def test_a_broken_ledger_is_reported_and_not_overwritten(folder: Path, text: str) -> None:
     stock(folder)
     (folder / "sha256.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(UsageError, match=r"sha256\.json"):
@@ -472,7 +472,7 @@ def test_a_backbone_file_fills_every_part_that_is_always_needed(tmp_path: Path, 
 
 def test_a_backbone_file_without_a_part_is_refused_by_name(tmp_path: Path) -> None:
     path = put(tmp_path / "backbone.safetensors", data({f"vit.{k}": v for k, v in VIT.items()}))
-    with pytest.raises(UsageError, match="holds nothing for resnet50"):
+    with pytest.raises(UsageError, match="has no weights for resnet50"):
         fill(Fake(), find(card(str(path)), offline=True))
 
 
@@ -584,7 +584,7 @@ def test_get_keeps_what_it_could_get_and_names_the_rest(folder: Path, monkeypatc
     assert "2 of 3" in text
     assert "https://a.example/r50-abc.safetensors: Network is unreachable" in text
     assert "gdrive:1X: Network is unreachable" in text
-    assert f"put the files there yourself, in {folder}:" in text
+    assert f"put the files yourself into {folder}:" in text
     assert "https://drive.google.com/file/d/1X/view" in text
     assert "vit.safetensors" not in text
     assert caught.value.exit_status == 1
@@ -674,7 +674,7 @@ def test_timms_older_file_of_the_same_weights_is_found_by_the_hash_in_its_name(
             path.unlink()
             assert find(one, offline=True).parts["net"] == folder / name
         else:
-            with pytest.raises(UsageError, match="not what its name says"):
+            with pytest.raises(UsageError, match="contradicts its name"):
                 find(one, offline=True)
 
 
@@ -701,10 +701,10 @@ def test_the_hub_is_asked_first_then_github_then_others(folder: Path, monkeypatc
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("gdrive:1X", "Type --weights released, which fetches it"),
-        ("https://drive.google.com/file/d/1X/view", "Type --weights released, which fetches it"),
-        ("hf://o/vit/model.safetensors", "Type no --weights: it is always used"),
-        ("https://b.example/x.pth", r"curl -L -o FILE https://b.example/x.pth\), then type --weights FILE; .*--weights released"),
+        ("gdrive:1X", "Use --weights released, which downloads it"),
+        ("https://drive.google.com/file/d/1X/view", "Use --weights released, which downloads it"),
+        ("hf://o/vit/model.safetensors", "Use no --weights: it is always used"),
+        ("https://b.example/x.pth", r"curl -L -o FILE https://b.example/x.pth\), then use --weights FILE; .*--weights released"),
         ("hf://o/r/x.pth", r"curl -L -o FILE https://huggingface.co/o/r/resolve/main/x.pth\)"),
         ("http://b.example/it's", "is an address, not a file"),
     ],

@@ -1,4 +1,4 @@
-"""Convolutions with fewer multiplications give the convolution's own numbers, whatever happens to the weights."""
+"""Winograd convolutions equal direct ones, also after the weights change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every registry model on a GPU that is not there: FakeTensor follows devices and shapes, and refuses to wait for a value."""
+"""Every registry model on a simulated GPU: FakeTensor tracks devices and shapes, and fails where a value is read."""
 
 from __future__ import annotations
 

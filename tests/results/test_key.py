@@ -1,4 +1,4 @@
-"""A key is what others find a record by: ten keys of FORMAT 2 are frozen, and what must not change a key does not."""
+"""Keys of runs: ten keys of FORMAT 2 are frozen, and changes that must not alter a key do not."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_a_run_is_mirrored_with_parameters_figures_intervals_dataset_and_files(m
     assert mirror.said == []
 
 
-def test_artifacts_lie_beside_the_runs_wherever_one_stands(
+def test_artifacts_are_next_to_the_runs_wherever_one_stands(
     mirror: Mirror, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -149,7 +149,7 @@ def test_artifacts_lie_beside_the_runs_wherever_one_stands(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_artifacts_lie_beside_the_runs_for_a_database_of_ones_own_too(mirror: Mirror, folder: Path) -> None:
+def test_artifacts_are_next_to_the_runs_for_a_database_of_ones_own_too(mirror: Mirror, folder: Path) -> None:
     (folder / "record.json").write_text("{}")
     with Tracker(f"sqlite:///{mirror.runs / 'mlflow.db'}", folder / "elsewhere", folder) as tracker:
         tracker.begin("tiny on owned", {}, DATASET | {"name": "owned"})
@@ -282,7 +282,7 @@ def test_a_half_made_database_is_replaced_by_one_of_every_finished_record(tmp_pa
         tracker.begin("tiny on demo", {}, DATASET)
         tracker.end(given)
     assert [path.name for path in sorted(tmp_path.glob("mlflow.db*"))] == ["mlflow.db", "mlflow.db.half-made-1", "mlflow.db.lock"]
-    assert "kept as mlflow.db.half-made-1, and made again" in logged[0]
+    assert "renamed to mlflow.db.half-made-1" in logged[0]
     mirror = Mirror(tmp_path)
     assert {mirror.run(place).info.status for place in (folder, other)} == {"FINISHED"}
     assert len(logged) == 2

@@ -89,7 +89,7 @@ def test_a_difference_is_ours_minus_theirs_and_equal_digits_are_none(tmp_path: P
     (same,) = compare_published(with_entry(tmp_path / "c", srcc=round(ours, 3)))
     assert same.figures[0].equal
     assert same.reasons == ()
-    assert "every digit of theirs is ours" in published_table([same])
+    assert "ours equals theirs in every digit" in published_table([same])
     off = round(ours, 3) + 0.001
     (other,) = compare_published(with_entry(tmp_path / "d", srcc=off))
     assert not other.figures[0].equal
@@ -100,17 +100,17 @@ def test_a_difference_is_ours_minus_theirs_and_equal_digits_are_none(tmp_path: P
     [
         ({"status": "unverified"}, "from memory"),
         ({"protocol": "NTIRE 2022 test set"}, "other images or another training: ours by protocol held-out"),
-        ({"protocol": "full"}, "ours is of the tested part, theirs is over all images"),
+        ({"protocol": "full"}, "ours is on the test part, theirs is over all images"),
         ({"protocol": ""}, "their protocol is not known"),
         ({"definition": ""}, "what exactly was computed there is not stated"),
         ({"note": "they crop"}, "they crop"),
-        ({"plcc": 0.9}, "whether their PLCC was taken after a fit is not known"),
+        ({"plcc": 0.9}, "it is not known whether their PLCC is after a fit"),
         ({"limit": 60}, "--limit"),
         ({"incomplete": True}, "lacks pairs or references"),
         ({"settings": {"model.x": "1"}}, "other settings than its card: model.x=1"),
     ],
 )
-def test_why_they_may_differ_is_told_from_what_is_known(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+def test_why_they_may_differ_is_distinguished_from_what_is_known(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
     (one,) = compare_published(with_entry(tmp_path / "with", **({"srcc": 0.1} | changes)))
     assert reason in "; ".join(one.reasons)
     (plain,) = compare_published(with_entry(tmp_path / "without", srcc=0.1))
@@ -154,7 +154,7 @@ def test_medians_over_splits_are_said_to_be_that(tmp_path: Path) -> None:
     assert "ours is a median over splits, theirs is over all images" in compare_published(read)[0].reasons
 
 
-def test_beside_a_number_over_all_images_stands_ours_over_all_images(tmp_path: Path) -> None:
+def test_a_published_figure_over_all_images_is_compared_with_ours_over_all_images(tmp_path: Path) -> None:
     place, record = repeated(tmp_path, "psnr")
     entry = {"dataset": "toy", "source": "s", "status": "read", "srcc": 0.1}
     record["cards"]["model"]["published"] = [entry | {"protocol": "full"}, entry | {"protocol": "held-out"}]

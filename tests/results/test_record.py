@@ -1,4 +1,4 @@
-"""record.json: every field's type is checked, a record is read back as it was, and its schema is the one in the documents."""
+"""record.json: every field's type is checked, a record survives writing and reading, and its schema is documented."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a run: its figures, its breakdown, its worst pairs, and one page that needs nothing but itself."""
+"""The report of a run: figures, breakdown, worst pairs, and a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_without_a_curve_ranks_decide(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_plots_are_pictures_of_the_points_and_the_same_bytes_each_time(tmp_path: Path) -> None:
+def test_plots_are_images_of_the_points_and_the_same_bytes_each_time(tmp_path: Path) -> None:
     place, record, rows = made(tmp_path, noise=0.5, trained=True)
     written = report.plots(place, typed(record), rows)
     assert [path.name for path in written] == ["scatter.png", "kinds.png", "training.png"]
@@ -126,7 +126,7 @@ def test_every_kind_has_its_panel(tmp_path: Path) -> None:
     assert all(third.sum() > 20 for third in thirds)
 
 
-def test_labels_withheld_give_a_report_without_pictures_of_agreement(tmp_path: Path) -> None:
+def test_labels_withheld_give_a_report_without_images_of_agreement(tmp_path: Path) -> None:
     place, record, rows = made(tmp_path, labelled=False)
     written = report.write(place, typed(record), rows.assign(label=np.nan))
     assert [path.name for path in written] == ["report.html"]
@@ -151,12 +151,12 @@ def test_maps_lie_where_their_patches_are_and_overlaps_are_averaged() -> None:
     np.testing.assert_allclose(maps.weight[0], np.repeat([0.0, 0.5, 1.0], 8))
 
 
-def test_a_picture_smaller_than_the_crop_has_no_maps() -> None:
+def test_an_image_smaller_than_the_crop_has_no_maps() -> None:
     small = np.zeros((8, 24, 3), np.uint8)
     assert maps_of(Brightness(), small, small) is None
 
 
-def test_pictures_that_are_gone_are_left_out(tmp_path: Path) -> None:
+def test_images_that_are_gone_are_left_out(tmp_path: Path) -> None:
     Image.new("RGB", (20, 20), "red").save(tmp_path / "a.png")
     gone, there = show([("nowhere.png", "nowhere.png"), (str(tmp_path / "a.png"), str(tmp_path / "a.png"))], Brightness())
     assert gone == (None, None, None, None)
@@ -173,7 +173,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (place / "report.html").read_text()
 
 
-def test_the_page_shows_ten_pairs_with_pictures_and_maps(page: str) -> None:
+def test_the_page_shows_ten_pairs_with_images_and_maps(page: str) -> None:
     assert page.count('<article class="pair">') == 10
     assert len(re.findall(r'alt="(reference|distorted|quality|weight) of ', page)) == 40
     assert page.count("for people than the score says") == 10

@@ -1,4 +1,4 @@
-"""Runs on disk: what interrupted and disturbed work leaves behind, and how it goes on."""
+"""Run folders: interrupted runs, damaged files, locks, and how a run resumes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def scored(name: str, score: float = 0.1) -> Scored:
 
 @pytest.mark.slow
 @given(st.lists(NAMES, min_size=1, max_size=6, unique=True), st.floats(allow_nan=False, allow_infinity=False))
-def test_whatever_a_picture_is_called_its_score_is_read_back_and_resumed(
+def test_whatever_an_image_is_called_its_score_is_read_back_and_resumed(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], score: float
 ):
     file = ScoreFile(tmp_path_factory.mktemp("run"))
@@ -110,7 +110,7 @@ def test_a_folder_that_was_removed_under_its_run_is_an_error_that_says_so(tmp_pa
     file.path.unlink()
     with pytest.raises(RunError, match="gone"):
         file.append([scored("a")], ["test"])
-    with pytest.raises(RunError, match=r"gone.*begins it again"):
+    with pytest.raises(RunError, match=r"gone.*starts it again"):
         require_there(tmp_path / "nowhere")
 
 
@@ -124,7 +124,7 @@ def test_a_damaged_record_is_named_and_never_a_traceback(tmp_path: Path, text: s
 @pytest.mark.parametrize("number", ["1e999", "NaN", "-Infinity"])
 def test_a_record_with_a_number_that_is_none_is_refused(tmp_path: Path, number: str):
     (tmp_path / "record.json").write_text(f'{{"format": 1, "identity": {{"rate": {number}}}}}', encoding="utf-8")
-    with pytest.raises(UsageError, match="no finite number"):
+    with pytest.raises(UsageError, match="not a finite number"):
         read_record(tmp_path)
 
 

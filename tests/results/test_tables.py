@@ -1,4 +1,4 @@
-"""Tables of results in a narrow terminal: no line of a table is longer than it, and nothing that must be known is lost."""
+"""Tables of results in a narrow terminal: no line is wider than it, and no mark is lost."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_table_of_a_run_fits(results: list[dict[str, Any]], width: int):
     assert lines[3].startswith("a-network-with-a-name-")
 
 
-def test_marks_without_room_are_told_below_the_table(results: list[dict[str, Any]]):
+def test_marks_without_room_are_reported_below_the_table(results: list[dict[str, Any]]):
     full, narrow = tables.run_table(results), tables.run_table(results, 80)
     assert "marks" in table_of(full)[0]
     assert "marks" not in table_of(narrow)[0]
@@ -57,7 +57,7 @@ def test_columns_leave_from_the_least_important_one(results: list[dict[str, Any]
 
 
 @pytest.mark.parametrize("width", [60, 80])
-def test_published_figures_beside_ours_fit(tmp_path: Path, width: int):
+def test_published_figures_next_to_ours_fit(tmp_path: Path, width: int):
     _, record = make(tmp_path, NAMES[1], published=PUBLISHED, protocol="held-out")
     found = compare_published(typed(record))
     assert found

@@ -1,4 +1,4 @@
-"""Agreement: exact against scipy, honest about what is not defined, intervals from references."""
+"""Agreement: figures equal scipy's, undefined figures are None with a note, intervals are over references."""
 
 from __future__ import annotations
 
@@ -416,7 +416,7 @@ def test_no_logistic_of_a_dense_search_is_better(shape, spread, fit):
         # A sigmoid that is all but a combination of the other columns adds nothing but rounding.
         sound = np.abs(triangle[:, -1, -1]) > 1e-7
         best = min(best, np.sum((values[sound] - y) ** 2, axis=1).min(initial=np.inf))
-    # In noise there is a step between any two images that is a minimum; missing the deepest by a per cent is no loss.
+    # In noise there is a step between any two images that is a minimum; missing the deepest by a per cent is not a loss.
     assert squared_error(found.values, y) <= best * (1.01 if shape == "unrelated" else 1.001)
     formula = logistic4 if fit == "logistic4" else logistic5
     with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""The group of the best leaves out a truly best model no more often than it says, and is small where differences are large."""
+"""The group of the best: it holds its error level in simulations, and is small where differences are large."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_few_references_leave_nobody_out_and_no_level_could_be_held() -> None:
     assert 2 / len(signs_for(5)) > 0.05 > 2 / len(signs_for(6))
 
 
-def test_correlated_models_are_told_apart_that_pairs_alone_leave_together() -> None:
+def test_correlated_models_are_distinguished_that_pairs_alone_leave_together() -> None:
     draw = np.random.default_rng(3)
     shared = draw.normal(size=(25, 1))
     pseudo = 0.8 + 0.1 * shared + 0.004 * draw.normal(size=(25, 20))

@@ -1,4 +1,4 @@
-"""Differences between models: paired by reference, right against independent computations and worked examples of papers."""
+"""Differences between models: paired by reference, checked against independent computations and worked examples of papers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small share of benchmarks/coverage.py: intervals hold the truth about as often as they promise."""
+"""A small share of benchmarks/coverage.py: intervals cover the true value about as often as their level."""
 
 from __future__ import annotations
 

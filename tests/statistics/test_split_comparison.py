@@ -69,7 +69,7 @@ def test_without_the_share_of_references_nothing_is_tested() -> None:
     found = compare_over_splits(splits(), ids(), None)
     assert found.differences["srcc"].difference is not None
     assert found.differences["srcc"].p_value is None
-    assert any("is not known" in note for note in found.notes)
+    assert any("are not known" in note for note in found.notes)
 
 
 def test_a_figure_that_one_split_does_not_have_is_not_defined() -> None:

@@ -1,4 +1,4 @@
-"""Archives that no library writes: rar with stored members, and zip encrypted with a password."""
+"""Makers of archives that no library writes: rar with stored members, and zip encrypted with a password."""
 
 from __future__ import annotations
 

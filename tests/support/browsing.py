@@ -1,4 +1,4 @@
-"""Headless Chromium without a driver: a script is added to a copy of a page and leaves what it saw in the DOM."""
+"""Headless Chromium without a driver: a script in a copy of a page writes its results into the DOM."""
 
 from __future__ import annotations
 

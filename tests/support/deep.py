@@ -1,4 +1,4 @@
-"""Images of more than 8 bits a channel, and others that headers must tell apart, written by hand."""
+"""Images of more than 8 bits a channel, and others that must be distinguished by their headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Miniature trees of every real dataset's layout: the archives' own names, quirks and label files, tiny made pictures.
+"""Miniature trees of every real dataset's layout: the archives' own names, quirks and label files, with tiny generated images.
 
 `TREES[name](root)` builds one. All images of a reference are the reference plus noise that grows with the level, and
 labels follow the noise, so direction, pairing and order can be checked. Nothing here comes from the datasets.

@@ -1,4 +1,4 @@
-"""AHIQ written down a second time, literally and slowly, from timm's and torchvision's parts; and weights filled by rule.
+"""A second, literal and slow implementation of AHIQ from timm's and torchvision's parts, with generated weights.
 
 python tests/plain_ahiq.py          # writes ahiq_small.json, the small golden scores, again
 """

@@ -1,4 +1,4 @@
-"""Small worlds that tests make for themselves: images with structure, tables, cards and classes."""
+"""Small test data: images with structure, tables, cards and classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that believe that they write to a terminal."""
+"""Running commands on a simulated terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def in_terminal(
         command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=cwd, env=kept | {"TERM": "xterm"} | dict(environment)
     ) as process:
         os.close(theirs)
-        told = b""
+        reported = b""
         while True:
             try:
                 part = os.read(ours, 1 << 16)
@@ -36,6 +36,6 @@ def in_terminal(
                 part = b""
             if not part:
                 break
-            told += part
+            reported += part
         os.close(ours)
-    return process.wait(), told.decode().replace("\r\n", "\n")
+    return process.wait(), reported.decode().replace("\r\n", "\n")

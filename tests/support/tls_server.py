@@ -1,4 +1,4 @@
-"""A server on the loopback, spoken to over TLS, that plays the hosts which files come from, with their habits and faults.
+"""A TLS test server on the loopback that simulates the hosts of downloads, with their usual behaviour and faults.
 
 A process reaches it through a proxy (`environment`), so that addresses are those of the real hosts and no code under test
 knows of it. Hosts that are not named are not there.
@@ -60,7 +60,7 @@ class Play:
     announced: int | None = None
     """A Content-Length other than the body's."""
     length: bool = True
-    """Whether the length is told at all."""
+    """Whether the length is reported at all."""
     zipped: bool = False
     """Sent with Content-Encoding: gzip, asked or not."""
     location: str = ""

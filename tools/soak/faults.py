@@ -1,4 +1,4 @@
-"""Disks and permissions that fail under a run: a clear error, what was there before intact, and a rerun that finishes.
+"""Soak test of failing disks and permissions: a clear error, earlier files intact, and a rerun that finishes.
 
     python tools/soak/faults.py [--trials 100] [--only NAME]...
 
@@ -50,7 +50,7 @@ def said(child: Child, status: int | None, *wanted: str) -> list[str]:
     text = child.output.read_text(encoding="utf-8")
     problems = [] if status in (1, 2) else [f"status {status}: {text[-400:]}"]
     problems += ["a traceback was shown"] if "Traceback" in text else []
-    problems += [f"called a defect: {text[-400:]}"] if "this is a defect" in text else []
+    problems += [f"called a defect: {text[-400:]}"] if "this is a bug" in text else []
     return problems + ([] if any(word in text for word in wanted) else [f"does not say {' or '.join(wanted)}: {text[-400:]}"])
 
 

@@ -1,4 +1,4 @@
-"""Bad input in process: every case ends well, or in one HarnessError whose message a terminal can show.
+"""Fuzzing with bad input: every case ends well, or in one HarnessError with a printable message.
 
     python tools/soak/fuzz.py [--cases 100000] [--only TARGET]... [--seed 0]
 
@@ -706,7 +706,7 @@ def _deadline() -> Iterator[None]:
 def fuzz(target: Target, cases: int, base: int = 0) -> Outcome:
     """`cases` cases of a target, chosen by hypothesis from the generator seeded with `base`."""
     outcome = Outcome()
-    told: set[str] = set()
+    reported: set[str] = set()
 
     @seed(base)
     @settings(max_examples=cases, database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=_PHASES)
@@ -714,8 +714,8 @@ def fuzz(target: Target, cases: int, base: int = 0) -> Outcome:
     def run(number: int) -> None:
         problem = attempt(target, number, outcome)
         kind = re.sub(r"#\d+|[\d.]+", "#", problem or "")[:120]
-        if problem and kind not in told:
-            told.add(kind)
+        if problem and kind not in reported:
+            reported.add(kind)
             outcome.failures.append(problem)
 
     run()

@@ -1,4 +1,4 @@
-"""Kills at random moments: after a rerun everything is there, bit for bit that of a run that nobody disturbed.
+"""Soak test of kills at random moments: a rerun completes, bit for bit equal to an uninterrupted run.
 
     python tools/soak/kills.py [--trials 200] [--only NAME]... [--seed 0]
 
@@ -112,7 +112,7 @@ def mirrored(base: Path, words: list[str], essential: list[str]) -> Scenario:
         with contextlib.closing(sqlite3.connect(folder / "runs" / "mlflow.db")) as database:
             mine = database.execute(asked, [record["key"]]).fetchall()
             others = database.execute("select count(*) from runs where status = 'RUNNING'").fetchone()[0]
-            told = database.execute(
+            reported = database.execute(
                 "select value from latest_metrics where run_uuid = ? and key = 'test.srcc'", [mine[0][0]] if mine else [""]
             ).fetchall()
             epochs = database.execute(
@@ -121,7 +121,7 @@ def mirrored(base: Path, words: list[str], essential: list[str]) -> Scenario:
             ).fetchone()
         problems = [] if [status for _, status in mine] == ["FINISHED"] else [f"MLflow: {mine}"]
         problems += [f"MLflow: {others} runs still RUNNING"] if others else []
-        problems += [] if told == [(record["metrics"]["test"]["srcc"],)] else [f"MLflow: test.srcc {told}"]
+        problems += [] if reported == [(record["metrics"]["test"]["srcc"],)] else [f"MLflow: test.srcc {reported}"]
         wanted = record["training"]["epochs"]
         return problems + ([] if epochs == (wanted, wanted) else [f"MLflow: {epochs} losses of {wanted} epochs"])
 
@@ -365,9 +365,9 @@ def main() -> int:
                 scenario, count, base / scenario.name, random.Random(f"{asked.seed}|{scenario.name}"), 2 - asked.quick
             )
             losses += tally.losses
-            told = ", ".join(f"{n} {name}" for name, n in sorted(tally.signals.items()))
+            reported = ", ".join(f"{n} {name}" for name, n in sorted(tally.signals.items()))
             rows.append(
-                [scenario.name, f"{whole.seconds:.1f} s", sum(tally.signals.values()), told, tally.chains, len(tally.losses)]
+                [scenario.name, f"{whole.seconds:.1f} s", sum(tally.signals.values()), reported, tally.chains, len(tally.losses)]
             )
             print(f"{scenario.name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
         if not asked.only:

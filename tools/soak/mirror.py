@@ -1,4 +1,4 @@
-"""MLflow's database: killed while it is being made, found half-made, and made by several first runs at once.
+"""Soak test of MLflow's database: killed during its creation, incomplete, and created by several runs at once.
 
     python tools/soak/mirror.py [--kills 20] [--half-made 10] [--rounds 4] [--seed 0]
 
@@ -53,8 +53,8 @@ def completed(words: list[str], folder: Path) -> list[str]:
 def unwell(child: Child) -> list[str]:
     """What is wrong with how a command ends that should end well, and without a warning."""
     status, text = child.wait(300), child.output.read_text(encoding="utf-8")
-    told = [line for line in text.splitlines() if "warning" in line or "Traceback" in line] or [text[-300:]]
-    return [] if status == 0 and "warning" not in text and "Traceback" not in text else [f"status {status}: {told}"]
+    reported = [line for line in text.splitlines() if "warning" in line or "Traceback" in line] or [text[-300:]]
+    return [] if status == 0 and "warning" not in text and "Traceback" not in text else [f"status {status}: {reported}"]
 
 
 def begun(child: Child, runs: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Large inputs: seconds of CPU and memory, each part in a process of its own.
+"""CPU time and memory for large inputs, each part in a separate process.
 
 python tools/soak/scale.py [--pairs 20000] [--records 500] [--rows 1000000]
 """

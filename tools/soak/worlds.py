@@ -1,4 +1,4 @@
-"""What the soaks share: miniature worlds, processes that can be killed, and looks at what they left."""
+"""Helpers of the soak tests: small datasets, processes that can be killed, and checks of the files that they left."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`harness data check`: what a dataset should hold, what is there, and everything that is wrong, in one report.
+"""`harness data check`: expected and present files of a dataset, and all problems, in one report.
 
 The quick check reads label files and every image's header. The full one decodes every image, compares the labels'
-direction with a crude distance (PSNR within references), looks for wrongly paired images, and leaves a manifest.
+direction with a simple distance (PSNR within references), looks for wrong pairs, and writes a manifest.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from harness.runtime.progress import progress
 T = TypeVar("T")
 R = TypeVar("R")
 _AGAINST = -0.2
-"""Mean rank correlation within references below which labels run against what they should follow."""
+"""Mean rank correlation within references below which labels have the wrong direction."""
 _FEWEST = 3
 INCOMPLETE = "incomplete"
-"""The kind of a finding that pairs or references are missing."""
+"""The kind of the findings about missing pairs and references."""
 
 
 @dataclass
@@ -55,11 +55,11 @@ class Report:
     notes: list[str] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
     protocols: dict[str, str] = field(default_factory=dict)
-    """The split's hash by protocol, or why it cannot be made."""
+    """The split's hash by protocol, or why there is no split."""
     manifest: str | None = None
     """The manifest's hash, where there is a valid one."""
-    pictures: str = ""
-    """The folder that holds all pictures."""
+    image_folder: str = ""
+    """The folder that holds all images."""
 
     @property
     def ok(self) -> bool:
@@ -82,9 +82,9 @@ class Report:
         }
 
     def text(self) -> str:
-        """The report for a person."""
+        """The report as text."""
         depth = "every image decoded" if self.full else "labels and headers read; --full decodes every image"
-        where = self.root or self.pictures or "no folder"
+        where = self.root or self.image_folder or "no folder"
         lines = [f"{self.card.name}: {self.card.title}", f"  in {where} ({depth})"]
         for count in self.counts:
             expected = f", expected {count.expected:,}" if count.expected else ""
@@ -97,7 +97,7 @@ class Report:
         lines += [f"{p.severity.upper()} {p}" for p in advice_once(ordered, how)]
         outcome = "ok" if self.ok else "not usable as it is"
         if self.incomplete and all(p.kind == INCOMPLETE for p in errors(self.problems)):
-            outcome = "incomplete, and accepted as it is" if self.ok else "incomplete"
+            outcome = "incomplete, and accepted" if self.ok else "incomplete"
         about = [f"home: {self.card.home}"] if self.card.home else []
         about += [f"licence: {self.card.licence}"] if self.card.licence else []
         lines.append(f"{self.card.name}: {outcome}. {'; '.join(about) if outcome == 'ok' else how}".rstrip(" ."))
@@ -120,7 +120,7 @@ def check(
     found = Findings()
     before = manifest.read(card, root)
     if before is not None and (others := manifest.changed_files(card, root, before)):
-        what = counted(others, "files are not what the last full check found", len(before.files))
+        what = counted(others, "files differ from the last full check", len(before.files))
         if full:
             found.information(f"{what}; the manifest of that check is replaced", str(root))
         else:
@@ -137,7 +137,7 @@ def check(
             except UsageError as error:
                 report.protocols[name] = f"not possible here: {error}"
         if has_images(frame):
-            _pictures(card, root, frame, found, report, workers or min(16, 4 * (os.cpu_count() or 1)))
+            _images(card, root, frame, found, report, workers or min(16, 4 * (os.cpu_count() or 1)))
         elif root is not None and not found.failed:
             found.error(f"labels, but none of the {len(frame):,} images", root, how_to_get(card))
     lying = unopened(card, root) if found.failed or any(f.kind == INCOMPLETE for f in found.problems) else []
@@ -176,24 +176,24 @@ def _read(card: DatasetCard, root: Path | None, found: Findings, report: Report)
 
 
 def _counts(card: DatasetCard, frame: pd.DataFrame, found: Findings, report: Report) -> None:
-    """The card's numbers are those of the default protocol's parts; others have theirs in the layout."""
+    """Compare counts with the card. The card's numbers are those of the default protocol's parts; the layout has the others."""
     parts = card.protocols[card.default_protocol].parts
     rows = frame[frame["part"].isin(parts)] if parts else frame
     report.pairs, report.references = len(frame), int(frame["reference_id"].nunique())
     if has_images(frame):
-        report.pictures = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in frame["distorted"]])
-    where = str(report.root or report.pictures or card.name)
+        report.image_folder = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in frame["distorted"]])
+    where = str(report.root or report.image_folder or card.name)
     if rows.empty:
-        found.error(f"nothing of part {', '.join(parts)}, which the default protocol needs", where, how_to_get(card))
+        found.error(f"no rows of part {', '.join(parts)}, which the default protocol needs", where, how_to_get(card))
     for count in counts(card, frame):
         report.counts.append(count)
-        told = f"{count.found:,} {count.what}, the card says {count.expected or 0:,}"
+        difference = f"{count.found:,} {count.what}, the card says {count.expected or 0:,}"
         if count.short and count.found:
             severity: Severity = "warning" if report.allow_incomplete else "error"
             fix = "" if report.allow_incomplete else "take the rest from the archive, or accept it with --allow-incomplete"
-            found.problems.append(Finding(severity, INCOMPLETE, where, f"{told}: the dataset is incomplete", fix))
+            found.problems.append(Finding(severity, INCOMPLETE, where, f"{difference}: the dataset is incomplete", fix))
         elif count.expected and count.found > count.expected:
-            found.warning(told, where, "another edition?")
+            found.warning(difference, where, "another edition?")
     report.counts.append(Count("label rows", None, int(frame["score"].notna().sum())))
     if has_images(frame) and report.root is not None:
         folders = [os.path.relpath(os.path.dirname(path) or ".", report.root) for path in frame["distorted"]]
@@ -202,7 +202,7 @@ def _counts(card: DatasetCard, frame: pd.DataFrame, found: Findings, report: Rep
 
 
 def _labels(card: DatasetCard, frame: pd.DataFrame, found: Findings) -> None:
-    """Labels out of the card's range, and labels that rise where distortion does."""
+    """Report labels outside the card's range, and quality that rises with the level of distortion."""
     known = frame[frame["score"].notna()]
     if card.label_range is not None:
         low, high = card.label_range
@@ -225,10 +225,10 @@ def _labels(card: DatasetCard, frame: pd.DataFrame, found: Findings) -> None:
         )
 
 
-def _pictures(card: DatasetCard, root: Path | None, frame: pd.DataFrame, found: Findings, report: Report, workers: int) -> None:
+def _images(card: DatasetCard, root: Path | None, frame: pd.DataFrame, found: Findings, report: Report, workers: int) -> None:
     references = list(dict.fromkeys(frame["reference"]))
     paths = [p for p in dict.fromkeys([*references, *frame["distorted"]]) if os.path.isfile(p)]
-    where = str(root or report.pictures)
+    where = str(root or report.image_folder)
     absent = [p for p in dict.fromkeys([*references, *frame["distorted"]]) if not os.path.isfile(p)]
     if absent and not found.failed:
         shown = [explained(path) for path in absent[:20]] + absent[20:]
@@ -238,7 +238,7 @@ def _pictures(card: DatasetCard, root: Path | None, frame: pd.DataFrame, found: 
     good = {path: result for path, result in looks.items() if not isinstance(result, str)}
     if broken:
         shown = [f"{os.path.relpath(path, where)} ({why})" for path, why in broken.items()]
-        found.error(counted(shown, "images cannot be read", len(paths)), where, "take them again from the archive")
+        found.error(counted(shown, "images cannot be read", len(paths)), where, "unpack them again from the archive")
     _headers(card, frame, good, found, where)
     digests = _duplicates(frame, good, found, where, workers)
     if not report.full:
@@ -265,7 +265,7 @@ def _look(path: str) -> file_headers.Header | str:
 
 
 def _headers(card: DatasetCard, frame: pd.DataFrame, good: dict[str, file_headers.Header], found: Findings, where: str) -> None:
-    """Sizes that are not the reference's or the card's, compound files, and pairs whose embedded colour profiles differ."""
+    """Report sizes that differ from the reference's or the card's, files of several images, and differing colour profiles."""
     unlike = []
     by_kind: dict[str, dict[str, None]] = {}
     for path, header in good.items():
@@ -280,13 +280,13 @@ def _headers(card: DatasetCard, frame: pd.DataFrame, good: dict[str, file_header
                 by_kind.setdefault(differs.kind, {})[differs.what] = None
     if unlike:
         message = counted(unlike, "distorted images differ in size from their reference", len(frame))
-        found.error(message, where, "wrong pairing, or images that were resized: take them again from the archive")
+        found.error(message, where, "wrong pairing, or resized images: unpack them again from the archive")
     if card.image_size is not None:
         height, width = card.image_size
         others = [f"{h.width}x{h.height}" for h in good.values() if (h.height, h.width) != (height, width)]
         if others:
             message = f"{len(others):,} of {len(good):,} images are not {width}x{height}: {listed(sorted(set(others)), 5)}"
-            found.warning(message, where, "images that were resized?")
+            found.warning(message, where, "resized images?")
     for kind, named in by_kind.items():
         tell = found.warning if kind == PROFILES else found.information
         tell(f"{kind}: {counted(list(named), 'images' if kind == PRIMARY else 'pairs')}", where)
@@ -321,12 +321,12 @@ def _duplicates(
             alike = " = ".join(name_of.get(p, os.path.basename(p)) for p in [*own, *rest])
             one = len({reference_of[p] for p in rest} | set(own)) == 1
             (within if one else across).append(alike)
-    # Patches of one image recur in triplets, where nothing is split by reference.
+    # In triplets the same patch occurs several times, and no protocol splits them by reference.
     leak = found.warning if "pair" in frame else found.error
     if same:
-        leak(counted(same, "references are one image under several names"), where, "a split by reference would leak")
+        leak(counted(same, "references are the same image under several names"), where, "a split by reference would leak")
     if across:
-        leak(counted(across, "groups of equal images under different references"), where, "copied or renamed: take them again")
+        leak(counted(across, "groups of equal images under different references"), where, "copied or renamed: unpack them again")
     if within:
         found.warning(counted(within, "groups of equal distorted images (their labels may differ)", limit=5), where)
     if pristine:
@@ -335,7 +335,7 @@ def _duplicates(
 
 
 def _parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> list[R]:
-    """`work` over `items` in threads, many items at a time: one look at a header is shorter than handing it over."""
+    """`work` over `items` in threads, many items a task: reading one header takes less time than starting a task."""
     chunks = [items[i : i + 64] for i in range(0, len(items), 64)]
     if len(chunks) < 2 or workers < 2:
         return [work(item) for item in items]

@@ -1,8 +1,8 @@
-"""What a full check leaves behind: names, sizes and content hashes of a dataset's files, and one hash over them.
+"""The manifest of a full check: names, sizes and content hashes of a dataset's files, and one hash over them.
 
-The hash depends on what the files are called in the dataset and on what is in them, not on where they lie, so two
-mirrors of one archive have one manifest. It lies in the dataset's folder, or in the cache where that cannot be
-written, and counts only while no file has changed since.
+The hash depends on the files' names in the dataset and their content, not on their folder, so two mirrors of one
+archive have the same hash. The manifest is in the dataset's folder, or in the cache where that cannot be written, and
+is valid only while no file has changed since.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def write(card: DatasetCard, root: Path, entries: Mapping[str, tuple[str, int, s
 
 
 class Manifest(NamedTuple):
-    """What an earlier full check left."""
+    """The manifest of an earlier full check."""
 
     hash: str
     files: Mapping[str, str]
@@ -48,7 +48,7 @@ class Manifest(NamedTuple):
 
 
 def read(card: DatasetCard, root: Path | None) -> Manifest | None:
-    """The manifest that an earlier full check of this folder left; None without one that can be read."""
+    """The manifest of an earlier full check of this folder; None without one that can be read."""
     for place in _places(card, root) if root is not None else ():
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             document = json.loads(place.read_text(encoding="utf-8"))
@@ -59,7 +59,7 @@ def read(card: DatasetCard, root: Path | None) -> Manifest | None:
 
 
 def changed_files(card: DatasetCard, root: Path | None, known: Manifest | None = None) -> list[str]:
-    """The files, below the folder, whose content is not the manifest's any more, or that are gone; none without a manifest."""
+    """The files below the folder whose content differs from the manifest, or that are missing; empty without a manifest."""
     known = known or read(card, root)
     if known is None or root is None:
         return []
@@ -68,7 +68,7 @@ def changed_files(card: DatasetCard, root: Path | None, known: Manifest | None =
 
 
 def manifest_hash(card: DatasetCard, root: Path | None) -> str | None:
-    """The hash of the manifest that an earlier full check left; None without one, and when any file changed since."""
+    """The hash of an earlier full check's manifest; None without one, and when any file has changed since."""
     known = read(card, root)
     return known.hash if known is not None and not changed_files(card, root, known) else None
 

@@ -1,4 +1,4 @@
-"""The full check's look at pixels: every image decoded, once, one reference at a time per thread."""
+"""The full check's part that decodes every image once: damage, copies of references, direction of labels, wrong pairs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Seen(NamedTuple):
 
 @dataclass
 class Decoded:
-    """What decoding told."""
+    """The results of decoding."""
 
     seen: dict[str, _Seen] = field(default_factory=dict)
     """By the distorted image's name."""
@@ -43,11 +43,11 @@ class Decoded:
     broken: dict[str, str] = field(default_factory=dict)
     """Why an image cannot be used, by path."""
     zeros: dict[str, None] = field(default_factory=dict)
-    """Images, with particulars, that hold zero bytes where their coded pixels should be."""
+    """Images, with details, that hold zero bytes where their coded pixels should be."""
 
 
 def decode_all(frame: pd.DataFrame, skip: Collection[str], *, workers: int, step: Callable[[int], None]) -> Decoded:
-    """Decode every image of a table but those of `skip`, which are known to be broken; `step` counts pairs."""
+    """Decode every image of a table except those of `skip`, which are known to be damaged; `step` counts pairs."""
     result = Decoded()
     done = 0
     groups = [group for _, group in frame.groupby("reference", sort=False)]
@@ -78,12 +78,12 @@ def decode_all(frame: pd.DataFrame, skip: Collection[str], *, workers: int, step
 
 
 def judge(card: DatasetCard, frame: pd.DataFrame, result: Decoded, found: Findings, where: str) -> None:
-    """Report what decoding showed: damage, copies of references, labels that run backwards, wrong pairing."""
+    """Report the results of decoding: damage, copies of references, reversed labels, wrong pairs."""
     if result.broken:
         shown = [f"{path} ({why})" for path, why in result.broken.items()]
-        found.error(counted(shown, "images cannot be used"), where, "take them again from the archive")
+        found.error(counted(shown, "images cannot be used"), where, "unpack them again from the archive")
     if result.zeros:
-        found.error(f"{ZEROS}: {counted(list(result.zeros), 'images')}", where, "take them again from the archive")
+        found.error(f"{ZEROS}: {counted(list(result.zeros), 'images')}", where, "unpack them again from the archive")
     rows = frame[frame["name"].isin(result.seen.keys())]
     psnr = rows["name"].map(lambda name: result.seen[name].psnr)
     identical = list(rows["name"][psnr == math.inf])
@@ -98,14 +98,14 @@ def judge(card: DatasetCard, frame: pd.DataFrame, result: Decoded, found: Findin
             correlations.append(float(quality.rank().corr(distances.rank())))
     if len(correlations) >= 2 and float(np.mean(correlations)) < _AGAINST:
         found.error(
-            f"labels run against PSNR within references (mean rank correlation {np.mean(correlations):+.2f} over "
+            f"labels contradict PSNR within references (mean rank correlation {np.mean(correlations):+.2f} over "
             f"{len(correlations)} references): reversed, or of other images",
             where,
             f"the card says: {'higher' if card.higher_is_better else 'lower'} is better",
         )
     if len(result.references) < 2 or rows.empty:
         return
-    # Distorted images that look unlike their own reference and like another.
+    # Distorted images that are unlike their own reference and like another.
     places = {path: i for i, path in enumerate(result.references)}
     reference_thumbnails = np.stack(list(result.references.values()))
     names = list(result.references)
@@ -116,7 +116,7 @@ def judge(card: DatasetCard, frame: pd.DataFrame, result: Decoded, found: Findin
         if likeness[places[reference]] < _FAR and likeness[best] > _NEAR:
             wrong.append(f"{name} (looks like {names[best].rpartition('/')[2]})")
     if wrong:
-        found.error(counted(wrong, "images look like another reference than theirs", len(rows)), where, "wrong pairing")
+        found.error(counted(wrong, "images look like another reference than their own", len(rows)), where, "wrong pairing")
 
 
 def _read(path: str, skip: Collection[str], part: Decoded) -> decode.Pixels | None:

@@ -1,4 +1,4 @@
-"""The embedded demonstration dataset: thirteen free images, 25 kinds of distortion, and a prior for a label.
+"""The built-in demonstration dataset: thirteen free images, 25 kinds of distortion, and mean scores as labels.
 
 It runs the whole pipeline on real image content with nothing to download, and it is not a benchmark: the label
 of a pair is the mean score that KADID-10k's raters gave to its kind of distortion at its level, whatever the
@@ -42,12 +42,12 @@ SIDE = 288
 """Height and width of every image, in pixels."""
 
 VISIBLE = 2
-"""Grey levels by which a distorted image differs from its reference somewhere; pairs below are dropped."""
+"""The least maximum difference, in grey levels, of a distorted image from its reference; other pairs are dropped."""
 
 _BYTES = 54 + 3 * SIDE * SIDE
-"""Of a 24-bit BMP of this size (its rows need no padding)."""
+"""Bytes of a 24-bit BMP of this size (its rows need no padding)."""
 _STALE = 3600
-"""Seconds after which another process's temporary file is what a killed one left behind."""
+"""Seconds after which another process's temporary file counts as a killed process's."""
 
 Progress = Callable[[int, int], None]
 
@@ -70,16 +70,16 @@ def read(
     references: Sequence[str] = (),
     kinds: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """The pairs of the demonstration, made first where they are not in the cache.
+    """The pairs of the demonstration; images that are not in the cache are made first.
 
     Columns: name, distorted, reference (absolute paths), reference_id, distortion, level (1..5), score (the prior,
-    1..5, higher is better). Pairs that equal their reference, or differ from it by at most one grey level
-    everywhere, are not there.
+    1..5, higher is better). Images that equal their reference, or differ from it by at most one grey level
+    everywhere, are left out.
 
-    `root` takes the place of the cache folder (`cache_folder()`). `progress(done, total)` is called in this thread
-    as images are made, and never when all are there. `references` and `kinds` narrow the set (empty: all); a card
-    names them under `[layout]`. A killed call is taken up where it stopped; several at once share the work. Raises
-    UsageError for unknown references and kinds, RunError when the cache cannot be written.
+    `root` replaces the cache folder (`cache_folder()`). `progress(done, total)` is called in this thread as images are
+    made. `references` and `kinds` restrict the set (empty: all); a card names them under `[layout]`. After a kill the
+    next call continues; several at once share the work. Raises UsageError for unknown references and kinds, RunError
+    when the cache cannot be written.
     """
     import pandas as pd
 
@@ -96,7 +96,7 @@ def read(
     table["distortion"] = [pair.kind for pair in kept]
     table["level"] = [pair.level for pair in kept]
     table["score"] = [scores[pair.kind][pair.level - 1] for pair in kept]
-    # Codecs and processors round differently, so that the bytes vary from machine to machine: the recipe stands for them.
+    # Codecs and processors round differently, so the bytes differ between machines: a hash of the generation identifies them.
     table.attrs["images"] = f"demo {_key()}"
     return table
 
@@ -113,7 +113,7 @@ def reference_image(reference: str) -> distortions.Image:
 
 
 def priors() -> dict[str, tuple[float, ...]]:
-    """By kind, the mean score of KADID-10k's raters at levels 1 to 5; 1 (bad) to 5 (excellent)."""
+    """The mean score of KADID-10k's raters by kind at levels 1 to 5; 1 (bad) to 5 (excellent)."""
     text = (_DATA / "kadid_cell_means.csv").read_text(encoding="utf-8")
     rows = csv.reader(line for line in text.splitlines() if not line.startswith("#"))
     next(rows)
@@ -131,7 +131,7 @@ def _chosen(asked: Sequence[str], known: Sequence[str], what: str, where: str) -
 
 
 def _key() -> str:
-    """Of everything that determines the images; the labels may change without making them again."""
+    """A hash of everything that determines the images; the labels are not part of it."""
     sources = {i: hashlib.sha256((_DATA / f"{i}.webp").read_bytes()).hexdigest() for i in reference_ids()}
     levels = {kind: list(values) for kind, values in distortions.LEVELS.items()}
     return sha256_json([distortions.VERSION, VISIBLE, levels, sources])[:12]
@@ -142,11 +142,11 @@ def _make(folder: Path, ids: Iterable[str], pairs: Sequence[_Pair], progress: Pr
     manifest = folder / "manifest.json"
     dropped, content = _read_manifest(manifest)
     wanted = [f"distorted/{pair.name}" for pair in pairs if pair.name not in dropped] + [f"references/{i}.bmp" for i in ids]
-    # Images that are not what was made are removed, so that they are made again.
+    # Images that differ from the manifest are removed, so that they are made again.
     known = {name: str(folder / name) for name in wanted if name in content and (folder / name).is_file()}
-    now = hash_files(known.values())
+    hashes = hash_files(known.values())
     for name, path in known.items():
-        if now[path] != content[name]:
+        if hashes[path] != content[name]:
             with writing(path):
                 os.unlink(path)
     there, references = _sizes(folder / "distorted"), _sizes(folder / "references")
@@ -167,10 +167,10 @@ def _make(folder: Path, ids: Iterable[str], pairs: Sequence[_Pair], progress: Pr
     images = {i: reference_image(i) for i in {*bare, *(pair.reference for pair in missing)}}
     for i in bare:
         _write(folder / "references" / f"{i}.bmp", images[i])
-    # Processes that start together begin at different places and find each other's work done.
+    # Processes that start together begin at different pairs, so that they share the work.
     start = os.getpid() * 7919 % max(1, len(missing))
     missing = missing[start:] + missing[:start]
-    # Threads and not processes: the arithmetic leaves the interpreter's lock, and a caller's script needs no main guard.
+    # Threads and not processes: the arithmetic releases the GIL, and a caller's script needs no main guard.
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     pool = ThreadPoolExecutor(min(8, processors))
     try:
@@ -182,7 +182,7 @@ def _make(folder: Path, ids: Iterable[str], pairs: Sequence[_Pair], progress: Pr
                 progress(done, len(missing))
     finally:
         pool.shutdown(cancel_futures=True)
-    # Read again: another process may have finished other references or kinds meanwhile.
+    # Read again: meanwhile another process may have finished other references or kinds.
     others, content = _read_manifest(manifest)
     dropped = {**others, **dropped}
     _write_manifest(folder, dropped, content, [name for name in wanted if name.removeprefix("distorted/") not in dropped])
@@ -190,9 +190,9 @@ def _make(folder: Path, ids: Iterable[str], pairs: Sequence[_Pair], progress: Pr
 
 
 def _write_manifest(folder: Path, dropped: Mapping[str, int], content: Mapping[str, str], names: Sequence[str]) -> None:
-    """Note what was dropped, and the content of these images as they were made."""
+    """Write the dropped pairs, and the content hashes of these images."""
     fresh = {name: str(folder / name) for name in names}
-    now = hash_files(fresh.values())
+    hashes = hash_files(fresh.values())
     write_json(
         folder / "manifest.json",
         {
@@ -200,7 +200,7 @@ def _write_manifest(folder: Path, dropped: Mapping[str, int], content: Mapping[s
             "version": distortions.VERSION,
             "levels": {kind: list(values) for kind, values in distortions.LEVELS.items()},
             "dropped": dict(sorted(dropped.items())),
-            "files": dict(sorted({**content, **{name: now[path] for name, path in fresh.items()}}.items())),
+            "files": dict(sorted({**content, **{name: hashes[path] for name, path in fresh.items()}}.items())),
         },
     )
 
@@ -224,7 +224,7 @@ def _write(path: Path, image: distortions.Image) -> None:
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file in `folder`; what killed processes left behind is removed."""
+    """Bytes of each file in `folder`; temporary files of killed processes are removed."""
     sizes = {}
     if folder.is_dir():
         with os.scandir(folder) as entries:
@@ -239,7 +239,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _read_manifest(path: Path) -> tuple[dict[str, int], dict[str, str]]:
-    """The dropped pairs, and the sha256 of each image; none where no manifest can be read, so that they are found again."""
+    """The dropped pairs, and the sha256 of each image; empty where no manifest can be read, so that they are computed again."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         dropped = {str(name): int(difference) for name, difference in document["dropped"].items()}

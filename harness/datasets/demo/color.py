@@ -1,4 +1,4 @@
-"""CIELAB and YCbCr for the distortions: sRGB under D65, float32."""
+"""Conversion between sRGB, CIELAB and YCbCr for the distortions (D65, float32)."""
 
 from __future__ import annotations
 

@@ -4,10 +4,10 @@ After Lin, Hosu and Saupe, "KADID-10k: A Large-scale Artificially Distorted IQA 
 gives no values. Those of `LEVELS` are the ones in circulation from its authors' generator; where sources differ
 (the variances of denoise, the order of mean_shift and contrast_change) they are those that agree with metrics'
 published distances over KADID-10k's own images (github.com/SmilingWolf/VQMTCrossVal). So these images are of
-the same kinds as KADID-10k's and about as strong, not the same pictures.
+the same kinds as KADID-10k's and about as strong, but not the same images.
 
-An image is known by (reference, kind, level) and `VERSION`, never by the hash of its bytes: what JPEG and
-JPEG 2000 leave of it varies with the codec's version.
+An image is identified by (reference, kind, level) and `VERSION`, never by the hash of its bytes: results of JPEG and
+JPEG 2000 depend on the codec's version.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from harness.datasets.demo.color import LUMA, RGB_FROM_YCBCR, Floats, lab_from_r
 from harness.runtime.errors import UsageError, near
 
 VERSION = 1
-"""Raised by hand whenever an image of any kind changes."""
+"""To be raised whenever an image of any kind changes."""
 
 MINIMUM_SIZE = 16
-"""Pixels that an image needs in height and in width."""
+"""Smallest height and width of an image, in pixels."""
 
 Image = npt.NDArray[np.uint8]
 """(H, W, 3), sRGB."""
@@ -71,7 +71,7 @@ def color_diffusion(x: Floats, amount: float, rng: np.random.Generator) -> Float
 
 
 def color_shift(x: Floats, amount: float, rng: np.random.Generator) -> Floats:
-    """The green channel displaced in a random direction, the more the busier the place; value: pixels."""
+    """The green channel shifted in a random direction, more where the gradient is larger; value: pixels."""
     from scipy import ndimage
 
     angle = rng.uniform(0, 2 * math.pi)
@@ -93,7 +93,7 @@ def color_quantization(x: Floats, colors: float, rng: np.random.Generator) -> Fl
     image = to_uint8(x)
     # A quarter of the pixels gives as good a palette in a quarter of the time.
     palette = pillow.fromarray(image[::2, ::2].copy()).quantize(int(colors), method=pillow.Quantize.MEDIANCUT)
-    # Pillow dithers only towards a palette that it is given.
+    # Pillow dithers only to a given palette.
     dithered = pillow.fromarray(image).quantize(palette=palette, dither=pillow.Dither.FLOYDSTEINBERG)
     return to_float(np.asarray(dithered.convert("RGB")))
 
@@ -114,7 +114,7 @@ def color_saturation_2(x: Floats, factor: float, rng: np.random.Generator) -> Fl
 
 def jpeg2000(x: Floats, ratio: float, rng: np.random.Generator) -> Floats:
     """JPEG 2000, irreversible wavelets; value: compression ratio, raw bytes to coded bytes."""
-    # Six resolutions (OpenJPEG's default) need 32 pixels a side; a smaller image takes what it has.
+    # Six resolutions (OpenJPEG's default) need 32 pixels a side; a smaller image gets fewer.
     resolutions = min(6, int(math.log2(min(x.shape[:2]))) + 1)
     return _coded(x, "JPEG2000", quality_mode="rates", quality_layers=[ratio], irreversible=True, num_resolutions=resolutions)
 
@@ -136,7 +136,7 @@ def white_noise_cc(x: Floats, variance: float, rng: np.random.Generator) -> Floa
 
 
 def impulse_noise(x: Floats, density: float, rng: np.random.Generator) -> Floats:
-    """Samples set to 0 or 1 with equal chance; value: the share of samples struck."""
+    """Samples set to 0 or 1 with equal probability; value: the share of changed samples."""
     chance = rng.random(x.shape, dtype=np.float32)
     y = np.where(chance < density / 2, np.float32(0), x)
     return np.where(chance > 1 - density / 2, np.float32(1), y)
@@ -287,19 +287,19 @@ LEVELS = MappingProxyType({kind.__name__: values for kind, values in _TABLE.item
 def distort(image: Image, kind: str, level: int, seed_name: str) -> Image:
     """`image` distorted by `kind` (one of `KINDS`) at `level` 1 to 5, in the order of KADID-10k's levels.
 
-    `image` is (H, W, 3) uint8 sRGB of at least 16x16 pixels, and is left as it is; so is the result. Random kinds
-    draw from a generator seeded by the sha256 of (seed_name, kind, level): the same arguments give the same
-    picture. Raises UsageError for anything else.
+    `image` is (H, W, 3) uint8 sRGB of at least 16x16 pixels, and is not changed; so is the result. Random kinds use a
+    generator seeded by the sha256 of (seed_name, kind, level): the same arguments give the same image. Raises
+    UsageError for any other argument.
     """
     if kind not in _KINDS:
         raise UsageError(f"no distortion called {kind!r}{near(kind, KINDS)}")
     if level not in range(1, 6):
-        raise UsageError(f"{kind}: level {level!r} is none of 1, 2, 3, 4, 5")
+        raise UsageError(f"{kind}: level {level!r} is not one of 1, 2, 3, 4, 5")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise UsageError(f"{kind}: expected an (H, W, 3) uint8 image, got {image.shape} {image.dtype}")
     if min(image.shape[:2]) < MINIMUM_SIZE:
         height, width = image.shape[:2]
-        raise UsageError(f"{kind}: an image of {height}x{width} is too small, {MINIMUM_SIZE} pixels a side are the least")
+        raise UsageError(f"{kind}: an image of {height}x{width} is too small: each side needs at least {MINIMUM_SIZE} pixels")
     seed = hashlib.sha256(f"{seed_name}|{kind}|{level}".encode()).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(seed, "big")))
     return to_uint8(_KINDS[kind](to_float(image), LEVELS[kind][level - 1], rng))

@@ -1,8 +1,8 @@
-"""Readers by layout: each lists a dataset's pairs from the authors' own files.
+"""Readers of datasets: each lists the pairs from the authors' own files.
 
 A card names one by a word (`reader = "lists"`) and gives it arguments in `[layout]`. A reader is a function
-`(card, root, **layout) -> table` (columns: `harness.datasets.table`); it raises UsageError when nothing is there and
-`findings.BrokenTree` when what is there cannot be used. What it found besides lies in the table's `attrs`.
+`(card, root, **layout) -> table` (columns: `harness.datasets.table`); it raises UsageError when the dataset is absent and
+`findings.BrokenTree` when it cannot be used. Further findings are in the table's `attrs`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""BAPPS 2AFC: people saw a reference and two distorted versions, and said which is closer.
+"""Reader of BAPPS 2AFC: triplets of a reference and two distorted images, with the share of raters for each.
 
     2afc/{train,val}/traditional/{ref,p0,p1,judge}/000000.{png,npy}
 
 `judge` is the fraction of raters who found p1 closer. Each triplet becomes two rows of one `pair`, whose `score` is
-the share of votes for that image (1 - judge for p0, judge for p1), higher being better: what a row says is true of
-the image next to the other one of its pair, and comparable within pairs only.
+the share of votes for that image (1 - judge for p0, judge for p1), higher is better: scores are comparable within a
+pair only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LARGEST_VOTE = 4096
 
 @dataclass(frozen=True)
 class Votes:
-    """Which folders hold which part."""
+    """The folders of each part."""
 
     parts: Mapping[str, str]
     """Part by the name of a folder above a subset: train, val."""
@@ -63,7 +63,7 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
             shares = [vote for votes in pool.map(lambda chunk: list(map(_vote, chunk)), chunks) for vote in votes]
         bad = [f"{stem}.npy" for stem, share in zip(whole, shares, strict=True) if not 0 <= share <= 1]
         if bad:
-            what = counted(bad, "votes are no fraction", len(whole))
+            what = counted(bad, "votes are not fractions", len(whole))
             found.error(what, tree.path(subset + "/judge"), "unpack the archive again")
         part, kind_of_subset = _part_of(subset, parts) or "", subset.rpartition("/")[2].lower()
         rows = []
@@ -84,17 +84,17 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
 
 def _part_of(subset: str, parts: Mapping[str, str]) -> str | None:
     above = subset.lower().split("/")[:-1]
-    # JND pairs lie in folders of the same names (jnd/val/...); they have no p1 closer than p0.
+    # JND pairs are in folders of the same names (jnd/val/...), but they are not triplets.
     return next((parts[folder] for folder in reversed(above) if folder in parts and "jnd" not in above), None)
 
 
 def _vote(path: str) -> float:
-    """The one number in a .npy file; NaN where it holds anything else."""
+    """The single number in a .npy file; NaN where it holds anything else."""
     try:
         require_regular(path)
         with open(path, "rb") as stream:
             data = stream.read(_LARGEST_VOTE)
         values = np.load(io.BytesIO(data), allow_pickle=False)
         return float(values.item()) if values.size == 1 else math.nan
-    except Exception:  # whatever a broken file drives the parser into means the same: no vote
+    except Exception:  # the parser may raise any error for a damaged file: no vote
         return math.nan

@@ -1,4 +1,4 @@
-"""The commonest layout: images whose names tell reference, kind and level, and lists of names with scores.
+"""Reader of the most common layout: file names that give reference, kind and level, and lists of names with scores.
 
     5.51429 I01_01_1.bmp                        TID2013, mos_with_names.txt
     I01_01_01.png,I01.png,4.57,0.496            KADID-10k, dmos.csv
@@ -41,16 +41,16 @@ class Part:
     labels: tuple[str, ...] = ()
     """Wildcards of label files, best first: those of the first that matches anything are read."""
     columns: tuple[str, ...] = ()
-    """What the columns are where the file has no header: name, score, reference, std, `-`."""
+    """The columns of a file without a header: name, score, reference, std, `-`."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """What the header calls these columns, beyond the usual words (`harness.datasets.label_files.HEADERS`)."""
+    """Further header names of these columns, in addition to `harness.datasets.label_files.HEADERS`."""
     compose: str = ""
     """A name made of a table's columns: `{image}.{dst_type}.{dst_lev}.png`."""
     spellings: Mapping[str, str] = field(default_factory=dict)
-    """What the composed columns' values are called in file names."""
+    """Spellings in file names of the composed columns' values."""
     labelled_as: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What the label file of a larger dataset calls this part's images, by their names: `folder/file`. Where several of its
-    files are the same image, the label is their mean. A label file with the images' own names is read as it is."""
+    """The names (`folder/file`) of this part's images in the label file of a larger dataset. Where several of its files are the
+    same image, the label is their mean. A label file with the images' own names is read directly."""
     sorted_names: bool = False
     """The label file holds scores alone, one for each image in the order of their names."""
     std: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Part:
     same_scores: tuple[str, ...] = ()
     """A second file of the same scores, line by line: compared with the labels."""
     kinds: Mapping[str, str] = field(default_factory=dict)
-    """What the kinds' codes mean."""
+    """The kinds' names by code."""
     folders: str = ""
     """A regular expression that the folders of this part's distorted images contain."""
     drop_references: bool = False
@@ -66,24 +66,24 @@ class Part:
     withheld: bool = False
     """The labels are not distributed with the images: without a label file the scores are unknown, and the part may be absent."""
     name: str = ""
-    """How names found on the disk alone are spelt, with the groups in braces: letter case differs between copies."""
+    """The form of names of images without a label file, with the groups in braces: letter case differs between copies."""
     references: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     """Where both are known: the names of an unlabelled part are all `{reference}_{kind}_{type}`."""
     kind: str = ""
     split: str = ""
-    """What a label file's column `official_split` calls the part: rows of other values are skipped."""
+    """The part's value in a label file's column `official_split`: rows of other values are skipped."""
     pairs: int = 0
     """How many pairs the part has, for `harness.datasets.completeness`."""
 
     def expressions(self, where: str) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
-        """Of names, and of folders where they matter; raises UsageError for what is no regular expression."""
+        """The regular expressions of names and folders; raises UsageError for an invalid one."""
         compiled = []
         for key, text in (("pattern", self.pattern), ("folders", self.folders)):
             try:
                 compiled.append(re.compile(text, re.IGNORECASE))
             except (re.error, RecursionError, OverflowError) as error:
-                raise UsageError(f"{where}: {key} is no regular expression: {error}") from None
+                raise UsageError(f"{where}: {key} is not a regular expression: {error}") from None
         return compiled[0], compiled[1] if self.folders else None
 
 
@@ -110,15 +110,15 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
     if not frames:
         return found.finish(card.name, card.get.strip(), None)
     if any("distorted" in frame for frame in frames):
-        # A labelled part whose images lie elsewhere is left out where another part's images are here.
+        # A labelled part without images is left out where another part's images are present.
         for frame in frames:
             if "distorted" not in frame:
                 name = frame["part"].iloc[0]
-                told = f"labels of {name!r} without their images: left out"
-                if parts[name].withheld:  # of a label file of all parts, where only some parts' images are wanted
-                    found.notes.append(told)
+                left_out = f"labels of {name!r} without their images: left out"
+                if parts[name].withheld:  # one label file may hold all parts, of which only some parts' images are wanted
+                    found.notes.append(left_out)
                 else:
-                    found.warning(told, tree.root)
+                    found.warning(left_out, tree.root)
         frames = [frame for frame in frames if "distorted" in frame]
     return found.finish(card.name, card.get.strip(), pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0])
 
@@ -147,7 +147,7 @@ class _Reading:
             return None
         rows = self._labelled(files) if files else []
         if files and not rows and self.part.withheld and not self.found.failed:
-            files = []  # a label file of other parts alone
+            files = []  # the label file is of other parts
             if not self.on_disk:
                 self.found.notes.append(f"{self.called}not here")
                 return None
@@ -157,7 +157,7 @@ class _Reading:
             return None
         if files and self.part.withheld:
             names = f"labels from {listed([Path(file).name for file in files], 3)}"
-            self.found.notes.append(f"{self.called}{names}, which are not distributed with it: a copy of your own or of others'")
+            self.found.notes.append(f"{self.called}{names}, which are not distributed with it: a copy of unknown origin")
         elif not files:
             unlabelled = sorted({self._spelt(file.rpartition("/")[2]) for file in self.on_disk})
             if self.part.references and self.part.types:
@@ -175,7 +175,7 @@ class _Reading:
         return _filled(self.part.name, match) if match and self.part.name else name
 
     def _labelled(self, files: list[str]) -> list[Label]:
-        # Of several copies of one label file, one; different files of one name are refused.
+        # One of several identical copies of a label file is read; different files of one name are refused.
         by_name: dict[str, list[str]] = {}
         for file in files:
             by_name.setdefault(file.rpartition("/")[2].lower(), []).append(file)
@@ -216,13 +216,13 @@ class _Reading:
         return rows
 
     def _renamed(self, rows: list[Label], file: str) -> list[Label]:
-        """Of a larger dataset's rows those of this part's images, under their names here."""
+        """The rows of a larger dataset that are this part's images, under this part's names."""
         of = {f"{row.folder}/{row.name}".lower(): row for row in rows}
         named = {n: [of[o.lower()] for o in others if o.lower() in of] for n, others in self.part.labelled_as.items()}
         if not any(named.values()):
             return rows
         if absent := [n for n, found in named.items() if len(found) < len(self.part.labelled_as[n])]:
-            what = counted(absent, "images whose labels it lacks", len(named))
+            what = counted(absent, "images have no label in it", len(named))
             self._error(what, self.tree.path(file), how_to_get(self.card))
         return [
             Label(found[0].line, name, float(np.mean([row.score for row in found])), found[0].reference)
@@ -242,21 +242,23 @@ class _Reading:
             self.found.error(str(error), path)
             return []
         if bad := [f"line {i}" for i, score in enumerate(scores, 1) if not math.isfinite(score)]:
-            self.found.error(counted(bad, "lines hold no number"), path)
+            self.found.error(counted(bad, "lines are not numbers"), path)
         if len(names) != len(scores):
-            what = f"{len(scores):,} scores for {len(names):,} images; they belong together line by line, in the names' order"
+            what = (
+                f"{len(scores):,} scores for {len(names):,} images; line n should be the score of image n in the order of names"
+            )
             self.found.error(what, path, "unpack the whole archive")
             return []
         rows = [Label(i, name, score) for i, (name, score) in enumerate(zip(names, scores, strict=True), 1)]
         return self._line_by_line(file, rows)
 
     def _line_by_line(self, file: str, rows: list[Label]) -> list[Label]:
-        """`rows` with what other files hold in the same lines: standard deviations, and the scores once more."""
+        """`rows` with the same lines of further files: standard deviations, and a second copy of the scores to compare."""
         for patterns, column in ((self.part.std, "std"), (self.part.same_scores, "score")):
-            beside = [other for other in self.tree.matching(patterns) if other.rpartition("/")[0] == file.rpartition("/")[0]]
-            if not beside or not rows:
+            companions = [other for other in self.tree.matching(patterns) if other.rpartition("/")[0] == file.rpartition("/")[0]]
+            if not companions or not rows:
                 continue
-            path = self.tree.path(beside[0])
+            path = self.tree.path(companions[0])
             try:
                 values = read_numbers(path)
             except UsageError as error:
@@ -273,7 +275,7 @@ class _Reading:
         return rows
 
     def _frame(self, rows: list[Label], near: str) -> pd.DataFrame | None:
-        """The table of labelled names, with what lies on the disk found for each."""
+        """The table of labelled names, with the paths of their images."""
         cells: list[list[Any]] = []
         stills: list[str] = []
         strange, contradicting, dropped = [], [], 0
@@ -298,7 +300,7 @@ class _Reading:
             pattern = f"names that are not of the form {self.part.pattern}"
             self._error(counted(strange, pattern, len(rows)), where, "is this the label file of this dataset?")
         if contradicting:
-            message = counted(contradicting, "names with the reference of another", len(rows))
+            message = counted(contradicting, "names have another image's reference", len(rows))
             self._error(message, where, "labels were swapped: take the file again from the archive")
         if dropped:
             self.found.notes.append(f"{self.called}{dropped} rows about references themselves were dropped")
@@ -312,35 +314,35 @@ class _Reading:
         return frame
 
     def _add_images(self, frame: pd.DataFrame, reference_names: list[str], near: str) -> None:
-        """Paths of all images; missing ones are an error, unless none is there at all: then the labels stand alone."""
+        """Add the paths of all images; missing ones are an error, except where all are missing: then only labels are used."""
         near = near or (self.on_disk[0] if self.on_disk else "")
         distorted = [self._find(name, near) for name in frame["name"]]
         places = {reference_name: self.tree.find(reference_name, near) for reference_name in dict.fromkeys(reference_names)}
         if not any(distorted) and not any(places.values()):
-            self.found.notes.append(f"{self.called}labels alone: none of the {len(frame):,} images is below {self.tree.root}")
+            self.found.notes.append(f"{self.called}labels only: none of the {len(frame):,} images is below {self.tree.root}")
             return
         missing = [name for name, file in zip(frame["name"], distorted, strict=True) if file is None]
         gone = [reference_name for reference_name, file in places.items() if file is None]
         fix = f"unpack all of the archives there. {how_to_get(self.card)}"
         doubtful = [f"{name} ({listed(files)})" for name in [*frame["name"], *places] if (files := self.tree.doubtful(name))]
         if doubtful:
-            message = counted(doubtful, "names fit files of one folder that differ in letter case or Unicode form alone")
+            message = counted(doubtful, "names match several files of one folder that differ in letter case or Unicode form only")
             self._error(message, self.tree.root, "keep one of each")
         if missing:
             absent = frame["name"].isin(set(missing)).groupby(frame["reference_id"]).all()
             ids = [str(r) for r in absent.index[absent]]
-            # How a part of an archive that was not unpacked shows.
-            whole = f"; nothing at all of {len(ids)} references ({ids[0]} to {ids[-1]})" if ids else ""
+            # Typical for an archive that was only partly unpacked.
+            whole = f"; no image of {len(ids)} references ({ids[0]} to {ids[-1]})" if ids else ""
             self._error(counted(missing, "distorted images are missing", len(frame)) + whole, self.tree.root, fix)
         if gone:
             self._error(counted(gone, "references are missing", len(places)), self.tree.root, fix)
         labelled = {name_key(name) for name in frame["name"]} | {file for file in distorted if file}
         extra = [f for f in self.on_disk if f not in labelled and name_key(f.rpartition("/")[2]) not in labelled]
         if extra:
-            self._error(counted(extra, "images have no label"), self.tree.root, "complete the labels, or take these away")
+            self._error(counted(extra, "images have no label"), self.tree.root, "complete the labels, or move these images away")
         twice = [name for name in frame["name"] if self.within is None and len(self.tree.candidates(name)) > 1]
         if twice:
-            what = counted(twice, "images lie in more than one folder; those nearest the labels are read", limit=3)
+            what = counted(twice, "images are in more than one folder; those closest to the labels are read", limit=3)
             self.found.warning(self.called + what, self.tree.root, "give the folder of one copy as --root")
         frame["distorted"] = [self.tree.path(file or name) for file, name in zip(distorted, frame["name"], strict=True)]
         frame["reference"] = [self.tree.path(places[reference_name] or reference_name) for reference_name in reference_names]

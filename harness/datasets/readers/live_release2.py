@@ -1,4 +1,4 @@
-"""LIVE release 2: five folders of numbered images, and MATLAB vectors over all of them in the folders' order.
+"""Reader of LIVE release 2: five folders of numbered images, and MATLAB vectors over all of them in the folders' order.
 
     databaserelease2/{jp2k,jpeg,wn,gblur,fastfading}/imgN.bmp     227, 233, 174, 174, 174 = 982 images
     refimgs/*.bmp                                                  29 references
@@ -6,7 +6,7 @@
     dmos.mat             dmos, orgs                                17.9..84.5, the first labels
     refnames_all.mat     refnames_all                              each image's reference
 
-203 images are copies of their reference (`orgs` = 1, DMOS 0). They are no distorted images: left out and counted.
+203 images are copies of their reference (`orgs` = 1, DMOS 0). They are not distorted images: they are counted and left out.
 Copies of the dataset with a text list in place of the vectors (name, reference, score of 779 images) are read too.
 """
 
@@ -37,24 +37,24 @@ _LARGEST_MAT = 4 << 20
 
 @dataclass(frozen=True)
 class Vectors:
-    """Which labels, and how the vectors run."""
+    """The label vectors, and their order."""
 
     labels: str
     """The file and its variable: `dmos_realigned.mat:dmos_new`."""
     counts: Mapping[str, int]
     """Folders in the vectors' order, and how many images each has."""
     others: str = ""
-    """The other labels that go round with the same images: `dmos.mat:dmos`."""
+    """The other published labels of the same images: `dmos.mat:dmos`."""
     std: str = ""
     """The variable of the raters' standard deviations, in the labels' file."""
     aliases: Mapping[str, str] = field(default_factory=dict)
-    """What mirrors call a folder."""
+    """Other names of a folder in mirrors."""
     lists: tuple[str, ...] = ()
-    """Wildcards of text lists, read where there are no vectors."""
+    """Wildcards of text lists, which are read where there are no vectors."""
     inside: tuple[float, float] = (-math.inf, math.inf)
-    """All labels of distorted images lie within."""
+    """The range of all labels of distorted images."""
     reaches_beyond: tuple[float, float] = (math.inf, -math.inf)
-    """Labels of every folder reach below the first or above the second: else they are the other labels."""
+    """Every folder has labels below the first or above the second value: else these are the other labels."""
 
 
 def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.DataFrame:
@@ -73,7 +73,7 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
         found.error(f"no {file} in any folder{have}", tree.root, how_to_get(card))
         rows = None
     if rows is not None:
-        # Two label vectors go round: one in place of the other, or a mixture of both, is an error.
+        # Two label vectors are in circulation: one in place of the other, or a mixture of both, is an error.
         low, high = vectors.inside
         outside = rows["name"][(rows["score"] < low) | (rows["score"] > high)]
         if len(outside):
@@ -83,8 +83,8 @@ def read(card: DatasetCard, root: Path | None, layout: Mapping[str, Any]) -> pd.
         ranges = rows.groupby("distortion")["score"].agg(["min", "max"])
         narrow = [str(kind) for kind in ranges.index if ranges["min"][kind] >= below and ranges["max"][kind] <= above]
         if narrow:
-            mixed = "all folders" if len(narrow) == len(ranges) else f"{listed(narrow)} alone: mixed label vectors"
-            what = f"labels within {below:g}..{above:g} as those of {vectors.others}, where {vectors.labels} was expected"
+            mixed = "all folders" if len(narrow) == len(ranges) else f"{listed(narrow)} only: mixed label vectors"
+            what = f"labels within {below:g}..{above:g} like those of {vectors.others}, where {vectors.labels} was expected"
             found.error(f"{what}, in {mixed}", tree.root, "take the .mat files again from the archive")
         _add_images(card, tree, found, rows, vectors)
     return found.finish(card.name, card.get.strip(), rows)
@@ -116,7 +116,7 @@ def _from_vectors(
     if not {"labels", "orgs", "refnames_all"} <= taken.keys():
         return None
     found.label_files.append(path)
-    # The other labels go round with the same marks, and are not the same.
+    # The other labels have the same marks (`orgs`) and different values.
     other_file, _, other_variable = vectors.others.partition(":")
     if other_file and (place := tree.find(other_file)) is not None:
         other, marks = load_vector(tree.path(place), other_variable), load_vector(tree.path(place), "orgs")
@@ -135,7 +135,7 @@ def _from_vectors(
     pristine = np.array([float(v) == 1 for v in taken["orgs"]])
     bad = list(rows["name"][~pristine & ~np.isfinite(rows["score"])])
     if bad:
-        found.error(counted(bad, "labels are no finite numbers"), path, again)
+        found.error(counted(bad, "labels are not finite numbers"), path, again)
     _compare_with_info(tree, found, rows, vectors)
     copies, kept = int(pristine.sum()), rows[~pristine].reset_index(drop=True)
     expected = total - card.pairs if card.pairs else copies
@@ -183,23 +183,23 @@ def load_vector(path: str | Path, variable: str) -> list[Any] | None:
 
 
 def _compare_with_info(tree: Tree, found: Findings, rows: pd.DataFrame, vectors: Vectors) -> None:
-    """Each folder's own list (`studentsculpture.bmp img2.bmp 0.8`) names the references once more."""
-    told: dict[str, str] = {}
+    """Compare with each folder's own list (`studentsculpture.bmp img2.bmp 0.8`), which names the references too."""
+    listed_there: dict[str, str] = {}
     for kind in vectors.counts:
         for file in _in_folder(tree, kind, "info.txt", vectors):
             for line in text_lines(read_text(tree.path(file), largest=LARGEST, replace=True)):
-                pictures = [word for word in line.lower().split() if word.endswith(".bmp")]
-                numbered = [word for word in pictures if re.fullmatch(r"img\d+\.bmp", word)]
-                reference_names = [word for word in pictures if word not in numbered]
+                files = [word for word in line.lower().split() if word.endswith(".bmp")]
+                numbered = [word for word in files if re.fullmatch(r"img\d+\.bmp", word)]
+                reference_names = [word for word in files if word not in numbered]
                 if len(numbered) == 1 and len(reference_names) == 1:
-                    told[f"{kind}/{numbered[0]}"] = reference_names[0]
+                    listed_there[f"{kind}/{numbered[0]}"] = reference_names[0]
     differing = [
-        f"{name} ({reference_name} in refnames_all, {told[name]} in info.txt)"
+        f"{name} ({reference_name} in refnames_all, {listed_there[name]} in info.txt)"
         for name, reference_name in zip(rows["name"], rows["still"], strict=True)
-        if name in told and told[name] != reference_name.lower()
+        if name in listed_there and listed_there[name] != reference_name.lower()
     ]
     if differing:
-        # A warning: sizes and the full check's pairing tell wrong references for certain, and lists differ in releases.
+        # A warning: sizes and the full check detect wrong references reliably, and the lists differ between releases.
         found.warning(
             counted(differing, "references contradict the folders' info.txt", len(rows), limit=5),
             tree.root,
@@ -226,7 +226,7 @@ def _add_images(card: DatasetCard, tree: Tree, found: Findings, rows: pd.DataFra
         if missing:
             folders = rows["name"].isin(missing).groupby(rows["distortion"]).all()
             whole = [str(k) for k in folders.index[folders]]
-            hint = f"; nothing at all of {listed(whole)}" if whole else ""
+            hint = f"; no image of {listed(whole)}" if whole else ""
             found.error(counted(missing, "distorted images are missing", len(rows)) + hint, tree.root, fix)
         if gone:
             found.error(counted(gone, "references are missing", len(places)), tree.root, fix)

@@ -1,6 +1,6 @@
-"""Vectors from MATLAB's version 5 .mat files: numbers, texts and cells of texts, and nothing else.
+"""Reading vectors of numbers or texts from MATLAB 5 .mat files.
 
-Read here and not by scipy, whose parser ends the whole process (segmentation fault) on some damaged files. Format: "MAT-File
+scipy is not used, because its parser crashes the process (segmentation fault) on some damaged files. Format: "MAT-File
 Format", The MathWorks, R2019b, chapter 1.
 """
 
@@ -22,10 +22,10 @@ _CELL, _CHARACTERS, _NUMERIC = 1, 4, range(6, 16)
 def read_vector(data: bytes, variable: str) -> list[float] | list[str]:
     """The elements of `variable`, in the file's order: numbers, or texts (a cell's, or the one text of a character row).
 
-    Raises ValueError for whatever is no such vector or no such file.
+    Raises ValueError for any other variable or file.
     """
     if len(data) < 128 or data[126:128] not in (b"IM", b"MI"):
-        raise ValueError("no MATLAB 5 file")
+        raise ValueError("not a MATLAB 5 file")
     order = "<" if data[126:128] == b"IM" else ">"
     for kind, content in _elements(data[128:], order):
         if kind == _COMPRESSED:
@@ -45,11 +45,11 @@ def read_vector(data: bytes, variable: str) -> list[float] | list[str]:
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """(type, content) of the data elements that follow one another in `data`; raises ValueError where one is cut short."""
+    """(type, content) of the data elements in `data`, one after another; raises ValueError where one is truncated."""
     place = 0
     while place + 8 <= len(data):
         kind, size = struct.unpack_from(order + "II", data, place)
-        if kind >> 16:  # a small element: its size shares the word of its type, its content the next
+        if kind >> 16:  # a small element: its size is in the word of its type, its content in the next word
             kind, size, start, end = kind & 0xFFFF, kind >> 16, place + 4, place + 8
         else:
             start, end = place + 8, place + 8 + size
@@ -61,7 +61,7 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _matrix(content: bytes, order: str, wanted: str | None) -> list[float] | list[str] | None:
-    """A matrix's elements; None when it is not called `wanted` (None: whatever it is called)."""
+    """A matrix's elements; None when its name is not `wanted` (None: any name)."""
     parts = list(_elements(content, order))
     if len(parts) < 3 or len(parts[0][1]) < 8:
         raise ValueError("a matrix without its flags, dimensions or name")
@@ -79,7 +79,7 @@ def _matrix(content: bytes, order: str, wanted: str | None) -> list[float] | lis
             raise ValueError(f"{len(cells)} cells of {count}")
         return [str(cell[0]) if cell else "" for cell in cells]
     if len(values) != 1:
-        raise ValueError("not one run of values")
+        raise ValueError("not a vector")
     stored, raw = values[0]
     if kind == _CHARACTERS and stored in _TEXTS:
         encoding = _TEXTS[stored]

@@ -198,7 +198,7 @@ def _listening(connecting: Future[None]) -> None:
         running = True
         while running:
             running = bool(wait([connecting], 0.01).not_done)
-            signals.listen()
+            signals.install()
     except BaseException:
         with _deaf():
             wait([connecting], _SECONDS_TO_START)  # half of a start could not be put away
@@ -314,7 +314,7 @@ def _limits() -> Iterator[None]:
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGHUP unwind the stack, so that everything is put away."""
-    with signals.heard():
+    with signals.handled():
         try:
             yield
         except SystemExit as error:

@@ -1,6 +1,6 @@
-"""The trunks of AHIQ: the first blocks of a vision transformer, and a ResNet's stem and first stage.
+"""The backbones of AHIQ: the first blocks of a vision transformer, and a ResNet's stem and first stage, or Inception.
 
-Parameter names are timm's, so that a state dict of the whole backbone fills the part that is used. Maps are
+Parameter names are timm's, so that the used part is filled from a state dict of the complete backbone. Maps are
 (N, C, H, W) in channels-last memory, tokens (N, L, C).
 """
 
@@ -33,10 +33,10 @@ class ViT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, S, S) normalised to [-1, 1] -> the patch tokens of all blocks, side by side: (N, L, depth * width)."""
+        """(N, 3, S, S) normalised to [-1, 1] -> the patch tokens of all blocks, concatenated: (N, L, depth * width)."""
         proj = self.patch_embed["proj"]
         assert isinstance(proj, nn.Conv2d)
-        # Patches do not overlap: a reshape and one matrix product do what the convolution does.
+        # Patches do not overlap, so a reshape and one matrix product equal the convolution.
         size = proj.kernel_size[0]
         n, c, h, w = x.shape
         patches = x.reshape(n, c, h // size, size, w // size, size).permute(0, 2, 4, 1, 3, 5)
@@ -84,7 +84,7 @@ class ResNet(nn.Module):
 
     def __init__(self, block: str, planes: int, depth: int, norm: str) -> None:
         super().__init__()
-        # Of a block's convolutions: their sizes in pixels, and the widths that they give in units of `planes`.
+        # Kernel sizes of a block's convolutions, and their output widths in units of `planes`.
         layers = ((1, 1), (3, 1), (1, 4)) if block == "bottleneck" else ((3, 1), (3, 1))
         self.conv1 = nn.Conv2d(3, planes, 7, 2, 3, bias=False)
         self.bn1 = _norm(norm, planes)
@@ -97,7 +97,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, S, S) normalised to [-1, 1] -> (N, depth * channels, S/4, S/4)."""
-        # oneDNN's convolutions gain from channels last, torch's GroupNorm loses.
+        # oneDNN's convolutions are faster with channels last, torch's GroupNorm is slower.
         layout = torch.channels_last if isinstance(self.bn1, BatchNorm) else torch.contiguous_format
         x = _conv_norm(self.conv1, self.bn1, x.contiguous(memory_format=layout)).relu_()
         # Contiguous channels make torch's pooling ten times slower; the maximum is the same in any layout.
@@ -170,7 +170,7 @@ class _Residual(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation by its running statistics, in training as in use: the released heads were trained over it so."""
+    """Batch normalisation by its running statistics, also in training, as when the released heads were trained."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ class BatchNorm(nn.Module):
         self.running_var: Tensor
 
     def folded(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The weight and bias of the convolution that does `weight` and this norm in one."""
+        """The weight and bias of one convolution that equals `weight` followed by this norm."""
         scale = self.weight * (self.running_var + 1e-5).rsqrt()
         return weight * scale[:, None, None, None], self.bias - self.running_mean * scale
 

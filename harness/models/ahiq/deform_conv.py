@@ -1,7 +1,7 @@
 """Deformable 3x3 convolution (J. Dai et al., ICCV 2017) as a weighted gather and one matrix product.
 
-Equal to `torchvision.ops.deform_conv2d` with padding 1. The places are worked out once and serve every map that is
-sampled at them, such as the distorted images of one reference. Everything here is differentiable.
+Equal to `torchvision.ops.deform_conv2d` with padding 1. The sampling places are computed once for all maps that use
+them, such as the distorted images of one reference. Everything here is differentiable.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from harness.models.kernels.onednn import by_onednn
 from harness.models.kernels.weight_cache import Prepared, pays, wide
 
 _SAMPLES_ON_CPU, _SAMPLES_ON_GPU = 1 << 22, 1 << 25
-"""Sampled values held at once where no gradient needs them: 16 and 128 MiB."""
+"""The most sampled values in memory without gradients: 16 and 128 MiB."""
 
 
 class Places(NamedTuple):
-    """Where a deformable convolution looks: for each output pixel and tap, four pixels and their bilinear weights.
+    """The sampling places of a deformable convolution: for each output pixel and tap, four pixels and bilinear weights.
 
     `pixels` (N, H*W*9, 4) int32 counts within one map; `weights` (N, H*W*9, 4) are 0 for pixels outside of it.
     """
@@ -48,7 +48,7 @@ def places(offsets: Tensor) -> Places:
         for across, part in ((0, 1 - right), (1, right)):
             row, column = top + down, left + across
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            # The offsets of a broken network may exceed any integer or be none: its scores shall say so, not an index.
+            # The offsets of a broken network may be NaN or exceed any integer: the scores become NaN, without an index error.
             pixel = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
             pixels.append(pixel.nan_to_num(0).int())
             weights.append(share * part * inside)
@@ -56,7 +56,7 @@ def places(offsets: Tensor) -> Places:
 
 
 class DeformConv(nn.Conv2d, choice.HasKernels):
-    """Holds the weights of torchvision's DeformConv2d, whose defaults are those of a convolution."""
+    """The same parameters as torchvision's DeformConv2d, with the defaults of a convolution."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
@@ -75,7 +75,7 @@ class DeformConv(nn.Conv2d, choice.HasKernels):
 def deform_conv(x: Tensor, where: Places, weight: Tensor, bias: Tensor | None, prepared: Prepared | None = None) -> Tensor:
     """`weight` (O, I, 3, 3) at the places of each map of `x` (N, I, H, W), one row of `where` per map: (N, O, H, W).
 
-    `prepared`, where given, keeps the weight as the product wants it.
+    `prepared`, where given, caches the weight in the product's layout.
     """
     n, channels, height, width = x.shape
     first = torch.arange(n, device=x.device, dtype=torch.int32)[:, None, None] * (height * width)
@@ -94,9 +94,9 @@ def deform_conv(x: Tensor, where: Places, weight: Tensor, bias: Tensor | None, p
 
 
 def _parts(table: Tensor, pixels: Tensor, even: bool = False) -> list[slice]:
-    """Some output pixels' samples at a time: on a CPU they stay in the cache between the gather and the product.
+    """Slices of the output pixels, so that on a CPU the samples stay in the cache between the gather and the product.
 
-    `even`: parts of one size, as none is small then.
+    `even`: parts of equal size, so that none is small.
     """
     most = _SAMPLES_ON_CPU if table.device.type == "cpu" else _SAMPLES_ON_GPU
     step = max(1, most // (9 * table.shape[1]))
@@ -108,7 +108,7 @@ def _parts(table: Tensor, pixels: Tensor, even: bool = False) -> list[slice]:
 
 
 def _gathered(table: Tensor, pixels: Tensor, shares: Tensor) -> Tensor:
-    # The nine samples of each output pixel, side by side.
+    # The nine samples of each output pixel, concatenated.
     return F.embedding_bag(pixels, table, per_sample_weights=shares, mode="sum").reshape(-1, 9 * table.shape[1])
 
 
@@ -141,7 +141,7 @@ def as_map(tokens: Tensor, height: int, width: int) -> Tensor:
 def upsampled_conv(tokens: Tensor, conv: nn.Conv2d, grid: int, size: int) -> Tensor:
     """`conv` (3x3, padding 1) on the nearest-neighbour enlargement of a (N, grid*grid, C) map to size x size.
 
-    Pixels of one token share its products with the nine taps, so these are taken before the enlargement, and only
+    Pixels of one token share its products with the nine taps, so the products are computed before the enlargement, and only
     their sums after it.
     """
     taps = conv.weight.flip(2, 3).permute(0, 2, 3, 1).reshape(-1, conv.in_channels)
@@ -152,10 +152,10 @@ def upsampled_conv(tokens: Tensor, conv: nn.Conv2d, grid: int, size: int) -> Ten
 
 
 class _Deformed(torch.autograd.Function):
-    """The product over gathered samples. Its gradients gather them again and take their products by oneDNN too.
+    """The product over gathered samples. The backward pass gathers them again and also uses oneDNN for its products.
 
-    For eight maps of the released network the samples are 0.7 GB, and their gradient as much: neither is kept, but for
-    the gradient where the maps are trained as well.
+    For eight maps of the released network the samples are 0.7 GB, and their gradient as much: neither is kept, except the
+    gradient where the maps are trained as well.
     """
 
     @staticmethod
@@ -196,9 +196,9 @@ class _Deformed(torch.autograd.Function):
 
 
 def _of_table(gradient: Tensor, rows: int, pixels: Tensor, shares: Tensor) -> Tensor:
-    """The gradient that embedding_bag would send to its table, in a fraction of its time.
+    """The gradient of embedding_bag for its table, computed in a fraction of the time.
 
-    A row's gradient sums the samples that looked at it: bags again, with the roles exchanged.
+    A row's gradient is the sum over the samples that used it: an embedding_bag with exchanged roles.
     """
     looked_at, order = pixels.flatten().sort(stable=True)
     first = torch.searchsorted(looked_at, torch.arange(rows, device=pixels.device, dtype=torch.int32))

@@ -1,8 +1,8 @@
-"""The CNN's maps deformed, and shrunk to the ViT's grid.
+"""AHIQ's fusion: the CNN's maps after a deformable convolution, reduced to the ViT's grid.
 
-Of the deformed map, the convolution of stride 2 sees pixels in even rows and columns by its centre tap alone. There the two
-products in a row, 9C -> C -> O, are one, 9C -> O, by the product of their matrices; the other eight taps are one product over
-the other pixels. That is exact, and 3 % of AHIQ's operations less.
+The convolution of stride 2 uses pixels of the deformed map in even rows and columns only by its centre tap. There the two
+successive products, 9C -> C -> O, become one, 9C -> O, with the product of their matrices; the other eight taps are one product
+over the other pixels. That is exact, and saves 3 % of AHIQ's operations.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _TRIAL_MAP = 28
 
 
 class DeformFusion(nn.Module, choice.HasKernels):
-    """`tokens` of 0: nothing is deformed, the maps are only shrunk."""
+    """`tokens` of 0: no deformable convolution, the maps are only reduced."""
 
     def __init__(self, tokens: int, channels: int, width: int, patch_size: int) -> None:
         super().__init__()
         if tokens:
             self.conv_offset = nn.Conv2d(tokens, 18, 3, 1, 1)
             self.deform = DeformConv(channels, channels)
-        # Made in the order of the draws that fill them, so that a seed gives the network that it always gave.
+        # Created in this order, so that a seed always gives the same initial network.
         first = nn.Conv2d(channels, width, 3, 2, 1)
         last = Conv3x3(width, channels) if patch_size == 8 else nn.Conv2d(width, channels, 3, 2, 1)
         self.conv1 = nn.Sequential(first, nn.ReLU(), last)
@@ -52,7 +52,7 @@ class DeformFusion(nn.Module, choice.HasKernels):
         return fused.flatten(2).transpose(1, 2)
 
     def kernels(self) -> dict[str, str]:
-        """The two convolutions in a row, where they are wide enough for a choice."""
+        """The two successive convolutions, where they are wide enough for a choice."""
         weight = self.conv1[0].weight
         assert isinstance(weight, Tensor)
         sizes = weight.shape[:2]
@@ -75,7 +75,7 @@ def composed(x: Tensor, where: Places, deform: DeformConv, conv: nn.Conv2d, prep
 
     bias = None if deform.bias is None else conv.weight[:, :, 1, 1] @ deform.bias
     bias = bias if conv.bias is None else conv.bias if bias is None else bias + conv.bias
-    # In float64, so that the product of the two matrices costs no digits.
+    # In float64, so that the product of the two matrices loses no precision.
     alone = product("centre", lambda weight, after: (after[:, :, 1, 1].double() @ matrix_of(weight).double()).float(), bias)
     before = product("deformed", lambda weight, after: matrix_of(weight), deform.bias)
     after = product("taps", lambda weight, after: torch.cat([after[:, :, i, j] for i, j in _TAPS], 1), None)
@@ -83,12 +83,12 @@ def composed(x: Tensor, where: Places, deform: DeformConv, conv: nn.Conv2d, prep
     even = torch.zeros(height, width, dtype=torch.bool)
     even[::2, ::2] = True
     seen, others = even.flatten().nonzero().flatten(), (~even).flatten().nonzero().flatten()
-    # No tap sees a pixel below or to the right of the map, and none of the eight one of `seen`.
+    # No tap uses a pixel below or to the right of the map, and none of the eight uses one of `seen`.
     around = x.new_empty(height + 1, width + 1, channels)
     around[0], around[:, 0] = 0, 0
     inside = others + others // width + width + 2
     out = []
-    # One map after the other: the eight taps' rows of two would be given back to the system at each call.
+    # One map after the other: the memory for two would be returned to the system at each call.
     for number in range(n):
         table = x[number].permute(1, 2, 0).reshape(-1, channels)
         pixels, shares = (part[number].reshape(height * width, 9, 4) for part in where)
@@ -103,7 +103,7 @@ def composed(x: Tensor, where: Places, deform: DeformConv, conv: nn.Conv2d, prep
 
 
 def name_of(outputs: int, channels: int) -> str:
-    """What the two convolutions are called where choices are kept."""
+    """The name of the two convolutions in the file of choices."""
     return f"composed {channels}x{outputs}"
 
 
@@ -114,7 +114,7 @@ def way_of(outputs: int, channels: int) -> str:
 
 def _ways(outputs: int, channels: int) -> dict[str, Callable[[], Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    # Weights made in inference mode are never laid out.
+    # Weights created in inference mode are never prepared.
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         torch.manual_seed(0)
         deform, conv, prepared = DeformConv(channels, channels), nn.Conv2d(channels, outputs, 3, 2, 1), Prepared()

@@ -1,7 +1,7 @@
 """AHIQ, the attention-based hybrid image quality assessment network (full reference).
 
 S. Lao et al., "Attentions Help CNNs See Better: Attention-based Hybrid Image Quality Assessment Network", CVPRW 2022,
-arXiv 2204.10485. Numerically the released code (github.com/IIGROUP/AHIQ); docs/ahiq.md says what is done otherwise and why.
+arXiv 2204.10485. Numerically the released code (github.com/IIGROUP/AHIQ); docs/ahiq.md lists the differences and their reasons.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _HEADS = {"regressor_model_state_dict": "regressor", "deform_net_model_state_dic
 _TRUNKS = ("vit", "resnet50", "inception")
 _PARTS = (*_TRUNKS, "deform_net", "regressor")
 _PIXELS_ON_CPU, _PIXELS_ON_GPU = 1 << 17, 1 << 22
-"""Pixels of all images that a scoring call has in work at once: 2 and 82 crops of 224. On a CPU more gains nothing, and
-arrays of over 32 MB would be given back to the system and asked for again at each layer."""
+"""Pixels of all images in one forward pass of scoring: 2 and 82 crops of 224. On a CPU more are not faster, and arrays of
+over 32 MB would be returned to the system and allocated again at each layer."""
 
 
 class Embedding(NamedTuple):
-    """What a batch of R reference crops contributes to any score: rows are picked by `index` later."""
+    """The features of a batch of R reference crops, shared by all scores; `index` selects rows later."""
 
     places: Places | None
-    """None where nothing is deformed."""
+    """None without a deformable convolution."""
     term: Tensor
     """(R, head_widths[1], g, g): the reference's part of the head's first convolution."""
 
 
 class Maps(NamedTuple):
-    """A score and where it comes from: `score` (N,) is the mean of `quality` (N, g, g) weighted by `weight` (N, g, g)."""
+    """Scores with their maps: `score` (N,) is the mean of `quality` (N, g, g) weighted by `weight` (N, g, g)."""
 
     score: Tensor
     quality: Tensor
@@ -51,19 +51,19 @@ class Maps(NamedTuple):
 
 
 class AHIQ(Model, nn.Module, choice.HasKernels):
-    """ViT and ResNet features of both images, the latter deformed where the reference's ViT points, and a patch-wise head.
+    """ViT and ResNet features of both images, the latter deformed by offsets from the reference's ViT, and a patch-wise head.
 
-    The defaults are the released network with ViT-B/8. `backbone` names where the trunks' weights come from and is left to
-    whoever fills the model. `crop_size` and `patch_size` in pixels (patches of 8 or 16); `vit_*` and `cnn_*` shape the trunks
+    The defaults are the released network with ViT-B/8. `backbone` names the source of the trunks' weights and is used
+    when the model is filled. `crop_size` and `patch_size` in pixels (patches of 8 or 16); `vit_*` and `cnn_*` shape the trunks
     (`cnn_block` bottleneck or basic; `cnn_norm` batch or group); `fusion_width` and the four `head_widths` the heads.
-    `offsets`: how the offsets' convolution starts, `default` (PyTorch's, as released) or `zero`. `precision`: fp32; tf32 for
-    GPUs that round to it; bf16 for matrix products and convolutions.
+    `offsets`: initialisation of the offsets' convolution, `default` (PyTorch's, as released) or `zero`. `precision`: fp32;
+    tf32 for GPUs that round to it; bf16 for matrix products and convolutions.
 
-    The paper's ablations: `trunks` both, vit or cnn (that one alone); `deformable` false takes the CNN's maps as they are;
-    `pooling` mean averages the quality map instead of weighting its patches; `cnn` inception takes Inception-ResNet-v2's first
+    The paper's ablations: `trunks` both, vit or cnn (only that one); `deformable` false uses the CNN's maps without deformation;
+    `pooling` mean averages the quality map instead of weighting its patches; `cnn` inception uses Inception-ResNet-v2's first
     `cnn_depth` outputs of 320 channels (mixed_5b, then block35 by block35), resized to a quarter of the crop.
 
-    Raises UsageError naming every setting that cannot be.
+    Raises UsageError naming every invalid setting.
     """
 
     version = 1
@@ -105,7 +105,7 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
             "cnn": (cnn, ("resnet", "inception")),
         }
         problems = [f"{key} = {value} should be at least 1" for key, value in sizes.items() if value < 1]
-        problems += [f"{k} = {v!r} is none of {', '.join(ok)}{near(v, ok)}" for k, (v, ok) in words.items() if v not in ok]
+        problems += [f"{k} = {v!r} is not one of {', '.join(ok)}{near(v, ok)}" for k, (v, ok) in words.items() if v not in ok]
         if patch_size not in (8, 16):
             problems.append(f"patch_size = {patch_size} should be 8 or 16")
         elif crop_size < patch_size or crop_size % patch_size:
@@ -155,7 +155,7 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
             return torch.cat([self(reference[s], distorted[s]) for s in halves])
 
     def embed(self, reference: Tensor) -> Embedding:
-        """What `score_embedded` needs of R reference crops (R, 3, crop_size, crop_size), about 5 MB each for 224."""
+        """The embedding of R reference crops (R, 3, crop_size, crop_size) for `score_embedded`, about 5 MB each for 224."""
         self._check("reference", reference)
         parts = []
         with torch.inference_mode(), self._products(reference.device):
@@ -172,7 +172,7 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
         return self.maps_embedded(embedding, distorted, index).score
 
     def score_maps(self, reference: Tensor, distorted: Tensor) -> Maps:
-        """The scores with the maps of local quality and weight behind them, one cell per ViT patch."""
+        """The scores with their maps of local quality and weight, one cell per ViT patch."""
         check_pair(reference, distorted, self.crop_size)
         return self.maps_embedded(self.embed(reference), distorted, torch.arange(len(distorted)))
 
@@ -205,7 +205,7 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
             return self._maps(reduced[count:], term.index_select(0, index)).score
 
     def _slices(self, count: int, device: torch.device) -> list[slice]:
-        """`count` images in even-sized portions that are enough for full speed and take little memory."""
+        """Slices of `count` images of equal size, large enough for full speed and with little memory."""
         step = max(1, (_PIXELS_ON_CPU if device.type == "cpu" else _PIXELS_ON_GPU) // self.crop_size**2 // 2) * 2
         return [slice(i, min(i + step, count)) for i in range(0, count, step)]
 
@@ -228,7 +228,7 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
         return places(upsampled_conv(tokens, self.deform_net.conv_offset, self.grid, self.crop_size // 4))
 
     def _fused(self, maps: Tensor | None, where: Places | None, index: Tensor) -> Tensor | None:
-        """CNN maps deformed at the places that `index` names for each, and shrunk to the ViT's grid: (N, L, C')."""
+        """CNN maps deformed at the places of row `index` for each, and reduced to the ViT's grid: (N, L, C')."""
         if maps is None:
             return None
         fused: Tensor = self.deform_net(maps, where and Places(*(part.index_select(0, index) for part in where)))
@@ -241,7 +241,7 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
         return Maps((quality * weight).sum((1, 2)) / weight.sum((1, 2)), quality, weight)
 
     def _check(self, what: str, x: Tensor) -> None:
-        # Values are not looked at: on a GPU that would wait for them at every step.
+        # Values are not checked: on a GPU that would wait for them at every step.
         size = self.crop_size
         if x.ndim != 4 or x.shape[1:] != (3, size, size) or x.dtype != torch.float32:
             got = f"{tuple(x.shape)} {x.dtype}"
@@ -249,13 +249,13 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
 
     @contextlib.contextmanager
     def _products(self, device: torch.device) -> Iterator[None]:
-        # A recipe's own precision may have switched autocast on around this.
+        # A recipe's precision may have enabled autocast outside.
         less = self.precision == "bf16" or torch.is_autocast_enabled(device.type)
         with by_onednn(device), torch.autocast(device.type, torch.bfloat16, enabled=less):
             yield
 
     def kernels(self) -> dict[str, str]:
-        """Whether products go to oneDNN; the layers have choices of their own."""
+        """Whether products use oneDNN; the layers have their own choices."""
         return {onednn.NAME: onednn.way_of()}
 
     def train(self, mode: bool = True) -> AHIQ:
@@ -302,7 +302,7 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
             self._fill(state, "the weights", _PARTS)
 
     def export_released(self) -> dict[str, dict[str, Tensor]]:
-        """The heads as the released checkpoint nests them; `load_part("heads", ...)` reads them back, joined by dots."""
+        """The heads in the nested form of the released checkpoint; `load_part("heads", ...)` reads them, joined by dots."""
         return {
             name: {k: v.detach().cpu().contiguous().clone() for k, v in getattr(self, part).state_dict().items()}
             for name, part in _HEADS.items()
@@ -311,7 +311,7 @@ class AHIQ(Model, nn.Module, choice.HasKernels):
 
     def _fill(self, state: Mapping[str, Tensor], what: str, parts: Sequence[str]) -> None:
         own = {k: v for k, v in self.state_dict(keep_vars=True).items() if k.partition(".")[0] in parts}
-        # Batch counters of timm's norms are whole numbers, and nothing reads them.
+        # Batch counters of timm's norms are integers and unused.
         own = {k: v for k, v in own.items() if v.is_floating_point()}
         hint = ""
         embed = state.get("vit.patch_embed.proj.weight")
@@ -343,8 +343,8 @@ class _Regressor(nn.Module):
         grid = math.isqrt(out.shape[1])
         return as_map(out, grid, grid)
 
-    # The first convolution sees [d - r, d, r]. It is linear, so W [d - r, d, r] = (W1 + W2) d + (W3 - W1) r: two thirds of
-    # the work for a pair, and one third for another image of the same reference.
+    # The first convolution's input is [d - r, d, r]. It is linear, so W [d - r, d, r] = (W1 + W2) d + (W3 - W1) r: two
+    # thirds of the work for a pair, and one third for another image of the same reference.
 
     def reference_term(self, reduced: Tensor) -> Tensor:
         """The references' part of the first convolution, its bias included."""
@@ -352,7 +352,7 @@ class _Regressor(nn.Module):
         return first.using(reduced, "reference", lambda w: w[:, -self.width :] - w[:, : self.width], first.bias)
 
     def forward(self, reduced: Tensor, term: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Quality and weight maps (N, g, g); no weight where all patches count alike."""
+        """Quality and weight maps (N, g, g); no weight where all patches count equally."""
         first = cast(Conv3x3, self.feat_smoothing[0])
         own = first.using(reduced, "distorted", lambda w: w[:, : self.width] + w[:, self.width : -self.width], None)
         x = self.conv1(self.feat_smoothing[2](F.relu(own + term)))

@@ -1,1 +1,1 @@
-"""Faster ways to compute the same products: prepared weights, oneDNN, Winograd."""
+"""Faster kernels for the same products: prepared weights, oneDNN, Winograd convolution, SSIM maps."""

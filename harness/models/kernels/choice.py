@@ -1,9 +1,9 @@
-"""Which way a product is computed: the public function's, or a faster one where a timed trial on this machine showed it.
+"""Choosing the kernel (way of computing) of a product: torch's public function, or a faster one after a timed trial.
 
-A trial is made once for each shape, kept in the cache folder, and read by every later process: a choice made again each time
-could fall out otherwise by chance, and bits would not repeat. It is kept for one processor, torch version and number of
-threads (`machine`). `$HARNESS_KERNELS` decides instead: `plain` takes the public functions, `fast` every faster way that gives
-the same numbers, `auto` (the default) what the trials found.
+A trial is made once for each shape, kept in the cache folder, and read by every later process: repeated trials could give
+different choices by chance, and bits would not repeat. It is valid for one processor, torch version and number of threads
+(`machine`). `$HARNESS_KERNELS` can decide instead: `plain` uses the public functions, `fast` every faster kernel that gives the
+same numbers, `auto` (the default) the result of the trials.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ WAYS = {
     "composed": (PLAIN, "composed"),
     "training": (PLAIN, "one"),
 }
-"""Of each kind of product the ways, the public function's first and the one expected to be the fastest last.
+"""The kernels of each kind of product, the public function first, the one expected to be the fastest last.
 
-Training's ways are threads: all of them, or one (`harness.engine.training_threads`)."""
+For training these are thread counts: all threads, or one (`harness.engine.training_threads`)."""
 _BEFORE = {kind: PLAIN if kind in ("composed", "training") else ways[-1] for kind, ways in WAYS.items()}
-"""What was taken before there was a choice."""
+"""The kernels in use before there was a choice."""
 PLAINLY: Mapping[str, str] = MappingProxyType({})
-"""For `using`: every product by the public function, as what counts operations wants it."""
+"""For `using`: every product by the public function, which the count of operations needs."""
 _MARGIN = 1.03
-"""How many times faster than the public function a way has to be: less is within the noise of a trial."""
+"""The least speed-up over the public function; smaller ones are within the noise of a trial."""
 _ROUNDS = 7
 _PLAINLY = 1.2
-"""A difference that three rounds are enough for."""
+"""A speed ratio for which three rounds are enough."""
 _VERSION = 1
-"""Raised when a way's code changes, so that it is timed again."""
+"""To be raised when a kernel's code changes, so that it is timed again."""
 
 _lock = threading.RLock()
 _known: dict[tuple[str, int, str], str] = {}
@@ -63,22 +63,22 @@ _imposed: list[Mapping[str, str] | None] = []
 
 
 class HasKernels:
-    """A module some of whose products have a choice of ways."""
+    """A module some of whose products have a choice of kernels."""
 
     def kernels(self) -> dict[str, str]:
-        """The products by name (`linear 768x2304`), with the ways that they take."""
+        """The products by name (`linear 768x2304`), with their chosen kernels."""
         raise NotImplementedError
 
 
 def way_of(kernel: str, ways: Callable[[], Mapping[str, Callable[[], Tensor]]]) -> str:
-    """The way to compute `kernel`, whose name begins with its kind (a key of WAYS).
+    """The chosen way to compute `kernel`, whose name begins with its kind (a key of WAYS).
 
     Args:
         kernel: kind and shape.
-        ways: makes the contenders of a trial, `plain` among them; called only where no choice is known.
+        ways: makes the functions for a trial, including `plain`; called only where no choice is known.
 
     Raises:
-        UsageError: for a $HARNESS_KERNELS that is none of the words.
+        UsageError: for an unknown value of $HARNESS_KERNELS.
     """
     kind = kernel.partition(" ")[0]
     named = imposed()
@@ -99,20 +99,20 @@ def way_of(kernel: str, ways: Callable[[], Mapping[str, Callable[[], Tensor]]]) 
 
 
 def asked() -> str:
-    """What $HARNESS_KERNELS says: auto, plain or fast."""
+    """The value of $HARNESS_KERNELS: auto, plain or fast."""
     word = os.environ.get(VARIABLE) or "auto"
     known = ("auto", PLAIN, "fast")
     if word not in known:
-        raise UsageError(f"${VARIABLE} = {word!r} is none of {', '.join(known)}{near(word, known)}")
+        raise UsageError(f"${VARIABLE} = {word!r} is not one of {', '.join(known)}{near(word, known)}")
     return word
 
 
 @contextmanager
 def using(named: object) -> Iterator[None]:
-    """Inside, products take these ways (a record's, or those that a run was begun with), unless $HARNESS_KERNELS says otherwise.
+    """Use these kernels inside the block (a record's, or those of a resumed run), unless $HARNESS_KERNELS decides.
 
-    `named`: `kernels` of a record's conditions; None for a record from before there was a choice, when every faster way was
-    taken; PLAINLY for the public functions, whatever the variable says. What is no name or way of ours is passed over.
+    `named`: `kernels` of a record's conditions; None for an older record without them, which used every faster kernel; PLAINLY
+    for the public functions, independent of the variable. Unknown names are ignored.
     """
     impose(named)
     try:
@@ -122,21 +122,21 @@ def using(named: object) -> Iterator[None]:
 
 
 def impose(named: object) -> None:
-    """As `using`, for as long as the process lives."""
+    """As `using`, for the rest of the process."""
     given = named if isinstance(named, Mapping) else {}
     ways = {k: w for k, w in given.items() if w in WAYS.get(str(k).partition(" ")[0], ())}
     _imposed.append(named if named is None or named is PLAINLY else ways)
 
 
 def imposed() -> Mapping[str, str] | None:
-    """What `using` holds here and now; empty where it holds nothing."""
+    """The kernels set by `using`; empty outside of it."""
     return _imposed[-1] if _imposed else {}
 
 
 def chosen(models: Sequence[Any], threads: int) -> dict[str, str]:
-    """The ways that the products of these models take on so many threads, by name; trials are made where none is known.
+    """The chosen kernels of these models' products on `threads` threads, by name; trials are made where none is known.
 
-    Empty for models without such products, and where `using(None)` holds: such records name none.
+    Empty for models without such products, and inside `using(None)`, because older records name no kernels.
     """
     torch = sys.modules.get("torch")
     if torch is None or (imposed() is None and asked() == "auto"):
@@ -157,7 +157,7 @@ def chosen(models: Sequence[Any], threads: int) -> dict[str, str]:
 
 
 def machine() -> dict[str, object]:
-    """What a choice is kept for: it may be another one where any of this differs."""
+    """The facts for which a choice is valid."""
     import torch
 
     limits = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
@@ -172,12 +172,12 @@ def machine() -> dict[str, object]:
 
 
 def kept_in() -> Path:
-    """The file of this machine's choices, a line each."""
+    """The file of this machine's choices, one per line."""
     return cache_folder() / "kernels" / f"{sha256_json(machine())[:16]}.jsonl"
 
 
 def _decided(kernel: str, ways: Callable[[], Mapping[str, Callable[[], Tensor]]]) -> str:
-    """The kept choice; else a trial's, kept from now on. Where nothing can be kept there is no trial: a rule decides."""
+    """The kept choice, else that of a new trial. Where choices cannot be kept, a rule decides without a trial."""
     path = kept_in()
     if kernel in (kept := read(path)):
         return kept[kernel]
@@ -186,20 +186,20 @@ def _decided(kernel: str, ways: Callable[[], Mapping[str, Callable[[], Tensor]]]
             path.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError), path.open("x", encoding="utf-8") as stream:
                 stream.write(json.dumps({"machine": machine()}) + "\n")
-                _log.info("trying once which ways of computing are the fastest on this machine; kept in %s", path)
+                _log.info("timing once which kernels are the fastest on this machine; kept in %s", path)
         way, ratios = trial(ways())
-        # An empty line first ends whatever a killed process left unfinished.
+        # An empty line first ends an unfinished line of a killed process.
         append_lines(path, "\n" + json.dumps({"kernel": kernel, "way": way, "times_faster": ratios}) + "\n")
     except Unwritable as error:
-        _log.warning("%s; which way of computing %s is the fastest here is not tried", error, kernel)
+        _log.warning("%s; the kernels of %s are not timed", error, kernel)
         return _by_rule(kernel)
-    _log.debug("%s: %s is the fastest way here (%s)", kernel, way, ratios)
-    # Another process may have been first: its choice holds for both.
+    _log.debug("%s: %s is the fastest kernel here (%s)", kernel, way, ratios)
+    # Another process may have been first: its choice is used by both.
     return read(path).get(kernel, _by_rule(kernel))
 
 
 def _by_rule(kernel: str) -> str:
-    """Without a trial: oneDNN's products were faster wherever they were measured with AVX-512, and slower with AVX2."""
+    """Without a trial: oneDNN's products were faster on all measured CPUs with AVX-512, and slower with AVX2."""
     import torch
 
     kind = kernel.partition(" ")[0]
@@ -210,7 +210,7 @@ def _by_rule(kernel: str) -> str:
 
 
 def read(path: Path) -> dict[str, str]:
-    """The choices in a file: of each kernel the first line that names one of its ways; anything else is passed over."""
+    """The choices in a file: for each product the first line with one of its kernels; other lines are ignored."""
     found: dict[str, str] = {}
     lines: list[str] = []
     with suppress(OSError, UnicodeDecodeError):
@@ -225,13 +225,13 @@ def read(path: Path) -> dict[str, str]:
 
 
 def trial(ways: Mapping[str, Callable[[], Tensor]]) -> tuple[str, dict[str, float]]:
-    """The fastest of some ways, and how many times faster than `plain` each is; in rounds, one way after the other.
+    """The fastest of some kernels, and the speed-up of each over `plain`; timed in rounds, one after the other.
 
-    A way whose numbers are not those of `plain` takes no part, and one that is not clearly faster does not win.
+    A kernel whose numbers differ from those of `plain` is left out, and one that is not clearly faster is not chosen.
     """
     import torch
 
-    # One thread's own time does not count what other processes take; the time of several threads is known by the clock alone.
+    # CPU time of one thread excludes other processes; for several threads only wall time is known.
     clock = getattr(time, "thread_time", time.perf_counter) if torch.get_num_threads() == 1 else time.perf_counter
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         truth = ways[PLAIN]()
@@ -254,10 +254,10 @@ def trial(ways: Mapping[str, Callable[[], Tensor]]) -> tuple[str, dict[str, floa
 
 
 def accurate(product: Tensor, truth: Tensor) -> bool:
-    """Whether a product is as good as fp32's.
+    """Whether a product has the accuracy of fp32.
 
-    Of the typical entry, ways of summing differ by up to 5e-6 (root mean square) and 1e-4 (largest), Winograd's the most; TF32
-    errs by 3e-4 and 1.4e-3, bf16 by 2e-3 and 1e-2.
+    Relative to a typical entry, orders of summation differ by up to 5e-6 (root mean square) and 1e-4 (largest), Winograd's the
+    most; the error of TF32 is 3e-4 and 1.4e-3, that of bf16 2e-3 and 1e-2.
     """
     error, entry = (product - truth).double(), truth.double().std()
     return bool((error.square().mean().sqrt() < 3e-5 * entry) & (error.abs().max() < 5e-4 * entry))

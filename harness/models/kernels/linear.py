@@ -1,7 +1,7 @@
-"""Linear layers whose weight is laid out once as oneDNN multiplies by it, instead of at each call.
+"""Linear layers with a weight in oneDNN's packed layout, converted once instead of at each call.
 
-torch keeps these two operators for its own compiler. They are used here alone, where a trial product agrees with the public
-function and is faster (`choice`); elsewhere that one does the same.
+These two operators of torch are meant for its compiler. They are used only where a trial product agrees with the public function
+and is faster (`choice`); elsewhere the public function is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TRIAL_ROWS = 785
 
 
 class Linear(nn.Linear, choice.HasKernels):
-    """A linear layer that takes the faster way where there is one; `gelu` applies the exact GELU to its output."""
+    """A linear layer with the chosen kernel; `gelu` applies the exact GELU to its output."""
 
     def __init__(self, inputs: int, outputs: int, gelu: bool = False) -> None:
         super().__init__(inputs, outputs)
@@ -45,12 +45,12 @@ class Linear(nn.Linear, choice.HasKernels):
 
 
 def name_of(inputs: int, outputs: int, gelu: bool = False) -> str:
-    """What a product is called where choices are kept."""
+    """The name of a product in the file of choices."""
     return f"{'linear-gelu' if gelu else 'linear'} {inputs}x{outputs}"
 
 
 def way_of(inputs: int, outputs: int, gelu: bool = False) -> str:
-    """`plain`; `packed`: over a weight laid out once; or `fused`: GELU in the product too."""
+    """`plain`; `packed`: with a packed weight; or `fused`: with GELU in the product too."""
     way = choice.way_of(name_of(inputs, outputs, gelu), lambda: _ways(inputs, outputs, gelu))
     return way if way == choice.PLAIN or available() else choice.PLAIN
 
@@ -62,7 +62,7 @@ def _ways(inputs: int, outputs: int, gelu: bool) -> dict[str, Callable[[], Tenso
     matrix = packed(weight) if available() else weight
 
     def product(way: str) -> Tensor:
-        # As networks multiply.
+        # A shape as in networks.
         with by_onednn(x.device):
             out = F.linear(x, weight, bias) if way == choice.PLAIN else multiply(x, matrix, bias, way == "fused")
             return F.gelu(out) if gelu and way != "fused" else out
@@ -73,7 +73,7 @@ def _ways(inputs: int, outputs: int, gelu: bool) -> dict[str, Callable[[], Tenso
 
 @functools.cache
 def available() -> bool:
-    """Whether this torch has the operators, and they multiply as the public function does."""
+    """Whether this torch has the operators, and they agree with the public function."""
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(2, 160, 256, generator=generator)
     try:
@@ -85,7 +85,7 @@ def available() -> bool:
 
 
 def packed(weight: Tensor) -> Tensor:
-    """A weight (outputs, inputs) as `multiply` takes it."""
+    """A weight (outputs, inputs) in the layout for `multiply`."""
     operators: Any = torch.ops.mkldnn
     out: Tensor = operators._reorder_linear_weight(weight.detach(), None)
     return out

@@ -1,8 +1,8 @@
 """fp32 matrix products by oneDNN instead of MKL, where that is faster and no less exact.
 
-torch hands fp32 products to oneDNN only on CPUs with AVX-512 and when these are allowed bf16 arithmetic. Without a matrix
-unit (AMX) oneDNN makes no use of that permission and is exact, on AMD's CPUs about twice as fast as MKL; with AMX it
-does use it. So the permission is given only where trial products show that accuracy stays and that it is faster (`choice`).
+torch uses oneDNN for fp32 products only on CPUs with AVX-512 and when bf16 arithmetic is allowed for them. Without a matrix
+unit (AMX) oneDNN does not use bf16 and is exact, on AMD's CPUs about twice as fast as MKL; with AMX it uses it. So bf16 is
+allowed only where trial products show that accuracy is kept and that it is faster (`choice`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.models.kernels import choice
 from harness.models.kernels.choice import accurate
 
 NAME = "onednn"
-"""What the permission is called where choices are kept."""
+"""The name of the setting in the file of choices."""
 _lock = threading.Lock()
 _users = 0
 _before = "none"
@@ -28,7 +28,7 @@ _before = "none"
 
 @contextlib.contextmanager
 def by_onednn(device: torch.device) -> Iterator[None]:
-    """Inside, CPU products in fp32 may go to oneDNN; afterwards the setting is what it was."""
+    """Allow oneDNN for fp32 products on the CPU inside the block; the setting is restored after it."""
     global _users, _before
     if device.type != "cpu" or way_of() == choice.PLAIN:
         yield
@@ -47,7 +47,7 @@ def by_onednn(device: torch.device) -> Iterator[None]:
 
 
 def way_of() -> str:
-    """`plain`, or `onednn`: products may go there."""
+    """`plain`, or `onednn`: oneDNN is allowed."""
     way = choice.way_of(NAME, _ways)
     return way if way == choice.PLAIN or worthwhile() else choice.PLAIN
 
@@ -69,7 +69,7 @@ def _ways() -> dict[str, Callable[[], Tensor]]:
 
 @functools.cache
 def worthwhile() -> bool:
-    """Whether the permission changes anything on this CPU, and nothing but the speed."""
+    """Whether the setting changes the speed on this CPU and not the accuracy."""
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
     generator = torch.Generator().manual_seed(0)
@@ -88,7 +88,7 @@ def worthwhile() -> bool:
 
 
 def _permission(value: str) -> str:
-    """Set what fp32 products may be done in on the CPU ("none": as everywhere), and return what it was."""
+    """Set the precision allowed for fp32 products on the CPU ("none": the default), and return the earlier setting."""
     onednn: Any = torch.backends.mkldnn
     before: str = onednn.matmul.fp32_precision
     onednn.matmul.fp32_precision = value

@@ -1,7 +1,7 @@
-"""The map of SSIM over planes, its reference's half done once, in strips and stacks that suit a processor's caches.
+"""The SSIM map of planes, fast on a CPU: the reference's part is computed once, in strips that fit the caches.
 
-The planes are single ones in 0..255. Everything runs in one thread, whatever OpenCV's settings are, and without the interpreter
-lock, so that pairs can be scored side by side.
+Planes are float32 in 0..255. Everything runs in one thread, independent of OpenCV's settings, and releases the GIL, so that
+pairs can be scored in parallel.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def gaussian_window() -> NDArray[np.float64]:
 
 
 class _Half(NamedTuple):
-    """What a strip of the reference adds to every comparison. Planes of its valid rows (H - 10, W), `centred` of all (H, W)."""
+    """The reference's part of a strip, for all comparisons. Planes of its valid rows (H - 10, W), `centred` of all (H, W)."""
 
     strip: slice
     """Its rows, counted from the top of its band."""
     centred: Plane
-    """The plane less its band's grey: variances are differences of two large numbers, and about the grey these are small."""
+    """The plane minus its band's mean grey: variances are differences of large numbers, and about the mean these are small."""
     twice_mean: Plane
     """Of `centred`, times two."""
     contrast: Plane
@@ -46,18 +46,18 @@ class _Half(NamedTuple):
 
 
 class _Band(NamedTuple):
-    """Rows of the reference whose mean grey is taken together."""
+    """Rows of the reference with a common mean grey."""
 
     rows: slice
     plane: Plane
     halves: Iterable[_Half]
-    """Each is good until the next is asked for, unless the band is kept."""
+    """Each is valid until the next one is computed, unless the band is kept."""
 
 
 class Reference:
-    """A plane to compare others with; `keep` has its half of the arithmetic done once for all of them.
+    """A plane to compare others with; with `keep` its part of the arithmetic is computed once for all of them.
 
-    Without `luminance` the comparison is of contrast and structure alone.
+    Without `luminance` only contrast and structure are compared.
     """
 
     def __init__(self, rows: Rows, keep: bool = False, luminance: bool = True) -> None:
@@ -69,7 +69,7 @@ class Reference:
             self._kept = [band._replace(halves=list(band.halves)) for band in made]
 
     def bands(self) -> Iterable[_Band]:
-        """Rows that are worked on together; the window's height but one is shared with the next."""
+        """Bands of rows that are processed together; neighbours share the window's height less one."""
         return self._kept if self._kept is not None else self._bands(scratch)
 
     def _bands(self, memory: Callable[[str, int, int], Plane]) -> Iterator[_Band]:
@@ -110,11 +110,11 @@ class Reference:
 
 
 _KEPT_PIXELS = 1 << 21
-"""Of larger images the reference's half is done again, band by band, rather than kept: six planes for each thread."""
+"""For larger images the reference's part is computed again, band by band, and not kept: six planes for each thread."""
 _STRIP_PIXELS = 1 << 16
-"""Worked on at once: strips of a large plane stay in a core's own cache, small planes of one size are stacked to share the
-cost of calls, in which threads wait for each other."""
-# Columns at the border are carried along and left out of the sums: whole rows are one run of memory.
+"""Pixels processed at once: strips of a large plane stay in a core's cache; small planes of one size are stacked, to share
+the cost of calls, in which threads wait for each other."""
+# Columns at the border are computed too and left out of the sums, because complete rows are contiguous in memory.
 _VALID = slice(WINDOW // 2, -(WINDOW // 2))
 
 
@@ -129,19 +129,19 @@ def _smooth(plane: Plane, out: Plane, twice: bool = False) -> Plane:
     import cv2
 
     window = 2 * _WINDOW if twice else _WINDOW
-    # Of a stack the filter runs on over the borders between images: what it finds there is not among the valid rows.
+    # In a stack the filter also runs over the borders between images: those rows are not among the valid ones.
     flat = (plane, out) if plane.ndim == 2 else (plane.reshape(-1, plane.shape[-1]), out.reshape(-1, out.shape[-1]))
     cv2.sepFilter2D(flat[0], cv2.CV_32F, window, _WINDOW, dst=flat[1])
     return out[..., _VALID, :]
 
 
 def mean_ssims(reference: Reference, ys: Sequence[Rows]) -> list[float]:
-    """Mean SSIM over the window's valid region of each of several planes and the reference, all of one size, both sides at
-    least 11; of a reference without `luminance`, the contrast-structure.
+    """Mean SSIM, over the window's valid region, of each of several planes with the reference, all of one size, at least 11
+    pixels a side; for a reference without `luminance`, the contrast-structure.
 
     Negative contrast-structure is kept, as in MATLAB. Identical planes, constant ones among them, give exactly 1; two different
-    constants give the luminance factor alone. In float32: within 1e-6 of exact arithmetic on images, within 1e-4 where half an
-    image is black and half is white. Small planes are worked on together: the bits are those of each by itself.
+    constants give the luminance factor. In float32: within 1e-6 of exact arithmetic on images, within 1e-4 where half an image
+    is black and half is white. Small planes are processed together, with the same bits as each by itself.
     """
     together = max(1, _STRIP_PIXELS // (reference.height * reference.width))
     if len(ys) > together:
@@ -167,7 +167,7 @@ def _sums(band: _Band, ys: Sequence[Rows]) -> list[float]:
         else:
             y.fill(band.rows, out)
             out -= band.plane
-    # A variance is taken about a grey near the mean, where float32 suffices.
+    # The variance about a grey near the mean, for which float32 is enough.
     greys = np.array([round(cv2.mean(d)[0]) for d in difference], np.float32)[:, None, None]
     moved = greys.any()
     if moved:

@@ -1,8 +1,8 @@
-"""3x3 convolutions by a quarter of the multiplications (S. Winograd; A. Lavin, S. Gray, CVPR 2016, F(4x4, 3x3)).
+"""Winograd 3x3 convolutions: a quarter of the multiplications (A. Lavin, S. Gray, CVPR 2016, F(4x4, 3x3)).
 
-The map is cut into 4x4 tiles; a tile's 6x6 neighbourhood and the kernel are each carried to a space where the convolution is
-a product of 36 pairs of numbers per channel, hence 36 matrix products over the channels. Rounding stays within a few times
-that of the direct convolution.
+The map is divided into 4x4 tiles; a tile's 6x6 neighbourhood and the kernel are each transformed to a space where the
+convolution is a product of 36 pairs of numbers per channel, hence 36 matrix products over the channels. Rounding stays within
+a few times that of the direct convolution.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.models.kernels.onednn import by_onednn
 from harness.models.kernels.weight_cache import Prepared, pays, wide
 
 _SMALLEST_MAP = 8
-"""Sides below which most of the outermost tiles would be thrown away."""
+"""The least side of a map; for smaller ones most of the border tiles are wasted."""
 _TRIAL_MAP = 28
 _INPUT = (
     (4, 0, -5, 0, 1, 0),
@@ -42,9 +42,9 @@ _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, 
 
 
 class Conv3x3(nn.Conv2d, choice.HasKernels):
-    """A 3x3 convolution of stride 1 and padding 1 that takes the faster way where there is one.
+    """A 3x3 convolution of stride 1 and padding 1 with the chosen kernel.
 
-    `parts`: in how many equal parts of its inputs it is used (`using`), each by itself.
+    `parts`: the number of equal parts of its inputs, if each is convolved separately (`using`).
     """
 
     def __init__(self, inputs: int, outputs: int, parts: int = 1) -> None:
@@ -70,7 +70,7 @@ class Conv3x3(nn.Conv2d, choice.HasKernels):
 
 
 def name_of(inputs: int, outputs: int) -> str:
-    """What a convolution is called where choices are kept."""
+    """The name of a convolution in the file of choices."""
     return f"winograd {inputs}x{outputs}"
 
 

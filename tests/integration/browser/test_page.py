@@ -222,7 +222,7 @@ def test_links_lead_to_the_records(page: Path, tmp_path: Path) -> None:
     assert all((page.parent / link).is_file() for link in links)
 
 
-def test_the_page_has_a_picture_and_prints(page: Path, tmp_path: Path) -> None:
+def test_the_page_has_an_image_and_prints(page: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     chromium(tmp_path, f"--screenshot={tmp_path / 'page.png'}", "--window-size=1300,900", page.as_uri())

@@ -25,7 +25,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("width", [500, 1300])
-def test_every_picture_is_drawn_and_described_and_the_page_fits_the_window(page: Path, tmp_path: Path, width: int) -> None:
+def test_every_image_is_drawn_and_described_and_the_page_fits_the_window(page: Path, tmp_path: Path, width: int) -> None:
     seen: dict[str, Any] = works(
         tmp_path,
         page,

@@ -1,0 +1,140 @@
+"""Ranks of images that belong to references: order, ties and mid-ranks, and sums over references that make them quickly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.runtime.python37 import cached_property
+from harness.statistics.correlations import codes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from harness.statistics.correlations import Floats, Ints
+
+
+class ClusteredValues:
+    """One variable (n,) whose images belong to units 0..units-1: its order, and each unit's contribution to the ranks."""
+
+    def __init__(self, values: Floats, cluster: Ints, clusters: int):
+        self.values, self.cluster, self.clusters = values, cluster, clusters
+        self.order = np.argsort(values, kind="stable")
+        self.cluster_in_order = cluster[self.order]
+        self.blocks = _tie_blocks(values[self.order])
+        self._squares: tuple[Floats, Floats] | None = None
+        """The weights of the last call of `squares`, and its result: models with the same labels ask again."""
+        self.place = np.empty(len(values), np.int64)
+        self.place[self.order] = np.arange(len(values))
+
+    @cached_property
+    def codes(self) -> Ints:
+        """Each value's place among the distinct values, from 0."""
+        return codes(self.values)
+
+    @cached_property
+    def _ties(self) -> tuple[Ints, Ints, Ints]:
+        """How many images of each unit (units,) are tied with none; of the others (m,) their values, numbered, and units."""
+        starts, ends = (np.arange(len(self.order)) + i for i in (0, 1)) if self.blocks is None else self.blocks
+        tied = ends - starts > 1
+        alone = np.bincount(self.cluster_in_order[~tied], minlength=self.clusters)
+        return alone, codes(starts[tied]), self.cluster_in_order[tied]
+
+    def ranks_among(self, taken: Ints, ranks: Ints) -> int:
+        """Put into `ranks` (n,), in order, twice the mid-ranks among the images taken (1, not 0), less what all have in common.
+
+        Returns twice their mean, less the same.
+        """
+        np.cumsum(taken, out=ranks)
+        count = int(ranks[-1])
+        if self.blocks is None:
+            ranks += ranks
+            return count + 1
+        total = np.concatenate(([0], ranks))
+        np.add(total[self.blocks[0]], total[self.blocks[1]], out=ranks)
+        return count
+
+    def squares_without_each(self) -> Floats:
+        """(units,): `squares` without each unit in turn."""
+        times = np.bincount(self.codes)
+        pairs, own = np.unique(self.codes * self.clusters + self.cluster, return_counts=True)
+        value, cluster = np.divmod(pairs, self.clusters)
+        cubes = np.full(self.clusters, np.sum(times**3))
+        np.subtract.at(cubes, cluster, times[value] ** 3 - (times[value] - own) ** 3)
+        left = len(self.values) - np.bincount(self.cluster, minlength=self.clusters)
+        return np.asarray((left**3 - cubes) // 3 / 4)
+
+    def squares(self, weights: Floats) -> Floats:
+        """(k,): the sum of squares of centred mid-ranks under each row of `weights` (k, units).
+
+        It is (N^3 - sum of t^3) / 12 for N images of which t have the same value: whole numbers that 6 divides, so exact.
+        """
+        if self._squares is not None and self._squares[0] is weights:
+            return self._squares[1]
+        alone, tied, cluster = self._ties
+        times = weights.astype(np.int64)
+        cubes = times**3 @ alone
+        for first in range(0, int(tied.max(initial=-1)) + 1, 1024):
+            start, stop = np.searchsorted(tied, (first, first + 1024))
+            cells = (tied[start:stop] - first) * self.clusters + cluster[start:stop]
+            counts = np.bincount(cells, minlength=1024 * self.clusters).reshape(1024, self.clusters)
+            equal = (counts.astype(np.float64) @ weights.T).astype(np.int64)
+            cubes += np.einsum("ij,ij,ij->j", equal, equal, equal)
+        size = np.bincount(self.cluster, minlength=self.clusters)
+        self._squares = weights, np.asarray(((times @ size) ** 3 - cubes) // 3 / 4)
+        return self._squares[1]
+
+
+def rank_products(one: ClusteredValues, other: ClusteredValues) -> Floats:
+    """(units, units (units + 1) / 2): [g, (u, v)] the sum over the images of unit g of the product of what unit u adds to the
+    centred rank of `one` and unit v to that of `other`, and for u < v of the same with u and v exchanged. Halves of whole
+    numbers, so exact."""
+    clusters, upper = one.clusters, np.triu_indices(one.clusters)
+    size = np.bincount(one.cluster, minlength=clusters)
+    products = np.empty((clusters, len(upper[0])))
+    both = (one, other)
+    counts = [_members_before(each) for each in both]
+    for g, rows in enumerate(np.split(np.argsort(one.cluster, kind="stable"), np.cumsum(size)[:-1])):
+        added = []
+        for each, before in zip(both, counts):
+            place = each.place[rows]
+            starts, ends = (place, place + 1) if each.blocks is None else (block[place] for block in each.blocks)
+            # A mid-rank's constant half and the middle's cancel.
+            added.append((before[starts].astype(np.float64) + before[ends] - size) / 2)
+        product = added[0].T @ added[1]
+        product += np.triu(product.T, 1)
+        products[g] = product[upper]
+    return products
+
+
+def _members_before(values: ClusteredValues) -> NDArray[np.int32]:
+    """(n + 1, units): how many of each unit's images are before a position of the order."""
+    before = np.zeros((len(values.order) + 1, values.clusters), np.int32)
+    before[np.arange(1, len(before)), values.cluster_in_order] = 1
+    for rows in batches(len(before), 1 << 12):
+        block = before[max(0, rows.start - 1) : rows.stop]
+        np.cumsum(block, axis=0, out=block)
+    return before
+
+
+def batches(count: int, size: int = 256) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _tie_blocks(ordered: Floats) -> tuple[Ints, Ints] | None:
+    """For each place of a sorted array, where its run of equal values starts and ends; None without ties."""
+    new = np.concatenate(([True], ordered[1:] != ordered[:-1])) if len(ordered) else np.zeros(0, bool)
+    if new.all():
+        return None
+    starts = np.flatnonzero(new)
+    run = np.cumsum(new) - 1
+    return starts[run], np.append(starts[1:], len(ordered))[run]
+
+
+def weighted_midranks(weight: Floats, blocks: tuple[Ints, Ints] | None) -> Floats:
+    """Mid-ranks of sorted values, the i-th taken `weight[i]` times."""
+    if blocks is None:
+        return np.cumsum(weight) - (weight - 1) / 2
+    total = np.concatenate(([0.0], np.cumsum(weight)))
+    return np.asarray((total[blocks[0]] + total[blocks[1]] + 1) / 2)

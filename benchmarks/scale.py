@@ -33,6 +33,7 @@ from harness import models
 from harness.engine.distributed import worker_pool
 from harness.engine.distributed.inside_worker import Job
 from harness.engine.distributed.session import kept, session
+from harness.engine.distributed.start_workers import start_workers
 from harness.engine.scorer import Pair, Scorer
 from harness.models import find_model, weights
 from harness.runtime.machine import processor
@@ -84,7 +85,7 @@ def measure(name: str, folder: Path, pairs: list[Pair], workers: int, rounds: in
     with contextlib.ExitStack() as stack:
 
         def pool(count: int) -> Any:
-            found = stack.enter_context(worker_pool.start_workers(model, None, count, "cpu"))
+            found = stack.enter_context(start_workers(model, None, count, "cpu"))
             one_thread = replace(found, share=replace(found.share, threads=1))
             return stack.enter_context(one_thread.pool(job))
 

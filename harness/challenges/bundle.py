@@ -37,6 +37,7 @@ MODULES = (
     "runtime/findings",
     "runtime/python37",
     "runtime/text",
+    "statistics/ranks_by_reference",
     "statistics/reference_resampling",
     "statistics/correlations",
     "statistics/curve_fitting",

@@ -13,7 +13,7 @@ Loss = float | torch.Tensor
 
 
 class SingleProcess:
-    """The process group of one process; `harness.engine.distributed.group_member.ProcessGroup` is the one of several."""
+    """The process group of one process; `harness.engine.distributed.training_member.ProcessGroup` is the one of several."""
 
     rank, size = 0, 1
 

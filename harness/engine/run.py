@@ -49,7 +49,7 @@ from harness.runtime.errors import RunError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.engine.distributed.worker_pool import Workers
+    from harness.engine.distributed.start_workers import Workers
     from harness.engine.trainer import Trained
 
 _log = logging.getLogger(__package__)
@@ -197,7 +197,7 @@ def workers_of(plan: Plan, model: Any) -> AbstractContextManager[Workers | None]
     request = plan.request
     if model is None or (request.workers < 2 and not request.ray):
         return nullcontext()
-    from harness.engine.distributed.worker_pool import start_workers
+    from harness.engine.distributed.start_workers import start_workers
 
     return start_workers(model, request.ray, request.workers, request.device, folder=plan.folder)
 
@@ -231,10 +231,10 @@ def _train(
         },
     }
     if workers is not None and (group := workers.group(model, plan.card.recipe)) is not None:
-        from harness.engine.distributed import training
+        from harness.engine.distributed import shared_training
 
         job = Job(plan.card, plan.found, request.seed, request.batch, imposed())
-        trained = training.train(workers, group.workers, job, arguments, on_epoch=on_epoch)
+        trained = shared_training.train(workers, group.workers, job, arguments, on_epoch=on_epoch)
         # Frozen parts that came from files are not in it: the model has them.
         model.load_state_dict(read_state(plan.folder / WEIGHTS), strict=False)
         model.eval()

@@ -38,7 +38,8 @@ from harness.runtime.progress import progress
 from harness.runtime.threads import ahead
 
 if TYPE_CHECKING:
-    from harness.engine.distributed.worker_pool import WorkerPool, Workers
+    from harness.engine.distributed.start_workers import Workers
+    from harness.engine.distributed.worker_pool import WorkerPool
     from harness.models.weights import ResolvedWeights
 
 _log = logging.getLogger(__package__)

@@ -140,7 +140,7 @@ def scorer(
         yield loaded.scorer(how)
         return
     from harness.engine.distributed.inside_worker import Job
-    from harness.engine.distributed.worker_pool import start_workers
+    from harness.engine.distributed.start_workers import start_workers
 
     with (
         start_workers(loaded.model, ray, workers, how.get("device")) as started,

@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.engine.distributed.allocation import divide
 from harness.engine.distributed.session import cores, kept, session
-from harness.engine.distributed.worker_pool import node_facts
+from harness.engine.distributed.start_workers import node_facts
 from harness.engine.request import Request
 from harness.ensembles import card, sparsity, tables
 from harness.ensembles.assess import METHODS, Row, assess, baseline, best_member, out_of_fold, rescaled_member, scored, simpler

@@ -12,7 +12,7 @@ import io
 import struct
 from typing import Any, NamedTuple
 
-from harness.imaging.accepted_formats import Data, boxes
+from harness.imaging.refused_formats import Data, boxes
 from harness.imaging.remarks import PROFILES, SRGB_PROFILES, Remark
 
 _SRGB_CICP = (1, 13)

@@ -2,7 +2,7 @@
 
 Converted, because no pixel's colour changes: grey, palette and one-bit images, an alpha channel that is opaque
 everywhere, EXIF rotation (applied, as a viewer does). Colour profiles are not applied: values are used as stored
-(`colour`). Refused, because any conversion is a choice that changes scores: more than 8 bits a channel (`accepted_formats`),
+(`colour`). Refused, because any conversion is a choice that changes scores: more than 8 bits a channel (`refused_formats`),
 floating point, CMYK and other colour spaces, real transparency, animations, several pages, and images above 100 million
 pixels. docs/pictures.md has the details.
 """
@@ -25,9 +25,9 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps
 
 from harness.files.regular import reading, require_regular
-from harness.imaging import accepted_formats, colour
-from harness.imaging.accepted_formats import Data
+from harness.imaging import colour, refused_formats
 from harness.imaging.colour import Colour
+from harness.imaging.refused_formats import Data
 from harness.imaging.remarks import PRIMARY, ZEROS, Remark
 from harness.imaging.zeros import run_of_zeros
 from harness.runtime.errors import UsageError, listed
@@ -151,15 +151,15 @@ def _opened(data: Data, stream: IO[bytes], path: str | Path) -> Iterator[tuple[I
 
 
 def _open(data: Data, stream: IO[bytes]) -> tuple[ImageFile.ImageFile, str]:
-    """Open with the plugins of `accepted_formats.FORMATS` and no other.
+    """Open with the plugins of `refused_formats.FORMATS` and no other.
 
     Not with `Image.open`: it warns of large images within our limit, and that warning can only be switched off for the whole
     process.
     """
     prefix = bytes(data[:16])
-    if not prefix.startswith((b"\x89PNG", b"BM", b"\xff\xd8")) and (other := accepted_formats.named(data)):
+    if not prefix.startswith((b"\x89PNG", b"BM", b"\xff\xd8")) and (other := refused_formats.named(data)):
         raise UsageError(other)
-    if prefix.startswith(accepted_formats.JXL_STARTS):
+    if prefix.startswith(refused_formats.JXL_STARTS):
         _check_jxl(data)
     wrong = ""
     for name in _plugins():
@@ -167,26 +167,26 @@ def _open(data: Data, stream: IO[bytes]) -> tuple[ImageFile.ImageFile, str]:
         accepted = accept(prefix) if accept else True
         if not accepted or isinstance(accepted, str):
             continue
-        read_depth = accepted_formats.FORMATS[name].depth
+        read_depth = refused_formats.FORMATS[name].depth
         depth = read_depth(data) if read_depth else None
         if depth is not None and accept:  # TGA has no signature: only its plugin tells whether it is one
-            accepted_formats.refuse_depth(depth, name)
+            refused_formats.refuse_depth(depth, name)
         stream.seek(0)
         try:
             image = factory(stream, "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
             wrong = wrong or (f" ({name}: {error})" if accept else "")
             continue
-        accepted_formats.refuse_depth(depth if read_depth else accepted_formats.opened_depth(image), name)
+        refused_formats.refuse_depth(depth if read_depth else refused_formats.opened_depth(image), name)
         return image, image.format or name
     raise UsageError(f"not an image that Pillow can read (damaged, or another kind of file?){wrong}")
 
 
 @functools.cache
 def _plugins() -> tuple[str, ...]:
-    """Those of `accepted_formats.FORMATS` that this Pillow was built with."""
+    """Those of `refused_formats.FORMATS` that this Pillow was built with."""
     Image.init()
-    return tuple(name for name in accepted_formats.FORMATS if name in Image.OPEN)
+    return tuple(name for name in refused_formats.FORMATS if name in Image.OPEN)
 
 
 def _check_jxl(data: Data) -> None:
@@ -203,7 +203,7 @@ def _check_jxl(data: Data) -> None:
                 "or convert it to 8-bit PNG first"
             ) from None
         _plugins.cache_clear()
-    header = accepted_formats.jxl_header(data)
+    header = refused_formats.jxl_header(data)
     if header is not None:
         refuse_size(header.width, header.height)
         if header.animated:
@@ -243,7 +243,7 @@ def _refuse(image: ImageFile.ImageFile, kind: str) -> None:
     refuse_size(*image.size)
     frames = getattr(image, "n_frames", 1)
     if kind == "TIFF":
-        accepted_formats.refuse_preview(image)
+        refused_formats.refuse_preview(image)
         if frames > 1:
             raise UsageError(f"a file of {frames} pages; give one image a file")
     elif frames > 1 and kind != "MPO":

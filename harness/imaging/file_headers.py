@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import BinaryIO, NamedTuple, TypeVar
 
 from harness.files.regular import require_regular
-from harness.imaging import accepted_formats, colour, decode
+from harness.imaging import colour, decode, refused_formats
 from harness.imaging.colour import Colour
 from harness.imaging.decode import Facts
 from harness.imaging.remarks import Remark
@@ -65,7 +65,7 @@ def _facts(path: str, stream: BinaryIO, head: bytes, size: int) -> Facts:
     if head.startswith(_PNG) and head[12:16] == b"IHDR" and len(head) >= 26:
         width, height = struct.unpack(">II", head[16:24])
         decode.refuse_size(width, height)
-        accepted_formats.refuse_depth(head[24], "PNG")
+        refused_formats.refuse_depth(head[24], "PNG")
         stream.seek(0)
         ends = stream.read(_START).partition(b"IDAT")[0]
         stream.seek(max(0, size - _END))

@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from harness.imaging.accepted_formats import NOT_FRAMES, Data, jpeg_segments
+from harness.imaging.refused_formats import NOT_FRAMES, Data, jpeg_segments
 
 _RUN = 512
 _TAIL = 16

@@ -19,7 +19,8 @@ from harness.files.atomic import atomic, sha256_json, write_text, writing
 from harness.files.leftovers import without_leftovers
 from harness.files.names import read_own
 from harness.leaderboard.board_document import Begun, Board
-from harness.leaderboard.formats import GENERATED, cells, csv, markdown, terminal
+from harness.leaderboard.columns import cells
+from harness.leaderboard.formats import GENERATED, csv, markdown, terminal
 from harness.leaderboard.html import page
 from harness.leaderboard.latex import board_tables, document
 from harness.leaderboard.matrix import DEFAULT, Matrix, build_matrix

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from harness.leaderboard.board_document import Board, Group, Reported, Row
-from harness.leaderboard.formats import GENERATED, against_best, best_explained, seeds, speed
+from harness.leaderboard.columns import against_best, seeds, speed
+from harness.leaderboard.formats import GENERATED, best_explained
 from harness.results.html import render
 from harness.results.marks import LEGEND, sentences
 from harness.results.tables import figure, number

@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from harness.leaderboard.board_document import Board, Group, Row
-from harness.leaderboard.formats import GENERATED, against_best, best_explained, best_meaning, row_name, seeds, speed
+from harness.leaderboard.columns import against_best, row_name, seeds, speed
+from harness.leaderboard.formats import GENERATED, best_explained, best_meaning
 from harness.leaderboard.matrix import Matrix, letters_of
 from harness.leaderboard.row_groups import FEWEST_REFERENCES
 from harness.results.marks import LEGEND, sentences

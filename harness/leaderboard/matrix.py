@@ -12,7 +12,8 @@ from pathlib import Path
 
 from harness.files.atomic import sha256_json
 from harness.leaderboard.board_document import Begun, Group, Row
-from harness.leaderboard.formats import over_splits, row_name
+from harness.leaderboard.columns import row_name
+from harness.leaderboard.formats import over_splits
 from harness.leaderboard.row_groups import too_few_references
 from harness.leaderboard.rows import board
 from harness.results.marks import LEGEND, NOT_COMPARED

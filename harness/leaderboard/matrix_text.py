@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.leaderboard.board_document import Row
-from harness.leaderboard.formats import GENERATED, MARKDOWN, TERMINAL, Cells, csv_value
+from harness.leaderboard.columns import Cells, csv_value
+from harness.leaderboard.formats import GENERATED, MARKDOWN, TERMINAL
 from harness.leaderboard.latex import FIGURES, ends, explained, rank_text
 from harness.leaderboard.matrix import Matrix
 from harness.results.marks import LEGEND, sentences

@@ -119,6 +119,7 @@ def _members_before(values: ClusteredValues) -> NDArray[np.int32]:
 
 
 def batches(count: int, size: int = 256) -> list[slice]:
+    """Slices of at most `size` that cover `count` rows."""
     return [slice(start, start + size) for start in range(0, count, size)]
 
 

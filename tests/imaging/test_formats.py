@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from harness.cli.main import cli
-from harness.imaging import accepted_formats, decode, file_headers
+from harness.imaging import decode, file_headers, refused_formats
 from harness.runtime.errors import UsageError
 
 DEEP: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -102,7 +102,7 @@ def test_fewer_values_than_256_in_a_ppm_are_scaled_to_all_of_them():
 
 def test_every_format_is_listed_with_how_its_depth_is_known_in_the_documentation():
     text = (Path(__file__).parents[2] / "docs" / "pictures.md").read_text(encoding="utf-8")
-    for name, entry in accepted_formats.FORMATS.items():
+    for name, entry in refused_formats.FORMATS.items():
         assert any(f"`{name}`" in line and entry.depth_source in line for line in text.splitlines()), name
 
 
@@ -121,7 +121,7 @@ def test_a_damaged_header_is_read_or_refused_in_one_line(kind: str, data: st.Dat
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, min(len(content), 200) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(1, len(content)))
-    for read in (accepted_formats.jxl_header, lambda d: list(accepted_formats.boxes(d)), accepted_formats.named):
+    for read in (refused_formats.jxl_header, lambda d: list(refused_formats.boxes(d)), refused_formats.named):
         read(bytes(content[:cut]))
     try:
         pixels = decode.decode(bytes(content[:cut]), "x")
@@ -263,10 +263,10 @@ SMALL = ((1, 1), (3, 5), (1, 3))
     ],
 )
 def test_the_header_of_jpeg_xl_is_read(data: bytes, header: tuple[int, int, int, bool]):
-    assert accepted_formats.jxl_header(data) == header
+    assert refused_formats.jxl_header(data) == header
     boxed = box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl \0\0\0\0jxl ")
-    assert accepted_formats.jxl_header(boxed + box(b"jxlc", data)) == header
-    assert accepted_formats.jxl_header(boxed + box(b"jxlp", bytes(4) + data)) == header
+    assert refused_formats.jxl_header(boxed + box(b"jxlc", data)) == header
+    assert refused_formats.jxl_header(boxed + box(b"jxlp", bytes(4) + data)) == header
 
 
 def test_jpeg_xl_is_refused_by_name_where_its_plug_in_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -20,7 +20,8 @@ from scipy import stats
 from harness import leaderboard
 from harness.leaderboard import formats
 from harness.leaderboard.board_document import Board, Row
-from harness.leaderboard.formats import GENERATED, markdown, seeds, terminal
+from harness.leaderboard.columns import seeds
+from harness.leaderboard.formats import GENERATED, markdown, terminal
 from harness.leaderboard.latex import board_tables
 from harness.leaderboard.row_groups import COMPARED, too_few_references
 from harness.leaderboard.rows import board

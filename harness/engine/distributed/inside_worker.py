@@ -20,7 +20,7 @@ from harness.runtime import logs
 from harness.runtime.errors import RunError
 
 if TYPE_CHECKING:
-    from harness.engine.distributed.group_member import Event, TrainTask
+    from harness.engine.distributed.training_member import Event, TrainTask
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Worker:
 
     def open_store(self, size: int) -> tuple[str, int]:
         """Open the store by which `size` workers form a process group; returns its host and port."""
-        from harness.engine.distributed.group_member import open_store
+        from harness.engine.distributed.training_member import open_store
 
         self.store, address = open_store(size)
         return address
@@ -69,7 +69,7 @@ class Worker:
 
         `address`: what the first member's `open_store` returned.
         """
-        from harness.engine.distributed.group_member import take_part
+        from harness.engine.distributed.training_member import take_part
 
         share_threads(self.threads)
         yield from take_part(task, rank, size, address, self.device)

@@ -88,14 +88,14 @@ class Event(NamedTuple):
     content: Any
 
 
-def open_store(size: int) -> tuple[dist.TCPStore, tuple[str, int]]:
+def open_store(size: int) -> tuple[Any, tuple[str, int]]:
     """The store of a process group of `size` members, and its host and port: it listens at this node's own address alone."""
     ray_util: Any = importlib.import_module("ray.util")
     host = ray_util.get_node_ip_address()
     listening = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     port = int(listening.getsockname()[1])
     # The store closes the descriptor itself.
-    store = dist.TCPStore(
+    store = dist.TCPStore(  # type: ignore[attr-defined]
         host, port, size, is_master=True, timeout=_TIMEOUT, wait_for_workers=False, master_listen_fd=listening.detach()
     )
     return store, (host, port)
@@ -104,7 +104,7 @@ def open_store(size: int) -> tuple[dist.TCPStore, tuple[str, int]]:
 def take_part(task: TrainTask, rank: int, size: int, address: tuple[str, int], device: str) -> Iterator[Event]:
     """Train as member `rank`; yields the first member's events. Raises what the trainer raises."""
     device = "cuda:0" if device == "cuda" else device  # Ray shows a worker its own GPU alone
-    store = dist.TCPStore(*address, size, is_master=False, timeout=_TIMEOUT)
+    store = dist.TCPStore(*address, size, is_master=False, timeout=_TIMEOUT)  # type: ignore[attr-defined]
     dist.init_process_group(
         "nccl" if device.startswith("cuda") else "gloo", store=store, rank=rank, world_size=size, timeout=_TIMEOUT
     )

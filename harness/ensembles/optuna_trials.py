@@ -36,7 +36,7 @@ from harness.runtime.progress import Step, progress
 from harness.runtime.text import one_line
 
 if TYPE_CHECKING:
-    from harness.engine.distributed.worker_pool import Workers
+    from harness.engine.distributed.start_workers import Workers
 
 _log = logging.getLogger(__package__)
 

@@ -21,9 +21,10 @@ from typing import Any
 import torch
 
 from harness.engine.distributed.allocation import Share
-from harness.engine.distributed.group_member import TrainTask
 from harness.engine.distributed.inside_worker import Job
-from harness.engine.distributed.worker_pool import Workers, portable, reason
+from harness.engine.distributed.lost_workers import reason, reason_of_any
+from harness.engine.distributed.start_workers import Workers, portable
+from harness.engine.distributed.training_member import TrainTask
 from harness.engine.trainer import Trained
 from harness.runtime.errors import HarnessError, RunError
 from harness.runtime.progress import Step, progress
@@ -31,7 +32,6 @@ from harness.runtime.progress import Step, progress
 _log = logging.getLogger(__package__)
 
 _RESTARTS = 3
-_SECONDS_TO_LEARN_WHY = 3.0
 
 
 class _Lost(Exception):
@@ -102,17 +102,6 @@ def _follow(actors: Sequence[Any], task: TrainTask, on_epoch: Callable[[Mapping[
             cause = getattr(error, "cause", None)
             if isinstance(cause, HarnessError):
                 raise cause from None
-            raise _Lost(_why(ray, actors) or (f"{type(cause).__name__}: {cause}" if cause else reason(error))) from None
+            raise _Lost(reason_of_any(actors) or (f"{type(cause).__name__}: {cause}" if cause else reason(error))) from None
     assert trained is not None, "the first member ends with what it trained"
     return trained
-
-
-def _why(ray: Any, actors: Sequence[Any]) -> str | None:
-    """Why a member is gone: the others only know that their connection to it is closed."""
-    asked = [actor.process.remote() for actor in actors]
-    for answer in ray.wait(asked, num_returns=len(asked), timeout=_SECONDS_TO_LEARN_WHY)[0]:
-        try:
-            ray.get(answer)
-        except ray.exceptions.RayError as error:
-            return reason(error)
-    return None

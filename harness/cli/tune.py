@@ -41,7 +41,7 @@ def tune(chosen: TuneOptions) -> None:
 
     Optuna proposes settings, ASHA stops trainings with low validation scores early; the first one has the card's own settings.
     """
-    from harness.ensembles.tune_settings import tune as search
+    from harness.ensembles.tune import tune as search
 
     tuned = search(chosen.model, request_of(chosen), chosen.out, trials=chosen.trials, objective=chosen.objective)
     echo(o.json_text(tuned.json()) if chosen.as_json else str(tuned))

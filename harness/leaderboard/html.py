@@ -10,9 +10,9 @@ from urllib.parse import quote
 from harness.leaderboard.board_document import Board, Group, Reported, Row
 from harness.leaderboard.columns import against_best, seeds, speed
 from harness.leaderboard.formats import GENERATED, best_explained
-from harness.results.html import render
 from harness.results.marks import LEGEND, sentences
 from harness.results.tables import figure, number
+from harness.results.templates import render
 
 _WIDTH = 120
 """Width of a drawn interval, in the page's pixels."""

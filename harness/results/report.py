@@ -100,8 +100,8 @@ def write(folder: Path, record: Record, rows: pd.DataFrame, model: Any = None) -
     `model`, ready to score, is asked for `score_maps` of the worst pairs if it has that ability; it may take ten seconds.
     """
     from harness.results.breakdown import by_kind, by_kind_over_splits, by_level, by_reference, points, worst
-    from harness.results.html import render
     from harness.results.tables import count, figure, number
+    from harness.results.templates import render
     from harness.results.thumbnails import Shown, data_uri, show
 
     written = plots(folder, record, rows)

@@ -130,7 +130,7 @@ def write_page(
         models: objects whose `score_maps`, where they have one, draws a map of local quality.
     """
     from harness.results import plots
-    from harness.results.html import render
+    from harness.results.templates import render
     from harness.results.thumbnails import data_uri, difference_map, show
 
     def images(pairs: Sequence[tuple[str, str]], model: Any = None) -> list[list[tuple[str, str]]]:
@@ -179,7 +179,7 @@ def write_codec_page(
     path: str, title: str, tables: Sequence[Mapping[str, Any]], curves: Mapping[str, bytes], command: str
 ) -> None:
     """Write the report of codecs: `tables` of caption, header, rows (text) and notes, and the curves' PNG by metric."""
-    from harness.results.html import render
+    from harness.results.templates import render
     from harness.results.thumbnails import data_uri
 
     drawn = [(metric, data_uri(png, "image/png")) for metric, png in curves.items()]

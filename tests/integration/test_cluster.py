@@ -31,7 +31,7 @@ from harness.engine.run_all import run_all
 from harness.engine.trainer import WEIGHTS
 from harness.engine.verify import verify
 from harness.ensembles.build import EnsembleRequest, ensemble
-from harness.ensembles.tune_settings import tune
+from harness.ensembles.tune import tune
 from harness.models.weights.checkpoint import read_state
 from harness.results.record import read_record
 from harness.runtime import logs

@@ -1,6 +1,6 @@
 """`harness tune`: a search over a card's tunable settings by trial trainings, selected on the validation part.
 
-All checks of the request are made before Ray starts. The trials are trainings (`harness.ensembles.optuna_trials`), each in the
+All checks of the request are made before Ray starts. The trials are trainings (`harness.ensembles.optuna_search`), each in the
 run's folder of its settings, and the best is tested with its trained weights. So the same command continues after a kill; with
 one trial at a time, the trials are the same.
 """
@@ -179,7 +179,7 @@ def _tried(
     folder: Path,
 ) -> list[Trial]:
     """All trials, the best of them tested; on this machine's Ray or on the cluster's."""
-    from harness.ensembles.optuna_trials import finish_best, run_trials  # with Ray Tune, which takes a second
+    from harness.ensembles.optuna_search import finish_best, run_trials  # with Ray Tune, which takes a second
 
     recipe = first.card.recipe
     assert recipe is not None

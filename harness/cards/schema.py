@@ -98,8 +98,9 @@ class Recipe:
         """What is wrong with a recipe whose fields have the right types."""
         found = []
         if self.loss not in LOSSES and not _CODE.fullmatch(self.loss):
-            words = f"{listed(LOSSES)}{near(self.loss, LOSSES)}"
-            found.append(f"loss = {self.loss!r} is neither one of {words} nor 'package.module:function'")
+            found.append(
+                f"loss = {self.loss!r} is not one of {listed(LOSSES)} or 'package.module:function'{near(self.loss, LOSSES)}"
+            )
         if self.crops < 1:
             found.append(f"crops = {self.crops} should be at least 1")
         if self.patience and (self.selection == "last" or not self.validate_every):

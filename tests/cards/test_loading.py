@@ -113,7 +113,7 @@ def test_set_names_every_unknown_key_and_wrong_value(tmp_path: Path):
     assert "--set crops" in message
     with pytest.raises(UsageError, match="no recipe"):
         apply_set(find_model("psnr"), {"recipe.epochs": "1"})
-    with pytest.raises(UsageError, match="neither one of"):
+    with pytest.raises(UsageError, match="not one of"):
         apply_set(card, {"recipe.loss": "hinge"})
 
 

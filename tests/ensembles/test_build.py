@@ -197,14 +197,14 @@ def test_a_score_file_that_was_changed_afterwards_is_refused(made: tuple[Path, d
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--scalings", "z,zz"], "there are raw, z, ecdf, logistic"),
+        (["--scalings", "z,zz"], "known are raw, z, ecdf, logistic"),
         (["--lower-is-better", "quik"], "no such file of scores"),
         (["--out", "card.txt"], "ends in .toml"),
         (["--protocol", "halves"], "no protocol 'halves'"),
-        (["--concurrency", "100000"], "--concurrency 100000: there are"),
+        (["--concurrency", "100000"], "--concurrency 100000: this machine has"),
         (["psnr", "psnr"], "members given twice: psnr"),
         (["--crops", "five"], "--crops five: no member uses crops"),
-        (["--workers", "100000"], "--workers 100000: there are"),
+        (["--workers", "100000"], "--workers 100000: this machine has"),
     ],
 )
 def test_a_request_that_cannot_be_served_is_refused_before_any_work(tmp_path: Path, change: list[str], message: str):

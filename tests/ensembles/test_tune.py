@@ -142,7 +142,7 @@ def test_a_request_for_more_than_there_is_is_one_line(tmp_path: Path):
     line = prepared(tmp_path)
     reported = call(*line, "--workers", "100000", status=2)[1]
     assert len(reported.splitlines()) == 1
-    assert "--workers 100000: there are" in reported
+    assert "--workers 100000: this machine has" in reported
 
 
 def test_a_killed_tuning_ends_with_the_undisturbed_card_and_leaves_nothing(ray: None, tmp_path: Path):

@@ -138,7 +138,7 @@ def test_pipals_released_protocol_selects_by_the_challenges_validation_set(cards
         "small", "pipal", root=str(root), protocol="released", settings=settings, limit=20,
         cards=(str(cards),), runs=str(tmp_path / "runs"), mlflow_uri="off",
     )  # fmt: skip
-    with pytest.raises(UsageError, match=r"labels of the validation part of pipal \(released\) are not here.*Val_Label\.txt"):
+    with pytest.raises(UsageError, match=r"labels of the validation part of pipal \(released\) are missing.*Val_Label\.txt"):
         make_plan(request)
     (root / "Val_Label.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     done = run(request).record

@@ -5,7 +5,7 @@ weighted by its share of the images; their sum is the gradient of the mean over 
 same step. What differs from one process is the order in which fp32 sums are taken (docs/scale.md).
 
 The workers are those that score afterwards. Ray Train is not used: its controller and its own workers start and import
-everything once more (docs/scale.md has the seconds). Nor is DistributedDataParallel, which takes the plain mean over members
+everything once more (docs/speed.md has the seconds). Nor is DistributedDataParallel, which takes the plain mean over members
 and cannot have one of them without images, as the last batch of a pass may.
 """
 

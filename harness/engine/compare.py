@@ -1,4 +1,4 @@
-"""`harness compare`: two members on the same images of a dataset."""
+"""`harness compare`: compares two models, runs or score files on the same images of a dataset."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ PLANNED = (0.01, 0.02, 0.05)
 
 
 class Comparison(NamedTuple):
-    """Two members on the same images."""
+    """The comparison of two members on the same images."""
 
     a: str
-    """What the first member is called; differences are a minus b."""
+    """The name of the first member; differences are a minus b."""
     b: str
-    """What the second member is called."""
+    """The name of the second member."""
     images: list[str]
-    """Names, by the comparison's rows."""
+    """The images' names, in the order of the comparison's rows."""
     comparison: PairedComparison
     """The figures of both and their differences, with intervals and p-values."""
     discrimination: tuple[dict[str, Any], dict[str, Any]]
-    """Of a and of b (`harness.engine.measure.discrimination`)."""
+    """The further figures of a and of b (`harness.engine.measure.discrimination`)."""
     references_needed: dict[float, int | None]
-    """By true difference in SRCC: how many references would show it with a probability of 80 %."""
+    """By true difference in SRCC: the number of references that detects it with 80 % power."""
     incomplete: tuple[str, ...] = ()
-    """Those of a and b whose record was made on an incomplete dataset."""
+    """The names of members whose record is on an incomplete dataset."""
     splits: int = 0
-    """Splits that figures are medians over and differences means over; 0: one part."""
+    """The number of splits; figures are medians and differences are means over them. 0: a single test part."""
 
 
 def compare_members(
@@ -68,29 +68,29 @@ def compare_members(
 
     Args:
         a: a model's name (its newest run on `dataset` under `protocol`), a run's folder, or a CSV of name,score.
-        b: the same, for the other one; differences are a minus b.
-        dataset: where labels and references come from; default: the dataset of a's run.
-        protocol: whose test part is compared; default: the dataset's.
+        b: the same for the second member; differences are a minus b.
+        dataset: the dataset of labels and references; default: that of a's run.
+        protocol: the protocol of the test part; default: the dataset's.
         root: the folder of the dataset's files.
-        labels: instead of the dataset's, a CSV of name,score,reference_id.
-        lower: which of a, b and labels, as they are named here, are files where lower is better.
-        inner: compare on the images that both have; otherwise an image that only one has is an error.
-        differences: true differences in SRCC for which the number of references is told that would show them.
-        cards: folders of the caller's own cards.
-        runs: where runs are kept.
-        seed: of the runs that names mean, and of the bootstrap.
+        labels: a CSV of name,score,reference_id in place of the dataset's labels.
+        lower: the files where lower is better: any of "a", "b" and "labels".
+        inner: compare on the images in both; otherwise an image in only one of them is an error.
+        differences: true differences in SRCC, for each of which the necessary number of references is computed.
+        cards: folders with the caller's own cards.
+        runs: the folder of runs.
+        seed: the seed of the runs that names select, and of the bootstrap.
 
     Returns:
-        The differences with their intervals and p-values, and what more there is to say of both.
+        The differences with their intervals and p-values, and further figures of both members.
 
     Raises:
-        UsageError: nothing to compare with such names, an input that cannot be read, or images that only one of the two has.
+        UsageError: an unknown name, an input that cannot be read, or images in only one of the two.
     """
     if dataset is not None and protocol is None:
         protocol = datasets.dataset_card(dataset, cards).default_protocol
     members = [
         member(
-            str(word),
+            str(name),
             dataset=dataset,
             protocol=protocol,
             runs_folder=runs,
@@ -98,7 +98,7 @@ def compare_members(
             cards=cards,
             lower_is_better=which in lower,
         )
-        for which, word in (("a", a), ("b", b))
+        for which, name in (("a", a), ("b", b))
     ]
     refuse_other_images(members)
     data = _labelled(members, dataset, root, labels, "labels" in lower, cards)
@@ -113,11 +113,11 @@ def compare_members(
     only = [sorted(set(scores[i]) & set(table["name"]) - set(scores[1 - i])) for i in (0, 1)]
     if any(only) and not inner:
         lines = [
-            f"{m.name}: {len(names)} images that the other has not: {listed(names)}"
+            f"{m.name}: {len(names)} images that the other does not have: {listed(names)}"
             for m, names in zip(members, only, strict=True)
             if names
         ]
-        raise UsageError("\n".join([*lines, "they are compared on the same images; --inner uses those that both have"]))
+        raise UsageError("\n".join([*lines, "members are compared on the same images; --inner uses only the images in both"]))
     if not both:
         raise UsageError(f"{a} and {b} have no labelled image in common")
     rows = table.set_index("name").loc[both]
@@ -142,22 +142,22 @@ def compare_members(
 def _labelled(
     members: Sequence[Member], dataset: str | None, root: str | None, labels: str | None, lower: bool, cards: Sequence[str]
 ) -> datasets.Dataset:
-    """The dataset of the labels, its table without unlabelled rows."""
+    """The dataset of the labels, without the unlabelled rows of its table."""
     if labels is not None:
         return datasets.of_table(labels, higher_is_better=not lower)
     name = dataset or next((dataset_of(str(m.folder), m.record, cards) for m in members if m.record), None)
     if name is None:
-        raise UsageError("where are the labels? Give --labels FILE.csv or --dataset NAME")
+        raise UsageError("no dataset or labels given: add --dataset NAME or --labels FILE.csv")
     data = datasets.load_dataset(name, root, cards=cards)
     return replace(data, table=data.table[data.table["score"].notna()])
 
 
-def text(found: Comparison, width: int | None = None) -> str:
-    """The comparison for a person; `width`: characters in a line of the terminal, None: as wide as the tables are."""
-    names, images, comparison = (found.a, found.b), found.images, found.comparison
+def text(result: Comparison, width: int | None = None) -> str:
+    """The comparison as text; `width`: characters in a line of the terminal, None: the width of the tables."""
+    names, images, comparison = (result.a, result.b), result.images, result.comparison
     rows = [_row(key, difference) for key, difference in comparison.differences.items()]
-    over = f", test parts of {found.splits} splits" if found.splits else ""
-    heads = (*(f"median {name}" for name in names), "mean difference") if found.splits else (*names, "difference")
+    over = f", test parts of {result.splits} splits" if result.splits else ""
+    heads = (*(f"median {name}" for name in names), "mean difference") if result.splits else (*names, "difference")
     lines = [
         f"{names[0]} against {names[1]}: {comparison.n} images of {comparison.references} references{over}",
         "",
@@ -177,26 +177,26 @@ def text(found: Comparison, width: int | None = None) -> str:
                 [g.name, str(g.n), number(g.srcc.a), number(g.srcc.b), number(g.srcc.difference), probability(g.p_holm)]
                 for g in groups[:30]
             ]
-            mean = "mean difference" if found.splits else "difference"
+            mean = "mean difference" if result.splits else "difference"
             head = (title, "n", f"SRCC {names[0]}", f"SRCC {names[1]}", mean, "p (Holm)")
             lines += ["", text_table(head, shown, width=width, drops=("p (Holm)", "n"), shortens=head).text]
             lines += [f"... and {len(groups) - 30} more"] if len(groups) > 30 else []
-    lines += ["", *_further(names, found.discrimination, width)]
+    lines += ["", *_further(names, result.discrimination, width)]
     if comparison.disagreements:
         lines += ["", "images on which they disagree most (ranks as shares, 1 is best):"]
         shown = [
             [images[d.row], f"{d.rank_a:.2f}", f"{d.rank_b:.2f}", f"{d.rank_label:.2f}"] for d in comparison.disagreements[:10]
         ]
-        lines += [text_table(("image", *names, "people"), shown, width=width, shortens=("image", *names)).text]
+        lines += [text_table(("image", *names, "labels"), shown, width=width, shortens=("image", *names)).text]
     lines += ["", *comparison.notes, *(["few references: intervals are wide and rough"] if comparison.few_references else [])]
-    lines += [f"incomplete: {', '.join(found.incomplete)}: the dataset lacked pairs"] if found.incomplete else []
-    known = [f"{n} references for {d:g}" for d, n in found.references_needed.items() if n is not None]
+    lines += [f"incomplete: {', '.join(result.incomplete)}: the dataset lacked pairs"] if result.incomplete else []
+    known = [f"{n} references for {d:g}" for d, n in result.references_needed.items() if n is not None]
     lines += [f"to show a true difference in SRCC with 80 % power: {', '.join(known)}"] if known else []
     return "\n".join(lines).rstrip()
 
 
 def _further(names: tuple[str, str], each: tuple[Mapping[str, Any], Mapping[str, Any]], width: int | None) -> list[str]:
-    """Figures beyond correlations of both models, and why some are not defined."""
+    """Figures of both models other than correlations, and the reasons for undefined ones."""
     pairs, steps = ([one[what] or {} for one in each] for what in ("pair_analysis", "monotonicity"))
     rows = [
         ["different against similar pairs, AUC", *(number(one.get("different_similar")) for one in pairs)],
@@ -218,30 +218,30 @@ def _row(key: str, difference: Difference) -> list[str]:
     return [names.get(key, key), *figures, ci, probability(difference.p_value), difference.method or ""]
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
-    """The comparison as plain values, images by name."""
-    document = found.comparison.json()
+def as_json(result: Comparison) -> dict[str, Any]:
+    """The comparison as values for JSON, with images by name."""
+    document = result.comparison.json()
     for entry in document["disagreements"]:
-        entry["name"] = found.images[entry.pop("row")]
-    planned = [{"statistic": "srcc", "difference": d, "power": 0.8, "references": n} for d, n in found.references_needed.items()]
-    further = dict(zip("ab", found.discrimination, strict=True))
+        entry["name"] = result.images[entry.pop("row")]
+    planned = [{"statistic": "srcc", "difference": d, "power": 0.8, "references": n} for d, n in result.references_needed.items()]
+    further = dict(zip("ab", result.discrimination, strict=True))
     return {
-        "a": found.a,
-        "b": found.b,
-        "splits": found.splits or None,
+        "a": result.a,
+        "b": result.b,
+        "splits": result.splits or None,
         **document,
         "discrimination": further,
         "planning": planned,
-        "incomplete": list(found.incomplete),
+        "incomplete": list(result.incomplete),
     }
 
 
 def agreement_of_files(
     scores: str | Path, labels: str | Path, *, lower: Set[str] = frozenset(), fit: Fit = "logistic4", inner: bool = False
 ) -> Agreement:
-    """Agreement of two files; `lower` names what is lower-is-better and is turned round first: scores, labels."""
+    """Agreement of two files; `lower` names the files (scores, labels) where lower is better, whose signs are changed first."""
     known = read_scores(labels)
     joined = join(read_scores(scores), known, (str(scores), str(labels)), inner=inner)
     given = joined["given"].to_numpy(dtype=float) * (-1 if "scores" in lower else 1)
-    people = joined["score"].to_numpy(dtype=float) * (-1 if "labels" in lower else 1)
-    return agreement(given, people, list(joined["reference_id"]) if "reference_id" in joined else None, fit=fit)
+    labelled = joined["score"].to_numpy(dtype=float) * (-1 if "labels" in lower else 1)
+    return agreement(given, labelled, list(joined["reference_id"]) if "reference_id" in joined else None, fit=fit)

@@ -1,6 +1,6 @@
-"""A record's figures from its scores and the dataset's labels, and from nothing else.
+"""The figures of a record, computed from its scores and the dataset's table only.
 
-Scores and labels are turned to higher-is-better by their cards before anything is computed.
+Before the computation, the signs of scores and labels are changed where their cards say that lower is better.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Scores = Sequence[tuple[str, float]]
-"""(name, score) as scores.csv holds them."""
+"""(name, score) as in scores.csv."""
 
 
 class _Labelled(NamedTuple):
     rows: pd.DataFrame
-    """The table's rows that have a label, in the scores' order."""
+    """The table's rows with a label, in the order of the scores."""
     scores: Floats
     labels: Floats
 
@@ -48,24 +48,24 @@ def _labelled(card: ModelCard, data: Dataset, scores: Scores) -> _Labelled | Non
 
 
 def oriented_labels(data: Dataset, rows: pd.DataFrame) -> Floats:
-    """(n,): labels of these rows, higher is better."""
+    """(n,): the labels of these rows, with signs such that higher is better."""
     labels = rows["score"].to_numpy(dtype=float)
     return labels if data.higher_is_better else -labels
 
 
 def measure(card: ModelCard, data: Dataset, scores: Scores) -> Agreement | None:
-    """Agreement of the scores with the dataset's labels; None where no labels are known."""
-    found = _labelled(card, data, scores)
-    return None if found is None else agreement(found.scores, found.labels, _references(found.rows))
+    """Agreement of the scores with the dataset's labels; None if there are no labels."""
+    labelled = _labelled(card, data, scores)
+    return None if labelled is None else agreement(labelled.scores, labelled.labels, _references(labelled.rows))
 
 
 def _references(rows: pd.DataFrame) -> list[str] | None:
-    """The rows' reference ids; None where a table of labels alone does not give them."""
+    """The rows' reference ids; None if the table does not have them."""
     return rows["reference_id"].tolist() if (rows["reference_id"] != "").any() else None
 
 
 class Measured(NamedTuple):
-    """What a record says about one part, as plain values."""
+    """The figures of one part in a record, as values for JSON."""
 
     figures: Mapping[str, Any]
     """Agreement, the 2AFC score, and `discrimination`."""
@@ -74,51 +74,51 @@ class Measured(NamedTuple):
 
 
 def measured(card: ModelCard, data: Dataset, scores: Scores) -> Measured | None:
-    """Every figure of the scores; None where no labels are known."""
-    found = _labelled(card, data, scores)
-    if found is None:
+    """All figures of the scores; None if there are no labels."""
+    labelled = _labelled(card, data, scores)
+    if labelled is None:
         return None
-    ids = _references(found.rows)
-    figures = agreement(found.scores, found.labels, ids)
+    ids = _references(labelled.rows)
+    figures = agreement(labelled.scores, labelled.labels, ids)
     left_out = figures.left_out
     document = figures.json() | {"score_2afc": None}
-    if ids is not None and (pairs := _shares(found)) is not None:
+    if ids is not None and (pairs := _shares(labelled)) is not None:
         first, shares = pairs
         cluster, names = groups(*numbered(ids))
-        mine = cluster[first]
-        count = len(mine) - np.bincount(mine, minlength=len(names))
+        of_pair = cluster[first]
+        count = len(of_pair) - np.bincount(of_pair, minlength=len(names))
         with np.errstate(invalid="ignore"):
-            deleted = np.asarray((shares.sum() - np.bincount(mine, shares, len(names))) / count)
+            deleted = np.asarray((shares.sum() - np.bincount(of_pair, shares, len(names))) / count)
         score, known = float(shares.mean()), len(deleted) > 1 and np.isfinite(deleted).all()
         document["score_2afc"] = score
         document["ci"]["score_2afc"] = list(jackknife(score, deleted).interval(0.95)) if known else None
         left_out = LeaveOneOut.of(names, {**(left_out.figures if left_out else {}), "score_2afc": deleted})
-    document["discrimination"] = discrimination(data, found.rows, found.scores)
+    document["discrimination"] = discrimination(data, labelled.rows, labelled.scores)
     return Measured(document, left_out.json() if left_out else None)
 
 
-def _shares(found: _Labelled) -> tuple[NDArray[np.int64], Floats] | None:
-    """Of each pair of distorted images that people chose between: its first row, and the share of raters who agree with the
-    scores. None where there are no pairs."""
-    if "pair" not in found.rows:
+def _shares(labelled: _Labelled) -> tuple[NDArray[np.int64], Floats] | None:
+    """For each pair of distorted images that raters compared: its first row, and the share of raters who agree with the
+    scores. None if there are no pairs."""
+    if "pair" not in labelled.rows:
         return None
-    pair, _ = numbered(found.rows["pair"])
+    pair, _ = numbered(labelled.rows["pair"])
     order = np.argsort(pair, kind="stable")
     starts = np.flatnonzero(np.diff(pair[order], prepend=-1))
-    # `--limit` may cut a pair in two.
+    # `--limit` may leave only one row of a pair.
     whole = starts[np.diff(starts, append=len(order)) == 2]
     if not len(whole):
         return None
     first, second = order[whole], order[whole + 1]
-    return first, agreeing(-found.scores[first], -found.scores[second], found.labels[second])
+    return first, agreeing(-labelled.scores[first], -labelled.scores[second], labelled.labels[second])
 
 
 FIGURES_VERSION = 2
-"""Raised by hand whenever a figure of a record is computed in another way. They are not in a run's key."""
+"""To be raised whenever the computation of a figure changes. It is not part of a run's key."""
 
 
 def figures_stamp(data: Dataset, rows: pd.DataFrame) -> dict[str, str | int]:
-    """What figures were computed with: the version of their code, and a hash of every column used next to the labels."""
+    """The version of the figures' code, and a hash of every column that they use in addition to the labels."""
     columns = [c for c in ("name", "std", "raters", "distortion", "level", "pair") if c in rows]
     values = [[None if v != v else v for v in row] for row in rows[columns].astype(object).to_numpy().tolist()]
     used = {"columns": columns, "rows": sorted(values, key=lambda row: str(row[0])), "raters": data.card.raters}
@@ -127,16 +127,16 @@ def figures_stamp(data: Dataset, rows: pd.DataFrame) -> dict[str, str | int]:
 
 
 def discrimination(data: Dataset, rows: pd.DataFrame, scores: Floats) -> dict[str, object]:
-    """Figures that need more than labels, as plain values (`harness.statistics.discrimination` computes them).
+    """Figures that need more data than labels, as values for JSON (`harness.statistics.discrimination` computes them).
 
     Args:
-        data: the dataset, whose card says how deviations were computed and how many raters there were.
-        rows: n labelled rows of its table.
-        scores: (n,) the rows' scores, higher is better.
+        data: the dataset, whose card gives the kind of standard deviation and the number of raters.
+        rows: n rows of its table with labels.
+        scores: (n,) the scores of the rows, higher is better.
 
     Returns:
-        `pair_analysis`, `outlier_ratio` and `monotonicity`; one that the dataset does not have the data for is None, and
-        `not_defined` lists why.
+        `pair_analysis`, `outlier_ratio` and `monotonicity`; a figure without the necessary data is None, and `not_defined`
+        lists the reasons.
     """
     labels, missing = oriented_labels(data, rows), []
     deviations, raters = rows.get("std"), rows.get("raters")
@@ -163,21 +163,21 @@ def discrimination(data: Dataset, rows: pd.DataFrame, scores: Floats) -> dict[st
 
 
 def controls(data: Dataset, rows: pd.DataFrame) -> Mapping[str, Mapping[str, Any]]:
-    """What the table alone achieves on these rows: rows that show how much of the labels needs no picture.
+    """Agreement of controls, which predict labels from the table without images.
 
-    `cell`: an oracle that knows each image's kind and level and answers with that cell's mean label;
-    `level`: the level's number alone, mildest first.
+    `cell`: the mean label of all images with the same kind and level of distortion;
+    `level`: the number of the level, mildest first.
     """
     figures = {}
     ids = rows["reference_id"].tolist()
     for control in data.card.controls:
         if control == "cell":
-            guess = data.table.groupby(["distortion", "level"])["score"].mean()
-            values = guess.loc[list(zip(rows["distortion"], rows["level"], strict=True))].to_numpy()
+            means = data.table.groupby(["distortion", "level"])["score"].mean()
+            values = means.loc[list(zip(rows["distortion"], rows["level"], strict=True))].to_numpy()
             values = values if data.higher_is_better else -values
         elif control == "level":
             values = -rows["level"].to_numpy(dtype=float)
         else:
-            raise UsageError(f"{data.card.path}: no control called {control!r} (there are cell and level)")
+            raise UsageError(f"{data.card.path}: unknown control {control!r}; use cell or level")
         figures[control] = agreement(values, oriented_labels(data, rows), ids).json()
     return figures

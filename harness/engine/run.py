@@ -1,4 +1,4 @@
-"""One request from card to record: the whole path of a score, to be read in one sitting.
+"""`run`: executes one request, from the cards to the record.
 
 cards -> table of pairs -> split -> training -> scores (one row per image) -> agreement -> record
 """
@@ -57,7 +57,7 @@ _log = logging.getLogger(__package__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished record, where it lies, and whether this call made it or found it."""
+    """A finished record, its folder, and whether it existed before this call."""
 
     folder: Path
     record: Record
@@ -65,12 +65,12 @@ class Outcome:
 
 
 def run(request: Request) -> Outcome:
-    """Do what a request asks, or find that it was done; a run that was cut off is taken up where it stood."""
+    """Execute a request, or return its existing record; an interrupted run continues where it stopped."""
     return execute(make_plan(request))
 
 
 def execute(plan: Plan, together: Together | None = None) -> Outcome:
-    """Do what a plan says, unless its record is there. `together`: further runs that score from the images decoded here."""
+    """Execute a plan, unless its record exists. `together`: further runs that score the images decoded here."""
     request = plan.request
     remember(plan.data.card.path if request.dataset.lower().endswith((".csv", ".tsv")) else None, request.weights, request.init)
     remember(request.scores)
@@ -78,17 +78,17 @@ def execute(plan: Plan, together: Together | None = None) -> Outcome:
         from harness.results.mlflow_mirror import Tracker
 
         if record.figures != figures_stamp(plan.data, plan.rows(*SCORED_PARTS)):
-            # The code of figures, or the columns that they use, have changed: they are measured again from its scores.
+            # The code of the figures, or the columns that they use, changed: the figures are computed again from the scores.
             with locked(plan.folder):
                 record = with_figures(record, figures(plan, ScoreFile(plan.folder).read()))
                 write_json(plan.folder / "record.json", record.to_json())
-            what = "how they are computed, or what the dataset says of its images, changed"
-            _log.info(f"{plan.folder}: its figures were measured again: {what}")
+            why = "their code, or the dataset's data on its images, changed"
+            _log.info(f"{plan.folder}: its figures were computed again: {why}")
         with Tracker(request.mlflow_uri, request.runs, plan.folder) as tracker:
             tracker.catch_up(record, mlflow_facts(plan))
         return Outcome(plan.folder, record, found=True)
     _log_if_only_the_code_differs(plan)
-    given = _given_scores(plan) if request.scores else None  # refused before there is a folder
+    given = _given_scores(plan) if request.scores else None  # raises before the folder is created
     with locked(plan.folder):
         processes.end_leftovers(plan.folder)
         if not request.force:
@@ -99,16 +99,16 @@ def execute(plan: Plan, together: Together | None = None) -> Outcome:
             return Outcome(plan.folder, _work(plan, together, given), found=False)
         except FileNotFoundError as error:
             if error.filename and Path(error.filename).is_relative_to(plan.folder):
-                raise RunError(f"{error.filename} is gone: removed while the run worked; the same command goes on") from error
+                raise RunError(f"{error.filename} was removed during the run; run the same command again to continue") from error
             raise
 
 
 def figures(plan: Plan, scores: Sequence[tuple[str, float, str]]) -> dict[str, Any]:
     """The fields of a record that are computed from its scores and the dataset's labels."""
-    found = {part: measured(plan.card, plan.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
+    by_part = {part: measured(plan.card, plan.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
     return {
-        "metrics": {part: values.figures if values else None for part, values in found.items()},
-        "without_each_reference": found["test"].without_each_reference if found["test"] else None,
+        "metrics": {part: values.figures if values else None for part, values in by_part.items()},
+        "without_each_reference": by_part["test"].without_each_reference if by_part["test"] else None,
         "controls": controls(plan.data, plan.rows("test")),
         "figures": figures_stamp(plan.data, plan.rows(*SCORED_PARTS)),
     }
@@ -127,7 +127,7 @@ def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Rec
     if len(tested) and tested["score"].isna().all():
         note = plan.data.card.protocols[plan.protocol].note
         _log.info(
-            f"{plan.data.name}: labels of the {len(tested):,} tested images are not here: there will be scores and no "
+            f"{plan.data.name}: labels of the {len(tested):,} tested images are missing: the record will have scores and no "
             "figures" + (f" ({note})" if note else "")
         )
     model = request.object
@@ -137,13 +137,13 @@ def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Rec
         refuse_small(model, plan.card.protocol, pairs_of(plan.rows(*SCORED_PARTS)))
     with ExitStack() as stack:
         if request.object is not None and getattr(model, "training", None) is True and callable(getattr(model, "train", None)):
-            # A caller's torch module works in evaluation mode, and is as it was afterwards.
+            # A caller's torch module is scored in evaluation mode, and its mode is restored afterwards.
             model.eval()
             stack.callback(model.train)
         workers = stack.enter_context(workers_of(plan, model))
         device = devices.choose("cpu" if workers else request.device, model)
-        now = stack.enter_context(as_begun(plan.folder, lambda: conditions_of(plan, model, device, workers)))
-        prepare(plan.folder, plan.facts, now, force=request.force)
+        present = stack.enter_context(as_begun(plan.folder, lambda: conditions_of(plan, model, device, workers)))
+        prepare(plan.folder, plan.facts, present, force=request.force)
         tracker = stack.enter_context(Tracker(request.mlflow_uri, request.runs, plan.folder))
         tracker.begin(*mlflow_facts(plan), meanwhile=True)
         training = _train(plan, model, device, workers, tracker.epoch) if plan.trained else None
@@ -151,21 +151,21 @@ def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Rec
             refuse_changed(plan, hash_files(plan.content))
         if model is not None:
             move(model, device)
-        pictures = model is not None and has_images(plan.data.table)
-        found = plan.found
+        with_images = model is not None and has_images(plan.data.table)
+        weights = plan.found
         if training:
-            # What fills the trained model in a worker: its own file, after the frozen parts that the file leaves out.
+            # A worker loads the trained model from its own file, and the frozen parts that this file leaves out from theirs.
             own = plan.folder / "weights.safetensors"
-            parts = {name: found.parts[name] for name in weight_files.needed_parts(own, found.parts)}
-            found = weight_files.ResolvedWeights(parts, own, {}, (), False)
-        scoring = score(plan, model, device, workers, found, together) if pictures else _take(plan, model, given)
-        tracker.begun()  # what measures and draws is not imported while MLflow is
+            parts = {name: weights.parts[name] for name in weight_files.needed_parts(own, weights.parts)}
+            weights = weight_files.ResolvedWeights(parts, own, {}, (), False)
+        scoring = score(plan, model, device, workers, weights, together) if with_images else _take(plan, model, given)
+        tracker.begun()  # so that figures and plots are not imported at the same time as MLflow
         require_there(plan.folder)
         scores = ScoreFile(plan.folder).read()
-        record = _record(plan, model, now, training, scoring, scores)
+        record = _record(plan, model, present, training, scoring, scores)
         report.of_run(plan.folder, record, plan.data.table, model, scores)
         write_json(plan.folder / "record.json", record.to_json())
-        if training:  # a finished run goes on from its checkpoint no more
+        if training:  # a finished run does not need its checkpoint
             from harness.engine.trainer import CHECKPOINT
 
             with contextlib.suppress(OSError):
@@ -175,25 +175,25 @@ def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Rec
 
 
 def train(plan: Plan, on_epoch: Callable[[Mapping[str, Any]], None]) -> Trained:
-    """Only a plan's training, in the folder where `execute` then goes on from it under the same conditions.
+    """Only the training of a plan, in the run's folder; `execute` continues from it under the same conditions.
 
-    Of a finished run it is told by its record: its checkpoint is gone.
+    For a finished run, which has no checkpoint, the result comes from its record.
     """
     if (record := finished(plan.folder)) is not None and record.training is not None:
         from harness.engine.trainer import Trained
 
-        told = record.training
+        training = record.training
         history = [{k: v for k, v in epoch.items() if isinstance(v, int | float)} for epoch in record.history or ()]
-        return Trained(told.steps, told.epochs, told.best_epoch, told.seconds or 0.0, history)
+        return Trained(training.steps, training.epochs, training.best_epoch, training.seconds or 0.0, history)
     model = models.build(plan.card, plan.found, plan.request.seed)
     device = devices.choose(plan.request.device, model)
-    with locked(plan.folder), as_begun(plan.folder, lambda: conditions_of(plan, model, device, None)) as now:
-        prepare(plan.folder, plan.facts, now, force=False)
+    with locked(plan.folder), as_begun(plan.folder, lambda: conditions_of(plan, model, device, None)) as present:
+        prepare(plan.folder, plan.facts, present, force=False)
         return _train(plan, model, device, None, on_epoch)
 
 
 def workers_of(plan: Plan, model: Any) -> AbstractContextManager[Workers | None]:
-    """The workers that the request asks for; None where this process does the work by itself."""
+    """The workers of the request; None if this process does the work itself."""
     request = plan.request
     if model is None or (request.workers < 2 and not request.ray):
         return nullcontext()
@@ -235,7 +235,7 @@ def _train(
 
         job = Job(plan.card, plan.found, request.seed, request.batch, imposed())
         trained = shared_training.train(workers, group.workers, job, arguments, on_epoch=on_epoch)
-        # Frozen parts that came from files are not in it: the model has them.
+        # The file leaves out frozen parts from other files: the model has them already.
         model.load_state_dict(read_state(plan.folder / WEIGHTS), strict=False)
         model.eval()
         return trained
@@ -244,7 +244,7 @@ def _train(
 
 
 def _take(plan: Plan, model: Any, scores: pd.Series | None) -> Scoring:
-    """Put the scores of a file (`scores`), or of an ensemble of files, where scoring would have put them."""
+    """Write the scores of a file (`scores`), or of an ensemble of files, to scores.csv as scoring does."""
     rows, file = plan.rows(*SCORED_PARTS), ScoreFile(plan.folder)
     if scores is None:
         by_name = dict(zip(rows["name"], model.of_names(list(rows["name"])), strict=True))
@@ -258,7 +258,7 @@ def _take(plan: Plan, model: Any, scores: pd.Series | None) -> Scoring:
 
 
 def _given_scores(plan: Plan) -> pd.Series:
-    """The scores of the request's file by name, those of the scored parts; raises UsageError for a file that does not fit."""
+    """The scores of the request's file by name, of the scored parts only; raises UsageError if its names do not match."""
     path, rows = str(plan.request.scores), plan.rows(*SCORED_PARTS)
     given = read_scores(path)
     if not plan.request.inner:
@@ -273,15 +273,15 @@ def _given_scores(plan: Plan) -> pd.Series:
 def _record(
     plan: Plan,
     model: Any,
-    now: Mapping[str, Any],
+    present: Mapping[str, Any],
     training: Trained | None,
     scoring: Scoring,
     scores: Sequence[ScoreRow],
 ) -> Record:
     measured_figures = figures(plan, scores)
-    pictures = ScoreFile(plan.folder).picture_hashes()
+    images = ScoreFile(plan.folder).picture_hashes()
     trained_on = sorted({*plan.card.trained_on, *plan.found.trained_on, *([plan.data.name] if training else [])})
-    # What the model was trained on and shares images or labels with the tested dataset, which is not itself meant here.
+    # Training datasets other than the tested one, some of which may share images or labels with it.
     known, own = load_cards("datasets", plan.request.cards), plan.data.card
     others = [known.get(name) for name in trained_on if name != plan.data.name]
     left_out = bool(plan.request.exclude)
@@ -313,7 +313,7 @@ def _record(
         "seconds": scoring.seconds,
         "pairs_per_second": len(scores) / scoring.seconds if scoring.seconds else None,
         "runtime_per_image": scoring.runtime,
-        "conditions": dict(now),
+        "conditions": dict(present),
         "details": capabilities(model).details if model is not None else None,
         "note": ". ".join(filter(None, (plan.data.card.note, plan.data.card.protocols[plan.protocol].note, plan.request.remark))),
         "identity": dict(plan.facts),
@@ -322,9 +322,9 @@ def _record(
             "table": plan.identity.table,
             "split": plan.identity.split,
             "scores": sha256_json([[n, repr(s), p] for n, s, p in scores]),
-            "pictures": sha256_json(sorted(pictures)),
-            "images": plan.data.images or (sha256_json(sorted(pictures)) if plan.content else None),
-            "pictures_by_reference": pictures_by_reference(plan.data.table, pictures),
+            "pictures": sha256_json(sorted(images)),
+            "images": plan.data.images or (sha256_json(sorted(images)) if plan.content else None),
+            "pictures_by_reference": pictures_by_reference(plan.data.table, images),
             "training_pictures_by_reference": training_images(plan) if training else None,
             "manifest": manifest_hash(
                 plan.data.card, datasets.data_root(plan.data.card.folder or plan.data.name, plan.request.root)
@@ -337,7 +337,7 @@ def _record(
 
 
 def _log_if_only_the_code_differs(plan: Plan) -> None:
-    """Before training again: a run of the same request by another state of the model's code may be what the user wants."""
+    """Log a run of the same request with an earlier version of the model's code: the user may want that one."""
     if not plan.trained or (plan.folder / "state.json").is_file():
         return
     wanted = json.loads(json.dumps({**plan.facts, "code": None}))
@@ -348,6 +348,6 @@ def _log_if_only_the_code_differs(plan: Plan) -> None:
                 continue
             _log.info(f"{plan.card.name}: the model's code changed since {folder} was trained; training again")
             if (weights := folder / "weights.safetensors").is_file():
-                words = ["harness", "run", plan.request.model, "--dataset", plan.request.dataset, "--weights", str(weights)]
-                words += ["--protocol", plan.request.protocol] if plan.request.protocol else []
-                _log.info(f"its weights as they are: {shlex.join(words)}")
+                command = ["harness", "run", plan.request.model, "--dataset", plan.request.dataset, "--weights", str(weights)]
+                command += ["--protocol", plan.request.protocol] if plan.request.protocol else []
+                _log.info(f"to use its weights without training: {shlex.join(command)}")

@@ -1,6 +1,6 @@
-"""Scoring a run's pairs: alone, or from one decoding with further runs of the same command over the same pairs.
+"""Scoring a run's pairs; further runs of the same command on the same pairs may use the same decoded images.
 
-A further run is left as if it had been cut off after the chunks that it got: its own turn goes on from there and finishes it.
+A further run is left in the state of an interrupted run with some finished chunks; it continues from there later.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _log = logging.getLogger(__package__)
 
 
 class Scoring(NamedTuple):
-    """What scoring cost and met."""
+    """The time of scoring, and counts."""
 
     seconds: float
-    """Of this call, scaled to all pairs."""
+    """Seconds of this call, scaled to all pairs."""
     identical: int
     runtime: float | None
     """Seconds per image, warm."""
@@ -57,7 +57,7 @@ class Scoring(NamedTuple):
 
 @dataclass
 class _Run:
-    """One run's scores as they grow, and what this command's share of them cost and met."""
+    """The growing scores of one run, and the time and remarks of the pairs scored by this command."""
 
     plan: Plan
     scorer: Scorer | WorkerPool
@@ -80,7 +80,7 @@ class _Run:
         self.count = 0
 
     def resume(self, before: _Run | None) -> None:
-        """Find what is scored already; `before`: what the same run got in another's turn, which counts as this command's."""
+        """Find the chunks scored already; `before`: the state of this run after another run's scoring in the same command."""
         self.done = self.file.resume(self.names, self.known)
         self.count = sum(len(self.names[number]) for number in self.done)
         if before is not None:
@@ -88,7 +88,7 @@ class _Run:
             self.remarks, self.runtime = before.remarks, before.runtime
 
     def take(self, results: Sequence[Scored]) -> None:
-        """Keep a chunk's results."""
+        """Store a chunk's results."""
         self.file.append(results, [self.part_of[r.name] for r in results])
         self.count += len(results)
         self.fresh += len(results)
@@ -97,9 +97,9 @@ class _Run:
 
 
 class Together:
-    """The runs of a command that come after the one at work: those that can, score from the images that it decodes.
+    """The later runs of a command: those that can, score from the images that the present run decodes.
 
-    `coming`: their plans. What a run got so is kept for its own turn.
+    `coming`: the plans of the later runs. Their results are kept until they are executed themselves.
     """
 
     def __init__(self) -> None:
@@ -107,15 +107,15 @@ class Together:
         self._scored: dict[Path, _Run] = {}
 
     def open(self, first: _Run, stack: ExitStack) -> list[_Run]:
-        """The runs that score along with `first`, their folders held until `stack` is left."""
+        """The runs that score together with `first`; their folders are locked until `stack` is closed."""
         if not isinstance(first.scorer, Scorer) or not first.scorer.on_uint8:
             return []
         opened = []
-        for asked in self.coming:
-            # What is wrong with a run is told in its own turn.
+        for later in self.coming:
+            # A run's error is reported when the run itself is executed.
             with suppress(HarnessError, OSError):
-                if asked.data.name == first.plan.data.name and _cheap(asked):
-                    plan = _scored_plan(asked)
+                if later.data.name == first.plan.data.name and _shareable(later):
+                    plan = _scored_plan(later)
                     if (run := _opened(plan, first, stack)) is not None:
                         run.resume(self.taken(plan))
                         self._scored[plan.folder] = run
@@ -123,21 +123,21 @@ class Together:
         return opened
 
     def taken(self, plan: Plan) -> _Run | None:
-        """What the run of `plan` got in the turn of another."""
+        """The state of `plan`'s run after another run's scoring, if any."""
         return self._scored.pop(plan.folder, None)
 
 
-def _cheap(plan: Plan) -> bool:
-    """Whether a plan is of a metric without weights that this process scores."""
+def _shareable(plan: Plan) -> bool:
+    """Whether a plan scores a metric without weights in this process."""
     request, card = plan.request, plan.card
     here = not (request.scores or request.ray or request.force or request.workers > 1) and request.object is None
     return here and not (card.weights or card.recipe or card.program) and has_images(plan.data.table)
 
 
 def _scored_plan(plan: Plan) -> Plan:
-    """The plan whose run holds the scores: of a protocol with repeats, where nothing is trained, all are scored by `full`."""
+    """The plan whose run has the scores: with repeats and no training, the protocol `full` scores all images."""
     repeats = plan.data.card.protocols[plan.protocol].repeats
-    # A limit holds for each split, so that the splits are scored one by one (`harness.engine.repeats`).
+    # A limit applies to each split, so the splits are scored one by one (`harness.engine.repeats`).
     single = repeats == 1 or plan.request.splits == 1 or plan.request.limit is not None
     return plan if single else make_plan(replace(plan.request, protocol="full"), plan.data)
 
@@ -155,26 +155,28 @@ def _opened(plan: Plan, first: _Run, stack: ExitStack) -> _Run | None:
     if not stack.enter_context(held(plan.folder / "lock", wait=False)) or (plan.folder / "record.json").exists():
         return None
     processes.end_leftovers(plan.folder)
-    with as_begun(plan.folder, lambda: conditions_of(plan, model, device, None)) as now:
-        prepare(plan.folder, plan.facts, now, force=False)
+    with as_begun(plan.folder, lambda: conditions_of(plan, model, device, None)) as present:
+        prepare(plan.folder, plan.facts, present, force=False)
     return run
 
 
 def score(
-    plan: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights, together: Together | None = None
+    plan: Plan, model: Any, device: str, workers: Workers | None, weights: ResolvedWeights, together: Together | None = None
 ) -> Scoring:
-    """Score what scores.csv lacks."""
-    with scorer_of(plan, model, device, workers, found) as scorer, ExitStack() as stack:
+    """Score the pairs that scores.csv does not have yet."""
+    with scorer_of(plan, model, device, workers, weights) as scorer, ExitStack() as stack:
         run, before = _Run(plan, scorer), together.taken(plan) if together else None
         run.resume(before)
         if run.done and before is None:
-            _log.info(f"{plan.card.name}: {run.count} of {len(run.part_of)} scores are there already")
-        left = {number: chunk for number, chunk in enumerate(run.chunks) if number not in run.done}
-        others = together.open(run, stack) if together and left else []
+            _log.info(f"{plan.card.name}: {run.count} of {len(run.part_of)} scores exist already")
+        remaining = {number: chunk for number, chunk in enumerate(run.chunks) if number not in run.done}
+        others = together.open(run, stack) if together and remaining else []
         title = ", ".join(one.plan.card.name for one in (run, *others))
         with progress(f"{title} on {plan.data.name}", len(run.part_of), done=run.count, unit="pairs") as step:
             begun = time.monotonic()
-            for results in _together(run, others, left) if others else (results for _, results in scorer.each(left)):
+            for results in (
+                _score_together(run, others, remaining) if others else (results for _, results in scorer.each(remaining))
+            ):
                 run.take(results)
                 step(run.count)
             if not others:
@@ -187,10 +189,10 @@ def score(
         return Scoring(seconds, run.identical, run.runtime or scorer.seconds_per_image(run.chunks))
 
 
-def _together(first: _Run, others: Sequence[_Run], left: Mapping[int, Sequence[Pair]]) -> Iterator[list[Scored]]:
-    """The results of `first`, chunk by chunk; the other runs take theirs. Each image is decoded once.
+def _score_together(first: _Run, others: Sequence[_Run], remaining: Mapping[int, Sequence[Pair]]) -> Iterator[list[Scored]]:
+    """The results of `first`, chunk by chunk; the other runs store theirs. Each image is decoded once.
 
-    The time of it all is shared out: to each run decoding and its own scoring, as if it had been alone.
+    The total time is divided: each run counts the decoding and its own scoring, as if it had run alone.
     """
     runs = (first, *others)
     scorers = [run.scorer for run in runs if isinstance(run.scorer, Scorer)]
@@ -198,23 +200,23 @@ def _together(first: _Run, others: Sequence[_Run], left: Mapping[int, Sequence[P
 
     def work(number: int) -> tuple[list[list[Scored] | None], list[float]]:
         clock = [time.perf_counter()]
-        decoded = scorers[0].decoded(left[number])
+        decoded = scorers[0].decoded(remaining[number])
         clock.append(time.perf_counter())
         each: list[list[Scored] | None] = []
         for run, scorer in zip(runs, scorers, strict=True):
-            found: list[Scored] | None = None
+            results: list[Scored] | None = None
             if not run.failed and number not in run.done:
                 try:
-                    found = scorer.score_decoded(decoded)
+                    results = scorer.score_decoded(decoded)
                 except HarnessError:
                     if run is first:
                         raise
-                    run.failed = True  # its own turn says why
-            each.append(found)
+                    run.failed = True  # reported when this run itself is executed
+            each.append(results)
             clock.append(time.perf_counter())
         return each, [after - before for before, after in itertools.pairwise(clock)]
 
-    def share_out() -> None:
+    def divide_time() -> None:
         seconds = time.monotonic() - begun
         for run, scorer, own in zip(runs, scorers, spent[1:], strict=True):
             share = (spent[0] + own) / (sum(spent) or 1.0)
@@ -227,11 +229,11 @@ def _together(first: _Run, others: Sequence[_Run], left: Mapping[int, Sequence[P
     for scorer in scorers:
         scorer.warm = WarmTime(scorers[0].threads + 1)
     with ExitStack() as stack:
-        stack.callback(share_out)
+        stack.callback(divide_time)
         pool = stack.enter_context(ThreadPoolExecutor(scorers[0].threads))
         for scorer in scorers:
             stack.enter_context(scorer.working())
-        for each, seconds in ahead(pool, work, list(left), scorers[0].threads + 1):
+        for each, seconds in ahead(pool, work, list(remaining), scorers[0].threads + 1):
             spent[:] = [before + more for before, more in zip(spent, seconds, strict=True)]
             for run, scorer, results in zip(runs, scorers, each, strict=True):
                 if results is None:
@@ -247,25 +249,28 @@ def _together(first: _Run, others: Sequence[_Run], left: Mapping[int, Sequence[P
 
 
 def conditions_of(plan: Plan, model: Any, device: str, workers: Workers | None) -> Conditions:
-    """Under which conditions the request's bits repeat (`harness.results.conditions.conditions`)."""
+    """The conditions under which the request's results repeat bit for bit (`harness.results.conditions.conditions`)."""
     if workers is None:
         threads = devices.threads(model)
-        ways = kernels_of(model, device, threads) | (training_threads(plan, model, device) if plan.trained else {})
-        return conditions(device, threads, plan.request.batch, ways)
+        kernels = kernels_of(model, device, threads) | (training_threads(plan, model, device) if plan.trained else {})
+        return conditions(device, threads, plan.request.batch, kernels)
     return workers.conditions(plan.request.batch, model, plan.card.recipe if plan.trained else None)
 
 
 @contextmanager
 def scorer_of(
-    plan: Plan, model: Any, device: str, workers: Workers | None, found: ResolvedWeights
+    plan: Plan, model: Any, device: str, workers: Workers | None, weights: ResolvedWeights
 ) -> Iterator[Scorer | WorkerPool]:
-    """The plan's scorer, here or by workers: the card's cropping, the request's seed and batch; `found` fills the model."""
+    """The plan's scorer, in this process or on workers, with the card's cropping and the request's seed and batch.
+
+    `weights`: the files from which workers load the model.
+    """
     card, request = plan.card, plan.request
-    here = Scorer(model, card.protocol, card.identical, request.seed, device, request.batch, card_path=card.path)
+    local = Scorer(model, card.protocol, card.identical, request.seed, device, request.batch, card_path=card.path)
     if workers is None:
-        yield here
+        yield local
         return
     from harness.engine.distributed.inside_worker import Job
 
-    with workers.pool(Job(card, found, request.seed, request.batch, imposed())) as pool:
+    with workers.pool(Job(card, weights, request.seed, request.batch, imposed())) as pool:
         yield pool

@@ -1,7 +1,7 @@
-"""Training a model by its card's recipe, so that a killed run goes on to the very bits of an undisturbed one.
+"""Training of a model with its card's recipe; a run that continues after a kill gives the same bits as an uninterrupted one.
 
-Every random choice is a function of the run's seed and a step's or pass's number, so a checkpoint needs no
-generator's state beyond its step: which pairs form batch n, where it is cropped, whether it is flipped.
+Every random choice (the pairs of batch n, its crops and flips) is a function of the run's seed and the number of the step or
+pass. A checkpoint therefore needs no state of a random generator except the step.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ _log = logging.getLogger(__package__)
 
 CHECKPOINT, BEST, WEIGHTS, LOG = "checkpoint.safetensors", "best.safetensors", "weights.safetensors", "log.jsonl"
 _SECONDS_BETWEEN_CHECKPOINTS = 60.0
-_DECODING_FOR_A_GPU = 8
+_DECODING_THREADS_FOR_GPU = 8
 _STEPS_TO_ESTIMATE = 8
-_STEPS_BETWEEN_LOOKS = 50
+_STEPS_BETWEEN_LOSS_CHECKS = 50
 
 
 class Diverged(RunError):
-    """The loss is not finite any more: other settings may do better."""
+    """The loss is no longer finite; other settings may avoid this."""
 
 
 Epoch = dict[str, int | float]
-"""What is told of an epoch: its number, its mean loss, the learning rate, and where it was validated srcc, plcc and main."""
+"""An entry of the history: an epoch's number, mean loss, learning rate and, if it was validated, srcc, plcc and main."""
 
 
 @dataclass
 class Trained:
-    """What training left: the chosen weights are in the model, and in `weights.safetensors`."""
+    """The result of a training; the chosen weights are in the model, and in `weights.safetensors`."""
 
     steps: int
     epochs: int
@@ -71,14 +71,14 @@ class Trained:
 
 @dataclass
 class _State:
-    """Where a training stands, as its checkpoint keeps it."""
+    """The state of a training in its checkpoint."""
 
     step: int = 0
     loss: float = 0.0
     """The sum of the epoch's losses so far."""
     seconds: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
-    """The highest of each figure of the validations."""
+    """The highest value of each figure over the validations."""
     best_epoch: int | None = None
     history: list[Epoch] = field(default_factory=list)
 
@@ -107,20 +107,20 @@ class Trainer:
     batch: int = 8
     metadata: Mapping[str, str] = field(default_factory=dict)
     from_files: Mapping[str, str] = field(default_factory=dict)
-    """Parts that the card's files filled, with their sha256: where frozen, they are not written again with the weights."""
+    """Parts loaded from the card's files, with their sha256; frozen ones are not written again with the weights."""
     trainings: int = 1
-    """How many trainings of this kind are left, this one included; one for each of several splits."""
+    """How many trainings remain, including this one; there is one for each of several splits."""
     on_epoch: Callable[[Epoch], None] = lambda entry: None
     group: SingleProcess = field(default_factory=SingleProcess)
-    """Members share each batch by whole groups; the first of them writes."""
+    """Each member gets whole groups of each batch; the first member writes the files."""
     shown: Callable[..., AbstractContextManager[Step]] = progress
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, torch.nn.Module):
-            raise UsageError(f"{type(self.model).__name__} has a recipe but is no torch.nn.Module, so it cannot be trained")
+            raise UsageError(f"{type(self.model).__name__} has a recipe but is not a torch.nn.Module, so it cannot be trained")
         low, high = float(self.labels.min()), float(self.labels.max())
         if not high > low:
-            raise UsageError("all training labels are equal: nothing can be learned from them")
+            raise UsageError("all training labels are equal: a model cannot be trained on them")
         self.targets = ((self.labels - low) / (high - low)).astype(np.float32)
         self.batches = Batches(self.recipe, self.table, self.targets, self.crop_size, self.seed)
         self.epoch_steps = self.recipe.steps_per_epoch or self.batches.per_pass
@@ -129,11 +129,11 @@ class Trainer:
 
     @property
     def writes(self) -> bool:
-        """Whether this member of the group keeps the folder."""
+        """Whether this member of the group writes to the folder."""
         return self.group.rank == 0
 
     def train(self) -> Trained:
-        """Train to the end, from the folder's checkpoint if there is one, and leave the chosen weights in the model."""
+        """Train to the end, from the folder's checkpoint if there is one; the model then has the chosen weights."""
         with on_threads(self.threads):
             return self._train()
 
@@ -143,17 +143,17 @@ class Trainer:
         freeze(self.model, self.recipe)
         trainable = [p for p in self.model.parameters() if p.requires_grad]
         if not trainable:
-            raise UsageError("recipe.frozen freezes every parameter: nothing is left to train")
+            raise UsageError("recipe.frozen freezes every parameter: leave at least one part out of it")
         optimizer = self._optimizer(trainable)
         state = self._resume(optimizer)
         self.group.broadcast(self.model)
         begun, saved, first = time.monotonic(), time.monotonic(), state.step
         pending: list[tuple[int, Loss]] = []
         with self.shown("training", self.steps, done=first, unit="steps") as step_done:
-            last = first if self._waited(state) else self.steps
-            # A GPU is faster than one decoding thread, and copies from page-locked memory while it computes.
+            last = first if self._out_of_patience(state) else self.steps
+            # One decoding thread is too slow for a GPU, and copies from page-locked memory overlap with its computation.
             gpu = self.device.startswith("cuda")
-            threads = min(_DECODING_FOR_A_GPU, os.cpu_count() or 1) if gpu else 1
+            threads = min(_DECODING_THREADS_FOR_GPU, os.cpu_count() or 1) if gpu else 1
             own: Callable[[Sequence[Group]], set[int]] = lambda groups: set(self.group.share(range(len(groups))))  # noqa: E731
             for step, batch in self.batches.ahead(first, last, own, threads=threads, pinned=gpu):
                 train_mode(self.model, self.recipe)
@@ -162,8 +162,8 @@ class Trainer:
                 pending.append((step, loss))
                 epoch_ends = (step + 1) % self.epoch_steps == 0
                 saves = epoch_ends or time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS
-                if saves or self.device == "cpu" or len(pending) == _STEPS_BETWEEN_LOOKS:
-                    self._look(pending, state)
+                if saves or self.device == "cpu" or len(pending) == _STEPS_BETWEEN_LOSS_CHECKS:
+                    self._add_losses(pending, state)
                 state.step = step + 1
                 if step + 1 - first == min(_STEPS_TO_ESTIMATE, self.steps - first):
                     self._estimate((time.monotonic() - begun) / (step + 1 - first), step + 1)
@@ -176,7 +176,7 @@ class Trainer:
                     begun = saved = time.monotonic()
                     self._save(optimizer, state)
                 step_done(step + 1, f"loss {float(loss):.4f}" if epoch_ends else "")
-                if epoch_ends and self._waited(state):
+                if epoch_ends and self._out_of_patience(state):
                     epoch = (step + 1) // self.epoch_steps
                     _log.info(f"no better epoch in {recipe.patience} validations: training ends after epoch {epoch}")
                     break
@@ -191,15 +191,15 @@ class Trainer:
         return kind(parameters, lr=recipe.rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, a function of its number alone."""
+        """The learning rate of a step, which depends only on its number."""
         recipe = self.recipe
-        warm = round(recipe.warmup * self.steps)
-        if step < warm:
-            return recipe.rate * (step + 1) / warm
+        warmup = round(recipe.warmup * self.steps)
+        if step < warmup:
+            return recipe.rate * (step + 1) / warmup
         if recipe.schedule == "constant":
             return recipe.rate
-        turn = recipe.period or self.steps if recipe.schedule == "cosine-restarts" else max(1, self.steps - warm)
-        share = (1 + math.cos(math.pi * (step - warm) / turn)) / 2
+        period = recipe.period or self.steps if recipe.schedule == "cosine-restarts" else max(1, self.steps - warmup)
+        share = (1 + math.cos(math.pi * (step - warmup) / period)) / 2
         return recipe.minimum_rate + (recipe.rate - recipe.minimum_rate) * share
 
     def _step(
@@ -209,7 +209,7 @@ class Trainer:
         step: int,
         batch: Batch,
     ) -> Loss:
-        """One update; returns the loss before it."""
+        """Do one update; returns the loss before it."""
         parts = (batch.reference, batch.distorted, batch.index, batch.target)
         reference, distorted, index, target = (part.to(self.device, non_blocking=True) for part in parts)
         for group in optimizer.param_groups:
@@ -217,7 +217,7 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         devices = [torch.device(self.device)] if self.device != "cpu" else []
         value: Loss = 0.0
-        # A model with dropout draws from torch's global generator: seeded by the step, and given back as it was.
+        # Dropout draws from torch's global generator: it is seeded by the step here, and its state is restored afterwards.
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(number_of(self.seed, f"dropout {self.group.rank}" if self.group.rank else "dropout", step) % 2**63)
             if len(index):
@@ -228,13 +228,15 @@ class Trainer:
         optimizer.step()
         return value
 
-    def _look(self, pending: list[tuple[int, Loss]], state: _State) -> None:
-        """Add the pending losses to the epoch's; raises Diverged for one that is not finite."""
+    def _add_losses(self, pending: list[tuple[int, Loss]], state: _State) -> None:
+        """Add the pending losses to the epoch's sum; raises Diverged if one is not finite."""
         for step, loss in pending:
             value = float(loss)
             if not math.isfinite(value):
                 lower = f"{self.recipe.rate / 3:.1g}"
-                raise Diverged(f"the loss became {value} at step {step + 1}; try a lower rate (--set recipe.rate={lower})")
+                raise Diverged(
+                    f"the loss became {value} at step {step + 1}; try a lower learning rate (--set recipe.rate={lower})"
+                )
             state.loss += value
         pending.clear()
 
@@ -247,7 +249,7 @@ class Trainer:
             if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
                 shape = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
                 raise RunError(
-                    f"{self.card_path}: its loss is {shape}, and should be one number with a gradient: the mean over images"
+                    f"{self.card_path}: its loss is {shape}, but must be one number with a gradient: the mean over images"
                 )
             loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach()) if self.device == "cpu" else loss.detach()
@@ -286,34 +288,34 @@ class Trainer:
         figures = {"last": (), "srcc": ("srcc",), "main": ("main",), "srcc-or-plcc": ("srcc", "plcc")}[self.recipe.selection]
         return any(entry[f] > best.get(f, -math.inf) for f in figures)
 
-    def _waited(self, state: _State) -> bool:
-        """Whether as many validations as `recipe.patience` went by without a better epoch."""
+    def _out_of_patience(self, state: _State) -> bool:
+        """Whether the last `recipe.patience` validations gave no better epoch."""
         validated = [entry["epoch"] for entry in state.history if "main" in entry]
         late = [epoch for epoch in validated if epoch > (state.best_epoch or 0)]
         return bool(self.recipe.patience) and len(late) >= self.recipe.patience
 
     def _estimate(self, step_seconds: float, done: int) -> None:
-        """Say how long the rest will take, validations included, what it leaves on the disk, and the shorter ways."""
-        left = self._validations(done // self.epoch_steps)
-        told = TrainingTime(
+        """Log the remaining time with validations, the disk space, and shorter alternatives."""
+        remaining = self._validations(done // self.epoch_steps)
+        estimate = TrainingTime(
             self.recipe,
             where=f"{self.device}, one thread" if self.threads == 1 else self.device,
             step=step_seconds,
             steps=(self.steps - done, self.steps),
-            validation=self._seconds_to_validate() if left else 0.0,
-            validations=(left, self._validations(0)),
+            validation=self._seconds_to_validate() if remaining else 0.0,
+            validations=(remaining, self._validations(0)),
             trainings=self.trainings,
             size=sum(v.numel() * v.element_size() for v in self.model.state_dict().values()),
         )
-        _log.info(str(told))
+        _log.info(str(estimate))
 
     def _validations(self, epoch: int) -> int:
-        """How many validations follow after an epoch."""
+        """The number of validations after an epoch."""
         every, last = self.recipe.validate_every, self.recipe.epochs
         return sum(e % every == 0 or e == last for e in range(epoch + 1, last + 1)) if every and self.validation[0] else 0
 
     def _seconds_to_validate(self) -> float:
-        """Of one validation, from its first chunk, whose scores are thrown away."""
+        """Estimated seconds of one validation, from its first chunk, whose scores are not used."""
         begun = time.monotonic()
         pairs, _ = self.validation
         scorer = self._validating()
@@ -341,7 +343,7 @@ class Trainer:
         try:
             state = msgspec.convert(json.loads(read_metadata(path)["state"]), _State)
         except (KeyError, ValueError) as error:
-            raise RunError(f"{path}: no checkpoint of a training ({error}); remove it to train from the start") from None
+            raise RunError(f"{path}: not a training checkpoint ({error}); remove it to train from the start") from None
         tensors = read_state(path)
         self.model.load_state_dict(
             {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, strict=False
@@ -352,7 +354,7 @@ class Trainer:
                 _, number, key = name.split(".", 2)
                 entries.setdefault(int(number), {})[key] = tensor
         optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
-        _log.info(f"taking up the training at step {state.step} of {self.steps}")
+        _log.info(f"continuing the training at step {state.step} of {self.steps}")
         return state
 
     def _save_weights(self, file: str) -> None:

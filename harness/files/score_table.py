@@ -1,4 +1,4 @@
-"""Scores that exist only as a file of `name,score`, and their joining with labels by name."""
+"""Files of `name,score`: reading them, and joining them with labels by name."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from harness.runtime.errors import UsageError, listed
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
-    """A file with columns name, score (and optionally reference_id): unique names, finite scores.
+    """Read a file with columns name, score (and optionally reference_id), with unique names and finite scores.
 
-    Raises UsageError listing every problem. A file whose content is that of the last call is not parsed again.
+    Raises UsageError listing every problem. A file with the same content as in the last call is not parsed again.
     """
     try:
         require_regular(Path(path))
         digest = sha256_file(Path(path))
     except (OSError, UsageError):
         return _read(path)
-    # From pandas 3 on, what is changed is copied when it is changed.
-    return _remembered(str(path), digest).copy(deep=int(pd.__version__.split(".")[0]) < 3)
+    # From pandas 3 on, a shallow copy is copied when it is changed.
+    return _cached(str(path), digest).copy(deep=int(pd.__version__.split(".")[0]) < 3)
 
 
 @functools.lru_cache(maxsize=1)
-def _remembered(path: str, _: str) -> pd.DataFrame:
+def _cached(path: str, _: str) -> pd.DataFrame:
     return _read(path)
 
 
@@ -42,16 +42,16 @@ def _read(path: str | Path) -> pd.DataFrame:
     twice = list(frame["name"][frame["name"].duplicated()].unique())
     problems += [f"{path}: {len(twice)} names occur more than once: {listed(twice)}"] if twice else []
     blank = [line for line, name in zip(frame.index, frame["name"], strict=True) if not name]
-    problems += [f"{path}: no name in {frame.index.name}s {listed(blank)}"] if blank else []
+    problems += [f"{path}: empty names in {frame.index.name}s {listed(blank)}"] if blank else []
     if problems:
         raise UsageError("\n".join(problems))
     return frame
 
 
 def join(scores: pd.DataFrame, labels: pd.DataFrame, what: tuple[str, str], *, inner: bool) -> pd.DataFrame:
-    """The rows of `labels` with a column `given`, joined exactly by name.
+    """The rows of `labels` with the scores as a column `given`, joined by exact names.
 
-    Raises UsageError listing the unmatched of both sides, unless `inner` (then they are dropped).
+    Raises UsageError listing unmatched names of both files, unless `inner` (then they are left out).
     """
     if not inner:
         refuse_unmatched(scores["name"], labels["name"], labels["name"], what)
@@ -62,16 +62,16 @@ def join(scores: pd.DataFrame, labels: pd.DataFrame, what: tuple[str, str], *, i
 
 
 def refuse_unmatched(given: pd.Series, wanted: pd.Series, known: pd.Series, what: tuple[str, str]) -> None:
-    """Refuse names of a score file that are not `known`, and `wanted` names that it lacks; both sides are listed."""
+    """Raise UsageError for names of a score file that are not `known`, and for `wanted` names that it lacks; lists both."""
     names = set(given.tolist())
     extra, absent = sorted(names - set(known.tolist())), sorted(set(wanted.tolist()) - names)
-    lines = [f"{what[0]}: {len(extra)} names that {what[1]} has not: {listed(extra)}"] if extra else []
-    lines += [f"{what[1]}: {len(absent)} names that {what[0]} has not: {listed(absent)}"] if absent else []
+    lines = [f"{what[0]}: {len(extra)} names that {what[1]} does not have: {listed(extra)}"] if extra else []
+    lines += [f"{what[1]}: {len(absent)} names that {what[0]} does not have: {listed(absent)}"] if absent else []
     if not lines:
         return
-    # In what the names of both sides differ, where it is only in how they are spelt.
+    # How unmatched names of both files differ, if only their spelling differs.
     spellings: dict[str, Callable[[str], str]] = {
-        "how accents are composed (Unicode NFC and NFD); they print the same": lambda name: name,
+        "the encoding of accents (Unicode NFC and NFD), which is not visible": lambda name: name,
         "letter case": str.casefold,
         "folders": lambda name: file_name(name).casefold(),
         "extensions": lambda name: PurePosixPath(file_name(name)).stem.casefold(),
@@ -79,12 +79,12 @@ def refuse_unmatched(given: pd.Series, wanted: pd.Series, known: pd.Series, what
     for differ, spelt in spellings.items():
         forms = [{spelt(unicodedata.normalize("NFC", name)) for name in side} for side in (extra, absent)]
         if same := sorted(forms[0] & forms[1]):
-            lines.append(f"{len(same)} names of both differ only in {differ}: {listed(same, 3)}")
+            lines.append(f"{len(same)} names in both differ only in {differ}: {listed(same, 3)}")
             break
-    raise UsageError("\n".join([*lines, "names are joined exactly; --inner uses those that both have"]))
+    raise UsageError("\n".join([*lines, "names must be equal; --inner uses only the names in both"]))
 
 
 def scores_hash(frame: pd.DataFrame) -> str:
-    """sha256 of names and scores, whatever their order."""
+    """sha256 of names and scores, independent of their order."""
     columns = zip(frame["name"].tolist(), map(repr, frame["score"].astype(float).tolist()), strict=True)
     return sha256_json(sorted(columns))

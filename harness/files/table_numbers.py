@@ -1,4 +1,4 @@
-"""Cells of a text table as numbers: decimal points, decimal commas, and what could be either."""
+"""Parsing of numbers in a text table, with decimal points or decimal commas; ambiguous numbers are errors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COMMA = re.compile(r"([+-]?)(\d*),(\d+)([eE][+-]?\d+)?", re.ASCII)
 _OTHER = re.compile(r"[^0-9.eE+-]")
-_GROUPED = {sign: re.compile(rf"[+-]?[1-9]\d{{0,2}}\{sign}\d{{3}}", re.ASCII) for sign in ".,"}
-"""One group of three digits behind a sign: 1,234 is 1.234 or 1234."""
+_GROUPED = {mark: re.compile(rf"[+-]?[1-9]\d{{0,2}}\{mark}\d{{3}}", re.ASCII) for mark in ".,"}
+"""One group of three digits after the point or comma: 1,234 is 1.234 or 1234."""
 
 
 def parse_number(text: str) -> float:
-    """A number with a decimal point or a decimal comma; NaN where the text is none, and for infinities."""
+    """A number with a decimal point or a decimal comma; NaN for other text and for infinities."""
     text = text.strip().strip('"').replace("\N{MINUS SIGN}", "-")
     if match := _COMMA.fullmatch(text):
         text = f"{match[1]}{match[2]}.{match[3]}{match[4] or ''}"
@@ -26,13 +26,13 @@ def parse_number(text: str) -> float:
 
 
 def parse_numbers(cells: Sequence[str]) -> tuple[list[float], list[str]]:
-    """The numbers of one column (NaN where a cell holds none), and for each cell why it holds none, or an empty text.
+    """The numbers of one column (NaN for a cell without one), and for each cell the reason, or an empty text.
 
-    A column decides together what its commas mean: 1,234 is 1.234 where another cell can only be a decimal comma (0,5), and is
-    refused with both readings where nothing decides; likewise 1.234 next to cells that can only be decimal commas.
+    The meaning of a comma follows from the whole column: 1,234 is 1.234 if another cell can only have a decimal comma (0,5).
+    Otherwise it is ambiguous, and the reason gives both readings. So is 1.234 in a column with certain decimal commas.
     """
     if not _OTHER.search("".join(cells)):
-        # Of these characters Python's own reading makes the same numbers, and refuses the same cells.
+        # For these characters float() gives the same numbers, and fails for the same cells.
         with contextlib.suppress(ValueError):
             values = [float(cell) for cell in cells]
             if all(map(math.isfinite, values)):
@@ -49,7 +49,7 @@ def parse_numbers(cells: Sequence[str]) -> tuple[list[float], list[str]]:
     for row, text in enumerate(plain):
         if (not decided or with_point) and _GROUPED[unclear].fullmatch(text):
             point, whole = text.replace(",", "."), text.replace(unclear, "")
-            values[row], reasons[row] = math.nan, f"{text} is {point} or {whole}: write numbers with a decimal point"
+            values[row], reasons[row] = math.nan, f"{text} can be {point} or {whole}: write numbers with a decimal point"
     return values, reasons
 
 
@@ -57,5 +57,5 @@ def _not_a_number(cell: str) -> str:
     if not cell.strip():
         return "empty"
     if re.fullmatch(r"[+-]?\d{1,3}([ ., '\u00a0\u202f]\d{3})+([.,]\d+)?", cell.strip(), re.ASCII):
-        return "thousands are separated: write the digits together"
+        return "it has a thousands separator: write the digits without it"
     return "not a finite number"

@@ -1,10 +1,10 @@
-"""Tables and lists as people and their programs write them: the one reader of text for pairs, scores and labels.
+"""The reader of text tables (CSV and similar) for pairs, scores and labels.
 
     name,score            name;score;;          sep=;                 5,98900 I01_01_1.bmp
     a.png,0.5             a.png;0,5;;           "name";"score"        4,98900 I01_01_2.bmp
 
-UTF-8 or UTF-16; cells separated by comma, semicolon, tab or blanks; any line ends. Lines are counted as an editor counts
-them. What could be read in two ways is refused with both.
+Encodings are UTF-8 and UTF-16; cells are separated by comma, semicolon, tab or blanks; all line ends are accepted. Lines are
+numbered as in an editor. For ambiguous text the error shows both readings.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from harness.runtime.errors import UsageError, listed, near
 LARGEST = 1 << 30
 """Bytes of a text table."""
 DELIMITERS = (";", "\t", ",", None)
-"""What separates cells; None: blanks."""
-_WORDS = {";": "semicolon", "\t": "tab", ",": "comma", None: "blanks"}
-_MARKS = (
+"""Separators of cells; None: blanks."""
+_DELIMITER_NAMES = {";": "semicolon", "\t": "tab", ",": "comma", None: "blanks"}
+_BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -41,25 +41,25 @@ _LINE = re.compile(r"[^\r\n]*(\r\n|\r|\n|$)")
 
 
 class Row(NamedTuple):
-    """The cells that begin on one line of the file."""
+    """A row of cells, and the line of the file on which it begins."""
 
     line: int
     cells: list[str]
 
 
 def read_text(path: str | Path, *, largest: int = LARGEST, replace: bool = False) -> str:
-    """A file's text without its byte order mark; UTF-8, or UTF-16 and UTF-32 as their marks (or their NULs) show.
+    """A file's text without its byte order mark; UTF-8, or UTF-16 and UTF-32, which are detected by their marks or NUL bytes.
 
-    `replace`: bytes that are not text become replacement characters, so that their line can be named. Raises UsageError.
+    `replace`: invalid bytes become replacement characters, so that an error can give their line. Raises UsageError.
     """
     path = Path(path)
     with reading(path):
         if path.stat().st_size > largest:
-            raise UsageError(f"{path}: more than {largest >> 20} MB; is this the right file?")
+            raise UsageError(f"{path}: larger than {largest >> 20} MB, which a text table must not be; check the file")
         data = path.read_bytes()
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "")
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "")
     start = data[:4096]
-    # UTF-16 without a mark shows by a NUL in every other byte of Latin letters and digits.
+    # UTF-16 without a mark is detected by NUL in every second byte of Latin letters and digits.
     for other, zeros, letters in (("utf-16-le", start[1::2], start[::2]), ("utf-16-be", start[::2], start[1::2])):
         if not encoding and len(start) >= 4 and zeros.count(0) > 0.7 * len(zeros) and letters.count(0) < 0.1 * len(letters):
             encoding = other
@@ -71,17 +71,17 @@ def read_text(path: str | Path, *, largest: int = LARGEST, replace: bool = False
         what = "UTF-8" if encoding.startswith("utf-8") else encoding.upper()
         raise UsageError(f"{path}: not {what} text (line {line}, byte {error.start}); save it as UTF-8") from None
     if "\0" in text:
-        raise UsageError(f"{path}: not a text file (it holds NUL bytes)")
+        raise UsageError(f"{path}: not a text file (it contains NUL bytes)")
     return text
 
 
 def text_lines(text: str) -> list[str]:
-    """The lines as an editor counts them: they end at CR, LF or both, and not at form feeds or Unicode separators."""
+    """The lines as in an editor: they end at CR, LF or both, but not at form feeds or Unicode separators."""
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def without_sep_line(text: str) -> tuple[str, str | None]:
-    """The text, its first line emptied where that is Excel's `sep=;`, and the separator that it names."""
+    """The text, with an empty first line if that is Excel's `sep=;`, and the separator in it."""
     first = text_lines(text[:64])[0]
     if match := _SEP.fullmatch(first.strip(" ")):
         return text[len(first) :], match[1]
@@ -89,9 +89,9 @@ def without_sep_line(text: str) -> tuple[str, str | None]:
 
 
 def split_rows(text: str, delimiter: str | None) -> tuple[list[Row], list[str]]:
-    """All rows that hold something, split at `delimiter` (None: at blanks), and what is wrong with quotes, by line.
+    """All rows that are not empty, split at `delimiter` (None: at blanks), and the errors in quotes with their lines.
 
-    A quoted cell keeps all that it holds, line breaks too; other cells lose the blanks around them.
+    A quoted cell keeps its whole content with line breaks; blanks around other cells are removed.
     """
     if '"' not in text:
         split = [(number, line.split(delimiter) if delimiter else re.split(r"[ \t]+", line.strip(" \t"))) for number, line in
@@ -120,7 +120,7 @@ def split_rows(text: str, delimiter: str | None) -> tuple[list[Row], list[str]]:
                 line += len(text_lines(match[1])) - 1
                 holds = True
             elif match := opened.match(text, place):
-                problems.append(f"line {begun}: a quote that is not closed, or text next to a quoted cell")
+                problems.append(f"line {begun}: a quote is not closed, or there is text next to a quoted cell")
                 break
             elif match := plain.match(text, place):
                 cells.append(match[0].strip(" \t"))
@@ -135,33 +135,33 @@ def split_rows(text: str, delimiter: str | None) -> tuple[list[Row], list[str]]:
 
 
 def read_text_columns(path: Path, wanted: Collection[str] = ()) -> pd.DataFrame:
-    """A table's columns as text, named in lower case, indexed by the line (of a spreadsheet: the row) that each row begins on.
+    """A table's columns as text, named in lower case, indexed by the first line (in a spreadsheet: the row) of each row.
 
-    Where the first line could be split in two ways, the one that has the `wanted` columns is taken. Raises UsageError listing
-    every line that does not fit the header.
+    If the header can be split in two ways, the one with the `wanted` columns is used. Raises UsageError listing every line
+    that does not match the header.
     """
     if is_spreadsheet(path):
         readings = [_Reading(path, "row", "", [Row(*row) for row in read_sheet(path)], [])]
     else:
         text, named = without_sep_line(read_text(path))
-        # Of semicolon, tab and comma whatever the header holds outside of quotes may separate its cells, else blanks do.
+        # Semicolons, tabs and commas outside quotes in the header are possible separators; without any, blanks are.
         header = next((line for line in text_lines(text) if line.strip(" \t;,")), "")
         bare = re.sub(r'"[^"]*"', "", header)
-        held: list[str | None] = [d for d in DELIMITERS if d and d in bare]
-        if len(held) == 1 and held[0] and named is None and (frame := _uniform_table(text, held[0])) is not None:
+        possible: list[str | None] = [d for d in DELIMITERS if d and d in bare]
+        if len(possible) == 1 and possible[0] and named is None and (frame := _uniform_table(text, possible[0])) is not None:
             return frame
-        readings = [_Reading(path, "line", d, *split_rows(text, d)) for d in ([named] if named else held or [None])]
+        readings = [_Reading(path, "line", d, *split_rows(text, d)) for d in ([named] if named else possible or [None])]
     if len(readings) > 1:
         readings = [r for r in readings if set(wanted) <= set(r.header)] or readings
         readings = [r for r in readings if not r.problems()] or readings[:1]
     if len(readings) > 1:
-        shown = "; or ".join(f"by {_WORDS[r.delimiter]}: {', '.join(map(repr, r.header))}" for r in readings)
+        shown = "; or ".join(f"by {_DELIMITER_NAMES[r.delimiter]}: {', '.join(map(repr, r.header))}" for r in readings)
         raise UsageError(
-            f"{path}: its columns can be read in two ways, {shown}. Name the separator in a first line such as sep=;"
+            f"{path}: the separator of its columns is ambiguous: {shown}. Add a first line with the separator, such as sep=;"
         )
     reading = readings[0]
     if not reading.rows:
-        raise UsageError(f"{path}: an empty file")
+        raise UsageError(f"{path}: the file is empty")
     if problems := reading.problems():
         raise UsageError("\n".join(problems))
     columns = [(i, name) for i, name in enumerate(reading.header) if name]
@@ -171,9 +171,9 @@ def read_text_columns(path: Path, wanted: Collection[str] = ()) -> pd.DataFrame:
 
 
 def _uniform_table(text: str, delimiter: str) -> pd.DataFrame | None:
-    """The columns of a text whose lines all have the header's cells, with nothing to unquote, strip or leave out; else None.
+    """The columns of a text without quotes, outer blanks or empty lines, in which all lines have as many cells as the header.
 
-    For such a text pandas' reader gives what `split_rows` gives, in a tenth of the time and of the memory.
+    None for other texts. For such a text pandas gives the same result as `split_rows`, with a tenth of the time and memory.
     """
     text = text.replace("\r\n", "\n").removesuffix("\n")
     header, _, body = text.partition("\n")
@@ -222,39 +222,39 @@ class _Reading(NamedTuple):
         return [cell.strip().lower() for cell in self.rows[0].cells] if self.rows else []
 
     def problems(self) -> list[str]:
-        """What does not fit the header, a line each."""
+        """The mismatches between rows and header, one message each."""
         header, path, unit = self.header, self.path, self.unit
         found = [f"{path}: {problem}" for problem in self.broken]
         if twice := sorted({name for name in header if name and header.count(name) > 1}):
-            found.append(f"{path}: columns named twice (in any letter case): {', '.join(map(repr, twice))}")
+            found.append(f"{path}: repeated column names (letter case is ignored): {', '.join(map(repr, twice))}")
         named = [i for i, name in enumerate(header) if name]
         if not named:
-            return [*found, f"{path}: no header: the first {unit} names no column"]
+            return [*found, f"{path}: no header: the first {unit} has no column name"]
         short = [row.line for row in self.rows[1:] if len(row.cells) <= named[-1] and unit == "line"]
         if short:
-            found.append(f"{path}: {len(named)} columns in the header, fewer in {unit}s {listed(short)}")
-        # A first column without a name is pandas' index; a value in any other belongs to no column, or is half a number.
-        loose = [
+            found.append(f"{path}: {len(named)} columns in the header, but fewer cells in {unit}s {listed(short)}")
+        # A first column without a name is pandas' index; a value under any other empty name is an error, or part of a number.
+        unnamed = [
             (row, i)
             for row in self.rows[1:]
             if (i := next((i for i, cell in enumerate(row.cells) if i and cell and not (header[i : i + 1] or [""])[0]), 0))
         ]
-        if loose:
-            row, i = loose[0]
+        if unnamed:
+            row, i = unnamed[0]
             before = row.cells[i - 1]
-            both = f"{before!r} and a value {row.cells[i]!r} without a column"
+            both = f"{before!r} and a value {row.cells[i]!r} without a column name"
             if self.delimiter == "," and before.lstrip("+-").isdecimal() and row.cells[i][:1].isdecimal():
-                both += f", or the decimal comma of {before}.{row.cells[i]}: separate the columns by semicolons, or write "
+                both += f", or the number {before}.{row.cells[i]} with a decimal comma: separate columns by semicolons, or write "
                 both += "decimal points"
             else:
                 both += ": name the column, or quote the cell"
-            found.append(f"{path}: another number of cells than columns in {unit}s {listed([r.line for r, _ in loose])}; "
-                         f"{unit} {row.line} holds {both}")  # fmt: skip
+            found.append(f"{path}: more cells than columns in {unit}s {listed([r.line for r, _ in unnamed])}; "
+                         f"{unit} {row.line} has {both}")  # fmt: skip
         return found
 
 
 def require_columns(frame: pd.DataFrame, names: Collection[str], path: object) -> None:
-    """Refuse a table of `path` that lacks one of these columns, or has no rows. Raises UsageError."""
+    """Raise UsageError if the table of `path` lacks one of these columns, or has no rows."""
     if absent := [c for c in names if c not in frame]:
         hints = "".join(near(c, frame.columns) for c in absent)
         raise UsageError(f"{path}: missing columns {', '.join(absent)}{hints} (it has {', '.join(frame.columns)})")
@@ -263,7 +263,7 @@ def require_columns(frame: pd.DataFrame, names: Collection[str], path: object) -
 
 
 def convert_numbers(frame: pd.DataFrame, column: str, path: object) -> list[str]:
-    """Turn a column of text into floats, in place; returns a line about the cells that hold no finite number, or nothing."""
+    """Convert a column of text to floats, in place; returns a message about cells without a finite number, if any."""
     values, reasons = parse_numbers(list(frame[column]))
     unit = frame.index.name or "row"
     bad = [

@@ -1,7 +1,7 @@
-"""Leaderboards: tables that say what is known and how well, a pure function of records.
+"""Leaderboards: tables of records with figures and intervals, computed from the records only.
 
-`leaderboards/records/<dataset>/<model>/<key>/` keeps record.json and scores.csv; `<dataset>.md`, `<dataset>.csv` and
-`index.html` next to it are built from them and from nothing else. Nothing here imports torch, ray, mlflow or pandas.
+`leaderboards/records/<dataset>/<model>/<key>/` has record.json and scores.csv; `<dataset>.md`, `<dataset>.csv` and
+`index.html` in `leaderboards` are built from these files only. This package does not import torch, ray, mlflow or pandas.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ from harness.runtime.errors import RunError, UsageError, listed, near
 RECORDS = "records"
 PAGE = "index.html"
 KEPT = ("scores.csv", "record.json")
-"""In the order of copying: where there is a record, there are its scores."""
+"""In the order of copying: a folder with a record then always has its scores."""
 FoundRecord = tuple[Path, Record | Begun]
 
 
 @dataclass(frozen=True)
 class Latex:
-    """How LaTeX tables are written."""
+    """Options for LaTeX tables."""
 
     columns: tuple[str, ...] = ()
-    """Empty: the usual ones."""
+    """Empty: the default columns."""
     intervals: bool = False
     standalone: bool = False
-    """Whether the whole is a document that compiles alone."""
+    """Whether to write a complete document that compiles."""
 
 
 def collect(places: Iterable[str | Path], *, unfinished: bool = False, unreadable: list[str] | None = None) -> list[FoundRecord]:
-    """Every record under folders of `<dataset>/<model>/<key>`, each (dataset, model, key) once, from the first place that has it.
+    """All records in `<dataset>/<model>/<key>` under `places`; each (dataset, model, key) once, from the first place with it.
 
-    `unfinished`: also runs that have begun and left no record, as records without figures. Records that cannot be read are
-    left out, and a line on each is appended to `unreadable`; without it, raises UsageError listing them.
+    `unfinished`: include runs without a record, as records without figures. Records that cannot be read are left out, and a
+    message about each is appended to `unreadable`; without `unreadable`, raises UsageError listing them.
     """
     found: dict[tuple[str, str, str], FoundRecord] = {}
     begun: dict[tuple[str, str, str], FoundRecord] = {}
     problems: list[str] = []
     for place in places:
-        # MLflow's copies of records lie three folders below the runs too, and outlive a run that is removed.
+        # MLflow's copies of records have the same depth of folders, and remain when a run is removed.
         folders = (path for path in Path(place).glob("*/*/*") if path.is_dir() and path.parent.parent.name != MLFLOW_FILES)
         for folder in sorted(folders):
             try:
@@ -79,7 +79,7 @@ def collect(places: Iterable[str | Path], *, unfinished: bool = False, unreadabl
 
 
 def _begun(folder: Path) -> Begun | None:
-    """What an unfinished run is, from the state that it keeps; None for any other folder."""
+    """An unfinished run, from its state.json; None for other folders."""
     try:
         identity = json.loads((folder / "state.json").read_text(encoding="utf-8"))["identity"]
         model, protocol, seed = identity["card"]["name"], identity["protocol"], identity["seed"]
@@ -91,7 +91,7 @@ def _begun(folder: Path) -> Begun | None:
 
 
 def boards_of(found: Sequence[FoundRecord], records_folder: Path | None = None) -> list[Board]:
-    """A board for each dataset that the records name, in the order of names."""
+    """A board for each dataset in the records, in alphabetical order."""
     return [board(found, dataset, records_folder) for dataset in sorted({record.dataset for _, record in found})]
 
 
@@ -103,29 +103,29 @@ def show(
     latex: Latex | None = None,
     width: int | None = None,
 ) -> str:
-    """The tables of dataset `name` (None: of all) for a terminal, or as LaTeX: committed records and one's own runs together.
+    """The tables of dataset `name` (None: of all) for a terminal or as LaTeX, with committed records and the user's runs.
 
     `width`: characters in a line of the terminal; None: all columns.
     """
     unreadable: list[str] = []
     chosen = _chosen(name, runs_folder, boards, unreadable)
     if latex is None:
-        shown, sign = "\n\n\n".join(terminal(one, width) for one in chosen), ""
+        shown, prefix = "\n\n\n".join(terminal(one, width) for one in chosen), ""
     else:
         tables = [table for b in chosen for table in board_tables(b, latex.columns, intervals=latex.intervals)]
-        shown, sign = document(tables) if latex.standalone else "\n\n".join(tables) + "\n", "% "
-    # Records that cannot be read, below. A line of an error is a line of the output, so each gets the sign.
+        shown, prefix = document(tables) if latex.standalone else "\n\n".join(tables) + "\n", "% "
+    # Records that cannot be read follow the tables; in LaTeX, every line of their messages is a comment.
     lines = [f"{len(unreadable)} records cannot be read and are left out:", *unreadable] if unreadable else []
-    told = [f"{sign}{part}" for line in lines for part in line.splitlines()]
-    return "\n\n\n".join([shown, *(["\n".join(told)] if told else [])])
+    messages = [f"{prefix}{part}" for line in lines for part in line.splitlines()]
+    return "\n\n\n".join([shown, *(["\n".join(messages)] if messages else [])])
 
 
 def suite_matrix(
     suite: Suite, runs_folder: str | Path, boards: str | Path = "leaderboards", figures: Sequence[str] = ()
 ) -> tuple[Matrix, list[str]]:
-    """Models by the datasets of a suite, from committed records and one's own runs; and a line on each unreadable record.
+    """Models by the datasets of a suite, from committed records and the user's runs, and a message about each unreadable record.
 
-    Raises UsageError where no dataset of the suite has a record of its protocol.
+    Raises UsageError if no dataset of the suite has a record with its protocol.
     """
     unreadable: list[str] = []
     found = collect([Path(boards) / RECORDS, runs_folder], unfinished=True, unreadable=unreadable)
@@ -133,20 +133,20 @@ def suite_matrix(
     shown = build_matrix(suite.card.name, suite.card.title, wanted, found, figures or DEFAULT)
     if not shown.columns:
         protocols = sorted({f"{record.dataset} ({record.protocol})" for _, record in found})
-        there = f"there are records of {listed(protocols)}" if protocols else "there are no records at all"
+        existing = f"there are records of {listed(protocols)}" if protocols else "there are no other records"
         named = listed([f"{dataset} ({protocol})" for dataset, protocol in wanted])
-        hint = f"no records of {named} under {runs_folder} or {Path(boards) / RECORDS}; {there}"
+        hint = f"no records of {named} under {runs_folder} or {Path(boards) / RECORDS}; {existing}"
         raise UsageError("\n".join([*unreadable, f"{hint}; make some: harness run psnr ssim --suite {suite.card.name}"]))
     return shown, unreadable
 
 
 def numbers(name: str | None, runs_folder: str | Path, boards: str | Path = "leaderboards") -> list[dict[str, object]]:
-    """The rows that `show` shows as plain values with all digits, for JSON."""
+    """The rows of `show` as values with all digits, for JSON."""
     return [cells(row) for b in _chosen(name, runs_folder, boards) for group in b.groups for row in group.rows]
 
 
 def _chosen(name: str | None, runs_folder: str | Path, boards: str | Path, unreadable: list[str] | None = None) -> list[Board]:
-    """The boards of dataset `name`, or all; records that cannot be read are left out, a line on each in `unreadable`."""
+    """The boards of dataset `name`, or all; unreadable records are left out, with a message about each in `unreadable`."""
     kept = Path(boards) / RECORDS
     unreadable = [] if unreadable is None else unreadable
     found = collect([kept, runs_folder], unfinished=True, unreadable=unreadable)
@@ -160,17 +160,17 @@ def _chosen(name: str | None, runs_folder: str | Path, boards: str | Path, unrea
 
 
 def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> list[Path]:
-    """Copy finished records (record.json and scores.csv) under `boards`; returns their folders there. `write` then builds.
+    """Copy finished records (record.json and scores.csv) under `boards`; returns their new folders. `write` builds the tables.
 
-    A committed record that differs from an added one in the version of the model's class alone, an older one, gives way to it.
-    Links are not followed, and what is copied is what was parsed. Raises UsageError, before anything is copied, for folders
-    without a finished record and for records that contradict themselves or their scores.
+    An added record replaces a committed one that differs from it only in an older version of the model's class. Links are not
+    followed, and the copied bytes are the parsed ones. Raises UsageError, before any copy, for folders without a finished
+    record and for records that are inconsistent or do not match their scores.
     """
     found: list[tuple[Record, dict[str, bytes]]] = []
     problems = []
     for folder in map(Path, folders):
         if not (folder / "record.json").exists():
-            problems.append(f"{folder}: no finished record there (it needs a record.json)")
+            problems.append(f"{folder}: no finished record in it (record.json is missing)")
             continue
         try:
             files = {name: read_own(folder / name) for name in KEPT}
@@ -187,7 +187,7 @@ def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> l
     for record, files in found:
         place = folder_of(records, record.dataset, record.model, record.key)
         if outside := [part for part in (place, place.parent, place.parent.parent) if part.is_symlink()]:
-            raise UsageError(f"{outside[0]}: a link; records are kept in folders under {records}")
+            raise UsageError(f"{outside[0]} is a link; replace it by a folder: records must be in folders under {records}")
         for name in KEPT:
             with atomic(place / name) as stream:
                 stream.write(files[name])
@@ -199,7 +199,7 @@ def add(folders: Iterable[str | Path], boards: str | Path = "leaderboards") -> l
 
 
 def _is_older(folder: Path, record: Record) -> bool:
-    """Whether the record in `folder` is what an older version of the same class gave to the same request."""
+    """Whether the record in `folder` is of the same request with an older version of the model's class."""
     other = read_record(folder)
     now, before = record.identity, other.identity if other is not None else {}
     newer, older = ((entry.get("code") or {}).get("version") for entry in (now, before))
@@ -208,7 +208,7 @@ def _is_older(folder: Path, record: Record) -> bool:
 
 
 def write(boards: str | Path = "leaderboards") -> list[Path]:
-    """Build every table and the page under `boards` from the records there; returns what was written."""
+    """Build all tables and the page under `boards` from its records; returns the written paths."""
     wanted = _files(Path(boards))
     for path, content in wanted.items():
         write_text(path, content)
@@ -221,10 +221,10 @@ def write(boards: str | Path = "leaderboards") -> list[Path]:
 def write_page(
     folder: str | Path | None, runs_folder: str | Path, boards: str | Path = "leaderboards", name: str | None = None
 ) -> Path:
-    """The page over committed records and one's own runs (of dataset `name`), in a folder of one's choice; returns the file.
+    """Write the page of committed records and the user's runs (of dataset `name`) into `folder`; returns its path.
 
-    Without a folder: the page of the committed records, all of them, next to them, as `write` makes it; where there are none
-    (of `name`), one's own runs' page in their folder.
+    Without a folder: write the page of all committed records into `boards`, as `write` does; if there are none (of `name`),
+    write the page of the user's runs into `runs_folder`.
     """
     kept = Path(boards) / RECORDS
     if folder is None and committed(name, boards):
@@ -242,8 +242,8 @@ def committed(name: str | None, boards: str | Path = "leaderboards") -> list[Pat
 
 
 def check(boards: str | Path = "leaderboards") -> list[str]:
-    """What is wrong under `boards`, a line each: tables that differ from what the records give, records that contradict
-    themselves, their scores or their place. Empty when all is well."""
+    """Problems under `boards`: tables that differ from their records, and records that are inconsistent, do not match their
+    scores or are in the wrong folder. Empty if there are none."""
     root = Path(boards)
     found = collect([root / RECORDS])
     problems: list[str] = []
@@ -257,24 +257,26 @@ def check(boards: str | Path = "leaderboards") -> list[str]:
             problems.append(f"{path}: missing; `harness leaderboard write` writes it")
             continue
         if differs:
-            problems.append(f"{path}: differs from what the records give; `harness leaderboard write` writes it again")
-    return problems + [f"{path}: no record is behind it any more" for path in _left_over(root, wanted)]
+            problems.append(f"{path}: differs from the records; `harness leaderboard write` writes it again")
+    return problems + [
+        f"{path}: has no records any more; delete it or run `harness leaderboard write`" for path in _left_over(root, wanted)
+    ]
 
 
 def contradictions(folder: Path, record: Record) -> list[str]:
-    """Where a record disagrees with itself, its scores.csv or its place; what needs the labels is `harness verify`'s."""
+    """Inconsistencies of a record, also with its scores.csv and its folder; `harness verify` checks it against the labels."""
     place = folder_of("", record.dataset, record.model, record.key)
     problems = [] if folder.parts[-3:] == place.parts else [f"belongs under {place.as_posix()}"]
     return problems + _own_contradictions(record, ScoreFile(folder).read())
 
 
 def _own_contradictions(record: Record, rows: Sequence[tuple[str, float, str]]) -> list[str]:
-    """Where a record disagrees with itself or with its scores."""
+    """Inconsistencies of a record, also with its scores."""
     problems = []
     if (key := key_of(record.identity)) != record.key:
-        problems.append(f"its key is {record.key}, its identity gives {key}")
+        problems.append(f"its key is {record.key}, but its identity gives {key}")
     if record.hashes.scores != sha256_json([[n, repr(s), p] for n, s, p in rows]):
-        problems.append("scores.csv is not the one that was measured")
+        problems.append("scores.csv was changed: its hash differs from the record")
     measured: list[tuple[str, Figures | None]] = list(record.metrics.items())
     if isinstance(record, RepeatsRecord):
         measured = [(f"test@{repeat.repeat}", repeat) for repeat in record.repeats]
@@ -283,7 +285,7 @@ def _own_contradictions(record: Record, rows: Sequence[tuple[str, float, str]]) 
         if not figures:
             continue
         if figures.n is not None and figures.n > counts[part]:
-            problems.append(f"measured on {figures.n} {part} pairs, scores.csv has {counts[part]}")
+            problems.append(f"measured on {figures.n} {part} pairs, but scores.csv has {counts[part]}")
         srcc, plcc, main = figures.srcc, figures.plcc, figures.main
         if srcc is not None and plcc is not None and main is not None and abs(main - srcc - plcc) > 1e-12:
             problems.append(f"{part}: main {main!r} is not plcc + srcc = {plcc + srcc!r}")
@@ -291,7 +293,7 @@ def _own_contradictions(record: Record, rows: Sequence[tuple[str, float, str]]) 
 
 
 def _files(root: Path) -> dict[Path, str]:
-    """Every generated file under `root` with its content."""
+    """The paths and contents of all generated files under `root`."""
     boards = boards_of(collect([root / RECORDS]), root / RECORDS)
     files: dict[Path, str] = {}
     for b in boards:
@@ -301,6 +303,6 @@ def _files(root: Path) -> dict[Path, str]:
 
 
 def _left_over(root: Path, wanted: Iterable[Path]) -> list[Path]:
-    """Tables of our own making that no record is behind any more."""
+    """Generated tables that have no records any more."""
     tables = [path for path in without_leftovers(sorted(root.glob("*.md"))) if GENERATED in path.read_text(encoding="utf-8")]
     return [path for table in tables for path in (table, table.with_suffix(".csv")) if path not in wanted and path.is_file()]

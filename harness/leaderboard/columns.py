@@ -1,4 +1,4 @@
-"""The columns of a leaderboard: names, order, cells, and which are left out of a narrow terminal.
+"""The columns of a leaderboard: names, order, cells, and the columns left out in a narrow terminal.
 
 A new column needs an entry in `COLUMNS` and `cells` (CSV, JSON and the page) and one in `cells_of` (Markdown and the terminal).
 """
@@ -22,16 +22,16 @@ COLUMNS = (
     *("seeds", "repeats", "marks", "trained_on", "key", "record", "command"),
 )
 _FIGURES = {"plcc": "PLCC", "plcc_fitted": "PLCC fitted", "krcc": "KRCC", "main": "main", "srcc_within": "SRCC within refs"}
-_LEFT = ("model", "seeds", "marks", "record")
+_LEFT_ALIGNED = ("model", "seeds", "marks", "record")
 DROPS = (
     *("record", "pairs/s", "seeds", "SRCC within refs", "refs", "n", "PLCC fitted"),
     *("KRCC", "PLCC", "p", "2AFC", "marks", "main"),
 )
-"""Columns that are left out of a narrow terminal, the first one first."""
+"""Columns to leave out in a narrow terminal, in this order."""
 
 
 def cells(row: Row) -> dict[str, object]:
-    """One row's values by column name; None where there is none."""
+    """The values of one row by column name; None for missing values."""
     values: dict[str, object] = {name: row.figures.get(name) for name in FIGURES}
     for name in ("srcc", "plcc", "krcc", "main", "score_2afc"):
         values[f"{name}_low"], values[f"{name}_high"] = row.ci.get(name) or (None, None)
@@ -48,14 +48,14 @@ def cells(row: Row) -> dict[str, object]:
 
 
 def csv_value(value: object) -> str:
-    """A value of a table for CSV: numbers with all digits, empty where absent."""
+    """A value as a CSV cell: numbers with all digits, empty for None."""
     if isinstance(value, list):
         return plain.csv_cell("; ".join(map(str, value)))
     return "" if value is None else repr(value) if isinstance(value, float) else plain.csv_cell(str(value))
 
 
 def _srcc(group: Group, best: str) -> list[tuple[str, Callable[[Row], str]]]:
-    """The columns about SRCC, each with its header and its cells: ranges and intervals have separate columns."""
+    """The columns about SRCC, with headers and cells; ranges and intervals have separate columns."""
     level = f"{group.confidence:.0%}"
     if not any("srcc" in row.spread for row in group.rows):
         return [(f"SRCC [{level}]", lambda row: _bracketed(_figure(row, "srcc", best), row.ci.get("srcc")))]
@@ -82,20 +82,20 @@ class Cells(NamedTuple):
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     align: Sequence[str]
-    """left or right, by column."""
+    """`left` or `right` for each column."""
 
 
 def cells_of(group: Group, last: Callable[[Row], str], best: str, shown: Callable[[str], str]) -> Cells:
-    """A group's table; `shown` escapes a record's text for the table's format, `last` is the column of records."""
+    """The table of a group; `shown` escapes text for the table's format, `last` gives the cells of the column of records."""
     srcc = _srcc(group, best)
     first = ["score_2afc"] if group.headline == "score_2afc" else []
     heads = ["#", "model", *("2AFC" for _ in first), *(head for head, _ in srcc), *_FIGURES.values(), "p", "n", "refs"]
     heads += ["pairs/s", "seeds", "marks", "record"]
-    means = {key for row in group.rows for key in row.members}
+    in_means = {key for row in group.rows for key in row.members}
     rows = [
         [
             "" if row.rank is None else str(row.rank),
-            ("· " if row.key and row.key in means else "") + shown(row_name(row)),
+            ("· " if row.key and row.key in in_means else "") + shown(row_name(row)),
             *(_figure(row, f, best) for f in first),
             *(cell(row) for _, cell in srcc),
             *(_figure(row, f, best) for f in _FIGURES),
@@ -108,16 +108,16 @@ def cells_of(group: Group, last: Callable[[Row], str], best: str, shown: Callabl
         ]
         for row in group.rows
     ]
-    return Cells(heads, rows, ["left" if head in _LEFT else "right" for head in heads])
+    return Cells(heads, rows, ["left" if head in _LEFT_ALIGNED else "right" for head in heads])
 
 
 def against_best(row: Row, group: Group) -> str:
-    """The p-value of "no row is better"; `best` for the best row itself, blank for rows that are not compared."""
+    """The p-value of "no row is better"; `best` for the best row, empty for rows that are not compared."""
     return "best" if row.p_best is None and group.headline in row.best else probability(row.p_best)
 
 
 def row_name(row: Row) -> str:
-    """The model's name with its settings."""
+    """The model's name and settings."""
     return f"{row.name} ({', '.join(row.settings)})" if row.settings else row.name
 
 
@@ -127,7 +127,7 @@ def _figure(row: Row, figure: str, best: str) -> str:
 
 
 def speed(value: float | None) -> str:
-    """Pairs per second with three digits, whole from 100 on."""
+    """Pairs per second with three digits; an integer from 100 on."""
     return "" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 

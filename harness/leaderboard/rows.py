@@ -1,8 +1,7 @@
-"""From records to the rows of a table: grouped by protocol, ranked, and marked with what a reader must know.
+"""`board`: makes the rows of a leaderboard from records, grouped by protocol, with ranks and marks.
 
-A row is ranked only when it can be compared: partial records, records of incomplete datasets, records on other pairs or
-labels than those of the group, weights that have seen the dataset and records without figures are shown, unranked, and never
-averaged.
+Only comparable rows are ranked. Partial records, records of incomplete datasets, records on other pairs or labels than the
+group, weights trained on the dataset and records without figures are shown without a rank, and never averaged.
 """
 
 from __future__ import annotations
@@ -36,25 +35,25 @@ from harness.results.record import Figures, Record, RepeatsRecord
 from harness.statistics.leave_one_out import LeaveOneOut
 
 _SHARED = ("n", "references", "device", "images", "test_share", "whole")
-"""What a mean over seeds has where all of its records have the same."""
+"""Fields that a mean over seeds has only if they are equal in all of its records."""
 
 
 def board(records: Sequence[tuple[Path | None, Record | Begun]], dataset: str, records_folder: Path | None = None) -> Board:
-    """The tables of one dataset from its records (each with its folder, where it has one), in any order.
+    """The tables of one dataset from its records (with their folders, if any), in any order.
 
     Folders under `records_folder` become relative links.
     """
-    mine = [(folder, record) for folder, record in records if record.dataset == dataset]
-    finished = [record for _, record in mine if isinstance(record, Record)]
+    chosen = [(folder, record) for folder, record in records if record.dataset == dataset]
+    finished = [record for _, record in chosen if isinstance(record, Record)]
     card = max(finished, key=_age).cards.dataset if finished else None
     known = list(card.protocols) if card else []
-    protocols = sorted({record.protocol for _, record in mine}, key=lambda p: (known.index(p) if p in known else len(known), p))
+    protocols = sorted({record.protocol for _, record in chosen}, key=lambda p: (known.index(p) if p in known else len(known), p))
     return Board(
         dataset=dataset,
         title=(card and card.title) or dataset,
         note=card.note if card else "",
         label=card.label if card else "",
-        groups=tuple(_group(dataset, card, p, [m for m in mine if m[1].protocol == p], records_folder) for p in protocols),
+        groups=tuple(_group(dataset, card, p, [m for m in chosen if m[1].protocol == p], records_folder) for p in protocols),
         reported=_reported(finished, dataset),
     )
 
@@ -72,9 +71,9 @@ def _group(
 ) -> Group:
     about = card.protocols.get(protocol) if card else None
     seeded = about is not None and about.split == "random"
-    # The first split's own run of a model that is not trained, as ensembles make it, tells nothing next to its medians.
-    behind = {key for _, record in found if isinstance(record, RepeatsRecord) for key in record.runs_behind}
-    found = [(folder, record) for folder, record in found if record.key not in behind]
+    # Leave out single-split runs whose results are in a record of repeated splits.
+    included = {key for _, record in found if isinstance(record, RepeatsRecord) for key in record.runs_behind}
+    found = [(folder, record) for folder, record in found if record.key not in included]
     finished = [(folder, record) for folder, record in found if isinstance(record, Record)]
     records = [record for _, record in finished]
     usual = _usual(records, seeded_splits=seeded)
@@ -84,21 +83,21 @@ def _group(
         if folder is not None and records_folder is not None and folder.is_relative_to(records_folder):
             place = folder.relative_to(records_folder).as_posix()
         rows.append(_row(record, place, usual))
-    # The mean of each set of comparable records that differ in nothing but the seed.
+    # The mean of each set of comparable records that differ only in the seed.
     alike: dict[str, list[Row]] = {}
     for row, record in zip(rows, records, strict=True):
         if row.ranked:
-            # Under repeated splits the first split's identity stands for all.
+            # For repeated splits, the identity of the first split is used for all.
             left_out = {"seed", "split"} if seeded else {"seed"}
             settings = [row.repeats, {k: v for k, v in record.first_identity.items() if k not in left_out}]
             alike.setdefault(sha256_json(settings), []).append(row)
-    # Records of one seed on several splits are a repeat that has not been put together yet, not several seeds.
+    # Records of one seed on several splits are an unfinished record of repeated splits, not several seeds.
     rows += [_mean(same) for same in alike.values() if len(same) > 1 and len({row.seeds for row in same}) == len(same)]
     for _, run in found:
         if isinstance(run, Begun):
             named = (run.model, run.dataset, run.protocol, dict.fromkeys(FIGURES))
             rows.append(Row("measured", *named, seeds=(run.seed,), marks=(UNFINISHED,), key=run.key))
-    # The controls of the newest whole record: they are the same for all that are measured on the same.
+    # The controls of the newest complete record: they are equal for all records on the same pairs and labels.
     controlled = [r for r in records if r.controls and _whole_run(r) and not _differs(r, usual)]
     for name, figures in (max(controlled, key=_age).controls or {}).items() if controlled else ():
         n, references, marks = _whole(figures.n), _whole(figures.references), (FEW,) if figures.few_references else ()
@@ -112,14 +111,14 @@ def _group(
 
 
 class _Usual(NamedTuple):
-    """What most records of a group were measured on; None where it varies by design or is not known."""
+    """The data on which most records of a group were measured; None if it varies by design or is unknown."""
 
     table: str | None
     split: str | None
     n: float | None
     images: str | None
     over_splits: bool = False
-    """Whether the group's figures are medians over splits."""
+    """Whether the figures of the group are medians over splits."""
 
 
 def _usual(records: Sequence[Record], *, seeded_splits: bool) -> _Usual:
@@ -127,7 +126,7 @@ def _usual(records: Sequence[Record], *, seeded_splits: bool) -> _Usual:
     whole = [r for r in over_splits or records if _whole_run(r)]
     table = _most_common([_hash(r, "table") for r in whole])
     here = [r for r in whole if _hash(r, "table") == table]
-    # Seeded splits differ from seed to seed by design; all others are one list of images.
+    # Seeded splits differ between seeds by design; other splits are a fixed list of images.
     split = None if seeded_splits else _most_common([_hash(r, "split") for r in here])
     same = [r for r in here if _hash(r, "split") == split]
     images = _most_common([_hash(r, "images") for r in same]) if split is not None else None
@@ -136,8 +135,8 @@ def _usual(records: Sequence[Record], *, seeded_splits: bool) -> _Usual:
 
 
 def _differs(record: Record, usual: _Usual) -> str | None:
-    """The mark of a record that was measured on something else than its group, or None."""
-    if record.incomplete:  # a mark of its own, which says why the table is another one
+    """The mark of a record that was measured on other data than its group, or None."""
+    if record.incomplete:  # has its own mark, which explains the different table
         return PARTIAL if record.partial else None
     table, split, n = _hash(record, "table"), _hash(record, "split"), record.test.n if record.test else None
     if None not in (table, usual.table) and table != usual.table:
@@ -161,7 +160,7 @@ def _whole_run(record: Record) -> bool:
 def _hash(record: Record, what: Literal["table", "split", "images"]) -> str | None:
     found: str | None = getattr(record.hashes, what)
     if what == "table" and record.first_identity.get("labels_higher_is_better") is False:
-        # The same labels read the other way round are other labels.
+        # The same labels with the opposite polarity count as other labels.
         found = found and f"{found} lower is better"
     return found
 
@@ -177,7 +176,7 @@ def _row(record: Record, folder: str, usual: _Usual) -> Row:
     over = record if isinstance(record, RepeatsRecord) else None
     repeats, whole = over.repeats if over else [], (over and over.all_images) or Figures(n=None)
     by_split = {name: [getattr(repeat, name) for repeat in repeats] for name in FIGURES}
-    # What tells two records of one card apart: weights, and settings of the user's.
+    # Differences between records of one card: weights, and the user's settings.
     passed = {name: record.request.get(name) for name in ("weights", "init")}
     changed = record.request.get("settings")
     settings = [f"{name}={Path(value).name}" for name, value in passed.items() if isinstance(value, str)]
@@ -219,29 +218,29 @@ def _known(figures: Figures) -> dict[str, float | None]:
 
 
 def _whole(count: float | None) -> int | None:
-    """A count; medians over splits may fall between two."""
+    """A count as an integer; a median over splits may be between two integers."""
     return None if count is None else round(count)
 
 
 def _mean(rows: Sequence[Row]) -> Row:
-    """A row with the mean over records that differ in nothing but the seed; what they do not share has none."""
+    """A row with the mean over records that differ only in the seed; other fields are empty unless they are equal."""
     rows = sorted(rows, key=lambda row: row.seeds)
     first = rows[0]
     alike = {name for name in _SHARED if all(getattr(row, name) == getattr(first, name) for row in rows)}
     known = {name: [row.figures[name] for row in rows] for name in FIGURES}
-    # A figure that one of the seeds does not have has no mean.
+    # A figure has a mean only if all seeds have it.
     whole = {name: [v for v in values if v is not None] for name, values in known.items() if None not in values}
     speeds = [row.pairs_per_second for row in rows if row.pairs_per_second]
-    # Of repeated splits: the values on the splits of all seeds, and what tells whether two means are of the same parts.
+    # For repeated splits: the values on the splits of all seeds, and hashes that show whether two means are of the same parts.
     splits = {name: tuple(v for row in rows for v in row.splits[name]) for name in FIGURES if all(name in r.splits for r in rows)}
     images: tuple[str | None, ...] = first.images if "images" in alike else (None, None, None)
     if "images" not in alike and all(row.splits and row.images[1] for row in rows) and len({row.images[0] for row in rows}) == 1:
         images = (first.images[0], *(sha256_json([row.images[i] for row in rows]) for i in (1, 2)))
-    # The mean figures without each reference, where all rows have them for the same references of the same images.
+    # The mean figures without each reference, if all rows have them for the same references of the same images.
     left_out, means = [row.left_out for row in rows if row.left_out is not None], None
-    if "images" in alike and len(left_out) == len(rows) and len({found.references for found in left_out}) == 1:
-        shared = set.intersection(*(set(found.figures) for found in left_out))
-        each = {f: [sum(v) / len(v) for v in zip(*(found.figures[f] for found in left_out), strict=True)] for f in shared}
+    if "images" in alike and len(left_out) == len(rows) and len({one.references for one in left_out}) == 1:
+        shared = set.intersection(*(set(one.figures) for one in left_out))
+        each = {f: [sum(v) / len(v) for v in zip(*(one.figures[f] for one in left_out), strict=True)] for f in shared}
         means = LeaveOneOut.of(left_out[0].references, each)
     return Row(
         kind="seeds",
@@ -272,19 +271,19 @@ def _mean(rows: Sequence[Row]) -> Row:
 
 
 def _in_order(rows: Sequence[Row], headline: str) -> list[Row]:
-    """Best headline figure first, equal ones of one rank; the records behind a mean follow it, unranked."""
+    """Rows by headline figure, the best first; equal ones share a rank. The records of a mean follow it, without ranks."""
 
-    def height(row: Row) -> tuple[bool, float, str, str]:
+    def sort_key(row: Row) -> tuple[bool, float, str, str]:
         value = row.figures.get(headline)
         return not (row.ranked or row.kind == "control"), -value if value is not None else float("inf"), row.name, row.key
 
-    behind = {key for row in rows for key in row.members}
+    members = {key for row in rows for key in row.members}
     ordered: list[Row] = []
     place, rank, figure = 0, 0, None
-    for row in sorted((row for row in rows if not row.key or row.key not in behind), key=height):
+    for row in sorted((row for row in rows if not row.key or row.key not in members), key=sort_key):
         if row.ranked:
             place += 1
-            # Equal figures share a rank, and the next row's rank counts them all.
+            # Equal figures share a rank; the rank of the next row counts all of them.
             rank = rank if place > 1 and row.figures[headline] == figure else place
             figure = row.figures[headline]
         ordered.append(replace(row, rank=rank if row.ranked else None))
@@ -293,7 +292,7 @@ def _in_order(rows: Sequence[Row], headline: str) -> list[Row]:
 
 
 def _reported(records: Sequence[Record], dataset: str) -> tuple[Reported, ...]:
-    """Published numbers of the models measured here, each once, as the newest record's card gives them."""
+    """Published results of the models in these records, once for each model, from the card of its newest record."""
     newest = {record.model: record for record in sorted(records, key=_age)}
     return tuple(
         Reported(

@@ -1,4 +1,4 @@
-"""What a report is about: the scored rows with labels, their fitted curve, and agreement within parts of them."""
+"""Data of a run's report: the scored rows with labels, their fitted curve, and agreement within parts of the rows."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Texts = NDArray[np.object_]
-_LARGEST = 700.0
-"""exp of it is still finite."""
+_LARGEST_EXPONENT = 700.0
+"""exp of it is finite."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """The rows of the scored part that have labels, in the units of scores and labels; all arrays (n,)."""
+    """The rows with labels of the scored part, in the units of scores and labels; all arrays are (n,)."""
 
     name: Texts
     score: Floats
     label: Floats
     distortion: Texts
     level: Floats
-    """NaN where a row has none."""
+    """NaN if unknown."""
     reference_id: Texts
     score_sign: float
-    """-1 where lower scores are better."""
+    """-1 if lower scores are better."""
     label_sign: float
     score_name: str
     label_name: str
     fit: str
     curve: Callable[[Floats], Floats] | None
-    """From scores to labels; None where no curve could be fitted."""
+    """From scores to labels; None if no curve could be fitted."""
 
     @cached_property
     def fitted(self) -> Floats | None:
-        """(n,): what the curve makes of the scores."""
+        """(n,): the labels that the curve predicts from the scores."""
         return None if self.curve is None else self.curve(self.score)
 
     @cached_property
     def kinds(self) -> tuple[Ints, list[Hashable]]:
-        """(n,): each row's kind of distortion, numbered, and the kinds' names."""
+        """(n,): the number of each row's kind of distortion, and the names of the kinds."""
         return numbered(self.distortion)
 
     @cached_property
     def references(self) -> tuple[Ints, list[Hashable]]:
-        """(n,): each row's reference, numbered, and the references' ids."""
+        """(n,): the number of each row's reference, and the ids of the references."""
         return numbered(self.reference_id)
 
     @cached_property
     def misjudgement(self) -> Floats:
-        """(n,): how far each row is off: label less fitted score, or, without a curve, the difference of ranks as a share."""
+        """(n,): the error of each row: label minus fitted score, or, without a curve, the difference of ranks divided by n."""
         fitted = self.fitted
         if fitted is not None:
             return np.asarray(self.label - fitted)
@@ -79,14 +79,14 @@ class Part:
     srcc: float | None
     interval: tuple[float, float] | None
     residual: float | None = None
-    """Mean of label less fitted score, in the labels' units: how far these rows as a whole are misjudged."""
+    """Mean of label minus fitted score, in the labels' units: the bias of the scores on these rows."""
 
 
 def points(record: Record, rows: pd.DataFrame) -> Points | None:
-    """The record's scored rows that have labels; None where there are none.
+    """The record's scored rows with labels; None if there are none.
 
-    Of repeated splits these are all images, where a model that is not trained scored all once; of a trained model, which scores
-    each split by itself, there are none.
+    For repeated splits of a model without training these are all images, which it scored once. For a trained model, which
+    scores each split separately, there are none.
     """
     part, figures = record.split, record.test or Figures(n=None)
     if isinstance(record, RepeatsRecord):
@@ -96,7 +96,7 @@ def points(record: Record, rows: pd.DataFrame) -> Points | None:
         return None
     model, dataset = record.cards.model, record.cards.dataset
     signs = [1.0 if card.higher_is_better else -1.0 for card in (model, dataset)]
-    # The record's curve was fitted to scores and labels turned to higher-is-better, in their own units.
+    # The record's curve was fitted after the signs of lower-is-better scores and labels were changed.
     b = [float(p) for p in figures.fit_parameters or ()]
     shapes: dict[str, Callable[[Floats], Floats]] = {
         "logistic4": lambda x: b[1] + (b[0] - b[1]) * _sigmoid((x - b[2]) / b[3]),
@@ -121,31 +121,31 @@ def points(record: Record, rows: pd.DataFrame) -> Points | None:
 
 
 def _sigmoid(t: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-np.clip(t, -_LARGEST, _LARGEST))))
+    return np.asarray(1 / (1 + np.exp(-np.clip(t, -_LARGEST_EXPONENT, _LARGEST_EXPONENT))))
 
 
 def by_kind(p: Points) -> list[Part]:
-    """Agreement within each kind of distortion, worst first; none where fewer than two kinds are named."""
+    """Agreement within each kind of distortion, worst first; empty for fewer than two kinds."""
     kind, names = p.kinds
     parts = [_part(p, str(name) or "(none named)", rows) for name, rows in zip(names, _rows_of_each(kind), strict=True)]
     return sorted(parts, key=_order) if len(names) > 1 else []
 
 
 def by_level(p: Points) -> list[Part]:
-    """Agreement within each level, mildest first; none where fewer than two levels are known."""
+    """Agreement within each level, mildest first; empty for fewer than two levels."""
     levels = np.unique(p.level[~np.isnan(p.level)])
     return [_part(p, f"level {level:g}", np.flatnonzero(p.level == level)) for level in levels] if len(levels) > 1 else []
 
 
 def by_reference(p: Points) -> list[Part]:
-    """Agreement among each reference's own images, worst first; no intervals, because one reference is one sample."""
+    """Agreement within the images of each reference, worst first; no intervals, because one reference is one sample."""
     reference, names = p.references
     parts = [_part(p, str(name), rows) for name, rows in zip(names, _rows_of_each(reference), strict=True)]
     return sorted(parts, key=_order) if len(parts) > 1 else []
 
 
 def _rows_of_each(number: Ints) -> list[Ints]:
-    """The rows, in order, of each number from 0."""
+    """The rows of each number from 0, in order."""
     return np.split(np.argsort(number, kind="stable"), np.cumsum(np.bincount(number))[:-1])
 
 
@@ -155,27 +155,27 @@ def _order(part: Part) -> tuple[float, str]:
 
 def _part(p: Points, name: str, rows: Ints) -> Part:
     x, y = p.score_sign * p.score[rows], p.label_sign * p.label[rows]
-    # In order of first appearance: sums over units depend in their last bits on the units' order.
-    _, first, unit = np.unique(p.references[0][rows], return_index=True, return_inverse=True)
+    # In order of first appearance: the last bits of sums over clusters depend on the order of the clusters.
+    _, first, cluster = np.unique(p.references[0][rows], return_index=True, return_inverse=True)
     place = np.empty(len(first), np.int64)
     place[np.argsort(first)] = np.arange(len(first))
     srcc, interval = spearman(x, y), None
     defined = bool(np.isfinite(srcc))
     residual = None if p.curve is None else float(p.misjudgement[rows].mean())
     if defined and len(first) > 1:
-        interval = fisher_interval(srcc, ClusteredPairs(x, y, place[unit], len(first)).srcc_without_each(), 0.95)
+        interval = fisher_interval(srcc, ClusteredPairs(x, y, place[cluster], len(first)).srcc_without_each(), 0.95)
     return Part(name, len(x), len(first), srcc if defined else None, interval, residual)
 
 
 def by_kind_over_splits(record: RepeatsRecord, rows: pd.DataFrame) -> list[Part]:
-    """The median over splits of the SRCC within each kind of distortion, worst first, its `interval` being the range."""
+    """The median over splits of the SRCC within each kind of distortion, worst first; `interval` is the range."""
     card, data = record.cards.model, record.cards.dataset
     signs = [1.0 if one.higher_is_better else -1.0 for one in (card, data)]
     rows = rows[rows["label"].notna() & (rows["distortion"].fillna("") != "")]
     found: dict[str, list[float]] = {}
     for repeat in record.repeats:
-        for kind, mine in rows[rows["part"] == split_part(repeat.repeat)].groupby("distortion"):
-            x, y = (sign * mine[of].to_numpy(dtype=float) for sign, of in zip(signs, ("score", "label"), strict=True))
+        for kind, group in rows[rows["part"] == split_part(repeat.repeat)].groupby("distortion"):
+            x, y = (sign * group[of].to_numpy(dtype=float) for sign, of in zip(signs, ("score", "label"), strict=True))
             found.setdefault(str(kind), []).append(spearman(x, y))
     parts = []
     for kind, values in found.items():
@@ -187,5 +187,5 @@ def by_kind_over_splits(record: RepeatsRecord, rows: pd.DataFrame) -> list[Part]
 
 
 def worst(p: Points, count: int = 10) -> list[int]:
-    """The rows that the scores misjudge most, worst first."""
+    """The rows with the largest errors, largest first."""
     return [int(i) for i in np.argsort(-np.abs(p.misjudgement), kind="stable")[:count]]

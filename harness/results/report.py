@@ -1,7 +1,7 @@
-"""What one run found, to look at: images of its agreement, and report.html, one page that needs nothing but itself.
+"""The report of one run: plots, and report.html, a page without external files.
 
-`rows` everywhere is a pandas frame of the scored rows with the columns name, score (as in scores.csv), label (people's; NaN
-where withheld), distortion, level, reference_id, part, and, where the images are at hand, reference and distorted (paths).
+`rows` is always a pandas frame of the scored rows with the columns name, score (as in scores.csv), label (NaN if withheld),
+distortion, level, reference_id, part, and, if the images are available, reference and distorted (paths).
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ _WIDTH = 160
 def of_run(
     folder: Path, record: Record, table: pd.DataFrame, model: Any = None, scores: Sequence[ScoreRow] | None = None
 ) -> list[Path]:
-    """The report of the finished run in `folder`; `table` is the dataset's (`harness.datasets.table`).
+    """Write the report of the finished run in `folder`; `table` is the dataset's table (`harness.datasets.table`).
 
-    `scores`: the rows of its scores.csv, where they are read already.
+    `scores`: the rows of its scores.csv, if they were read already.
 
-    A report that cannot be made costs a warning; raises Unwritable where it cannot be written, as the record then cannot either.
+    An error in the report gives a warning only. Raises Unwritable if files cannot be written: the record could not be either.
     """
     try:
         return write(folder, record, frame(table, ScoreFile(folder).read() if scores is None else scores), model)
     except Unwritable:
         raise
     except Exception as error:
-        _log.warning(f"no report of {folder}: {type(error).__name__}: {error}".splitlines()[0])
+        _log.warning(f"no report was written to {folder}: {type(error).__name__}: {error}".splitlines()[0])
         return []
 
 
 def frame(table: pd.DataFrame, scores: Sequence[tuple[str, float, str]]) -> pd.DataFrame:
-    """`rows` from a dataset's table and (name, score, part) of scores.csv, in the latter's order."""
+    """`rows` from a dataset's table and (name, score, part) of scores.csv, in the order of scores.csv."""
     import pandas as pd
 
     given = pd.DataFrame(scores, columns=["name", "score", "part"])
@@ -63,8 +63,8 @@ def frame(table: pd.DataFrame, scores: Sequence[tuple[str, float, str]]) -> pd.D
 
 
 def plots(folder: Path, record: Record, rows: pd.DataFrame) -> list[Path]:
-    """Write the run's images into `folder`: scatter.png, kinds.png, training.png and, of repeated splits,
-    splits.png, each where there is something to draw."""
+    """Write the run's plots into `folder`: scatter.png, kinds.png, training.png and, for repeated splits,
+    splits.png. A plot without data is left out."""
     from harness.results import plots as drawing
     from harness.results.breakdown import points
     from harness.results.tables import count, number
@@ -82,7 +82,7 @@ def plots(folder: Path, record: Record, rows: pd.DataFrame) -> list[Path]:
         if 1 < len(kinds) <= _MOST_KINDS:
             drawn[KINDS] = drawing.by_kind(p, kinds)
     if isinstance(record, RepeatsRecord):
-        # SRCC, PLCC and KRCC of each split, of those that every split has.
+        # SRCC, PLCC and KRCC of each split, if every split has them.
         found = {name: [getattr(repeat, key) for repeat in record.repeats] for key, name in _DRAWN.items()}
         if values := {name: each for name, each in found.items() if each and None not in each}:
             drawn[SPLITS] = drawing.splits(values)
@@ -95,9 +95,9 @@ def plots(folder: Path, record: Record, rows: pd.DataFrame) -> list[Path]:
 
 
 def write(folder: Path, record: Record, rows: pd.DataFrame, model: Any = None) -> list[Path]:
-    """Write the run's images and report.html into `folder`; returns all of them.
+    """Write the run's plots and report.html into `folder`; returns all paths.
 
-    `model`, ready to score, is asked for `score_maps` of the worst pairs if it has that ability; it may take ten seconds.
+    If `model`, which must be ready to score, has `score_maps`, the maps of the worst pairs are drawn in at most ten seconds.
     """
     from harness.results.breakdown import by_kind, by_kind_over_splits, by_level, by_reference, points, worst
     from harness.results.tables import count, figure, number
@@ -108,7 +108,7 @@ def write(folder: Path, record: Record, rows: pd.DataFrame, model: Any = None) -
     p, test, card = points(record, rows), record.test or Figures(n=None), record.cards.model
     marks = {*marks_of(record, PARTIAL if record.partial else None)}
     marks |= {FEW} if any(figures.few_references for figures in (record.controls or {}).values()) else set()
-    # Of repeated splits: medians with their ranges, and next to them the figures over all images with intervals.
+    # For repeated splits: medians with their ranges, and the figures over all images with their intervals.
     over = record if isinstance(record, RepeatsRecord) else None
     whole, ends = (over and over.all_images) or None, test.ci
     trained_parts: Sequence[Part] = []
@@ -118,7 +118,7 @@ def write(folder: Path, record: Record, rows: pd.DataFrame, model: Any = None) -
         rows = rows[rows["part"] == ALL]
     parts = [] if p is None else [("kind of distortion", by_kind(p)), ("level", by_level(p)), ("reference", by_reference(p))]
     parts += [("kind of distortion", list(trained_parts))]
-    # The misjudged pairs, with their images where these are at hand.
+    # The pairs with the largest errors, with their images if these are available.
     chosen, places = [] if p is None else worst(p), rows.set_index("name")
     images = [Shown(None, None)] * len(chosen)
     if p is not None and chosen and {"reference", "distorted"} <= set(rows.columns):
@@ -163,7 +163,7 @@ def write(folder: Path, record: Record, rows: pd.DataFrame, model: Any = None) -
 
 
 def _beyond_correlations(record: Record) -> tuple[dict[str, float | None], Sequence[str]]:
-    """Figures beyond correlations, None where the dataset lacks what they need, and why."""
+    """Figures other than correlations, None if the dataset lacks the necessary data, and the reasons."""
     found = record.test and record.test.discrimination
     if isinstance(record, RepeatsRecord):
         found = record.all_images.discrimination if record.all_images else None
@@ -184,7 +184,7 @@ def _beyond_correlations(record: Record) -> tuple[dict[str, float | None], Seque
 
 
 def _drawn_at(value: float | None, ends: Sequence[float] | None, reach: float = 1.0) -> list[float]:
-    """Where a figure and its ends lie on a line from -`reach` to `reach`, in pixels; nothing for no figure."""
+    """The positions in pixels of a figure and its interval on an axis from -`reach` to `reach`; empty without a figure."""
     inside = [min(max(v / reach, -1.0), 1.0) for v in (value, *(ends or ())) if v is not None]
     return [round(4 + (v + 1) / 2 * (_WIDTH - 8), 1) for v in inside] if value is not None else []
 
@@ -194,7 +194,7 @@ def _short(value: Any) -> str:
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "", depth: int = -1) -> list[tuple[str, Any]]:
-    """The values of tables in tables by dotted name; `depth`: tables in tables that are opened, -1 for all."""
+    """The values of nested tables by dotted name; `depth`: how many levels of tables are flattened, -1 for all."""
     found: list[tuple[str, Any]] = []
     for key, value in table.items():
         deeper = isinstance(value, Mapping) and depth

@@ -1,4 +1,4 @@
-"""The scores of a run: results as they come, and the files scores.csv and pictures.csv."""
+"""The scores of a run: `Scored` results, and `ScoreFile` for scores.csv and pictures.csv."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.imaging.remarks import Remark
 from harness.runtime.errors import RunError, UsageError
 
 ALL = "all"
-"""The part of every image's row in scores.csv of repeated splits, where a model scored all images once."""
+"""The part, in scores.csv of repeated splits, of the rows of a model that scored all images once."""
 
 
 def split_part(number: int) -> str:
@@ -34,7 +34,7 @@ class ScoreRow(NamedTuple):
 
 
 class ScoreFile:
-    """scores.csv (name,score,part) and pictures.csv (name and the sha256 of both files), grown by whole chunks."""
+    """scores.csv (name,score,part) and pictures.csv (name and the sha256 of both files), written in whole chunks."""
 
     HEADER = ("name", "score", "part")
     PICTURES = ("name", "distorted_sha256", "reference_sha256")
@@ -44,49 +44,49 @@ class ScoreFile:
         self.pictures = folder / "pictures.csv"
 
     def resume(self, chunks: Sequence[Sequence[str]], known: Mapping[str, tuple[str, str]] | None = None) -> set[int]:
-        """Which chunks (of names) are already there whole; anything else in the files is dropped.
+        """The numbers of the chunks (of names) that are complete in the files; all other rows are removed.
 
-        `known`: sha256 of the distorted image and of the reference by name; scores of other images are dropped too.
+        `known`: sha256 of the distorted image and of the reference by name; scores of changed images are removed too.
 
-        Workers finish chunks in any order, so what a kill left need not be the first ones.
+        Workers finish chunks in any order, so after a kill the complete chunks need not be the first ones.
         """
-        rows, pictures = _whole_rows(self.path), _whole_rows(self.pictures)
-        places = [{row[0]: at for at, row in enumerate(found)} for found in (rows, pictures)]
+        rows, hashes = _whole_rows(self.path), _whole_rows(self.pictures)
+        places = [{row[0]: at for at, row in enumerate(found)} for found in (rows, hashes)]
 
         def whole(chunk: Sequence[str]) -> bool:
             starts = [at.get(chunk[0], -1) for at in places]
-            ends = zip((rows, pictures), starts, strict=True)
-            there = all(s >= 0 and [r[0] for r in found[s : s + len(chunk)]] == list(chunk) for found, s in ends)
-            if not there or known is None:
-                return there
-            return all(tuple(row[1:]) == known[row[0]] for row in pictures[starts[1] : starts[1] + len(chunk)])
+            ends = zip((rows, hashes), starts, strict=True)
+            complete = all(s >= 0 and [r[0] for r in found[s : s + len(chunk)]] == list(chunk) for found, s in ends)
+            if not complete or known is None:
+                return complete
+            return all(tuple(row[1:]) == known[row[0]] for row in hashes[starts[1] : starts[1] + len(chunk)])
 
         done = {number for number, chunk in enumerate(chunks) if whole(chunk)}
-        self._write(rows, pictures, [name for number in sorted(done) for name in chunks[number]])
+        self._write(rows, hashes, [name for number in sorted(done) for name in chunks[number]])
         return done
 
     def finish(self, chunks: Sequence[Sequence[str]]) -> None:
-        """Put the rows into the chunks' order, and everything on disk: the same bytes whoever finished first."""
-        rows, pictures = _whole_rows(self.path), _whole_rows(self.pictures)
+        """Sort the rows into the order of the chunks, so that the bytes do not depend on workers, and flush them to disk."""
+        rows, hashes = _whole_rows(self.path), _whole_rows(self.pictures)
         order = [name for chunk in chunks for name in chunk]
-        if any(sorted(r[0] for r in found) != sorted(order) for found in (rows, pictures)):
-            raise RunError(f"{self.path}: changed by something else while this run wrote to it; the same command puts it right")
-        if [r[0] for r in rows] != order or [r[0] for r in pictures] != order:
-            self._write(rows, pictures, order)
+        if any(sorted(r[0] for r in found) != sorted(order) for found in (rows, hashes)):
+            raise RunError(f"{self.path}: another process changed it during this run; run the same command again to repair it")
+        if [r[0] for r in rows] != order or [r[0] for r in hashes] != order:
+            self._write(rows, hashes, order)
         sync(self.path)
 
-    def _write(self, rows: list[list[str]], pictures: list[list[str]], order: Sequence[str]) -> None:
-        for path, header, found in ((self.path, self.HEADER, rows), (self.pictures, self.PICTURES, pictures)):
+    def _write(self, rows: list[list[str]], hashes: list[list[str]], order: Sequence[str]) -> None:
+        for path, header, found in ((self.path, self.HEADER, rows), (self.pictures, self.PICTURES, hashes)):
             by_name = {row[0]: row for row in found}
             write_text(path, csv_text([header, *(by_name[name] for name in order)]))
 
     def append(self, results: Sequence[Scored], parts: Sequence[str]) -> None:
-        """One chunk's rows, in one write each; floats with all their digits."""
+        """Append one chunk's rows to both files, with one write for each; floats have all digits."""
         append_lines(self.pictures, csv_text([(r.name, r.distorted, r.reference) for r in results]))
         append_lines(self.path, csv_text([(r.name, repr(r.score), part) for r, part in zip(results, parts, strict=True)]))
 
     def append_given(self, names: Sequence[str], scores: Sequence[float], parts: Sequence[str]) -> None:
-        """Rows of scores that come from elsewhere, without images."""
+        """Append rows of scores from another source, without hashes of images."""
         append_lines(self.pictures, csv_text([(name, "", "") for name in names]))
         append_lines(self.path, csv_text(list(zip(names, map(repr, scores), parts, strict=True))))
 
@@ -103,10 +103,10 @@ def parse_scores(data: bytes, path: Path) -> list[ScoreRow]:
     """The rows in the bytes of a scores.csv; `path` is named in errors. Raises RunError for a damaged file."""
     try:
         return [ScoreRow(name, float(score), sys.intern(part)) for name, score, part in _parsed(data)]
-    except (UnicodeDecodeError, csv.Error):  # as of `_whole_rows`
+    except (UnicodeDecodeError, csv.Error):  # as in `_whole_rows`
         return []
     except ValueError as error:
-        raise RunError(f"{path}: a damaged score file: {error}") from None
+        raise RunError(f"{path}: damaged score file: {error}") from None
 
 
 def _bytes(path: Path) -> bytes:
@@ -120,15 +120,15 @@ def _bytes(path: Path) -> bytes:
 
 
 def _whole_rows(path: Path) -> list[list[str]]:
-    """The rows below the header, without a last line that a kill cut short."""
+    """The rows below the header, without an incomplete last line, which a kill may leave."""
     try:
         return list(_parsed(_bytes(path)))
-    except (UnicodeDecodeError, csv.Error):  # damaged: nothing in it can be trusted
+    except (UnicodeDecodeError, csv.Error):  # a damaged file: none of its rows are used
         return []
 
 
 def _parsed(data: bytes) -> Iterator[list[str]]:
-    # Not splitlines(): names may hold the other characters that it breaks lines at.
+    # Not splitlines(): names may contain other characters at which it splits lines.
     whole = io.TextIOWrapper(io.BytesIO(data[: data.rfind(b"\n") + 1]), encoding="utf-8", newline="")
     return (row for row in itertools.islice(csv.reader(whole), 1, None) if len(row) == 3)
 
@@ -138,7 +138,7 @@ def csv_text(rows: Sequence[Sequence[str]]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     if "\r" in (text := out.getvalue()):
-        # Unquoted, a name's carriage return (which the module leaves bare before Python 3.13) would end the line.
+        # Before Python 3.13 the module does not quote a carriage return in a name, which would end the line.
         out = io.StringIO()
         plain, quoted = (csv.writer(out, lineterminator="\n", quoting=q) for q in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
         for row in rows:
@@ -148,7 +148,7 @@ def csv_text(rows: Sequence[Sequence[str]]) -> str:
 
 
 class CropScore(NamedTuple):
-    """A crop's place and its score."""
+    """A crop and its score."""
 
     crop: Crop
     score: float
@@ -164,4 +164,4 @@ class Scored(NamedTuple):
     reference: str
     crops: tuple[CropScore, ...]
     remarks: tuple[Remark, ...] = ()
-    """What is worth knowing about the two files."""
+    """Remarks on the two files."""

@@ -22,7 +22,7 @@ WORST = 6
 DISAGREEMENTS = 6
 _MOST_VALUES = 60
 FIXED = ("name", "reference", "distorted", "reference_id", "bytes", "pixels")
-"""Columns that every table of several models has."""
+"""Columns in every table of several models."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Means:
     value: str
     n: int
     scores: tuple[float, ...]
-    """By model."""
+    """One for each model."""
 
 
 def means(rows: pd.DataFrame, models: Sequence[str], columns: Sequence[str]) -> list[Means]:
-    """The mean of every model over all pairs, and for every value of a column that has from 2 to 60 of them."""
+    """The mean of every model over all pairs, and for every value of each column with 2 to 60 values."""
     found = [Means("", "all pairs", len(rows), tuple(float(rows[m].mean()) for m in models))]
     for column in columns:
         groups = rows.groupby(column, sort=False)
@@ -55,10 +55,10 @@ def formatted(
     width: int | None = None,
     drops: Sequence[str] | None = None,
 ) -> str:
-    """A table as text for a terminal, CSV, Markdown, LaTeX or JSON; text of others stays text.
+    """A table as text for a terminal, CSV, Markdown, LaTeX or JSON; special characters in cells are escaped.
 
-    `width`: characters in a line of the terminal; None: all columns. `drops`: the columns that are then left out, in this order;
-    default: from the right.
+    `width`: characters in a line of the terminal; None: all columns. `drops`: the columns to leave out if the table is too wide,
+    in this order; default: from the right.
     """
     from tabulate import tabulate
 
@@ -87,7 +87,7 @@ def means_rows(found: Sequence[Means], models: Sequence[str]) -> tuple[list[str]
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A pair that two models rank differently; ranks are shares of all pairs, 1 is the best."""
+    """A pair that two models rank differently; ranks are divided by the number of pairs, 1 is the best."""
 
     name: str
     row: int
@@ -96,7 +96,7 @@ class Disagreement:
 
 
 def disagreements(rows: pd.DataFrame, better: Mapping[str, bool], top: int = DISAGREEMENTS) -> list[Disagreement]:
-    """For every two models the `top` pairs whose ranks differ most.
+    """For every two models, the `top` pairs with the largest differences in rank.
 
     `better`: whether higher is better, by model.
     """
@@ -118,28 +118,28 @@ def write_page(
     command: str,
     models: Mapping[str, Any],
 ) -> None:
-    """Write the report of scores without labels, one page that needs nothing but itself.
+    """Write the report of scores without labels, a page without external files.
 
     Args:
-        path: of the page.
+        path: path of the page.
         title: its heading.
         rows: name, reference, distorted, `columns`, and a column of scores per model.
         better: whether higher is better, by model.
-        columns: what the pairs are grouped by.
-        command: the command that made the scores.
-        models: objects whose `score_maps`, where they have one, draws a map of local quality.
+        columns: the columns by which pairs are grouped.
+        command: the command that computed the scores.
+        models: the models by name; `score_maps`, if a model has it, gives its maps of local quality.
     """
     from harness.results import plots
     from harness.results.templates import render
     from harness.results.thumbnails import data_uri, difference_map, show
 
     def images(pairs: Sequence[tuple[str, str]], model: Any = None) -> list[list[tuple[str, str]]]:
-        """(what, data URI) of each pair's images and maps."""
+        """(title, data URI) of each pair's images and maps."""
         found = []
         for shown, pair in zip(show(pairs, model), pairs, strict=True):
             each = {"reference": shown.reference, "distorted": shown.distorted, "difference": difference_map(*pair)}
             each |= {"local quality": shown.quality, "weight": shown.weight}
-            found.append([(what, uri) for what, uri in each.items() if uri])
+            found.append([(title, uri) for title, uri in each.items() if uri])
         return found
 
     worst = []
@@ -150,8 +150,8 @@ def write_page(
             {"name": n, "score": f"{s:.4f}", "images": own} for n, s, own in zip(lowest["name"], lowest[name], shown, strict=True)
         ]
         worst.append({"model": name, "better": "higher" if up else "lower", "pairs": pairs})
-    apart = disagreements(rows, better)
-    shown = images([(str(rows["reference"].iloc[d.row]), str(rows["distorted"].iloc[d.row])) for d in apart])
+    differing = disagreements(rows, better)
+    shown = images([(str(rows["reference"].iloc[d.row]), str(rows["distorted"].iloc[d.row])) for d in differing])
     page = render(
         "scores.html",
         title=title,
@@ -168,7 +168,7 @@ def write_page(
                 "scores": [f"{rows[m].iloc[d.row]:.4f}" for m in d.models],
                 "images": own,
             }
-            for d, own in zip(apart, shown, strict=True)
+            for d, own in zip(differing, shown, strict=True)
         ],
         command=command,
     )  # fmt: skip
@@ -178,7 +178,7 @@ def write_page(
 def write_codec_page(
     path: str, title: str, tables: Sequence[Mapping[str, Any]], curves: Mapping[str, bytes], command: str
 ) -> None:
-    """Write the report of codecs: `tables` of caption, header, rows (text) and notes, and the curves' PNG by metric."""
+    """Write the report of codecs: `tables` with caption, header, rows (text) and notes, and one PNG of curves per metric."""
     from harness.results.templates import render
     from harness.results.thumbnails import data_uri
 

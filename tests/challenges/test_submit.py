@@ -194,7 +194,7 @@ def test_a_submission_that_was_cut_off_is_taken_up_and_ends_with_the_same_scores
     (run / "scores.csv").write_text("".join(scores[:900])[:-5])
     reported = ["--challenge", "ntire2022-fr", "--root", str(world.root), "--out", str(world.folder / "x.zip")]
     _, err = world.call("submit", "psnr", *reported, runs="cut")
-    assert "of 1650 scores are there already" in err
+    assert "of 1650 scores exist already" in err
     again = {"bytes": (world.folder / "x.zip").read_bytes()}
     assert lines_of(again) == lines_of(whole)
     (run / "record.json").unlink()

@@ -106,7 +106,7 @@ def test_compare_has_a_row_for_each_figure_with_its_p_value(compared: tuple[list
 def test_compare_shows_the_images_on_which_the_two_disagree(compared: tuple[list[str], dict[str, Any]]):
     lines, figures = compared
     start = lines.index("images on which they disagree most (ranks as shares, 1 is best):")
-    assert lines[start + 1].split() == ["image", figures["a"], figures["b"], "people"]
+    assert lines[start + 1].split() == ["image", figures["a"], figures["b"], "labels"]
     shown = [line.split() for line in lines[start + 3 : start + 13]]
     expected = [
         [one["name"], *(f"{one[rank]:.2f}" for rank in ("rank_a", "rank_b", "rank_label"))]

@@ -42,7 +42,7 @@ def test_separators_line_ends_marks_and_a_missing_last_newline_do_not_matter(tmp
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "empty file"),
+        ("", "the file is empty"),
         ("distorted,reference,score\n", "no rows"),
         ("distorted,referense,score\na,b,1\n", "missing columns reference; did you mean 'referense'"),
         ("distorted,reference,score\na,r,1\na,r,2\n", "names occur more than once: a"),
@@ -51,8 +51,8 @@ def test_separators_line_ends_marks_and_a_missing_last_newline_do_not_matter(tmp
             "not a finite number in 3 rows: line 3 .* line 4 .* line 5",
         ),
         ("distorted,reference,score\na,r,2\nb,r,2\n", "agreement with a constant is not defined"),
-        ("distorted,reference,score\na,r,2\nb,r\n", "fewer in lines 3"),
-        ("distorted,reference,score,score\na,r,2,2\n", "columns named twice"),
+        ("distorted,reference,score\na,r,2\nb,r\n", "fewer cells in lines 3"),
+        ("distorted,reference,score,score\na,r,2,2\n", "repeated column names"),
         ("distorted,reference,score\na,x/r.png,2\nb,y/r.png,3\n", "add a reference_id column"),
         ("distorted,reference,score\n,r,2\nb,,3\n", "empty distorted in lines 2"),
     ],

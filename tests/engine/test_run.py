@@ -183,7 +183,7 @@ def test_a_damaged_score_file_is_taken_up_at_the_last_whole_chunk(world: World):
     (folder / "record.json").unlink()
     (folder / "scores.csv").write_bytes(rows[: len(rows) // 2])
     done = world.call("run", "psnr", "--dataset", str(world.table), runs="cut", process=True)
-    assert "are there already" in done.stderr
+    assert "exist already" in done.stderr
     assert (folder / "scores.csv").read_bytes() == rows
 
 
@@ -196,7 +196,7 @@ def test_a_run_begun_under_other_conditions_starts_again_and_says_so(world: Worl
     (folder / "state.json").write_text(json.dumps(state))
     done = world.call("run", "psnr", "--dataset", str(world.table), runs="conditions")
     assert "numpy was 1.0" in done.stderr
-    assert "are there already" not in done.stderr
+    assert "exist already" not in done.stderr
 
 
 def test_two_processes_on_one_run_do_its_work_once(world: World):

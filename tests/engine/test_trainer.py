@@ -168,12 +168,12 @@ def test_frozen_parts_keep_their_bits_and_an_unknown_part_is_named(world, tmp_pa
     assert all(torch.equal(v, plan.model.state_dict()[k]) for k, v in before.items())
     with pytest.raises(UsageError, match="trunk"):
         trainer(world, tmp_path / "b", frozen="trunk").train()
-    with pytest.raises(UsageError, match="nothing is left to train"):
+    with pytest.raises(UsageError, match="freezes every parameter"):
         trainer(world, tmp_path / "c", frozen="filter,norm,head").train()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_advice(world, tmp_path: Path):
-    with pytest.raises(RunError, match=r"step \d+; try a lower rate"):
+    with pytest.raises(RunError, match=r"step \d+; try a lower learning rate"):
         trainer(world, tmp_path, rate=1e30, optimizer="sgd", clip=0.0).train()
 
 

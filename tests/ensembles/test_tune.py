@@ -193,5 +193,5 @@ def test_a_trial_that_diverges_fails_alone(ray: None, tmp_path: Path):
     trials = json.loads(out)["trials"]
     failed = [t for t in trials if t["settings"]["recipe.rate"] == 1e30]
     assert failed
-    assert all("try a lower rate" in t["problem"] and t["figure"] is None for t in failed)
+    assert all("try a lower learning rate" in t["problem"] and t["figure"] is None for t in failed)
     assert json.loads(out)["best"]["settings"]["recipe.rate"] == 0.01

@@ -98,7 +98,7 @@ def test_score_files_whose_names_differ_in_spelling_alone_are_reported_in_what(t
         (tmp_path / f"{stem}.csv").write_text(f"name,score\n{name},1\n", encoding="utf-8")
     for stem, words in (("nfd", "Unicode"), ("case", "letter case"), ("folder", "folders"), ("extension", "extensions")):
         sides = read_scores(tmp_path / f"{stem}.csv"), read_scores(tmp_path / "nfc.csv")
-        with pytest.raises(UsageError, match=f"1 names of both differ only in .*{words}"):
+        with pytest.raises(UsageError, match=f"1 names in both differ only in .*{words}"):
             join(*sides, ("a", "b"), inner=False)
 
 

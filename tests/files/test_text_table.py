@@ -108,7 +108,7 @@ def test_a_table_written_in_any_dialect_is_read_back_with_its_lines(tmp_path: Pa
     assert [list(row) for row in found.to_numpy()] == cells
     assert list(found.index) == lines
     if unclear([cell[1] for cell in cells]):
-        with pytest.raises(UsageError, match=r"is [-\d.]+ or [-\d]+: write numbers with a decimal point"):
+        with pytest.raises(UsageError, match=r"can be [-\d.]+ or [-\d]+: write numbers with a decimal point"):
             read_scores(path)
         return
     scores = read_scores(path)
@@ -182,23 +182,23 @@ def scores(tmp_path: Path, text: str | bytes):
     [
         (
             "name,score\na,0,5\nb,0,7\n",
-            r"lines 2, 3; line 2 holds '0' and a value '5' without a column, or the decimal comma of 0\.5",
+            r"lines 2, 3; line 2 has '0' and a value '5' without a column name, or the number 0\.5 with a decimal comma",
         ),
-        ("name,score,\na,1,5\n", r"a value '5' without a column, or the decimal comma of 1\.5"),
-        ("name;score\na;1,234\nb;5,678\n", r"1,234 is 1\.234 or 1234.*5,678 is 5\.678 or 5678"),
-        ("name;score\na;0,5\nb;1.234\n", r"line 3 \('1\.234'\): 1\.234 is 1\.234 or 1234"),
-        ("name;score\na;1 234,5\n", "thousands are separated"),
+        ("name,score,\na,1,5\n", r"a value '5' without a column name, or the number 1\.5 with a decimal comma"),
+        ("name;score\na;1,234\nb;5,678\n", r"1,234 can be 1\.234 or 1234.*5,678 can be 5\.678 or 5678"),
+        ("name;score\na;0,5\nb;1.234\n", r"line 3 \('1\.234'\): 1\.234 can be 1\.234 or 1234"),
+        ("name;score\na;1 234,5\n", "it has a thousands separator"),
         (
             "x,name;y,score\n1,a;2,3\n",
-            "can be read in two ways, by semicolon: 'x,name', 'y,score'; or by comma: 'x', 'name;y', 'score'",
+            "is ambiguous: by semicolon: 'x,name', 'y,score'; or by comma: 'x', 'name;y', 'score'",
         ),
         ("name,score\n\n\na,1\n\nb,x\n", r"line 6 \('x'\)"),
         ('name,score\n"a\nb",1\nc,x\n', r"line 4 \('x'\)"),
-        ('name,score\n"a,1\nb,2\n', "line 2: a quote that is not closed"),
-        ("Name,SCORE,name\na,1,b\n", "named twice"),
+        ('name,score\n"a,1\nb,2\n', "line 2: a quote is not closed"),
+        ("Name,SCORE,name\na,1,b\n", "repeated column names"),
         (b"name,score\ncaf\xe9.png,1\n", "not UTF-8 text .line 2, byte 14."),
         (b"name,score\na\0,1\n", "NUL bytes"),
-        ("name,score\n,1\n", "no name in lines 2"),
+        ("name,score\n,1\n", "empty names in lines 2"),
     ],
 )
 def test_what_is_unclear_is_refused_with_its_line_and_both_readings(tmp_path: Path, text: str | bytes, words: str):

@@ -133,7 +133,7 @@ def test_a_test_part_without_labels_says_so_before_and_after(folder, logged: lis
     request = Request("psnr", "pipal", root, "val", runs=runs, mlflow_uri="off", workers=1)
     (outcome,), faults = run_all([request])
     assert not faults
-    assert any("labels of the 1,000 tested images are not here" in line and "val_labels.txt" in line for line in logged)
+    assert any("labels of the 1,000 tested images are missing" in line and "val_labels.txt" in line for line in logged)
     table = tables.run_table([tables.result(outcome.folder, outcome.record)])
     assert "psnr: no figures, because labels of the test images are missing" in table
     assert "labels withheld" in table

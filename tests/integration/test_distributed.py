@@ -53,9 +53,9 @@ def test_every_worker_fits_into_a_node_and_one_thread_more_would_not(cpus: list[
 @pytest.mark.parametrize(
     ("nodes", "wanted", "device", "words"),
     [
-        ([Node("a", 2, 0)], 3, None, "3 workers.*2 CPUs.*at most --workers 2"),
+        ([Node("a", 2, 0)], 3, None, "3 workers.*2 CPUs.*use --workers 2 or fewer"),
         ([Node("a", 2, 0)], 1, "cuda", "no GPU"),
-        (GPUS, 6, None, "one per GPU.*at most --workers 5"),
+        (GPUS, 6, None, "one per GPU.*use --workers 5 or fewer"),
         (GPUS, 1, "cuda:1", "cpu or cuda"),
     ],
 )
@@ -155,8 +155,8 @@ def test_a_process_that_only_has_the_number_of_ours_is_left_alone(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--workers", str(cores() + 1)], f"at most --workers {cores()}"),
-        (["--ray", "127.0.0.1:1"], "nobody answers there"),
+        (["--workers", str(cores() + 1)], f"use --workers {cores()} or fewer"),
+        (["--ray", "127.0.0.1:1"], "no answer"),
         (["--ray", "somewhere"], "expected host:port"),
     ],
 )

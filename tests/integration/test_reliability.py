@@ -154,7 +154,7 @@ def test_a_file_that_is_taken_away_while_a_run_works_is_a_fault_and_no_defect(tm
         (plan.folder / "weights.safetensors").read_bytes()
 
     monkeypatch.setattr("harness.engine.run._record", taken_away)
-    with pytest.raises(RunError, match=r"weights\.safetensors is gone: removed while the run worked"):
+    with pytest.raises(RunError, match=r"weights\.safetensors was removed during the run"):
         run(asked(tmp_path))
 
 

@@ -92,7 +92,7 @@ def connect():
     print("connected")
 
 with signals.handled(), ThreadPoolExecutor(1) as other:
-    session._listening(other.submit(connect))
+    session._wait_for_connection(other.submit(connect))
 """
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (143, "connected\n", "")

@@ -436,8 +436,8 @@ def test_check_names_a_table_that_differs_is_missing_or_has_no_records(boards: P
     said = leaderboard.check(boards)
     assert [re.sub(".*/", "", line).split(";")[0] for line in said] == [
         "other.csv: missing",
-        "toy.md: differs from what the records give",
-        "gone.md: no record is behind it any more",
+        "toy.md: differs from the records",
+        "gone.md: has no records any more",
     ]
     leaderboard.write(boards)
     assert leaderboard.check(boards) == []
@@ -455,7 +455,7 @@ def test_check_names_records_that_contradict_their_scores_key_or_place(boards: P
     folder.rename(folder.with_name("moved"))
     leaderboard.write(boards)
     said = "\n".join(leaderboard.check(boards))
-    for claim in ("belongs under", "its key is", "scores.csv is not", "measured on 181", "is not plcc + srcc"):
+    for claim in ("belongs under", "its key is", "scores.csv was changed", "measured on 181", "is not plcc + srcc"):
         assert claim in said
 
 

@@ -315,7 +315,7 @@ def test_a_cut_off_run_goes_on_in_the_ways_it_was_begun_with(
     world.machine("two", "plain")
     caplog.set_level("INFO", "harness")
     again = world.run("cut")
-    assert any("scores are there already" in line for line in caplog.messages)
+    assert any("scores exist already" in line for line in caplog.messages)
     assert again.record.conditions == whole.record.conditions
     assert (again.folder / "scores.csv").read_bytes() == (whole.folder / "scores.csv").read_bytes()
     assert world.taken

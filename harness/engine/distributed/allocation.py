@@ -1,4 +1,4 @@
-"""How a cluster's devices are shared out among workers: one device each, and CPUs evenly."""
+"""Allocation of a cluster's resources to workers: one GPU each, or equal numbers of CPUs."""
 
 from __future__ import annotations
 
@@ -11,51 +11,52 @@ from harness.runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class Share:
-    """Equal workers, and what each of them has."""
+    """The number of workers, and the resources of each; they are equal for all workers."""
 
     workers: int
     device: str
-    """`cuda` (a GPU each) or `cpu`."""
+    """`cuda` (one GPU for each worker) or `cpu`."""
     threads: int
-    """CPUs, and so threads, of each."""
+    """CPUs of each worker, which is also its number of threads."""
 
     @property
     def gpus(self) -> int:
-        """GPUs of each."""
+        """GPUs of each worker."""
         return 1 if self.device == "cuda" else 0
 
     def of(self, workers: int) -> Share:
-        """The same for fewer workers."""
+        """The same resources for each of at most `workers` workers."""
         return Share(min(workers, self.workers), self.device, self.threads)
 
 
 def divide(
     nodes: Sequence[Node], described: str, wanted: int = 0, device: str | None = None, most_threads: int | None = None
 ) -> Share:
-    """The share of each of `wanted` workers (0: as many as there are devices) in what `nodes` have.
+    """Divide the resources of `nodes` among `wanted` workers (0: one for each device).
 
-    GPUs where there are any and `device` does not say otherwise, else CPUs: then a worker's threads are as many as let
-    that many workers fit the nodes, each inside one node, and at most `most_threads`. Raises UsageError for what is not
-    there; `described` tells what is.
+    Workers get GPUs if there are any and `device` is not `cpu`, else CPUs. CPU workers get the largest number of threads
+    with which all workers fit into the nodes, each inside one node, but at most `most_threads`. Raises UsageError if there
+    are not enough resources; `described` is the description of the nodes for its message.
     """
     kind = (device or "").partition(":")[0]
     if device not in (None, "cpu", "cuda"):
-        raise UsageError(f"--device {device}: with workers, it is cpu or cuda; which device each gets is Ray's to say")
+        raise UsageError(f"--device {device}: with workers, give cpu or cuda; Ray chooses the device of each worker")
     gpus = [n for n in nodes if n.gpus]
     if kind == "cuda" and not gpus:
-        raise UsageError(f"--device cuda: there is no GPU, but {described}")
+        raise UsageError(f"--device cuda: there is no GPU, only {described}; use --device cpu")
     if gpus and kind != "cpu":
-        there = sum(n.gpus for n in gpus)
-        if wanted > there:
+        total = sum(n.gpus for n in gpus)
+        if wanted > total:
             raise UsageError(
-                f"{wanted} workers asked for, one per GPU, but there is {described}: at most --workers {there}, or --device cpu"
+                f"{wanted} workers requested, one per GPU, but there is only {described}: "
+                f"use --workers {total} or fewer, or --device cpu"
             )
-        beside = min(n.cpus // n.gpus for n in gpus)
-        return Share(wanted or there, "cuda", min(beside, most_threads or beside))
-    there = sum(n.cpus for n in nodes)
-    if not there or wanted > there:
-        fewer = f": at most --workers {there}, one per CPU" if there else ""
-        raise UsageError(f"{wanted or 1} workers asked for, but there is {described}{fewer}")
-    workers = wanted or there
+        cpus_per_gpu = min(n.cpus // n.gpus for n in gpus)
+        return Share(wanted or total, "cuda", min(cpus_per_gpu, most_threads or cpus_per_gpu))
+    total = sum(n.cpus for n in nodes)
+    if not total or wanted > total:
+        fewer = f": use --workers {total} or fewer, one per CPU" if total else ""
+        raise UsageError(f"{wanted or 1} workers requested, but there is only {described}{fewer}")
+    workers = wanted or total
     threads = max(t for t in range(1, max(n.cpus for n in nodes) + 1) if sum(n.cpus // t for n in nodes) >= workers)
     return Share(workers, "cpu", min(threads, most_threads or threads))

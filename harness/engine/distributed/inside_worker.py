@@ -1,4 +1,4 @@
-"""The code that runs in a worker process: one device, on which a model is trained with other workers, built and scored."""
+"""`Worker`: the Ray actor of a worker process, which trains and scores a model on its device."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A model to be built where it works, from its card and files; paths are absolute, and the same everywhere."""
+    """The card, files and settings from which a worker builds its model; paths are absolute and valid on every node."""
 
     card: ModelCard
-    found: ResolvedWeights
+    weights: ResolvedWeights
     seed: int
     batch: int
     kernels: Mapping[str, str] | None = field(default_factory=dict)
-    """The driver's ways of computing (`harness.models.kernels.choice.using`)."""
+    """The driver's choice of kernels (`harness.models.kernels.choice.using`)."""
 
 
 class Done(NamedTuple):
-    """A finished chunk."""
+    """The results of a finished chunk."""
 
     results: list[Scored]
     seconds: float | None
-    """Since the chunk before it; None for the first of a shard, which waited for its pictures."""
+    """Time since the previous chunk; None for the first chunk of a shard, which includes the wait for decoding."""
     messages: list[tuple[int, str]]
-    """What the worker logged since the chunk before: level and text."""
+    """The worker's log messages since the previous chunk: level and text."""
 
 
 class Worker:
-    """An actor. It answers `process` once Ray has placed it; then it trains with others, or builds a model and scores shards."""
+    """A Ray actor. `process` returns when Ray has placed it; it then trains with others, or builds a model and scores shards."""
 
     def __init__(self, device: str, threads: int) -> None:
         self.device, self.threads = device, threads
@@ -58,16 +58,16 @@ class Worker:
         return os.getpid()
 
     def open_store(self, size: int) -> tuple[str, int]:
-        """Open the store by which `size` workers form a process group; returns its host and port."""
+        """Open the store with which `size` workers form a process group; returns its host and port."""
         from harness.engine.distributed.training_member import open_store
 
         self.store, address = open_store(size)
         return address
 
     def train(self, task: TrainTask, rank: int, size: int, address: tuple[str, int]) -> Iterator[Event]:
-        """Take part in a training as member `rank` of `size`; the first member's events come as they happen.
+        """Train as member `rank` of `size`; yields the events of the first member when they happen.
 
-        `address`: what the first member's `open_store` returned.
+        `address`: the result of the first member's `open_store`.
         """
         from harness.engine.distributed.training_member import take_part
 
@@ -76,9 +76,9 @@ class Worker:
         share_threads(self.threads)
 
     def build(self, job: Job) -> None:
-        """Make the model and put it on the device."""
+        """Build the model and move it to the device."""
         choice.impose(job.kernels)
-        model = models.build(job.card, job.found, job.seed)
+        model = models.build(job.card, job.weights, job.seed)
         share_threads(self.threads)
         move(model, self.device)
         self.scorer = Scorer(
@@ -86,24 +86,24 @@ class Worker:
         )
 
     def score(self, chunks: Sequence[Sequence[Pair]]) -> Iterator[Done]:
-        """The chunks of a shard, each as soon as it is finished."""
+        """Score the chunks of a shard; yields each chunk when it is finished."""
         try:
             for _, results in self.scorer.each(dict(enumerate(chunks))):
                 messages, self.messages[:] = list(self.messages), []
                 yield Done(results, self.scorer.warm.last, messages)
         except RunError as error:
-            # A full disk or a lost mount is this machine's: another worker may succeed.
+            # A full disk or a lost mount affects this machine only: another worker may succeed.
             if isinstance(error.__cause__, OSError):
                 raise error.__cause__ from None
             raise
 
     def seconds_per_image(self, chunks: Sequence[Sequence[Pair]]) -> float | None:
-        """Of the warm model, from one image scored once more."""
+        """Seconds per image of the warm model, measured by scoring one image again."""
         return self.scorer.seconds_per_image(chunks)
 
 
 def share_threads(threads: int) -> None:
-    """Keep every library of this process to its share of the cores."""
+    """Limit the libraries of this process to `threads` threads."""
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(max(1, threads))
     if (cv2 := sys.modules.get("cv2")) is not None:
@@ -111,5 +111,5 @@ def share_threads(threads: int) -> None:
 
 
 def facts() -> Mapping[str, Any]:
-    """Under which conditions this node works, as far as the node decides them (`harness.results.conditions.conditions`)."""
+    """The conditions that depend on this node (`harness.results.conditions.conditions`)."""
     return conditions("", 0, 0)

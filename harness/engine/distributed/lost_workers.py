@@ -1,4 +1,4 @@
-"""What happens when a worker dies: why it is gone, how often its images are tried again, and when the run gives up."""
+"""Lost workers: the reason of a loss, and the limits on retries of chunks and starts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from harness.runtime.errors import RunError, listed
 
 TRIES = 3
-"""Of one chunk and of starting a worker: a chunk that ends three workers is the cause itself."""
-_SECONDS_TO_LEARN_WHY = 3.0
+"""Attempts at one chunk, and at starting a worker: a chunk on which three workers are lost is probably the cause."""
+_SECONDS_TO_ANSWER = 3.0
 
 
 class LostWorkers:
@@ -25,7 +25,7 @@ class LostWorkers:
         """A worker was lost before its model was built. Raises RunError for the third in a row."""
         self.failed_starts += 1
         if self.failed_starts >= TRIES:
-            raise RunError(f"{model}: no worker starts: {why}")
+            raise RunError(f"{model}: {self.failed_starts} workers in a row were lost while they started: {why}")
 
     def at_chunk(self, number: int, names: Sequence[str], why: str) -> None:
         """A worker was lost while it scored chunk `number`, the images `names`. Raises RunError for the third of one chunk."""
@@ -38,21 +38,21 @@ class LostWorkers:
 
 
 def reason(error: Exception) -> str:
-    """Why a worker is gone, in a few words."""
+    """A short reason why a worker was lost."""
     text = str(error)
-    # Ray's text about any lost process speaks of memory, as one cause that there might be.
+    # Ray's message about any lost process mentions memory as one possible cause.
     if type(error).__name__ == "OutOfMemoryError" or "running low on memory" in text:
         return "it ran out of memory"
     if "node has died" in text or "node died" in text or "died node" in text:
-        return "its node is gone"
-    return "its process is gone"
+        return "its node was lost"
+    return "its process ended"
 
 
 def reason_of_any(actors: Sequence[Any]) -> str | None:
-    """Why one of these actors is gone, None where all answer; the others only know that their connection to it is closed."""
+    """Why one of these actors was lost; None if all answer. The other actors report only a closed connection."""
     ray: Any = importlib.import_module("ray")
-    asked = [actor.process.remote() for actor in actors]
-    for answer in ray.wait(asked, num_returns=len(asked), timeout=_SECONDS_TO_LEARN_WHY)[0]:
+    pings = [actor.process.remote() for actor in actors]
+    for answer in ray.wait(pings, num_returns=len(pings), timeout=_SECONDS_TO_ANSWER)[0]:
         try:
             ray.get(answer)
         except ray.exceptions.RayError as error:

@@ -1,8 +1,8 @@
-"""Ray, started here or joined, and put away again: quiet, guarded, with nothing left behind.
+"""`session`: starts a local Ray or joins a cluster, and removes everything again at the end.
 
-A Ray that is started here listens on the loopback only, keeps its files in a folder of its own that goes with it, and
-always asks for a token: whoever reaches its ports could run any code. Environment, signal handlers and limits that Ray
-changes are put back.
+A Ray that is started here listens on the loopback interface only and keeps its files in its own folder, which is removed at
+the end. It always requires a token, because anyone who can connect to its ports could run any code. The environment, signal
+handlers and limits that Ray changes are restored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.engine.distributed.address import first_line, reached, refuse_token, token_environment
+from harness.engine.distributed.address import first_line, refuse_token, resolve, token_environment
 from harness.results import processes
 from harness.runtime import signals
 from harness.runtime.errors import RunError, UsageError
@@ -37,19 +37,19 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _LOOPBACK = {
-    # Ray's workers would give way to every other program of the machine (niceness 15); here they are what the user waits for.
+    # By default Ray's workers have a low priority (niceness 15); here the user waits for them.
     "RAY_worker_niceness": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
 }
-"""Ray's switch for machines whose firewall asks: all of its ports are bound to 127.0.0.1, on every system. And torch's."""
+"""Variables that bind all ports of Ray, and of torch's gloo, to 127.0.0.1 on every system."""
 _SECONDS_TO_START = 60.0
 _SECONDS_TO_RELEASE = 10.0
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster, and what it has in all."""
+    """A machine of the cluster, and its total CPUs and GPUs."""
 
     address: str
     cpus: int
@@ -58,18 +58,18 @@ class Node:
 
 @dataclass
 class Session:
-    """A Ray that this process is connected to."""
+    """The Ray to which this process is connected."""
 
     address: str
-    """Empty: started here."""
+    """Empty: a local Ray, started by this process."""
     place: str | None = None
-    """Where a Ray that was started here keeps its files."""
+    """The folder of a local Ray's files; None for a cluster."""
     folders: list[Path] = field(default_factory=list)
     released: float = -_SECONDS_TO_RELEASE
-    """When workers of ours were last ended: what they had is free a moment later."""
+    """When workers of this process were last ended: Ray frees their resources a moment later."""
 
     def nodes(self) -> list[Node]:
-        """The machines that are there now, those with the most first."""
+        """The machines of the cluster that are alive, the largest first."""
         ray: Any = importlib.import_module("ray")
         nodes = [
             Node(n["NodeManagerAddress"], int(n["Resources"].get("CPU", 0)), int(n["Resources"].get("GPU", 0)))
@@ -79,28 +79,28 @@ class Session:
         return sorted(nodes, key=lambda n: (-n.gpus, -n.cpus, n.address))
 
     def free(self) -> tuple[int, int]:
-        """CPUs and GPUs that nobody uses now."""
+        """The numbers of unused CPUs and GPUs."""
         ray: Any = importlib.import_module("ray")
-        there = ray.available_resources()
-        return int(there.get("CPU", 0)), int(there.get("GPU", 0))
+        available = ray.available_resources()
+        return int(available.get("CPU", 0)), int(available.get("GPU", 0))
 
     def require(self, cpus: int, gpus: int = 0) -> None:
-        """Raise UsageError unless so much is free now."""
+        """Raise UsageError unless this many CPUs and GPUs are free."""
         while cpus > self.free()[0] or gpus > self.free()[1]:
             if time.monotonic() - self.released > _SECONDS_TO_RELEASE:
                 amounts = " and ".join(f"{n} {kind}s" for n, kind in ((cpus, "CPU"), (gpus, "GPU")) if n)
-                raise UsageError(f"{amounts} asked for, but there is {self.described()}")
+                raise UsageError(f"{amounts} requested, but there is only {self.described()}; request fewer")
             time.sleep(0.1)
 
     def described(self) -> str:
-        """`2 nodes with 4 CPUs (2 free)`, for people who asked for more."""
+        """A description for error messages: `2 nodes with 4 CPUs (2 free)`."""
         nodes, (cpus, gpus) = self.nodes(), self.free()
         kinds = [("CPU", sum(n.cpus for n in nodes), cpus), ("GPU", sum(n.gpus for n in nodes), gpus)]
         amounts = [f"{total} {kind}s ({free} free)" for kind, total, free in kinds if total]
         return f"{len(nodes)} node{'s' if len(nodes) > 1 else ''} with {' and '.join(amounts) or 'no CPUs'}"
 
     def record(self) -> None:
-        """Write the processes that work for us into the folders of the runs that they work for; call when some were added."""
+        """Write the ids of the worker processes into the folders of their runs; to be called after workers were added."""
         for folder in self.folders:
             processes.record(folder, self.place)
 
@@ -111,13 +111,13 @@ _keep: list[contextlib.ExitStack] = []
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Inside, a Ray that `session` starts or joins stays for the sessions that come after, and goes at the end."""
+    """Inside the block, a Ray that `session` starts or joins is reused by later sessions; it ends with the block."""
     with contextlib.ExitStack() as stack:
         _keep.append(stack)
         try:
             yield
         finally:
-            # What ends here must not be handed out again while it is being put away.
+            # A session that is being shut down must not be reused.
             _keep.remove(stack)
 
 
@@ -125,46 +125,47 @@ def kept() -> Iterator[None]:
 def session(
     address: str | None = None, *, cpus: int | None = None, gpus: int | None = None, folder: Path | None = None
 ) -> Iterator[Session]:
-    """Ray, for as long as the block runs.
+    """Ray, for the duration of the block.
 
-    `address`: `host:port` of a running cluster, or `auto` for the one on this machine; None: one is started here.
-    `cpus`, `gpus`: how many must be there (a Ray that is started here knows all of the machine's). `folder`: the run's
-    folder, where the processes are written down until they are gone; `harness.results.processes.end_leftovers` ends what a kill
-    left. A session inside another is the same one. Raises UsageError at once for what cannot be had, with what is there.
+    `address`: `host:port` of a running cluster, or `auto` for the one on this machine; None: start a local Ray.
+    `cpus`, `gpus`: how many must be free (a local Ray has all CPUs and GPUs of the machine). `folder`: the run's folder, in
+    which the process ids are recorded until the processes end; after a kill, `harness.results.processes.end_leftovers` ends
+    them. A nested session is the same session. Raises UsageError at once if the cluster cannot be reached or has too few
+    resources.
     """
     with contextlib.ExitStack() as own:
-        found = _open
-        if found is None:
+        current = _open
+        if current is None:
             if address is None and cpus and cpus > cores():
-                raise UsageError(f"{cpus} CPUs asked for, but this machine has {cores()} CPUs")
-            found = (_keep[0] if _keep else own).enter_context(_opened(address, folder))
-        if found.address != (address or ""):
-            raise UsageError("this process works with one Ray already: a run cannot use another one at the same time")
-        found.require(cpus or 0, gpus or 0)
-        if folder is not None and folder not in found.folders:
-            found.folders.append(folder)
-            processes.record(folder, found.place)
-            own.callback(_leave, found, folder)
-        yield found
+                raise UsageError(f"{cpus} CPUs requested, but this machine has {cores()} CPUs; request fewer")
+            current = (_keep[0] if _keep else own).enter_context(_opened(address, folder))
+        if current.address != (address or ""):
+            raise UsageError("this process uses another Ray already; end that session first, or give the same --ray address")
+        current.require(cpus or 0, gpus or 0)
+        if folder is not None and folder not in current.folders:
+            current.folders.append(folder)
+            processes.record(folder, current.place)
+            own.callback(_leave, current, folder)
+        yield current
 
 
-def _leave(found: Session, folder: Path) -> None:
-    """A run's folder is done with; where Ray does not stay for others, its end forgets what worked for it."""
+def _leave(current: Session, folder: Path) -> None:
+    """Remove a run's folder from a session that is reused; otherwise the shutdown of the session removes it."""
     if _keep:
-        found.folders.remove(folder)
+        current.folders.remove(folder)
         processes.forget(folder)
 
 
 def cores() -> int:
-    """CPUs that this process may use."""
+    """The number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
 def _opened(address: str | None, folder: Path | None) -> Iterator[Session]:
-    """Connect, and at the end take everything away again that the connection brought.
+    """Connect to Ray, and at the end undo everything that the connection changed.
 
-    Where Ray keeps its files is written down in the run's `folder` before it starts: a kill in between leaves them to be found.
+    The folder of Ray's files is recorded in the run's `folder` before Ray starts, so that it can be removed after a kill.
     """
     global _open
     with contextlib.ExitStack() as stack:
@@ -174,34 +175,35 @@ def _opened(address: str | None, folder: Path | None) -> Iterator[Session]:
         stack.enter_context(_signals())
         ray = importlib.import_module("ray")
         if ray.is_initialized():
-            raise UsageError("Ray is in use in this process already: shut it down first (ray.shutdown())")
-        where, loopback = reached(address) if address is not None else ("", True)
+            raise UsageError("Ray is in use in this process already: call ray.shutdown() first")
+        host, loopback = resolve(address) if address is not None else ("", True)
         _read_environment_again(stack, loopback=loopback, guarded=address is None)
         if address is not None:
-            refuse_token(where)
-        found = Session(address or "", None if address else _own_folder(stack, folder))
-        # Linux ends Ray's processes with the thread that started them: it is there until the shutdown.
-        beside = stack.enter_context(ThreadPoolExecutor(1))
-        stack.callback(_shutdown, ray, found)
+            refuse_token(host)
+        opened = Session(address or "", None if address else _own_folder(stack, folder))
+        # Linux ends Ray's processes with the thread that started them: this thread exists until the shutdown.
+        starter = stack.enter_context(ThreadPoolExecutor(1))
+        stack.callback(_shutdown, ray, opened)
         try:
-            _listening(beside.submit(_join, ray, where) if found.place is None else beside.submit(_start, ray, found.place))
+            connecting = starter.submit(_join, ray, host) if opened.place is None else starter.submit(_start, ray, opened.place)
+            _wait_for_connection(connecting)
         except BaseException:
-            found.folders += [folder] if folder is not None else []  # nobody uses it yet: `_shutdown` is to forget it
+            opened.folders += [folder] if folder is not None else []  # `_shutdown` then removes its record of processes
             raise
-        _open = found
-        yield found
+        _open = opened
+        yield opened
 
 
-def _listening(connecting: Future[None]) -> None:
-    """Wait for a connection made in another thread: on its way Ray puts a handler in place that aborts at SIGTERM."""
+def _wait_for_connection(connecting: Future[None]) -> None:
+    """Wait for a connection made in another thread, and restore our SIGTERM handler: Ray installs one that aborts."""
     try:
         running = True
         while running:
             running = bool(wait([connecting], 0.01).not_done)
             signals.install()
     except BaseException:
-        with _deaf():
-            wait([connecting], _SECONDS_TO_START)  # half of a start could not be put away
+        with _ignored_signals():
+            wait([connecting], _SECONDS_TO_START)  # an incomplete start cannot be shut down
         raise
     connecting.result()
 
@@ -218,52 +220,52 @@ def _start(ray: Any, place: str) -> None:
             _temp_dir=str(Path(place, "ray")),
         )
     except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
-        raise RunError(f"Ray could not be started here: {first_line(error)}") from error
+        raise RunError(f"Ray could not be started on this machine: {first_line(error)}") from error
 
 
 def _join(ray: Any, address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise UsageError(f"--ray {address}: cannot join it: {first_line(error)}") from error
+        raise UsageError(f"--ray {address}: cannot join the cluster: {first_line(error)}") from error
 
 
-def _shutdown(ray: Any, found: Session) -> None:
-    """Disconnect, and end what does not end by itself; neither Ctrl-C nor SIGTERM stops this half-way."""
+def _shutdown(ray: Any, opened: Session) -> None:
+    """Disconnect, and end the processes that remain; Ctrl-C and SIGTERM do not interrupt this."""
     global _open
     import psutil
 
-    with _deaf():
+    with _ignored_signals():
         _open = None
-        ours = psutil.Process().children(recursive=True) if not found.address else []
+        children = psutil.Process().children(recursive=True) if not opened.address else []
         try:
             ray.shutdown()
         finally:
-            _, alive = psutil.wait_procs(ours, timeout=3)
+            _, alive = psutil.wait_procs(children, timeout=3)
             processes.end(alive)
-            for folder in found.folders:
+            for folder in opened.folders:
                 processes.forget(folder)
 
 
 @contextlib.contextmanager
 def _environment(settings: dict[str, str]) -> Iterator[None]:
-    """Settings for Ray and its processes; afterwards every variable of Ray's is as it was, also those that it set itself."""
+    """Set variables for Ray and its processes; afterwards all variables of Ray are restored, including those that Ray set."""
 
-    def rays() -> dict[str, str]:
+    def current() -> dict[str, str]:
         return {k: v for k, v in os.environ.items() if k.startswith("RAY_") or k in ("PYTHONBREAKPOINT", "GLOO_SOCKET_IFNAME")}
 
-    before = rays()
+    before = current()
     os.environ.update(settings)
     try:
         yield
     finally:
-        for name in rays().keys() - before.keys():
+        for name in current().keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
 
 
 def _read_environment_again(stack: contextlib.ExitStack, *, loopback: bool, guarded: bool) -> None:
-    """Ray reads some of its environment once, on import: an import that came earlier is told again, until `stack` is left."""
+    """Make Ray read its environment again, until `stack` is closed: it reads some variables only once, on import."""
     constants: Any = importlib.import_module("ray._private.ray_constants")
     raylet: Any = importlib.import_module("ray._raylet")
     if loopback and (before := getattr(constants, "ENABLE_RAY_CLUSTER", None)) is not None:
@@ -272,17 +274,17 @@ def _read_environment_again(stack: contextlib.ExitStack, *, loopback: bool, guar
     with contextlib.suppress(AttributeError):
         raylet.Config.initialize("")
         raylet.AuthenticationTokenLoader.instance().reset_cache()
-    asks = False
+    protected = False
     with contextlib.suppress(AttributeError):
-        asks = guarded and raylet.get_authentication_mode() == raylet.AuthenticationMode.TOKEN
-    if guarded and not asks:
-        raise RunError("Ray would start without asking for a token (this version cannot): ray>=2.52 is needed")
+        protected = guarded and raylet.get_authentication_mode() == raylet.AuthenticationMode.TOKEN
+    if guarded and not protected:
+        raise RunError("this version of Ray cannot require a token: install ray>=2.52")
 
 
 def _own_folder(stack: contextlib.ExitStack, folder: Path | None) -> str:
-    """Ray's own files: a folder that goes with `stack`. Unix sockets lie deep in it, and their paths may have 107 characters.
+    """A folder for Ray's files, removed with `stack`. Its path is short, because Unix sockets in it may have 107 characters.
 
-    Ray opens the folder that it is given to everybody; this one lies above that and lets only its owner in.
+    Ray makes its own folder accessible to everybody; this one is its parent, and only its owner may enter it.
     """
     root = "/tmp" if os.path.isdir("/tmp") and os.name == "posix" else None
     place = tempfile.mkdtemp(prefix="harness-ray-", dir=root)
@@ -294,7 +296,7 @@ def _own_folder(stack: contextlib.ExitStack, folder: Path | None) -> str:
 
 @contextlib.contextmanager
 def _limits() -> Iterator[None]:
-    """Ray raises the number of open files that this process may have, and turns the fault handler on."""
+    """Restore the limit of open files and the fault handler, which Ray changes."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -313,20 +315,20 @@ def _limits() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP unwind the stack, so that everything is put away."""
+    """Ctrl-C, SIGTERM and SIGHUP raise an exception, so that all contexts are closed."""
     with signals.handled():
         try:
             yield
         except SystemExit as error:
-            # Ray turns what a handler raises inside it into a status of its own, and its own handler gives the bare number.
+            # Ray replaces the exit status of an exception inside its code, and its own handler uses the signal's number.
             if signal.SIGTERM in (signals.received(), error.code):
                 raise SystemExit(128 + signal.SIGTERM) from None
             raise
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP are passed over."""
+def _ignored_signals() -> Iterator[None]:
+    """Ignore Ctrl-C, SIGTERM and SIGHUP inside the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,12 +1,12 @@
-"""Training shared out over workers: the recipe, the batch and the checkpoints are those of one process.
+"""Training on several workers, with the same recipe, batches and checkpoints as in one process.
 
 Each step's batch is split by whole groups (a reference and its images). Every member computes the gradients of its part,
-weighted by its share of the images; their sum is the gradient of the mean over the whole batch, so all members take the
-same step. What differs from one process is the order in which fp32 sums are taken (docs/scale.md).
+weighted by its share of the images. Their sum is the gradient of the mean over the whole batch, so all members take the
+same step. Only the order of fp32 sums differs from one process (docs/scale.md).
 
-The workers are those that score afterwards. Ray Train is not used: its controller and its own workers start and import
-everything once more (docs/speed.md has the seconds). Nor is DistributedDataParallel, which takes the plain mean over members
-and cannot have one of them without images, as the last batch of a pass may.
+The same workers score afterwards. Ray Train is not used, because its controller and workers would start and import everything
+again (docs/speed.md has the seconds). DistributedDataParallel is not used either: it takes the unweighted mean over members,
+and no member may be without images, which happens in the last batch of a pass.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ _RESTARTS = 3
 
 
 class _Lost(Exception):
-    """A member is gone, or failed in a way that another try may not meet again."""
+    """A member is lost, or failed with an error that may not occur again."""
 
 
 def group_size(model: Any, recipe_references: int, share: Share) -> int:
-    """How many members can share the training of this model without changing its recipe."""
-    # Training BatchNorm makes an image's features depend on the others of its batch.
+    """The largest number of members that can train this model without changing its recipe."""
+    # With BatchNorm in training mode, an image's features depend on the other images of its batch.
     parts = model.modules() if isinstance(model, torch.nn.Module) else ()
-    mixes = any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in parts)
-    return 1 if mixes else min(share.workers, recipe_references)
+    has_batch_norm = any(isinstance(part, torch.nn.modules.batchnorm._BatchNorm) for part in parts)
+    return 1 if has_batch_norm else min(share.workers, recipe_references)
 
 
 def train(
     workers: Workers, members: int, job: Job, arguments: Mapping[str, Any], *, on_epoch: Callable[[Mapping[str, Any]], None]
 ) -> Trained:
-    """Train on `members` of the workers; the chosen weights lie in the folder afterwards, as one process leaves them.
+    """Train on `members` of the workers; the chosen weights are in the folder afterwards, as with one process.
 
-    `arguments`: of `harness.engine.trainer.Trainer`, but for the model and what it calls. Raises what the trainer raised.
+    `arguments`: those of `harness.engine.trainer.Trainer`, except the model and callbacks. Raises the errors of the trainer.
     """
     folder = Path(arguments["folder"]).resolve()
     task = TrainTask(portable(job), {**arguments, "folder": folder}, workers.share.threads)
@@ -63,14 +63,14 @@ def train(
             workers.end_members()
             if attempt == _RESTARTS:
                 raise RunError(
-                    f"the training failed {attempt + 1} times: {lost}; the same command goes on from the last checkpoint"
+                    f"the training failed {attempt + 1} times: {lost}; the same command continues from the last checkpoint"
                 ) from None
-            _log.info(f"a training worker is lost ({lost}); all begin again from the last checkpoint")
+            _log.info(f"a training worker was lost ({lost}); all workers continue from the last checkpoint")
     return trained
 
 
 def _follow(actors: Sequence[Any], task: TrainTask, on_epoch: Callable[[Mapping[str, Any]], None]) -> Trained:
-    """Let the actors train, and show what the first reports until all have ended. Raises _Lost where one of them is lost."""
+    """Start the training of the actors, and show the events of the first until all have ended. Raises _Lost if one is lost."""
     ray: Any = importlib.import_module("ray")
     trained: Trained | None = None
     step: Step | None = None
@@ -103,5 +103,5 @@ def _follow(actors: Sequence[Any], task: TrainTask, on_epoch: Callable[[Mapping[
             if isinstance(cause, HarnessError):
                 raise cause from None
             raise _Lost(reason_of_any(actors) or (f"{type(cause).__name__}: {cause}" if cause else reason(error))) from None
-    assert trained is not None, "the first member ends with what it trained"
+    assert trained is not None, "the last event of the first member is `trained`"
     return trained

@@ -1,7 +1,6 @@
-"""Starting workers: how many, on which devices, of this machine or of a cluster; and what each node must have.
+"""`start_workers`: starts the workers of a run on this machine or a cluster, and checks the cluster's nodes.
 
-`Workers` are what a run works with: they train (`harness.engine.distributed.shared_training`) and score
-(`harness.engine.distributed.worker_pool`).
+`Workers` train (`harness.engine.distributed.shared_training`) and score (`harness.engine.distributed.worker_pool`).
 """
 
 from __future__ import annotations
@@ -34,40 +33,40 @@ SECONDS_TO_START = 60.0
 
 @dataclass
 class Workers:
-    """The workers that a request may have, and the conditions under which they work."""
+    """The workers of a request, and their conditions."""
 
     session: Session
     share: Share
     nodes: Sequence[Mapping[str, Any]]
-    """What each node says of itself."""
+    """The conditions that each node reports (`facts`)."""
     members: list[Any] = field(default_factory=list)
-    """Actors that trained: the pool that scores takes them, because they have imported everything already."""
+    """Actors after training: the pool for scoring uses them again, because their imports are done."""
 
     def conditions(self, batch: int, model: Any, recipe: Recipe | None) -> dict[str, Any]:
-        """`harness.results.conditions.conditions` of the workers; where machines differ, each is named, and no bits are promised.
+        """`harness.results.conditions.conditions` of the workers; different machines are all named, and bits need not repeat.
 
-        `recipe`: of a model that is trained, which then says by how many, too.
+        `recipe`: the recipe of a model with training; the conditions then include the number of training workers.
         """
         each = 1 if on_uint8(model) else max(1, self.share.threads)
-        now = local_conditions(self.share.device, each, batch, kernels_of(model, self.share.device, each))
+        document = local_conditions(self.share.device, each, batch, kernels_of(model, self.share.device, each))
         for what in ("machine", "python"):
-            now[what] = " | ".join(sorted({str(node[what]) for node in self.nodes}))
+            document[what] = " | ".join(sorted({str(node[what]) for node in self.nodes}))
         if recipe is not None:
             group = self.group(model, recipe)
-            now["training"] = (
+            document["training"] = (
                 {"workers": group.workers, "threads": group.threads} if group else {"workers": 1, "threads": threads(model)}
             )
-        return now
+        return document
 
     def group(self, model: Any, recipe: Recipe | None) -> Share | None:
-        """The workers that may share the training without changing the recipe; None where this process does it as well alone."""
+        """The workers that can train without changing the recipe; None if this process should train by itself."""
         from harness.engine.distributed.shared_training import group_size
 
         members = group_size(model, recipe.batch_references if recipe else 1, self.share)
         return None if members == 1 and not self.session.address else self.share.of(members)
 
     def start_members(self, count: int) -> list[Any]:
-        """So many actors for a training, once all are placed. Raises RunError where there is no place for them in time."""
+        """Start `count` actors for training and wait until all are placed. Raises RunError if that takes too long."""
         ray: Any = importlib.import_module("ray")
         self.members = [start_actor(self.share) for _ in range(count)]
         placed = [actor.process.remote() for actor in self.members]
@@ -77,13 +76,13 @@ class Workers:
         return self.members
 
     def end_members(self) -> None:
-        """End the actors that trained and that no pool took."""
+        """End the actors that no pool has taken."""
         kill(self.members)
         self.session.released = time.monotonic()
 
     @contextlib.contextmanager
     def pool(self, job: Job) -> Iterator[WorkerPool]:
-        """Workers for one model."""
+        """A pool of workers for one model."""
         from harness.engine.distributed.worker_pool import WorkerPool
 
         pool = WorkerPool(self.session, self.share, portable(job), self.members)
@@ -103,23 +102,23 @@ def start_workers(
     *,
     folder: Path | None = None,
 ) -> Iterator[Workers]:
-    """Workers for as long as the block runs: `workers` processes of this machine, or of the cluster at `address` (there 0
+    """Workers for the duration of the block: `workers` processes on this machine, or on the cluster at `address` (where 0
     means one per device).
 
-    `model`: one that works on uint8 gets CPUs alone. A worker has no more threads than the caller has here (or, on a cluster,
-    than $OMP_NUM_THREADS). Raises UsageError at once for what is not there.
+    `model`: a model on uint8 arrays gets CPUs only. A worker has at most as many threads as the caller (or, on a cluster,
+    $OMP_NUM_THREADS). Raises UsageError at once if there are not enough resources.
     """
     kind = "cpu" if on_uint8(model) else device
     most = _most_threads(here=address is None and not on_uint8(model))
     if address is None:
-        # Ray takes seconds to start; what this machine cannot do is known before.
-        there = f"this machine with {cores()} CPUs and {_gpus()} GPUs"
-        share = divide([Node("", cores(), _gpus())], there, workers, kind, most)
-    with session(address, folder=folder) as found:
+        # Checked before Ray starts, which takes seconds.
+        described = f"this machine with {cores()} CPUs and {_gpus()} GPUs"
+        share = divide([Node("", cores(), _gpus())], described, workers, kind, most)
+    with session(address, folder=folder) as current:
         if address is not None:
-            share = divide(found.nodes(), found.described(), workers, kind, most)
-        found.require(share.workers * share.threads, share.workers * share.gpus)
-        started = Workers(found, share, node_facts(found) if address else [facts()])
+            share = divide(current.nodes(), current.described(), workers, kind, most)
+        current.require(share.workers * share.threads, share.workers * share.gpus)
+        started = Workers(current, share, node_facts(current) if address else [facts()])
         try:
             yield started
         finally:
@@ -131,8 +130,8 @@ def _most_threads(*, here: bool) -> int | None:
     torch: Any = sys.modules.get("torch")
     if here and torch is not None:
         return int(torch.get_num_threads())
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) else None
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return int(limit) if limit.isdigit() and int(limit) else None
 
 
 def _gpus() -> int:
@@ -140,43 +139,45 @@ def _gpus() -> int:
     return int(torch.cuda.device_count()) if torch is not None else 0
 
 
-def node_facts(found: Session) -> list[Mapping[str, Any]]:
-    """What the nodes of a joined cluster say of themselves. Raises UsageError where the harness is another or is missing."""
+def node_facts(_: Session) -> list[Mapping[str, Any]]:
+    """The conditions that the joined cluster's nodes report. Raises UsageError if versions differ or the harness is missing."""
     ray: Any = importlib.import_module("ray")
-    at = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
+    on_node = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
     nodes = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
-    ask = ray.remote(num_cpus=0, max_retries=0)(facts)
-    asked = {n["NodeManagerAddress"]: ask.options(scheduling_strategy=at(n["NodeID"], soft=False)).remote() for n in nodes}
-    told, problems, here = {}, [], facts()["libraries"]
-    for name, reference in asked.items():
+    task = ray.remote(num_cpus=0, max_retries=0)(facts)
+    answers = {
+        n["NodeManagerAddress"]: task.options(scheduling_strategy=on_node(n["NodeID"], soft=False)).remote() for n in nodes
+    }
+    reported, problems, here = {}, [], facts()["libraries"]
+    for name, reference in answers.items():
         try:
-            told[name] = ray.get(reference, timeout=SECONDS_TO_START)
+            reported[name] = ray.get(reference, timeout=SECONDS_TO_START)
         except ray.exceptions.RayError as error:
-            problems.append(f"{name}: the harness cannot work there ({_last_line(error)}); install it as it is installed here")
+            problems.append(f"{name}: the harness cannot run on it ({_last_line(error)}); install it there as on this machine")
             continue
-        other = {k: v for k, v in told[name]["libraries"].items() if here.get(k) != v}
+        other = {k: v for k, v in reported[name]["libraries"].items() if here.get(k) != v}
         if other:
-            versions = listed([f"{k} {v}, here {here.get(k)}" for k, v in other.items()])
-            problems.append(f"{name}: other versions than here: {versions}")
+            versions = listed([f"{k} {v} (here {here.get(k)})" for k, v in other.items()])
+            problems.append(f"{name}: versions differ from this machine: {versions}; install the same ones")
     if problems:
         raise UsageError("\n".join(f"node {problem}" for problem in problems))
-    return list(told.values())
+    return list(reported.values())
 
 
 def portable(job: Job) -> Job:
-    """The same job with paths that mean the same from any folder."""
-    card, found = job.card, job.found
+    """The same job with absolute paths, which are valid in any working directory."""
+    card, weights = job.card, job.weights
     if Path(card.path).is_file():
         card = replace(card, path=os.path.abspath(card.path))
-    found = ResolvedWeights(
-        {part: _absolute(path) for part, path in found.parts.items()},
-        found.file and _absolute(found.file),
-        found.sha256,
-        found.trained_on,
-        found.random,
-        found.backbone and _absolute(found.backbone),
+    weights = ResolvedWeights(
+        {part: _absolute(path) for part, path in weights.parts.items()},
+        weights.file and _absolute(weights.file),
+        weights.sha256,
+        weights.trained_on,
+        weights.random,
+        weights.backbone and _absolute(weights.backbone),
     )
-    return replace(job, card=card, found=found)
+    return replace(job, card=card, weights=weights)
 
 
 def _absolute(path: Path) -> Path:
@@ -184,25 +185,25 @@ def _absolute(path: Path) -> Path:
 
 
 def start_actor(share: Share) -> Any:
-    """A worker with one share of the cluster, somewhere in it."""
+    """Start a worker with one share of the resources, on any node."""
     ray: Any = importlib.import_module("ray")
     options = {"num_cpus": share.threads, "num_gpus": share.gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
     return ray.remote(Worker).options(**options).remote(share.device, share.threads)
 
 
 def kill(actors: list[Any]) -> None:
-    """End these actors; the list is empty afterwards."""
+    """End these actors and empty the list."""
     ray: Any = importlib.import_module("ray")
     while actors:
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(actors.pop())
 
 
-def not_placed(found: Session, workers: int) -> str:
-    """What to say where workers are not placed in time."""
+def not_placed(current: Session, workers: int) -> str:
+    """The error message for workers that are not placed in time."""
     return (
-        f"{workers} workers asked for, and not all are there after {SECONDS_TO_START:.0f} s; there is {found.described()}; "
-        "what was done is kept, the same command goes on from here"
+        f"{workers} workers requested, but not all started within {SECONDS_TO_START:.0f} s; there is {current.described()}; "
+        "finished work is kept: run the same command again to continue"
     )
 
 

@@ -1,7 +1,7 @@
-"""Scoring by several workers: shards are whole references, and results come back chunk by chunk.
+"""Scoring on several workers: a shard holds all images of its references, and results return chunk by chunk.
 
-The driver assigns shards and writes the scores; a chunk is finished when its results are here. A lost worker is replaced, and
-only its unfinished chunks are scored again (`harness.engine.distributed.lost_workers` says how often).
+The driver assigns shards and writes the scores; a chunk is finished when the driver has its results. A lost worker is replaced,
+and only its unfinished chunks are scored again (`harness.engine.distributed.lost_workers` limits how often).
 """
 
 from __future__ import annotations
@@ -28,47 +28,47 @@ from harness.runtime.errors import HarnessError, RunError
 _log = logging.getLogger(__package__)
 
 _SHARDS_PER_WORKER = 8
-"""Enough that workers end together, few enough that starting a shard costs nothing."""
+"""Enough that all workers end at about the same time, and few enough that starting shards takes no noticeable time."""
 
 
-def _anywhere(pair: Pair) -> Pair:
+def _absolute_paths(pair: Pair) -> Pair:
     return pair._replace(distorted=os.path.abspath(pair.distorted), reference=os.path.abspath(pair.reference))
 
 
 @dataclass
 class _WorkerHandle:
-    """A worker as the driver sees it."""
+    """The driver's handle of a worker."""
 
     actor: Any
     placed: Any
-    """The reference that is there once Ray has found a place for it."""
+    """The Ray reference that is ready when the worker is placed."""
     built: Any
-    """The reference that is there once its model is; None afterwards."""
-    asked: float
+    """The Ray reference that is ready when the model is built; None afterwards."""
+    requested: float
     name: str = "a worker"
     stream: Any = None
     left: deque[int] = field(default_factory=deque)
-    """Numbers of the chunks of its shard that have not come back."""
+    """Numbers of the unfinished chunks of its shard."""
 
 
 class WorkerPool:
-    """Workers for one model; scores like `harness.engine.scorer.Scorer`, chunks in the order in which they are finished."""
+    """Workers for one model; scores like `harness.engine.scorer.Scorer`; chunks come in the order in which they finish."""
 
-    def __init__(self, found: Session, share: Share, job: Job, ready: list[Any]) -> None:
-        self.session, self.share, self.job = found, share, job
-        self.actors = ready
-        """Actors that are there already and are taken before others are started."""
+    def __init__(self, session: Session, share: Share, job: Job, actors: list[Any]) -> None:
+        self.session, self.share, self.job = session, share, job
+        self.actors = actors
+        """Actors that run already; they are used before others are started."""
         self.ray: Any = importlib.import_module("ray")
         self.workers: list[_WorkerHandle] = []
         self.losses = LostWorkers()
         self.seconds, self.images = 0.0, 0
 
     def chunks(self, pairs: Sequence[Pair]) -> list[list[Pair]]:
-        """The pairs, cut into chunks as one process would."""
-        return cut([_anywhere(pair) for pair in pairs], self.job.batch)
+        """The pairs, divided into the same chunks as in one process."""
+        return cut([_absolute_paths(pair) for pair in pairs], self.job.batch)
 
     def start(self) -> None:
-        """Start the workers and wait until their models are built. Raises what building a model raised."""
+        """Start the workers and wait until their models are built. Raises the errors of building a model."""
         while len(self.workers) < self.share.workers:
             self._start_one()
         while any(worker.built is not None for worker in self.workers):
@@ -76,10 +76,10 @@ class WorkerPool:
                 pass
 
     def each(self, chunks: Mapping[int, Sequence[Pair]]) -> Iterator[tuple[int, list[Scored]]]:
-        """Chunks by their numbers, with their results, as they come back.
+        """Chunks by their numbers, with their results, when they are finished.
 
-        Raises what the model raised (UsageError, RunError), after giving what had been finished, and RunError for a chunk
-        that no worker survives, or when no worker is left.
+        Raises the model's UsageError or RunError after yielding all finished chunks. Raises RunError for a chunk on which
+        several workers were lost, and if no worker starts.
         """
         waiting = deque(_shards(chunks, self.share.workers * _SHARDS_PER_WORKER))
         self.losses.tries.clear()
@@ -100,7 +100,7 @@ class WorkerPool:
                 raise
 
     def seconds_per_image(self, chunks: Sequence[Sequence[Pair]]) -> float | None:
-        """Of one warm worker, one image after the other."""
+        """Seconds per image of one warm worker, one image after the other."""
         if self.images or not chunks:
             return self.seconds / self.images if self.images else None
         worker = next((h for h in self.workers if h.built is None), None)
@@ -129,16 +129,16 @@ class WorkerPool:
                 worker.stream = worker.actor.score.options(num_returns="streaming").remote([list(chunks[n]) for n in shard])
 
     def _collect(self, waiting: deque[list[int]], chunks: Mapping[int, Sequence[Pair]]) -> Iterator[tuple[int, Done]]:
-        """Wait for something to happen, and give the chunks that came back."""
-        by_what = {h.built if h.built is not None else h.stream: h for h in self.workers if h.built is not None or h.left}
+        """Wait until a worker has something to report; yields the finished chunks."""
+        by_reference = {h.built if h.built is not None else h.stream: h for h in self.workers if h.built is not None or h.left}
         if not any(h.left for h in self.workers):
-            self._refuse_to_wait_for_ever()
-        ready, _ = self.ray.wait(list(by_what), num_returns=1, timeout=1.0, fetch_local=False)
-        for what in ready:
-            worker = by_what[what]
+            self._require_placed()
+        ready, _ = self.ray.wait(list(by_reference), num_returns=1, timeout=1.0, fetch_local=False)
+        for reference in ready:
+            worker = by_reference[reference]
             try:
                 if worker.built is not None:
-                    self._ready(worker)
+                    self._use(worker)
                 else:
                     done = self.ray.get(next(worker.stream))
                     yield worker.left.popleft(), done
@@ -150,14 +150,14 @@ class WorkerPool:
             except self.ray.exceptions.RayError as error:
                 self._lost(worker, waiting, chunks, reason(error))
 
-    def _ready(self, worker: _WorkerHandle) -> None:
+    def _use(self, worker: _WorkerHandle) -> None:
         self.ray.get(worker.built)
         worker.name = f"worker {self.ray.get(worker.placed)}"
         worker.built, self.losses.failed_starts = None, 0
         self.session.record()
 
     def _lost(self, worker: _WorkerHandle, waiting: deque[list[int]], chunks: Mapping[int, Sequence[Pair]], why: str) -> None:
-        """Give a lost worker's unfinished chunks to the others, and start another worker in its place."""
+        """Return a lost worker's unfinished chunks to the queue, and start a new worker."""
         kill([worker.actor])
         self.workers.remove(worker)
         if worker.built is not None:
@@ -165,26 +165,26 @@ class WorkerPool:
         if worker.left:
             self.losses.at_chunk(worker.left[0], [pair.name for pair in chunks[worker.left[0]]], why)
             waiting.appendleft(list(worker.left))
-            _log.info(f"{worker.name} is lost ({why}); its {len(worker.left)} unfinished chunks go to others")
+            _log.info(f"{worker.name} was lost ({why}); other workers score its {len(worker.left)} unfinished chunks")
         self._start_one()
 
     def _finished(self) -> Iterator[tuple[int, Done]]:
-        """Whatever has come back by now, before an error ends the work."""
+        """The chunks that are finished when an error ends the work."""
         for worker in self.workers:
             with contextlib.suppress(self.ray.exceptions.RayError, StopIteration):
                 while worker.built is None and worker.left and self.ray.wait([worker.stream], timeout=0, fetch_local=False)[0]:
                     done = self.ray.get(next(worker.stream))
                     yield worker.left.popleft(), done
 
-    def _refuse_to_wait_for_ever(self) -> None:
-        asked = max((h.asked for h in self.workers), default=0.0)
+    def _require_placed(self) -> None:
+        requested = max((h.requested for h in self.workers), default=0.0)
         placed = self.ray.wait([h.placed for h in self.workers], timeout=0, fetch_local=False)[0]
-        if time.monotonic() - asked > SECONDS_TO_START and not placed:
+        if time.monotonic() - requested > SECONDS_TO_START and not placed:
             raise RunError(not_placed(self.session, self.share.workers))
 
 
 def _shards(chunks: Mapping[int, Sequence[Pair]], about: int) -> list[list[int]]:
-    """Whole references, some together where they are small, in about so many shards."""
+    """About `about` shards; all images of a reference are in one shard, and a shard may hold several references."""
     groups: dict[str, list[int]] = {}
     for number, chunk in chunks.items():
         groups.setdefault(chunk[0].reference, []).append(number)

@@ -7,12 +7,12 @@
 --scores; `compare` compares two models on 232,000 rows of 200 references and 40 kinds; `train` trains the demonstration's network
 and scores it, `workers` does so on two workers for 120 steps; `found` finds a finished run of that network; `mlflow` runs PSNR on
 50 pairs with MLflow, `plain` without; `small` is refused because its images are too small; `board` shows 2,000 records;
-`boards`, `doctor` and `models` list what there is. `two` compares two small score files.
+`boards` shows the committed records, `doctor` and `models` list what there is. `two` compares two small score files.
 
 Each command runs in both states by turns. What it needs is made before, by the same state. A figure is the median over the rounds
 of the processor time of the whole command and the processes it waits for (start of Python, records and reports included), next to
-it wall time and the greatest memory of one process. `decoding` is the processor time of reading, hashing and decoding each image
-once, in as many threads as a run has.
+it wall time and the greatest memory of one process. An earlier state may do less: `score` once scored the first model alone.
+`decoding` is the processor time of reading, hashing and decoding each image once, in as many threads as a run has.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ COMMANDS = {
     "compare": "compare {compare}/a.csv {compare}/b.csv --dataset rows --cards {compare}",
     "two": "compare {two}/a.csv {two}/b.csv --dataset rows --cards {two}",
     "board": "leaderboard few --runs {out} --boards {nothing}",
-    "boards": "leaderboard --runs {nothing}",
+    "boards": "leaderboard demo --runs {nothing} --boards {state}/leaderboards",
     "doctor": "doctor",
     "models": "list models",
 }
@@ -127,6 +127,7 @@ def decoding(table: Path) -> float:
 
 def command(name: str, state: Path, places: dict[str, Path]) -> tuple[float, float, float]:
     """Processor seconds, wall seconds and greatest memory (MB) of a command in one state of the harness."""
+    places["state"] = state
     out = places["out"] = places["scratch"] / f"{name}-{state.name}"
     if name in PREPARED and not out.exists():
         out.mkdir()

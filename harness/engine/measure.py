@@ -61,7 +61,11 @@ def measure(card: ModelCard, data: Dataset, scores: Scores) -> Agreement | None:
 
 def _references(rows: pd.DataFrame) -> list[str] | None:
     """The rows' reference ids; None if the table does not have them."""
-    return rows["reference_id"].tolist() if (rows["reference_id"] != "").any() else None
+    if not (rows["reference_id"] != "").any():
+        return None
+    # Each id once, however many rows have it: a column of Arrow gives every row a text of its own.
+    number, ids = rows["reference_id"].factorize()
+    return np.asarray(ids, dtype=object)[number].tolist()  # type: ignore[no-any-return]
 
 
 class Measured(NamedTuple):

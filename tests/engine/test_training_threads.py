@@ -82,7 +82,7 @@ def test_training_takes_the_threads_that_the_trial_found_and_says_so(world: Worl
 def test_a_training_that_was_cut_off_goes_on_with_the_threads_it_was_begun_with(world: World, monkeypatch: pytest.MonkeyPatch):
     world.machine("one", "one")
     whole = world.run("whole")
-    look, seen = Trainer._look, 0
+    look, seen = Trainer._add_losses, 0
 
     def stopped(self: Trainer, *given: object) -> None:
         nonlocal seen
@@ -91,10 +91,10 @@ def test_a_training_that_was_cut_off_goes_on_with_the_threads_it_was_begun_with(
         if seen == 15:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trainer, "_look", stopped)
+    monkeypatch.setattr(Trainer, "_add_losses", stopped)
     with pytest.raises(KeyboardInterrupt):
         world.run("cut")
-    monkeypatch.setattr(Trainer, "_look", look)
+    monkeypatch.setattr(Trainer, "_add_losses", look)
     assert next((world.folder / "cut").rglob(CHECKPOINT)).is_file()
     world.machine("two", "plain")
     again = world.run("cut")

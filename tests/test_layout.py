@@ -105,3 +105,33 @@ def test_what_has_fields_has_a_type():
         if "dict[str, Any]" in line
     ]
     assert len(places) <= MOST_DICTS_OF_ANYTHING, places
+
+
+def test_scripts_import_what_the_package_has():
+    """No test runs the benchmarks and the soaks, so that a renamed module would be noticed by whoever starts them next."""
+    missing = []
+    for folder in ("benchmarks", "tools"):
+        for path in sorted((Path(__file__).parents[1] / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "harness":
+                    source = MODULES.get(str(node.module))
+                    own = names_in(source) if source else set()
+                    missing += [
+                        f"{path.name}:{node.lineno}: {node.module} has no {alias.name}"
+                        for alias in node.names
+                        if alias.name not in own and f"{node.module}.{alias.name}" not in MODULES
+                    ]
+    assert not missing, "\n".join(missing)
+
+
+def names_in(source: Path) -> set[str]:
+    """The names that a module defines or imports at its top level, also inside `if`, `try` and `with`."""
+    found = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found

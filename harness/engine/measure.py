@@ -64,7 +64,7 @@ def _references(rows: pd.DataFrame) -> list[str] | None:
     if not (rows["reference_id"] != "").any():
         return None
     # Each id once, however many rows have it: a column of Arrow gives every row a text of its own.
-    number, ids = rows["reference_id"].factorize()
+    number, ids = rows["reference_id"].factorize(use_na_sentinel=False)
     return np.asarray(ids, dtype=object)[number].tolist()  # type: ignore[no-any-return]
 
 

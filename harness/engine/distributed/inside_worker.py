@@ -71,9 +71,7 @@ class Worker:
         """
         from harness.engine.distributed.training_member import take_part
 
-        share_threads(self.threads)
-        yield from take_part(task, rank, size, address, self.device)
-        share_threads(self.threads)
+        yield from take_part(task, rank, size, address, self.device, self.threads)
 
     def build(self, job: Job) -> None:
         """Build the model and move it to the device."""

@@ -54,7 +54,7 @@ def train(
     `arguments`: those of `harness.engine.trainer.Trainer`, except the model and callbacks. Raises the errors of the trainer.
     """
     folder = Path(arguments["folder"]).resolve()
-    task = TrainTask(portable(job), {**arguments, "folder": folder}, workers.share.threads)
+    task = TrainTask(portable(job), {**arguments, "folder": folder})
     for attempt in range(_RESTARTS + 1):
         try:
             trained = _follow(workers.start_members(members), task, on_epoch)

@@ -66,12 +66,13 @@ class Workers:
         return None if members == 1 and not self.session.address else self.share.of(members)
 
     def start_members(self, count: int) -> list[Any]:
-        """Start `count` actors for training and wait until all are placed. Raises RunError if that takes too long."""
+        """Start `count` actors for training and wait for all. Raises RunError if none of the missing ones starts for a minute."""
         ray: Any = importlib.import_module("ray")
         self.members = [start_actor(self.share) for _ in range(count)]
         placed = [actor.process.remote() for actor in self.members]
-        if len(ray.wait(placed, num_returns=count, timeout=SECONDS_TO_START)[0]) < count:
-            raise RunError(not_placed(self.session, count))
+        for started in range(count):  # one after the other: many imports of torch at once may take longer than one
+            if len(ray.wait(placed, num_returns=started + 1, timeout=SECONDS_TO_START)[0]) <= started:
+                raise RunError(not_placed(self.session, count))
         self.session.record()
         return self.members
 
@@ -202,7 +203,7 @@ def kill(actors: list[Any]) -> None:
 def not_placed(current: Session, workers: int) -> str:
     """The error message for workers that are not placed in time."""
     return (
-        f"{workers} workers requested, but not all started within {SECONDS_TO_START:.0f} s; there is {current.described()}; "
+        f"{workers} workers requested, but some did not start within {SECONDS_TO_START:.0f} s; there is {current.described()}; "
         "finished work is kept: run the same command again to continue"
     )
 

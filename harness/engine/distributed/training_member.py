@@ -77,7 +77,6 @@ class TrainTask:
 
     job: Job
     arguments: Mapping[str, Any]
-    threads: int
 
 
 class Event(NamedTuple):
@@ -101,7 +100,7 @@ def open_store(size: int) -> tuple[Any, tuple[str, int]]:
     return store, (host, port)
 
 
-def take_part(task: TrainTask, rank: int, size: int, address: tuple[str, int], device: str) -> Iterator[Event]:
+def take_part(task: TrainTask, rank: int, size: int, address: tuple[str, int], device: str, threads: int) -> Iterator[Event]:
     """Train as member `rank`; yields the first member's events. Raises what the trainer raises."""
     device = "cuda:0" if device == "cuda" else device  # Ray makes only its own GPU visible to a worker
     store = dist.TCPStore(*address, size, is_master=False, timeout=_TIMEOUT)  # type: ignore[attr-defined]
@@ -116,7 +115,7 @@ def take_part(task: TrainTask, rank: int, size: int, address: tuple[str, int], d
 
     def work() -> None:
         try:
-            share_threads(task.threads)  # torch stores the number for each thread
+            share_threads(threads)  # torch stores the number for each thread
             with logs.handled(lambda level, text: report("message", (level, text))):
                 report("trained", _train(task, device, report))
         finally:

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from harness.datasets import rar
 from harness.files.atomic import writing
@@ -232,7 +232,15 @@ def _rarred(path: Path, tool: rar.Tool) -> Iterator[_Entry]:
 
 
 class _Member(tarfile.TarInfo):
-    """An entry with a limit on its headers: tarfile reads a header of any stated size into memory."""
+    """An entry with a limit on its headers, which tarfile reads into memory whatever their size, and no tolerance of damage."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """As in tarfile, which takes a damaged or cut header behind the first file for the archive's end, without a word."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise ValueError(f"not a tar header where one is expected ({error})") from None
 
     def _proc_member(self, archive: Any) -> Any:
         # The method that tarfile's source documents for subclasses.

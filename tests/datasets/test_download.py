@@ -357,3 +357,36 @@ def test_a_tar_whose_headers_swell_is_refused_before_they_fill_the_memory(tmp_pa
         unpack(path, tmp_path / "out")
     assert tracemalloc.get_traced_memory()[1] < 16 << 20
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("damage", ["changed", "cut"])
+def test_a_tar_that_is_damaged_behind_its_first_file_is_refused(tmp_path: Path, damage: str, packed: bool):
+    """To tarfile a damaged header behind the first file is the end: the files after it would be missing without a word."""
+    import gzip
+
+    from harness.datasets.archives import unpack
+
+    memory = io.BytesIO()
+    with tarfile.open(fileobj=memory, mode="w") as archive:
+        for name in ("a", "b", "c"):
+            info = tarfile.TarInfo(name)
+            info.size = 700
+            archive.addfile(info, io.BytesIO(b"x" * 700))
+    data = bytearray(memory.getvalue())
+    second = 3 * tarfile.BLOCKSIZE  # a header, and 700 bytes in two blocks
+    path = tmp_path / ("x.tar.gz" if packed else "x.tar")
+
+    def write(content: bytes) -> Path:
+        path.write_bytes(gzip.compress(content) if packed else content)
+        return path
+
+    assert unpack(write(bytes(data)), tmp_path / "whole")
+    assert everything_below(tmp_path / "whole") == {"a", "b", "c"}
+    if damage == "changed":
+        data[second + 100] ^= 0xFF
+    else:
+        del data[second + 200 :]
+    with pytest.raises(RunError, match="not a tar header where one is expected"):
+        unpack(write(bytes(data)), tmp_path / "out")
+    assert not everything_below(tmp_path / "out")

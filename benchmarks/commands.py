@@ -146,10 +146,14 @@ def execute(line: str, state: Path, places: dict[str, Path], status: int = 0) ->
     # The entry point has had two names.
     module = tomllib.loads((state / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]["harness"]
     start = f"import sys; from {module.partition(':')[0]} import main; sys.exit(main())"
+    caches = {"HARNESS_CACHE": "cache", "PYTHONPYCACHEPREFIX": "compiled"}
+    own = {name: str(places["scratch"] / f"{folder}-{state.name}") for name, folder in caches.items()}
+    # An installed harness is compiled once, too.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     begun = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", start, *words, *(["--quiet"] if words[0] in ("run", "score") else [])],
-        env={**os.environ, "PYTHONPATH": str(state), "HARNESS_CACHE": str(places["cache"] / state.name)},
+        env={**inherited, **own, "PYTHONPATH": str(state)},
         cwd=places["out"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -173,7 +177,7 @@ def main() -> None:
     wanted = list(COMMANDS) if asked.only == "all" else asked.only.split(",")
     rows, notes = [], [f"{processor()}, {os.cpu_count()} cores, {asked.rounds} rounds"]
     with tempfile.TemporaryDirectory() as scratch:
-        names = ("images", "few", "cache", "nothing", "scratch", *ROWS)
+        names = ("images", "few", "nothing", "scratch", *ROWS)
         places = {name: Path(scratch) / name for name in names}
         for name in ("nothing", "scratch"):
             places[name].mkdir()

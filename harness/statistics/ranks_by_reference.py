@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,6 +40,18 @@ class ClusteredValues:
         tied = ends - starts > 1
         alone = np.bincount(self.cluster_in_order[~tied], minlength=self.clusters)
         return alone, codes(starts[tied]), self.cluster_in_order[tied]
+
+    @cached_property
+    def members_before(self) -> NDArray[np.signedinteger[Any]]:
+        """(n + 1, units): how many of each unit's images are before a position of the order."""
+        # In 16 bits where twice these numbers fit: half of the memory and of the time.
+        narrow = np.bincount(self.cluster).max() < 1 << 14
+        before = np.zeros((len(self.order) + 1, self.clusters), np.int16 if narrow else np.int32)
+        before[np.arange(1, len(before)), self.cluster_in_order] = 1
+        for rows in batches(len(before), 1 << 10):
+            block = before[max(0, rows.start - 1) : rows.stop]
+            np.cumsum(block, axis=0, out=block)
+        return before
 
     def ranks_among(self, taken: Ints, ranks: Ints) -> int:
         """Put into `ranks` (n,), in order, twice the mid-ranks among the images taken (1, not 0), less what all have in common.
@@ -93,29 +105,18 @@ def rank_products(one: ClusteredValues, other: ClusteredValues) -> Floats:
     clusters, upper = one.clusters, np.triu_indices(one.clusters)
     size = np.bincount(one.cluster, minlength=clusters)
     products = np.empty((clusters, len(upper[0])))
-    both = (one, other)
-    counts = [_members_before(each) for each in both]
     for g, rows in enumerate(np.split(np.argsort(one.cluster, kind="stable"), np.cumsum(size)[:-1])):
         added = []
-        for each, before in zip(both, counts):
+        for each in (one, other):
             place = each.place[rows]
             starts, ends = (place, place + 1) if each.blocks is None else (block[place] for block in each.blocks)
-            # A mid-rank's constant half and the middle's cancel.
-            added.append((before[starts].astype(np.float64) + before[ends] - size) / 2)
+            # Twice the rank; its constant part and the middle's cancel.
+            twice = each.members_before[starts] + each.members_before[ends] - size.astype(each.members_before.dtype)
+            added.append(twice.astype(np.float64))
         product = added[0].T @ added[1]
         product += np.triu(product.T, 1)
-        products[g] = product[upper]
+        products[g] = product[upper] / 4
     return products
-
-
-def _members_before(values: ClusteredValues) -> NDArray[np.int32]:
-    """(n + 1, units): how many of each unit's images are before a position of the order."""
-    before = np.zeros((len(values.order) + 1, values.clusters), np.int32)
-    before[np.arange(1, len(before)), values.cluster_in_order] = 1
-    for rows in batches(len(before), 1 << 12):
-        block = before[max(0, rows.start - 1) : rows.stop]
-        np.cumsum(block, axis=0, out=block)
-    return before
 
 
 def batches(count: int, size: int = 256) -> list[slice]:

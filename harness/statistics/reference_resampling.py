@@ -72,11 +72,14 @@ class ClusteredPairs:
     def _srcc_from_products(self, weights: Floats) -> Floats:
         """As `srcc`. A centred mid-rank is linear in the weights, so the sums of products of ranks are cubic forms in them."""
         result = np.empty(len(weights))
-        first, second = np.triu_indices(self.clusters)
         squares_of_labels = self._labels.squares(weights)
         for rows in batches(len(weights), max(1, 20_000_000 // self.clusters**2)):
             w = weights[rows]
-            xy = np.einsum("ij,ij->i", w @ self._products, w[:, first] * w[:, second])
+            forms, xy, start = w @ self._products, np.zeros(len(w)), 0
+            for unit in range(self.clusters):
+                later = w[:, unit:]
+                xy += w[:, unit] * np.einsum("ij,ij->i", forms[:, start : start + later.shape[1]], later)
+                start += later.shape[1]
             xx, yy = self._scores.squares(w), squares_of_labels[rows]
             with np.errstate(invalid="ignore", divide="ignore"):
                 result[rows] = np.where((xx > 0) & (yy > 0), xy / np.sqrt(xx * yy), np.nan)
@@ -155,15 +158,19 @@ class ClusteredPairs:
         # In the order of x, neighbouring images read the same row of the grid over x and y, from the processor's cache.
         order = self._scores.order
         # 32 bits are enough for every index, and halve the time.
-        x, y = (v.codes[order].astype(np.int32) for v in (self._scores, self._labels))
-        cluster = self.cluster[order]
-        balance, tied_x, tied_y = (np.zeros((self.clusters, self.clusters)) for _ in range(3))
-        for g, members in enumerate(np.split(np.argsort(cluster, kind="stable"), np.cumsum(self.size)[:-1])):
+        x, y, cluster = (v[order].astype(np.int32) for v in (self._scores.codes, self._labels.codes, self.cluster))
+        tables = balance, tied_x, tied_y = [np.zeros((self.clusters, self.clusters)) for _ in range(3)]
+        for g in range(self.clusters):
+            members = np.flatnonzero(cluster == g)
             place_x, place_y = _places(x, members), _places(y, members)
             balance[g] = np.bincount(cluster, _balances(place_x, place_y, members), self.clusters)
             for place, tied in ((place_x, tied_x), (place_y, tied_y)):
                 rows = np.flatnonzero(place & 1)
                 tied[g] = np.bincount(cluster[rows], np.bincount(place[members])[place[rows]], self.clusters)
+            # The tables are symmetric: the pairs of this unit with later ones are counted.
+            x, y, cluster = (np.delete(v, members) for v in (x, y, cluster))
+        for table in tables:
+            table += np.triu(table, 1).T
         return balance, tied_x, tied_y
 
     def krcc_without_each(self) -> Floats:
@@ -191,16 +198,18 @@ def _places(code: NDArray[np.int32], members: Ints) -> NDArray[np.int32]:
 def _balances(place_x: NDArray[np.int32], place_y: NDArray[np.int32], members: Ints) -> Ints:
     """(n,): for each image the members that it is concordant with less those that it is discordant with.
 
-    `place_x`, `place_y` (n,) are places among the members' values. Members are counted below and to the left of every corner of
-    a grid of their distinct values, so that four look-ups serve an image.
+    `place_x`, `place_y` (n,) are places among the members' values, and images and members are in the order of x. Members are
+    counted below and to the left of every corner of a grid of their distinct values, so that four look-ups serve an image.
     """
     own_x, own_y, taken = place_x[members] // 2, place_y[members] // 2, len(members)
-    across, stride = int(own_x.max()) + 1, int(own_y.max()) + 2
-    below = np.zeros((across + 1, stride), np.int32)
-    below[1:, 1:] = np.bincount(own_x * (stride - 1) + own_y, minlength=across * (stride - 1)).reshape(across, stride - 1)
+    across, stride = int(own_x[-1]) + 1, int(own_y.max()) + 2
+    # The members are in the order of x: a row for each, and of those with equal x the last.
+    below = np.zeros((taken + 1, stride), np.int32)
+    below[1:] = own_y[:, None] < np.arange(stride, dtype=np.int32)
     for row in range(1, len(below)):  # a third of the time of a cumulative sum down the columns
         below[row] += below[row - 1]
-    np.cumsum(below, axis=1, out=below)
+    if across < taken:
+        below = below[np.searchsorted(own_x, np.arange(across + 1))]
     grid, in_x, in_y = below.ravel(), np.ascontiguousarray(below[:, -1]), below[-1]
     low_x, low_y = place_x // 2, place_y // 2
     # Concordant less discordant, where the image is tied with no member.

@@ -67,6 +67,17 @@ class ClusteredValues:
         np.add(total[self.blocks[0]], total[self.blocks[1]], out=ranks)
         return count
 
+    def weighted_ranks(self, weights: NDArray[np.int32]) -> tuple[NDArray[np.int32], Floats]:
+        """(k, n) each, in order: how often an image is taken under each row of `weights` (k, units), twice its centred rank."""
+        times = np.take(weights, self.cluster_in_order, axis=1, mode="clip")
+        total = np.cumsum(times, axis=1, dtype=np.int32)
+        count = total[:, -1:]
+        if self.blocks is None:
+            return times, (2 * total - times - count).astype(np.float64)
+        total = np.concatenate((np.zeros_like(count), total), axis=1)
+        starts, ends = (np.take(total, places, axis=1, mode="clip") for places in self.blocks)
+        return times, (starts + ends - count).astype(np.float64)
+
     def squares_without_each(self) -> Floats:
         """(units,): `squares` without each unit in turn."""
         times = np.bincount(self.codes)
@@ -132,11 +143,3 @@ def _tie_blocks(ordered: Floats) -> tuple[Ints, Ints] | None:
     starts = np.flatnonzero(new)
     run = np.cumsum(new) - 1
     return starts[run], np.append(starts[1:], len(ordered))[run]
-
-
-def weighted_midranks(weight: Floats, blocks: tuple[Ints, Ints] | None) -> Floats:
-    """Mid-ranks of sorted values, the i-th taken `weight[i]` times."""
-    if blocks is None:
-        return np.cumsum(weight) - (weight - 1) / 2
-    total = np.concatenate(([0.0], np.cumsum(weight)))
-    return np.asarray((total[blocks[0]] + total[blocks[1]] + 1) / 2)

@@ -11,14 +11,15 @@ and scores it, `workers` does so on two workers for 120 steps; `found` finds a f
 
 Each command runs in both states by turns. What it needs is made before, by the same state. A figure is the median over the rounds
 of the processor time of the whole command and the processes it waits for (start of Python, records and reports included), next to
-it wall time and the greatest memory of one process. An earlier state may do less: `score` once scored the first model alone.
-`decoding` is the processor time of reading, hashing and decoding each image once, in as many threads as a run has.
+it wall time, the greatest memory of one process, and for `mlflow` and `plain` the seconds until scores were in a file. An
+earlier state may do less: `score` once scored the first model alone. the processor time of reading, hashing and decoding each image once, in as many threads as a run has.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -125,8 +127,21 @@ def decoding(table: Path) -> float:
     return time.process_time() - begun
 
 
-def command(name: str, state: Path, places: dict[str, Path]) -> tuple[float, float, float]:
-    """Processor seconds, wall seconds and greatest memory (MB) of a command in one state of the harness."""
+class Used(NamedTuple):
+    """What a command took."""
+
+    cpu: float
+    """Processor seconds."""
+    wall: float
+    """Seconds."""
+    memory: float
+    """The greatest of one process, MB."""
+    begun: float
+    """Seconds until scores were in a file; NaN where there are none."""
+
+
+def command(name: str, state: Path, places: dict[str, Path]) -> Used:
+    """Run a command in one state of the harness."""
     places["state"] = state
     out = places["out"] = places["scratch"] / f"{name}-{state.name}"
     if name in PREPARED and not out.exists():
@@ -140,7 +155,7 @@ def command(name: str, state: Path, places: dict[str, Path]) -> tuple[float, flo
     return execute(COMMANDS[name], state, places, status=2 if name == "small" else 0)
 
 
-def execute(line: str, state: Path, places: dict[str, Path], status: int = 0) -> tuple[float, float, float]:
+def execute(line: str, state: Path, places: dict[str, Path], status: int = 0) -> Used:
     """Run one command line of the harness."""
     words = [word.format(**places) for word in line.split()]
     # The entry point has had two names.
@@ -159,11 +174,17 @@ def execute(line: str, state: Path, places: dict[str, Path], status: int = 0) ->
         stderr=subprocess.PIPE,
     )
     assert process.stderr is not None
+    first = math.nan
+    # Without reaping the process, whose use of the processor is read below.
+    look = os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while words[0] == "run" and math.isnan(first) and os.waitid(*look) is None:
+        first = time.monotonic() - begun if any(places["out"].glob("*/*/*/scores.csv")) else math.nan
+        time.sleep(0.01)
     told = process.stderr.read()
     _, ended, used = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(ended) != status:
         raise SystemExit(f"{' '.join(words)} ended with {os.waitstatus_to_exitcode(ended)}: {told.decode()[-500:]}")
-    return used.ru_utime + used.ru_stime, time.monotonic() - begun, used.ru_maxrss / 1024
+    return Used(used.ru_utime + used.ru_stime, time.monotonic() - begun, used.ru_maxrss / 1024, first)
 
 
 def main() -> None:
@@ -192,18 +213,20 @@ def main() -> None:
             make_rows(places[name], ROWS[name])
         states = {"before": asked.before.absolute(), "after": HERE}
         for name in wanted:
-            found: dict[str, list[tuple[float, float, float]]] = {state: [] for state in states}
+            found: dict[str, list[Used]] = {state: [] for state in states}
             # The first of each is not counted: it makes caches and reads files that the others find in memory.
             for turn in range(asked.rounds + 1):
                 for state, tree in states.items():
                     once = command(name, tree, places)
                     found[state] += [once] if turn else []
             for state, each in found.items():
-                cpu, wall, memory = (median(one[i] for one in each) for i in range(3))
-                rows.append([name, state, f"{cpu:.2f}", f"{wall:.2f}", f"{memory:.0f}"])
-                print(f"{name}, {state}: {cpu:.2f} {wall:.2f} {memory:.0f}", file=sys.stderr, flush=True)
+                cpu, wall, memory, begun = (median(one[i] for one in each) for i in range(4))
+                rows.append(
+                    [name, state, f"{cpu:.2f}", f"{wall:.2f}", f"{memory:.0f}", "" if math.isnan(begun) else f"{begun:.2f}"]
+                )
+                print(*rows[-1], file=sys.stderr, flush=True)
     print("; ".join(notes))
-    headers = ["command", "state", "CPU s", "wall s", "MB"]
+    headers = ["command", "state", "CPU s", "wall s", "MB", "scores after s"]
     print(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
 
 

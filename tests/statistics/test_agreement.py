@@ -117,16 +117,20 @@ def test_a_wrong_sign_is_shown_in_every_figure():
 # Resampling and intervals
 
 
+@pytest.mark.parametrize("few", [0, 4096])
 @settings(deadline=None, max_examples=30)
 @given(tied_data())
-def test_figures_without_each_reference_equal_scipy_on_the_other_images(data):
+def test_figures_without_each_reference_equal_scipy_on_the_other_images(few, data):
+    """`few`: above this number of images SRCC is computed reference by reference."""
     x, y, unit = data
     units = int(unit.max()) + 1
     whole = ClusteredPairs(x, y, unit, units)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.statistics.reference_resampling._FEW_IMAGES", few)
+        found = {statistic: getattr(whole, f"{statistic}_without_each")() for statistic in SCIPY}
     for statistic in SCIPY:
         expected = [scipys(statistic, x[unit != g], y[unit != g]) for g in range(units)]
-        found = getattr(whole, f"{statistic}_without_each")()
-        np.testing.assert_allclose(found, expected, atol=1e-9, equal_nan=True)
+        np.testing.assert_allclose(found[statistic], expected, atol=1e-9, equal_nan=True)
 
 
 @settings(deadline=None, max_examples=30)
@@ -158,6 +162,20 @@ def test_many_resamplings_at_once_equal_one_after_the_other(data, seed):
     expected = ClusteredPairs(y - x, y, unit, units)
     np.testing.assert_allclose(other.srcc(weights), [expected.srcc(row[None])[0] for row in weights], atol=1e-12, equal_nan=True)
     np.testing.assert_allclose(other.krcc_resampled(weights), expected.krcc_resampled(weights), atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("largest", [300, 40_000])
+def test_sums_over_references_of_any_size_are_exact(largest):
+    """A reference with more images than 16 bits count takes wider numbers."""
+    draw = np.random.default_rng(largest)
+    unit = np.repeat([0, 1, 2], [largest, largest // 2, 40])
+    x, y = (np.round(draw.normal(size=len(unit)), digits) for digits in (1, 4))
+    weights = np.concatenate([cluster_draws(3, 12, 0), 1.0 - np.eye(3)])
+    pairs = ClusteredPairs(x, y, unit, 3)
+    for row, found in zip(weights, pairs.srcc(weights), strict=True):
+        times = row[unit].astype(int)
+        assert found == pytest.approx(scipys("srcc", np.repeat(x, times), np.repeat(y, times)), abs=1e-12)
+    assert "_products" in vars(pairs)
 
 
 def test_plcc_survives_the_loss_of_the_reference_that_carries_all_variance():

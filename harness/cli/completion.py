@@ -11,7 +11,6 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from harness.cards.loading import readable_tables
 from harness.runtime.errors import UsageError
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -90,6 +89,8 @@ def _beginning(names: Mapping[str, str], incomplete: str) -> list[CompletionItem
 
 def _tables(context: click.Context, kind: str) -> Mapping[str, Mapping[str, Any]]:
     """The unchecked cards of a kind by name, including those of --cards; empty where a folder is absent."""
+    from harness.cards.loading import readable_tables
+
     try:
         return readable_tables(kind, context.params.get("cards") or ())
     except UsageError:

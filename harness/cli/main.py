@@ -3,47 +3,61 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import io
 import signal
 import sys
+from collections import UserDict
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
-from harness.cli.challenge import challenge_
-from harness.cli.codecs import codecs_
-from harness.cli.compare import agreement_, compare
-from harness.cli.data import data_
-from harness.cli.doctor import doctor
-from harness.cli.ensemble import ensemble
-from harness.cli.leaderboard import leaderboard_
-from harness.cli.listing import list_, show
 from harness.cli.options import echo, show_message
-from harness.cli.report import report
-from harness.cli.run import run
-from harness.cli.score import score
-from harness.cli.submission import submission_, submit
-from harness.cli.tune import tune
-from harness.cli.verify import verify
-from harness.cli.weights import weights_
 from harness.runtime import logs, signals, streams
 from harness.runtime.errors import HarnessError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(UserDict[str, Any]):
+    """The commands by name, from `MODULE:COMMAND` by name; a command's module is imported when the command is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        module, command = self.data[name].split(":")
+        return getattr(importlib.import_module(f"harness.cli.{module}"), command)
+
+
+# click lists and suggests the names of this table without importing the commands; `--help` imports them all.
+_COMMANDS = _Commands(
+    {
+        "agreement": "compare:agreement_",
+        "challenge": "challenge:challenge_",
+        "codecs": "codecs:codecs_",
+        "compare": "compare:compare",
+        "data": "data:data_",
+        "doctor": "doctor:doctor",
+        "ensemble": "ensemble:ensemble",
+        "leaderboard": "leaderboard:leaderboard_",
+        "list": "listing:list_",
+        "report": "report:report",
+        "run": "run:run",
+        "score": "score:score",
+        "show": "listing:show",
+        "submission": "submission:submission_",
+        "submit": "submission:submit",
+        "tune": "tune:tune",
+        "verify": "verify:verify",
+        "weights": "weights:weights_",
+    }
+)
+
+
+@click.group(commands=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="iqa-harness", prog_name="harness")
 def cli() -> None:
     """Benchmark full-reference image quality models: train, score, measure agreement, rank.
 
     Start with:  harness run psnr ssim ahiq-tiny --dataset demo
     """
-
-
-for _command in (
-    list_, show, run, score, agreement_, compare, codecs_, ensemble, tune, verify, report, leaderboard_, data_, submit,
-    submission_, challenge_, weights_, doctor,
-):  # fmt: skip
-    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

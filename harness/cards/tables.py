@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -14,6 +15,7 @@ from harness.runtime.errors import UsageError, listed, near
 _LARGEST = 1 << 63
 _DEEPEST = 64
 T = TypeVar("T")
+_types = functools.cache(typing.get_type_hints)  # reading a folder of cards asks for those of each dataclass many times
 
 
 def unusable(value: Any, key: str = "", depth: int = 0) -> list[str]:
@@ -55,7 +57,7 @@ def build_dataclass(kind: type[Any], table: Mapping[str, Any], path: str, prefix
         prefix: The table's place in the card, such as `recipe.`; empty for the card itself.
         problems: One line for each unknown key, missing key and value of another type.
     """
-    hints = typing.get_type_hints(kind)
+    hints = _types(kind)  # type: ignore[arg-type]  # for mypy a class cannot be hashed
     known = {f.name.rstrip("_"): f for f in dataclasses.fields(kind) if f.name != "path"}
     values = {}
     for key, value in table.items():

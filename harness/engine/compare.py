@@ -109,8 +109,9 @@ def compare_members(
         return Comparison(*names, over.images, over.comparison, over.discrimination, {}, incomplete, over.splits)
     table = data.table
     scores = [m.part("test") for m in members]
-    both = [name for name in table["name"] if all(name in s for s in scores)]
-    only = [sorted(set(scores[i]) & set(table["name"]) - set(scores[1 - i])) for i in (0, 1)]
+    labelled = table["name"].tolist()
+    both = [name for name in labelled if name in scores[0] and name in scores[1]]
+    only = [sorted(scores[i].keys() & set(labelled) - scores[1 - i].keys()) for i in (0, 1)]
     if any(only) and not inner:
         lines = [
             f"{m.name}: {len(names)} images that the other does not have: {listed(names)}"
@@ -128,9 +129,9 @@ def compare_members(
         first,
         second,
         oriented_labels(data, rows),
-        list(rows["reference_id"]),
-        distortions=list(rows["distortion"]) if (rows["distortion"] != "").any() else None,
-        levels=list(rows["level"]) if rows["level"].notna().all() else None,
+        rows["reference_id"].tolist(),
+        distortions=rows["distortion"].tolist() if (rows["distortion"] != "").any() else None,
+        levels=rows["level"].tolist() if rows["level"].notna().all() else None,
         seed=seed,
     )
     further = discrimination(data, rows, first), discrimination(data, rows, second)
@@ -244,4 +245,4 @@ def agreement_of_files(
     joined = join(read_scores(scores), known, (str(scores), str(labels)), inner=inner)
     given = joined["given"].to_numpy(dtype=float) * (-1 if "scores" in lower else 1)
     labelled = joined["score"].to_numpy(dtype=float) * (-1 if "labels" in lower else 1)
-    return agreement(given, labelled, list(joined["reference_id"]) if "reference_id" in joined else None, fit=fit)
+    return agreement(given, labelled, joined["reference_id"].tolist() if "reference_id" in joined else None, fit=fit)

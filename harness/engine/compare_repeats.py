@@ -82,10 +82,10 @@ def compared_over_splits(members: Sequence[Member], data: Dataset, *, inner: boo
         further.append([discrimination(data, rows.iloc[places], of_one) for of_one in (a, b)])
     comparison = compare_over_splits(
         splits,
-        list(rows["reference_id"]),
+        rows["reference_id"].tolist(),
         records[0].test_share,
-        distortions=list(rows["distortion"]) if (rows["distortion"] != "").any() else None,
-        levels=list(rows["level"]) if rows["level"].notna().all() else None,
+        distortions=rows["distortion"].tolist() if (rows["distortion"] != "").any() else None,
+        levels=rows["level"].tolist() if rows["level"].notna().all() else None,
     )
     first, second = (medians_of([split[i] for split in further]) for i in (0, 1))
     return SplitComparison(images, comparison, (first, second), len(splits))

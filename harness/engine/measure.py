@@ -155,7 +155,8 @@ def discrimination(data: Dataset, rows: pd.DataFrame, scores: Floats) -> dict[st
         pairs = pair_analysis(scores, labels, deviations, counts, population=population)
         outliers = outlier_ratio(scores, labels, deviations, counts, population=population)
     if rows["level"].notna().all() and (rows[["distortion", "reference_id"]] != "").all(axis=None):
-        steps = monotonicity(scores, list(rows["reference_id"]), list(rows["distortion"]), rows["level"].to_numpy(dtype=float))
+        references, kinds = rows["reference_id"].tolist(), rows["distortion"].tolist()
+        steps = monotonicity(scores, references, kinds, rows["level"].to_numpy(dtype=float))
     else:
         missing.append("monotonicity: the dataset does not give every image a kind and a level of distortion")
     return {

@@ -9,7 +9,6 @@ from itertools import combinations
 from pathlib import Path
 
 from harness.datasets import dataset_card, is_table
-from harness.engine.request import Request, command
 from harness.files.score_table import read_scores
 from harness.models import find_model
 from harness.results.record import Record, RepeatsRecord, read_record
@@ -62,7 +61,7 @@ def member(
     if is_table(word) or (path.is_file() and path.suffix.lower() != ".toml"):
         frame = read_scores(path)
         sign = -1.0 if lower_is_better else 1.0
-        return Member(path.stem, {n: sign * float(s) for n, s in zip(frame["name"], frame["score"], strict=True)}, {})
+        return Member(path.stem, {n: sign * s for n, s in zip(frame["name"].tolist(), frame["score"].tolist(), strict=True)}, {})
     if (path / "record.json").is_file():
         return _of_run(path)
     if dataset is None:
@@ -74,6 +73,8 @@ def member(
     behind = {key for _, r in finished if isinstance(r, RepeatsRecord) for key in r.runs_behind}
     finished = [(f, r) for f, r in finished if r.key not in behind]
     if not finished:
+        from harness.engine.request import Request, command
+
         under = f" under protocol {protocol}" if protocol else ""
         first = Request(word, dataset, root=root, protocol=protocol, cards=tuple(cards), runs=str(runs_folder))
         raise UsageError(

@@ -11,8 +11,6 @@ import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
-from xml.sax.saxutils import quoteattr
 
 from harness.files.regular import require_regular
 from harness.runtime.errors import UsageError
@@ -95,6 +93,10 @@ def _parts(path: str | Path) -> dict[str, bytes]:
 
 def _completed(parts: dict[str, bytes]) -> io.BytesIO:
     """The package with the list of its parts and the kinds of their links, which simple writers leave out."""
+    # Most tables are text, and these import 60 modules, the network's among them.
+    from xml.etree import ElementTree
+    from xml.sax.saxutils import quoteattr
+
     kind = "application/vnd.openxmlformats-officedocument.spreadsheetml."
     office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     package = "http://schemas.openxmlformats.org/package/2006"

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -128,7 +127,9 @@ def local_source(source: str) -> Path:
     own top folder.
     """
     if source.startswith("file:"):
-        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(source).path))
+        from urllib.request import url2pathname  # with the modules of the network
+
+        return Path(url2pathname(urllib.parse.urlsplit(source).path))
     package, _, inside = source.removeprefix("wheel:").lstrip("/").partition("/")
     if not is_inside(inside) or not re.fullmatch(r"[A-Za-z0-9_-]+", package):
         raise UsageError(f"{source}: should read wheel:PACKAGE/path/in/package")

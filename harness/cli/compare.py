@@ -11,6 +11,7 @@ from harness.cli import completion
 from harness.cli import options as o
 from harness.cli.options import Argument, Option, echo, options
 from harness.runtime.errors import UsageError
+from harness.runtime.libraries import environment
 
 _FITS = {"type": click.Choice(["logistic4", "logistic5", "poly3"]), "default": "logistic4", "show_default": True}
 _LOWER_FILE = {"type": click.Choice(["scores", "labels"]), "help": "Lower values of this file are better; repeatable."}
@@ -83,7 +84,10 @@ def compare(chosen: CompareOptions) -> None:
         raise UsageError("--metrics belongs to --by")
     if unknown := [word for word in chosen.lower if word not in ("a", "b", "labels")]:
         raise UsageError(f"--lower-is-better {unknown[0]}: one of a, b, labels")
-    from harness.engine import compare as comparing
+    # Read when numpy is first imported. The models are compared in threads of their own; those of BLAS would only wait for
+    # one another where other programs work, and the last bits of the figures would depend on their number.
+    with environment({"OPENBLAS_NUM_THREADS": "1"}):
+        from harness.engine import compare as comparing
 
     found = comparing.compare_members(
         chosen.a,

@@ -7,12 +7,11 @@ does not have.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
-if sys.version_info >= (3, 8):
-    from functools import cached_property as cached_property
+if TYPE_CHECKING or sys.version_info >= (3, 8):
     from typing import Literal as Literal
 else:
-    from typing import Any
 
     class Literal:
         """`typing.Literal`: at run time, anything."""
@@ -20,8 +19,16 @@ else:
         def __class_getitem__(cls, values):
             return Any
 
+
+if TYPE_CHECKING or sys.version_info >= (3, 12):
+    from functools import cached_property as cached_property
+else:
+
     class cached_property:
-        """`functools.cached_property`: computed once, then an attribute of the instance."""
+        """`functools.cached_property`: computed once, then an attribute of the instance.
+
+        Before Python 3.12 that one lets a single thread compute it at a time, for all instances together.
+        """
 
         def __init__(self, function):
             self.function = function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,9 @@ class ClusteredValues:
         self.blocks = _tie_blocks(values[self.order])
         self._squares: tuple[Floats, Floats] | None = None
         """The weights of the last call of `squares`, and its result: models with the same labels ask again."""
+        self._before: NDArray[np.signedinteger[Any]] | None = None
+        self._lock = threading.Lock()
+        """Held while something is computed that models in other threads ask for, too."""
         self.place = np.empty(len(values), np.int64)
         self.place[self.order] = np.arange(len(values))
 
@@ -41,17 +45,20 @@ class ClusteredValues:
         alone = np.bincount(self.cluster_in_order[~tied], minlength=self.clusters)
         return alone, codes(starts[tied]), self.cluster_in_order[tied]
 
-    @cached_property
-    def members_before(self) -> NDArray[np.signedinteger[Any]]:
-        """(n + 1, units): how many of each unit's images are before a position of the order."""
-        # In 16 bits where twice these numbers fit: half of the memory and of the time.
-        narrow = np.bincount(self.cluster).max() < 1 << 14
-        before = np.zeros((len(self.order) + 1, self.clusters), np.int16 if narrow else np.int32)
-        before[np.arange(1, len(before)), self.cluster_in_order] = 1
-        for rows in batches(len(before), 1 << 10):
-            block = before[max(0, rows.start - 1) : rows.stop]
-            np.cumsum(block, axis=0, out=block)
-        return before
+    def members_before(self, *, keep: bool) -> NDArray[np.signedinteger[Any]]:
+        """(n + 1, units): how many of each unit's images are before a position of the order. `keep` it for another model."""
+        with self._lock:
+            if self._before is not None:
+                return self._before
+            # In 16 bits where twice these numbers fit: half of the memory and of the time.
+            narrow = np.bincount(self.cluster).max() < 1 << 14
+            before = np.zeros((len(self.order) + 1, self.clusters), np.int16 if narrow else np.int32)
+            before[np.arange(1, len(before)), self.cluster_in_order] = 1
+            for rows in batches(len(before), 1 << 10):
+                block = before[max(0, rows.start - 1) : rows.stop]
+                np.cumsum(block, axis=0, out=block)
+            self._before = before if keep else None
+            return before
 
     def ranks_among(self, taken: Ints, ranks: Ints) -> int:
         """Put into `ranks` (n,), in order, twice the mid-ranks among the images taken (1, not 0), less what all have in common.
@@ -93,36 +100,43 @@ class ClusteredValues:
 
         It is (N^3 - sum of t^3) / 12 for N images of which t have the same value: whole numbers that 6 divides, so exact.
         """
-        if self._squares is not None and self._squares[0] is weights:
+        with self._lock:
+            if self._squares is None or self._squares[0] is not weights:
+                self._squares = weights, self._squares_under(weights)
             return self._squares[1]
+
+    def _squares_under(self, weights: Floats) -> Floats:
         alone, tied, cluster = self._ties
         times = weights.astype(np.int64)
+        images = times @ np.bincount(self.cluster, minlength=self.clusters)
+        # Single precision holds whole numbers up to 2^24, in half of the time.
+        exact: Any = np.float32 if images.max(initial=0) < 1 << 24 else np.float64
+        taken = times.T.astype(exact)
         cubes = times**3 @ alone
         for first in range(0, int(tied.max(initial=-1)) + 1, 1024):
             start, stop = np.searchsorted(tied, (first, first + 1024))
             cells = (tied[start:stop] - first) * self.clusters + cluster[start:stop]
             counts = np.bincount(cells, minlength=1024 * self.clusters).reshape(1024, self.clusters)
-            equal = (counts.astype(np.float64) @ weights.T).astype(np.int64)
+            equal = (counts.astype(exact) @ taken).astype(np.int64)
             cubes += np.einsum("ij,ij,ij->j", equal, equal, equal)
-        size = np.bincount(self.cluster, minlength=self.clusters)
-        self._squares = weights, np.asarray(((times @ size) ** 3 - cubes) // 3 / 4)
-        return self._squares[1]
+        return np.asarray((images**3 - cubes) // 3 / 4)
 
 
 def rank_products(one: ClusteredValues, other: ClusteredValues) -> Floats:
     """(units, units (units + 1) / 2): [g, (u, v)] the sum over the images of unit g of the product of what unit u adds to the
-    centred rank of `one` and unit v to that of `other`, and for u < v of the same with u and v exchanged. Halves of whole
-    numbers, so exact."""
+    centred rank of `one` and unit v to that of `other`, and for u < v of the same with u and v exchanged. Quarters of
+    whole numbers, so exact. `other` is the labels, whose counts further models use."""
     clusters, upper = one.clusters, np.triu_indices(one.clusters)
     size = np.bincount(one.cluster, minlength=clusters)
     products = np.empty((clusters, len(upper[0])))
+    tables = one.members_before(keep=False), other.members_before(keep=True)
     for g, rows in enumerate(np.split(np.argsort(one.cluster, kind="stable"), np.cumsum(size)[:-1])):
         added = []
-        for each in (one, other):
+        for each, before in zip((one, other), tables):
             place = each.place[rows]
             starts, ends = (place, place + 1) if each.blocks is None else (block[place] for block in each.blocks)
             # Twice the rank; its constant part and the middle's cancel.
-            twice = each.members_before[starts] + each.members_before[ends] - size.astype(each.members_before.dtype)
+            twice = before[starts] + before[ends] - size.astype(before.dtype)
             added.append(twice.astype(np.float64))
         product = added[0].T @ added[1]
         product += np.triu(product.T, 1)

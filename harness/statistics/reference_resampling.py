@@ -6,7 +6,9 @@ images) is NaN, as in `harness.statistics.correlations`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,8 @@ _LARGEST_EXACT = 1_500_000
 """Up to this number of images, the sum of the ranks' products fits 63 bits."""
 _AT_ONCE = 65_536
 """Ranks under several rows of weights that are computed together, for the processor's cache."""
+_FROM_THREADS = 50_000
+"""From this number of images on, models are measured in threads: numpy then works without Python's lock most of the time."""
 LARGEST_CLUSTER = 1500
 """Largest number of images per reference for a bootstrap of tau-b; its tables grow with the square."""
 
@@ -37,14 +41,14 @@ class ClusteredPairs:
     """Scores `x` and labels `y` (n,) whose images belong to units 0..units-1 (references), under any weighting of the units.
 
     A weight is how often a unit is drawn: 0 leaves it out, 2 uses it twice. Results are those of the correlation on the
-    repeated images, NaN where that is undefined. `same_labels`: other scores with the same labels, to share their sums.
+    repeated images, NaN where that is undefined. `labels`: those of `y`, to share their sums among models.
     """
 
-    def __init__(self, x: Floats, y: Floats, cluster: Ints, clusters: int, same_labels: ClusteredPairs | None = None):
+    def __init__(self, x: Floats, y: Floats, cluster: Ints, clusters: int, labels: ClusteredValues | None = None):
         self.x, self.y, self.cluster, self.clusters = x, y, cluster, clusters
         self.size = np.bincount(cluster, minlength=clusters)
         self._scores = ClusteredValues(x, cluster, clusters)
-        self._labels: ClusteredValues = ClusteredValues(y, cluster, clusters) if same_labels is None else same_labels._labels
+        self._labels = ClusteredValues(y, cluster, clusters) if labels is None else labels
         self._y_in_x_order = self._labels.place[self._scores.order]
 
     def srcc(self, weights: Floats) -> Floats:
@@ -77,7 +81,7 @@ class ClusteredPairs:
         """As `srcc`. A centred mid-rank is linear in the weights, so the sums of products of ranks are cubic forms in them."""
         result = np.empty(len(weights))
         squares_of_labels = self._labels.squares(weights)
-        for rows in batches(len(weights), max(1, 20_000_000 // self.clusters**2)):
+        for rows in batches(len(weights), max(1, 5_000_000 // self.clusters**2)):
             w = weights[rows]
             forms, xy, start = w @ self._products, np.zeros(len(w)), 0
             for unit in range(self.clusters):
@@ -270,11 +274,11 @@ def figures_of(
     """
     needed = {"srcc", "plcc"} if "main" in statistics else set()
     needed |= set(statistics) - {"main"}
-    found = []
-    whole: ClusteredPairs | None = None
-    for x, order in zip(scores, scores if orders is None else orders):
-        whole = ClusteredPairs(x, labels, cluster, clusters, whole)
-        ranked = whole if order is x else ClusteredPairs(order, labels, cluster, clusters, whole)
+    shared = ClusteredValues(labels, cluster, clusters)
+
+    def of_model(x: Floats, order: Floats) -> Figures:
+        whole = ClusteredPairs(x, labels, cluster, clusters, shared)
+        ranked = whole if order is x else ClusteredPairs(order, labels, cluster, clusters, shared)
         estimate: dict[str, float] = {}
         deleted: dict[str, Floats] = {}
         drawn: dict[str, Floats] = {}
@@ -294,5 +298,10 @@ def figures_of(
             deleted["main"] = deleted["srcc"] + deleted["plcc"]
             if drawn:
                 drawn["main"] = drawn["srcc"] + drawn["plcc"]
-        found.append(Figures(estimate, deleted, drawn))
-    return found
+        return Figures(estimate, deleted, drawn)
+
+    each = scores, scores if orders is None else orders
+    if len(labels) < _FROM_THREADS:
+        return list(map(of_model, *each))
+    with ThreadPoolExecutor(min(len(scores), os.cpu_count() or 1)) as pool:
+        return list(pool.map(of_model, *each))

@@ -23,7 +23,7 @@ from harness.statistics.comparison import compare
 from harness.statistics.correlations import codes, kendall, midranks, pearson, spearman
 from harness.statistics.curve_fitting import fit_curve
 from harness.statistics.intervals import cluster_draws, cluster_limit, fisher, fisher_interval, jackknife, pooled_clusters
-from harness.statistics.reference_resampling import ClusteredPairs
+from harness.statistics.reference_resampling import ClusteredPairs, figures_of
 
 SCIPY = {"srcc": stats.spearmanr, "plcc": stats.pearsonr, "krcc": stats.kendalltau}
 
@@ -155,13 +155,26 @@ def test_many_resamplings_at_once_equal_one_after_the_other(data, seed):
     units = int(unit.max()) + 1
     weights = np.concatenate([cluster_draws(units, 2 * units + 1, seed), 1.0 - np.eye(units)])
     one, many = ClusteredPairs(x, y, unit, units), ClusteredPairs(x, y, unit, units)
-    other = ClusteredPairs(y - x, y, unit, units, many)
+    other = ClusteredPairs(y - x, y, unit, units, many._labels)
     alone = np.array([one.srcc(row[None])[0] for row in weights])
     np.testing.assert_allclose(many.srcc(weights), alone, atol=1e-12, equal_nan=True)
     np.testing.assert_allclose(many.srcc_without_each(), one.srcc_without_each(), atol=1e-12, equal_nan=True)
     expected = ClusteredPairs(y - x, y, unit, units)
     np.testing.assert_allclose(other.srcc(weights), [expected.srcc(row[None])[0] for row in weights], atol=1e-12, equal_nan=True)
     np.testing.assert_allclose(other.krcc_resampled(weights), expected.krcc_resampled(weights), atol=1e-12, equal_nan=True)
+
+
+def test_models_in_threads_have_the_figures_that_they_have_alone(monkeypatch: pytest.MonkeyPatch):
+    draw = np.random.default_rng(3)
+    unit, labels = np.arange(400) % 12, np.round(draw.normal(size=400), 1)
+    models = [np.round(labels + draw.normal(size=400), digits) for digits in (1, 3, 9)]
+    given = models, labels, unit, 12, ["srcc", "plcc", "krcc", "main"], cluster_draws(12, 50, 0)
+    alone = [figures_of(models[i : i + 1], *given[1:])[0] for i in range(3)]
+    monkeypatch.setattr("harness.statistics.reference_resampling._FROM_THREADS", 0)
+    for one, other in zip(figures_of(*given), alone, strict=True):
+        for found, expected in zip(vars(one).values(), vars(other).values(), strict=True):
+            assert found.keys() == expected.keys()
+            assert all(np.array_equal(found[name], expected[name]) for name in found)
 
 
 @pytest.mark.parametrize("largest", [300, 40_000])

@@ -10,7 +10,7 @@ import datetime
 import json
 import logging
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.files.hash_index import hash_files
 from harness.files.named import remember
 from harness.files.score_table import read_scores, refuse_unmatched
+from harness.files.table_rows import rows_of
 from harness.models import weights as weight_files
 from harness.models.capabilities import capabilities, move
 from harness.models.kernels.choice import imposed
@@ -43,7 +44,7 @@ from harness.results import processes
 from harness.results.key import FORMAT
 from harness.results.record import Record, of_document, with_figures
 from harness.results.run_folder import finished, locked, prepare, require_there, withdraw
-from harness.results.run_scores import ScoreFile, ScoreRow
+from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def execute(plan: Plan, together: Together | None = None) -> Outcome:
         if record.figures != figures_stamp(plan.data, plan.rows(*SCORED_PARTS)):
             # The code of the figures, or the columns that they use, changed: the figures are computed again from the scores.
             with locked(plan.folder):
-                record = with_figures(record, figures(plan, ScoreFile(plan.folder).read()))
+                record = with_figures(record, figures(plan, ScoreFile(plan.folder).table()))
                 write_json(plan.folder / "record.json", record.to_json())
             why = "their code, or the dataset's data on its images, changed"
             _log.info(f"{plan.folder}: its figures were computed again: {why}")
@@ -103,9 +104,9 @@ def execute(plan: Plan, together: Together | None = None) -> Outcome:
             raise
 
 
-def figures(plan: Plan, scores: Sequence[tuple[str, float, str]]) -> dict[str, Any]:
-    """The fields of a record that are computed from its scores and the dataset's labels."""
-    by_part = {part: measured(plan.card, plan.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
+def figures(plan: Plan, scores: pd.DataFrame) -> dict[str, Any]:
+    """The fields of a record that are computed from its scores (columns name, score, part) and the dataset's labels."""
+    by_part = {part: measured(plan.card, plan.data, scores[scores["part"] == part]) for part in SCORED_PARTS}
     return {
         "metrics": {part: values.figures if values else None for part, values in by_part.items()},
         "without_each_reference": by_part["test"].without_each_reference if by_part["test"] else None,
@@ -161,7 +162,7 @@ def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Rec
         scoring = score(plan, model, device, workers, weights, together) if with_images else _take(plan, model, given)
         tracker.begun()  # so that figures and plots are not imported at the same time as MLflow
         require_there(plan.folder)
-        scores = ScoreFile(plan.folder).read()
+        scores = ScoreFile(plan.folder).table()
         record = _record(plan, model, present, training, scoring, scores)
         report.of_run(plan.folder, record, plan.data.table, model, scores)
         write_json(plan.folder / "record.json", record.to_json())
@@ -276,7 +277,7 @@ def _record(
     present: Mapping[str, Any],
     training: Trained | None,
     scoring: Scoring,
-    scores: Sequence[ScoreRow],
+    scores: pd.DataFrame,
 ) -> Record:
     measured_figures = figures(plan, scores)
     images = ScoreFile(plan.folder).picture_hashes()
@@ -321,7 +322,7 @@ def _record(
             "weights": dict(plan.found.sha256),
             "table": plan.identity.table,
             "split": plan.identity.split,
-            "scores": sha256_json([[n, repr(s), p] for n, s, p in scores]),
+            "scores": sha256_json((name, repr(score), part) for name, score, part in rows_of(scores)),
             "pictures": sha256_json(sorted(images)),
             "images": plan.data.images or (sha256_json(sorted(images)) if plan.content else None),
             "pictures_by_reference": pictures_by_reference(plan.data.table, images),

@@ -280,7 +280,8 @@ def _record(
     scores: pd.DataFrame,
 ) -> Record:
     measured_figures = figures(plan, scores)
-    images = ScoreFile(plan.folder).picture_hashes()
+    pictures = ScoreFile(plan.folder).picture_table()
+    pictures_hash = sha256_json(rows_of(pictures.sort_values("name")))
     trained_on = sorted({*plan.card.trained_on, *plan.found.trained_on, *([plan.data.name] if training else [])})
     # Training datasets other than the tested one, some of which may share images or labels with it.
     known, own = load_cards("datasets", plan.request.cards), plan.data.card
@@ -323,9 +324,9 @@ def _record(
             "table": plan.identity.table,
             "split": plan.identity.split,
             "scores": sha256_json((name, repr(score), part) for name, score, part in rows_of(scores)),
-            "pictures": sha256_json(sorted(images)),
-            "images": plan.data.images or (sha256_json(sorted(images)) if plan.content else None),
-            "pictures_by_reference": pictures_by_reference(plan.data.table, images),
+            "pictures": pictures_hash,
+            "images": plan.data.images or (pictures_hash if plan.content else None),
+            "pictures_by_reference": pictures_by_reference(plan.data.table, pictures),
             "training_pictures_by_reference": training_images(plan) if training else None,
             "manifest": manifest_hash(
                 plan.data.card, datasets.data_root(plan.data.card.folder or plan.data.name, plan.request.root)

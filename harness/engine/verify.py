@@ -282,7 +282,7 @@ def _picture_findings(folder: Path, record: Record, plan: Plan, images: Sequence
         return [Finding("pictures", f"images of {len(changed)} pairs have changed: {listed(changed)}")] if changed else []
     complete = set(plan.rows(*SCORED_PARTS)["name"]) == {row[0] for row in images}
     known = record.hashes.pictures_by_reference
-    now = pictures_by_reference(plan.data.table, images) if complete else {}
+    now = pictures_by_reference(plan.data.table, pd.DataFrame(images, columns=list(ScoreFile.PICTURES))) if complete else {}
     changed = [reference for reference, digest in now.items() if digest != known.get(reference)]
     return [Finding("pictures", f"images of {len(changed)} references have changed: {listed(changed)}")] if changed else []
 

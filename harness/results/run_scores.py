@@ -111,6 +111,12 @@ class ScoreFile:
         """All rows of pictures.csv: name, sha256 of the distorted image, sha256 of the reference."""
         return [(name, distorted, reference) for name, distorted, reference in _whole_rows(self.pictures)]
 
+    def picture_table(self) -> pd.DataFrame:
+        """All rows of pictures.csv as columns."""
+        import pandas as pd
+
+        return pd.DataFrame(_whole_rows(self.pictures), columns=list(self.PICTURES))
+
 
 def parse_scores(data: bytes, path: Path) -> list[ScoreRow]:
     """The rows in the bytes of a scores.csv; `path` is named in errors. Raises RunError for a damaged file."""

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from harness import datasets, models
 from harness.cards.loading import load_cards
 from harness.cards.schema import DatasetCard
@@ -46,6 +48,7 @@ from harness.results.record import Record, of_document, with_figures
 from harness.results.run_folder import finished, locked, prepare, require_there, withdraw
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import RunError, UsageError
+from harness.statistics.correlations import Floats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +118,7 @@ def figures(plan: Plan, scores: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Record:
+def _work(plan: Plan, together: Together | None, given: Floats | None) -> Record:
     from harness.results import report
     from harness.results.mlflow_mirror import Tracker
 
@@ -244,29 +247,28 @@ def _train(
     return Trainer(model, **arguments, device=device, threads=threads, on_epoch=on_epoch).train()
 
 
-def _take(plan: Plan, model: Any, scores: pd.Series | None) -> Scoring:
+def _take(plan: Plan, model: Any, scores: Floats | None) -> Scoring:
     """Write the scores of a file (`scores`), or of an ensemble of files, to scores.csv as scoring does."""
     rows, file = plan.rows(*SCORED_PARTS), ScoreFile(plan.folder)
-    if scores is None:
-        by_name = dict(zip(rows["name"], model.of_names(list(rows["name"])), strict=True))
-    else:
-        by_name = scores.to_dict()
-        rows = rows[[name in by_name for name in rows["name"].tolist()]]
+    values = model.of_names(rows["name"].tolist()) if scores is None else scores[~np.isnan(scores)].tolist()
+    if scores is not None:
+        rows = rows[~np.isnan(scores)]
     file.resume([])
-    names = rows["name"].tolist()
-    file.append_given(names, [float(by_name[name]) for name in names], plan.parts[rows.index].tolist())
+    file.append_given(rows["name"].tolist(), [float(value) for value in values], plan.parts[rows.index].tolist())
     return Scoring(0.0, 0, None)
 
 
-def _given_scores(plan: Plan) -> pd.Series:
-    """The scores of the request's file by name, of the scored parts only; raises UsageError if its names do not match."""
+def _given_scores(plan: Plan) -> Floats:
+    """The scores of the request's file for the rows of the scored parts (NaN where it has none, with `inner`).
+
+    Raises UsageError if its names do not match.
+    """
     path, rows = str(plan.request.scores), plan.rows(*SCORED_PARTS)
     given = read_scores(path)
     if not plan.request.inner:
         refuse_unmatched(given["name"], rows["name"], plan.data.table["name"], (path, plan.data.name))
-    scored = set(rows["name"].tolist())
-    scores: pd.Series = given[[name in scored for name in given["name"].tolist()]].set_index("name")["score"]
-    if scores.empty:
+    scores = given.set_index("name")["score"].reindex(rows["name"]).to_numpy(dtype=float)
+    if np.isnan(scores).all():
         raise UsageError(f"{path} and the scored parts of {plan.data.name} have no name in common")
     return scores
 

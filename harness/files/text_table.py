@@ -145,7 +145,7 @@ def read_text_columns(path: Path, wanted: Collection[str] = ()) -> pd.DataFrame:
     else:
         text, named = without_sep_line(read_text(path))
         # Semicolons, tabs and commas outside quotes in the header are possible separators; without any, blanks are.
-        header = next((line for line in text_lines(text) if line.strip(" \t;,")), "")
+        header = next((line[0].rstrip("\r\n") for line in _LINE.finditer(text) if line[0].strip(" \t;,\r\n")), "")
         bare = re.sub(r'"[^"]*"', "", header)
         possible: list[str | None] = [d for d in DELIMITERS if d and d in bare]
         if len(possible) == 1 and possible[0] and named is None and (frame := _uniform_table(text, possible[0])) is not None:

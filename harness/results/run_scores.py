@@ -102,10 +102,8 @@ class ScoreFile:
         return parse_scores(_bytes(self.path), self.path)
 
     def table(self) -> pd.DataFrame:
-        """All rows of scores.csv as columns, which take a fifth of the memory."""
-        import pandas as pd
-
-        return pd.DataFrame(self.read(), columns=list(self.HEADER))
+        """All rows of scores.csv as columns, which take a fifth of the memory. Raises RunError for a damaged file."""
+        return _columns(_score_rows(_bytes(self.path), self.path), self.HEADER)
 
     def picture_hashes(self) -> list[tuple[str, str, str]]:
         """All rows of pictures.csv: name, sha256 of the distorted image, sha256 of the reference."""
@@ -113,19 +111,37 @@ class ScoreFile:
 
     def picture_table(self) -> pd.DataFrame:
         """All rows of pictures.csv as columns."""
-        import pandas as pd
-
-        return pd.DataFrame(_whole_rows(self.pictures), columns=list(self.PICTURES))
+        return _columns(_parsed(_bytes(self.pictures)), self.PICTURES)
 
 
 def parse_scores(data: bytes, path: Path) -> list[ScoreRow]:
     """The rows in the bytes of a scores.csv; `path` is named in errors. Raises RunError for a damaged file."""
     try:
-        return [ScoreRow(name, float(score), sys.intern(part)) for name, score, part in _parsed(data)]
+        return list(_score_rows(data, path))
     except (UnicodeDecodeError, csv.Error):  # as in `_whole_rows`
         return []
-    except ValueError as error:
-        raise RunError(f"{path}: damaged score file: {error}") from None
+
+
+def _score_rows(data: bytes, path: Path) -> Iterator[ScoreRow]:
+    for name, score, part in _parsed(data):
+        try:
+            number = float(score)
+        except ValueError as error:
+            raise RunError(f"{path}: damaged score file: {error}") from None
+        yield ScoreRow(name, number, sys.intern(part))
+
+
+def _columns(rows: Iterator[Sequence[object]], names: Sequence[str]) -> pd.DataFrame:
+    """Rows as columns, some thousand at a time; no rows of a damaged file, as in `_whole_rows`."""
+    import pandas as pd
+
+    pieces = []
+    try:
+        while piece := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+            pieces.append(pd.DataFrame(piece, columns=list(names)))
+    except (UnicodeDecodeError, csv.Error):
+        pieces = []
+    return pd.concat(pieces, ignore_index=True) if pieces else pd.DataFrame(columns=list(names))
 
 
 def _bytes(path: Path) -> bytes:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.cards.schema import Protocol
 from harness.files.atomic import sha256_json
+from harness.files.table_rows import rows_of
 from harness.runtime.errors import UsageError, listed
 
 PARTS = ("train", "validation", "test")
@@ -71,4 +72,4 @@ def _parts_of_references(references: list[str], protocol: Protocol, seed: int, r
 
 def split_hash(table: pd.DataFrame, parts: pd.Series) -> str:
     """sha256 of the names of each part; independent of the rows' order."""
-    return sha256_json(sorted([n, p] for n, p in zip(table["name"].tolist(), parts.tolist(), strict=True) if p))
+    return sha256_json(rows_of(pd.DataFrame({"name": table["name"], "part": parts})[parts != ""].sort_values("name")))

@@ -9,7 +9,6 @@ images (name, score) works with score files only.
 
 from __future__ import annotations
 
-import operator
 import os
 import unicodedata
 from pathlib import Path, PurePosixPath
@@ -18,6 +17,7 @@ import pandas as pd
 
 from harness.files.atomic import sha256_json
 from harness.files.table_paths import TablePaths, explained, file_name, short_names
+from harness.files.table_rows import rows_of
 from harness.files.text_table import convert_numbers, read_text_columns, require_columns
 from harness.runtime.errors import UsageError, listed
 
@@ -109,11 +109,9 @@ def require_files(frame: pd.DataFrame, what: str) -> None:
 
 def table_hash(frame: pd.DataFrame) -> str:
     """sha256 of names, pairing and labels; independent of the rows' order and of the files' folders."""
+    rows = frame[["name", "reference_id", "score"]].astype({"score": float})
     # Mirrors of a dataset write file names in other letter cases; the table is the same.
-    references = [""] * len(frame)
-    if has_images(frame):
-        references = [unicodedata.normalize("NFC", Path(path).name).casefold() for path in frame["reference"]]
-    labels = [None if score != score else score for score in frame["score"].astype(float).tolist()]
-    names, ids = frame["name"].tolist(), frame["reference_id"].tolist()
-    rows = sorted(zip(names, references, ids, labels, strict=True), key=operator.itemgetter(0))
-    return sha256_json(rows)
+    paths = frame["reference"].tolist() if has_images(frame) else []
+    rows.insert(1, "reference", [unicodedata.normalize("NFC", Path(path).name).casefold() for path in paths] or "")
+    hashed = rows_of(rows.sort_values("name"))
+    return sha256_json((*texts, None if label != label else label) for *texts, label in hashed)

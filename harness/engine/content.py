@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import itertools
+import operator
+from collections.abc import Mapping
+
+import pandas as pd
 
 from harness.engine.request import Plan
 from harness.files.atomic import sha256_json, writing
+from harness.files.table_rows import rows_of
 from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import RunError, listed
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _NOT_RECORDED = "nothing was recorded; run the same command again when they no longer change"
 
 
-def pictures_by_reference(table: pd.DataFrame, pictures: Sequence[tuple[str, str, str]]) -> dict[str, str]:
-    """One hash over the images of each reference, so that the record alone shows in which reference's images a change is."""
-    id_of = dict(zip(table["name"].tolist(), table["reference_id"].tolist(), strict=True))
-    groups: dict[str, list[tuple[str, str, str]]] = {}
-    for row in pictures:
-        groups.setdefault(id_of[row[0]], []).append(row)
-    return {reference: sha256_json(sorted(rows))[:16] for reference, rows in sorted(groups.items())}
+def pictures_by_reference(table: pd.DataFrame, pictures: pd.DataFrame) -> dict[str, str]:
+    """One hash over the images of each reference, so that the record alone shows in which reference's images a change is.
+
+    `pictures`: the columns of pictures.csv.
+    """
+    rows = pictures.sort_values("name").merge(table[["name", "reference_id"]], on="name", how="left")
+    rows = rows.sort_values("reference_id", kind="stable")
+    groups = itertools.groupby(rows_of(rows), key=operator.itemgetter(-1))
+    return {reference: sha256_json(row[:-1] for row in group)[:16] for reference, group in groups}
 
 
 def training_images(plan: Plan) -> dict[str, str]:
     """`pictures_by_reference` of the training part."""
-    return pictures_by_reference(plan.data.table, hashed_images(plan, "train"))
+    return pictures_by_reference(plan.data.table, pd.DataFrame(hashed_images(plan, "train"), columns=list(ScoreFile.PICTURES)))
 
 
 def hashed_images(plan: Plan, *parts: str) -> list[tuple[str, str, str]]:

@@ -5,7 +5,7 @@ Before the computation, the signs of scores and labels are changed where their c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from harness.cards.schema import ModelCard
 from harness.datasets import Dataset
 from harness.files.atomic import sha256_json
+from harness.files.table_rows import rows_of
 from harness.runtime.errors import UsageError
 from harness.statistics.agreement import Agreement, agreement
 from harness.statistics.correlations import Floats, numbered
@@ -24,9 +25,6 @@ from harness.statistics.leave_one_out import LeaveOneOut, groups
 if TYPE_CHECKING:
     import pandas as pd
 
-Scores = Sequence[tuple[str, float]]
-"""(name, score) as in scores.csv."""
-
 
 class _Labelled(NamedTuple):
     rows: pd.DataFrame
@@ -35,16 +33,19 @@ class _Labelled(NamedTuple):
     labels: Floats
 
 
-def _labelled(card: ModelCard, data: Dataset, scores: Scores) -> _Labelled | None:
-    if not scores:
+def _labelled(card: ModelCard, data: Dataset, scores: pd.DataFrame) -> _Labelled | None:
+    if scores.empty:
         return None
-    rows = data.table.set_index("name", drop=False).loc[[name for name, _ in scores]]
+    rows = data.table
+    if not rows["name"].equals(scores["name"]):
+        rows = rows.set_index("name", drop=False).loc[scores["name"]]
     known = rows["score"].notna().to_numpy()
     if not known.any():
         return None
     sign = 1.0 if card.higher_is_better else -1.0
-    values = sign * np.array([score for _, score in scores])
-    return _Labelled(rows[known], values[known], oriented_labels(data, rows[known]))
+    values = sign * scores["score"].to_numpy(dtype=float)
+    rows, values = (rows, values) if known.all() else (rows[known], values[known])
+    return _Labelled(rows, values, oriented_labels(data, rows))
 
 
 def oriented_labels(data: Dataset, rows: pd.DataFrame) -> Floats:
@@ -53,8 +54,8 @@ def oriented_labels(data: Dataset, rows: pd.DataFrame) -> Floats:
     return labels if data.higher_is_better else -labels
 
 
-def measure(card: ModelCard, data: Dataset, scores: Scores) -> Agreement | None:
-    """Agreement of the scores with the dataset's labels; None if there are no labels."""
+def measure(card: ModelCard, data: Dataset, scores: pd.DataFrame) -> Agreement | None:
+    """Agreement of the scores (columns name, score) with the dataset's labels; None if there are no labels."""
     labelled = _labelled(card, data, scores)
     return None if labelled is None else agreement(labelled.scores, labelled.labels, _references(labelled.rows))
 
@@ -77,8 +78,8 @@ class Measured(NamedTuple):
     """`LeaveOneOut.json` of the same figures."""
 
 
-def measured(card: ModelCard, data: Dataset, scores: Scores) -> Measured | None:
-    """All figures of the scores; None if there are no labels."""
+def measured(card: ModelCard, data: Dataset, scores: pd.DataFrame) -> Measured | None:
+    """All figures of the scores (columns name, score); None if there are no labels."""
     labelled = _labelled(card, data, scores)
     if labelled is None:
         return None
@@ -124,8 +125,8 @@ FIGURES_VERSION = 2
 def figures_stamp(data: Dataset, rows: pd.DataFrame) -> dict[str, str | int]:
     """The version of the figures' code, and a hash of every column that they use in addition to the labels."""
     columns = [c for c in ("name", "std", "raters", "distortion", "level", "pair") if c in rows]
-    values = [[None if v != v else v for v in row] for row in rows[columns].astype(object).to_numpy().tolist()]
-    used = {"columns": columns, "rows": sorted(values, key=lambda row: str(row[0])), "raters": data.card.raters}
+    values = ([None if v != v else v for v in row] for row in rows_of(rows[columns].sort_values("name")))
+    used = {"columns": columns, "rows": values, "raters": data.card.raters}
     used |= {"deviation": data.card.deviation} if "std" in columns else {}
     return {"version": FIGURES_VERSION, "columns": sha256_json([used, list(data.card.controls)])[:16]}
 

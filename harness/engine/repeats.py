@@ -10,11 +10,12 @@ from __future__ import annotations
 import datetime
 import logging
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import msgspec
+import pandas as pd
 
 from harness.datasets import Dataset
 from harness.engine.measure import figures_stamp, measured
@@ -76,7 +77,11 @@ def repeated(plan: Plan, repeats: int, together: Together | None = None) -> Outc
         tables = list(dict.fromkeys(one.identity.table for one in plans))
         document = {
             **first.to_json(),
-            **repeats_figures(plans, rows, [children[0 if whole else r].folder.name for r in range(repeats)]),
+            **repeats_figures(
+                plans,
+                pd.DataFrame(rows, columns=list(ScoreFile.HEADER)),
+                [children[0 if whole else r].folder.name for r in range(repeats)],
+            ),
             "key": key,
             "protocol": plan.protocol,
             "request": request_facts(request),
@@ -155,21 +160,19 @@ def _training(children: Sequence[Record]) -> dict[str, int | float | None] | Non
     }
 
 
-def repeats_figures(plans: Sequence[Plan], rows: Sequence[tuple[str, float, str]], runs: Sequence[str]) -> dict[str, Any]:
+def repeats_figures(plans: Sequence[Plan], scores: pd.DataFrame, runs: Sequence[str]) -> dict[str, Any]:
     """The fields of a record of repeats that are computed from its scores and the dataset's labels.
 
     Args:
         plans: of each split, with its labels.
-        rows: (name, score, part) as scores.csv of the record has them.
+        scores: the columns name, score and part as scores.csv of the record has them.
         runs: the keys of the splits' runs.
     """
     card, data = plans[0].card, plans[0].data
-    by_part: dict[str, list[tuple[str, float]]] = {}
-    for name, score, part in rows:
-        by_part.setdefault(part, []).append((name, score))
+    by_part: dict[Hashable, pd.DataFrame] = dict(iter(scores.groupby("part")))
     each: list[Mapping[str, Any]] = []
     for number, plan in enumerate(plans):
-        found = measured(card, data, by_part.get(split_part(number), []))
+        found = measured(card, data, by_part.get(split_part(number), scores[:0]))
         training = int(data.table["reference_id"][plan.parts == "train"].nunique())
         about = {"repeat": number, "run": runs[number], "split": plan.identity.split}
         each.append({**about, "training_references": training, **(found.figures if found else {"n": None})})

@@ -10,11 +10,13 @@ import datetime
 import json
 import logging
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from harness import datasets, models
 from harness.cards.loading import load_cards
@@ -36,6 +38,7 @@ from harness.files.atomic import sha256_file, sha256_json, write_json
 from harness.files.hash_index import hash_files
 from harness.files.named import remember
 from harness.files.score_table import read_scores, refuse_unmatched
+from harness.files.table_rows import rows_of
 from harness.models import weights as weight_files
 from harness.models.capabilities import capabilities, move
 from harness.models.kernels.choice import imposed
@@ -43,8 +46,9 @@ from harness.results import processes
 from harness.results.key import FORMAT
 from harness.results.record import Record, of_document, with_figures
 from harness.results.run_folder import finished, locked, prepare, require_there, withdraw
-from harness.results.run_scores import ScoreFile, ScoreRow
+from harness.results.run_scores import ScoreFile
 from harness.runtime.errors import RunError, UsageError
+from harness.statistics.correlations import Floats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +84,7 @@ def execute(plan: Plan, together: Together | None = None) -> Outcome:
         if record.figures != figures_stamp(plan.data, plan.rows(*SCORED_PARTS)):
             # The code of the figures, or the columns that they use, changed: the figures are computed again from the scores.
             with locked(plan.folder):
-                record = with_figures(record, figures(plan, ScoreFile(plan.folder).read()))
+                record = with_figures(record, figures(plan, ScoreFile(plan.folder).table()))
                 write_json(plan.folder / "record.json", record.to_json())
             why = "their code, or the dataset's data on its images, changed"
             _log.info(f"{plan.folder}: its figures were computed again: {why}")
@@ -103,9 +107,9 @@ def execute(plan: Plan, together: Together | None = None) -> Outcome:
             raise
 
 
-def figures(plan: Plan, scores: Sequence[tuple[str, float, str]]) -> dict[str, Any]:
-    """The fields of a record that are computed from its scores and the dataset's labels."""
-    by_part = {part: measured(plan.card, plan.data, [(n, s) for n, s, p in scores if p == part]) for part in SCORED_PARTS}
+def figures(plan: Plan, scores: pd.DataFrame) -> dict[str, Any]:
+    """The fields of a record that are computed from its scores (columns name, score, part) and the dataset's labels."""
+    by_part = {part: measured(plan.card, plan.data, scores[scores["part"] == part]) for part in SCORED_PARTS}
     return {
         "metrics": {part: values.figures if values else None for part, values in by_part.items()},
         "without_each_reference": by_part["test"].without_each_reference if by_part["test"] else None,
@@ -114,7 +118,7 @@ def figures(plan: Plan, scores: Sequence[tuple[str, float, str]]) -> dict[str, A
     }
 
 
-def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Record:
+def _work(plan: Plan, together: Together | None, given: Floats | None) -> Record:
     from harness.results import report
     from harness.results.mlflow_mirror import Tracker
 
@@ -161,7 +165,7 @@ def _work(plan: Plan, together: Together | None, given: pd.Series | None) -> Rec
         scoring = score(plan, model, device, workers, weights, together) if with_images else _take(plan, model, given)
         tracker.begun()  # so that figures and plots are not imported at the same time as MLflow
         require_there(plan.folder)
-        scores = ScoreFile(plan.folder).read()
+        scores = ScoreFile(plan.folder).table()
         record = _record(plan, model, present, training, scoring, scores)
         report.of_run(plan.folder, record, plan.data.table, model, scores)
         write_json(plan.folder / "record.json", record.to_json())
@@ -243,29 +247,28 @@ def _train(
     return Trainer(model, **arguments, device=device, threads=threads, on_epoch=on_epoch).train()
 
 
-def _take(plan: Plan, model: Any, scores: pd.Series | None) -> Scoring:
+def _take(plan: Plan, model: Any, scores: Floats | None) -> Scoring:
     """Write the scores of a file (`scores`), or of an ensemble of files, to scores.csv as scoring does."""
     rows, file = plan.rows(*SCORED_PARTS), ScoreFile(plan.folder)
-    if scores is None:
-        by_name = dict(zip(rows["name"], model.of_names(list(rows["name"])), strict=True))
-    else:
-        by_name = scores.to_dict()
-        rows = rows[[name in by_name for name in rows["name"].tolist()]]
+    values = model.of_names(rows["name"].tolist()) if scores is None else scores[~np.isnan(scores)].tolist()
+    if scores is not None:
+        rows = rows[~np.isnan(scores)]
     file.resume([])
-    names = rows["name"].tolist()
-    file.append_given(names, [float(by_name[name]) for name in names], plan.parts[rows.index].tolist())
+    file.append_given(rows["name"].tolist(), [float(value) for value in values], plan.parts[rows.index].tolist())
     return Scoring(0.0, 0, None)
 
 
-def _given_scores(plan: Plan) -> pd.Series:
-    """The scores of the request's file by name, of the scored parts only; raises UsageError if its names do not match."""
+def _given_scores(plan: Plan) -> Floats:
+    """The scores of the request's file for the rows of the scored parts (NaN where it has none, with `inner`).
+
+    Raises UsageError if its names do not match.
+    """
     path, rows = str(plan.request.scores), plan.rows(*SCORED_PARTS)
     given = read_scores(path)
     if not plan.request.inner:
         refuse_unmatched(given["name"], rows["name"], plan.data.table["name"], (path, plan.data.name))
-    scored = set(rows["name"].tolist())
-    scores: pd.Series = given[[name in scored for name in given["name"].tolist()]].set_index("name")["score"]
-    if scores.empty:
+    scores = given.set_index("name")["score"].reindex(rows["name"]).to_numpy(dtype=float)
+    if np.isnan(scores).all():
         raise UsageError(f"{path} and the scored parts of {plan.data.name} have no name in common")
     return scores
 
@@ -276,10 +279,11 @@ def _record(
     present: Mapping[str, Any],
     training: Trained | None,
     scoring: Scoring,
-    scores: Sequence[ScoreRow],
+    scores: pd.DataFrame,
 ) -> Record:
     measured_figures = figures(plan, scores)
-    images = ScoreFile(plan.folder).picture_hashes()
+    pictures = ScoreFile(plan.folder).picture_table()
+    pictures_hash = sha256_json(rows_of(pictures.sort_values("name")))
     trained_on = sorted({*plan.card.trained_on, *plan.found.trained_on, *([plan.data.name] if training else [])})
     # Training datasets other than the tested one, some of which may share images or labels with it.
     known, own = load_cards("datasets", plan.request.cards), plan.data.card
@@ -321,10 +325,10 @@ def _record(
             "weights": dict(plan.found.sha256),
             "table": plan.identity.table,
             "split": plan.identity.split,
-            "scores": sha256_json([[n, repr(s), p] for n, s, p in scores]),
-            "pictures": sha256_json(sorted(images)),
-            "images": plan.data.images or (sha256_json(sorted(images)) if plan.content else None),
-            "pictures_by_reference": pictures_by_reference(plan.data.table, images),
+            "scores": sha256_json((name, repr(score), part) for name, score, part in rows_of(scores)),
+            "pictures": pictures_hash,
+            "images": plan.data.images or (pictures_hash if plan.content else None),
+            "pictures_by_reference": pictures_by_reference(plan.data.table, pictures),
             "training_pictures_by_reference": training_images(plan) if training else None,
             "manifest": manifest_hash(
                 plan.data.card, datasets.data_root(plan.data.card.folder or plan.data.name, plan.request.root)

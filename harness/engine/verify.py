@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from harness import models
 from harness.datasets.table import has_images
 from harness.engine import devices
@@ -280,7 +282,7 @@ def _picture_findings(folder: Path, record: Record, plan: Plan, images: Sequence
         return [Finding("pictures", f"images of {len(changed)} pairs have changed: {listed(changed)}")] if changed else []
     complete = set(plan.rows(*SCORED_PARTS)["name"]) == {row[0] for row in images}
     known = record.hashes.pictures_by_reference
-    now = pictures_by_reference(plan.data.table, images) if complete else {}
+    now = pictures_by_reference(plan.data.table, pd.DataFrame(images, columns=list(ScoreFile.PICTURES))) if complete else {}
     changed = [reference for reference, digest in now.items() if digest != known.get(reference)]
     return [Finding("pictures", f"images of {len(changed)} references have changed: {listed(changed)}")] if changed else []
 
@@ -301,7 +303,7 @@ def score_findings(before: Mapping[str, float], now: Mapping[str, float], *, exa
 def _measured(record: Record, plan: Plan, scores: Mapping[str, float]) -> list[Finding]:
     """Whether the record's figures are those of its scores and the dataset's labels."""
     tested = [(name, scores[name]) for name in plan.rows("test")["name"] if name in scores]
-    found = measure(plan.card, plan.data, tested)
+    found = measure(plan.card, plan.data, pd.DataFrame(tested, columns=["name", "score"]))
     return figure_findings("", record.test or Figures(n=None), found.json() if found else {})
 
 
@@ -345,7 +347,7 @@ def measure_again(folder: str | Path, *, root: str | None = None, cards: Sequenc
     problems = [*own_contradictions(folder, record), *identity_differences(record, plans[0]), *others]
     if problems:
         raise RunError("\n".join(f"{folder}: {problem.what}: {problem.text}" for problem in problems))
-    scores = ScoreFile(folder).read()
+    scores = ScoreFile(folder).table()
     if isinstance(record, RepeatsRecord):
         again = with_figures(record, repeats_figures(plans, scores, [repeat.run for repeat in record.repeats]))
     else:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pandas as pd
 
 from harness.engine import verify as single
 from harness.engine.repeats import repeats_figures
@@ -73,7 +74,9 @@ def verify_repeats(
         checked += found.checked
         remarks |= dict.fromkeys(about + remark for remark in found.remarks)
     # The record's figures must be those of its scores and the dataset's labels.
-    computed = repeats_figures(plans, rows, [repeat.run for repeat in record.repeats])
+    computed = repeats_figures(
+        plans, pd.DataFrame(rows, columns=list(ScoreFile.HEADER)), [repeat.run for repeat in record.repeats]
+    )
     places: list[tuple[str, Figures, Mapping[str, Any]]] = [
         ("medians", record.test or Figures(n=None), computed["metrics"]["test"] or {}),
         *((f"split {r.repeat}", r, now) for r, now in zip(record.repeats, computed["repeats"], strict=True)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -148,15 +149,43 @@ _ROWS_AT_ONCE = 10_000
 
 
 def sha256_json(document: Any) -> str:
-    """The sha256 of a document's canonical JSON (sorted keys, no spaces)."""
+    """The sha256 of a document's canonical JSON (sorted keys, no spaces).
+
+    An iterator, as the document or inside it, is hashed as a list without being held: the rows of 700,000 images with
+    their text take hundreds of megabytes.
+    """
     digest = hashlib.sha256()
-    # A long list's text is made in parts: of 700,000 rows it would take hundreds of megabytes.
-    parts = [document]
-    if isinstance(document, list) and len(document) > _ROWS_AT_ONCE:
-        parts = [document[at : at + _ROWS_AT_ONCE] for at in range(0, len(document), _ROWS_AT_ONCE)]
-    for number, part in enumerate(parts):
-        text = json.dumps(part, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        if len(parts) > 1:
-            text = ("[" if number == 0 else ",") + text[1:-1] + ("]" if number == len(parts) - 1 else "")
+    for text in _json_parts(document):
         digest.update(text.encode("utf-8"))
     return digest.hexdigest()
+
+
+def _json_parts(document: Any) -> Iterator[str]:
+    if isinstance(document, Iterator) or (isinstance(document, list) and len(document) > _ROWS_AT_ONCE):
+        rows, between = iter(document), ""
+        yield "["
+        while part := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+            yield between + _json(part)[1:-1]
+            between = ","
+        yield "]"
+    elif isinstance(document, dict) and _holds_iterator(document):
+        for number, key in enumerate(sorted(document)):
+            yield f"{',' if number else '{'}{_json(key)}:"
+            yield from _json_parts(document[key])
+        yield "}"
+    elif isinstance(document, list) and _holds_iterator(document):
+        for number, value in enumerate(document):
+            yield "," if number else "["
+            yield from _json_parts(value)
+        yield "]"
+    else:
+        yield _json(document)
+
+
+def _holds_iterator(document: Any) -> bool:
+    values = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
+    return isinstance(document, Iterator) or any(map(_holds_iterator, values))
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

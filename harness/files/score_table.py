@@ -12,6 +12,7 @@ import pandas as pd
 from harness.files.atomic import sha256_file, sha256_json
 from harness.files.regular import require_regular
 from harness.files.table_paths import file_name
+from harness.files.table_rows import rows_of
 from harness.files.text_table import convert_numbers, read_text_columns, require_columns
 from harness.runtime.errors import UsageError, listed
 
@@ -41,7 +42,7 @@ def _read(path: str | Path) -> pd.DataFrame:
     problems = convert_numbers(frame, "score", path)
     twice = list(frame["name"][frame["name"].duplicated()].unique())
     problems += [f"{path}: {len(twice)} names occur more than once: {listed(twice)}"] if twice else []
-    blank = [line for line, name in zip(frame.index, frame["name"], strict=True) if not name]
+    blank = [line for line, name in zip(frame.index, frame["name"].tolist(), strict=True) if not name]
     problems += [f"{path}: empty names in {frame.index.name}s {listed(blank)}"] if blank else []
     if problems:
         raise UsageError("\n".join(problems))
@@ -86,5 +87,5 @@ def refuse_unmatched(given: pd.Series, wanted: pd.Series, known: pd.Series, what
 
 def scores_hash(frame: pd.DataFrame) -> str:
     """sha256 of names and scores, independent of their order."""
-    columns = zip(frame["name"].tolist(), map(repr, frame["score"].astype(float).tolist()), strict=True)
-    return sha256_json(sorted(columns))
+    rows = rows_of(frame[["name", "score"]].astype({"score": float}).sort_values("name"))
+    return sha256_json((name, repr(score)) for name, score in rows)

@@ -145,7 +145,7 @@ def read_text_columns(path: Path, wanted: Collection[str] = ()) -> pd.DataFrame:
     else:
         text, named = without_sep_line(read_text(path))
         # Semicolons, tabs and commas outside quotes in the header are possible separators; without any, blanks are.
-        header = next((line for line in text_lines(text) if line.strip(" \t;,")), "")
+        header = next((line[0].rstrip("\r\n") for line in _LINE.finditer(text) if line[0].strip(" \t;,\r\n")), "")
         bare = re.sub(r'"[^"]*"', "", header)
         possible: list[str | None] = [d for d in DELIMITERS if d and d in bare]
         if len(possible) == 1 and possible[0] and named is None and (frame := _uniform_table(text, possible[0])) is not None:
@@ -195,7 +195,7 @@ def _uniform_table(text: str, delimiter: str) -> pd.DataFrame | None:
             io.BytesIO(body.encode("utf-8")),
             sep=delimiter,
             header=None,
-            dtype=object,
+            dtype=str,
             na_filter=False,
             quoting=csv.QUOTE_NONE,
             skip_blank_lines=False,
@@ -203,7 +203,7 @@ def _uniform_table(text: str, delimiter: str) -> pd.DataFrame | None:
         )
     except pd.errors.ParserError:  # a line with more cells, another with fewer
         return None
-    if frame.shape[1] != len(names) or not all(map(str.strip, frame[0])):
+    if frame.shape[1] != len(names) or not all(map(str.strip, frame[0].tolist())):
         return None
     return frame.set_axis(names, axis=1).set_axis(pd.RangeIndex(2, len(frame) + 2, name="line"))
 
@@ -264,7 +264,7 @@ def require_columns(frame: pd.DataFrame, names: Collection[str], path: object) -
 
 def convert_numbers(frame: pd.DataFrame, column: str, path: object) -> list[str]:
     """Convert a column of text to floats, in place; returns a message about cells without a finite number, if any."""
-    values, reasons = parse_numbers(list(frame[column]))
+    values, reasons = parse_numbers(frame[column].tolist())
     unit = frame.index.name or "row"
     bad = [
         f"{unit} {frame.index[row]} ({frame[column].iat[row]!r})" + ("" if why == "not a finite number" else f": {why}")

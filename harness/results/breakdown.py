@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.results.record import Figures, Record, RepeatsRecord
 from harness.results.run_scores import ALL, split_part
-from harness.statistics.correlations import Floats, Ints, midranks, numbered, spearman
+from harness.statistics.correlations import Floats, Ints, midranks, spearman
 from harness.statistics.intervals import fisher_interval
 from harness.statistics.reference_resampling import ClusteredPairs
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Texts = NDArray[np.object_]
 _LARGEST_EXPONENT = 700.0
 """exp of it is finite."""
 
@@ -28,13 +26,15 @@ _LARGEST_EXPONENT = 700.0
 class Points:
     """The rows with labels of the scored part, in the units of scores and labels; all arrays are (n,)."""
 
-    name: Texts
+    name: Sequence[str]
     score: Floats
     label: Floats
-    distortion: Texts
+    kinds: tuple[Ints, list[str]]
+    """(n,): the number of each row's kind of distortion, and the names of the kinds, in order of first appearance."""
     level: Floats
     """NaN if unknown."""
-    reference_id: Texts
+    references: tuple[Ints, list[str]]
+    """(n,): the number of each row's reference, and the ids of the references, in order of first appearance."""
     score_sign: float
     """-1 if lower scores are better."""
     label_sign: float
@@ -48,16 +48,6 @@ class Points:
     def fitted(self) -> Floats | None:
         """(n,): the labels that the curve predicts from the scores."""
         return None if self.curve is None else self.curve(self.score)
-
-    @cached_property
-    def kinds(self) -> tuple[Ints, list[Hashable]]:
-        """(n,): the number of each row's kind of distortion, and the names of the kinds."""
-        return numbered(self.distortion)
-
-    @cached_property
-    def references(self) -> tuple[Ints, list[Hashable]]:
-        """(n,): the number of each row's reference, and the ids of the references."""
-        return numbered(self.reference_id)
 
     @cached_property
     def misjudgement(self) -> Floats:
@@ -105,12 +95,12 @@ def points(record: Record, rows: pd.DataFrame) -> Points | None:
     }
     shape = shapes.get(figures.fit or "") if figures.fit_parameters is not None else None
     return Points(
-        name=rows["name"].to_numpy(dtype=object),
+        name=rows["name"].array,
         score=rows["score"].to_numpy(dtype=float),
         label=rows["label"].to_numpy(dtype=float),
-        distortion=rows["distortion"].fillna("").to_numpy(dtype=object),
+        kinds=_numbered(rows["distortion"].fillna("")),
         level=rows["level"].to_numpy(dtype=float),
-        reference_id=rows["reference_id"].to_numpy(dtype=object),
+        references=_numbered(rows["reference_id"]),
         score_sign=signs[0],
         label_sign=signs[1],
         score_name=f"score of {record.model}" + ("" if signs[0] > 0 else " (lower is better)"),
@@ -118,6 +108,11 @@ def points(record: Record, rows: pd.DataFrame) -> Points | None:
         fit=figures.fit or "",
         curve=None if shape is None else lambda x: signs[1] * shape(signs[0] * x),
     )
+
+
+def _numbered(column: pd.Series) -> tuple[Ints, list[str]]:
+    numbers, names = column.factorize()
+    return numbers.astype(np.int64), list(names)
 
 
 def _sigmoid(t: Floats) -> Floats:

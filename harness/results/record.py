@@ -289,13 +289,11 @@ class Record(Struct, kw_only=True, dict=True):
     @property
     def scores(self) -> pd.DataFrame:
         """The scores: columns name, score, part. Raises UsageError where the record was not read from a folder."""
-        import pandas as pd
-
         from harness.results.run_scores import ScoreFile
 
         if self.path is None:
             raise UsageError("this record was not read from a run's folder, where its scores are")
-        return pd.DataFrame(ScoreFile(self.path).read(), columns=["name", "score", "part"])
+        return ScoreFile(self.path).table()
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""

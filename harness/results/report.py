@@ -19,13 +19,13 @@ from msgspec import UNSET
 from harness.files.atomic import atomic, write_text
 from harness.results.marks import FEW, LEGEND, PARTIAL, marks_of, sentences
 from harness.results.record import Figures, Record, RepeatsRecord
-from harness.results.run_scores import ALL, ScoreFile, ScoreRow
+from harness.results.run_scores import ALL, ScoreFile
 from harness.runtime.errors import Unwritable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.results.breakdown import Part
+    from harness.results.breakdown import Part, Points
 
 _log = logging.getLogger(__package__)
 
@@ -37,16 +37,16 @@ _WIDTH = 160
 
 
 def of_run(
-    folder: Path, record: Record, table: pd.DataFrame, model: Any = None, scores: Sequence[ScoreRow] | None = None
+    folder: Path, record: Record, table: pd.DataFrame, model: Any = None, scores: pd.DataFrame | None = None
 ) -> list[Path]:
     """Write the report of the finished run in `folder`; `table` is the dataset's table (`harness.datasets.table`).
 
-    `scores`: the rows of its scores.csv, if they were read already.
+    `scores`: its scores.csv (`ScoreFile.table`), if it was read already.
 
     An error in the report gives a warning only. Raises Unwritable if files cannot be written: the record could not be either.
     """
     try:
-        return write(folder, record, frame(table, ScoreFile(folder).read() if scores is None else scores), model)
+        return write(folder, record, frame(table, ScoreFile(folder).table() if scores is None else scores), model)
     except Unwritable:
         raise
     except Exception as error:
@@ -54,23 +54,18 @@ def of_run(
         return []
 
 
-def frame(table: pd.DataFrame, scores: Sequence[tuple[str, float, str]]) -> pd.DataFrame:
-    """`rows` from a dataset's table and (name, score, part) of scores.csv, in the order of scores.csv."""
-    import pandas as pd
-
-    given = pd.DataFrame(scores, columns=["name", "score", "part"])
-    return given.merge(table.drop(columns="part").rename(columns={"score": "label"}), on="name", how="left")
+def frame(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """`rows` from a dataset's table and the columns name, score and part of scores.csv, in the order of scores.csv."""
+    return scores.merge(table.drop(columns="part").rename(columns={"score": "label"}), on="name", how="left")
 
 
-def plots(folder: Path, record: Record, rows: pd.DataFrame) -> list[Path]:
-    """Write the run's plots into `folder`: scatter.png, kinds.png, training.png and, for repeated splits,
-    splits.png. A plot without data is left out."""
+def plots(folder: Path, record: Record, p: Points | None) -> list[Path]:
+    """Write the run's plots, of `p` (`breakdown.points`), into `folder`: scatter.png, kinds.png, training.png and, for repeated
+    splits, splits.png. A plot without data is left out."""
     from harness.results import plots as drawing
-    from harness.results.breakdown import points
     from harness.results.tables import count, number
 
     drawn: dict[str, bytes] = {}
-    p = points(record, rows)
     if p is not None and len(p.score) > 1:
         figures, whole = record.test, ""
         if isinstance(record, RepeatsRecord) and record.all_images:
@@ -104,8 +99,8 @@ def write(folder: Path, record: Record, rows: pd.DataFrame, model: Any = None) -
     from harness.results.templates import render
     from harness.results.thumbnails import Shown, data_uri, show
 
-    written = plots(folder, record, rows)
     p, test, card = points(record, rows), record.test or Figures(n=None), record.cards.model
+    written = plots(folder, record, p)
     marks = {*marks_of(record, PARTIAL if record.partial else None)}
     marks |= {FEW} if any(figures.few_references for figures in (record.controls or {}).values()) else set()
     # For repeated splits: medians with their ranges, and the figures over all images with their intervals.
@@ -119,10 +114,10 @@ def write(folder: Path, record: Record, rows: pd.DataFrame, model: Any = None) -
     parts = [] if p is None else [("kind of distortion", by_kind(p)), ("level", by_level(p)), ("reference", by_reference(p))]
     parts += [("kind of distortion", list(trained_parts))]
     # The pairs with the largest errors, with their images if these are available.
-    chosen, places = [] if p is None else worst(p), rows.set_index("name")
+    chosen = [] if p is None else worst(p)
     images = [Shown(None, None)] * len(chosen)
     if p is not None and chosen and {"reference", "distorted"} <= set(rows.columns):
-        names = [p.name[i] for i in chosen]
+        names, places = [p.name[i] for i in chosen], rows.set_index("name")
         images = show([(str(places.at[name, "reference"]), str(places.at[name, "distorted"])) for name in names], model)
     beyond, not_defined = _beyond_correlations(record)
     settings = {"model": card.model, "protocol": asdict(card.protocol)}

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.slow
 def run_folder(tmp_path: Path) -> Path:
     place, record = make(tmp_path / "runs", "net")
     table = table_of(3, tmp_path)
-    report.write(place, typed(record), report.frame(table, [(n, 1.0 * i, "test") for i, n in enumerate(table["name"])]))
+    report.write(
+        place, typed(record), report.frame(table, table[["name"]].assign(score=[1.0 * i for i in range(len(table))], part="test"))
+    )
     return place
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.files import atomic
 from harness.runtime.errors import RunError
@@ -57,6 +61,26 @@ def test_json_with_nan_is_refused_rather_than_written(tmp_path: Path):
 def test_equal_documents_have_equal_hashes_whatever_the_order():
     assert atomic.sha256_json({"a": 1, "b": [1.5, None]}) == atomic.sha256_json({"b": [1.5, None], "a": 1})
     assert atomic.sha256_json({"a": 1}) != atomic.sha256_json({"a": 2})
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(rows=st.lists(json_values, max_size=9), around=json_values, at_once=st.integers(2, 4))
+def test_rows_of_an_iterator_are_hashed_as_a_list(rows: list[object], around: object, at_once: int):
+    def whole(document: object) -> str:
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atomic, "_ROWS_AT_ONCE", at_once)
+        assert atomic.sha256_json(iter(rows)) == atomic.sha256_json(rows) == whole(rows)
+        nested = [{"rows": iter(rows), "around": around, 'é"': [around]}, around]
+        assert atomic.sha256_json(nested) == whole([{"rows": rows, "around": around, 'é"': [around]}, around])
 
 
 def left_over(folder: Path, name: str, process: int, place: str | None = None) -> Path:

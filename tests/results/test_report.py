@@ -26,7 +26,7 @@ from harness.statistics.curve_fitting import FITS, fit_curve
 
 def made(tmp_path: Path, **options: Any) -> tuple[Path, dict[str, Any], pd.DataFrame]:
     place, record = make(tmp_path, **options)
-    return place, record, report.frame(table_of(options.get("references", 12)), ScoreFile(place).read())
+    return place, record, report.frame(table_of(options.get("references", 12)), ScoreFile(place).table())
 
 
 def opened(data: bytes) -> np.ndarray[Any, Any]:
@@ -103,7 +103,7 @@ def test_without_a_curve_ranks_decide(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_plots_are_images_of_the_points_and_the_same_bytes_each_time(tmp_path: Path) -> None:
     place, record, rows = made(tmp_path, noise=0.5, trained=True)
-    written = report.plots(place, typed(record), rows)
+    written = report.plots(place, typed(record), points(typed(record), rows))
     assert [path.name for path in written] == ["scatter.png", "kinds.png", "training.png"]
     before = [path.read_bytes() for path in written]
     for data in before:
@@ -111,7 +111,7 @@ def test_plots_are_images_of_the_points_and_the_same_bytes_each_time(tmp_path: P
     p = points(typed(record), rows)
     assert p is not None
     assert (opened(before[0]) == (0xC2, 0x41, 0x0C)).all(axis=2).sum() > 100, "the fitted curve is missing"
-    assert [path.read_bytes() for path in report.plots(place, typed(record), rows)] == before
+    assert [path.read_bytes() for path in report.plots(place, typed(record), points(typed(record), rows))] == before
     assert plots.scatter(p, "") != plots.scatter(points(typed(record), rows.assign(score=rows["label"])), "")  # type: ignore[arg-type]
 
 

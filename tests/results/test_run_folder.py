@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import leaderboard
+from harness.files.table_rows import rows_of
+from harness.results import run_scores
 from harness.results.conditions import conditions
 from harness.results.record import read_record
 from harness.results.run_folder import locked, prepare, require_there
@@ -38,6 +40,39 @@ def test_whatever_an_image_is_called_its_score_is_read_back_and_resumed(
     assert file.read() == [(n, score, "test") for n in names]
     assert [row[0] for row in file.picture_hashes()] == names
     assert file.resume([names, ["another"]]) == {0}
+
+
+@given(
+    rows=st.dictionaries(NAMES, st.tuples(st.floats(), st.sampled_from(["test", "validation"])), max_size=5),
+    at_once=st.integers(1, 3),
+)
+def test_given_scores_written_in_pieces_are_read_back_as_rows_and_columns(
+    tmp_path_factory: pytest.TempPathFactory, rows: dict[str, tuple[float, str]], at_once: int
+):
+    file, names = ScoreFile(tmp_path_factory.mktemp("run")), list(rows)
+    file.resume([])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_scores, "_ROWS_AT_ONCE", at_once)
+        file.append_given(names, [score for score, _ in rows.values()], [part for _, part in rows.values()])
+        table, pictures = file.table(), file.picture_table()
+    wanted = [(name, repr(score), part) for name, (score, part) in rows.items()]
+    assert [(name, repr(score), part) for name, score, part in file.read()] == wanted
+    assert [(name, repr(score), part) for name, score, part in rows_of(table)] == wanted
+    assert list(table.columns) == list(file.HEADER)
+    assert list(rows_of(pictures)) == file.picture_hashes() == [(name, "", "") for name in names]
+
+
+def test_columns_of_a_damaged_file_are_refused_or_left_out_as_its_rows(tmp_path: Path):
+    file = ScoreFile(tmp_path)
+    file.path.write_bytes(b"name,score,part\na,0.5,test\nb,?,test\n")
+    for read in (file.read, file.table):
+        with pytest.raises(RunError, match="damaged score file"):
+            read()
+    for path in (file.path, file.pictures):
+        path.write_bytes(b"name,score,part\na,0.5,test\n\xff,0.5,test\n")
+    assert file.read() == file.picture_hashes() == []
+    assert file.table().empty
+    assert file.picture_table().empty
 
 
 def test_a_folder_whose_clearing_was_cut_off_never_looks_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -20,7 +20,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = table_of(3, folder)
     place, record = make(folder, "net", references=3, trained=True, noise=0.5)
     return report.write(
-        place, typed(record), report.frame(table, [(n, 1.0 * i, "test") for i, n in enumerate(table["name"])]), Brightness()
+        place,
+        typed(record),
+        report.frame(table, table[["name"]].assign(score=[1.0 * i for i in range(len(table))], part="test")),
+        Brightness(),
     )[-1]
 
 

@@ -13,7 +13,8 @@ import msgspec
 
 from harness.files.regular import require_regular
 
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+# Zeros before the digits do not count: 0.00012345678901234567 is an ordinary number.
+_LONG_NUMBER = re.compile(rb"[1-9][0-9]{18}")
 
 
 def strict_json(data: bytes) -> Any:

@@ -287,7 +287,8 @@ def _in_order(rows: Sequence[Row], headline: str) -> list[Row]:
             rank = rank if place > 1 and row.figures[headline] == figure else place
             figure = row.figures[headline]
         ordered.append(replace(row, rank=rank if row.ranked else None))
-        ordered += sorted((r for r in rows if r.key in row.members), key=lambda r: (r.seeds, r.key))
+        if row.members:
+            ordered += sorted((r for r in rows if r.key in row.members), key=lambda r: (r.seeds, r.key))
     return ordered
 
 

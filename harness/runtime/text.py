@@ -21,17 +21,22 @@ _BLOCK = re.compile(r"(#|>|[-+*]\s|\d+[.)]\s|```|~~~|=|\|)")
 
 def visible(text: str) -> str:
     """`text` with every character that controls a terminal or shows nothing escaped; line ends and tabs stay."""
-    return "".join(c if c in "\n\t" or not _hidden(c) else ascii(c)[1:-1] for c in text)
+    return text if _all_shown(text) else "".join(c if c in "\n\t" or not _hidden(c) else ascii(c)[1:-1] for c in text)
 
 
 def visible_document(text: str) -> str:
     """`visible` with the escapes of JSON, so that a JSON document stays one."""
-    return "".join(c if c in "\n\t" or not _hidden(c) else json.dumps(c)[1:-1] for c in text)
+    return text if _all_shown(text) else "".join(c if c in "\n\t" or not _hidden(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def one_line(text: str) -> str:
     """`visible` text on one line."""
     return visible(re.sub(r"\s+", " ", text))
+
+
+def _all_shown(text: str) -> bool:
+    # Python counts the hidden categories, and blanks other than the space, as not printable.
+    return text.replace("\n", "").replace("\t", "").isprintable()
 
 
 def _hidden(character: str) -> bool:

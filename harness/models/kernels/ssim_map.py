@@ -111,7 +111,7 @@ class Reference:
 
 _KEPT_PIXELS = 1 << 21
 """For larger images the reference's part is computed again, band by band, and not kept: six planes for each thread."""
-_STRIP_PIXELS = 1 << 16
+_STRIP_PIXELS = 1 << 17
 """Pixels processed at once: strips of a large plane stay in a core's cache; small planes of one size are stacked, to share
 the cost of calls, in which threads wait for each other."""
 # Columns at the border are computed too and left out of the sums, because complete rows are contiguous in memory.

@@ -78,7 +78,7 @@ def wall(scorer: Any, chunks: Mapping[int, Sequence[Pair]]) -> float:
 def measure(name: str, folder: Path, pairs: list[Pair], workers: int, rounds: int) -> list[Any]:
     """One row of the table."""
     job = job_of(name, folder)
-    model = models.build(job.card, job.found)
+    model = models.build(job.card, job.weights)
     here = Scorer(model, job.card.protocol, job.card.identical, workers=1)
     chunks = dict(enumerate(here.chunks(pairs)))
     shards = len({pair.reference for pair in pairs})

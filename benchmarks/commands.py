@@ -11,9 +11,9 @@ and scores it, `workers` does so on two workers for 120 steps; `found` finds a f
 
 Each command runs in both states by turns. What it needs is made before, by the same state. A figure is the median over the rounds
 of the processor time of the whole command and the processes it waits for (start of Python, records and reports included), next to
-it wall time, the greatest memory of one process, and for `mlflow` and `plain` the seconds until scores were in a file. An
-earlier state may do less: `score` once scored the first model alone. `decoding` is the processor time of reading, hashing and
-decoding each image once, in as many threads as a run has.
+it wall time, the greatest memory of one process, and for `mlflow`, `plain` and `workers` the seconds until scores were in a
+file. An earlier state may do less: `score` once scored the first model alone. `decoding` is the processor time of reading,
+hashing and decoding each image once, in as many threads as a run has.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def main() -> None:
                     found[state] += [once] if turn else []
             for state, each in found.items():
                 cpu, wall, memory, begun = (median(one[i] for one in each) for i in range(4))
-                scored = f"{begun:.2f}" if name in ("mlflow", "plain") else ""
+                scored = f"{begun:.2f}" if name in ("mlflow", "plain", "workers") else ""
                 rows.append([name, state, f"{cpu:.2f}", f"{wall:.2f}", f"{memory:.0f}", scored])
                 print(*rows[-1], file=sys.stderr, flush=True)
     print("; ".join(notes))

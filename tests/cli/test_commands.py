@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,6 +44,33 @@ def test_every_command_of_the_modules_is_in_the_table():
 )
 def test_only_the_module_of_the_command_is_imported(words: tuple[str, ...], module: str | None):
     assert _imported(*words) - NO_COMMANDS == ({module} if module else set())
+
+
+def test_numpy_is_first_imported_where_compare_chooses_its_threads(tmp_path: Path):
+    """numpy's BLAS reads the number of threads when it is first imported; afterwards the choice would mean nothing."""
+    for name in ("a.csv", "b.csv", "labels.csv"):
+        rows = [f"{i},{(i * len(name) * 7) % 11},r{i % 5}" for i in range(40)]
+        (tmp_path / name).write_text("\n".join(["name,score,reference_id", *rows]), encoding="utf-8")
+    code = (
+        "import os, sys; from harness.cli.main import main\n"
+        "assert 'numpy' not in sys.modules\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'numpy': print('numpy with', os.environ.get('OPENBLAS_NUM_THREADS'), file=sys.stderr)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "try: main()\n"
+        "finally: print('after', os.environ.get('OPENBLAS_NUM_THREADS'), file=sys.stderr)"
+    )
+    words = ["compare", "a.csv", "b.csv", "--labels", "labels.csv"]
+    for own, seen, after in ((None, "1", "None"), ("2", "2", "2")):
+        environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+        environment |= {"OPENBLAS_NUM_THREADS": own} if own else {}
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.splitlines()[0] == f"numpy with {seen}"
+        assert done.stderr.splitlines()[-1] == f"after {after}"
 
 
 def test_help_lists_every_command_with_its_help():
